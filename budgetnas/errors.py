@@ -1,0 +1,66 @@
+"""Errors a user can act on, and what each means for the exit code."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_OVER_BUDGET = 3
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class BudgetnasError(Exception):
+    """Base of the errors that end a command with one line and no traceback."""
+
+    exit_code = EXIT_FAILED
+
+
+class InputError(BudgetnasError, ValueError):
+    """Input that cannot be used: says what was given, the rule, and a way out.
+
+    Args:
+        argument: What the user typed it as, e.g. ``--budget``.
+        value: The value as it was given.
+        rule: The rule it breaks, as a clause ("must be a whole number of at least 1").
+        way_out: What to do instead, as a clause.
+    """
+
+    exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, argument: str, value: object, rule: str, way_out: str = "") -> None:
+        self.argument = argument
+        self.value = value
+        self.rule = rule
+        self.way_out = way_out
+        shown = "" if value is None else f" {value!r}" if isinstance(value, str) else f" {value}"
+        tail = f"; {way_out}" if way_out else ""
+        super().__init__(f"{argument}{shown}: {rule}{tail}")
+
+
+class RunFailedError(BudgetnasError):
+    """A training that cannot go on, with the reason that its record keeps.
+
+    Args:
+        reason: One line: what happened, where, and what may help.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class SearchFailedError(BudgetnasError):
+    """A search that cannot go on (too many failed runs in a row, a space used up)."""
+
+
+class Interrupted(BaseException):  # noqa: N818  (a request, not an error: it must pass `except Exception`)
+    """A request to stop (Ctrl-C or SIGTERM), raised at a point where nothing is half done.
+
+    Args:
+        exit_code: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, exit_code: int = EXIT_INTERRUPTED) -> None:
+        self.exit_code = exit_code
+        super().__init__(exit_code)
