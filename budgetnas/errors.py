@@ -54,7 +54,7 @@ class SearchFailedError(BudgetnasError):
     """A search that cannot go on (too many failed runs in a row, a space used up)."""
 
 
-class Interrupted(BaseException):  # noqa: N818  (a request, not an error: it must pass `except Exception`)
+class Interrupted(BaseException):
     """A request to stop (Ctrl-C or SIGTERM), raised at a point where nothing is half done.
 
     Args:

@@ -1,0 +1,148 @@
+"""Residual blocks: each declares its layers once; counts, shapes and the module are derived from that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, final
+
+from budgetnas.architecture.primitives import (
+    BatchNorm,
+    Conv,
+    Counts,
+    Path,
+    ReLU,
+    Shape,
+    path_counts,
+    path_out_shape,
+)
+
+_DERIVED = ("counts", "out_shape")
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """What a residual block is made of.
+
+    Attributes:
+        main: The path whose output is added to the shortcut's; its names are attributes of the block.
+        shortcut: The path beside it, named ``shortcut.0``, ``shortcut.1``, ...; empty for the identity.
+    """
+
+    main: Path
+    shortcut: Path
+
+
+@dataclass(frozen=True)
+class Block(ABC):
+    """A residual block: ReLU(main(x) + shortcut(x)).
+
+    A new kind of block defines `layers` and `expansion` and is entered in `BLOCKS`; everything else follows.
+
+    Attributes:
+        in_channels: Channels that come in.
+        width: Channels of the block's inner convolutions; it puts out ``expansion * width``.
+        stride: Stride of the one convolution that is strided.
+    """
+
+    in_channels: int
+    width: int
+    stride: int
+
+    expansion: ClassVar[int]
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "layers" not in vars(cls):
+            raise TypeError(f"block {cls.__name__} must define layers(): what it is made of")
+        if not isinstance(vars(cls).get("expansion"), int):
+            raise TypeError(f"block {cls.__name__} must define expansion: output channels / width")
+        overridden = [name for name in _DERIVED if name in vars(cls)]
+        if overridden:
+            raise TypeError(
+                f"block {cls.__name__} overrides {', '.join(overridden)}: derived from layers(), "
+                "which is where a change belongs"
+            )
+
+    @abstractmethod
+    def layers(self) -> Branches:
+        """Declare the block's branches."""
+
+    @property
+    def out_channels(self) -> int:
+        """Channels put out."""
+        return self.expansion * self.width
+
+    @final
+    def counts(self, shape: Shape) -> Counts:
+        """Return the block's counts for an input of `shape`."""
+        branches = self.layers()
+        return path_counts(branches.main, shape).plus(path_counts(branches.shortcut, shape))
+
+    @final
+    def out_shape(self, shape: Shape) -> Shape:
+        """Return the shape put out for an input of `shape`."""
+        return path_out_shape(self.layers().main, shape)
+
+    def _projection(self) -> Path:
+        if self.stride == 1 and self.in_channels == self.out_channels:
+            return ()
+        return (
+            ("0", Conv(self.in_channels, self.out_channels, kernel=1, stride=self.stride)),
+            ("1", BatchNorm(self.out_channels)),
+        )
+
+
+@dataclass(frozen=True)
+class BasicBlock(Block):
+    """Two 3x3 convolutions (He et al. 2016, "Deep residual learning", figure 5 left)."""
+
+    expansion: ClassVar[int] = 1
+
+    def layers(self) -> Branches:
+        """Declare 3x3 (strided), 3x3, and a projection where the shape changes."""
+        main: Path = (
+            ("conv1", Conv(self.in_channels, self.width, kernel=3, stride=self.stride)),
+            ("bn1", BatchNorm(self.width)),
+            ("relu1", ReLU()),
+            ("conv2", Conv(self.width, self.width, kernel=3)),
+            ("bn2", BatchNorm(self.width)),
+        )
+        return Branches(main, self._projection())
+
+
+@dataclass(frozen=True)
+class BottleneckBlock(Block):
+    """1x1, 3x3 (strided), 1x1 to four times the width (He et al. 2016, figure 5 right; stride as in v1.5)."""
+
+    expansion: ClassVar[int] = 4
+
+    def layers(self) -> Branches:
+        """Declare 1x1, 3x3 (strided), 1x1, and a projection where the shape changes."""
+        main: Path = (
+            ("conv1", Conv(self.in_channels, self.width, kernel=1)),
+            ("bn1", BatchNorm(self.width)),
+            ("relu1", ReLU()),
+            ("conv2", Conv(self.width, self.width, kernel=3, stride=self.stride)),
+            ("bn2", BatchNorm(self.width)),
+            ("relu2", ReLU()),
+            ("conv3", Conv(self.width, self.out_channels, kernel=1)),
+            ("bn3", BatchNorm(self.out_channels)),
+        )
+        return Branches(main, self._projection())
+
+
+BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+
+
+@lru_cache(maxsize=1 << 16)
+def block_counts(kind: str, in_channels: int, width: int, stride: int, height: int) -> tuple[Counts, Shape]:
+    """Return counts and output shape of a block on a square input of side `height`, remembered.
+
+    A search counts thousands of architectures made of the same few blocks, so remembering whole blocks is what
+    keeps counting out of the way.
+    """
+    block = BLOCKS[kind](in_channels, width, stride)
+    shape = Shape(in_channels, height, height)
+    return block.counts(shape), block.out_shape(shape)

@@ -1,0 +1,97 @@
+"""Static counts of an architecture, per part and in all, without building anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from budgetnas.architecture.blocks import BLOCKS, block_counts
+from budgetnas.architecture.model import Architecture
+from budgetnas.architecture.primitives import (
+    NOTHING,
+    BatchNorm,
+    Conv,
+    Counts,
+    GlobalAveragePool,
+    Linear,
+    Path,
+    ReLU,
+    Shape,
+    path_counts,
+    path_out_shape,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named part of a network (``stem``, ``stage 1``, ..., ``head``), its counts and output shape."""
+
+    name: str
+    counts: Counts
+    out_shape: Shape
+
+
+def stem(architecture: Architecture) -> Path:
+    """Declare the stem: one convolution of stride 1, batch normalisation, ReLU."""
+    width = architecture.stem_width
+    return (
+        ("conv1", Conv(architecture.in_channels, width, kernel=architecture.stem_kernel)),
+        ("bn1", BatchNorm(width)),
+        ("relu", ReLU()),
+    )
+
+
+def head(architecture: Architecture) -> Path:
+    """Declare the head: global average pool and one linear layer with bias."""
+    features = BLOCKS[architecture.block].expansion * architecture.widths[-1]
+    return (("pool", GlobalAveragePool()), ("linear", Linear(features, architecture.classes)))
+
+
+def count(architecture: Architecture) -> Counts:
+    """Return the exact totals of `architecture`, for one image.
+
+    Matches the network that `budgetnas.network.build` makes, to the unit.
+    """
+    kind, channels, side = architecture.block, architecture.stem_width, architecture.size
+    total = _stem_counts(architecture.in_channels, channels, architecture.stem_kernel, side)
+    for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
+        counts, (channels, side) = _stage_counts(kind, channels, width, stride, side, blocks)
+        total = total.plus(counts)
+    return total.plus(path_counts(head(architecture), Shape(channels, side, side)))
+
+
+def count_parts(architecture: Architecture) -> tuple[Part, ...]:
+    """Return the counts of stem, each stage and head, in order; they add up to `count`."""
+    shape = Shape(architecture.in_channels, architecture.size, architecture.size)
+    parts = [_path_part("stem", stem(architecture), shape)]
+    for index, (blocks, width, stride) in enumerate(
+        zip(architecture.blocks, architecture.widths, architecture.strides, strict=True), start=1
+    ):
+        before = parts[-1].out_shape
+        counts, (channels, side) = _stage_counts(
+            architecture.block, before.channels, width, stride, before.height, blocks
+        )
+        parts.append(Part(f"stage {index}", counts, Shape(channels, side, side)))
+    parts.append(_path_part("head", head(architecture), parts[-1].out_shape))
+    return tuple(parts)
+
+
+def _path_part(name: str, path: Path, shape: Shape) -> Part:
+    return Part(name, path_counts(path, shape), path_out_shape(path, shape))
+
+
+def _stem_counts(in_channels: int, width: int, kernel: int, side: int) -> Counts:
+    conv = Conv(in_channels, width, kernel)
+    return conv.counts(Shape(in_channels, side, side)).plus(Counts(2 * width, 0, 0))
+
+
+def _stage_counts(
+    kind: str, channels: int, width: int, stride: int, side: int, blocks: int
+) -> tuple[Counts, tuple[int, int]]:
+    first, shape = block_counts(kind, channels, width, stride, side)
+    if blocks == 1:
+        return first, (shape.channels, shape.height)
+    rest, _ = block_counts(kind, shape.channels, width, 1, shape.height)
+    return first.plus(rest.times(blocks - 1)), (shape.channels, shape.height)
+
+
+__all__ = ["NOTHING", "Part", "count", "count_parts", "head", "stem"]

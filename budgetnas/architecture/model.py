@@ -1,0 +1,163 @@
+"""The frozen value that says what is built: `Architecture`, its JSON and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from budgetnas.architecture.blocks import BLOCKS
+from budgetnas.errors import InputError
+
+MAX_STAGES: Final = 5
+MAX_BLOCKS: Final = 200
+MAX_WIDTH: Final = 4096
+MAX_SIZE: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A residual network, complete: two equal values build the same network.
+
+    Args:
+        blocks: Blocks in each stage, 1 to 5 stages.
+        widths: Width of each stage, in channels. For bottleneck blocks the inner one; the output is 4 times it.
+        strides: Stride of each stage's first block, 1 or 2.
+        block: ``"basic"`` or ``"bottleneck"``.
+        stem_width: Channels that the stem puts out.
+        stem_kernel: Side of the stem's convolution, odd, in pixels.
+        in_channels: Channels of an image.
+        size: Side of a (square) image, in pixels.
+        classes: Number of classes.
+
+    Raises:
+        InputError: If a value breaks a rule above, or the image is too small for the strides.
+    """
+
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    block: str = "basic"
+    stem_width: int = 64
+    stem_kernel: int = 3
+    in_channels: int = 3
+    size: int = 32
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        _check_stages(self.blocks, self.widths, self.strides)
+        if self.block not in BLOCKS:
+            raise InputError("--block", self.block, f"must be one of {', '.join(BLOCKS)}")
+        _check_range("--stem-width", self.stem_width, 1, MAX_WIDTH)
+        _check_range("--stem-kernel", self.stem_kernel, 1, 15)
+        if self.stem_kernel % 2 == 0:
+            raise InputError("--stem-kernel", self.stem_kernel, "must be odd, so that padding keeps the size", "try 3")
+        _check_range("--in-channels", self.in_channels, 1, 64)
+        _check_range("--size", self.size, 1, MAX_SIZE)
+        _check_range("--classes", self.classes, 1, 100_000)
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return len(self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, from which `from_dict` gives an equal value."""
+        return {
+            field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
+            for field in fields(self)
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
+        """Return the architecture that `to_dict` described.
+
+        Raises:
+            InputError: If a field is missing, unknown, of another type, or breaks a rule.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError("architecture", ", ".join(unknown), f"unknown; known are {', '.join(sorted(known))}")
+        missing = [name for name in ("blocks", "widths", "strides") if name not in values]
+        if missing:
+            raise InputError("architecture", ", ".join(missing), "missing")
+        plain = {
+            name: _whole_numbers(name, value) if name in ("blocks", "widths", "strides") else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
+
+    def to_json(self) -> str:
+        """Return canonical JSON: sorted keys, no spaces; equal values give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Return the architecture of `to_json`'s text.
+
+        Raises:
+            InputError: If the text is no JSON object of an architecture.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError("architecture", text[:80], f"is not JSON ({error.msg})") from None
+        if not isinstance(values, dict):
+            raise InputError("architecture", text[:80], "must be a JSON object")
+        return cls.from_dict(values)
+
+    @property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON: stable across versions."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """Return one short line, e.g. ``basic 2-2-2-2 x 64-128-128-128, stem 64``."""
+        blocks = "-".join(map(str, self.blocks))
+        widths = "-".join(map(str, self.widths))
+        kernel = "" if self.stem_kernel == 3 else f" ({self.stem_kernel}x{self.stem_kernel})"
+        return f"{self.block} {blocks} x {widths}, stem {self.stem_width}{kernel}"
+
+
+def default_strides(stages: int) -> tuple[int, ...]:
+    """Return the classic strides: 1 for the first stage, 2 for each later one."""
+    return (1,) + (2,) * (stages - 1)
+
+
+def _check_stages(blocks: Sequence[int], widths: Sequence[int], strides: Sequence[int]) -> None:
+    if not 1 <= len(blocks) <= MAX_STAGES:
+        raise InputError("--blocks", _listed(blocks), f"must name 1 to {MAX_STAGES} stages", "write e.g. 2,2,2,2")
+    if len(blocks) != len(widths):
+        raise InputError(
+            "--blocks",
+            _listed(blocks),
+            f"names {len(blocks)} stages, but --widths {_listed(widths)} names {len(widths)}",
+            "give one number for each stage in both",
+        )
+    if len(strides) != len(blocks):
+        raise InputError("--strides", _listed(strides), f"must have one number for each of the {len(blocks)} stages")
+    for argument, values, highest in (
+        ("--blocks", blocks, MAX_BLOCKS),
+        ("--widths", widths, MAX_WIDTH),
+        ("--strides", strides, 2),
+    ):
+        for value in values:
+            _check_range(argument, value, 1, highest)
+
+
+def _check_range(argument: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(argument, value, f"must be a whole number from {low} to {high:,}")
+
+
+def _whole_numbers(name: str, value: object) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InputError(f"--{name}", value, "must be a list of whole numbers")
+    return tuple(value)
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ",".join(map(str, values))

@@ -1,0 +1,56 @@
+"""Networks known by name: the two of the source report and the ResNets it compared them with."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final
+
+from budgetnas.architecture.model import Architecture, default_strides
+from budgetnas.errors import InputError
+
+_WIDE = (64, 128, 256, 512)
+_LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]]] = {
+    "v1": ("basic", (1, 1, 1, 1), _WIDE),
+    "v2": ("basic", (2, 2, 2, 2), (64, 128, 128, 128)),
+    "resnet18": ("basic", (2, 2, 2, 2), _WIDE),
+    "resnet34": ("basic", (3, 4, 6, 3), _WIDE),
+    "resnet50": ("bottleneck", (3, 4, 6, 3), _WIDE),
+    "resnet101": ("bottleneck", (3, 4, 23, 3), _WIDE),
+    "resnet152": ("bottleneck", (3, 8, 36, 3), _WIDE),
+}
+NAMES: Final = tuple(_LAYOUTS)
+
+
+def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10) -> Architecture:
+    """Return the network of that name for images of `in_channels` x `size` x `size` and `classes` classes.
+
+    Args:
+        name: One of `NAMES`, in any case; ``34`` means ``resnet34``.
+        in_channels: Channels of an image.
+        size: Side of an image, in pixels.
+        classes: Number of classes.
+
+    Raises:
+        InputError: If no network has that name.
+    """
+    key = name.strip().lower()
+    key = f"resnet{key}" if key.isdigit() else key
+    if key not in _LAYOUTS:
+        close = difflib.get_close_matches(key, NAMES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(
+            "NAME",
+            name,
+            f"no network has that name; known are {', '.join(NAMES)}",
+            f"{hint}or describe one with --blocks and --widths",
+        )
+    block, blocks, widths = _LAYOUTS[key]
+    return Architecture(
+        blocks=blocks,
+        widths=widths,
+        strides=default_strides(len(blocks)),
+        block=block,
+        in_channels=in_channels,
+        size=size,
+        classes=classes,
+    )

@@ -1,0 +1,252 @@
+"""The search space: ranges of every parameter of a trial, and the way from drawn values to a candidate.
+
+All parameters are whole numbers, rates or choices with a fixed range. Those of the architecture are flat and
+unconditional, so that a model-based sampler sees every one of them in every trial; of the recipe's, only the two
+of the optimiser that was chosen exist in a trial.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from budgetnas.architecture import Architecture, count, default_strides
+from budgetnas.budget import Budget
+from budgetnas.errors import InputError
+from budgetnas.recipe import Frozen, Recipe, RecipeSpace
+
+Value = int | float | str
+Params = dict[str, Value]
+Width = Annotated[int, Field(ge=1, le=4096)]
+
+DEFAULT_WIDTHS: Final = (
+    *(8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128),
+    *(160, 192, 224, 256, 320, 384, 448, 512),
+)
+"""Channel counts, four to an octave: evenly spaced on a log scale, as widths act on cost and accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRange:
+    """Whole numbers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """Numbers from `low` to `high`, drawn on a log scale."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several values without an order."""
+
+    values: tuple[Value, ...]
+
+
+Range = WholeRange | LogRange | Choice
+
+
+class InputShape(Frozen):
+    """What the data decide about a network: channels, side in pixels, number of classes."""
+
+    in_channels: int = Field(ge=1)
+    size: int = Field(ge=1)
+    classes: int = Field(ge=2)
+
+
+class SearchSpace(Frozen):
+    """The architectures that a search may propose.
+
+    Attributes:
+        block: Kind of block in every stage.
+        blocks: Fewest and most blocks of each stage; its length is the number of stages.
+        widths: The table of channel counts that each stage's width is drawn from, rising.
+        stem_width: Channels of the stem; nothing: the width of the first stage, as in the classic CIFAR ResNets.
+        stem_kernel: Side of the stem's convolution, odd.
+        strides: Stride of each stage; nothing: 1, then 2 for every later stage.
+    """
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    blocks: tuple[tuple[int, int], ...] = Field(default=((1, 3),) * 4, min_length=1, max_length=5)
+    widths: tuple[Width, ...] = Field(default=DEFAULT_WIDTHS, min_length=1)
+    stem_width: Width | None = None
+    stem_kernel: int = Field(default=3, ge=1, le=15)
+    strides: tuple[Literal[1, 2], ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for low, high in self.blocks:
+            if not 1 <= low <= high <= 200:
+                raise ValueError(f"blocks must be [fewest, most] within 1 to 200, not [{low}, {high}]")
+        if list(self.widths) != sorted(set(self.widths)):
+            raise ValueError("widths must rise, each named once")
+        if self.strides is not None and len(self.strides) != len(self.blocks):
+            raise ValueError(f"strides must have {len(self.blocks)} numbers, one for each stage")
+        if self.stem_kernel % 2 == 0:
+            raise ValueError("stem_kernel must be odd")
+        return self
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return len(self.blocks)
+
+    def ranges(self) -> dict[str, WholeRange]:
+        """Return the range of each parameter: ``blocks_1``, ``width_1``, ... (an index into the table)."""
+        ranges: dict[str, WholeRange] = {}
+        for stage, (low, high) in enumerate(self.blocks, start=1):
+            ranges[f"blocks_{stage}"] = WholeRange(low, high)
+            ranges[f"width_{stage}"] = WholeRange(0, len(self.widths) - 1)
+        return ranges
+
+    def size(self) -> int:
+        """Return the number of architectures in the space."""
+        return prod(one.high - one.low + 1 for one in self.ranges().values())
+
+    def architecture(self, params: Mapping[str, Value], inputs: InputShape) -> Architecture:
+        """Return the architecture that these parameters name, for images of that shape."""
+        stages = range(1, self.num_stages + 1)
+        widths = tuple(self.widths[int(params[f"width_{stage}"])] for stage in stages)
+        return Architecture(
+            blocks=tuple(int(params[f"blocks_{stage}"]) for stage in stages),
+            widths=widths,
+            strides=self.strides or default_strides(self.num_stages),
+            block=self.block,
+            stem_width=self._stem(widths),
+            stem_kernel=self.stem_kernel,
+            in_channels=inputs.in_channels,
+            size=inputs.size,
+            classes=inputs.classes,
+        )
+
+    def params_of(self, architecture: Architecture) -> Params | None:
+        """Return the parameters that name `architecture`, or nothing if the space does not hold it."""
+        if architecture.num_stages != self.num_stages or not set(architecture.widths) <= set(self.widths):
+            return None
+        params: Params = {}
+        for stage, (blocks, width) in enumerate(zip(architecture.blocks, architecture.widths, strict=True), start=1):
+            params[f"blocks_{stage}"] = blocks
+            params[f"width_{stage}"] = self.widths.index(width)
+        inputs = InputShape(in_channels=architecture.in_channels, size=architecture.size, classes=architecture.classes)
+        held = all(one.low <= int(params[name]) <= one.high for name, one in self.ranges().items())
+        return params if held and self.architecture(params, inputs) == architecture else None
+
+    def smallest(self, inputs: InputShape) -> Architecture:
+        """Return the architecture with every parameter at its lowest."""
+        return self.architecture({name: one.low for name, one in self.ranges().items()}, inputs)
+
+    def draw(self, generator: random.Random) -> Params:
+        """Return parameters drawn evenly from all ranges, whether they fit a budget or not."""
+        return {name: generator.randint(one.low, one.high) for name, one in self.ranges().items()}
+
+    def draw_feasible(self, inputs: InputShape, budget: Budget, generator: random.Random) -> Params:
+        """Return parameters whose architecture keeps `budget`, by construction.
+
+        The parameters are fixed one after the other in random order, each evenly among the values with which
+        the network still fits when all that are left stand at their lowest. Some value always does: the one
+        that the previous step counted.
+
+        Raises:
+            InputError: If not even the smallest network fits.
+        """
+        self.require_feasible(inputs, budget)
+        ranges = self.ranges()
+        params: Params = {name: one.low for name, one in ranges.items()}
+        order = list(ranges)
+        generator.shuffle(order)
+        for name in order:
+            fitting = [
+                value
+                for value in range(ranges[name].low, ranges[name].high + 1)
+                if budget.fits(self.architecture({**params, name: value}, inputs))
+            ]
+            params[name] = generator.choice(fitting)
+        return params
+
+    def require_feasible(self, inputs: InputShape, budget: Budget) -> None:
+        """Check that something in the space fits.
+
+        Raises:
+            InputError: If not even the smallest network fits; it names that network.
+        """
+        smallest = self.smallest(inputs)
+        params = count(smallest).params
+        if params > budget.max_params:
+            raise InputError(
+                "--budget",
+                str(budget),
+                f"nothing in the space fits: its smallest network ({smallest.describe()}) has {params:,} parameters",
+                f"allow at least {params:,}, or add smaller widths to the space",
+            )
+
+    def _stem(self, widths: tuple[int, ...]) -> int:
+        return widths[0] if self.stem_width is None else self.stem_width
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An architecture and a recipe: what one training is given, beside its data and seed."""
+
+    architecture: Architecture
+    recipe: Recipe
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Digests of architecture and recipe: equal for equal candidates."""
+        return self.architecture.digest, self.recipe.digest
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateSpace:
+    """Everything a trial draws: an architecture from `space` and a recipe from `recipes`."""
+
+    space: SearchSpace
+    recipes: RecipeSpace
+    inputs: InputShape
+
+    def ranges(self) -> dict[str, Range]:
+        """Return the range of every parameter a trial can have, architecture first."""
+        ranges: dict[str, Range] = {**self.space.ranges(), "optimizer": Choice(self.recipes.optimizers)}
+        for optimizer in self.recipes.optimizers:
+            one = self.recipes.range_of(optimizer)
+            ranges[f"{optimizer}_learning_rate"] = LogRange(*one.learning_rate)
+            ranges[f"{optimizer}_weight_decay"] = Choice(one.weight_decay)
+        return ranges
+
+    def names_for(self, optimizer: Value) -> tuple[str, ...]:
+        """Return the names of the recipe's parameters that exist when `optimizer` is chosen."""
+        return f"{optimizer}_learning_rate", f"{optimizer}_weight_decay"
+
+    def candidate(self, params: Mapping[str, Value]) -> Candidate:
+        """Return the candidate that these parameters name."""
+        optimizer = params["optimizer"]
+        rate, decay = (params[name] for name in self.names_for(optimizer))
+        recipe = self.recipes.recipe(
+            "sgd" if optimizer == "sgd" else "adam", learning_rate=float(rate), weight_decay=float(decay)
+        )
+        return Candidate(self.space.architecture(params, self.inputs), recipe)
+
+    def params_of(self, candidate: Candidate) -> Params | None:
+        """Return the parameters that name `candidate`, or nothing if the space does not hold it."""
+        params = self.space.params_of(candidate.architecture)
+        recipe = candidate.recipe
+        if params is None or recipe.optimizer not in self.recipes.optimizers:
+            return None
+        one = self.recipes.range_of(recipe.optimizer)
+        low, high = one.learning_rate
+        if not low <= recipe.learning_rate <= high or recipe.weight_decay not in one.weight_decay:
+            return None
+        rate, decay = self.names_for(recipe.optimizer)
+        params |= {"optimizer": recipe.optimizer, rate: recipe.learning_rate, decay: recipe.weight_decay}
+        return params if self.candidate(params) == candidate else None
