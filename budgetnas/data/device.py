@@ -1,0 +1,88 @@
+"""Images decoded once and kept on the device as uint8, and batches drawn from them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetnas.data import Images, channel_statistics
+from budgetnas.recipe import Normalisation
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceImages:
+    """A split on the device.
+
+    Attributes:
+        images: (N, C, H, W), uint8.
+        labels: (N,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie."""
+        return self.images.device
+
+
+def to_device(images: Images, device: torch.device) -> DeviceImages:
+    """Return a copy of `images` on `device`."""
+    return DeviceImages(
+        torch.from_numpy(np.ascontiguousarray(images.images)).to(device),
+        torch.from_numpy(np.ascontiguousarray(images.labels)).to(device),
+    )
+
+
+def statistics(images: Images) -> Normalisation:
+    """Return mean and standard deviation of each channel of `images`, for values in [0, 1]."""
+    mean, std = channel_statistics(images.images)
+    return Normalisation(mean=mean, std=std)
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Turns uint8 images into normalised float32 ones.
+
+    Attributes:
+        scale: (1, C, 1, 1), what a pixel value of 0 to 255 is multiplied with.
+        shift: (1, C, 1, 1), what is added then.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    @classmethod
+    def of(cls, constants: Normalisation, device: torch.device) -> Normaliser:
+        """Return the normaliser of these constants on `device`."""
+        mean = torch.tensor(constants.mean, dtype=torch.float64).view(1, -1, 1, 1)
+        std = torch.tensor(constants.std, dtype=torch.float64).view(1, -1, 1, 1)
+        scale, shift = 1 / (255 * std), -mean / std
+        return cls(scale.float().to(device), shift.float().to(device))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return (images / 255 - mean) / std as float32, in channels-last memory."""
+        plain = images.to(dtype=torch.float32, memory_format=torch.channels_last)
+        return plain.mul_(self.scale).add_(self.shift)
+
+
+def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Return a fresh order of `size` images, as indices on the CPU.
+
+    A last batch of a single image is left out: batch normalisation of one image has no variance.
+    """
+    order = torch.randperm(size, generator=generator)
+    return order[:-1] if size > 1 and size % batch == 1 else order
+
+
+def batches(order: Tensor, batch: int) -> Iterator[Tensor]:
+    """Yield the indices of each batch in turn; the last may be smaller."""
+    yield from order.split(batch)

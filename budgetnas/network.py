@@ -1,0 +1,109 @@
+"""From an architecture to a `torch.nn.Module`, layer by layer as the blocks declare them.
+
+Parameter names follow the classic CIFAR ResNet layout (``conv1``, ``bn1``, ``layer1.0.conv1``,
+``layer1.0.shortcut.0``, ..., ``linear``), so that public checkpoints of that family load with ``strict=True``.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+
+from budgetnas.architecture import BLOCKS, Architecture, Block, Path, Primitive, head, stem
+from budgetnas.architecture.primitives import BatchNorm, Conv, GlobalAveragePool, Linear, ReLU
+
+
+class GlobalPool(nn.Module):
+    """Mean over height and width: (N, C, H, W) to (N, C)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the mean of each channel."""
+        return features.mean(dim=(2, 3))
+
+
+class ResidualBlock(nn.Module):
+    """ReLU(main(x) + shortcut(x)) for a declared block; (N, C, H, W) to (N, C', H', W')."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        branches = block.layers()
+        self._main = _add(self, branches.main)
+        self.shortcut = nn.Sequential(*(_module(primitive) for _, primitive in branches.shortcut))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the block's output."""
+        out = features
+        for name in self._main:
+            out = self._modules[name](out)  # type: ignore[misc]
+        return torch.relu_(out + self.shortcut(features))
+
+
+class ResNet(nn.Module):
+    """The network of an architecture: images (N, C, H, W) to logits (N, classes)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self._stem = _add(self, stem(architecture))
+        self._stages = tuple(f"layer{index}" for index in range(1, architecture.num_stages + 1))
+        for name, stage in zip(self._stages, _stages(architecture), strict=True):
+            self.add_module(name, nn.Sequential(*(ResidualBlock(block) for block in stage)))
+        self._head = _add(self, head(architecture))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        out = images
+        for name in (*self._stem, *self._stages, *self._head):
+            out = self._modules[name](out)  # type: ignore[misc]
+        return out
+
+
+def build(architecture: Architecture, *, seed: int | None = None) -> ResNet:
+    """Return the network of `architecture`, with PyTorch's own initialisation.
+
+    Args:
+        architecture: What to build.
+        seed: Seed of the initial weights; nothing: the global generator as it stands. The global generator is
+            left as it was.
+    """
+    if seed is None:
+        return ResNet(architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResNet(architecture)
+
+
+def _stages(architecture: Architecture) -> list[list[Block]]:
+    kind = BLOCKS[architecture.block]
+    channels = architecture.stem_width
+    stages: list[list[Block]] = []
+    for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
+        stage: list[Block] = []
+        for index in range(blocks):
+            stage.append(kind(channels, width, stride if index == 0 else 1))
+            channels = stage[-1].out_channels
+        stages.append(stage)
+    return stages
+
+
+def _add(module: nn.Module, path: Path) -> tuple[str, ...]:
+    for name, primitive in path:
+        module.add_module(name, _module(primitive))
+    return tuple(name for name, _ in path)
+
+
+def _module(primitive: Primitive) -> nn.Module:
+    match primitive:
+        case Conv(in_channels, out_channels, kernel, stride):
+            return nn.Conv2d(in_channels, out_channels, kernel, stride, primitive.padding, bias=False)
+        case BatchNorm(channels):
+            return nn.BatchNorm2d(channels)
+        case ReLU():
+            return nn.ReLU(inplace=True)
+        case GlobalAveragePool():
+            return GlobalPool()
+        case Linear(in_features, out_features):
+            return nn.Linear(in_features, out_features)
+        case _:
+            assert_never(primitive)
