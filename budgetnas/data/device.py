@@ -85,4 +85,5 @@ def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
 
 def batches(order: Tensor, batch: int) -> Iterator[Tensor]:
     """Yield the indices of each batch in turn; the last may be smaller."""
-    yield from order.split(batch)
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]

@@ -1,0 +1,155 @@
+"""Decoded images kept on disk, so that a second start need not decode them.
+
+An entry is a directory of arrays and a manifest. Its key covers whatever the content depends on, so that an entry
+is never out of date, only unused. Files appear whole (temporary file, then rename) and are checked when read: a
+damaged entry counts as absent. A cache that cannot be written is no failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import filelock
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FORMAT_VERSION = 1
+MAX_ENTRIES = 8
+_LOCK_TIMEOUT_SECONDS = 1800.0
+_MANIFEST = "manifest.json"
+
+_log = logging.getLogger(__name__)
+
+
+class Manifest(BaseModel):
+    """What is known of a folder's training part beside its pixels.
+
+    Attributes:
+        content_hash: Content hash of the whole folder, in hex.
+        classes: Class names.
+        notices: What was done to the images, in plain sentences.
+        resolution: Side of the images in pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    content_hash: str
+    classes: tuple[str, ...]
+    notices: tuple[str, ...]
+    resolution: int
+
+
+def cache_root() -> Path:
+    """Where entries lie: ``data/`` under BUDGETNAS_CACHE_DIR or the user's cache directory."""
+    override = os.environ.get("BUDGETNAS_CACHE_DIR")
+    return Path(override or platformdirs.user_cache_dir("budgetnas")) / "data"
+
+
+class CacheEntry:
+    """One entry of the cache, there or not.
+
+    Args:
+        key: Hex digest of all that the content depends on.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._root = cache_root()
+        self._key = key
+        self._directory = self._root / key
+
+    def read_manifest(self) -> Manifest | None:
+        """The manifest; None when it is absent or damaged."""
+        try:
+            manifest = Manifest.model_validate_json((self._directory / _MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            _log.warning("the cached data in %s are damaged and will be rebuilt (%s)", self._directory, error)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(self._directory)
+        return manifest
+
+    def read_images(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        """The uint8 array ``name``; None when it is absent, damaged, or not of ``shape``."""
+        path = self._directory / f"{name}.npy"
+        try:
+            with path.open("rb") as file:
+                images = np.lib.format.read_array(file, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, MemoryError) as error:
+            _log.warning("the cached data in %s are damaged and will be rebuilt (%s)", path, error)
+            return None
+        if images.dtype != np.uint8 or images.shape != shape:
+            _log.warning("the cached data in %s are of another shape and will be rebuilt", path)
+            return None
+        return images
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Store the manifest; the last thing of an entry to be written."""
+        self._write(_MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=2).encode()))
+
+    def write_images(self, name: str, images: NDArray[np.uint8]) -> None:
+        """Store an array."""
+        self._write(f"{name}.npy", lambda file: np.save(file, images, allow_pickle=False))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from building the same entry; without a writable cache, do nothing."""
+        # A few shared locks, not one for each key: lock files cannot be removed safely and would pile up.
+        lock = filelock.FileLock(self._root / f"lock-{self._key[0]}", timeout=_LOCK_TIMEOUT_SECONDS)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except (OSError, NotImplementedError) as error:  # filelock's Timeout is an OSError
+            _log.warning("decoding without a lock on the cache %s (%s)", self._root, error)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for left_over in self._directory.glob(".tmp-*"):  # of a process that was killed while it wrote
+                left_over.unlink(missing_ok=True)
+            _write_whole(self._directory / name, write)
+            self._prune()
+        except OSError as error:
+            _log.warning("the decoded images are not cached: %s cannot be written (%s)", self._directory, error)
+
+    def _prune(self) -> None:
+        """Remove all but the most recently used entries; this one is among them."""
+        os.utime(self._directory)
+        entries = [path for path in self._root.iterdir() if path.is_dir()]
+        for path in sorted(entries, key=_last_used, reverse=True)[MAX_ENTRIES:]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_used(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,151 @@
+"""Downloading an archive, or saying soon and clearly why it cannot be had."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+
+from budgetnas.errors import InputError
+
+_REQUEST_SECONDS = 5.0
+# A name server that does not answer is waited for without regard to the request's own timeout.
+_CHECK_SECONDS = 8.0
+_STALL_SECONDS = 60.0
+_NO_HEAD = (405, 501)
+
+_Dataset = TypeVar("_Dataset")
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A file that torchvision downloads.
+
+    Attributes:
+        relative: Its path relative to the data directory.
+        md5: Its MD5 in hex.
+        url: Where it comes from.
+    """
+
+    relative: str
+    md5: str
+    url: str
+
+
+def fetch(name: str, root: Path, archives: Sequence[Archive], construct: Callable[[], _Dataset]) -> _Dataset:
+    """Have torchvision unpack the archives, and download those that are not there.
+
+    Args:
+        name: The data set's name.
+        root: The data directory.
+        archives: What the set consists of.
+        construct: Downloads, unpacks and opens the set.
+
+    Raises:
+        InputError: An archive is damaged, its host cannot be reached within seconds, or the download failed.
+    """
+    with _locked(name, root):
+        _check_present(name, root, archives)
+        absent = [archive for archive in archives if not (root / archive.relative).exists()]
+        if absent:
+            reason = _unreachable(absent[0].url)
+            if reason:
+                raise _not_had(name, root, archives, f"{absent[0].url} cannot be reached ({reason})")
+        try:
+            with _no_stall():
+                return construct()
+        except BaseException as error:
+            _remove_partial(root, absent)
+            if not isinstance(error, Exception):
+                raise
+            raise _not_had(name, root, archives, f"downloading or unpacking it failed ({error})") from error
+
+
+@contextlib.contextmanager
+def _locked(name: str, root: Path) -> Iterator[None]:
+    """One download into a directory at a time."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(root / ".budgetnas-download.lock")
+        lock.acquire()
+    except OSError as error:
+        rule = f"{root} cannot be written ({error.strerror or error}), and {name} has to be put there"
+        raise InputError("--data-dir", str(root), rule, "name a directory that can be written") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_present(name: str, root: Path, archives: Sequence[Archive]) -> None:
+    for archive in archives:
+        path = root / archive.relative
+        if path.exists() and (md5 := _md5(path)) != archive.md5:
+            rule = f"the archive {path} is damaged: its md5 is {md5} and should be {archive.md5}"
+            raise InputError("--data", name, rule, "delete it, or replace it with a whole copy")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _unreachable(url: str) -> str:
+    """Why the address does not answer; empty when it does."""
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_ask(url)), daemon=True).start()
+    try:
+        return answers.get(timeout=_CHECK_SECONDS)
+    except queue.Empty:
+        return f"no answer in {_CHECK_SECONDS:.0f} s"
+
+
+def _ask(url: str) -> str:
+    try:
+        request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "budgetnas"})
+        with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return "" if error.code in _NO_HEAD else f"HTTP {error.code} {error.reason}"
+    except Exception as error:  # a thread's error would be lost, and the wait for it go on
+        return str(getattr(error, "reason", "") or error or type(error).__name__)
+
+
+@contextlib.contextmanager
+def _no_stall() -> Iterator[None]:
+    """Let a download that stops coming fail: torchvision sets no time limit."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_STALL_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _remove_partial(root: Path, absent: Sequence[Archive]) -> None:
+    """Remove what was not there before and is not whole, or the next start would take it for a damaged archive."""
+    for archive in absent:
+        path = root / archive.relative
+        with contextlib.suppress(OSError):
+            if path.exists() and _md5(path) != archive.md5:
+                path.unlink()
+
+
+def _not_had(name: str, root: Path, archives: Sequence[Archive], rule: str) -> InputError:
+    files = ", ".join(f"{root / archive.relative} (md5 {archive.md5})" for archive in archives)
+    way_out = (
+        "without a network use --data digits or --data folder:DIR (your own images), "
+        f"or fetch the archive elsewhere and put it at {files}"
+    )
+    return InputError("--data", name, rule, way_out)

@@ -1,0 +1,96 @@
+"""Which data a run saw: part of its key, so that runs on other data are never taken for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+_DIGEST_LENGTH = 16
+_BLOCK_BYTES = 1 << 20
+
+
+class DataIdentity(BaseModel):
+    """The data of a run, independent of where they lie.
+
+    Attributes:
+        name: The set's name; for a folder ``folder-`` and its base name, made safe for a study's name.
+        content_hash: SHA-256, in hex, of the content (see :class:`ContentHash`).
+        subset: Number of training images kept; None: all.
+        subset_eval: Number of validation and of test images kept; None: all.
+        split_seed: Seed of the splits and subsets.
+        resolution: Side of the images in pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    content_hash: str
+    subset: int | None
+    subset_eval: int | None
+    split_seed: int
+    resolution: int
+
+    def digest(self) -> str:
+        """Short hex digest: equal exactly for equal identities, on every machine and in every version."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+    def label(self) -> str:
+        """Short phrase for people, e.g. ``cifar10, subset 2,000``."""
+        parts = [self.name]
+        if self.subset is not None:
+            parts.append(f"subset {self.subset:,}")
+        if self.subset_eval is not None:
+            parts.append(f"evaluation subset {self.subset_eval:,}")
+        if self.split_seed:
+            parts.append(f"split seed {self.split_seed}")
+        return ", ".join(parts)
+
+
+def folder_name(directory: Path) -> str:
+    """Name of a user's folder in identities and studies: letters, digits and ``. _ -`` only."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.name).strip("-")
+    return f"folder-{safe or 'images'}"
+
+
+class ContentHash:
+    """SHA-256 over files: for each, its relative POSIX path, NUL, its length (8 bytes, big-endian), its bytes.
+
+    Files must be added in the sorted order of their paths.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, relative: str, content: bytes) -> None:
+        """Add one file."""
+        self._add_header(relative, len(content))
+        self._hash.update(content)
+
+    def add_file(self, root: Path, relative: str) -> None:
+        """Add one large file without holding it in memory."""
+        path = root / relative
+        self._add_header(relative, path.stat().st_size)
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                self._hash.update(block)
+
+    def hexdigest(self) -> str:
+        """The hash in hex, 64 characters."""
+        return self._hash.hexdigest()
+
+    def _add_header(self, relative: str, size: int) -> None:
+        self._hash.update(relative.encode("utf-8", "surrogateescape") + b"\0" + size.to_bytes(8, "big"))
+
+
+def hash_files(root: Path, relatives: Iterable[str]) -> str:
+    """Content hash of the files ``relatives`` under ``root``."""
+    content = ContentHash()
+    for relative in sorted(relatives):
+        content.add_file(root, relative)
+    return content.hexdigest()

@@ -1,0 +1,112 @@
+"""A data set for a search: decoded, split, thinned and identified, without its test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from budgetnas.data.identity import DataIdentity
+from budgetnas.data.images import Images
+from budgetnas.data.opening import open_source
+from budgetnas.data.request import DataRequest, check_request
+from budgetnas.data.sources import TrainingPart
+from budgetnas.data.splits import Purpose, hold_out, share_size
+from budgetnas.data.thinning import thin_evaluation, thin_training
+from budgetnas.data.wording import plural
+from budgetnas.errors import InputError
+
+_VALIDATION_PARTS = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a search may see of a data set.
+
+    Attributes:
+        identity: Which data these are.
+        classes: Class names; their positions are the labels.
+        in_channels: Channels of an image, 1 or 3.
+        resolution: Side of an image in pixels.
+        flip: Whether an image flipped left to right keeps its meaning.
+        notices: What was converted, assumed or left out, in plain sentences.
+        is_cifar10: Whether these are the original pixels of CIFAR-10, from its own archive.
+        train: The training images without those held out, thinned by ``subset``.
+        validation: A tenth of the training images, stratified; thinned by ``subset_eval`` only.
+        all_train: The whole training part with nothing held out, thinned by ``subset``.
+    """
+
+    identity: DataIdentity
+    classes: tuple[str, ...]
+    in_channels: int
+    resolution: int
+    flip: bool
+    notices: tuple[str, ...]
+    is_cifar10: bool
+    train: Images
+    validation: Images
+    all_train: Images
+
+
+def load_data(request: DataRequest) -> Data:
+    """Load a data set. The test split is never decoded.
+
+    Args:
+        request: What to load.
+
+    Raises:
+        InputError: The request cannot be met; names the argument, the rule and a way out.
+    """
+    check_request(request)
+    source = open_source(request)
+    part = source.read_training()
+    _check_classes(request, part)
+    whole, seed = part.images, request.split_seed
+    train, validation = _hold_out_validation(whole, seed)
+    resolution = whole.images.shape[-1]
+    return Data(
+        identity=_identity(request, source.name, part.content_hash, resolution),
+        classes=part.classes,
+        in_channels=whole.images.shape[1],
+        resolution=resolution,
+        flip=source.flip,
+        notices=(*_unused_options(request), *part.notices),
+        is_cifar10=source.is_cifar10,
+        train=thin_training(train, request.subset, split_seed=seed),
+        validation=thin_evaluation(validation, request.subset_eval, split_seed=seed, split="validation"),
+        all_train=thin_training(whole, request.subset, split_seed=seed),
+    )
+
+
+def _check_classes(request: DataRequest, part: TrainingPart) -> None:
+    counts = np.bincount(part.images.labels, minlength=len(part.classes)).tolist()
+    for name, count in zip(part.classes, counts, strict=True):
+        if count < 2:
+            rule = (
+                f"class {name!r} has {plural(count, 'training image')}, "
+                "and needs at least 2: one to train with and one to validate with"
+            )
+            raise InputError("--data", request.name, rule, "add images, or remove the class")
+
+
+def _hold_out_validation(whole: Images, split_seed: int) -> tuple[Images, Images]:
+    size = share_size(whole.labels, _VALIDATION_PARTS)
+    kept, held = hold_out(whole.labels, size, seed=split_seed, purpose=Purpose.VALIDATION)
+    return whole.take(kept), whole.take(held)
+
+
+def _identity(request: DataRequest, name: str, content_hash: str, resolution: int) -> DataIdentity:
+    return DataIdentity(
+        name=name,
+        content_hash=content_hash,
+        subset=request.subset,
+        subset_eval=request.subset_eval,
+        split_seed=request.split_seed,
+        resolution=resolution,
+    )
+
+
+def _unused_options(request: DataRequest) -> list[str]:
+    if request.data_dir is None or not (request.is_folder or request.name == "digits"):
+        return []
+    return [f"--data-dir {request.data_dir} is not used: {request.name} needs no downloaded archive"]

@@ -1,0 +1,101 @@
+"""What a user asks for, and the checks that need no data."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from budgetnas.errors import InputError
+
+NAMED_SETS = ("cifar10", "cifar100", "fashion-mnist", "digits")
+FOLDER_PREFIX = "folder:"
+MIN_RESOLUTION = 4
+MAX_RESOLUTION = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DataRequest:
+    """A data set and how much of it; checked when it is loaded.
+
+    Attributes:
+        name: One of ``cifar10``, ``cifar100``, ``fashion-mnist``, ``digits``, or ``folder:DIR``.
+        data_dir: Where the archive of a named set lies, or is downloaded to; None: the user's data directory.
+        resolution: Side of the square images in pixels; None: the set's own (32, 32, 28 and 8), for a folder
+            the commonest shorter side of its training images, at most 64.
+        subset: Number of training images to keep, stratified; None: all.
+        subset_eval: Number of validation and of test images to keep, stratified; None: all.
+        split_seed: Seed of every random choice of images.
+    """
+
+    name: str
+    data_dir: Path | None = None
+    resolution: int | None = None
+    subset: int | None = None
+    subset_eval: int | None = None
+    split_seed: int = 0
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the data are a folder of the user's own images."""
+        return self.name.startswith(FOLDER_PREFIX)
+
+    @property
+    def folder(self) -> Path:
+        """The absolute path of the user's folder (only of a ``folder:`` request)."""
+        return Path(os.path.abspath(Path(self.name.removeprefix(FOLDER_PREFIX)).expanduser()))
+
+    @property
+    def archive_dir(self) -> Path:
+        """The directory of a named set's archive."""
+        default = Path(platformdirs.user_data_dir("budgetnas"))
+        return Path(os.path.abspath((self.data_dir or default).expanduser()))
+
+
+def check_request(request: DataRequest) -> None:
+    """Turn down a request that no data could satisfy.
+
+    Raises:
+        InputError: A value breaks its rule; names the argument.
+    """
+    _check_name(request.name)
+    _check_resolution(request.resolution)
+    _check_at_least_one("--subset", request.subset)
+    _check_at_least_one("--subset-eval", request.subset_eval)
+    if request.split_seed < 0:
+        raise InputError(
+            "--split-seed", request.split_seed, "must be a whole number of at least 0", "try --split-seed 0"
+        )
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(FOLDER_PREFIX):
+        if not name.removeprefix(FOLDER_PREFIX):
+            raise InputError("--data", name, "names no folder", "write folder:DIR, e.g. folder:./photos")
+    elif name not in NAMED_SETS:
+        raise InputError("--data", name, f"must be one of {', '.join(NAMED_SETS)}, or folder:DIR", _suggestion(name))
+
+
+def _suggestion(name: str) -> str:
+    if name and Path(name).expanduser().is_dir():
+        return f"for the images of that folder write --data {FOLDER_PREFIX}{name}"
+    close = difflib.get_close_matches(name.lower(), NAMED_SETS, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _check_resolution(resolution: int | None) -> None:
+    if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        raise InputError(
+            "--resolution",
+            resolution,
+            f"must be from {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels",
+            "leave it out for the data's own resolution",
+        )
+
+
+def _check_at_least_one(argument: str, count: int | None) -> None:
+    if count is not None and count < 1:
+        raise InputError(argument, count, "must be a whole number of at least 1", "leave it out to use all images")

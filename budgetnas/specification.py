@@ -1,0 +1,124 @@
+"""The study specification: one frozen value that says what a search is, stored when its study is created."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from budgetnas.budget import Budget
+from budgetnas.data.identity import DataIdentity
+from budgetnas.errors import InputError
+from budgetnas.recipe import Frozen, RecipeSpace
+from budgetnas.seeds import SEEDS
+from budgetnas.space import CandidateSpace, InputShape, SearchSpace
+
+_FLAGS = {
+    "max_params": "--budget",
+    "recipes.epochs": "--epochs",
+    "recipes.batch": "--batch",
+    "data.name": "--data",
+    "data.content_hash": "--data",
+    "data.subset": "--subset",
+    "data.subset_eval": "--subset-eval",
+    "data.split_seed": "--split-seed",
+    "data.resolution": "--resolution",
+}
+
+
+class StudySpecification(Frozen):
+    """What a search is; nothing in it may change while its study lives.
+
+    Attributes:
+        version: Version of this description.
+        max_params: The budget: the most parameters a network may have.
+        space: The architectures that may be proposed.
+        recipes: The recipes that may be proposed, and how long each trial trains.
+        data: Which data.
+        inputs: Their shape and number of classes.
+        seeds: The seed trials, by name.
+        objective: What a trial is judged by.
+    """
+
+    version: Literal[1] = 1
+    max_params: int = Field(ge=1)
+    space: SearchSpace
+    recipes: RecipeSpace
+    data: DataIdentity
+    inputs: InputShape
+    seeds: tuple[str, ...] = SEEDS
+    objective: Literal["validation accuracy after the last epoch"] = "validation accuracy after the last epoch"
+
+    @model_validator(mode="after")
+    def _known_seeds(self) -> Self:
+        unknown = [seed for seed in self.seeds if seed not in SEEDS]
+        if unknown:
+            raise ValueError(f"seeds: {', '.join(unknown)} unknown; known are {', '.join(SEEDS)}")
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """The limit that every network keeps."""
+        return Budget(self.max_params)
+
+    @property
+    def candidates(self) -> CandidateSpace:
+        """Everything a trial draws."""
+        return CandidateSpace(self.space, self.recipes, self.inputs)
+
+    def require_same(self, stored: StudySpecification, study: str) -> None:
+        """Check that this is the specification that `study` was created with.
+
+        Raises:
+            InputError: If anything differs; it names every difference.
+        """
+        differences = list(_differences(stored.model_dump(mode="json"), self.model_dump(mode="json")))
+        if not differences:
+            return
+        path, was, now = differences[0]
+        told = "; ".join(
+            f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
+        )
+        raise InputError(
+            _FLAGS.get(path, path),
+            None,
+            f"study {study!r} was created with another specification ({told})",
+            "use what it was created with, or another name with --study",
+        )
+
+
+def read_specification(text: str) -> StudySpecification:
+    """Return the specification that a storage holds.
+
+    Raises:
+        InputError: If this version cannot read it.
+    """
+    try:
+        return StudySpecification.model_validate_json(text)
+    except ValidationError as error:
+        raise InputError("--study", None, f"its specification cannot be read ({first_problem(error)})") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem that pydantic found, in one line: where, what was given, the rule."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = "" if isinstance(given, dict) or problem["type"] in ("missing", "value_error") else f" {given!r}"
+    return f"{where}{shown}: {message[:1].lower()}{message[1:]}" if where else message
+
+
+def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            inner = f"{path}.{name}" if path else name
+            yield from _differences(was.get(name), now.get(name), inner)
+    elif was != now:
+        yield path, was, now
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

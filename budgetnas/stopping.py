@@ -1,0 +1,51 @@
+"""Requests to stop: Ctrl-C, SIGTERM, a time limit. They are noted when they come and obeyed at a safe point."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from budgetnas.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, Interrupted
+
+_EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+
+
+class Stopper:
+    """Notes requests to stop.
+
+    Args:
+        timeout_seconds: Time limit from now; nothing: none.
+    """
+
+    def __init__(self, timeout_seconds: float | None = None) -> None:
+        self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._exit_code: int | None = None
+
+    def check(self) -> None:
+        """Raise if a stop was requested.
+
+        Raises:
+            Interrupted: With exit code 130 after Ctrl-C, 143 after SIGTERM, 0 when the time limit has passed.
+        """
+        if self._exit_code is not None:
+            raise Interrupted(self._exit_code)
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise Interrupted(EXIT_DONE)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note SIGINT and SIGTERM while inside; a second Ctrl-C raises `KeyboardInterrupt` at once."""
+        before = {number: signal.signal(number, self._note) for number in _EXIT_CODES}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._exit_code is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._exit_code = _EXIT_CODES[signal.Signals(number)]

@@ -1,0 +1,299 @@
+"""Reading and writing the records of trainings: the truth about what was trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from budgetnas.architecture import Architecture, count
+from budgetnas.epoch import Epoch
+from budgetnas.errors import InputError
+from budgetnas.recipe import Recipe
+from budgetnas.storage import tables
+from budgetnas.storage.values import Rejection, Role, Run, RunKey, State
+
+_RUN = (
+    select(
+        tables.runs,
+        tables.architectures.c.architecture.label("architecture_json"),
+        tables.architectures.c.params,
+        tables.architectures.c.macs,
+        tables.architectures.c.activations,
+    )
+    .join(tables.architectures, tables.runs.c.architecture == tables.architectures.c.digest)
+    .order_by(tables.runs.c.id)
+)
+_EPOCH_FIELDS = tuple(Epoch.__dataclass_fields__)
+
+
+def create_tables(engine: Engine) -> None:
+    """Create our tables where they are missing; the caller holds the storage's lock.
+
+    Raises:
+        InputError: If they are there in another version.
+    """
+    tables.metadata.create_all(engine)
+    with engine.begin() as connection:
+        version = connection.scalar(select(tables.schema.c.version))
+        if version is None:
+            connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+        elif version != tables.SCHEMA_VERSION:
+            raise InputError(
+                "--storage",
+                None,
+                f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
+                "use the budgetnas that made it, or another storage",
+            )
+
+
+class Records:
+    """The records of one storage.
+
+    Every method is one transaction.
+
+    Args:
+        engine: An engine of `budgetnas.storage.engine.open_engine`, its tables created.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    # Specifications
+
+    def save_specification(self, study: str, specification: str, digest: str) -> None:
+        """Keep the specification that a study is created with."""
+        row = {"study": study, "specification": specification, "digest": digest, "created_at": time.time()}
+        with self.engine.begin() as connection:
+            connection.execute(insert(tables.specifications).values(row))
+
+    def specification(self, study: str) -> str | None:
+        """Return the JSON that `study` was created with, or nothing."""
+        query = select(tables.specifications.c.specification).where(tables.specifications.c.study == study)
+        with self.engine.connect() as connection:
+            found: str | None = connection.scalar(query)
+            return found
+
+    def study_names(self) -> tuple[str, ...]:
+        """Return the names of all studies, oldest first."""
+        query = select(tables.specifications.c.study).order_by(tables.specifications.c.created_at)
+        with self.engine.connect() as connection:
+            return tuple(connection.scalars(query))
+
+    # Runs
+
+    def start_run(
+        self,
+        *,
+        key: RunKey,
+        architecture: Architecture,
+        recipe: Recipe,
+        data: str,
+        environment: str,
+        study: str | None = None,
+        trial: int | None = None,
+        label: str = "",
+    ) -> int:
+        """Record the start of a training; return its number."""
+        row = {
+            "study": study,
+            "trial": trial,
+            "role": key.role.value,
+            "label": label,
+            "architecture": key.architecture,
+            "recipe_digest": key.recipe,
+            "data_digest": key.data,
+            "seed": key.seed,
+            "recipe": recipe.canonical_json(),
+            "data": data,
+            "environment": environment,
+            "state": State.RUNNING.value,
+            "reason": "",
+            "epochs_asked": recipe.epochs,
+            "epochs_done": 0,
+            "started_at": time.time(),
+        }
+        with self.engine.begin() as connection:
+            _save_architectures(connection, [architecture])
+            run = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id)).scalar_one()
+            return int(run)
+
+    def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
+        """Record an epoch of `run`; with `test_reason`, also that its evaluation was a look at a test split."""
+        with self.engine.begin() as connection:
+            row = {"run": run} | {name: getattr(epoch, name) for name in _EPOCH_FIELDS}
+            connection.execute(insert(tables.epochs).values(row))
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(epochs_done=epoch.epoch))
+            if test_reason is not None:
+                reading = {"run": run, "epoch": epoch.epoch, "accuracy": epoch.eval_accuracy, "at": time.time()}
+                connection.execute(insert(tables.test_readings).values(reading | {"reason": test_reason}))
+
+    def restart_run(self, run: int, environment: str) -> None:
+        """Forget the epochs of `run`, which begins again in another environment (a smaller micro-batch)."""
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.epochs).where(tables.epochs.c.run == run))
+            values = {"epochs_done": 0, "environment": environment}
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
+
+    def finish_run(self, run: int, state: State, reason: str = "") -> None:
+        """Record how a training ended."""
+        values = {"state": state.value, "reason": reason, "ended_at": time.time()}
+        with self.engine.begin() as connection:
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
+
+    def interrupt_runs_of(self, study: str, trial: int) -> None:
+        """Mark the running trainings of a trial as interrupted: their process is gone or was told to stop."""
+        values = {"state": State.INTERRUPTED.value, "reason": "interrupted", "ended_at": time.time()}
+        running = (
+            (tables.runs.c.study == study)
+            & (tables.runs.c.trial == trial)
+            & (tables.runs.c.state == State.RUNNING.value)
+        )
+        with self.engine.begin() as connection:
+            connection.execute(update(tables.runs).where(running).values(values))
+
+    def find_complete(self, key: RunKey) -> Run | None:
+        """Return the first complete training of that key, or nothing."""
+        one = tables.runs.c
+        query = _RUN.where(
+            one.architecture == key.architecture,
+            one.recipe_digest == key.recipe,
+            one.data_digest == key.data,
+            one.seed == key.seed,
+            one.role == key.role.value,
+            one.state == State.COMPLETE.value,
+        ).limit(1)
+        found = self._runs(query)
+        return found[0] if found else None
+
+    def run(self, run: int) -> Run:
+        """Return the record of that number."""
+        return self._runs(_RUN.where(tables.runs.c.id == run))[0]
+
+    def runs(self, *, study: str | None = None, role: Role | None = None) -> tuple[Run, ...]:
+        """Return the trainings of a study, or of a role, or all, oldest first."""
+        query = _RUN
+        if study is not None:
+            query = query.where(tables.runs.c.study == study)
+        if role is not None:
+            query = query.where(tables.runs.c.role == role.value)
+        return self._runs(query)
+
+    def curve(self, run: int) -> tuple[Epoch, ...]:
+        """Return the epochs of `run`, in order."""
+        return self.curves([run]).get(run, ())
+
+    def curves(self, runs: Iterable[int]) -> dict[int, tuple[Epoch, ...]]:
+        """Return the epochs of each of `runs` that has any, in order."""
+        wanted = list(runs)
+        query = select(tables.epochs).where(tables.epochs.c.run.in_(wanted)).order_by(tables.epochs.c.epoch)
+        found: dict[int, list[Epoch]] = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(query).mappings():
+                epoch = Epoch(**{name: row[name] for name in _EPOCH_FIELDS})
+                found.setdefault(row["run"], []).append(epoch)
+        return {run: tuple(epochs) for run, epochs in found.items()}
+
+    def test_readings(self, run: int) -> int:
+        """Return how often the test split was looked at for `run`."""
+        query = select(func.count()).select_from(tables.test_readings).where(tables.test_readings.c.run == run)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
+    # Rejections
+
+    def reject(self, study: str, rejections: Sequence[Rejection]) -> None:
+        """Record proposals that were turned away, all in one transaction."""
+        if not rejections:
+            return
+        now = time.time()
+        rows = [
+            {
+                "study": study,
+                "trial": one.trial,
+                "origin": one.origin,
+                "duplicate": one.duplicate,
+                "architecture": one.architecture.digest,
+                "max_params": one.max_params,
+                "overshoot": one.overshoot,
+                "at": now,
+            }
+            for one in rejections
+        ]
+        with self.engine.begin() as connection:
+            _save_architectures(connection, [one.architecture for one in rejections])
+            connection.execute(insert(tables.rejections), rows)
+
+    def rejections(self, study: str) -> tuple[Rejection, ...]:
+        """Return what was turned away in `study`, oldest first."""
+        one = tables.rejections.c
+        query = (
+            select(tables.rejections, tables.architectures.c.architecture.label("architecture_json"))
+            .join(tables.architectures, one.architecture == tables.architectures.c.digest)
+            .where(one.study == study)
+            .order_by(one.id)
+        )
+        with self.engine.connect() as connection:
+            return tuple(_rejection(row) for row in connection.execute(query))
+
+    def rejection_counts(self, study: str) -> tuple[int, int]:
+        """Return how many proposals were turned away in `study`: over the budget, and as duplicates."""
+        one = tables.rejections.c
+        query = select(one.duplicate, func.count()).where(one.study == study).group_by(one.duplicate)
+        with self.engine.connect() as connection:
+            counts = {bool(row[0]): int(row[1]) for row in connection.execute(query)}
+        return counts.get(False, 0), counts.get(True, 0)
+
+    def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
+        with self.engine.connect() as connection:
+            return tuple(_run(row) for row in connection.execute(query))
+
+
+def _save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:
+    rows = []
+    for digest, architecture in {one.digest: one for one in architectures}.items():
+        row: dict[str, Any] = {"digest": digest, "architecture": architecture.to_json()}
+        rows.append(row | count(architecture)._asdict())
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(tables.architectures).on_conflict_do_nothing(index_elements=["digest"])
+    connection.execute(statement, rows)
+
+
+def _run(row: Row[Any]) -> Run:
+    values = row._mapping
+    return Run(
+        id=values["id"],
+        study=values["study"],
+        trial=values["trial"],
+        role=Role(values["role"]),
+        label=values["label"],
+        architecture=Architecture.from_json(values["architecture_json"]),
+        params=values["params"],
+        macs=values["macs"],
+        activations=values["activations"],
+        recipe=Recipe.model_validate_json(values["recipe"]),
+        data=values["data"],
+        seed=values["seed"],
+        environment=values["environment"],
+        state=State(values["state"]),
+        reason=values["reason"],
+        epochs_asked=values["epochs_asked"],
+        epochs_done=values["epochs_done"],
+        started_at=values["started_at"],
+        ended_at=values["ended_at"],
+    )
+
+
+def _rejection(row: Row[Any]) -> Rejection:
+    values = row._mapping
+    return Rejection(
+        architecture=Architecture.from_json(values["architecture_json"]),
+        origin=values["origin"],
+        max_params=values["max_params"],
+        overshoot=values["overshoot"],
+        duplicate=bool(values["duplicate"]),
+        trial=values["trial"],
+    )

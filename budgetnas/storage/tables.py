@@ -1,0 +1,108 @@
+"""Our own tables, beside Optuna's and never inside them.
+
+Times are seconds since 1970-01-01 UTC, so that no database's time zone can change them. Accuracies are shares of 1.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+SCHEMA_VERSION: Final = 1
+metadata = MetaData()
+
+schema = Table("budgetnas_schema", metadata, Column("version", Integer, primary_key=True))
+
+specifications = Table(
+    "specifications",
+    metadata,
+    Column("study", String(200), primary_key=True),
+    Column("digest", String(16), nullable=False),
+    Column("specification", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+architectures = Table(
+    "architectures",
+    metadata,
+    Column("digest", String(16), primary_key=True),
+    Column("architecture", Text, nullable=False),
+    Column("params", BigInteger, nullable=False),
+    Column("macs", BigInteger, nullable=False),
+    Column("activations", BigInteger, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", String(200), index=True),
+    Column("trial", Integer),
+    Column("role", String(16), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("architecture", ForeignKey("architectures.digest"), nullable=False),
+    Column("recipe_digest", String(16), nullable=False),
+    Column("data_digest", String(16), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("recipe", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("epochs_asked", Integer, nullable=False),
+    Column("epochs_done", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Index("runs_key", "architecture", "recipe_digest", "data_digest", "seed", "role"),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("train_loss", Float, nullable=False),
+    Column("train_accuracy", Float, nullable=False),
+    Column("eval_loss", Float, nullable=False),
+    Column("eval_accuracy", Float, nullable=False),
+    Column("learning_rate", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", String(200), nullable=False, index=True),
+    Column("trial", Integer),
+    Column("origin", String(64), nullable=False),
+    Column("duplicate", Boolean, nullable=False),
+    Column("architecture", ForeignKey("architectures.digest"), nullable=False),
+    Column("max_params", BigInteger, nullable=False),
+    Column("overshoot", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+test_readings = Table(
+    "test_readings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("runs.id"), nullable=False, index=True),
+    Column("epoch", Integer, nullable=False),
+    Column("accuracy", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("owner", String(40), primary_key=True),
+    Column("study", String(200), nullable=False, index=True),
+    Column("trial", Integer),
+    Column("host", String(200), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)

@@ -1,0 +1,62 @@
+"""Storage URLs: what a user may write, and how they are shown without their passwords."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from budgetnas.errors import InputError
+
+DEFAULT_STORAGE: Final = "sqlite:///budgetnas.db"
+_WAYS: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
+
+
+def parse_storage(text: str) -> URL:
+    """Return the URL of a storage.
+
+    Args:
+        text: A SQLAlchemy URL; ``postgresql://`` means psycopg 3; a path ending in ``.db`` means SQLite.
+
+    Raises:
+        InputError: If it is no URL of a supported database, or its file cannot lie where it says.
+    """
+    written = f"sqlite:///{text}" if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")) else text
+    try:
+        url = make_url(written)
+    except (ArgumentError, ValueError):
+        raise InputError("--storage", _without_password(text), "is not a storage URL", _WAYS) from None
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise InputError("--storage", masked(url), f"{backend} is not supported", _WAYS)
+    _check_file(url)
+    return url
+
+
+def masked(url: URL) -> str:
+    """Return the URL as text, its password hidden."""
+    return url.render_as_string(hide_password=True)
+
+
+def sqlite_file(url: URL) -> Path:
+    """Return the file of a SQLite URL."""
+    return Path(url.database or "").absolute()
+
+
+def _check_file(url: URL) -> None:
+    if not url.database or url.database == ":memory:":
+        raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _WAYS)
+    file = sqlite_file(url)
+    if file.is_dir():
+        raise InputError("--storage", masked(url), "is a folder", "name a file in it, e.g. budgetnas.db")
+    if not file.parent.is_dir():
+        raise InputError("--storage", masked(url), f"folder {file.parent} does not exist", "create it first")
+
+
+def _without_password(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    return f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else text

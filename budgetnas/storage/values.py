@@ -1,0 +1,112 @@
+"""What the tables hold, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from budgetnas.architecture import Architecture
+from budgetnas.recipe import Recipe
+
+
+class Role(StrEnum):
+    """Why a training was made."""
+
+    SEARCH = "search"
+    REPEAT = "repeat"
+    FINAL = "final"
+    REPLAY = "replay"
+
+
+class State(StrEnum):
+    """How a training stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """What makes two trainings the same one: an equal key is not trained again, the record is used."""
+
+    architecture: str
+    recipe: str
+    data: str
+    seed: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training as it is recorded.
+
+    Attributes:
+        id: Number of the record.
+        study: Study it belongs to; nothing for a replay.
+        trial: Number of its Optuna trial; nothing for a final or a replay.
+        role: Why it was made.
+        label: Name of the seed or replay it is, or empty.
+        architecture: What was trained.
+        params: Parameters of the architecture.
+        macs: Multiply-accumulates of a forward pass, per image.
+        activations: Output elements of all convolutions, per image.
+        recipe: How it was trained.
+        data: Data identity, as JSON.
+        seed: Seed of initial weights, order and augmentation.
+        environment: What its bits depend on, as JSON: device, threads, precision, versions.
+        state: How it stands.
+        reason: Why it failed, or empty.
+        epochs_asked: Epochs of the recipe.
+        epochs_done: Epochs recorded.
+        started_at: Seconds since 1970 UTC.
+        ended_at: Seconds since 1970 UTC; nothing while it runs.
+    """
+
+    id: int
+    study: str | None
+    trial: int | None
+    role: Role
+    label: str
+    architecture: Architecture
+    params: int
+    macs: int
+    activations: int
+    recipe: Recipe
+    data: str
+    seed: int
+    environment: str
+    state: State
+    reason: str
+    epochs_asked: int
+    epochs_done: int
+    started_at: float
+    ended_at: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return None if self.ended_at is None else self.ended_at - self.started_at
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A proposal that was turned away before anything was built.
+
+    Attributes:
+        architecture: What was proposed.
+        origin: Who proposed it: ``sampler``, ``seed v1-sgd``, ``enqueued``.
+        max_params: The limit it was held against.
+        overshoot: Parameters over the limit; 0 for a duplicate.
+        duplicate: True if it was turned away because the study has it already.
+        trial: The Optuna trial it was proposed for, if there was one.
+    """
+
+    architecture: Architecture
+    origin: str
+    max_params: int
+    overshoot: int
+    duplicate: bool = False
+    trial: int | None = None

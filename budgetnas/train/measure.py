@@ -1,0 +1,53 @@
+"""A short measurement of how fast this machine trains, for an estimate before a search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from budgetnas.architecture import Architecture, count
+from budgetnas.train.engine import Task, Trainer
+from budgetnas.train.setup import Setup
+
+_BATCH: Final = 32
+_STEPS: Final = 3
+FORWARD_AND_BACKWARD: Final = 3
+"""A backward pass costs about two forward passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast trainings go here.
+
+    Attributes:
+        macs_per_second: Multiply-accumulates of training steps, forward and backward.
+    """
+
+    macs_per_second: float
+
+    def seconds(self, architecture: Architecture, *, trained: int, evaluated: int) -> float:
+        """Return the expected time to train on that many images (all epochs) and to evaluate that many."""
+        work = FORWARD_AND_BACKWARD * trained + evaluated
+        return count(architecture).macs * work / self.macs_per_second
+
+
+def measure_pace(task: Task, setup: Setup) -> Pace:
+    """Return the pace of a few steps of `task` with small batches, after one to warm up."""
+    batch = min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
+    trainer = Trainer(replace(task, recipe=task.recipe.model_copy(update={"batch": batch})), setup)
+    order = torch.arange(batch) % len(task.fit)
+    _run(trainer.steps(order))
+    started = time.perf_counter()
+    _run(trainer.steps(order.repeat(_STEPS)))
+    seconds = time.perf_counter() - started
+    work = FORWARD_AND_BACKWARD * batch * _STEPS * count(task.architecture).macs
+    return Pace(work / seconds)
+
+
+def _run(steps: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for loss, _ in steps:
+        float(loss)

@@ -1,0 +1,101 @@
+"""Where and in which precision a training runs: part of its record, for its bits depend on it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
+
+import torch
+
+from budgetnas import __version__
+from budgetnas.errors import InputError
+
+Precision = Literal["float32", "bf16"]
+PRECISIONS: Final = ("auto", "float32", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a training's bits depend on beside its candidate, data and seed.
+
+    Attributes:
+        device: ``cpu`` or ``cuda:N``.
+        precision: ``float32``, or ``bf16``: matrix products in bfloat16 over float32 weights.
+        threads: Threads of a CPU operation.
+        micro_batch: Most images in one forward pass; nothing: the recipe's batch.
+    """
+
+    device: str
+    precision: Precision
+    threads: int
+    micro_batch: int | None = None
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as PyTorch names it."""
+        return torch.device(self.device)
+
+    def with_micro_batch(self, images: int) -> Setup:
+        """Return the same with another micro-batch."""
+        return replace(self, micro_batch=images)
+
+    def to_json(self) -> str:
+        """Return the setup with the device's name and all versions, as a record keeps it."""
+        versions = {
+            "budgetnas": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device_name": device_name(self.torch_device),
+        }
+        return json.dumps(asdict(self) | versions, sort_keys=True)
+
+
+def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
+    """Return the setup for what the user asked for, on this machine.
+
+    Args:
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` (bfloat16 where the device computes in it), ``float32`` or ``bf16``.
+
+    Raises:
+        InputError: If the device is not there, or a name is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
+    chosen = _device(device)
+    torch.backends.cudnn.benchmark = chosen.type == "cuda"
+    resolved: Precision = (
+        "bf16" if precision == "bf16" or (precision == "auto" and gains_from_bf16(chosen)) else "float32"
+    )
+    return Setup(str(chosen), resolved, torch.get_num_threads())
+
+
+def gains_from_bf16(device: torch.device) -> bool:
+    """Return whether `device` has instructions for bfloat16; without them it is emulated and many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or of the processor's instruction set."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _device(name: str) -> torch.device:
+    kind, _, index = name.partition(":")
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdigit()) or name.endswith(":"):
+        raise InputError("--device", name, "must be auto, cpu, cuda or cuda:N")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found <= int(index or 0):
+        there = f"{found} GPU{'s' if found != 1 else ''}" if found else "no GPU that PyTorch can use"
+        raise InputError("--device", name, f"is not there: this machine has {there}", "use --device auto or cpu")
+    return torch.device("cuda", int(index or 0))
