@@ -76,7 +76,7 @@ class StudySpecification(Frozen):
         differences = list(_differences(stored.model_dump(mode="json"), self.model_dump(mode="json")))
         if not differences:
             return
-        path, was, now = differences[0]
+        path = differences[0][0]
         told = "; ".join(
             f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
         )
