@@ -1,0 +1,87 @@
+"""What a search tells whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from budgetnas.epoch import Epoch
+from budgetnas.space import Candidate
+from budgetnas.train import Setup
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of all proposals so far.
+
+    Attributes:
+        proposed: All of them, seeds included.
+        rejected: Over the budget.
+        duplicate: Known already.
+        trained: Runs that count towards ``--trials``.
+        failed: Runs that failed.
+    """
+
+    proposed: int
+    rejected: int
+    duplicate: int
+    trained: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStart:
+    """A trial about to be trained.
+
+    Attributes:
+        number: Its number.
+        seed_id: Name of the seed it is, or empty.
+        candidate: What is trained.
+        params: Parameters of its network.
+        tally: What became of all proposals so far.
+    """
+
+    number: int
+    seed_id: str
+    candidate: Candidate
+    params: int
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnd:
+    """A trial that ended.
+
+    Attributes:
+        number: Its number.
+        accuracy: Validation accuracy after the last epoch; nothing if it failed.
+        reason: Why it failed, which record served it, or empty.
+        tally: What became of all proposals so far.
+    """
+
+    number: int
+    accuracy: float | None
+    reason: str
+    tally: Tally
+
+
+class SearchListener(Protocol):
+    """Whoever shows a search's progress."""
+
+    def trial_started(self, start: TrialStart) -> None:
+        """Hear that a trial is about to be trained."""
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Hear that `done` of `total` steps of `epoch` were made."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Hear what an epoch gave."""
+
+    def restart(self, setup: Setup) -> None:
+        """Hear that the training begins again with a smaller micro-batch."""
+
+    def trial_ended(self, end: TrialEnd) -> None:
+        """Hear how a trial ended."""
+
+    def notice(self, text: str) -> None:
+        """Hear something else worth telling."""

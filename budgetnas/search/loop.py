@@ -1,0 +1,115 @@
+"""The search itself: take a slot, run a trial, until the number that was asked for is trained."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from optuna.trial import FrozenTrial, TrialState
+
+from budgetnas.errors import RunFailedError, SearchFailedError
+from budgetnas.runs import RunImages
+from budgetnas.search.listener import SearchListener
+from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
+from budgetnas.search.samplers import make_sampler
+from budgetnas.search.study import OpenStudy, put_back_orphans
+from budgetnas.search.trial import FIRST_SEED, TrialRunner
+from budgetnas.space import Candidate
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Role, RunKey
+from budgetnas.storage.slots import Slot, holding, take_slot, trained
+from budgetnas.train import Setup
+
+MAX_FAILURES: Final = 5
+"""Failed runs in a row that end a search."""
+_POLL_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTask:
+    """What a search needs beside its study.
+
+    Attributes:
+        trials: Runs that the study shall have in all.
+        images: Training and validation images, on the device.
+        setup: Where and in which precision.
+        sampler: Name of the inner sampler.
+        seed: Seed of the sampler; nothing: from the operating system.
+    """
+
+    trials: int
+    images: RunImages
+    setup: Setup
+    sampler: str
+    seed: int | None
+
+
+def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> None:
+    """Train until the study has as many runs as were asked for.
+
+    Raises:
+        SearchFailedError: After five failed runs in a row.
+        Interrupted: If a stop was requested; the trial that ran is queued again.
+    """
+    _install_sampler(opened, task)
+    failures = 0
+    while True:
+        stopper.check()
+        for number in put_back_orphans(opened):
+            listener.notice(f"trial {number} was left by a process that is gone, and is queued again")
+        slot = take_slot(opened.records, opened.name, task.trials)
+        if slot is None:
+            if trained(opened.records, opened.name) >= task.trials:
+                return
+            time.sleep(_POLL_SECONDS)  # others train the rest; one of theirs may fail
+            continue
+        try:
+            with holding(opened.records, slot):
+                failed = _run_trial(opened, task, slot, stopper, listener)
+        except SpaceUsedUpError as error:
+            listener.notice(f"the search ends early: {error}")
+            return
+        failures = failures + 1 if failed else 0
+        if failures >= MAX_FAILURES:
+            raise SearchFailedError(_failed(opened))
+
+
+def _run_trial(opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper, listener: SearchListener) -> bool:
+    """Run one trial; return whether a run failed."""
+    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot)
+    ended: list[FrozenTrial] = []
+    try:
+        opened.optuna_study.optimize(
+            runner, n_trials=1, catch=(RunFailedError,), callbacks=[lambda _, trial: ended.append(trial)]
+        )
+    except SpaceUsedUpError as error:
+        opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
+        raise
+    return ended[-1].state is TrialState.FAIL and "rejected" not in ended[-1].user_attrs
+
+
+def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
+    specification, records = opened.specification, opened.records
+    data = task.images.identity.digest()
+
+    def known(candidate: Candidate) -> bool:
+        architecture, recipe = candidate.key
+        key = RunKey(architecture, recipe, data, FIRST_SEED, Role.SEARCH)
+        return records.find_complete(key, study=opened.name) is not None
+
+    seed = None if task.seed is None else task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
+    opened.optuna_study.sampler = BudgetGate(
+        make_sampler(task.sampler, seed),
+        specification.candidates,
+        specification.budget,
+        known=known,
+        refuse=lambda refused: records.reject(opened.name, refused),
+        seed=seed,
+    )
+
+
+def _failed(opened: OpenStudy) -> str:
+    failed = opened.optuna_study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    reason = failed[-1].user_attrs.get("reason", "unknown") if failed else "unknown"
+    return f"{MAX_FAILURES} runs failed in a row, the last with: {reason}"

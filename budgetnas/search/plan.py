@@ -1,0 +1,145 @@
+"""What a search is about to do, told before it starts, with an estimate of its time."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Final
+
+from budgetnas.architecture import Architecture, count
+from budgetnas.search.loop import SearchTask
+from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
+from budgetnas.seeds import seed_candidate
+from budgetnas.storage import Role, State
+from budgetnas.storage.slots import trained
+from budgetnas.train import Task
+from budgetnas.train.measure import measure_pace
+
+_DRAWS: Final = 1000
+_SAMPLE: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SeedPlan:
+    """A seed trial and what becomes of it.
+
+    Attributes:
+        seed: Its name.
+        params: Parameters of its network, for these data.
+        overshoot: Parameters over the budget.
+        fate: ``queued``, ``trained``, ``over the budget`` or ``not in the space``.
+    """
+
+    seed: str
+    params: int
+    overshoot: int
+    fate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a search is about to do.
+
+    Attributes:
+        study: Name of the study.
+        trained: Runs that it has.
+        trials: Runs that it shall have.
+        space_size: Architectures in the space.
+        feasible_share: Share of random architectures that fit.
+        feasible_draws: Number of random architectures that share was counted in.
+        seeds: The seed trials.
+        seconds: Estimated time of the runs to come; nothing if there are none.
+        measured_on: The network whose steps were timed for it.
+    """
+
+    study: str
+    trained: int
+    trials: int
+    space_size: int
+    feasible_share: float
+    feasible_draws: int
+    seeds: tuple[SeedPlan, ...]
+    seconds: float | None
+    measured_on: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
+    """Return the plan of a search; takes a few seconds to time a few training steps."""
+    specification = opened.specification
+    done = trained(opened.records, opened.name)
+    seeds = _seed_plans(opened)
+    share, drawn = _draw(opened)
+    seconds, measured_on = _estimate(opened, task, seeds, drawn, task.trials - done)
+    return Plan(
+        study=opened.name,
+        trained=done,
+        trials=task.trials,
+        space_size=specification.space.size(),
+        feasible_share=share,
+        feasible_draws=_DRAWS,
+        seeds=seeds,
+        seconds=seconds,
+        measured_on=measured_on,
+    )
+
+
+def _seed_plans(opened: OpenStudy) -> tuple[SeedPlan, ...]:
+    specification = opened.specification
+    runs = opened.records.runs(study=opened.name, role=Role.SEARCH)
+    complete = {run.label for run in runs if run.state is State.COMPLETE}
+    queued = {trial.user_attrs.get(SEED_ATTRIBUTE) for trial in opened.optuna_study.get_trials(deepcopy=False)}
+    plans = []
+    for seed in specification.seeds:
+        architecture = seed_candidate(seed, specification.recipes, specification.inputs).architecture
+        params = count(architecture).params
+        overshoot = max(0, params - specification.max_params)
+        fate = (
+            "over the budget"
+            if overshoot
+            else "trained"
+            if seed in complete
+            else "queued"
+            if seed in queued
+            else "not in the space"
+        )
+        plans.append(SeedPlan(seed, params, overshoot, fate))
+    return tuple(plans)
+
+
+def _draw(opened: OpenStudy) -> tuple[float, list[Architecture]]:
+    """Return the share of random architectures that fit, and some of those."""
+    specification = opened.specification
+    space, inputs, budget = specification.space, specification.inputs, specification.budget
+    generator = random.Random(0)
+    drawn = (space.architecture(space.draw(generator), inputs) for _ in range(_DRAWS))
+    fitting = [one for one in drawn if budget.fits(one)]
+    share = len(fitting) / _DRAWS
+    while len(fitting) < _SAMPLE:
+        fitting.append(space.architecture(space.draw_feasible(inputs, budget, generator), inputs))
+    return share, fitting[:_SAMPLE]
+
+
+def _estimate(
+    opened: OpenStudy, task: SearchTask, seeds: tuple[SeedPlan, ...], drawn: list[Architecture], missing: int
+) -> tuple[float | None, str]:
+    if missing <= 0:
+        return None, ""
+    specification = opened.specification
+    typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
+    recipe = specification.recipes.recipe(specification.recipes.optimizers[0], 1e-3, 0.0)
+    images = task.images
+    pace = measure_pace(Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation), task.setup)
+    trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    queued = [
+        seed_candidate(one.seed, specification.recipes, specification.inputs).architecture
+        for one in seeds
+        if one.fate == "queued"
+    ][:missing]
+    times = [pace.seconds(one, trained=trained_images, evaluated=evaluated) for one in queued]
+    others = fmean(pace.seconds(one, trained=trained_images, evaluated=evaluated) for one in drawn)
+    return sum(times) + others * (missing - len(queued)), typical.describe()

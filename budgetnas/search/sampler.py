@@ -1,0 +1,165 @@
+"""The budget gate: a sampler around another one that turns down what the budget forbids before a trial has it.
+
+Reporting an over-budget candidate as pruned or failed instead would use up a trial for it, and would have a
+model-based sampler learn the forbidden region rather than accuracy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from budgetnas.architecture import count
+from budgetnas.budget import Budget
+from budgetnas.errors import SearchFailedError
+from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, WholeRange
+from budgetnas.storage import Rejection
+
+MAX_PROPOSALS: Final = 100
+"""Proposals of the inner sampler for one trial before a feasible one is drawn by construction."""
+MAX_FEASIBLE_DRAWS: Final = 100
+"""Feasible draws for one trial, each a candidate already known, before the space counts as used up."""
+_FIXED_PARAMS: Final = "fixed_params"  # where Optuna keeps the parameters of an enqueued trial
+
+
+class SpaceUsedUpError(SearchFailedError):
+    """Every candidate that could be drawn is known already.
+
+    Args:
+        trial: Number of the trial that stays without a candidate.
+    """
+
+    def __init__(self, trial: int) -> None:
+        self.trial = trial
+        super().__init__(f"the last {MAX_FEASIBLE_DRAWS} candidates drawn within the budget are all known already")
+
+
+class BudgetGate(BaseSampler):
+    """Proposes candidates of an inner sampler that keep the budget and are not known yet.
+
+    The architecture's parameters and the optimiser are asked of the inner sampler together, the rates of the
+    chosen optimiser one by one, since they exist in some trials only.
+
+    Args:
+        inner: Any single-objective Optuna sampler.
+        space: What a candidate is drawn from.
+        budget: What its architecture must keep.
+        known: Tells whether the study has a candidate already.
+        refuse: Is handed all that was turned down for one trial, once.
+        seed: Seed of the draws by construction.
+    """
+
+    def __init__(
+        self,
+        inner: BaseSampler,
+        space: CandidateSpace,
+        budget: Budget,
+        *,
+        known: Callable[[Candidate], bool],
+        refuse: Callable[[Sequence[Rejection]], None],
+        seed: int | None = None,
+    ) -> None:
+        self._inner = inner
+        self._space = space
+        self._budget = budget
+        self._known = known
+        self._refuse = refuse
+        self._random = random.Random(seed)
+        self._distributions = {name: distribution(one) for name, one in space.ranges().items()}
+        unconditional = (*space.space.ranges(), "optimizer")
+        self._joint = {name: self._distributions[name] for name in unconditional}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return every parameter a trial can have: all are proposed together, so that all can be judged."""
+        return dict(self._distributions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the parameters of a candidate that keeps the budget; none for a trial that has its own."""
+        if trial.params or _FIXED_PARAMS in trial.system_attrs:
+            return {}
+        refused: list[Rejection] = []
+        try:
+            return dict(self._propose(study, trial, refused))
+        finally:
+            self._refuse(refused)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the inner sampler's value for a parameter that no proposal held."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Pass on to the inner sampler."""
+        self._inner.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Pass on to the inner sampler."""
+        self._inner.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Seed anew, as parallel workers must."""
+        self._inner.reseed_rng()
+        self._random.seed()
+
+    def _propose(self, study: Study, trial: FrozenTrial, refused: list[Rejection]) -> Params:
+        before: Params = {}
+        for _ in range(MAX_PROPOSALS):
+            params = self._inner_proposal(study, trial)
+            if params == before:
+                break  # a sampler that repeats itself will not come to another answer
+            if self._accept(params, "sampler", trial, refused):
+                return params
+            before = params
+        for _ in range(MAX_FEASIBLE_DRAWS):
+            drawn = self._space.space.draw_feasible(self._space.inputs, self._budget, self._random)
+            params = self._completed(study, trial, drawn)
+            if self._accept(params, "feasible draw", trial, refused):
+                return params
+        raise SpaceUsedUpError(trial.number)
+
+    def _inner_proposal(self, study: Study, trial: FrozenTrial) -> Params:
+        joint = self._inner.sample_relative(study, trial, self._joint)
+        return self._completed(study, trial, joint)
+
+    def _completed(self, study: Study, trial: FrozenTrial, params: Params) -> Params:
+        complete = dict(params)
+        for name in self._joint:
+            self._fill(complete, study, trial, name)
+        for name in self._space.names_for(complete["optimizer"]):
+            self._fill(complete, study, trial, name)
+        return complete
+
+    def _fill(self, params: Params, study: Study, trial: FrozenTrial, name: str) -> None:
+        if name not in params:
+            params[name] = self._inner.sample_independent(study, trial, name, self._distributions[name])
+
+    def _accept(self, params: Params, origin: str, trial: FrozenTrial, refused: list[Rejection]) -> bool:
+        candidate = self._space.candidate(params)
+        overshoot = max(0, count(candidate.architecture).params - self._budget.max_params)
+        duplicate = not overshoot and self._known(candidate)
+        if not overshoot and not duplicate:
+            return True
+        refused.append(
+            Rejection(candidate.architecture, origin, self._budget.max_params, overshoot, duplicate, trial=trial.number)
+        )
+        return False
+
+
+def distribution(one: Range) -> BaseDistribution:
+    """Return Optuna's distribution of a range."""
+    match one:
+        case WholeRange(low, high):
+            return IntDistribution(low, high)
+        case LogRange(low, high):
+            return FloatDistribution(low, high, log=True)
+        case Choice(values):
+            return CategoricalDistribution(values)

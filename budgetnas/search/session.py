@@ -1,0 +1,122 @@
+"""One call for ``budgetnas search``: from a request to a study that has its runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from budgetnas.data import Data, load_data
+from budgetnas.data.device import statistics, to_device
+from budgetnas.errors import EXIT_DONE, InputError, Interrupted
+from budgetnas.runs import RunImages
+from budgetnas.search.listener import SearchListener
+from budgetnas.search.loop import SearchTask, search
+from budgetnas.search.plan import Plan, make_plan
+from budgetnas.search.samplers import check_sampler
+from budgetnas.search.settings import (
+    SearchRequest,
+    check_study_name,
+    parse_timeout,
+    required_budget,
+    required_trials,
+    specify,
+    stored_request,
+    study_name,
+)
+from budgetnas.search.study import OpenStudy, open_records, open_study
+from budgetnas.specification import read_specification
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Records
+from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
+from budgetnas.train import Setup, choose_setup
+
+DEFAULT_SAMPLER = "tpe"
+DEFAULT_SEED = 0
+
+
+class SearchView(SearchListener, Protocol):
+    """Whoever shows a whole search."""
+
+    def planned(self, opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> None:
+        """Hear what is about to run."""
+
+    def preparing(self, text: str) -> None:
+        """Hear what takes a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """How a search ended.
+
+    Attributes:
+        study: Name of the study.
+        records: Its records.
+        exit_code: 0 when done or out of time, 130 after Ctrl-C, 143 after SIGTERM.
+        finished: Whether the study has all of its runs.
+    """
+
+    study: str
+    records: Records
+    exit_code: int
+    finished: bool
+
+
+def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
+    """Run or resume a search.
+
+    Everything that can be wrong is checked before anything is written.
+
+    Raises:
+        InputError: If the request cannot be met.
+        SearchFailedError: After five failed runs in a row.
+    """
+    trials, sampler = required_trials(request), check_sampler(request.sampler or DEFAULT_SAMPLER)
+    stopper = Stopper(parse_timeout(request.timeout))
+    url = parse_storage(request.storage or DEFAULT_STORAGE)
+    exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
+    request = _resumed(request, open_records(url)) if request.study and exists else request
+    required_budget(request)
+    setup = choose_setup(request.device or "auto", request.precision or "auto")
+    view.preparing("loading data")
+    data = load_data(request.data_request())
+    specification = specify(request, data)
+    name = study_name(request, data.identity)
+    records = open_records(url)
+    opened = open_study(url, records, name, specification)
+    seed = DEFAULT_SEED if request.seed is None else request.seed
+    task = SearchTask(trials, device_images(data, setup), setup, sampler, seed)
+    try:
+        with stopper.listening():
+            view.preparing("timing a few training steps")
+            view.planned(opened, make_plan(opened, task), data, setup)
+            search(opened, task, stopper, view)
+    except Interrupted as stop:
+        return SearchResult(name, records, stop.exit_code, finished=False)
+    return SearchResult(name, records, EXIT_DONE, finished=True)
+
+
+def device_images(data: Data, setup: Setup) -> RunImages:
+    """Return the training and validation images on the device, normalised by the training images' statistics."""
+    device = setup.torch_device
+    return RunImages(
+        identity=data.identity,
+        fit=to_device(data.train, device),
+        evaluation=to_device(data.validation, device),
+        normalisation=statistics(data.train),
+    )
+
+
+def _resumed(request: SearchRequest, records: Records) -> SearchRequest:
+    stored = records.specification(check_study_name(request.study or ""))
+    if stored is None:
+        return request
+    specification = read_specification(stored)
+    completed = request.over(stored_request(specification))
+    if completed.data is None:
+        raise InputError(
+            "--data",
+            None,
+            f"is missing: study {request.study!r} was made on {specification.data.name}",
+            "name the folder with --data folder:DIR",
+        )
+    return completed

@@ -1,0 +1,160 @@
+"""Opening a study: its tables, its specification and its seeds, created once however many processes open it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError
+
+from budgetnas.architecture import count
+from budgetnas.errors import InputError
+from budgetnas.seeds import seed_candidate
+from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.storage import Records, Rejection
+from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
+from budgetnas.storage.records import create_tables
+from budgetnas.storage.slots import release_dead
+
+SEED_ATTRIBUTE = "seed"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStudy:
+    """A study, open.
+
+    Attributes:
+        name: Its name.
+        specification: What it is.
+        records: Our records of it.
+        optuna_study: Optuna's view of it.
+        storage: Optuna's storage behind that.
+    """
+
+    name: str
+    specification: StudySpecification
+    records: Records
+    optuna_study: optuna.Study
+    storage: RDBStorage
+
+    def trial_id(self, number: int) -> int:
+        """Return the storage's identifier of a trial."""
+        study = self.storage.get_study_id_from_name(self.name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+def open_records(url: URL, *, must_exist: bool = False) -> Records:
+    """Return the records of a storage, its tables created if need be.
+
+    Args:
+        url: The storage.
+        must_exist: Refuse to create a new SQLite file.
+
+    Raises:
+        InputError: If it cannot be opened, or has other tables than this version's.
+    """
+    if must_exist and url.get_backend_name() == "sqlite":
+        from budgetnas.storage.urls import sqlite_file
+
+        file = sqlite_file(url)
+        if not file.exists():
+            raise InputError(
+                "--storage", str(file), "there is no such database", "run a search first, or name its storage"
+            )
+    engine = open_engine(url)
+    with exclusive(engine):
+        try:
+            create_tables(engine)
+        except DatabaseError as error:
+            raise cannot_open(url, error) from None
+    return Records(engine)
+
+
+def open_study(url: URL, records: Records, name: str, specification: StudySpecification) -> OpenStudy:
+    """Return the study of that name, created with `specification` and seeded if it is new.
+
+    Raises:
+        InputError: If it was created with another specification.
+    """
+    quiet_optuna()
+    with exclusive(records.engine):
+        stored = records.specification(name)
+        if stored is not None:
+            specification.require_same(read_specification(stored), name)
+        storage = _optuna_storage(url)
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        if stored is None:
+            records.save_specification(name, specification.canonical_json(), specification.digest)
+        opened = OpenStudy(name, specification, records, study, storage)
+        _enqueue_seeds(opened)
+        return opened
+
+
+def require_study(records: Records, name: str) -> StudySpecification:
+    """Return the specification of a study that must be there.
+
+    Raises:
+        InputError: If it is not; it names those that are.
+    """
+    stored = records.specification(name)
+    if stored is not None:
+        return read_specification(stored)
+    there = records.study_names()
+    close = difflib.get_close_matches(name, there, n=1)
+    known = f"there are {', '.join(there)}" if there else "the storage has no study yet"
+    raise InputError("STUDY", name, f"no study has that name; {known}", f"did you mean {close[0]}?" if close else "")
+
+
+def put_back_orphans(opened: OpenStudy) -> tuple[int, ...]:
+    """Queue the trials again whose processes are gone; return their numbers.
+
+    They keep their parameters, so that a rerun trains the same candidate.
+    """
+    with exclusive(opened.records.engine):
+        held = release_dead(opened.records, opened.name)
+        running = opened.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if held is None:
+            return ()
+        orphans = tuple(trial.number for trial in running if trial.number not in held)
+        for number in orphans:
+            put_back(opened, number)
+        return orphans
+
+
+def put_back(opened: OpenStudy, number: int) -> None:
+    """Queue a running trial again, with the parameters it has."""
+    opened.storage.set_trial_state_values(opened.trial_id(number), TrialState.WAITING)
+    opened.records.interrupt_runs_of(opened.name, number)
+
+
+def quiet_optuna() -> None:
+    """Leave telling to this program: what Optuna logs of trials is in the progress and the records already."""
+    optuna.logging.set_verbosity(logging.CRITICAL)
+
+
+def _optuna_storage(url: URL) -> RDBStorage:
+    text = url.render_as_string(hide_password=False)
+    storage = RDBStorage(text, engine_kwargs=engine_arguments(url))
+    share(storage.engine)
+    return storage
+
+
+def _enqueue_seeds(opened: OpenStudy) -> None:
+    specification, study = opened.specification, opened.optuna_study
+    there = {trial.user_attrs.get(SEED_ATTRIBUTE) for trial in study.get_trials(deepcopy=False)}
+    turned_down = {one.origin for one in opened.records.rejections(opened.name)}
+    for seed in specification.seeds:
+        candidate = seed_candidate(seed, specification.recipes, specification.inputs)
+        overshoot = count(candidate.architecture).params - specification.max_params
+        params = specification.candidates.params_of(candidate)
+        origin = f"seed {seed}"
+        if overshoot > 0 and origin not in turned_down:
+            rejection = Rejection(candidate.architecture, origin, specification.max_params, overshoot)
+            opened.records.reject(opened.name, [rejection])
+        elif overshoot <= 0 and params is not None and seed not in there:
+            study.enqueue_trial(params, user_attrs={SEED_ATTRIBUTE: seed})

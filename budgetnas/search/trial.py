@@ -1,0 +1,207 @@
+"""One trial: its parameters to a candidate, past the gate, to a recorded training or a record that serves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import optuna
+from optuna_dashboard import save_note
+
+from budgetnas.budget import Verdict
+from budgetnas.epoch import Epoch
+from budgetnas.errors import Interrupted, RunFailedError
+from budgetnas.runs import RunImages, RunRequest, record_training
+from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
+from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
+from budgetnas.space import Candidate, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Rejection, Role, State
+from budgetnas.storage.slots import Slot, touch, trained
+from budgetnas.train import Setup
+
+FIRST_SEED = 0
+"""Training seed of a candidate's first run; a repeat gets the next."""
+
+
+class RejectedError(RunFailedError):
+    """A trial whose candidate the gate turned away: no run was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRunner:
+    """Runs the trials of an open study: an objective for ``study.optimize``.
+
+    Attributes:
+        opened: The study.
+        images: Training and validation images, on the device.
+        setup: Where and in which precision.
+        stopper: Notes requests to stop.
+        listener: Whoever shows progress.
+        slot: The right to train one run.
+    """
+
+    opened: OpenStudy
+    images: RunImages
+    setup: Setup
+    stopper: Stopper
+    listener: SearchListener
+    slot: Slot
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Return the validation accuracy after the last epoch.
+
+        Raises:
+            RunFailedError: If its training failed.
+            RejectedError: If the candidate is over the budget.
+            Interrupted: If a stop was requested; the trial is queued again.
+        """
+        touch(self.opened.records, self.slot, trial.number)
+        candidate = self._suggest(trial)
+        request = RunRequest(
+            candidate,
+            FIRST_SEED,
+            Role.SEARCH,
+            study=self.opened.name,
+            trial=trial.number,
+            label=str(trial.user_attrs.get(SEED_ATTRIBUTE, "")),
+        )
+        try:
+            verdict = self._gate(trial, candidate)
+            self._describe(trial, candidate, verdict)
+            curve, note = self._outcome(trial, request, verdict)
+        except RunFailedError as error:
+            trial.set_user_attr("reason", error.reason)
+            self.listener.trial_ended(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
+            raise
+        except KeyboardInterrupt:
+            put_back(self.opened, trial.number)
+            raise Interrupted from None  # Optuna would catch it and count the trial as failed
+        except Interrupted:
+            put_back(self.opened, trial.number)
+            raise
+        trial.set_user_attr("curve", compact(curve))
+        accuracy = curve[-1].eval_accuracy
+        self.listener.trial_ended(TrialEnd(trial.number, accuracy, note, tally(self.opened)))
+        return accuracy
+
+    def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
+        records = self.opened.records
+        reporter = _Reporter(self.opened, trial.number, self.listener)
+        known = records.find_complete(request.key(self.images.identity), study=self.opened.name)
+        if known is not None:
+            curve = records.curve(known.id)
+            for epoch in curve:
+                reporter.report(epoch)
+            return curve, f"known already: the record of run {known.id} was used"
+        start = TrialStart(trial.number, request.label, request.candidate, verdict.params, tally(self.opened))
+        self.listener.trial_started(start)
+        run, _ = record_training(request, self.images, self.setup, records, self.stopper, reporter)
+        return records.curve(run), ""
+
+    def _suggest(self, trial: optuna.Trial) -> Candidate:
+        space = self.opened.specification.candidates
+        ranges = space.ranges()
+        params: Params = {}
+        for name in (*space.space.ranges(), "optimizer"):
+            params[name] = _suggest(trial, name, ranges[name])
+        for name in space.names_for(params["optimizer"]):
+            params[name] = _suggest(trial, name, ranges[name])
+        return space.candidate(params)
+
+    def _gate(self, trial: optuna.Trial, candidate: Candidate) -> Verdict:
+        """Catch what came past the sampler: parameters that somebody enqueued."""
+        budget = self.opened.specification.budget
+        verdict = budget.verdict(candidate.architecture)
+        if not verdict.fits:
+            rejection = Rejection(
+                candidate.architecture, "enqueued", budget.max_params, verdict.overshoot, trial=trial.number
+            )
+            self.opened.records.reject(self.opened.name, [rejection])
+            trial.set_user_attr("rejected", True)
+            raise RejectedError(f"rejected before it was built: {verdict.sentence()}")
+        return verdict
+
+    def _describe(self, trial: optuna.Trial, candidate: Candidate, verdict: Verdict) -> None:
+        if "architecture" in trial.user_attrs:
+            return  # a trial that was put back has been described
+        architecture = candidate.architecture
+        macs = sum(part.counts.macs for part in verdict.parts)
+        activations = sum(part.counts.activations for part in verdict.parts)
+        trial.set_constraint("params", verdict.params - verdict.max_params)
+        for name, value in (
+            ("params", verdict.params),
+            ("macs", macs),
+            ("activations", activations),
+            ("verdict", verdict.sentence()),
+            ("recipe", candidate.recipe.describe()),
+            ("architecture", architecture.describe()),
+        ):
+            trial.set_user_attr(name, value)
+        save_note(trial, note(candidate, verdict))
+
+
+def compact(curve: tuple[Epoch, ...]) -> str:
+    """Return a curve as one JSON value: a list for each figure."""
+    names = tuple(Epoch.__dataclass_fields__)
+    return json.dumps({name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names})
+
+
+def tally(opened: OpenStudy) -> Tally:
+    """Return what became of all proposals of a study so far."""
+    over, duplicate = opened.records.rejection_counts(opened.name)
+    runs = opened.records.runs(study=opened.name, role=Role.SEARCH)
+    trials = {run.trial for run in runs}
+    return Tally(
+        proposed=over + duplicate + len(trials),
+        rejected=over,
+        duplicate=duplicate,
+        trained=trained(opened.records, opened.name),
+        failed=sum(run.state is State.FAILED for run in runs),
+    )
+
+
+def note(candidate: Candidate, verdict: Verdict) -> str:
+    """Return the Markdown note that the dashboard shows for a trial."""
+    rows = "\n".join(
+        f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
+        f"| {part.counts.macs:,} | {part.counts.activations:,} |"
+        for part in verdict.parts
+    )
+    return (
+        f"**{candidate.architecture.describe()}**\n\n{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
+        "| part | parameters | of the budget | multiply-accumulates | activations |\n"
+        f"|---|---:|---:|---:|---:|\n{rows}\n"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reporter:
+    opened: OpenStudy
+    trial: int
+    listener: SearchListener
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        self.listener.step(epoch, done, total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.report(epoch)
+        self.listener.epoch(epoch)
+
+    def restart(self, setup: Setup) -> None:
+        self.listener.restart(setup)
+
+    def report(self, epoch: Epoch) -> None:
+        """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
+        trial_id = self.opened.trial_id(self.trial)
+        self.opened.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.eval_accuracy)
+
+
+def _suggest(trial: optuna.Trial, name: str, one: Range) -> Value:
+    match one:
+        case WholeRange(low, high):
+            return trial.suggest_int(name, low, high)
+        case LogRange(low, high):
+            return trial.suggest_float(name, low, high, log=True)
+        case Choice(values):
+            return values[values.index(trial.suggest_categorical(name, values))]
