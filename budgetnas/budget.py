@@ -12,7 +12,11 @@ from budgetnas.architecture import Architecture, Part, count, count_parts
 from budgetnas.errors import InputError
 
 _SUFFIXES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-_NUMBER: Final = re.compile(r"([+-]?(?:\d[\d_]*)?(?:\.\d+)?(?:e[+-]?\d{1,3})?)\s*([kmgb]?)", re.IGNORECASE)
+_NUMBER: Final = re.compile(
+    r"([+-]?(?:\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:e[+-]?\d{1,3})?)\s*([kmgb]?)", re.IGNORECASE | re.ASCII
+)
+MAX_BUDGET: Final = 10**18
+"""So that a limit, and by how much it was missed, can be stored in 64 bits."""
 _WAYS: Final = "write it as 5e6, 5M or 5_000_000"
 
 
@@ -24,7 +28,7 @@ def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
         argument: What an error calls it.
 
     Raises:
-        InputError: If it is no whole number of at least 1.
+        InputError: If it is no whole number from 1 to 1e18.
     """
     if isinstance(text, float) and not math.isfinite(text):
         raise InputError(argument, text, "must be a finite number of parameters", _WAYS)
@@ -32,11 +36,11 @@ def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
     if written.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         raise InputError(argument, written, "must be a finite number of parameters", _WAYS)
     match = _NUMBER.fullmatch(written)
-    if match is None or not any(character.isdigit() for character in match[1]):
+    if match is None:
         raise InputError(argument, written, "is not a number of parameters", _WAYS)
     value = Fraction(match[1].replace("_", "").replace("+", "")) * _SUFFIXES[match[2].lower()]
-    if value.denominator != 1 or value < 1:
-        raise InputError(argument, written, "must be a whole number of parameters, at least 1", _WAYS)
+    if value.denominator != 1 or not 1 <= value <= MAX_BUDGET:
+        raise InputError(argument, written, "must be a whole number of parameters, from 1 to 1e18", _WAYS)
     return int(value)
 
 

@@ -70,7 +70,7 @@ def build(architecture: Architecture, *, seed: int | None = None) -> ResNet:
     if seed is None:
         return ResNet(architecture)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         return ResNet(architecture)
 
 

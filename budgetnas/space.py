@@ -62,7 +62,7 @@ class InputShape(Frozen):
 
     in_channels: int = Field(ge=1)
     size: int = Field(ge=1)
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=1)
 
 
 class SearchSpace(Frozen):

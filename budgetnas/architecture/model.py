@@ -33,7 +33,7 @@ class Architecture:
         classes: Number of classes.
 
     Raises:
-        InputError: If a value breaks a rule above, or the image is too small for the strides.
+        InputError: If a value breaks a rule above.
     """
 
     blocks: tuple[int, ...]
@@ -48,7 +48,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         _check_stages(self.blocks, self.widths, self.strides)
-        if self.block not in BLOCKS:
+        if not isinstance(self.block, str) or self.block not in BLOCKS:
             raise InputError("--block", self.block, f"must be one of {', '.join(BLOCKS)}")
         _check_range("--stem-width", self.stem_width, 1, MAX_WIDTH)
         _check_range("--stem-kernel", self.stem_kernel, 1, 15)
@@ -84,7 +84,7 @@ class Architecture:
         missing = [name for name in ("blocks", "widths", "strides") if name not in values]
         if missing:
             raise InputError("architecture", ", ".join(missing), "missing")
-        plain = {
+        plain: dict[str, Any] = {
             name: _whole_numbers(name, value) if name in ("blocks", "widths", "strides") else value
             for name, value in values.items()
         }

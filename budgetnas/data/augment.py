@@ -61,15 +61,25 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Return the images, each turned about its centre by an angle drawn evenly from -degrees to degrees.
 
-    Bilinear; what comes in from outside the frame is black.
-
     Args:
         images: (N, C, H, W), uint8.
         degrees: Largest angle.
         generator: Source of the draws, on the CPU.
     """
+    angles = (torch.rand(len(images), generator=generator) * 2 - 1) * math.radians(degrees)
+    return turn(images, angles)
+
+
+def turn(images: Tensor, angles: Tensor) -> Tensor:
+    """Return the images, each turned about its centre.
+
+    Bilinear; what comes in from outside the frame is black.
+
+    Args:
+        images: (N, C, H, W), uint8.
+        angles: (N,), in radians, counter-clockwise, on the CPU.
+    """
     count, _, height, width = images.shape
-    angles = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(degrees)
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros(count)
     turns = torch.stack(
         (

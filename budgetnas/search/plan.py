@@ -51,6 +51,8 @@ class Plan:
         seeds: The seed trials.
         seconds: Estimated time of the runs to come; nothing if there are none.
         measured_on: The network whose steps were timed for it.
+        expected_macs: Multiply-accumulates per image of all runs to come, added up.
+        mean_macs: The same of one run that is no seed, as expected.
     """
 
     study: str
@@ -62,6 +64,8 @@ class Plan:
     seeds: tuple[SeedPlan, ...]
     seconds: float | None
     measured_on: str
+    expected_macs: float
+    mean_macs: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -72,9 +76,13 @@ def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
     """Return the plan of a search; takes a few seconds to time a few training steps."""
     specification = opened.specification
     done = trained(opened.records, opened.name)
+    missing = max(0, task.trials - done)
     seeds = _seed_plans(opened)
     share, drawn = _draw(opened)
-    seconds, measured_on = _estimate(opened, task, seeds, drawn, task.trials - done)
+    mean_macs = fmean(count(one).macs for one in drawn)
+    queued = [count(one).macs for one in _queued(opened, seeds)][:missing]
+    expected = sum(queued) + mean_macs * (missing - len(queued))
+    typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
     return Plan(
         study=opened.name,
         trained=done,
@@ -83,8 +91,10 @@ def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
         feasible_share=share,
         feasible_draws=_DRAWS,
         seeds=seeds,
-        seconds=seconds,
-        measured_on=measured_on,
+        seconds=_seconds(opened, task, typical, expected) if missing else None,
+        measured_on=typical.describe(),
+        expected_macs=expected,
+        mean_macs=mean_macs,
     )
 
 
@@ -124,22 +134,16 @@ def _draw(opened: OpenStudy) -> tuple[float, list[Architecture]]:
     return share, fitting[:_SAMPLE]
 
 
-def _estimate(
-    opened: OpenStudy, task: SearchTask, seeds: tuple[SeedPlan, ...], drawn: list[Architecture], missing: int
-) -> tuple[float | None, str]:
-    if missing <= 0:
-        return None, ""
-    specification = opened.specification
-    typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
-    recipe = specification.recipes.recipe(specification.recipes.optimizers[0], 1e-3, 0.0)
-    images = task.images
+def _queued(opened: OpenStudy, seeds: tuple[SeedPlan, ...]) -> list[Architecture]:
+    recipes, inputs = opened.specification.recipes, opened.specification.inputs
+    return [seed_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
+
+
+def _seconds(opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float) -> float:
+    """Return the time that steps of a typical network, timed here, mean for all runs to come."""
+    recipes, images = opened.specification.recipes, task.images
+    recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
     pace = measure_pace(Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation), task.setup)
-    trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
-    queued = [
-        seed_candidate(one.seed, specification.recipes, specification.inputs).architecture
-        for one in seeds
-        if one.fate == "queued"
-    ][:missing]
-    times = [pace.seconds(one, trained=trained_images, evaluated=evaluated) for one in queued]
-    others = fmean(pace.seconds(one, trained=trained_images, evaluated=evaluated) for one in drawn)
-    return sum(times) + others * (missing - len(queued)), typical.describe()
+    return pace.seconds(
+        expected_macs, trained=len(images.fit) * recipe.epochs, evaluated=len(images.evaluation) * recipe.epochs
+    )

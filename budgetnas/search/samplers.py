@@ -13,9 +13,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from budgetnas.errors import InputError
 
 _MAKERS: Final[dict[str, Callable[[int | None], BaseSampler]]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, warn_independent_sampling=False),
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
     "random": lambda seed: RandomSampler(seed=seed),
-    "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
+    "gp": lambda seed: GPSampler(seed=seed),
     "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
 }
 SAMPLERS: Final = tuple(_MAKERS)

@@ -20,6 +20,7 @@ from budgetnas.storage import Records, Rejection
 from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
 from budgetnas.storage.records import create_tables
 from budgetnas.storage.slots import release_dead
+from budgetnas.storage.urls import sqlite_file
 
 SEED_ATTRIBUTE = "seed"
 
@@ -58,14 +59,9 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
     Raises:
         InputError: If it cannot be opened, or has other tables than this version's.
     """
-    if must_exist and url.get_backend_name() == "sqlite":
-        from budgetnas.storage.urls import sqlite_file
-
-        file = sqlite_file(url)
-        if not file.exists():
-            raise InputError(
-                "--storage", str(file), "there is no such database", "run a search first, or name its storage"
-            )
+    if must_exist and url.get_backend_name() == "sqlite" and not (file := sqlite_file(url)).exists():
+        rule = "there is no such database"
+        raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
     engine = open_engine(url)
     with exclusive(engine):
         try:
@@ -86,7 +82,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         stored = records.specification(name)
         if stored is not None:
             specification.require_same(read_specification(stored), name)
-        storage = _optuna_storage(url)
+        storage = optuna_storage(url)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
         if stored is None:
             records.save_specification(name, specification.canonical_json(), specification.digest)
@@ -137,7 +133,8 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(logging.CRITICAL)
 
 
-def _optuna_storage(url: URL) -> RDBStorage:
+def optuna_storage(url: URL) -> RDBStorage:
+    """Return Optuna's storage in the same database, safe for several processes as ours is."""
     text = url.render_as_string(hide_password=False)
     storage = RDBStorage(text, engine_kwargs=engine_arguments(url))
     share(storage.engine)

@@ -99,6 +99,7 @@ def _file_lock(url: URL) -> Iterator[None]:
 
 def _advisory(connection: Connection, function: str) -> None:
     try:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS:.0f}s'"))
         connection.execute(text(f"SELECT {function}(:key)"), {"key": _ADVISORY_KEY})
         connection.commit()
     except OperationalError as error:

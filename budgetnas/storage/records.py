@@ -36,18 +36,20 @@ def create_tables(engine: Engine) -> None:
     Raises:
         InputError: If they are there in another version.
     """
-    tables.metadata.create_all(engine)
-    with engine.begin() as connection:
+    tables.schema.create(engine, checkfirst=True)
+    with engine.connect() as connection:
         version = connection.scalar(select(tables.schema.c.version))
-        if version is None:
+    if version not in (None, tables.SCHEMA_VERSION):
+        raise InputError(
+            "--storage",
+            None,
+            f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
+            "use the budgetnas that made it, or another storage",
+        )
+    tables.metadata.create_all(engine)
+    if version is None:
+        with engine.begin() as connection:
             connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
-        elif version != tables.SCHEMA_VERSION:
-            raise InputError(
-                "--storage",
-                None,
-                f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
-                "use the budgetnas that made it, or another storage",
-            )
 
 
 class Records:
@@ -155,8 +157,8 @@ class Records:
         with self.engine.begin() as connection:
             connection.execute(update(tables.runs).where(running).values(values))
 
-    def find_complete(self, key: RunKey) -> Run | None:
-        """Return the first complete training of that key, or nothing."""
+    def find_complete(self, key: RunKey, *, study: str | None = None) -> Run | None:
+        """Return the first complete training of that key in `study` (nothing: replays), or nothing."""
         one = tables.runs.c
         query = _RUN.where(
             one.architecture == key.architecture,
@@ -164,6 +166,7 @@ class Records:
             one.data_digest == key.data,
             one.seed == key.seed,
             one.role == key.role.value,
+            one.study == study,
             one.state == State.COMPLETE.value,
         ).limit(1)
         found = self._runs(query)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import psutil
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, ScalarSelect, delete, func, insert, select, update
 
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
@@ -43,20 +43,18 @@ class Slot:
 
 def trained(records: Records, study: str) -> int:
     """Return how many runs of `study` count towards ``--trials``: search and repeat, complete or pruned."""
-    one = tables.runs.c
-    query = (
-        select(func.count())
-        .select_from(tables.runs)
-        .where(one.study == study, one.role.in_(_ROLES), one.state.in_(_COUNTED))
-    )
     with records.engine.connect() as connection:
-        return int(connection.scalar(query) or 0)
+        return int(connection.scalar(select(_trained(study))) or 0)
 
 
 def take_slot(records: Records, study: str, trials: int) -> Slot | None:
     """Return a slot if fewer than `trials` are trained or being trained, else nothing."""
+    held = select(func.count()).where(tables.slots.c.study == study).scalar_subquery()
     with exclusive(records.engine):
-        if trained(records, study) + len(_held(records, study)) >= trials:
+        # One statement, so one snapshot: a run that ends between two would be counted in neither.
+        with records.engine.connect() as connection:
+            used = int(connection.scalar(select(_trained(study) + held)) or 0)
+        if used >= trials:
             return None
         slot = Slot(uuid.uuid4().hex, study)
         row = {
@@ -113,6 +111,12 @@ def release_dead(records: Records, study: str) -> frozenset[int] | None:
     return frozenset(row.trial for row in alive)
 
 
+def _trained(study: str) -> ScalarSelect[int]:
+    one = tables.runs.c
+    counts = (one.study == study, one.role.in_(_ROLES), one.state.in_(_COUNTED))
+    return select(func.count()).select_from(tables.runs).where(*counts).scalar_subquery()
+
+
 def _held(records: Records, study: str) -> list[Row[tuple[str, ...]]]:
     with records.engine.connect() as connection:
         return list(connection.execute(select(tables.slots).where(tables.slots.c.study == study)))
@@ -122,6 +126,8 @@ def _alive(row: Row[tuple[str, ...]]) -> bool:
     if row.host != socket.gethostname():
         return time.time() - float(row.seen_at) < STALE_SECONDS
     try:
-        return abs(psutil.Process(row.pid).create_time() - float(row.process_started_at)) < 1.0
+        holder = psutil.Process(row.pid)
+        same = abs(holder.create_time() - float(row.process_started_at)) < 1.0
+        return same and holder.status() != psutil.STATUS_ZOMBIE  # dead, but its parent has not asked
     except psutil.NoSuchProcess:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from budgetnas.errors import InputError
 
 DEFAULT_STORAGE: Final = "sqlite:///budgetnas.db"
+_SCHEME: Final = re.compile(r"[a-z0-9+]+:?/+", re.IGNORECASE)
 _WAYS: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
 
 
@@ -28,18 +30,21 @@ def parse_storage(text: str) -> URL:
         url = make_url(written)
     except (ArgumentError, ValueError):
         raise InputError("--storage", _without_password(text), "is not a storage URL", _WAYS) from None
+    if "@" in (url.host or ""):
+        raise InputError("--storage", _without_password(text), "has an '@' in its password", "write it as %40")
     backend = url.get_backend_name()
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise InputError("--storage", masked(url), f"{backend} is not supported", _WAYS)
     _check_file(url)
-    return url
+    return url.set(drivername="sqlite")
 
 
 def masked(url: URL) -> str:
-    """Return the URL as text, its password hidden."""
-    return url.render_as_string(hide_password=True)
+    """Return the URL as text, its password hidden, also one among the options after ``?``."""
+    options = {name: "..." if "pass" in name.lower() else value for name, value in url.query.items()}
+    return url.set(query=options).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: URL) -> Path:
@@ -58,5 +63,6 @@ def _check_file(url: URL) -> None:
 
 
 def _without_password(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    return f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else text
+    before, at, rest = text.rpartition("@")
+    scheme = _SCHEME.match(before)
+    return f"{scheme[0] if scheme else ''}{'***@' if at else ''}{rest.partition('?')[0]}"

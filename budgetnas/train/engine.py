@@ -108,11 +108,12 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def evaluate(network: nn.Module, images: DeviceImages, normalise: Normaliser, setup: Setup) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy (a share of 1) of `network` on `images`."""
     network.eval()
+    batch = min(EVALUATION_BATCH, setup.micro_batch or EVALUATION_BATCH)
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     with torch.inference_mode():
-        for start in range(0, len(images), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
+        for start in range(0, len(images), batch):
+            part = slice(start, start + batch)
             with _autocast(setup):
                 logits = network(normalise(images.images[part]))
             loss += functional.cross_entropy(logits.float(), images.labels[part], reduction="sum")
@@ -176,7 +177,7 @@ class Trainer:
         fit, recipe = self.task.fit, self.task.recipe
         placed = indices.to(fit.device, non_blocking=True)
         images, labels = augment(fit.images[placed], recipe.augmentation, self.generator), fit.labels[placed]
-        pieces = max(1, len(indices) // micro)
+        pieces = _pieces(len(indices), micro)
         losses, correct = [], []
         self.optimizer.zero_grad(set_to_none=True)
         for some, truth in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
@@ -203,6 +204,11 @@ def _check_finite(epoch: Epoch, recipe: Recipe) -> None:
     for name, loss in (("training", epoch.train_loss), ("evaluation", epoch.eval_loss)):
         if not math.isfinite(loss):
             raise RunFailedError(f"the {name} loss is {loss} in epoch {epoch.epoch} ({recipe.describe()})")
+
+
+def _pieces(images: int, micro: int) -> int:
+    """Return into how many nearly equal pieces a batch is split: never a single image, which has no variance."""
+    return max(1, min(math.ceil(images / micro), images // 2))
 
 
 def _smaller(recipe: Recipe, setup: Setup) -> Setup:

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from budgetnas.architecture import Architecture, count
+from budgetnas.architecture import count
 from budgetnas.train.engine import Task, Trainer
 from budgetnas.train.setup import Setup
 
@@ -29,10 +29,15 @@ class Pace:
 
     macs_per_second: float
 
-    def seconds(self, architecture: Architecture, *, trained: int, evaluated: int) -> float:
-        """Return the expected time to train on that many images (all epochs) and to evaluate that many."""
-        work = FORWARD_AND_BACKWARD * trained + evaluated
-        return count(architecture).macs * work / self.macs_per_second
+    def seconds(self, macs: float, *, trained: int, evaluated: int) -> float:
+        """Return the expected time of networks that need `macs` for an image.
+
+        Args:
+            macs: Multiply-accumulates of a forward pass, per image.
+            trained: Images trained on, counted in every epoch.
+            evaluated: Images evaluated, likewise.
+        """
+        return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 
 
 def measure_pace(task: Task, setup: Setup) -> Pace:

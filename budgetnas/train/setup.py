@@ -24,7 +24,8 @@ class Setup:
         device: ``cpu`` or ``cuda:N``.
         precision: ``float32``, or ``bf16``: matrix products in bfloat16 over float32 weights.
         threads: Threads of a CPU operation.
-        micro_batch: Most images in one forward pass; nothing: the recipe's batch.
+        micro_batch: Most images in one forward pass, of at least 2 (with 2, the last of an odd batch has 3);
+            nothing: the recipe's batch.
     """
 
     device: str
@@ -92,7 +93,7 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    if kind != "cuda" or (index and not index.isdigit()) or name.endswith(":"):
+    if kind != "cuda" or (index and not (index.isascii() and index.isdigit())) or name.endswith(":"):
         raise InputError("--device", name, "must be auto, cpu, cuda or cuda:N")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found <= int(index or 0):

@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := budgetnas-demo
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check lint types imports benchmarks clean
+
+demo: $(VENV)/.installed
+	mkdir -p $(DEMO)
+	$(BIN)/budgetnas search digits-demo --storage sqlite:///$(DEMO)/demo.db
+	$(BIN)/budgetnas report digits-demo --storage sqlite:///$(DEMO)/demo.db --out $(DEMO)/digits-demo-report.html
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: lint types imports
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+benchmarks: $(VENV)/.installed
+	$(BIN)/python -m budgetnas.benchmarks.counting
+	$(BIN)/python -m budgetnas.benchmarks.proposals
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

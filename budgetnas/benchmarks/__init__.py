@@ -1,0 +1,1 @@
+"""Measurements of this program, each a module to run: `python -m budgetnas.benchmarks.NAME`."""

@@ -1,0 +1,87 @@
+"""The command line: parse, call one function, print. Errors become one line and an exit code here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from budgetnas import __version__
+from budgetnas.cli import counting, looking, replaying, searching
+from budgetnas.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, BudgetnasError, Interrupted
+
+app = typer.Typer(
+    name="budgetnas",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+app.command("count")(counting.count_command)
+app.command("search")(searching.search_command)
+app.command("replay")(replaying.replay_command)
+app.command("studies")(looking.studies_command)
+app.command("show")(looking.show_command)
+app.command("report")(looking.report_command)
+app.command("dashboard")(looking.dashboard_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"budgetnas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find and train the best residual network within a hard limit on parameters.
+
+    A first search, in a minute and without a download: budgetnas search digits-demo
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="budgetnas")
+        sys.stdout.flush()
+    except BudgetnasError as error:
+        return _fail(str(error), error.exit_code)
+    except _USAGE_ERROR as error:
+        return _fail(f"{_usage(error)}; see budgetnas {_command(arguments)}--help", EXIT_BAD_INPUT)
+    except Interrupted as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"budgetnas: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _usage(error: Exception) -> str:
+    told = getattr(error, "format_message", lambda: str(error))()
+    return str(told).rstrip(".")
+
+
+def _command(arguments: list[str]) -> str:
+    names = {command.name for command in app.registered_commands}
+    return next((f"{one} " for one in arguments[:1] if one in names), "")

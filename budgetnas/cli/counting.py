@@ -1,0 +1,132 @@
+"""``budgetnas count``: what networks cost, without building them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from budgetnas.architecture import Architecture, Counts, count, count_parts, default_strides, named
+from budgetnas.budget import Budget, parse_budget
+from budgetnas.cli.output import JsonFlag, print_json, stdout, table
+from budgetnas.errors import EXIT_OVER_BUDGET, InputError
+
+_DEFAULT_BUDGET = "5e6"
+
+
+def count_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
+    ] = None,
+    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
+    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
+    block: Annotated[str, typer.Option(help="basic or bottleneck.")] = "basic",
+    stem_width: Annotated[int, typer.Option(help="Channels of the stem.")] = 64,
+    stem_kernel: Annotated[int, typer.Option(help="Side of the stem's convolution.")] = 3,
+    strides: Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")] = None,
+    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 32,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    budget: Annotated[
+        str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count parameters, multiply-accumulates and activations, exactly and per part.
+
+    Example: budgetnas count resnet18 v2 --budget 5e6
+    """
+    limit = None if budget is None else Budget(parse_budget(budget))
+    networks = [
+        (name.lower(), named(name, in_channels=in_channels, size=size, classes=classes)) for name in names or ()
+    ]
+    if blocks is not None or widths is not None:
+        stages = numbers("--blocks", blocks)
+        custom = Architecture(
+            blocks=stages,
+            widths=numbers("--widths", widths),
+            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
+            block=block,
+            stem_width=stem_width,
+            stem_kernel=stem_kernel,
+            in_channels=in_channels,
+            size=size,
+            classes=classes,
+        )
+        networks.append(("custom", custom))
+    if not networks:
+        raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
+    if as_json:
+        values = [_json(name, architecture, limit) for name, architecture in networks]
+        print_json(values[0] if len(values) == 1 else values)
+    elif len(networks) == 1:
+        _print_one(*networks[0], limit)
+    else:
+        _print_side_by_side(networks, limit)
+    if limit is not None and not all(limit.fits(architecture) for _, architecture in networks):
+        raise typer.Exit(EXIT_OVER_BUDGET)
+
+
+def numbers(argument: str, text: str | None) -> tuple[int, ...]:
+    """Return whole numbers that commas separate.
+
+    Raises:
+        InputError: If they are missing or no whole numbers.
+    """
+    if text is None:
+        raise InputError(argument, None, "is missing: --blocks and --widths go together", "write e.g. 2,2,2,2")
+    try:
+        return tuple(int(one) for one in text.split(","))
+    except ValueError:
+        raise InputError(argument, text, "must be whole numbers separated by commas", "write e.g. 2,2,2,2") from None
+
+
+def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        **count(architecture)._asdict(),
+        "parts": [{"name": part.name, **part.counts._asdict()} for part in count_parts(architecture)],
+        "budget": None if limit is None else limit.max_params,
+        "fits": None if limit is None else limit.fits(architecture),
+        "architecture": architecture.to_dict(),
+    }
+
+
+def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> None:
+    shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
+    rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
+    title = f"{name}: {architecture.describe()}"
+    columns = ("part", "parameters", f"share of {shown}", "multiply-accumulates", "activations")
+    console = stdout()
+    console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
+    verdict = shown.verdict(architecture).sentence()
+    console.print(f"\n{verdict[:1].upper()}{verdict[1:]}.{'' if limit else ' (No --budget given: 5e6 is shown.)'}")
+
+
+def _row(name: str, counts: Counts, limit: Budget) -> tuple[str, ...]:
+    share = counts.params / limit.max_params
+    return name, f"{counts.params:,}", f"{share:.1%}", f"{counts.macs:,}", f"{counts.activations:,}"
+
+
+def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget | None) -> None:
+    parts = [{part.name: part.counts.params for part in count_parts(one)} for _, one in networks]
+    names = sorted({name for one in parts for name in one}, key=_part_order)
+    rows = [(f"parameters of {name}", *(f"{one[name]:,}" if name in one else "-" for one in parts)) for name in names]
+    totals = [count(one) for _, one in networks]
+    rows.append(("parameters", *(f"{one.params:,}" for one in totals)))
+    rows.append(("multiply-accumulates", *(f"{one.macs:,}" for one in totals)))
+    rows.append(("activations", *(f"{one.activations:,}" for one in totals)))
+    rows.append(("blocks per stage", *("-".join(map(str, one.blocks)) for _, one in networks)))
+    rows.append(("width per stage", *("-".join(map(str, one.widths)) for _, one in networks)))
+    rows.append(("block", *(one.block for _, one in networks)))
+    shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
+    rows.append((f"share of {shown}", *(f"{one.params / shown.max_params:.1%}" for one in totals)))
+    verdicts = [shown.verdict(one) for _, one in networks]
+    rows.append(("verdict", *("fits" if one.fits else "over the budget" for one in verdicts)))
+    rows.append(("overshoot", *(f"{one.overshoot:,}" for one in verdicts)))
+    title = "Counts for one image" + ("" if limit else " (no --budget given: 5e6 is shown)")
+    stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
+
+
+def _part_order(name: str) -> tuple[int, str]:
+    return {"stem": 0, "head": 2}.get(name, 1), name

@@ -1,0 +1,120 @@
+"""``studies``, ``show``, ``report``, ``dashboard``: looking at what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr, stdout, table
+from budgetnas.errors import InputError
+
+if TYPE_CHECKING:
+    from budgetnas.storage import Records
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study, as budgetnas studies lists it.")]
+
+
+def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) -> None:
+    """List the studies of a storage, and the study files that are shipped.
+
+    Example: budgetnas studies
+    """
+    from budgetnas.report.tables import study_tables
+    from budgetnas.shipped import shipped_studies
+
+    records = _records(storage)
+    tables = [study_tables(records, name) for name in records.study_names()]
+    if as_json:
+        print_json(
+            [
+                {
+                    "study": one.study,
+                    "budget": one.specification.max_params,
+                    "trained": one.tallies.trained,
+                    "failed": one.tallies.failed,
+                    "best": one.ranking[0].accuracy if one.ranking else None,
+                }
+                for one in tables
+            ]
+        )
+        return
+    rows = [
+        (
+            one.study,
+            one.summary.data,
+            f"{one.specification.max_params:,}",
+            str(one.tallies.trained),
+            f"{one.ranking[0].accuracy:.2%}" if one.ranking else "-",
+        )
+        for one in tables
+    ]
+    columns = ("study", "data", "budget", "trained", "best validation")
+    stdout().print(table("Studies", columns, rows, left=2) if rows else "no study yet")
+    stdout().print(f"study files that are shipped: {', '.join(shipped_studies())}", markup=False)
+
+
+def show_command(study: StudyArgument, storage: StorageOption = None, as_json: JsonFlag = False) -> None:
+    """Print the ranking, the winner, and what was rejected.
+
+    Example: budgetnas show cifar10-5M
+    """
+    from budgetnas.cli.summary import print_summary
+    from budgetnas.report.tables import study_tables
+
+    tables = study_tables(_records(storage), study)
+    if as_json:
+        print_json(tables.to_dict())
+    else:
+        print_summary(tables, storage)
+
+
+def report_command(
+    study: StudyArgument,
+    storage: StorageOption = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="STUDY-report.html")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one self-contained HTML file about a study.
+
+    Example: budgetnas report cifar10-5M --out report.html
+    """
+    from budgetnas.report.page import write_study_report
+
+    safe = "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".")
+    page = out or Path(f"{safe or 'study'}-report.html")
+    if not page.absolute().parent.is_dir():
+        raise InputError("--out", str(page), f"folder {page.absolute().parent} does not exist", "create it first")
+    written = write_study_report(_records(storage), study, page)
+    if as_json:
+        print_json({"study": study, "report": str(written)})
+    else:
+        stdout().print(f"report: {written}", markup=False, soft_wrap=True)
+
+
+def dashboard_command(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no password.")] = "127.0.0.1",
+    storage: StorageOption = None,
+) -> None:
+    """Open the Optuna dashboard on the storage, for this machine only.
+
+    Example: budgetnas dashboard --port 8080
+    """
+    from budgetnas.dashboard import serve
+
+    if not 1 <= port <= 65_535:
+        raise InputError("--port", port, "must be from 1 to 65,535")
+    records = _records(storage)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        stderr().print(f"note: {host} may be reached by others, and the dashboard asks for no password", markup=False)
+    stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
+    serve(records, host, port)
+
+
+def _records(storage: str | None) -> Records:
+    from budgetnas.search.study import open_records
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+
+    return open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)

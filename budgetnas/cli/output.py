@@ -1,0 +1,67 @@
+"""Results on stdout, as tables for people or one JSON value for programs; all else goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="Database: sqlite:///FILE.db or postgresql+psycopg://...",
+        envvar="BUDGETNAS_STORAGE",
+        show_default="sqlite:///budgetnas.db",
+    ),
+]
+_PLAIN_WIDTH = 160
+
+
+def stdout() -> Console:
+    """Return the console of results."""
+    return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+
+
+def stderr() -> Console:
+    """Return the console of progress and notices."""
+    return Console(
+        stderr=True,
+        soft_wrap=not sys.stderr.isatty(),
+        highlight=False,
+        width=None if sys.stderr.isatty() else _PLAIN_WIDTH,
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:
+    """Return a table whose first `left` columns are aligned left, the others right."""
+    made = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        made.add_column(escape(column), justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(cell) for cell in row))
+    return made
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``40 s``, ``12 min``, ``3 h 20 min``, ``5 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes / 60 / 24:,.0f} days"

@@ -1,0 +1,245 @@
+"""Live progress on stderr: a status line that renews itself in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from budgetnas.architecture import count
+from budgetnas.cli.output import duration, stderr
+from budgetnas.data import Data
+from budgetnas.epoch import Epoch
+from budgetnas.replay import ReplayPlan
+from budgetnas.report.replays import ReplayResult, comparison
+from budgetnas.search.listener import Tally, TrialEnd, TrialStart
+from budgetnas.search.plan import Plan
+from budgetnas.search.study import OpenStudy
+from budgetnas.train import Setup
+
+_PLAIN_EVERY_SECONDS: Final = 10.0
+
+
+class Lines:
+    """Lines on stderr and, in a terminal, one status below them that renews itself."""
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
+        self._told_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self._console.print(escape(text))
+        self._told_at = time.monotonic()
+
+    def status(self, text: str) -> None:
+        """Renew the status; without a terminal, print it now and then."""
+        if self._live is not None:
+            self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() - self._told_at >= _PLAIN_EVERY_SECONDS:
+            self.say(text)
+
+
+class Progress:
+    """What is common to searches and replays: epochs, notices, restarts.
+
+    Args:
+        lines: Where to print.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.prefix = ""
+        self.epochs = 0
+        self.last = ""
+
+    def preparing(self, text: str) -> None:
+        """Show what takes a moment."""
+        self.lines.status(f"{text} ...")
+
+    def notice(self, text: str) -> None:
+        """Print something worth telling."""
+        self.lines.say(f"note: {text}")
+
+    def restart(self, setup: Setup) -> None:
+        """Tell that memory ran out."""
+        self.lines.say(
+            f"{self.prefix}out of memory: begins again with {setup.micro_batch} images at a time "
+            "(gradients are summed; batch normalisation sees fewer images)"
+        )
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Renew the status."""
+        where = f"{self.prefix}epoch {epoch}/{self.epochs}, step {done}/{total}"
+        self.lines.status(f"{where}{self.last}{self._outlook(epoch, done, total)}")
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Print what an epoch gave."""
+        self.last = f", last epoch {epoch.eval_accuracy:.2%}"
+        self._count_epoch(epoch)
+
+    def _outlook(self, epoch: int, done: int, total: int) -> str:
+        return ""
+
+    def _count_epoch(self, epoch: Epoch) -> None:
+        pass
+
+
+class SearchProgress(Progress):
+    """Shows a search: the plan, each trial, the tally and the time left."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(lines)
+        self._plan: Plan | None = None
+        self._tally = Tally(0, 0, 0, 0, 0)
+        self._best: float | None = None
+        self._macs = 0
+        self._expected = 0.0
+        self._done = 0.0
+        self._started = time.monotonic()
+
+    def planned(self, opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> None:
+        """Print what is about to run."""
+        for text in data.notices:
+            self.notice(text)
+        for line in plan_lines(opened, plan, data, setup):
+            self.lines.say(line)
+        runs = opened.records.runs(study=opened.name)
+        known = [
+            curve[-1].eval_accuracy
+            for curve in opened.records.curves(run.id for run in runs if run.state == "complete").values()
+        ]
+        self._best = max(known, default=None)
+        self._plan = plan
+        self._expected = plan.expected_macs
+        self._started = time.monotonic()
+
+    def trial_started(self, start: TrialStart) -> None:
+        """Print which network is trained."""
+        plan = self._plan
+        assert plan is not None, "a plan comes before the first trial"
+        name = f"trial {start.number}" + (f" ({start.seed_id})" if start.seed_id else "")
+        self.prefix, self.epochs, self.last = f"{name}: ", start.candidate.recipe.epochs, ""
+        self._tally = start.tally
+        self._macs = count(start.candidate.architecture).macs
+        if not start.seed_id:
+            self._expected += self._macs - plan.mean_macs
+        recipe = start.candidate.recipe.describe()
+        self.lines.say(f"{self.prefix}{start.candidate.architecture.describe()}, {start.params:,} parameters; {recipe}")
+
+    def trial_ended(self, end: TrialEnd) -> None:
+        """Print how a trial ended."""
+        self._done += self._macs
+        self._macs = 0
+        self._tally = end.tally
+        if end.accuracy is None:
+            self.lines.say(f"trial {end.number}: failed: {end.reason}")
+        else:
+            self._best = max(end.accuracy, self._best or 0.0)
+            note = f" ({end.reason})" if end.reason else ""
+            outlook = f"{self._standing()}{self._time_left(self._done)}"
+            self.lines.say(f"trial {end.number}: {end.accuracy:.2%} on validation{note}; {outlook}")
+
+    def _outlook(self, epoch: int, done: int, total: int) -> str:
+        share = (epoch - 1 + done / total) / self.epochs
+        return f"; {self._standing()}{self._time_left(self._done + share * self._macs)}"
+
+    def _standing(self) -> str:
+        best = "none yet" if self._best is None else f"{self._best:.2%}"
+        tally, trials = self._tally, self._plan.trials if self._plan else 0
+        return (
+            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}, duplicate {tally.duplicate}, "
+            f"trained {tally.trained}/{trials}, failed {tally.failed}"
+        )
+
+    def _time_left(self, done: float) -> str:
+        elapsed = time.monotonic() - self._started
+        if self._plan is None or not self._plan.seconds or self._tally.trained >= self._plan.trials:
+            return ""
+        paced = elapsed * max(0.0, self._expected - done) / done if done > 0.02 * self._expected else None
+        return f"; about {duration(self._plan.seconds if paced is None else paced)} left"
+
+
+class ReplayProgress(Progress):
+    """Shows replays: each epoch, and at the end the printed figures beside ours."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(lines)
+        self._seconds = 0.0
+        self._started = time.monotonic()
+
+    def replay_planned(self, plan: ReplayPlan) -> None:
+        """Print what is about to run, and what the report says against itself about it."""
+        warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
+        self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
+        self._seconds, self._started = plan.seconds, time.monotonic()
+        self.lines.say(f"{self.prefix}{plan.params:,} parameters counted, as the report's network must have")
+        self.lines.say(f"{self.prefix}{plan.recipe.describe()}, cosine T_max {plan.recipe.t_max}")
+        for sentence in plan.run.contradictions:
+            self.lines.say(f"{self.prefix}the report contradicts itself: {sentence}")
+        self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
+
+    def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
+        """Print that a run is done."""
+        warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
+        source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
+        last = comparison(result).last_test
+        self.lines.say(f"{result.run.name}{warning}: last epoch {last:.2f} % on test ({source})")
+
+    def _count_epoch(self, epoch: Epoch) -> None:
+        self.lines.say(
+            f"{self.prefix}epoch {epoch.epoch}/{self.epochs}: train {epoch.train_accuracy:.2%} "
+            f"(loss {epoch.train_loss:.3f}), test {epoch.eval_accuracy:.2%} (loss {epoch.eval_loss:.3f}), "
+            f"{epoch.seconds:.1f} s{self._left(epoch.epoch)}"
+        )
+
+    def _outlook(self, epoch: int, done: int, total: int) -> str:
+        return self._left(epoch - 1 + done / total)
+
+    def _left(self, epochs_done: float) -> str:
+        elapsed = time.monotonic() - self._started
+        share = epochs_done / self.epochs
+        left = elapsed * (1 - share) / share if share > 0.01 else self._seconds
+        return f"; about {duration(left)} left"
+
+
+def plan_lines(opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> list[str]:
+    """Return what is about to run, line by line."""
+    specification = opened.specification
+    recipes, budget = specification.recipes, specification.budget
+    lines = [
+        f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
+        + (", goes on" if plan.trained and plan.trained < plan.trials else ""),
+        f"data: {data.identity.label()}, {len(data.classes)} classes, "
+        f"{data.in_channels}x{data.resolution}x{data.resolution}; {len(data.train):,} images to train with, {len(data.validation):,} to choose by",
+        f"budget: at most {budget.max_params:,} parameters; {plan.feasible_share:.1%} of the space's "
+        f"{plan.space_size:,} architectures fit (counted in {plan.feasible_draws:,} random ones)",
+        f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
+        f"on {setup.device}, {setup.precision}" + (f", {setup.threads} threads" if setup.device == "cpu" else ""),
+    ]
+    for seed in plan.seeds:
+        over = f" by {seed.overshoot:,}: rejected" if seed.overshoot else ""
+        lines.append(f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}")
+    if plan.seconds is not None:
+        lines.append(
+            f"estimate: about {duration(plan.seconds)} for {plan.trials - plan.trained} runs, "
+            f"from a few timed steps of {plan.measured_on}"
+        )
+    return lines

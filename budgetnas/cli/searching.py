@@ -1,0 +1,105 @@
+"""``budgetnas search``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr
+
+
+def search_command(
+    study_file: Annotated[
+        str | None, typer.Argument(metavar="[STUDY_FILE]", help="A study file, or the name of a shipped one.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Most parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Runs the study shall have in all.", envvar="BUDGETNAS_TRIALS", show_default="50")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="cifar10, cifar100, fashion-mnist, digits or folder:DIR.",
+            envvar="BUDGETNAS_DATA",
+            show_default="cifar10",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study.", envvar="BUDGETNAS_STUDY", show_default="DATA-BUDGET")
+    ] = None,
+    storage: StorageOption = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each trial.", envvar="BUDGETNAS_EPOCHS", show_default="20")
+    ] = None,
+    subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
+    subset_eval: Annotated[int | None, typer.Option(help="Thin the validation images likewise.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in one optimiser step.", show_default="128")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="tpe, random, gp or nsga2.", envvar="BUDGETNAS_SAMPLER", show_default="tpe")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.", show_default="0")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of validation split and subset.", show_default="0")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE", show_default="auto"),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search the best residual network within a budget; run it again to resume.
+
+    Example: budgetnas search --budget 5e6 --trials 50
+    """
+    from budgetnas.cli.progress import Lines, SearchProgress
+    from budgetnas.cli.summary import print_summary
+    from budgetnas.report.tables import study_tables
+    from budgetnas.search.session import run_search
+    from budgetnas.search.settings import SearchRequest, read_study_file
+
+    request = SearchRequest(
+        budget=budget,
+        trials=trials,
+        data=data,
+        data_dir=data_dir,
+        resolution=resolution,
+        subset=subset,
+        subset_eval=subset_eval,
+        split_seed=split_seed,
+        epochs=epochs,
+        batch=batch,
+        study=study,
+        storage=storage,
+        sampler=sampler,
+        seed=seed,
+        device=device,
+        precision=precision,
+        timeout=timeout,
+    )
+    if study_file is not None:
+        request = request.over(read_study_file(study_file))
+    with Lines() as lines:
+        result = run_search(request, SearchProgress(lines))
+    tables = study_tables(result.records, result.study)
+    if as_json:
+        print_json(tables.to_dict())
+    else:
+        print_summary(tables, request.storage)
+    if not result.finished:
+        stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
+        stderr().print(f"  {shlex.join(['budgetnas', *sys.argv[1:]])}", markup=False)
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,85 @@
+"""The end of a search, and ``show``, as text."""
+
+from __future__ import annotations
+
+import shlex
+
+from budgetnas.cli.output import duration, stdout, table
+from budgetnas.report.values import RankedRun, SeedDistance, StudyTables
+
+
+def print_summary(tables: StudyTables, storage: str | None) -> None:
+    """Print a study's ranking, winner, distance to the seeds, rejections, and what to do next."""
+    console = stdout()
+    tallies = tables.tallies
+    console.print(f"\nstudy {tables.study}", markup=False)
+    for text in tables.notices:
+        console.print(f"note: {text}", markup=False)
+    if tables.ranking:
+        columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
+        console.print(
+            table(
+                "Ranking by validation accuracy after the last epoch", columns, map(_row, tables.ranking[:20]), left=5
+            )
+        )
+        _print_winner(tables)
+    else:
+        console.print("nothing is trained yet", markup=False)
+    for failed in tables.failed:
+        console.print(f"failed: trial {failed.trial}, {failed.architecture.describe()}: {failed.reason}", markup=False)
+    console.print(
+        f"\nproposed {tallies.proposed}: {tallies.over_budget} over the budget and {tallies.duplicates} duplicates "
+        f"turned away untrained; trained {tallies.trained}, failed {tallies.failed}",
+        markup=False,
+    )
+    for seed in tables.rejections.seeds:
+        console.print(
+            f"seed {seed.name}: rejected, {seed.params:,} parameters are {seed.overshoot:,} over the budget",
+            markup=False,
+        )
+    where = ["--storage", storage] if storage else []
+    console.print("\nGo on with:", markup=False)
+    for words in (["show", tables.study], ["report", tables.study], ["dashboard"]):
+        console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
+
+
+def _row(run: RankedRun) -> tuple[str, ...]:
+    return (
+        str(run.rank),
+        "" if run.trial is None else str(run.trial),
+        run.label,
+        run.architecture.describe(),
+        run.recipe.describe(),
+        f"{run.params:,}",
+        f"{run.budget_share:.1%}",
+        f"{run.accuracy:.2%}",
+        "" if run.seconds is None else duration(run.seconds),
+    )
+
+
+def _print_winner(tables: StudyTables) -> None:
+    console, winner = stdout(), tables.ranking[0]
+    name = f" (seed {winner.label})" if winner.label else ""
+    console.print(f"\nWinner: trial {winner.trial}{name}, {winner.accuracy:.2%} on validation", markup=False)
+    console.print(f"  {winner.architecture.describe()}", markup=False)
+    console.print(f"  {winner.recipe.describe()}", markup=False)
+    rows = [
+        (
+            part.name,
+            f"{part.params:,}",
+            f"{part.budget_share:.1%}",
+            f"{part.macs:,}",
+            "x".join(map(str, part.out_shape)),
+        )
+        for part in tables.winner
+    ]
+    columns = ("part", "parameters", f"share of {tables.specification.budget}", "multiply-accumulates", "output")
+    console.print(table("", columns, rows))
+    for seed in tables.distances:
+        console.print(f"  {_distance(seed)}", markup=False)
+
+
+def _distance(seed: SeedDistance) -> str:
+    if seed.points is None or seed.accuracy is None:
+        return f"{seed.name}: {seed.outcome}"
+    return f"{seed.name}: {seed.accuracy:.2%}, the winner is {seed.points:+.2f} points from it"

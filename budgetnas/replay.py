@@ -1,0 +1,253 @@
+"""Replays: the source report's runs trained again by its protocol, beside what it printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from budgetnas.architecture import Architecture, count, named
+from budgetnas.data import Data, DataIdentity, DataRequest, load_data
+from budgetnas.data.device import to_device
+from budgetnas.data.test_split import load_test
+from budgetnas.errors import BudgetnasError, InputError, RunFailedError
+from budgetnas.recipe import Normalisation, Recipe
+from budgetnas.recorded import RecordedRun, recorded_run, recorded_runs
+from budgetnas.report.replays import ReplayResult
+from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
+from budgetnas.space import Candidate
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Records, Role, Run, State
+from budgetnas.train import Setup, Task
+from budgetnas.train.measure import measure_pace
+
+TEST_REASON: Final = "replay: the report's protocol looks at the test split after every epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """What to replay, and what to change about it.
+
+    Attributes:
+        names: Recorded runs; empty: all of them.
+        data: Which data; the protocol's are CIFAR-10, all of its training images.
+        epochs: Another number of epochs; nothing: the report's.
+        t_max: Another length of the cosine; nothing: the text's, scaled with the epochs.
+        seed: Seed of initial weights, order and augmentation.
+    """
+
+    names: tuple[str, ...]
+    data: DataRequest
+    epochs: int | None = None
+    t_max: int | None = None
+    seed: int = 0
+
+    def runs(self) -> tuple[RecordedRun, ...]:
+        """Return the runs to replay.
+
+        Raises:
+            InputError: If a name or number cannot be used.
+        """
+        for argument, value in (("--epochs", self.epochs), ("--t-max", self.t_max)):
+            if value is not None and not 1 <= value <= 10_000:
+                raise InputError(argument, value, "must be a whole number from 1 to 10,000")
+        return tuple(recorded_run(name) for name in self.names) or tuple(recorded_runs().values())
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """A run about to be replayed.
+
+    Attributes:
+        run: The recorded run.
+        recipe: How it is trained here.
+        params: Counted parameters of its network, for the report's images: equal to the printed count.
+        why_not: Why its figures cannot be compared with the printed ones; empty if they can.
+        seconds: Estimated time.
+    """
+
+    run: RecordedRun
+    recipe: Recipe
+    params: int
+    why_not: tuple[str, ...]
+    seconds: float
+
+
+class ReplayView(RunListener, Protocol):
+    """Whoever shows replays."""
+
+    def replay_planned(self, plan: ReplayPlan) -> None:
+        """Hear which run starts."""
+
+    def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
+        """Hear what a run gave, now or in an earlier call (`known`)."""
+
+    def notice(self, text: str) -> None:
+        """Hear something else worth telling."""
+
+    def preparing(self, text: str) -> None:
+        """Hear what takes a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOutcome:
+    """What became of the replays that were asked for.
+
+    Attributes:
+        results: Those with a complete record, trained now or before.
+        failed: Names of those that failed.
+        records: The storage.
+    """
+
+    results: tuple[ReplayResult, ...]
+    failed: tuple[str, ...]
+    records: Records
+
+
+def replay(
+    request: ReplayRequest, setup: Setup, open_storage: Callable[[], Records], stopper: Stopper, view: ReplayView
+) -> ReplayOutcome:
+    """Replay the runs in turn; those with a complete record are taken from it.
+
+    A run that fails does not stop the others. The storage is opened when all else is known to be there.
+
+    Raises:
+        InputError: If the request cannot be met.
+        BudgetnasError: If a count is not the printed one.
+        Interrupted: If a stop was requested; complete runs are recorded.
+    """
+    runs = request.runs()
+    for run in runs:
+        check_count(run)
+    view.preparing("loading data")
+    data = load_data(request.data)
+    for text in data.notices:
+        view.notice(text)
+    images = _images(data, request.data, runs[0].recipe.normalisation, setup)
+    replayer = _Replayer(request, data, images, setup, open_storage(), stopper, view)
+    results, failed = [], []
+    for run in runs:
+        stopper.check()
+        try:
+            results.append(replayer.replay(run))
+        except RunFailedError as error:
+            view.notice(f"{run.name} failed: {error.reason}")
+            failed.append(run.name)
+    return ReplayOutcome(tuple(results), tuple(failed), replayer.records)
+
+
+def check_count(run: RecordedRun) -> int:
+    """Return the parameters of a recorded run's network, which must be the printed ones.
+
+    Raises:
+        BudgetnasError: If they are not.
+    """
+    params = count(named(run.network)).params
+    if params != run.params:
+        raise BudgetnasError(f"{run.name}: counted {params:,} parameters, the report has {run.params:,}")
+    return params
+
+
+def recipe_for(run: RecordedRun, epochs: int | None, t_max: int | None) -> Recipe:
+    """Return a run's recipe with other epochs, its cosine scaled with them, or with another cosine."""
+    recipe = run.recipe
+    asked = recipe.epochs if epochs is None else epochs
+    scaled = max(1, round(recipe.t_max * asked / recipe.epochs))
+    return recipe.model_copy(update={"epochs": asked, "t_max": scaled if t_max is None else t_max})
+
+
+def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[str, ...]:
+    """Return why figures of this recipe on these data cannot be compared with the printed ones."""
+    reasons = []
+    if data.name != "cifar10" or data.resolution != 32:
+        reasons.append(f"data {data.name} at {data.resolution} px, not the original CIFAR-10")
+    for kind, subset in (("", data.subset), ("test ", data.subset_eval)):
+        if subset is not None:
+            reasons.append(f"{kind}subset {subset:,}")
+    if recipe.epochs != run.recipe.epochs:
+        reasons.append(f"{recipe.epochs} of {run.recipe.epochs} epochs")
+    return tuple(reasons)
+
+
+def recorded_results(records: Records) -> tuple[ReplayResult, ...]:
+    """Return the result of every complete replay in a storage, oldest first."""
+    runs = recorded_runs()
+    complete = [one for one in records.runs(role=Role.REPLAY) if one.state is State.COMPLETE and one.label in runs]
+    return tuple(_result(runs[record.label], record, records) for record in complete)
+
+
+def _result(run: RecordedRun, record: Run, records: Records) -> ReplayResult:
+    why_not = incomparable(run, record.recipe, DataIdentity.model_validate_json(record.data))
+    return ReplayResult(run, record, records.curve(record.id), not why_not, why_not)
+
+
+@dataclass(frozen=True, slots=True)
+class _Replayer:
+    request: ReplayRequest
+    data: Data
+    images: RunImages
+    setup: Setup
+    records: Records
+    stopper: Stopper
+    view: ReplayView
+
+    def replay(self, run: RecordedRun) -> ReplayResult:
+        recipe = recipe_for(run, self.request.epochs, self.request.t_max)
+        why_not = incomparable(run, recipe, self.data.identity)
+        wanted = RunRequest(Candidate(self._architecture(run), recipe), self.request.seed, Role.REPLAY, label=run.name)
+        known = self.records.find_complete(wanted.key(self.data.identity))
+        record = known or self._train(run, wanted, why_not)
+        result = _result(run, record, self.records)
+        self.view.replay_ended(result, known=known is not None)
+        return result
+
+    def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
+        self.view.preparing(f"timing a few steps of {run.name}")
+        plan = ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, self._seconds(wanted.candidate))
+        self.view.replay_planned(plan)
+        number, _ = record_training(wanted, self.images, self.setup, self.records, self.stopper, self.view)
+        return self.records.run(number)
+
+    def _architecture(self, run: RecordedRun) -> Architecture:
+        data = self.data
+        return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
+
+    def _seconds(self, candidate: Candidate) -> float:
+        fit, evaluation = self.images.fit, self.images.evaluation
+        task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
+        epochs = candidate.recipe.epochs
+        return measure_pace(task, self.setup).seconds(
+            count(candidate.architecture).macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs
+        )
+
+
+def _images(data: Data, request: DataRequest, constants: Normalisation | None, setup: Setup) -> RunImages:
+    device = setup.torch_device
+    return RunImages(
+        identity=data.identity,
+        fit=to_device(data.all_train, device),
+        evaluation=to_device(load_test(request), device),
+        normalisation=_for_channels(constants, data.in_channels),
+        test_reason=TEST_REASON,
+    )
+
+
+def _for_channels(constants: Normalisation | None, channels: int) -> Normalisation:
+    """Return the report's constants, averaged for grey images, which it did not have."""
+    assert constants is not None, "every recorded run has constants"
+    if channels == len(constants.mean):
+        return constants
+    mean, std = (sum(one) / len(one) for one in (constants.mean, constants.std))
+    return Normalisation(mean=(mean,) * channels, std=(std,) * channels)
+
+
+def names_of(names: Sequence[str], *, everything: bool) -> tuple[str, ...]:
+    """Return the names to replay: those given, or none for all of them.
+
+    Raises:
+        InputError: If both or neither are asked for.
+    """
+    if everything == bool(names):
+        rule = "takes no names beside it" if everything else "name a recorded run"
+        raise InputError("--all" if everything else "NAME", None, rule, "list them with budgetnas replay --list")
+    return tuple(names)

@@ -1,0 +1,221 @@
+"""The figures of a study's report, from its tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from budgetnas.budget import format_count
+from budgetnas.report.points import pareto_front, running_best
+from budgetnas.report.style import BLUE, DASHES, GREEN, GREY, LINES, ORANGE, VERMILION, lines, marker, safe, styled
+from budgetnas.report.values import RankedRun, StudyTables
+
+SHOWN_CURVES = 10
+_PERCENT = "validation accuracy (%)"
+_LEGEND = 20
+
+
+def history(tables: StudyTables) -> go.Figure:
+    """Draw each complete training in the order of time, and the best so far."""
+    runs = tables.in_time_order
+    best = running_best([100 * one.accuracy for one in runs])
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[one.order for one in runs],
+        y=best,
+        name="best so far",
+        mode="lines",
+        line={"color": VERMILION, "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    _add_runs(figure, runs, [one.order for one in runs])
+    figure.update_xaxes(title="complete training, in order of time", tickformat="d", rangemode="tozero")
+    figure.update_yaxes(title=_PERCENT)
+    return styled(figure)
+
+
+def accuracy_against_params(tables: StudyTables) -> go.Figure:
+    """Draw accuracy against parameters, with the budget and the Pareto front."""
+    runs = tables.in_time_order
+    front = pareto_front(runs)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[one.params for one in front],
+        y=[100 * one.accuracy for one in front],
+        name="Pareto front",
+        mode="lines",
+        line={"color": GREEN, "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    _add_runs(figure, runs, [one.params for one in runs])
+    smallest = min(one.params for one in runs)
+    _budget_line(figure, tables.summary.max_params, log=True)
+    figure.update_xaxes(title="parameters (log scale)", **_log_axis(smallest, tables.summary.max_params))
+    figure.update_yaxes(title=_PERCENT)
+    return styled(figure)
+
+
+def accuracy_curves(tables: StudyTables) -> go.Figure:
+    """Draw accuracy by epoch, validation above training."""
+    return _curves(tables, "accuracy (%)", "accuracy", 100.0)
+
+
+def loss_curves(tables: StudyTables) -> go.Figure:
+    """Draw the loss by epoch, validation above training."""
+    return _curves(tables, "loss (nats)", "loss", 1.0)
+
+
+def overshoot(tables: StudyTables) -> go.Figure:
+    """Draw how many proposals were how far over the budget."""
+    budget = tables.summary.max_params
+    exponents = [math.log10(params / budget) for params in tables.rejections.params]
+    width = max(max(exponents) / 12, 0.02)
+    bins = [int(value // width) for value in exponents]
+    edges = range(max(bins) + 1)
+    factors = [10 ** (width * (edge + 0.5)) for edge in edges]
+    counts = [bins.count(edge) for edge in edges]
+    spans = [(10 ** (width * edge), 10 ** (width * (edge + 1))) for edge in edges]
+    figure = go.Figure()
+    figure.add_bar(
+        x=[budget * factor for factor in factors],
+        y=counts,
+        width=[budget * (high - low) * 0.92 for low, high in spans],
+        marker={"color": ORANGE},
+        hovertext=[f"{low:.2f} to {high:.2f} x the budget: {n}" for (low, high), n in zip(spans, counts, strict=True)],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    _budget_line(figure, budget, log=True)
+    figure.update_xaxes(title="parameters of the proposal (log scale)", **_log_axis(budget, budget * spans[-1][1]))
+    figure.update_yaxes(title="proposals turned away", rangemode="tozero", tickformat="d")
+    return styled(figure, height=340)
+
+
+def importance_bars(shares: dict[str, float]) -> go.Figure:
+    """Draw the importance of each parameter, the greatest on top."""
+    names = list(reversed(shares))
+    figure = go.Figure()
+    figure.add_bar(
+        x=[100 * shares[name] for name in names],
+        y=[name.replace("_", " ") for name in names],
+        orientation="h",
+        marker={"color": BLUE},
+        hovertext=[f"{safe(name)}: {100 * shares[name]:.1f} %" for name in names],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    figure.update_xaxes(title="share of importance (%)", rangemode="tozero")
+    return styled(figure, height=120 + 26 * len(names))
+
+
+def name_of(run: RankedRun) -> str:
+    """Return what figures and tables call a run: its seed's name, or its number."""
+    return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
+
+
+def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float]) -> None:
+    """Add the runs as points, the seeds named and with a sign of their own."""
+    places = list(zip(runs, x, strict=True))
+    for title, seeds in (("searched", False), ("seed trial", True)):
+        chosen = [(run, at) for run, at in places if bool(run.label) is seeds]
+        if chosen:
+            figure.add_scatter(
+                x=[at for _, at in chosen],
+                y=[100 * run.accuracy for run, _ in chosen],
+                name=title,
+                mode="markers+text" if seeds else "markers",
+                text=[safe(_short(run.label)) for run, _ in chosen] if seeds else None,
+                textposition="bottom center",
+                textfont={"size": 11},
+                cliponaxis=False,
+                marker=marker(ORANGE, "diamond", 11) if seeds else marker(BLUE),
+                hovertext=[_hover(run) for run, _ in chosen],
+                hoverinfo="text",
+            )
+
+
+def _hover(run: RankedRun) -> str:
+    blocks, _, widths = run.architecture.describe().partition(" x ")
+    return lines(
+        f"<b>#{run.rank} {safe(name_of(run))}</b>: {100 * run.accuracy:.2f} %",
+        safe(blocks),
+        safe(f"x {widths}") if widths else "",
+        f"{run.params:,} parameters ({100 * run.budget_share:.0f} % of the budget)",
+        safe(run.recipe.describe().split(",")[0]),
+    )
+
+
+def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Figure:
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    for run in reversed(tables.ranking):
+        for row, split in enumerate(("eval", "train"), start=1):
+            values = [scale * float(getattr(epoch, f"{split}_{metric}")) for epoch in run.curve]
+            figure.add_scatter(**_curve(run, values, legend=row == 1), row=row, col=1)
+    figure.update_yaxes(title=f"validation {title}", row=1)
+    figure.update_yaxes(title=f"training {title}", row=2)
+    figure.update_xaxes(title="epoch", row=2)
+    if all(len(run.curve) == 1 for run in tables.ranking):
+        figure.update_xaxes(tickvals=[1])
+    entries = min(len(tables.ranking), SHOWN_CURVES + 1)
+    styled(figure, height=560 + 22 * math.ceil(entries / 2))
+    return figure.update_layout(legend_traceorder="reversed")
+
+
+def _curve(run: RankedRun, values: Sequence[float], *, legend: bool) -> dict[str, object]:
+    shown = run.rank <= SHOWN_CURVES
+    place = run.rank - 2
+    first = {"color": VERMILION, "width": 3}
+    other = {"color": LINES[place % len(LINES)], "dash": DASHES[place // len(LINES) % len(DASHES)], "width": 1.5}
+    faint = {"color": GREY, "width": 1}
+    name = f"#{run.rank} {name_of(run)}"
+    return {
+        "x": [epoch.epoch for epoch in run.curve],
+        "y": values,
+        "name": safe(_short(name)) if shown else "the rest",
+        "mode": "lines" if len(values) > 1 else "markers",
+        "line": first if run.rank == 1 else other if shown else faint,
+        "opacity": 1.0 if shown else 0.35,
+        "legendgroup": str(run.rank) if shown else "rest",
+        "showlegend": legend and run.rank <= SHOWN_CURVES + 1,
+        "hovertext": [
+            lines(f"<b>{safe(name)}</b>", f"epoch {epoch.epoch}: {value:.4g}", safe(run.architecture.describe()))
+            for epoch, value in zip(run.curve, values, strict=True)
+        ],
+        "hoverinfo": "text",
+    }
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LEGEND else f"{name[: _LEGEND - 1]}…"
+
+
+def _budget_line(figure: go.Figure, max_params: int, *, log: bool) -> None:
+    figure.add_vline(x=max_params, line={"color": VERMILION, "width": 2, "dash": "dash"})
+    figure.add_annotation(
+        x=math.log10(max_params) if log else max_params,
+        y=1,
+        yref="paper",
+        yanchor="top",
+        xanchor="right",
+        text=f"budget {format_count(max_params)} ",
+        showarrow=False,
+        font={"color": VERMILION},
+    )
+
+
+def _log_axis(low: float, high: float) -> dict[str, object]:
+    """Return a log axis with round labels: Plotly's own leave a narrow one with none."""
+    decades = math.log10(high / low) if high > low else 0.0
+    steps = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80) if decades < 0.5 else (10, 20, 50) if decades < 2 else (10,)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10**power // 10 for power in powers if power > 0 for step in steps]
+    margin = max(0.06, 0.06 * decades)
+    return {
+        "type": "log",
+        "range": [math.log10(low) - margin, math.log10(high) + margin],
+        "tickvals": ticks,
+        "ticktext": [format_count(tick) for tick in ticks],
+    }

@@ -1,0 +1,201 @@
+"""A report as one HTML file that holds everything it needs: a browser opens it without any request."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from budgetnas import __version__, recorded
+from budgetnas.errors import InputError
+from budgetnas.report import figures
+from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_share
+from budgetnas.report.replay_figures import replay_curves
+from budgetnas.report.replays import ReplayResult, report_tables
+from budgetnas.report.tables import study_tables
+from budgetnas.report.values import StudyTables
+from budgetnas.report.wording import environment_line
+from budgetnas.storage import Records
+
+# What would end the script element that holds the figures, or break a line in JavaScript.
+_UNSAFE_IN_SCRIPT = re.compile("[<>&\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure on a page.
+
+    Attributes:
+        key: Its identifier on the page.
+        title: Its heading.
+        caption: What it shows.
+        figure: The figure.
+    """
+
+    key: str
+    title: str
+    caption: str
+    figure: go.Figure
+
+
+def write_study_report(records: Records, study: str, out: Path) -> Path:
+    """Write the report of `study` into one HTML file; return its path.
+
+    Raises:
+        InputError: If the storage has no such study, or the file cannot be written.
+    """
+    tables = study_tables(records, study)
+    shares = importances(tables.ranking, tables.specification)
+    shown = study_figures(tables, shares)
+    html = _render(
+        "study.html.j2",
+        shown,
+        tables=tables,
+        figures={figure.key: figure for figure in shown},
+        evaluator=EVALUATOR,
+        fewest_runs=FEWEST_RUNS,
+        top_runs=round(top_share(len(tables.ranking) or 1) * len(tables.ranking)),
+    )
+    return _write(html, out)
+
+
+def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
+    """Write the report of replays into one HTML file; return its path.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    shown = [_replay_figure(place, result) for place, result in enumerate(results, start=1)]
+    html = _render(
+        "replay.html.j2",
+        shown,
+        replays=[
+            {"result": result, "environment": environment_line(result.record.environment), "figure": figure}
+            for result, figure in zip(results, shown, strict=True)
+        ],
+        tables=report_tables(results),
+        contradictions=recorded.contradictions().values(),
+        curves_accuracy=recorded.curves_accuracy(),
+    )
+    return _write(html, out)
+
+
+def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]:
+    """Return the figures that a study's report shows."""
+    found = []
+    if tables.ranking:
+        few = "" if len(tables.ranking) <= figures.SHOWN_CURVES else f" The {figures.SHOWN_CURVES} best have colours."
+        found += [
+            Figure(
+                "params",
+                "Accuracy against parameters",
+                "Networks on the Pareto front are beaten by none with as few parameters.",
+                figures.accuracy_against_params(tables),
+            ),
+            Figure(
+                "history",
+                "The search in order of time",
+                "Accuracy after the last epoch of each training; the line is the best so far.",
+                figures.history(tables),
+            ),
+            Figure(
+                "accuracy", "Accuracy by epoch", f"The thick line is the winner.{few}", figures.accuracy_curves(tables)
+            ),
+            Figure(
+                "loss",
+                "Loss by epoch",
+                f"Cross-entropy; the thick line is the winner.{few}",
+                figures.loss_curves(tables),
+            ),
+        ]
+    if shares:
+        found.append(Figure("importance", "Importance by parameter", "", figures.importance_bars(shares)))
+    if tables.rejections.params:
+        caption = "Proposals over the budget, by the parameters they would have had."
+        found.append(Figure("overshoot", "How far over the budget", caption, figures.overshoot(tables)))
+    return found
+
+
+def _replay_figure(place: int, result: ReplayResult) -> Figure:
+    warning = f" - {result.warning}" if result.warning else ""
+    return Figure(
+        f"replay-{place}",
+        f"{result.run.name}, seed {result.record.seed}{warning}",
+        "Solid: ours. Dotted: the printed curves, where there are any.",
+        replay_curves(result),
+    )
+
+
+def _render(template: str, shown: Sequence[Figure], **values: Any) -> str:
+    drawn = ",".join(f'"{figure.key}":{figure.figure.to_json()}' for figure in shown)
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            version=__version__,
+            # Both are put into script elements: the library is trusted, the figures are escaped.
+            plotly=Markup(get_plotlyjs()) if shown else Markup(""),
+            figures_json=Markup(_for_script(f"{{{drawn}}}")),
+        )
+    )
+
+
+def _for_script(json: str) -> str:
+    return _UNSAFE_IN_SCRIPT.sub(lambda match: f"\\u{ord(match[0]):04x}", json)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("budgetnas.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "percent": _percent,
+        "thousands": lambda value: f"{value:,}",
+        "signed": lambda value: "" if value is None else f"{value:+.2f}",
+        "fixed": lambda value: "-" if value is None else f"{value:.2f}",
+        "duration": _duration,
+        "name": figures.name_of,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _write(html: str, out: Path) -> Path:
+    """Write all or nothing: a reader of `out` never sees half a page."""
+    if out.is_dir():
+        raise InputError("--out", str(out), "is a folder", "name a file in it, e.g. report.html")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(html, encoding="utf-8")
+        os.replace(temporary, out)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+    return out

@@ -1,0 +1,175 @@
+"""From the records of a study to the tables of its report."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from budgetnas.architecture import count, count_parts
+from budgetnas.epoch import Epoch
+from budgetnas.errors import InputError
+from budgetnas.report.values import (
+    FailedRun,
+    OriginCount,
+    Overshoot,
+    PartShare,
+    RankedRun,
+    RejectedSeed,
+    Rejections,
+    SeedDistance,
+    StudyTables,
+    Tallies,
+)
+from budgetnas.report.wording import notices, summary
+from budgetnas.specification import read_specification
+from budgetnas.storage import Records, Rejection, Role, Run, State
+
+_SEED_ORIGIN = "seed "
+_SEARCHED = (Role.SEARCH, Role.REPEAT)
+
+
+def study_tables(records: Records, study: str) -> StudyTables:
+    """Return the tables of `study`.
+
+    Raises:
+        InputError: If the storage has no study of that name; it names those there are.
+    """
+    text = records.specification(study)
+    if text is None:
+        raise _unknown(study, records.study_names())
+    specification = read_specification(text)
+    runs = [run for run in records.runs(study=study) if run.role in _SEARCHED]
+    rejected = records.rejections(study)
+    ranking = _ranking(
+        runs, records.curves(run.id for run in runs if run.state is State.COMPLETE), specification.max_params
+    )
+    rejections = _rejections(rejected, specification.max_params)
+    failed = tuple(_failed(run) for run in runs if run.state is State.FAILED)
+    return StudyTables(
+        study=study,
+        specification=specification,
+        summary=summary(specification),
+        notices=notices(specification, ranking),
+        tallies=_tallies(runs, rejected),
+        ranking=ranking,
+        failed=failed,
+        rejections=rejections,
+        winner=_winner(ranking, specification.max_params),
+        distances=tuple(_distance(seed, ranking, failed, rejections) for seed in specification.seeds),
+    )
+
+
+def _unknown(study: str, known: Sequence[str]) -> InputError:
+    close = difflib.get_close_matches(study, known, n=1)
+    there = f"there are: {', '.join(known)}" if known else "it has no studies yet"
+    hint = f"did you mean {close[0]}?" if close else "list them with budgetnas studies"
+    return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
+
+
+def _ranking(runs: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]], max_params: int) -> tuple[RankedRun, ...]:
+    in_time = [run for run in runs if run.state is State.COMPLETE and curves.get(run.id)]
+    order = {run.id: place for place, run in enumerate(in_time, start=1)}
+    ranked = sorted(in_time, key=lambda run: (-curves[run.id][-1].eval_accuracy, run.params, run.id))
+    return tuple(
+        _ranked(run, rank, order[run.id], curves[run.id], max_params) for rank, run in enumerate(ranked, start=1)
+    )
+
+
+def _ranked(run: Run, rank: int, order: int, curve: tuple[Epoch, ...], max_params: int) -> RankedRun:
+    best = max(curve, key=lambda epoch: epoch.eval_accuracy)
+    return RankedRun(
+        rank=rank,
+        order=order,
+        run=run.id,
+        trial=run.trial,
+        role=run.role,
+        label=run.label,
+        seed=run.seed,
+        architecture=run.architecture,
+        recipe=run.recipe,
+        params=run.params,
+        budget_share=run.params / max_params,
+        macs=run.macs,
+        accuracy=curve[-1].eval_accuracy,
+        best_accuracy=best.eval_accuracy,
+        best_epoch=best.epoch,
+        seconds=run.seconds,
+        curve=curve,
+    )
+
+
+def _failed(run: Run) -> FailedRun:
+    return FailedRun(
+        run.id, run.trial, run.label, run.architecture, run.recipe, run.params, run.epochs_done, run.reason
+    )
+
+
+def _rejections(rejected: Sequence[Rejection], max_params: int) -> Rejections:
+    over = [one for one in rejected if not one.duplicate]
+    params = tuple(one.max_params + one.overshoot for one in over)
+    factors = sorted(value / max_params for value in params)
+    return Rejections(
+        origins=_origins(rejected),
+        seeds=tuple(_rejected_seed(one) for one in rejected if one.origin.startswith(_SEED_ORIGIN)),
+        overshoot=Overshoot(factors[0], median(factors), factors[-1]) if factors else None,
+        params=params,
+    )
+
+
+def _origins(rejected: Sequence[Rejection]) -> tuple[OriginCount, ...]:
+    groups = Counter((_origin(one), one.duplicate) for one in rejected)
+    totals = Counter(_origin(one) for one in rejected)
+    return tuple(OriginCount(origin, groups[origin, False], groups[origin, True]) for origin, _ in totals.most_common())
+
+
+def _origin(one: Rejection) -> str:
+    return "seed" if one.origin.startswith(_SEED_ORIGIN) else one.origin
+
+
+def _rejected_seed(one: Rejection) -> RejectedSeed:
+    name = one.origin.removeprefix(_SEED_ORIGIN)
+    return RejectedSeed(name, count(one.architecture).params, one.overshoot, one.duplicate)
+
+
+def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
+    states = Counter(run.state for run in runs)
+    duplicates = sum(one.duplicate for one in rejected)
+    trials = {("trial", run.trial) if run.trial is not None else ("run", run.id) for run in runs}
+    return Tallies(
+        proposed=len(trials) + len(rejected),
+        over_budget=len(rejected) - duplicates,
+        duplicates=duplicates,
+        trained=states[State.COMPLETE] + states[State.PRUNED],
+        complete=states[State.COMPLETE],
+        pruned=states[State.PRUNED],
+        failed=states[State.FAILED],
+        running=states[State.RUNNING],
+        interrupted=states[State.INTERRUPTED],
+    )
+
+
+def _winner(ranking: Sequence[RankedRun], max_params: int) -> tuple[PartShare, ...]:
+    if not ranking:
+        return ()
+    return tuple(
+        PartShare(
+            part.name, part.counts.params, part.counts.params / max_params, part.counts.macs, tuple(part.out_shape)
+        )
+        for part in count_parts(ranking[0].architecture)
+    )
+
+
+def _distance(
+    seed: str, ranking: Sequence[RankedRun], failed: Sequence[FailedRun], rejections: Rejections
+) -> SeedDistance:
+    trained = [one for one in ranking if one.label == seed and one.role is Role.SEARCH]
+    if trained:
+        points = 100 * (ranking[0].accuracy - trained[0].accuracy)
+        return SeedDistance(seed, "trained", trained[0].accuracy, points)
+    if any(one.name == seed for one in rejections.seeds):
+        return SeedDistance(seed, "rejected", None, None)
+    if any(one.label == seed for one in failed):
+        return SeedDistance(seed, "failed", None, None)
+    return SeedDistance(seed, "not trained", None, None)

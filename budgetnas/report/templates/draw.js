@@ -1,0 +1,25 @@
+
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
+  const colours = (layout) => {
+    const style = getComputedStyle(document.documentElement);
+    const text = style.getPropertyValue("--text").trim();
+    const rule = style.getPropertyValue("--rule").trim();
+    const changed = { "font.color": text };
+    for (const axis of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+      changed[`${axis}.gridcolor`] = rule;
+      changed[`${axis}.linecolor`] = rule;
+      changed[`${axis}.tickcolor`] = rule;
+    }
+    return changed;
+  };
+
+  for (const [key, figure] of Object.entries(figures)) {
+    const place = document.getElementById(`figure-${key}`);
+    Plotly.newPlot(place, figure.data, figure.layout, config).then(() => Plotly.relayout(place, colours(figure.layout)));
+    dark.addEventListener("change", () => Plotly.relayout(place, colours(figure.layout)));
+  }
+})();

@@ -1,0 +1,227 @@
+"""What a study's report shows, as plain frozen values; accuracies are shares of 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from budgetnas.architecture import Architecture
+from budgetnas.epoch import Epoch
+from budgetnas.recipe import Recipe
+from budgetnas.report.plain import to_plain
+from budgetnas.specification import StudySpecification
+from budgetnas.storage import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a study was asked to do.
+
+    Attributes:
+        max_params: The budget.
+        data: Label of the data.
+        images: Shape of the images and number of classes, in words.
+        space: The architectures, in words.
+        space_size: Number of architectures in the space.
+        recipe: What is the same for all trials, in words.
+        optimizers: What may differ between trials, one line for each optimiser.
+        seeds: Names of the seed trials.
+        objective: What a trial is judged by.
+    """
+
+    max_params: int
+    data: str
+    images: str
+    space: str
+    space_size: int
+    recipe: str
+    optimizers: tuple[str, ...]
+    seeds: tuple[str, ...]
+    objective: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankedRun:
+    """One complete training and its rank.
+
+    Attributes:
+        rank: From 1: by accuracy after the last epoch; equal ones by fewer parameters.
+        order: Its place in time among the complete trainings, from 1.
+        run: Number of the record.
+        trial: Number of its Optuna trial.
+        role: ``search`` or ``repeat``.
+        label: Name of the seed trial it is, or empty.
+        seed: Seed of the training.
+        architecture: What was trained.
+        recipe: How.
+        params: Parameters.
+        budget_share: Parameters as a share of the budget.
+        macs: Multiply-accumulates of a forward pass, per image.
+        accuracy: Validation accuracy after the last epoch: what it is judged by.
+        best_accuracy: Highest validation accuracy of any epoch.
+        best_epoch: The epoch that had it.
+        seconds: How long it took.
+        curve: Its epochs.
+    """
+
+    rank: int
+    order: int
+    run: int
+    trial: int | None
+    role: Role
+    label: str
+    seed: int
+    architecture: Architecture
+    recipe: Recipe
+    params: int
+    budget_share: float
+    macs: int
+    accuracy: float
+    best_accuracy: float
+    best_epoch: int
+    seconds: float | None
+    curve: tuple[Epoch, ...] = field(metadata={"plain": False})
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """A training that failed, and why."""
+
+    run: int
+    trial: int | None
+    label: str
+    architecture: Architecture
+    recipe: Recipe
+    params: int
+    epochs_done: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OriginCount:
+    """How many proposals of one origin were turned away, and why."""
+
+    origin: str
+    over_budget: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overshoot:
+    """How far the proposals over the budget were over it, as parameters / budget (1.0 is the budget)."""
+
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedSeed:
+    """A seed trial that was turned away."""
+
+    name: str
+    params: int
+    overshoot: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """What was turned away before anything was trained.
+
+    Attributes:
+        origins: Counts by origin, the most frequent first.
+        seeds: Seed trials among them.
+        overshoot: How far over the budget; nothing if none was over it.
+        params: Parameters of each proposal over the budget, oldest first.
+    """
+
+    origins: tuple[OriginCount, ...]
+    seeds: tuple[RejectedSeed, ...]
+    overshoot: Overshoot | None
+    params: tuple[int, ...] = field(metadata={"plain": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """Counts of a study; a proposal is a trial that was started, or a candidate turned away.
+
+    `trained` is what counts towards ``--trials``: complete and pruned.
+    """
+
+    proposed: int
+    over_budget: int
+    duplicates: int
+    trained: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    interrupted: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartShare:
+    """A part of the winner and what it takes of the budget."""
+
+    name: str
+    params: int
+    budget_share: float
+    macs: int
+    out_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedDistance:
+    """How far the winner is ahead of a seed trial.
+
+    Attributes:
+        name: Name of the seed trial.
+        outcome: ``trained``, ``rejected``, ``failed`` or ``not trained``.
+        accuracy: Its validation accuracy after the last epoch.
+        points: The winner's accuracy less its own, in percentage points.
+    """
+
+    name: str
+    outcome: str
+    accuracy: float | None
+    points: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTables:
+    """Everything a study's report shows.
+
+    Attributes:
+        study: Name of the study.
+        specification: What the study was created with.
+        summary: The same in words.
+        notices: Why figures of this study must be read with care, in full sentences.
+        tallies: Counts.
+        ranking: Complete trainings, the best first.
+        failed: Trainings that failed.
+        rejections: What was turned away.
+        winner: Parts of the best network; empty when nothing is trained.
+        distances: The winner against each seed trial.
+    """
+
+    study: str
+    specification: StudySpecification
+    summary: Summary
+    notices: tuple[str, ...]
+    tallies: Tallies
+    ranking: tuple[RankedRun, ...]
+    failed: tuple[FailedRun, ...]
+    rejections: Rejections
+    winner: tuple[PartShare, ...]
+    distances: tuple[SeedDistance, ...]
+
+    @property
+    def in_time_order(self) -> tuple[RankedRun, ...]:
+        """The complete trainings, oldest first."""
+        return tuple(sorted(self.ranking, key=lambda one: one.order))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without the learning curves."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain

@@ -1,0 +1,106 @@
+"""A study's specification, and the reasons to read its figures with care, in words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from budgetnas.recipe import OptimizerRange, RecipeSpace
+from budgetnas.report.values import RankedRun, Summary
+from budgetnas.space import SearchSpace
+from budgetnas.specification import StudySpecification
+
+_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
+
+
+def summary(specification: StudySpecification) -> Summary:
+    """Return what the study was asked to do."""
+    inputs, recipes = specification.inputs, specification.recipes
+    return Summary(
+        max_params=specification.max_params,
+        data=specification.data.label(),
+        images=f"{inputs.size} x {inputs.size} pixels, {inputs.in_channels} channels, {inputs.classes} classes",
+        space=_space(specification.space),
+        space_size=specification.space.size(),
+        recipe=_fixed_recipe(recipes),
+        optimizers=tuple(_optimizer(name, recipes.range_of(name)) for name in recipes.optimizers),
+        seeds=specification.seeds,
+        objective=specification.objective,
+    )
+
+
+def notices(specification: StudySpecification, ranking: Sequence[RankedRun]) -> tuple[str, ...]:
+    """Return why the study's figures must be read with care, in full sentences."""
+    data = specification.data
+    found = []
+    if data.name.startswith("folder-"):
+        found.append(f"Own images ({data.name}): the accuracies say nothing about any published data set.")
+    if data.subset is not None:
+        found.append(f"Reduced training data: every network learned from {data.subset:,} images only.")
+    if data.subset_eval is not None:
+        found.append(_few_evaluated(data.subset_eval, ranking))
+    if ranking:
+        found.append(_noise(ranking))
+    return tuple(found)
+
+
+def environment_line(environment: str) -> str:
+    """Return a record's environment in one line, whatever it holds."""
+    try:
+        values = json.loads(environment)
+    except json.JSONDecodeError:
+        return environment
+    if not isinstance(values, dict):
+        return environment
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value is not None)
+
+
+def _few_evaluated(images: int, ranking: Sequence[RankedRun]) -> str:
+    text = f"Reduced validation data: accuracies come from {images:,} images, one of which is {100 / images:.2g} points"
+    if not ranking:
+        return f"{text}."
+    error = math.sqrt(ranking[0].accuracy * (1 - ranking[0].accuracy) / images)
+    return f"{text}; the draw of these images alone gives the best accuracy a standard error of {100 * error:.2g}."
+
+
+def _noise(ranking: Sequence[RankedRun]) -> str:
+    candidates = len({(one.architecture.digest, one.recipe.digest) for one in ranking})
+    trainings = f"{len(ranking)} complete training{'s' if len(ranking) > 1 else ''}"
+    if candidates == len(ranking):
+        text = f"n = {trainings}, one training seed per candidate"
+    else:
+        text = f"n = {trainings} of {candidates} candidates, few of them with more than one training seed"
+    return (
+        f"{text}: another seed would give other accuracies, and the best of many is partly luck. Small differences "
+        "between candidates may not be real."
+    )
+
+
+def _space(space: SearchSpace) -> str:
+    blocks = ", ".join(_span(*one) for one in (space.blocks if len(set(space.blocks)) > 1 else space.blocks[:1]))
+    stem = f"{space.stem_kernel}x{space.stem_kernel}"
+    wide = "as wide as the first stage" if space.stem_width is None else f"{space.stem_width} wide"
+    return (
+        f"{space.num_stages} stages of {blocks} {space.block} blocks, each stage with one of {len(space.widths)} widths "
+        f"from {space.widths[0]} to {space.widths[-1]} channels; stem {stem}, {wide}"
+    )
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _fixed_recipe(recipes: RecipeSpace) -> str:
+    augmentation = recipes.augmentation
+    changes = [f"random crops after {augmentation.crop_padding} pixels of padding"] if augmentation.crop_padding else []
+    changes += ["mirroring"] if augmentation.flip else []
+    changes += [f"rotation up to {augmentation.rotation:g} degrees"] if augmentation.rotation else []
+    epochs = f"{recipes.epochs} epoch{'s' if recipes.epochs > 1 else ''}"
+    return f"{epochs}, cosine schedule to zero, batch {recipes.batch}; {', '.join(changes) or 'no augmentation'}"
+
+
+def _optimizer(name: str, one: OptimizerRange) -> str:
+    low, high = one.learning_rate
+    decays = ", ".join(f"{value:g}" for value in one.weight_decay)
+    return f"{_OPTIMIZERS[name]}: learning rate {low:g} to {high:g} (log scale), weight decay one of {decays}"

