@@ -47,8 +47,8 @@ def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
 def format_count(value: int) -> str:
     """Return a count as people write it where that is exact: ``5M``, ``300k``, else the digits."""
     for suffix, unit in (("M", 10**6), ("k", 10**3)):
-        if value >= unit and value * 10 % unit == 0:
-            return f"{value / unit:g}{suffix}" if value < 10**9 else str(value)
+        if unit <= value < 1000 * unit and value * 10 % unit == 0:
+            return f"{value / unit:g}{suffix}"
     return str(value)
 
 

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: tests train tiny networks
+
 import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine, text

@@ -319,7 +319,16 @@ def test_no_importances_from_few_or_equal_runs(records: Records) -> None:
     runs, spec = planted(records, 8)
     assert importances(runs[:7], spec) == {}
     assert importances([replace(one, accuracy=0.5) for one in runs], spec) == {}
+    half_equal = [replace(one, accuracy=0.6 if place < 3 else 0.1) for place, one in enumerate(runs)]
+    assert importances(half_equal, spec) == {}
     assert importances(runs, spec)
+
+
+def test_rates_of_an_optimiser_that_one_run_chose_are_not_judged(records: Records) -> None:
+    spec = seeded_study(records)
+    shares = importances(study_tables(records, STUDY).ranking, spec)
+    assert "sgd_learning_rate" in shares
+    assert "adam_learning_rate" not in shares
 
 
 def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -> None:
@@ -422,9 +431,9 @@ def test_writing_is_all_or_nothing(records: Records, tmp_path: Path, monkeypatch
 
 def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) -> None:
     seeded_study(records)
-    with pytest.raises(InputError, match="--out.*is a folder"):
+    with pytest.raises(InputError, match=r"--out.*is a folder"):
         write_study_report(records, STUDY, tmp_path)
-    with pytest.raises(InputError, match="--out.*cannot be written"):
+    with pytest.raises(InputError, match=r"--out.*cannot be written"):
         write_study_report(records, STUDY, tmp_path / "none" / "report.html")
 
 

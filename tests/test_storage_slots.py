@@ -120,7 +120,7 @@ def test_a_run_that_ends_while_another_asks_is_not_overlooked(storage_url: str) 
                 passed += 1
                 if passed == boundary:  # noqa: B023  (called within this turn only)
                     other.finish_run(run, State.COMPLETE)  # noqa: B023
-                    at_work.close()  # noqa: B023
+                    at_work.close()
 
             event.listen(asker.engine, moment, finish)
             assert take_slot(asker, study, 1) is None, f"at boundary {boundary}"

@@ -35,7 +35,7 @@ class DeviceImages:
 
 
 def to_device(images: Images, device: torch.device) -> DeviceImages:
-    """Return a copy of `images` on `device`."""
+    """Return `images` on `device`; on a CPU they share memory."""
     return DeviceImages(
         torch.from_numpy(np.ascontiguousarray(images.images)).to(device),
         torch.from_numpy(np.ascontiguousarray(images.labels)).to(device),

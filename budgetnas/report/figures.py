@@ -31,7 +31,7 @@ def history(tables: StudyTables) -> go.Figure:
         line={"color": VERMILION, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
-    _add_runs(figure, runs, [one.order for one in runs])
+    _add_runs(figure, runs, [one.order for one in runs], "bottom right")
     figure.update_xaxes(title="complete training, in order of time", tickformat="d", rangemode="tozero")
     figure.update_yaxes(title=_PERCENT)
     return styled(figure)
@@ -50,9 +50,9 @@ def accuracy_against_params(tables: StudyTables) -> go.Figure:
         line={"color": GREEN, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
-    _add_runs(figure, runs, [one.params for one in runs])
+    _add_runs(figure, runs, [one.params for one in runs], "bottom left")
     smallest = min(one.params for one in runs)
-    _budget_line(figure, tables.summary.max_params, log=True)
+    _budget_line(figure, tables.summary.max_params)
     figure.update_xaxes(title="parameters (log scale)", **_log_axis(smallest, tables.summary.max_params))
     figure.update_yaxes(title=_PERCENT)
     return styled(figure)
@@ -88,7 +88,7 @@ def overshoot(tables: StudyTables) -> go.Figure:
         hoverinfo="text",
         showlegend=False,
     )
-    _budget_line(figure, budget, log=True)
+    _budget_line(figure, budget)
     figure.update_xaxes(title="parameters of the proposal (log scale)", **_log_axis(budget, budget * spans[-1][1]))
     figure.update_yaxes(title="proposals turned away", rangemode="tozero", tickformat="d")
     return styled(figure, height=340)
@@ -116,7 +116,7 @@ def name_of(run: RankedRun) -> str:
     return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
 
 
-def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float]) -> None:
+def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float], label_at: str) -> None:
     """Add the runs as points, the seeds named and with a sign of their own."""
     places = list(zip(runs, x, strict=True))
     for title, seeds in (("searched", False), ("seed trial", True)):
@@ -128,7 +128,7 @@ def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float]) 
                 name=title,
                 mode="markers+text" if seeds else "markers",
                 text=[safe(_short(run.label)) for run, _ in chosen] if seeds else None,
-                textposition="bottom center",
+                textposition=label_at,
                 textfont={"size": 11},
                 cliponaxis=False,
                 marker=marker(ORANGE, "diamond", 11) if seeds else marker(BLUE),
@@ -192,10 +192,11 @@ def _short(name: str) -> str:
     return name if len(name) <= _LEGEND else f"{name[: _LEGEND - 1]}…"
 
 
-def _budget_line(figure: go.Figure, max_params: int, *, log: bool) -> None:
+def _budget_line(figure: go.Figure, max_params: int) -> None:
+    """Add the budget to a log axis, on which a line stands at a value but an annotation at its logarithm."""
     figure.add_vline(x=max_params, line={"color": VERMILION, "width": 2, "dash": "dash"})
     figure.add_annotation(
-        x=math.log10(max_params) if log else max_params,
+        x=math.log10(max_params),
         y=1,
         yref="paper",
         yanchor="top",

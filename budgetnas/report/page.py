@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from budgetnas import __version__, recorded
 from budgetnas.errors import InputError
 from budgetnas.report import figures
-from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_share
+from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
 from budgetnas.report.replay_figures import replay_curves
 from budgetnas.report.replays import ReplayResult, report_tables
 from budgetnas.report.tables import study_tables
@@ -63,7 +63,7 @@ def write_study_report(records: Records, study: str, out: Path) -> Path:
         figures={figure.key: figure for figure in shown},
         evaluator=EVALUATOR,
         fewest_runs=FEWEST_RUNS,
-        top_runs=round(top_share(len(tables.ranking) or 1) * len(tables.ranking)),
+        top_runs=top_count(len(tables.ranking) or 1),
     )
     return _write(html, out)
 

@@ -9,9 +9,9 @@ from plotly.subplots import make_subplots
 
 from budgetnas.recorded import Metric, Split, printed_curve
 from budgetnas.report.replays import ReplayResult
-from budgetnas.report.style import BLUE, ORANGE, styled
+from budgetnas.report.style import BLUE, VERMILION, styled
 
-_COLOURS: dict[Split, str] = {"test": BLUE, "train": ORANGE}
+_COLOURS: dict[Split, str] = {"test": BLUE, "train": VERMILION}
 _FEW_EPOCHS = 3
 
 

@@ -1,4 +1,7 @@
-"""How figures look: a colour-blind-safe palette (Okabe and Ito 2008), axes and legends."""
+"""How figures look: a colour-blind-safe palette (Okabe and Ito 2008), axes and legends.
+
+Their blue is a little lighter here: the same figures must be legible on a light and on a dark page.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,13 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-BLUE: Final = "#0072B2"
+BLUE: Final = "#2A87C6"
 ORANGE: Final = "#E69F00"
 VERMILION: Final = "#D55E00"
 GREEN: Final = "#009E73"
 SKY: Final = "#56B4E9"
 PURPLE: Final = "#CC79A7"
 GREY: Final = "#8A8A8A"
-"""Legible on a light and on a dark page alike."""
 
 LINES: Final = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 DASHES: Final = ("solid", "dash", "dot")

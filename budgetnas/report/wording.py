@@ -82,8 +82,8 @@ def _space(space: SearchSpace) -> str:
     stem = f"{space.stem_kernel}x{space.stem_kernel}"
     wide = "as wide as the first stage" if space.stem_width is None else f"{space.stem_width} wide"
     return (
-        f"{space.num_stages} stages of {blocks} {space.block} blocks, each stage with one of {len(space.widths)} widths "
-        f"from {space.widths[0]} to {space.widths[-1]} channels; stem {stem}, {wide}"
+        f"{space.num_stages} stages of {blocks} {space.block} blocks, each stage with one of {len(space.widths)} "
+        f"widths from {space.widths[0]} to {space.widths[-1]} channels; stem {stem}, {wide}"
     )
 
 

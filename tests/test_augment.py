@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import functional as reference
+
+from budgetnas.data.augment import augment, crop_and_flip, rotate, turn
+from budgetnas.recipe import Augmentation
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int, channels: int = 3, size: int = 8, seed: int = 0) -> Tensor:
+    """Noise without black, so that padding is told from pixels and no two crops are equal."""
+    return torch.randint(1, 256, (count, channels, size, size), dtype=torch.uint8, generator=seeded(seed))
+
+
+def crops(image: Tensor, padding: int, flip: bool) -> Iterator[tuple[tuple[int, int, bool], Tensor]]:
+    """Every outcome for one image, made by torchvision as `RandomCrop` and `RandomHorizontalFlip` make them."""
+    size = image.shape[-1]
+    padded = reference.pad(image, [padding])
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            crop = reference.crop(padded, top, left, size, size)
+            yield (top, left, False), crop
+            if flip:
+                yield (top, left, True), reference.hflip(crop)
+
+
+def outcome(image: Tensor, changed: Tensor, padding: int, flip: bool) -> tuple[int, int, bool]:
+    found = [draw for draw, crop in crops(image, padding, flip) if torch.equal(crop, changed)]
+    assert len(found) == 1
+    return found[0]
+
+
+@given(
+    channels=st.integers(1, 3),
+    size=st.integers(4, 9),
+    padding=st.integers(0, 3),
+    flip=st.booleans(),
+    seed=st.integers(0),
+)
+@settings(max_examples=30)
+def test_each_image_is_one_of_torchvision_s_crops(
+    channels: int, size: int, padding: int, flip: bool, seed: int
+) -> None:
+    images = pictures(5, channels, size)
+    changed = crop_and_flip(images, padding, flip, seeded(seed % 2**63))
+    assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
+    for image, result in zip(images, changed, strict=True):
+        outcome(image, result, padding, flip)
+
+
+def test_padding_wider_than_the_image_gives_crops_all_black_or_with_pixels_of_it() -> None:
+    images = pictures(200, channels=1, size=4)
+    changed = crop_and_flip(images, 9, False, seeded())
+    black = (changed == 0).flatten(1).all(dim=1)
+    assert 0 < int(black.sum()) < 200
+    for image, result in zip(images[~black], changed[~black], strict=True):
+        assert any(torch.equal(crop, result) for _, crop in crops(image, 9, False))
+
+
+def test_every_offset_and_both_sides_come_equally_often_and_each_image_draws_its_own() -> None:
+    padding, count = 2, 5_000
+    image = pictures(1, channels=1, size=5)
+    changed = crop_and_flip(image.expand(count, -1, -1, -1), padding, True, seeded())
+    drawn = torch.zeros(count, dtype=torch.bool)
+    seen = {}
+    for draw, crop in crops(image[0], padding, True):
+        same = (changed == crop).flatten(1).all(dim=1)
+        assert not (drawn & same).any()
+        drawn |= same
+        seen[draw] = int(same.sum())
+    assert drawn.all()
+    expected = count / len(seen)
+    assert len(seen) == 50
+    chi_square = sum((times - expected) ** 2 / expected for times in seen.values())
+    assert chi_square < 85.4  # 49 degrees of freedom: one seed in 1,000 gives more
+    changes = (changed[:-1] != changed[1:]).flatten(1).any(dim=1).sum()
+    assert changes > 0.95 * count
+
+
+def test_without_padding_images_are_only_mirrored() -> None:
+    images = pictures(64)
+    changed = augment(images, Augmentation(crop_padding=0), seeded())
+    mirrored = [torch.equal(result, image.flip(2)) for image, result in zip(images, changed, strict=True)]
+    kept = [torch.equal(result, image) for image, result in zip(images, changed, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, kept, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_no_change_asked_for_is_no_change_and_no_draw() -> None:
+    images, generator = pictures(8), seeded()
+    before = generator.get_state()
+    assert torch.equal(augment(images, Augmentation(crop_padding=0, flip=False), generator), images)
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("rotation", [0.0, 15.0])
+def test_draws_come_from_the_generator_alone(rotation: float) -> None:
+    images, how = pictures(16), Augmentation(rotation=rotation)
+    torch.manual_seed(1)
+    one = augment(images, how, seeded(5))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert torch.equal(one, augment(images, how, seeded(5)))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(one, augment(images, how, seeded(6)))
+
+
+def test_the_images_themselves_are_not_changed() -> None:
+    images = pictures(4)
+    before = images.clone()
+    augment(images, Augmentation(rotation=30), seeded())
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("size", [5, 8])
+@pytest.mark.parametrize("quarters", [-2, -1, 0, 1, 2, 3])
+def test_quarter_turns_are_those_of_rot90(quarters: int, size: int) -> None:
+    images = pictures(3, size=size)
+    angles = torch.full((3,), quarters * math.pi / 2)
+    assert torch.equal(turn(images, angles), torch.rot90(images, quarters, dims=(2, 3)))
+
+
+@pytest.mark.parametrize("degrees", [-160.0, -45.0, -7.5, 10.0, 30.0, 90.0])
+def test_a_turn_is_torchvision_s(degrees: float) -> None:
+    images = pictures(2, size=9)
+    expected = reference.rotate(images.float(), degrees, interpolation=reference.InterpolationMode.BILINEAR)
+    difference = turn(images, torch.full((2,), math.radians(degrees))).float() - expected
+    assert difference.abs().max() <= 0.501  # rounded to whole levels
+
+
+def test_each_image_is_turned_by_its_own_angle() -> None:
+    images = pictures(4)
+    angles = torch.tensor([0.0, math.pi / 2, math.pi, 0.3])
+    together = turn(images, angles)
+    alone = torch.cat([turn(images[one : one + 1], angles[one : one + 1]) for one in range(4)])
+    assert torch.equal(together, alone)
+
+
+def test_what_is_turned_in_from_outside_is_black() -> None:
+    white = torch.full((1, 1, 16, 16), 255, dtype=torch.uint8)
+    corners = turn(white, torch.tensor([math.pi / 4]))[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.tolist() == [0, 0, 0, 0]
+
+
+def test_angles_are_spread_over_both_directions_up_to_the_largest() -> None:
+    """A bright dot far right of the centre shows the angle by its height."""
+    size, count, degrees = 65, 400, 30.0
+    image = torch.zeros(1, 1, size, size)
+    across = torch.arange(size)[None, :] - (size // 2 + 24)
+    down = torch.arange(size)[:, None] - size // 2
+    image[0, 0] = 255 * torch.exp(-(across**2 + down**2) / 8)
+    turned = rotate(image.to(torch.uint8).expand(count, -1, -1, -1), degrees, seeded()).double()[:, 0]
+    weight = turned.sum(dim=(1, 2))
+    grid = torch.arange(size, dtype=torch.float64) - size // 2
+    right = (turned.sum(dim=1) * grid).sum(dim=1) / weight
+    up = -(turned.sum(dim=2) * grid).sum(dim=1) / weight
+    angles = torch.rad2deg(torch.atan2(up, right))
+    assert angles.abs().max() < degrees + 1
+    by_tenth = torch.histc(angles, bins=5, min=-degrees, max=degrees)
+    assert by_tenth.min() > 50  # 80 expected in each, with a standard deviation of 8
+
+
+def test_rotation_crop_and_flip_go_together() -> None:
+    images, how = pictures(16), Augmentation(crop_padding=2, rotation=20)
+    generator = seeded(3)
+    by_hand = crop_and_flip(rotate(images, 20, generator), 2, True, generator)
+    assert torch.equal(augment(images, how, seeded(3)), by_hand)

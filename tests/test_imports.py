@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        (
+            "architecture budget space recipe seeds specification storage storage.slots storage.engine",
+            "torch torchvision optuna sklearn",
+        ),
+        ("stopping epoch errors", "torch optuna sqlalchemy pydantic"),
+        ("network data.device data.augment train train.measure", "optuna sqlalchemy typer"),
+        ("runs", "optuna typer"),
+    ],
+)
+def test_light_rooms_import_nothing_heavy(modules: str, unwanted: str) -> None:
+    wanted = ", ".join(f"budgetnas.{module}" for module in modules.split())
+    code = f"import sys, {wanted}; print(sorted(set({unwanted.split()}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

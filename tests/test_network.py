@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from budgetnas.architecture import Architecture, named
+from budgetnas.network import build
+
+
+def convolution(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
+
+
+def projection(channels: int, out: int, stride: int) -> nn.Sequential:
+    if stride == 1 and channels == out:
+        return nn.Sequential()
+    return nn.Sequential(convolution(channels, out, 1, stride), nn.BatchNorm2d(out))
+
+
+class ClassicBasic(nn.Module):
+    """The basic block of the public CIFAR ResNets, written out: what the declared one has to equal."""
+
+    growth = 1
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(channels, width, 3, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = convolution(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = projection(channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(inner)) + self.shortcut(x))
+
+
+class ClassicBottleneck(nn.Module):
+    growth = 4
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(channels, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = convolution(width, width, 3, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = convolution(width, 4 * width, 1)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.shortcut = projection(channels, 4 * width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = functional.relu(self.bn1(self.conv1(x)))
+        inner = functional.relu(self.bn2(self.conv2(inner)))
+        return functional.relu(self.bn3(self.conv3(inner)) + self.shortcut(x))
+
+
+class Classic(nn.Module):
+    """Four stages for images of 32 x 32 pixels and 10 classes, with a 4 x 4 average pool."""
+
+    def __init__(
+        self, block: type[ClassicBasic] | type[ClassicBottleneck], blocks: tuple[int, ...], widths: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.conv1 = convolution(3, 64, 3)
+        self.bn1 = nn.BatchNorm2d(64)
+        channels = 64
+        stages = []
+        for stage, (depth, width) in enumerate(zip(blocks, widths, strict=True)):
+            layers: list[nn.Module] = []
+            for index in range(depth):
+                layers.append(block(channels, width, 2 if stage > 0 and index == 0 else 1))
+                channels = width * block.growth
+            stages.append(nn.Sequential(*layers))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.linear = nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.linear(functional.avg_pool2d(x, 4).flatten(1))
+
+
+CLASSICS = {
+    "v2": lambda: Classic(ClassicBasic, (2, 2, 2, 2), (64, 128, 128, 128)),
+    "v1": lambda: Classic(ClassicBasic, (1, 1, 1, 1), (64, 128, 256, 512)),
+    "bottleneck": lambda: Classic(ClassicBottleneck, (1, 2, 2, 1), (16, 16, 32, 32)),
+}
+ARCHITECTURES = {
+    "v2": named("v2"),
+    "v1": named("v1"),
+    "bottleneck": Architecture((1, 2, 2, 1), (16, 16, 32, 32), (1, 2, 2, 2), block="bottleneck"),
+}
+
+
+@pytest.mark.parametrize("name", list(CLASSICS))
+def test_checkpoints_of_the_classic_layout_load_both_ways_and_compute_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    classic, ours = CLASSICS[name](), build(ARCHITECTURES[name])
+    assert list(ours.state_dict()) == list(classic.state_dict())
+    ours.load_state_dict(classic.state_dict(), strict=True)
+    images = torch.randn(4, 3, 32, 32)
+    for training in (True, False):  # training first: it moves the running statistics
+        classic.train(training)
+        ours.train(training)
+        torch.testing.assert_close(ours(images), classic(images))
+    back = CLASSICS[name]()
+    back.load_state_dict(ours.state_dict(), strict=True)
+    torch.testing.assert_close(back.eval()(images), classic(images))
+
+
+@pytest.mark.parametrize("name", list(CLASSICS))
+def test_gradients_are_those_of_the_classic_layout(name: str) -> None:
+    torch.manual_seed(0)
+    classic, ours = CLASSICS[name]().double(), build(ARCHITECTURES[name]).double()
+    ours.load_state_dict(classic.state_dict())
+    images, labels = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.arange(4)
+    for network in (classic, ours):
+        functional.cross_entropy(network(images), labels).backward()
+    expected = {key: parameter.grad for key, parameter in classic.named_parameters()}
+    torch.testing.assert_close({key: parameter.grad for key, parameter in ours.named_parameters()}, expected)
+
+
+def test_a_seed_decides_every_weight() -> None:
+    one, same, other = (build(named("v2"), seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not any(torch.equal(one[key], other[key]) for key in one if "conv" in key or "linear" in key)
+
+
+def test_a_seed_leaves_the_global_generator_as_it_was() -> None:
+    before = torch.get_rng_state()
+    build(named("v2"), seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_seed_the_global_generator_decides() -> None:
+    torch.manual_seed(3)
+    one, another = build(named("v2")), build(named("v2"))
+    assert torch.equal(one.conv1.weight, build(named("v2"), seed=3).conv1.weight)
+    assert not torch.equal(one.conv1.weight, another.conv1.weight)
+
+
+def test_inputs_are_not_changed() -> None:
+    network = build(Architecture((1,), (4,), (1,), stem_width=4, size=8)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    before = images.clone()
+    network(images)
+    assert torch.equal(images, before)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from budgetnas.architecture import count
+from budgetnas.budget import Budget
+from budgetnas.recipe import RecipeSpace
+from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError, distribution
+from budgetnas.search.samplers import make_sampler
+from budgetnas.space import Candidate, CandidateSpace, InputShape, Params, SearchSpace
+from budgetnas.storage import Rejection
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+CIFAR = InputShape(in_channels=3, size=32, classes=10)
+DEFAULT = CandidateSpace(SearchSpace(), RecipeSpace(), CIFAR)
+
+
+class Ledger:
+    """What a gate turned down, and the candidates it let through."""
+
+    def __init__(self) -> None:
+        self.rejections: list[Rejection] = []
+        self.calls = 0
+        self.accepted: list[Candidate] = []
+
+    def refuse(self, refused: Sequence[Rejection]) -> None:
+        self.rejections += refused
+        self.calls += 1
+
+    def known(self, candidate: Candidate) -> bool:
+        return candidate in self.accepted
+
+
+def gated(name: str, space: CandidateSpace, limit: int, *, knows: bool = False) -> tuple[optuna.Study, Ledger]:
+    ledger = Ledger()
+    gate = BudgetGate(
+        make_sampler(name, 1),
+        space,
+        Budget(limit),
+        known=ledger.known if knows else lambda _: False,
+        refuse=ledger.refuse,
+        seed=1,
+    )
+    return optuna.create_study(direction="maximize", sampler=gate), ledger
+
+
+def propose(study: optuna.Study, space: CandidateSpace, ledger: Ledger) -> Candidate:
+    """Ask for one trial, as the search does, and tell a made-up accuracy that grows with multiply-accumulates."""
+    trial = study.ask()
+    ranges = {name: distribution(one) for name, one in space.ranges().items()}
+    params: Params = {name: trial._suggest(name, ranges[name]) for name in (*space.space.ranges(), "optimizer")}
+    for name in space.names_for(params["optimizer"]):
+        params[name] = trial._suggest(name, ranges[name])
+    candidate = space.candidate(params)
+    ledger.accepted.append(candidate)
+    study.tell(trial, count(candidate.architecture).macs / 1e9)
+    return candidate
+
+
+@pytest.mark.parametrize("limit", [5_000_000, 50_000])
+@pytest.mark.parametrize(("name", "proposals"), [("random", 200), ("tpe", 60), ("nsga2", 60), ("gp", 14)])
+def test_no_proposal_is_over_the_budget(name: str, proposals: int, limit: int) -> None:
+    study, ledger = gated(name, DEFAULT, limit)
+    for _ in range(proposals):
+        assert count(propose(study, DEFAULT, ledger).architecture).params <= limit
+    assert len(study.trials) == proposals, "a rejected proposal uses up no trial"
+    assert ledger.calls == proposals, "rejections are written once for each trial"
+    assert ledger.rejections
+    for one in ledger.rejections:
+        assert one.overshoot == count(one.architecture).params - limit > 0
+        assert one.max_params == limit
+        assert not one.duplicate
+
+
+def test_the_inner_sampler_proposes_all_of_the_architecture_together() -> None:
+    asked: list[set[str]] = []
+
+    class Spy(optuna.samplers.RandomSampler):
+        def sample_relative(
+            self,
+            study: optuna.Study,
+            trial: optuna.trial.FrozenTrial,
+            search_space: dict[str, optuna.distributions.BaseDistribution],
+        ) -> dict[str, object]:
+            asked.append(set(search_space))
+            return {}
+
+    ledger = Ledger()
+    gate = BudgetGate(Spy(seed=0), DEFAULT, Budget(10**9), known=lambda _: False, refuse=ledger.refuse, seed=0)
+    study = optuna.create_study(sampler=gate)
+    propose(study, DEFAULT, ledger)
+    assert asked == [{*DEFAULT.space.ranges(), "optimizer"}]
+
+
+def test_a_model_based_sampler_learns_from_what_was_accepted() -> None:
+    study, ledger = gated("tpe", DEFAULT, 5_000_000)
+    for _ in range(60):
+        propose(study, DEFAULT, ledger)
+    macs = [count(one.architecture).macs for one in ledger.accepted]
+    first, last = sorted(macs[:20])[10], sorted(macs[-20:])[10]
+    assert last > 1.5 * first, "the made-up accuracy is the multiply-accumulates: they must rise"
+
+
+def test_enqueued_trials_keep_their_parameters_and_cost_no_proposal() -> None:
+    study, ledger = gated("tpe", DEFAULT, 5_000_000)
+    params = {name: 1 for name in DEFAULT.space.ranges()}
+    recipe = {"optimizer": "sgd", "sgd_learning_rate": 0.1, "sgd_weight_decay": 5e-4}
+    study.enqueue_trial(params | recipe)
+    propose(study, DEFAULT, ledger)
+    assert study.trials[0].params == params | recipe
+    assert not ledger.rejections
+
+
+TINY = CandidateSpace(
+    SearchSpace(blocks=((1, 2),), widths=(4, 6, 8)),
+    RecipeSpace.model_validate(
+        {"optimizers": ["sgd"], "sgd": {"learning_rate": [0.1, 0.1], "weight_decay": [0.0, 5e-4]}}
+    ),
+    InputShape(in_channels=1, size=8, classes=10),
+)
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "gp"])
+def test_every_candidate_of_a_small_space_comes_once_and_then_it_is_used_up(name: str) -> None:
+    study, ledger = gated(name, TINY, 10**6, knows=True)
+    for _ in range(12):
+        propose(study, TINY, ledger)
+    assert len({one.key for one in ledger.accepted}) == 12
+    with pytest.raises(SpaceUsedUpError) as caught:
+        propose(study, TINY, ledger)
+    assert caught.value.trial == 12
+    assert study.trials[12].state is TrialState.RUNNING, "it is for the search to end it"
+    assert all(one.duplicate for one in ledger.rejections)
+
+
+def test_only_the_smallest_network_fits_and_is_found() -> None:
+    smallest = DEFAULT.space.smallest(CIFAR)
+    study, ledger = gated("random", DEFAULT, count(smallest).params)
+    assert propose(study, DEFAULT, ledger).architecture == smallest

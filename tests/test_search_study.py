@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from small import STUDY, run, start, study_file
+from sqlalchemy.engine import make_url
+
+from budgetnas.architecture import count
+from budgetnas.data import DataIdentity
+from budgetnas.recipe import RecipeSpace
+from budgetnas.search.study import OpenStudy, open_records, open_study, put_back_orphans
+from budgetnas.space import InputShape, SearchSpace
+from budgetnas.specification import StudySpecification
+from budgetnas.storage import Records, Role, State
+from budgetnas.storage.urls import parse_storage
+
+
+def specification(max_params: int = 5_000_000) -> StudySpecification:
+    return StudySpecification(
+        max_params=max_params,
+        space=SearchSpace(),
+        recipes=RecipeSpace(epochs=2),
+        data=DataIdentity(
+            name="cifar10", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32
+        ),
+        inputs=InputShape(in_channels=3, size=32, classes=10),
+    )
+
+
+def opened(url: str, max_params: int = 5_000_000) -> OpenStudy:
+    parsed = parse_storage(url)
+    return open_study(parsed, open_records(parsed), "s", specification(max_params))
+
+
+def _open_and_close(url: str) -> None:
+    opened(url)
+
+
+def seeds_of(study: OpenStudy) -> list[str]:
+    return sorted(trial.user_attrs["seed"] for trial in study.optuna_study.get_trials(deepcopy=False))
+
+
+def test_seeds_are_queued_once_however_many_processes_open_the_study_at_once(storage_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_open_and_close, args=(storage_url,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    study = opened(storage_url)
+    assert seeds_of(study) == ["v1-adam", "v1-sgd", "v2-adam", "v2-sgd"]
+    first = study.optuna_study.trials[0]
+    assert first.state is TrialState.WAITING
+    assert (
+        first.system_attrs["fixed_params"] | {"optimizer": "sgd", "sgd_learning_rate": 0.1}
+        == first.system_attrs["fixed_params"]
+    )
+
+
+def test_a_seeding_that_was_cut_off_is_completed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    study = opened(url)
+    for trial in study.optuna_study.trials[2:]:
+        study.optuna_study._storage.set_trial_user_attr(trial._trial_id, "seed", "forgotten")
+    assert {"v2-adam", "v2-sgd"} <= set(seeds_of(opened(url)))
+
+
+def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -> None:
+    for _ in range(3):
+        study = opened(storage_url, 2_000_000)
+    assert seeds_of(study) == ["v2-adam", "v2-sgd"]
+    rejected = study.records.rejections("s")
+    assert [(one.origin, one.overshoot) for one in rejected] == [
+        ("seed v1-sgd", 2_903_242),
+        ("seed v1-adam", 2_903_242),
+    ]
+    assert count(rejected[0].architecture).params == 4_903_242
+
+
+def test_another_specification_is_refused_by_name(storage_url: str) -> None:
+    opened(storage_url)
+    with pytest.raises(ValueError, match=r"--budget was 5000000, now 4000000.*--study"):
+        opened(storage_url, 4_000_000)
+
+
+def test_a_trial_of_a_process_that_is_gone_is_queued_again_with_its_parameters(storage_url: str) -> None:
+    study = opened(storage_url)
+    trial = study.optuna_study.ask()
+    width = trial.suggest_int("width_1", 0, 24)
+    assert put_back_orphans(study) == (0,)
+    waiting = study.optuna_study.trials[0]
+    assert waiting.state is TrialState.WAITING
+    again = study.optuna_study.ask()
+    assert again.number == 0
+    assert again.suggest_int("width_1", 0, 24) == width
+
+
+def show(folder: Path, *extra: str) -> dict[str, object]:
+    result = run(folder, "show", "t", "--json", *extra)
+    assert result.returncode == 0, result.stderr
+    value: dict[str, object] = json.loads(result.stdout)
+    return value
+
+
+def records_in(folder: Path) -> Records:
+    return open_records(parse_storage(f"sqlite:///{folder}/budgetnas.db"), must_exist=True)
+
+
+def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="t", storage=f"sqlite:///{folder}/budgetnas.db").trials
+
+
+def test_a_search_from_end_to_end(tmp_path: Path) -> None:
+    path = study_file(tmp_path)
+    first = run(tmp_path, "search", path, "--study", "t")
+    assert first.returncode == 0, first.stderr
+    for text in ("0 of 4 runs trained", "estimate: about", "seed v1-sgd", "rejected", "trained 4/4", "proposed"):
+        assert text in first.stderr
+    for text in ("Winner:", "on validation", "budgetnas report t", "v2-adam: rejected"):
+        assert text in first.stdout
+
+    records = records_in(tmp_path)
+    runs = records.runs(study="t")
+    assert [one.state for one in runs] == [State.COMPLETE] * 4
+    assert all(one.role is Role.SEARCH and one.seed == 0 and one.params <= 6000 for one in runs)
+    assert all(len(records.curve(one.id)) == one.epochs_done == 2 for one in runs)
+    assert all(records.test_readings(one.id) == 0 for one in runs), "a search never reads the test split"
+    environment = json.loads(runs[0].environment)
+    assert {"device", "threads", "precision", "torch", "python"} <= environment.keys()
+
+    trials = trials_in(tmp_path)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    for trial, one in zip(trials, runs, strict=True):
+        curve = records.curve(one.id)
+        assert trial.value == curve[-1].eval_accuracy
+        assert trial.intermediate_values == {epoch.epoch: epoch.eval_accuracy for epoch in curve}
+        assert trial.user_attrs["params"] == one.params
+        assert "fits" in trial.user_attrs["verdict"]
+        assert len(json.loads(trial.user_attrs["curve"])["train_loss"]) == 2
+        assert any("note" in name for name in trial.system_attrs), "the dashboard shows a note"
+
+    more = run(tmp_path, "search", path, "--study", "t", "--trials", "6")
+    assert "4 of 6 runs trained, goes on" in more.stderr
+    assert len(records.runs(study="t")) == 6
+    done = run(tmp_path, "search", "--study", "t", "--trials", "6")
+    assert done.returncode == 0, "a study that is named goes on as it is, and this one is done"
+    assert len(records.runs(study="t")) == 6
+    assert show(tmp_path)["ranking"]
+
+
+def test_a_cpu_run_repeated_from_its_record_gives_the_same_bits(tmp_path: Path) -> None:
+    curves = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert run(folder, "search", study_file(folder), "--study", "t", "--trials", "2").returncode == 0
+        records = records_in(folder)
+        curves.append(
+            [
+                [(epoch.train_loss, epoch.eval_loss, epoch.eval_accuracy) for epoch in records.curve(one.id)]
+                for one in records.runs(study="t")
+            ]
+        )
+    assert curves[0] == curves[1]
+
+
+def _begin_long_search(folder: Path) -> tuple[str, object]:
+    path = study_file(folder, epochs="4000", trials="2")
+    process = start(folder, "search", path, "--study", "t")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (folder / "budgetnas.db").exists() and any(one.epochs_done for one in records_in(folder).runs()):
+            return path, process
+        time.sleep(0.2)
+    raise AssertionError("no epoch was recorded")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_search_queues_its_trial_again(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    _, process = _begin_long_search(tmp_path)
+    process.send_signal(number)  # type: ignore[attr-defined]
+    _, err = process.communicate(timeout=60)  # type: ignore[attr-defined]
+    assert process.returncode == code, err  # type: ignore[attr-defined]
+    assert "Go on with" in err
+    assert "Traceback" not in err
+    (trial,) = trials_in(tmp_path)
+    assert trial.state is TrialState.WAITING
+    assert [one.state for one in records_in(tmp_path).runs()] == [State.INTERRUPTED]
+
+
+def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> None:
+    _, process = _begin_long_search(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    process.wait()  # type: ignore[attr-defined]
+    (before,) = trials_in(tmp_path)
+    assert before.state is TrialState.RUNNING
+    resumed = run(tmp_path, "search", "--study", "t", "--timeout", "8s")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "left by a process that is gone" in resumed.stderr
+    (after,) = trials_in(tmp_path)
+    assert (after.state, after.params) == (TrialState.WAITING, before.params)
+
+
+def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) -> None:
+    path = study_file(tmp_path)
+    assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0
+    study = optuna.load_study(study_name="t", storage=f"sqlite:///{tmp_path}/budgetnas.db")
+    wide = {"blocks_1": 2, "width_1": 4, "blocks_2": 1, "width_2": 4}
+    study.enqueue_trial(wide | {"optimizer": "adam", "adam_learning_rate": 1e-3, "adam_weight_decay": 0.0})
+    study.enqueue_trial(study.trials[0].params)
+    result = run(tmp_path, "search", path, "--study", "t", "--trials", "2")
+    assert result.returncode == 0, result.stderr
+    trials = trials_in(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[1].user_attrs["reason"].startswith("rejected before it was built: over the budget")
+    assert trials[2].value == trials[0].value, "an equal candidate is served by the record"
+    records = records_in(tmp_path)
+    assert [one.trial for one in records.runs(study="t")] == [0, 3]
+    assert "enqueued" in {one.origin for one in records.rejections("t")}
+
+
+def test_five_failed_runs_in_a_row_end_the_search(tmp_path: Path) -> None:
+    rates = "\n[recipe]\noptimizers = ['sgd']\n[recipe.sgd]\nlearning_rate = [99, 100]\nweight_decay = [1.0]\n"
+    path = study_file(tmp_path, STUDY + rates, epochs="6")
+    result = run(tmp_path, "search", path, "--study", "t")
+    assert result.returncode == 1
+    assert "5 runs failed in a row" in result.stderr
+    assert "loss is nan" in result.stderr or "loss is inf" in result.stderr
+    records = records_in(tmp_path)
+    assert [one.state for one in records.runs(study="t")] == [State.FAILED] * 5
+    assert all("loss is" in one.reason for one in records.runs(study="t"))
+    assert len(show(tmp_path)["failed"]) == 5  # type: ignore[arg-type]
+
+
+def test_two_searches_at_once_train_exactly_what_was_asked_for(storage_url: str, tmp_path: Path) -> None:
+    path = study_file(tmp_path)
+    arguments = ("search", path, "--study", "t", "--trials", "6", "--storage", storage_url)
+    processes = [start(tmp_path, *arguments, "--seed", str(seed)) for seed in range(2)]
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    records = open_records(make_url(storage_url))
+    runs = records.runs(study="t")
+    assert [one.state for one in runs] == [State.COMPLETE] * 6
+    assert len({one.trial for one in runs}) == 6

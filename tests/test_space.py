@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from budgetnas.architecture import count, named
+from budgetnas.budget import Budget
+from budgetnas.errors import InputError
+from budgetnas.recipe import RecipeSpace
+from budgetnas.seeds import SEEDS, seed_candidate
+from budgetnas.space import (
+    DEFAULT_WIDTHS,
+    CandidateSpace,
+    Choice,
+    InputShape,
+    LogRange,
+    SearchSpace,
+    WholeRange,
+)
+
+INPUTS = InputShape(in_channels=3, size=32, classes=10)
+SPACE = SearchSpace()
+CANDIDATES = CandidateSpace(SPACE, RecipeSpace(), INPUTS)
+SMALLEST = count(SPACE.smallest(INPUTS)).params
+LARGEST = count(SPACE.architecture({name: one.high for name, one in SPACE.ranges().items()}, INPUTS)).params
+
+seeds = st.integers(0, 2**32)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    stages = draw(st.integers(1, 5))
+    lows = draw(st.lists(st.integers(1, 4), min_size=stages, max_size=stages))
+    blocks = tuple((low, low + draw(st.integers(0, 3))) for low in lows)
+    return SearchSpace(
+        block=draw(st.sampled_from(["basic", "bottleneck"])),
+        blocks=blocks,
+        widths=tuple(sorted(draw(st.sets(st.integers(1, 512), min_size=1, max_size=8)))),
+        stem_width=draw(st.none() | st.integers(1, 128)),
+        stem_kernel=draw(st.sampled_from([1, 3, 7])),
+        strides=draw(st.none() | st.tuples(*[st.sampled_from([1, 2])] * stages)),
+    )
+
+
+def test_widths_are_four_to_an_octave_and_hold_the_classic_ones() -> None:
+    assert {64, 128, 256, 512} <= set(DEFAULT_WIDTHS)
+    rises = [high / low for low, high in pairwise(DEFAULT_WIDTHS)]
+    assert 1.12 < min(rises) <= max(rises) <= 1.25
+
+
+def test_the_ranges_of_the_default_space() -> None:
+    top = len(DEFAULT_WIDTHS) - 1
+    assert SPACE.ranges() == {
+        name: one
+        for stage in (1, 2, 3, 4)
+        for name, one in ((f"blocks_{stage}", WholeRange(1, 3)), (f"width_{stage}", WholeRange(0, top)))
+    }
+    assert SPACE.size() == (3 * len(DEFAULT_WIDTHS)) ** 4
+    assert SMALLEST <= 50_000
+
+
+def test_the_ranges_of_candidates() -> None:
+    assert {name: one for name, one in CANDIDATES.ranges().items() if name not in SPACE.ranges()} == {
+        "optimizer": Choice(("sgd", "adam")),
+        "sgd_learning_rate": LogRange(0.01, 0.5),
+        "sgd_weight_decay": Choice((0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)),
+        "adam_learning_rate": LogRange(1e-4, 0.1),
+        "adam_weight_decay": Choice((0.0, 1e-6, 1e-5, 1e-4, 5e-4)),
+    }
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "resnet18"])
+def test_the_default_space_holds_the_classic_networks(name: str) -> None:
+    params = SPACE.params_of(named(name))
+    assert params is not None
+    assert SPACE.architecture(params, INPUTS) == named(name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_default_space_holds_the_seeds(seed: str) -> None:
+    candidate = seed_candidate(seed, CANDIDATES.recipes, INPUTS)
+    params = CANDIDATES.params_of(candidate)
+    assert params is not None
+    assert CANDIDATES.candidate(params) == candidate
+    assert CANDIDATES.candidate(params).key == candidate.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"block": "bottleneck"},
+        {"blocks": (2, 2, 2, 4)},
+        {"widths": (64, 128, 128, 127)},
+        {"widths": (64, 128, 128, 4096)},
+        {"stem_width": 32},
+        {"stem_kernel": 5},
+        {"strides": (1, 2, 2, 1)},
+        {"blocks": (2, 2, 2), "widths": (64, 128, 128), "strides": (1, 2, 2)},
+    ],
+)
+def test_what_the_default_space_does_not_hold(change: dict[str, Any]) -> None:
+    assert SPACE.params_of(replace(named("v2"), **change)) is None
+
+
+def test_any_shape_of_data_is_held() -> None:
+    assert SPACE.params_of(named("v2", in_channels=1, size=8, classes=1)) is not None
+
+
+@given(spaces(), seeds)
+def test_parameters_and_architecture_are_one_to_one(space: SearchSpace, seed: int) -> None:
+    params = space.draw(random.Random(seed))
+    assert {name: one.low <= params[name] <= one.high for name, one in space.ranges().items()} == dict.fromkeys(
+        params, True
+    )
+    assert space.params_of(space.architecture(params, INPUTS)) == params
+
+
+@given(spaces(), seeds, st.data())
+def test_parameters_and_candidate_are_one_to_one(space: SearchSpace, seed: int, data: st.DataObject) -> None:
+    candidates = CandidateSpace(space, RecipeSpace(), INPUTS)
+    optimizer = data.draw(st.sampled_from(["sgd", "adam"]))
+    rates, decays = (candidates.ranges()[name] for name in candidates.names_for(optimizer))
+    assert isinstance(rates, LogRange)
+    assert isinstance(decays, Choice)
+    rate, decay = data.draw(st.floats(rates.low, rates.high)), data.draw(st.sampled_from(decays.values))
+    params = space.draw(random.Random(seed)) | dict(
+        zip(("optimizer", *candidates.names_for(optimizer)), (optimizer, rate, decay), strict=True)
+    )
+    assert candidates.params_of(candidates.candidate(params)) == params
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.6}, {"learning_rate": 0.009}, {"weight_decay": 3e-4}])
+def test_recipes_outside_the_ranges_are_not_held(change: dict[str, float]) -> None:
+    seed = seed_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
+    assert CANDIDATES.params_of(replace(seed, recipe=seed.recipe.model_copy(update=change))) is None
+
+
+@pytest.mark.parametrize("change", [{"epochs": 21}, {"t_max": 200}, {"batch": 64}, {"momentum": 0.8}])
+def test_recipes_of_another_study_are_not_held(change: dict[str, float]) -> None:
+    seed = seed_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
+    assert CANDIDATES.params_of(replace(seed, recipe=seed.recipe.model_copy(update=change))) is None
+
+
+def test_an_optimiser_that_is_not_searched_is_not_held() -> None:
+    only_adam = CandidateSpace(SPACE, RecipeSpace(optimizers=("adam",)), INPUTS)
+    assert only_adam.params_of(seed_candidate("v2-sgd", only_adam.recipes, INPUTS)) is None
+    assert only_adam.params_of(seed_candidate("v2-adam", only_adam.recipes, INPUTS)) is not None
+    assert not any(name.startswith("sgd") for name in only_adam.ranges())
+
+
+@given(st.just(SMALLEST) | st.integers(SMALLEST, LARGEST), seeds)
+def test_a_feasible_draw_fits(limit: int, seed: int) -> None:
+    params = SPACE.draw_feasible(INPUTS, Budget(limit), random.Random(seed))
+    assert set(params) == set(SPACE.ranges())
+    assert count(SPACE.architecture(params, INPUTS)).params <= limit
+
+
+@given(spaces(), st.integers(0, 10**6), seeds)
+def test_a_feasible_draw_fits_in_any_space(space: SearchSpace, spare: int, seed: int) -> None:
+    budget = Budget(count(space.smallest(INPUTS)).params + spare)
+    params = space.draw_feasible(INPUTS, budget, random.Random(seed))
+    architecture = space.architecture(params, INPUTS)
+    assert budget.fits(architecture)
+    assert space.params_of(architecture) == params
+
+
+def test_only_the_smallest_network_is_drawn_for_a_budget_of_its_size() -> None:
+    params = SPACE.draw_feasible(INPUTS, Budget(SMALLEST), random.Random(0))
+    assert SPACE.architecture(params, INPUTS) == SPACE.smallest(INPUTS)
+
+
+def test_feasible_draws_are_spread_and_repeatable() -> None:
+    draws = [tuple(SPACE.draw_feasible(INPUTS, Budget(5_000_000), random.Random(seed)).items()) for seed in range(50)]
+    assert len(set(draws)) > 45
+    assert draws[7] == tuple(SPACE.draw_feasible(INPUTS, Budget(5_000_000), random.Random(7)).items())
+
+
+def test_a_budget_below_the_smallest_network_is_refused_with_its_name() -> None:
+    SPACE.require_feasible(INPUTS, Budget(SMALLEST))
+    for refused in (SPACE.require_feasible, lambda *some: SPACE.draw_feasible(*some, random.Random(0))):
+        with pytest.raises(InputError) as raised:
+            refused(INPUTS, Budget(SMALLEST - 1))
+        assert raised.value.argument == "--budget"
+        assert f"its smallest network (basic 1-1-1-1 x 8-8-8-8, stem 8) has {SMALLEST:,} parameters" in str(
+            raised.value
+        )
+        assert f"allow at least {SMALLEST:,}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"blocks": ()}, "at least 1 item"),
+        ({"blocks": ((1, 2),) * 6}, "at most 5 items"),
+        ({"blocks": ((2, 1),)}, r"not \[2, 1\]"),
+        ({"blocks": ((0, 1),)}, r"not \[0, 1\]"),
+        ({"blocks": ((1, 201),)}, r"not \[1, 201\]"),
+        ({"widths": ()}, "at least 1 item"),
+        ({"widths": (8, 8)}, "widths must rise"),
+        ({"widths": (16, 8)}, "widths must rise"),
+        ({"widths": (0, 8)}, "greater than or equal to 1"),
+        ({"strides": (1, 2)}, "strides must have 4 numbers"),
+        ({"strides": (1, 2, 3, 1)}, "Input should be 1 or 2"),
+        ({"stem_kernel": 4}, "stem_kernel must be odd"),
+        ({"depth": 3}, "Extra inputs are not permitted"),
+    ],
+)
+def test_spaces_that_make_no_sense_are_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        SearchSpace(**values)
+
+
+def test_an_unknown_seed_is_refused() -> None:
+    with pytest.raises(InputError, match=r"seeds 'v3-sgd': unknown; known are v1-sgd, v1-adam, v2-sgd, v2-adam"):
+        seed_candidate("v3-sgd", RecipeSpace(), INPUTS)
+
+
+def test_seeds_are_the_source_report_s_runs_fitted_to_the_data() -> None:
+    inputs = InputShape(in_channels=1, size=8, classes=3)
+    found = {seed: seed_candidate(seed, RecipeSpace(epochs=7), inputs) for seed in SEEDS}
+    assert {seed: (one.recipe.learning_rate, one.recipe.weight_decay) for seed, one in found.items()} == {
+        "v1-sgd": (0.1, 5e-4),
+        "v1-adam": (0.1, 0.0),
+        "v2-sgd": (0.1, 5e-4),
+        "v2-adam": (0.1, 0.0),
+    }
+    assert found["v1-adam"].architecture == named("v1", in_channels=1, size=8, classes=3)
+    assert (found["v1-adam"].recipe.epochs, found["v1-adam"].recipe.t_max) == (7, 7)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from budgetnas.budget import Budget
+from budgetnas.data.identity import DataIdentity
+from budgetnas.errors import InputError
+from budgetnas.recipe import Augmentation, RecipeSpace
+from budgetnas.space import InputShape, SearchSpace
+from budgetnas.specification import StudySpecification, first_problem, read_specification
+
+DATA = DataIdentity(name="digits", content_hash="ab" * 32, subset=None, subset_eval=None, split_seed=0, resolution=8)
+SPECIFICATION = StudySpecification(
+    max_params=5_000_000,
+    space=SearchSpace(),
+    recipes=RecipeSpace(),
+    data=DATA,
+    inputs=InputShape(in_channels=1, size=8, classes=10),
+)
+
+
+def changed(**values: Any) -> StudySpecification:
+    return StudySpecification.model_validate(SPECIFICATION.model_dump() | values)
+
+
+def test_json_gives_the_same_specification_back() -> None:
+    one = changed(space=SearchSpace(stem_width=16, strides=(1, 1, 2, 2)), recipes=RecipeSpace(epochs=3), seeds=())
+    again = read_specification(one.canonical_json())
+    assert again == one
+    assert again.digest == one.digest
+    again.require_same(one, "one")
+
+
+def test_what_follows_from_it() -> None:
+    assert SPECIFICATION.budget == Budget(5_000_000)
+    assert SPECIFICATION.candidates.inputs == SPECIFICATION.inputs
+    assert SPECIFICATION.seeds == ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam")
+
+
+@pytest.mark.parametrize(
+    ("values", "argument", "told"),
+    [
+        ({"max_params": 10}, "--budget", "--budget was 5000000, now 10"),
+        ({"recipes": RecipeSpace(epochs=3)}, "--epochs", "--epochs was 20, now 3"),
+        ({"recipes": RecipeSpace(batch=64)}, "--batch", "--batch was 128, now 64"),
+        ({"data": DATA.model_copy(update={"name": "cifar10"})}, "--data", "--data was digits, now cifar10"),
+        ({"data": DATA.model_copy(update={"content_hash": "cd"})}, "--data", "now cd"),
+        ({"data": DATA.model_copy(update={"subset": 500})}, "--subset", "--subset was none, now 500"),
+        ({"data": DATA.model_copy(update={"subset_eval": 50})}, "--subset-eval", "--subset-eval was none, now 50"),
+        ({"data": DATA.model_copy(update={"split_seed": 1})}, "--split-seed", "--split-seed was 0, now 1"),
+        ({"data": DATA.model_copy(update={"resolution": 16})}, "--resolution", "--resolution was 8, now 16"),
+        ({"space": SearchSpace(block="bottleneck")}, "space.block", "space.block was basic, now bottleneck"),
+        ({"seeds": ("v2-sgd",)}, "seeds", "now ['v2-sgd']"),
+        (
+            {"recipes": RecipeSpace(augmentation=Augmentation(flip=False))},
+            "recipes.augmentation.flip",
+            "recipes.augmentation.flip was True, now False",
+        ),
+    ],
+)
+def test_a_difference_is_named_as_the_user_typed_it(values: dict[str, Any], argument: str, told: str) -> None:
+    with pytest.raises(InputError) as raised:
+        changed(**values).require_same(SPECIFICATION, "one")
+    assert raised.value.argument == argument
+    assert told in str(raised.value)
+    assert "study 'one' was created with another specification" in str(raised.value)
+    assert "another name with --study" in str(raised.value)
+
+
+def test_every_difference_is_named() -> None:
+    other = changed(
+        max_params=300_000,
+        recipes=RecipeSpace(epochs=3, batch=64, nesterov=True),
+        data=DATA.model_copy(update={"subset": 500, "split_seed": 9}),
+        space=SearchSpace(widths=(8, 16)),
+        seeds=(),
+    )
+    with pytest.raises(InputError) as raised:
+        other.require_same(SPECIFICATION, "one")
+    for name in ("--budget", "--epochs", "--batch", "recipes.nesterov", "--subset", "--split-seed", "space.widths"):
+        assert f"{name} was " in str(raised.value)
+    assert str(raised.value).count(" was ") - 2 == 8
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "Invalid JSON"),
+        ("{}", "max_params: field required"),
+        (SPECIFICATION.canonical_json().replace('"version":1', '"version":2'), "version 2: input should be 1"),
+        (SPECIFICATION.canonical_json().replace('"max_params":5000000', '"max_params":0'), "max_params 0: "),
+        (SPECIFICATION.canonical_json().replace('"seeds":["v1-sgd"', '"seeds":["v9"'), "seeds: v9 unknown"),
+        (SPECIFICATION.canonical_json().replace('"version":1', '"version":1,"colour":"red"'), "colour 'red': extra"),
+    ],
+)
+def test_a_stored_specification_that_cannot_be_read(text: str, told: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read_specification(text)
+    assert raised.value.argument == "--study"
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"blocks": [[2, 1]]}, "blocks must be [fewest, most] within 1 to 200, not [2, 1]"),
+        (
+            {"blocks": [[1, "x"]]},
+            "blocks.0.1 'x': input should be a valid integer, unable to parse string as an integer",
+        ),
+        ({"widths": [16, 8], "blocks": 3}, "blocks 3: input should be a valid tuple"),
+        ({"depth": 3}, "depth 3: extra inputs are not permitted"),
+    ],
+)
+def test_the_first_problem_is_told_in_one_line(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        SearchSpace.model_validate(values)
+    assert first_problem(raised.value) == told

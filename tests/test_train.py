@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from budgetnas.architecture import Architecture, named
+from budgetnas.data import DataRequest, load_data
+from budgetnas.data.device import DeviceImages, Normaliser, statistics, to_device
+from budgetnas.epoch import Epoch
+from budgetnas.errors import InputError, RunFailedError
+from budgetnas.network import build
+from budgetnas.recipe import Augmentation, Recipe
+from budgetnas.train import Setup, Task, choose_setup, train
+from budgetnas.train.engine import Trainer, evaluate, is_out_of_memory, learning_rate
+from budgetnas.train.measure import measure_pace
+
+CPU = Setup("cpu", "float32", threads=1)
+SMALL = Architecture((1, 1), (8, 16), (1, 2), stem_width=8, in_channels=1, size=8)
+RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, epochs=2, t_max=2, batch=64)
+PLAIN = Augmentation(crop_padding=0, flip=False)
+
+
+@dataclass
+class Listener:
+    steps: list[tuple[int, int, int]] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    restarts: list[Setup] = field(default_factory=list)
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        self.steps.append((epoch, done, total))
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(replace(epoch, seconds=0.0))
+
+    def restart(self, setup: Setup) -> None:
+        self.restarts.append(setup)
+
+
+@lru_cache
+def digits() -> Task:
+    data = load_data(DataRequest("digits"))
+    cpu = torch.device("cpu")
+    fit, evaluation = to_device(data.train, cpu), to_device(data.validation, cpu)
+    fit = DeviceImages(fit.images[:500], fit.labels[:500])
+    return Task(SMALL, RECIPE, 0, fit, evaluation, statistics(data.train))
+
+
+def task(seed: int = 0, architecture: Architecture = SMALL, **recipe: object) -> Task:
+    changed = Recipe.model_validate(RECIPE.model_dump() | recipe)
+    return replace(digits(), seed=seed, recipe=changed, architecture=architecture)
+
+
+def first(images: DeviceImages, count: int) -> DeviceImages:
+    return DeviceImages(images.images[:count], images.labels[:count])
+
+
+def trained(one: Task, setup: Setup = CPU) -> tuple[nn.Module, Listener]:
+    listener = Listener()
+    return train(one, setup, listener), listener
+
+
+OPTIMIZERS = {
+    "momentum": dict(optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, momentum=0.9),
+    "nesterov": dict(optimizer="sgd", learning_rate=0.05, weight_decay=1e-3, momentum=0.8, nesterov=True),
+    "plain sgd": dict(optimizer="sgd", learning_rate=0.1, momentum=0.0),
+    "adam": dict(optimizer="adam", learning_rate=0.01),
+    "adam with decay": dict(optimizer="adam", learning_rate=0.01, weight_decay=1e-4),
+}
+
+
+def plain_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(
+        network.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov
+    )
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str) -> None:
+    one = task(seed=3, augmentation=PLAIN, epochs=2, t_max=3, **OPTIMIZERS[optimizer])
+    network, listener = trained(one)
+
+    torch.manual_seed(3)
+    plain = build(SMALL)
+    optim = plain_optimizer(plain, one.recipe)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=3)
+    order_of = torch.Generator().manual_seed(3)
+    mean = torch.tensor(one.normalisation.mean).view(1, -1, 1, 1)
+    std = torch.tensor(one.normalisation.std).view(1, -1, 1, 1)
+
+    def ready(images: Tensor) -> Tensor:
+        return (images.float() / 255 - mean) / std
+
+    for epoch in listener.epochs:
+        plain.train()
+        assert epoch.learning_rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        total = correct = 0.0
+        for indices in torch.randperm(500, generator=order_of).split(64):
+            labels = one.fit.labels[indices]
+            logits = plain(ready(one.fit.images[indices]))
+            loss = functional.cross_entropy(logits, labels)
+            optim.zero_grad()
+            loss.backward()
+            optim.step()
+            total += float(loss) * len(indices)
+            correct += int((logits.argmax(1) == labels).sum())
+        schedule.step()
+        plain.eval()
+        with torch.no_grad():
+            logits = plain(ready(one.evaluation.images))
+        eval_loss = float(functional.cross_entropy(logits, one.evaluation.labels))
+        assert epoch.train_loss == pytest.approx(total / 500, rel=1e-3)
+        assert epoch.train_accuracy == pytest.approx(correct / 500, abs=2 / 500)
+        assert epoch.eval_loss == pytest.approx(eval_loss, rel=1e-2)
+    for key, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=1e-2, atol=2e-3, msg=key)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_one_step_in_double_precision_is_the_plain_step(optimizer: str) -> None:
+    """Without rounding to hide behind: one step of the engine's, on weights and images of 64 bits."""
+    one = task(augmentation=PLAIN, **OPTIMIZERS[optimizer])
+    trainer = Trainer(one, CPU)
+    trainer.network.double()
+    constants = trainer.normalise
+    trainer.normalise = lambda images: images.double() * constants.scale + constants.shift  # type: ignore[assignment]
+    plain = copy.deepcopy(trainer.network)
+    optim = plain_optimizer(plain, one.recipe)
+    order = torch.arange(128)
+    for _ in trainer.steps(order):
+        pass
+    for indices in order.split(64):
+        optim.zero_grad()
+        functional.cross_entropy(plain(trainer.normalise(one.fit.images[indices])), one.fit.labels[indices]).backward()
+        optim.step()
+    for key, tensor in trainer.network.state_dict().items():
+        torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+@given(st.floats(1e-6, 10), st.integers(1, 40))
+def test_the_learning_rate_is_pytorch_s_cosine_also_beyond_t_max(rate: float, t_max: int) -> None:
+    recipe = Recipe(optimizer="sgd", learning_rate=rate, epochs=1, t_max=t_max)
+    optim = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=t_max)
+    for epoch in range(1, 3 * t_max + 2):
+        assert learning_rate(recipe, epoch) == pytest.approx(schedule.get_last_lr()[0], rel=1e-7, abs=rate * 1e-9)
+        optim.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(), Augmentation(crop_padding=1, rotation=10)])
+def test_equal_tasks_give_equal_bits(augmentation: Augmentation) -> None:
+    one, other = (trained(task(augmentation=augmentation.model_dump())) for _ in range(2))
+    assert one[1].epochs == other[1].epochs
+    for key, tensor in one[0].state_dict().items():
+        assert torch.equal(tensor, other[0].state_dict()[key]), key
+
+
+def test_another_seed_gives_another_training() -> None:
+    assert trained(task(seed=0))[1].epochs != trained(task(seed=1))[1].epochs
+
+
+def test_the_world_outside_is_left_as_it_was() -> None:
+    torch.manual_seed(9)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    trained(task(epochs=1), replace(CPU, threads=threads + 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_state_of_the_world_outside_does_not_matter() -> None:
+    torch.manual_seed(1)
+    one = trained(task(epochs=1))[1].epochs
+    torch.manual_seed(2)
+    assert trained(task(epochs=1))[1].epochs == one
+
+
+def test_a_network_learns_digits() -> None:
+    _, listener = trained(task(epochs=6, t_max=6, augmentation={"crop_padding": 1, "flip": False}))
+    assert listener.epochs[-1].eval_accuracy > 0.85
+    assert listener.epochs[-1].train_loss < listener.epochs[0].train_loss
+
+
+def test_progress_is_told_step_by_step() -> None:
+    _, listener = trained(task(batch=200))
+    assert listener.steps == [(epoch, done, 3) for epoch in (1, 2) for done in (1, 2, 3)]
+    assert [epoch.epoch for epoch in listener.epochs] == [1, 2]
+    assert listener.restarts == []
+
+
+@pytest.mark.parametrize("micro", [None, 2, 3])
+def test_a_last_image_alone_is_left_out(micro: int | None) -> None:
+    """On feature maps of one pixel, batch normalisation refuses a single image."""
+    deep = Architecture((1, 1, 1, 1, 1), (4,) * 5, (1, 2, 2, 2, 2), stem_width=4, in_channels=1, size=8)
+    one = task(architecture=deep, batch=8, augmentation=PLAIN, epochs=1)
+    one = replace(one, fit=first(one.fit, 17))
+    _, listener = trained(one, replace(CPU, micro_batch=micro))
+    assert listener.steps == [(1, 1, 2), (1, 2, 2)]
+    assert listener.epochs[0].train_accuracy * 16 == pytest.approx(round(listener.epochs[0].train_accuracy * 16))
+
+
+def sizes_seen(trainer: Trainer, count: int) -> list[int]:
+    seen: list[int] = []
+    hook = trainer.network.register_forward_hook(lambda _module, inputs, _out: seen.append(len(inputs[0])))
+    for _ in trainer.steps(torch.arange(count)):
+        pass
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "count", "sizes"),
+    [
+        (128, None, 300, [128, 128, 44]),
+        (128, 64, 256, [64, 64, 64, 64]),
+        (128, 64, 255, [64, 64, 64, 63]),
+        (100, 64, 100, [50, 50]),
+        (7, 3, 7, [3, 2, 2]),
+        (64, 128, 64, [64]),
+        (5, 2, 5, [3, 2]),
+        (3, 2, 3, [3]),
+    ],
+)
+def test_a_batch_is_split_evenly_into_pieces_of_at_most_the_micro_batch(
+    batch: int, micro: int | None, count: int, sizes: list[int]
+) -> None:
+    trainer = Trainer(task(batch=batch), replace(CPU, micro_batch=micro))
+    assert sizes_seen(trainer, count) == sizes
+
+
+def freeze_statistics(trainer: Trainer) -> None:
+    """Let batch normalisation use its stored statistics, so that a piece of a batch is as good as the whole."""
+    for module in trainer.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train = lambda mode=True, self=module: self  # type: ignore[method-assign]
+            module.training = False
+
+
+@pytest.mark.parametrize("micro", [2, 7, 32])
+def test_gradients_summed_over_pieces_are_those_of_the_whole_batch(micro: int) -> None:
+    gradients, losses = [], []
+    for setup in (CPU, replace(CPU, micro_batch=micro)):
+        trainer = Trainer(task(augmentation=PLAIN), setup)
+        freeze_statistics(trainer)
+        ((loss, correct),) = trainer.steps(torch.arange(64))
+        losses.append((float(loss), int(correct)))
+        gradients.append([parameter.grad for parameter in trainer.network.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    assert losses[1][1] == losses[0][1]
+
+
+def test_evaluation_is_mean_loss_and_share_of_correct_answers() -> None:
+    one = task()
+    network = build(SMALL, seed=0)
+    many = DeviceImages(one.fit.images.repeat(3, 1, 1, 1)[:1203], one.fit.labels.repeat(3)[:1203])
+    normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
+    loss, accuracy = evaluate(network, many, normalise, CPU)
+    with torch.no_grad():
+        logits = network.eval()(normalise(many.images))
+    assert loss == pytest.approx(float(functional.cross_entropy(logits, many.labels)), rel=1e-5)
+    assert accuracy == int((logits.argmax(1) == many.labels).sum()) / 1203
+
+
+def test_evaluation_keeps_to_a_micro_batch() -> None:
+    one, network = task(), build(SMALL, seed=0)
+    seen: list[int] = []
+    network.register_forward_hook(lambda _module, inputs, _out: seen.append(len(inputs[0])))
+    normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
+    evaluate(network, one.fit, normalise, replace(CPU, micro_batch=200))
+    assert seen == [200, 200, 100]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch() -> None:
+    listener = Listener()
+    wild = task(learning_rate=100, weight_decay=1, epochs=9, t_max=9, batch=16)
+    with pytest.raises(RunFailedError, match=r"^the (training|evaluation) loss is (nan|inf) in epoch \d ") as raised:
+        train(wild, CPU, listener)
+    assert f"in epoch {len(listener.epochs) + 1} (SGD lr 100 wd 1, 9 epochs, batch 16)" in raised.value.reason
+
+
+def test_what_an_observer_raises_passes_through() -> None:
+    class Enough(Exception):
+        pass
+
+    class Impatient(Listener):
+        def step(self, epoch: int, done: int, total: int) -> None:
+            raise Enough
+
+    with pytest.raises(Enough):
+        train(task(), CPU, Impatient())
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+from dataclasses import replace
+import torch
+import test_train as t
+
+torch.set_num_threads(1)
+wide = t.Architecture((1,), (256,), (1,), stem_width=256, in_channels=1, size=64)
+images = torch.zeros(64, 1, 64, 64, dtype=torch.uint8)
+tiny = t.DeviceImages(images[:2], torch.zeros(2, dtype=torch.int64))
+recipe = t.Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1, batch=64, augmentation=t.PLAIN)
+constants = t.digits().normalisation
+small = t.Task(wide, recipe, 0, tiny, tiny, constants)
+t.trained(small)  # whatever is loaded on first use is loaded before memory gets scarce
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + int(float(sys.argv[1]) * 2**30)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+listener = t.Listener()
+full = replace(small, fit=t.DeviceImages(images, torch.arange(64) % 10))
+try:
+    t.train(full, t.CPU, listener)
+except t.RunFailedError as error:
+    print("failed:", error)
+print([setup.micro_batch for setup in listener.restarts], len(listener.epochs))
+"""
+
+
+def run_with_memory(gibibytes: float) -> list[str]:
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_SCRIPT, str(gibibytes)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_a_training_that_runs_out_of_memory_begins_again_with_half_the_micro_batch() -> None:
+    (told,) = run_with_memory(0.75)
+    restarts, epochs = told.rsplit(" ", 1)
+    assert restarts in ("[32]", "[32, 16]", "[32, 16, 8]")
+    assert epochs == "1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_a_training_for_which_no_memory_is_enough_fails() -> None:
+    failed, told = run_with_memory(0.01)
+    assert failed == "failed: out of memory on cpu, even with 2 images at a time"
+    assert told == "[32, 16, 8, 4, 2] 0"
+
+
+@pytest.mark.parametrize(
+    ("message", "memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("CUDA error: out of memory", True),
+        ("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory", True),
+        ("Expected more than 1 value per channel when training", False),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_what_running_out_of_memory_looks_like(message: str, memory: bool) -> None:
+    assert is_out_of_memory(RuntimeError(message)) is memory
+
+
+def test_bfloat16_trains_over_weights_of_32_bits() -> None:
+    network, listener = trained(task(epochs=1), replace(CPU, precision="bf16"))
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert listener.epochs != trained(task(epochs=1))[1].epochs
+    assert listener.epochs[0].train_loss == pytest.approx(trained(task(epochs=1))[1].epochs[0].train_loss, rel=0.1)
+
+
+def test_the_pace_of_this_machine_is_measured_without_a_trace() -> None:
+    before = torch.get_rng_state()
+    pace = measure_pace(task(), CPU)
+    assert pace.macs_per_second > 0
+    assert pace.seconds(named("v2"), trained=10, evaluated=3) * pace.macs_per_second == pytest.approx(33 * 335_480_064)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_cpu_is_chosen_when_it_is_asked_for() -> None:
+    assert choose_setup("cpu", "float32") == Setup("cpu", "float32", torch.get_num_threads())
+    assert choose_setup("cpu", "bf16").precision == "bf16"
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cpu:0", "CPU"])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(InputError, match=r"--device .*must be auto, cpu, cuda or cuda:N"):
+        choose_setup(device)
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="--device 'cuda:99': is not there: this machine has"):
+        choose_setup("cuda:99")
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="--precision 'float16': must be one of auto, float32, bf16"):
+        choose_setup("cpu", "float16")
