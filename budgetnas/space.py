@@ -38,6 +38,11 @@ class WholeRange:
     low: int
     high: int
 
+    @property
+    def only(self) -> Value | None:
+        """The value, if there is but one."""
+        return self.low if self.low == self.high else None
+
 
 @dataclass(frozen=True, slots=True)
 class LogRange:
@@ -46,12 +51,22 @@ class LogRange:
     low: float
     high: float
 
+    @property
+    def only(self) -> Value | None:
+        """The value, if there is but one."""
+        return self.low if self.low == self.high else None
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One of several values without an order."""
 
     values: tuple[Value, ...]
+
+    @property
+    def only(self) -> Value | None:
+        """The value, if there is but one."""
+        return self.values[0] if len(self.values) == 1 else None
 
 
 Range = WholeRange | LogRange | Choice

@@ -21,7 +21,7 @@ from budgetnas.errors import SearchFailedError
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, WholeRange
 from budgetnas.storage import Rejection
 
-MAX_PROPOSALS: Final = 100
+MAX_PROPOSALS: Final = 32
 """Proposals of the inner sampler for one trial before a feasible one is drawn by construction."""
 MAX_FEASIBLE_DRAWS: Final = 100
 """Feasible draws for one trial, each a candidate already known, before the space counts as used up."""
@@ -71,7 +71,8 @@ class BudgetGate(BaseSampler):
         self._known = known
         self._refuse = refuse
         self._random = random.Random(seed)
-        self._distributions = {name: distribution(one) for name, one in space.ranges().items()}
+        self._ranges = space.ranges()
+        self._distributions = {name: distribution(one) for name, one in self._ranges.items()}
         unconditional = (*space.space.ranges(), "optimizer")
         self._joint = {name: self._distributions[name] for name in unconditional}
 
@@ -139,7 +140,10 @@ class BudgetGate(BaseSampler):
         return complete
 
     def _fill(self, params: Params, study: Study, trial: FrozenTrial, name: str) -> None:
-        if name not in params:
+        only = self._ranges[name].only
+        if only is not None:
+            params[name] = only  # what the trial will have; a sampler's way over the log scale may be off by a bit
+        elif name not in params:
             params[name] = self._inner.sample_independent(study, trial, name, self._distributions[name])
 
     def _accept(self, params: Params, origin: str, trial: FrozenTrial, refused: list[Rejection]) -> bool:
