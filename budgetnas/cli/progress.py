@@ -228,7 +228,8 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> list[
         f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
         + (", goes on" if plan.trained and plan.trained < plan.trials else ""),
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
-        f"{data.in_channels}x{data.resolution}x{data.resolution}; {len(data.train):,} images to train with, {len(data.validation):,} to choose by",
+        f"{data.in_channels}x{data.resolution}x{data.resolution}; "
+        f"{len(data.train):,} images to train with, {len(data.validation):,} to choose by",
         f"budget: at most {budget.max_params:,} parameters; {plan.feasible_share:.1%} of the space's "
         f"{plan.space_size:,} architectures fit (counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
