@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -105,8 +105,22 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
-def evaluate(network: nn.Module, images: DeviceImages, normalise: Normaliser, setup: Setup) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy (a share of 1) of `network` on `images`."""
+def evaluate(
+    network: nn.Module,
+    images: DeviceImages,
+    normalise: Normaliser,
+    setup: Setup,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy (a share of 1) of `network` on `images`.
+
+    Args:
+        network: The network; it is left in evaluation mode.
+        images: What to evaluate it on.
+        normalise: What the network's images are normalised by.
+        setup: Where and in which precision.
+        tick: Called before every batch; may raise to end it.
+    """
     network.eval()
     batch = min(EVALUATION_BATCH, setup.micro_batch or EVALUATION_BATCH)
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
@@ -150,7 +164,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         train_loss, train_accuracy = self._fit(number, observer)
-        eval_loss, eval_accuracy = evaluate(self.network, self.task.evaluation, self.normalise, self.setup)
+        steps = math.ceil(len(self.task.fit) / self.task.recipe.batch)
+        eval_loss, eval_accuracy = evaluate(
+            self.network,
+            self.task.evaluation,
+            self.normalise,
+            self.setup,
+            tick=lambda: observer.step(number, steps, steps),
+        )
         seconds = time.perf_counter() - started
         return Epoch(number, train_loss, train_accuracy, eval_loss, eval_accuracy, rate, seconds)
 
