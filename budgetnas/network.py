@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from budgetnas.architecture import BLOCKS, Architecture, Block, Path, Primitive, head, stem
@@ -21,6 +22,22 @@ class GlobalPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the mean of each channel."""
         return features.mean(dim=(2, 3))
+
+
+class StridedPointwiseConv(nn.Conv2d):
+    """A 1x1 convolution with a stride; on a CPU the pixels are taken first and convolved without one.
+
+    The same function and parameters. oneDNN's own strided kernel writes past its workspace in the backward pass
+    when channels-last input has fewer channels than a vector (https://github.com/uxlfoundation/oneDNN/issues/6035):
+    wrong gradients, a hang or a crash.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the convolution of every `stride`-th pixel."""
+        if images.device.type != "cpu":
+            return super().forward(images)
+        down, across = self.stride
+        return functional.conv2d(images[:, :, ::down, ::across], self.weight)
 
 
 class ResidualBlock(nn.Module):
@@ -96,7 +113,8 @@ def _add(module: nn.Module, path: Path) -> tuple[str, ...]:
 def _module(primitive: Primitive) -> nn.Module:
     match primitive:
         case Conv(in_channels, out_channels, kernel, stride):
-            return nn.Conv2d(in_channels, out_channels, kernel, stride, primitive.padding, bias=False)
+            kind = StridedPointwiseConv if kernel == 1 and stride > 1 else nn.Conv2d
+            return kind(in_channels, out_channels, kernel, stride, primitive.padding, bias=False)
         case BatchNorm(channels):
             return nn.BatchNorm2d(channels)
         case ReLU():

@@ -5,21 +5,23 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from small import STUDY, run, start, study_file
-from sqlalchemy.engine import make_url
 
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.recipe import RecipeSpace
-from budgetnas.search.study import OpenStudy, open_records, open_study, put_back_orphans
+from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage, put_back_orphans
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
-from budgetnas.storage import Records, Role, State
+from budgetnas.storage import Role, State
 from budgetnas.storage.urls import parse_storage
 
 
@@ -35,13 +37,18 @@ def specification(max_params: int = 5_000_000) -> StudySpecification:
     )
 
 
-def opened(url: str, max_params: int = 5_000_000) -> OpenStudy:
+@contextmanager
+def opened(url: str, max_params: int = 5_000_000) -> Iterator[OpenStudy]:
     parsed = parse_storage(url)
-    return open_study(parsed, open_records(parsed), "s", specification(max_params))
+    with closing(open_records(parsed)) as records:
+        study = open_study(parsed, records, "s", specification(max_params))
+        with closing(study):
+            yield study
 
 
 def _open_and_close(url: str) -> None:
-    opened(url)
+    with opened(url):
+        pass
 
 
 def seeds_of(study: OpenStudy) -> list[str]:
@@ -56,9 +63,9 @@ def test_seeds_are_queued_once_however_many_processes_open_the_study_at_once(sto
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    study = opened(storage_url)
-    assert seeds_of(study) == ["v1-adam", "v1-sgd", "v2-adam", "v2-sgd"]
-    first = study.optuna_study.trials[0]
+    with opened(storage_url) as study:
+        assert seeds_of(study) == ["v1-adam", "v1-sgd", "v2-adam", "v2-sgd"]
+        first = study.optuna_study.trials[0]
     assert first.state is TrialState.WAITING
     assert (
         first.system_attrs["fixed_params"] | {"optimizer": "sgd", "sgd_learning_rate": 0.1}
@@ -68,17 +75,18 @@ def test_seeds_are_queued_once_however_many_processes_open_the_study_at_once(sto
 
 def test_a_seeding_that_was_cut_off_is_completed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
-    study = opened(url)
-    for trial in study.optuna_study.trials[2:]:
-        study.optuna_study._storage.set_trial_user_attr(trial._trial_id, "seed", "forgotten")
-    assert {"v2-adam", "v2-sgd"} <= set(seeds_of(opened(url)))
+    with opened(url) as study:
+        for trial in study.optuna_study.trials[2:]:
+            study.storage.set_trial_user_attr(trial._trial_id, "seed", "forgotten")
+    with opened(url) as study:
+        assert {"v2-adam", "v2-sgd"} <= set(seeds_of(study))
 
 
 def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -> None:
     for _ in range(3):
-        study = opened(storage_url, 2_000_000)
-    assert seeds_of(study) == ["v2-adam", "v2-sgd"]
-    rejected = study.records.rejections("s")
+        with opened(storage_url, 2_000_000) as study:
+            assert seeds_of(study) == ["v2-adam", "v2-sgd"]
+            rejected = study.records.rejections("s")
     assert [(one.origin, one.overshoot) for one in rejected] == [
         ("seed v1-sgd", 2_903_242),
         ("seed v1-adam", 2_903_242),
@@ -87,21 +95,23 @@ def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -
 
 
 def test_another_specification_is_refused_by_name(storage_url: str) -> None:
-    opened(storage_url)
-    with pytest.raises(ValueError, match=r"--budget was 5000000, now 4000000.*--study"):
-        opened(storage_url, 4_000_000)
+    with opened(storage_url):
+        pass
+    rule = r"--budget was 5000000, now 4000000.*--study"
+    with pytest.raises(ValueError, match=rule), opened(storage_url, 4_000_000):
+        pass
 
 
 def test_a_trial_of_a_process_that_is_gone_is_queued_again_with_its_parameters(storage_url: str) -> None:
-    study = opened(storage_url)
-    trial = study.optuna_study.ask()
-    width = trial.suggest_int("width_1", 0, 24)
-    assert put_back_orphans(study) == (0,)
-    waiting = study.optuna_study.trials[0]
-    assert waiting.state is TrialState.WAITING
-    again = study.optuna_study.ask()
-    assert again.number == 0
-    assert again.suggest_int("width_1", 0, 24) == width
+    with opened(storage_url) as study:
+        trial = study.optuna_study.ask()
+        width = trial.suggest_int("width_1", 0, 24)
+        assert put_back_orphans(study) == (0,)
+        waiting = study.optuna_study.trials[0]
+        assert waiting.state is TrialState.WAITING
+        again = study.optuna_study.ask()
+        assert again.number == 0
+        assert again.suggest_int("width_1", 0, 24) == width
 
 
 def show(folder: Path, *extra: str) -> dict[str, object]:
@@ -111,12 +121,35 @@ def show(folder: Path, *extra: str) -> dict[str, object]:
     return value
 
 
-def records_in(folder: Path) -> Records:
-    return open_records(parse_storage(f"sqlite:///{folder}/budgetnas.db"), must_exist=True)
+class RecordsIn:
+    """Records of the database that a search left in a folder, each call on a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = parse_storage(url)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with closing(open_records(self._url, must_exist=True)) as records:
+                return getattr(records, name)(*arguments, **named)
+
+        return call
+
+
+def records_in(folder: Path) -> RecordsIn:
+    return RecordsIn(f"sqlite:///{folder}/budgetnas.db")
+
+
+@contextmanager
+def study_in(folder: Path) -> Iterator[optuna.Study]:
+    storage = optuna_storage(parse_storage(f"sqlite:///{folder}/budgetnas.db"))
+    yield optuna.load_study(study_name="t", storage=storage)
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name="t", storage=f"sqlite:///{folder}/budgetnas.db").trials
+    with study_in(folder) as study:
+        return study.trials
 
 
 def test_a_search_from_end_to_end(tmp_path: Path) -> None:
@@ -214,10 +247,10 @@ def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> 
 def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) -> None:
     path = study_file(tmp_path)
     assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0
-    study = optuna.load_study(study_name="t", storage=f"sqlite:///{tmp_path}/budgetnas.db")
     wide = {"blocks_1": 2, "width_1": 4, "blocks_2": 1, "width_2": 4}
-    study.enqueue_trial(wide | {"optimizer": "adam", "adam_learning_rate": 1e-3, "adam_weight_decay": 0.0})
-    study.enqueue_trial(study.trials[0].params)
+    with study_in(tmp_path) as study:
+        study.enqueue_trial(wide | {"optimizer": "adam", "adam_learning_rate": 1e-3, "adam_weight_decay": 0.0})
+        study.enqueue_trial(study.trials[0].params)
     result = run(tmp_path, "search", path, "--study", "t", "--trials", "2")
     assert result.returncode == 0, result.stderr
     trials = trials_in(tmp_path)
@@ -249,7 +282,7 @@ def test_two_searches_at_once_train_exactly_what_was_asked_for(storage_url: str,
     for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-    records = open_records(make_url(storage_url))
+    records = RecordsIn(storage_url)
     runs = records.runs(study="t")
     assert [one.state for one in runs] == [State.COMPLETE] * 6
     assert len({one.trial for one in runs}) == 6

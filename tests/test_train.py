@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from budgetnas.architecture import Architecture, named
+from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.device import DeviceImages, Normaliser, statistics, to_device
 from budgetnas.epoch import Epoch
@@ -94,15 +94,15 @@ def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str) -> N
     network, listener = trained(one)
 
     torch.manual_seed(3)
-    plain = build(SMALL)
+    plain = build(SMALL).to(memory_format=torch.channels_last)
     optim = plain_optimizer(plain, one.recipe)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=3)
     order_of = torch.Generator().manual_seed(3)
-    mean = torch.tensor(one.normalisation.mean).view(1, -1, 1, 1)
-    std = torch.tensor(one.normalisation.std).view(1, -1, 1, 1)
+    mean, std = (torch.tensor(part, dtype=torch.float64) for part in (one.normalisation.mean, one.normalisation.std))
 
     def ready(images: Tensor) -> Tensor:
-        return (images.float() / 255 - mean) / std
+        plain = images.to(torch.float32, memory_format=torch.channels_last)
+        return plain.mul_((1 / (255 * std)).float()).add_((-mean / std).float())
 
     for epoch in listener.epochs:
         plain.train()
@@ -111,22 +111,25 @@ def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str) -> N
         for indices in torch.randperm(500, generator=order_of).split(64):
             labels = one.fit.labels[indices]
             logits = plain(ready(one.fit.images[indices]))
-            loss = functional.cross_entropy(logits, labels)
+            loss = functional.cross_entropy(logits, labels, reduction="sum") / len(labels)
             optim.zero_grad()
             loss.backward()
+            optim.param_groups[0]["lr"] = epoch.learning_rate  # PyTorch's schedule has another last bit
             optim.step()
-            total += float(loss) * len(indices)
+            total += loss.item() * len(indices)
             correct += int((logits.argmax(1) == labels).sum())
         schedule.step()
         plain.eval()
         with torch.no_grad():
             logits = plain(ready(one.evaluation.images))
-        eval_loss = float(functional.cross_entropy(logits, one.evaluation.labels))
-        assert epoch.train_loss == pytest.approx(total / 500, rel=1e-3)
-        assert epoch.train_accuracy == pytest.approx(correct / 500, abs=2 / 500)
-        assert epoch.eval_loss == pytest.approx(eval_loss, rel=1e-2)
+        assert epoch.train_loss == pytest.approx(total / 500, rel=1e-6)
+        assert epoch.train_accuracy == correct / 500
+        assert epoch.eval_loss == pytest.approx(
+            functional.cross_entropy(logits, one.evaluation.labels).item(), rel=1e-6
+        )
+        assert epoch.eval_accuracy == int((logits.argmax(1) == one.evaluation.labels).sum()) / len(one.evaluation)
     for key, tensor in network.state_dict().items():
-        torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=1e-2, atol=2e-3, msg=key)
+        assert torch.equal(tensor, plain.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
@@ -189,7 +192,7 @@ def test_the_state_of_the_world_outside_does_not_matter() -> None:
 
 
 def test_a_network_learns_digits() -> None:
-    _, listener = trained(task(epochs=6, t_max=6, augmentation={"crop_padding": 1, "flip": False}))
+    _, listener = trained(task(epochs=12, t_max=12, batch=32, augmentation={"crop_padding": 1, "flip": False}))
     assert listener.epochs[-1].eval_accuracy > 0.85
     assert listener.epochs[-1].train_loss < listener.epochs[0].train_loss
 
@@ -204,7 +207,7 @@ def test_progress_is_told_step_by_step() -> None:
 @pytest.mark.parametrize("micro", [None, 2, 3])
 def test_a_last_image_alone_is_left_out(micro: int | None) -> None:
     """On feature maps of one pixel, batch normalisation refuses a single image."""
-    deep = Architecture((1, 1, 1, 1, 1), (4,) * 5, (1, 2, 2, 2, 2), stem_width=4, in_channels=1, size=8)
+    deep = Architecture((1, 1, 1, 1, 1), (8,) * 5, (1, 2, 2, 2, 2), stem_width=8, in_channels=1, size=8)
     one = task(architecture=deep, batch=8, augmentation=PLAIN, epochs=1)
     one = replace(one, fit=first(one.fit, 17))
     _, listener = trained(one, replace(CPU, micro_batch=micro))
@@ -311,8 +314,8 @@ import torch
 import test_train as t
 
 torch.set_num_threads(1)
-wide = t.Architecture((1,), (256,), (1,), stem_width=256, in_channels=1, size=64)
-images = torch.zeros(64, 1, 64, 64, dtype=torch.uint8)
+wide = t.Architecture((1,), (16,), (1,), stem_width=16, in_channels=1, size=128)
+images = torch.zeros(64, 1, 128, 128, dtype=torch.uint8)
 tiny = t.DeviceImages(images[:2], torch.zeros(2, dtype=torch.int64))
 recipe = t.Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1, batch=64, augmentation=t.PLAIN)
 constants = t.digits().normalisation
@@ -332,7 +335,10 @@ print([setup.micro_batch for setup in listener.restarts], len(listener.epochs))
 
 
 def run_with_memory(gibibytes: float) -> list[str]:
-    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "MALLOC_ARENA_MAX": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.path.dirname(__file__),
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+    }  # freed is freed
     done = subprocess.run(
         [sys.executable, "-c", MEMORY_SCRIPT, str(gibibytes)], capture_output=True, text=True, env=environment
     )
@@ -342,7 +348,7 @@ def run_with_memory(gibibytes: float) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_a_training_that_runs_out_of_memory_begins_again_with_half_the_micro_batch() -> None:
-    (told,) = run_with_memory(0.75)
+    (told,) = run_with_memory(0.3)
     restarts, epochs = told.rsplit(" ", 1)
     assert restarts in ("[32]", "[32, 16]", "[32, 16, 8]")
     assert epochs == "1"
@@ -350,7 +356,7 @@ def test_a_training_that_runs_out_of_memory_begins_again_with_half_the_micro_bat
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_a_training_for_which_no_memory_is_enough_fails() -> None:
-    failed, told = run_with_memory(0.01)
+    failed, told = run_with_memory(0.002)
     assert failed == "failed: out of memory on cpu, even with 2 images at a time"
     assert told == "[32, 16, 8, 4, 2] 0"
 
@@ -380,7 +386,7 @@ def test_the_pace_of_this_machine_is_measured_without_a_trace() -> None:
     before = torch.get_rng_state()
     pace = measure_pace(task(), CPU)
     assert pace.macs_per_second > 0
-    assert pace.seconds(named("v2"), trained=10, evaluated=3) * pace.macs_per_second == pytest.approx(33 * 335_480_064)
+    assert pace.seconds(1000, trained=10, evaluated=3) * pace.macs_per_second == pytest.approx(33_000)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -43,6 +43,12 @@ class OpenStudy:
     optuna_study: optuna.Study
     storage: RDBStorage
 
+    def close(self) -> None:
+        """Close all connections to the storage."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+        self.records.close()
+
     def trial_id(self, number: int) -> int:
         """Return the storage's identifier of a trial."""
         study = self.storage.get_study_id_from_name(self.name)

@@ -64,6 +64,10 @@ class Records:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
+    def close(self) -> None:
+        """Close all connections to the storage."""
+        self.engine.dispose()
+
     # Specifications
 
     def save_specification(self, study: str, specification: str, digest: str) -> None:
