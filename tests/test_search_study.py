@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -206,24 +207,24 @@ def test_a_cpu_run_repeated_from_its_record_gives_the_same_bits(tmp_path: Path) 
     assert curves[0] == curves[1]
 
 
-def _begin_long_search(folder: Path) -> tuple[str, object]:
+def _begin_long_search(folder: Path) -> subprocess.Popen[str]:
     path = study_file(folder, epochs="4000", trials="2")
     process = start(folder, "search", path, "--study", "t")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         if (folder / "budgetnas.db").exists() and any(one.epochs_done for one in records_in(folder).runs()):
-            return path, process
+            return process
         time.sleep(0.2)
     raise AssertionError("no epoch was recorded")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_search_queues_its_trial_again(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    _, process = _begin_long_search(tmp_path)
-    process.send_signal(number)  # type: ignore[attr-defined]
-    _, err = process.communicate(timeout=60)  # type: ignore[attr-defined]
-    assert process.returncode == code, err  # type: ignore[attr-defined]
+    process = _begin_long_search(tmp_path)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
     assert "Go on with" in err
     assert "Traceback" not in err
     (trial,) = trials_in(tmp_path)
@@ -232,9 +233,9 @@ def test_an_interrupted_search_queues_its_trial_again(tmp_path: Path, number: si
 
 
 def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> None:
-    _, process = _begin_long_search(tmp_path)
-    os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-    process.wait()  # type: ignore[attr-defined]
+    process = _begin_long_search(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
     (before,) = trials_in(tmp_path)
     assert before.state is TrialState.RUNNING
     resumed = run(tmp_path, "search", "--study", "t", "--timeout", "8s")

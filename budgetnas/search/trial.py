@@ -87,7 +87,7 @@ class TrialRunner:
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
         records = self.opened.records
-        reporter = _Reporter(self.opened, trial.number, self.listener)
+        reporter = _Reporter(self.opened, trial.number, self.slot, self.listener)
         known = records.find_complete(request.key(self.images.identity), study=self.opened.name)
         if known is not None:
             curve = records.curve(known.id)
@@ -179,6 +179,7 @@ def note(candidate: Candidate, verdict: Verdict) -> str:
 class _Reporter:
     opened: OpenStudy
     trial: int
+    slot: Slot
     listener: SearchListener
 
     def step(self, epoch: int, done: int, total: int) -> None:
@@ -186,6 +187,7 @@ class _Reporter:
 
     def epoch(self, epoch: Epoch) -> None:
         self.report(epoch)
+        touch(self.opened.records, self.slot, self.trial)
         self.listener.epoch(epoch)
 
     def restart(self, setup: Setup) -> None:

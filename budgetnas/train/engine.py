@@ -24,7 +24,7 @@ from budgetnas.train.setup import Setup
 
 EVALUATION_BATCH: Final = 500
 SMALLEST_MICRO_BATCH: Final = 2
-_OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory")
+_OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class Observer(Protocol):

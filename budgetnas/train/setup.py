@@ -70,6 +70,7 @@ def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
     chosen = _device(device)
     torch.backends.cudnn.benchmark = chosen.type == "cuda"
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; who wants speed has bf16
     if chosen.type == "cpu":
         keep_freed_memory()
     resolved: Precision = (
