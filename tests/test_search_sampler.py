@@ -9,9 +9,10 @@ from optuna.trial import TrialState
 from budgetnas.architecture import count
 from budgetnas.budget import Budget
 from budgetnas.recipe import RecipeSpace
-from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError, distribution
+from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
-from budgetnas.space import Candidate, CandidateSpace, InputShape, Params, SearchSpace
+from budgetnas.search.trial import suggest_candidate
+from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -51,11 +52,7 @@ def gated(name: str, space: CandidateSpace, limit: int, *, knows: bool = False) 
 def propose(study: optuna.Study, space: CandidateSpace, ledger: Ledger) -> Candidate:
     """Ask for one trial, as the search does, and tell a made-up accuracy that grows with multiply-accumulates."""
     trial = study.ask()
-    ranges = {name: distribution(one) for name, one in space.ranges().items()}
-    params: Params = {name: trial._suggest(name, ranges[name]) for name in (*space.space.ranges(), "optimizer")}
-    for name in space.names_for(params["optimizer"]):
-        params[name] = trial._suggest(name, ranges[name])
-    candidate = space.candidate(params)
+    candidate = suggest_candidate(trial, space)
     ledger.accepted.append(candidate)
     study.tell(trial, count(candidate.architecture).macs / 1e9)
     return candidate

@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from optuna_dashboard._note import get_note_from_system_attrs
 from small import STUDY, run, start, study_file
 
 from budgetnas.architecture import count
@@ -180,7 +181,11 @@ def test_a_search_from_end_to_end(tmp_path: Path) -> None:
         assert trial.user_attrs["params"] == one.params
         assert "fits" in trial.user_attrs["verdict"]
         assert len(json.loads(trial.user_attrs["curve"])["train_loss"]) == 2
-        assert any("note" in name for name in trial.system_attrs), "the dashboard shows a note"
+
+    with study_in(tmp_path) as study:
+        attributes = study.system_attrs
+        notes = [get_note_from_system_attrs(attributes, trial._trial_id)["body"] for trial in study.trials]
+    assert all("| stage 1 |" in note and "fits:" in note for note in notes), "the dashboard shows them"
 
     more = run(tmp_path, "search", path, "--study", "t", "--trials", "6")
     assert "4 of 6 runs trained, goes on" in more.stderr

@@ -14,7 +14,7 @@ from budgetnas.errors import Interrupted, RunFailedError
 from budgetnas.runs import RunImages, RunRequest, record_training
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
-from budgetnas.space import Candidate, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.slots import Slot, touch, trained
@@ -57,7 +57,7 @@ class TrialRunner:
             Interrupted: If a stop was requested; the trial is queued again.
         """
         touch(self.opened.records, self.slot, trial.number)
-        candidate = self._suggest(trial)
+        candidate = suggest_candidate(trial, self.opened.specification.candidates)
         request = RunRequest(
             candidate,
             FIRST_SEED,
@@ -99,16 +99,6 @@ class TrialRunner:
         run, _ = record_training(request, self.images, self.setup, records, self.stopper, reporter)
         return records.curve(run), ""
 
-    def _suggest(self, trial: optuna.Trial) -> Candidate:
-        space = self.opened.specification.candidates
-        ranges = space.ranges()
-        params: Params = {}
-        for name in (*space.space.ranges(), "optimizer"):
-            params[name] = _suggest(trial, name, ranges[name])
-        for name in space.names_for(params["optimizer"]):
-            params[name] = _suggest(trial, name, ranges[name])
-        return space.candidate(params)
-
     def _gate(self, trial: optuna.Trial, candidate: Candidate) -> Verdict:
         """Catch what came past the sampler: parameters that somebody enqueued."""
         budget = self.opened.specification.budget
@@ -139,6 +129,17 @@ class TrialRunner:
         ):
             trial.set_user_attr(name, value)
         save_note(trial, note(candidate, verdict))
+
+
+def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
+    """Return the candidate that a trial's parameters name, each suggested by the trial."""
+    ranges = space.ranges()
+    params: Params = {}
+    for name in (*space.space.ranges(), "optimizer"):
+        params[name] = _suggest(trial, name, ranges[name])
+    for name in space.names_for(params["optimizer"]):
+        params[name] = _suggest(trial, name, ranges[name])
+    return space.candidate(params)
 
 
 def compact(curve: tuple[Epoch, ...]) -> str:
