@@ -233,7 +233,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> list[
         f"budget: at most {budget.max_params:,} parameters; {plan.feasible_share:.1%} of the space's "
         f"{plan.space_size:,} architectures fit (counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
-        f"on {setup.device}, {setup.precision}" + (f", {setup.threads} threads" if setup.device == "cpu" else ""),
+        f"on {setup.device}, {setup.precision}" + (f", threads: {setup.threads}" if setup.device == "cpu" else ""),
     ]
     for seed in plan.seeds:
         over = f" by {seed.overshoot:,}: rejected" if seed.overshoot else ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import logging
+import warnings
 from dataclasses import dataclass
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
@@ -91,6 +93,9 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         storage = optuna_storage(url)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
         if stored is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names(["validation accuracy"])
             records.save_specification(name, specification.canonical_json(), specification.digest)
         opened = OpenStudy(name, specification, records, study, storage)
         _enqueue_seeds(opened)

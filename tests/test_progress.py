@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pexpect
+from small import environment, run, study_file
+
+
+def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
+    arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1", epochs="30"), "--study", "t"]
+    child = pexpect.spawn(
+        sys.executable,
+        arguments,
+        cwd=str(tmp_path),
+        env=environment(TERM="xterm"),
+        dimensions=(40, 200),
+        encoding="utf-8",
+        timeout=180,
+    )
+    child.expect(r"estimate: about")
+    child.expect(r"trial 0: epoch \d+/30, step \d/4")
+    child.expect(r"best none yet; proposed \d+, rejected \d+, duplicate 0, trained 0/1, failed 0; about .* left")
+    child.expect(r"trial 0: [\d.]+% on validation")
+    child.expect("Winner:")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
+    path = study_file(tmp_path, trials="1", epochs="5000")
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "budgetnas", "search", path, "--study", "t"],
+        cwd=str(tmp_path),
+        env=environment(TERM="xterm"),
+        dimensions=(40, 200),
+        encoding="utf-8",
+        timeout=180,
+    )
+    child.expect(r"epoch 1/5000")
+    child.sendintr()
+    child.expect("stopped; all that was trained is recorded")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    shown = run(tmp_path, "show", "t")
+    assert "nothing is trained yet" in shown.stdout
