@@ -183,7 +183,7 @@ def test_a_search_from_end_to_end(tmp_path: Path) -> None:
         assert len(json.loads(trial.user_attrs["curve"])["train_loss"]) == 2
 
     with study_in(tmp_path) as study:
-        attributes = study.system_attrs
+        attributes = study._storage.get_study_system_attrs(study._study_id)
         notes = [get_note_from_system_attrs(attributes, trial._trial_id)["body"] for trial in study.trials]
     assert all("| stage 1 |" in note and "fits:" in note for note in notes), "the dashboard shows them"
 
@@ -243,9 +243,13 @@ def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> 
     process.communicate(timeout=60)
     (before,) = trials_in(tmp_path)
     assert before.state is TrialState.RUNNING
-    resumed = run(tmp_path, "search", "--study", "t", "--timeout", "8s")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "left by a process that is gone" in resumed.stderr
+    resumed = start(tmp_path, "search", "--study", "t")
+    assert resumed.stderr is not None
+    told = next((line for line in resumed.stderr if "left by a process that is gone" in line), "")
+    resumed.send_signal(signal.SIGINT)
+    resumed.communicate(timeout=60)
+    assert told.startswith("note: trial 0")
+    assert resumed.returncode == 130
     (after,) = trials_in(tmp_path)
     assert (after.state, after.params) == (TrialState.WAITING, before.params)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr, stdout, table
-from budgetnas.errors import InputError
+from budgetnas.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
     from budgetnas.storage import Records
@@ -111,6 +111,7 @@ def dashboard_command(
         stderr().print(f"note: {host} may be reached by others, and the dashboard asks for no password", markup=False)
     stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
     serve(records, host, port)
+    raise typer.Exit(EXIT_INTERRUPTED)  # a server ends by Ctrl-C alone
 
 
 def _records(storage: str | None) -> Records:
