@@ -203,22 +203,21 @@ class _Replayer:
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
         self.view.preparing(f"timing a few steps of {run.name}")
-        plan = ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, self._seconds(wanted.candidate))
-        self.view.replay_planned(plan)
-        number, _ = record_training(wanted, self.images, self.setup, self.records, self.stopper, self.view)
+        setup, seconds = self._timed(wanted.candidate)
+        self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
+        number, _ = record_training(wanted, self.images, setup, self.records, self.stopper, self.view)
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:
         data = self.data
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
-    def _seconds(self, candidate: Candidate) -> float:
+    def _timed(self, candidate: Candidate) -> tuple[Setup, float]:
         fit, evaluation = self.images.fit, self.images.evaluation
         task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
-        epochs = candidate.recipe.epochs
-        return measure_pace(task, self.setup).seconds(
-            count(candidate.architecture).macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs
-        )
+        setup, pace = measure_pace(task, self.setup)
+        epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
+        return setup, pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
 
 
 def _images(data: Data, request: DataRequest, constants: Normalisation | None, setup: Setup) -> RunImages:

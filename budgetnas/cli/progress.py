@@ -115,11 +115,11 @@ class SearchProgress(Progress):
         self._done = 0.0
         self._started = time.monotonic()
 
-    def planned(self, opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> None:
+    def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
         """Print what is about to run."""
         for text in data.notices:
             self.notice(text)
-        for line in plan_lines(opened, plan, data, setup):
+        for line in plan_lines(opened, plan, data):
             self.lines.say(line)
         runs = opened.records.runs(study=opened.name)
         known = [
@@ -220,10 +220,10 @@ class ReplayProgress(Progress):
         return f"; about {duration(left)} left"
 
 
-def plan_lines(opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> list[str]:
+def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     """Return what is about to run, line by line."""
     specification = opened.specification
-    recipes, budget = specification.recipes, specification.budget
+    recipes, budget, setup = specification.recipes, specification.budget, plan.setup
     lines = [
         f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
         + (", goes on" if plan.trained and plan.trained < plan.trials else ""),

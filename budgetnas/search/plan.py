@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.search.loop import SearchTask
@@ -13,7 +13,7 @@ from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.seeds import seed_candidate
 from budgetnas.storage import Role, State
 from budgetnas.storage.slots import trained
-from budgetnas.train import Task
+from budgetnas.train import Setup, Task
 from budgetnas.train.measure import measure_pace
 
 _DRAWS: Final = 1000
@@ -50,6 +50,7 @@ class Plan:
         feasible_draws: Number of random architectures that share was counted in.
         seeds: The seed trials.
         seconds: Estimated time of the runs to come; nothing if there are none.
+        setup: Where the runs to come are trained, with the faster number of threads.
         measured_on: The network whose steps were timed for it.
         expected_macs: Multiply-accumulates per image of all runs to come, added up.
         mean_macs: The same of one run that is no seed, as expected.
@@ -63,13 +64,10 @@ class Plan:
     feasible_draws: int
     seeds: tuple[SeedPlan, ...]
     seconds: float | None
+    setup: Setup
     measured_on: str
     expected_macs: float
     mean_macs: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
 
 
 def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
@@ -83,6 +81,7 @@ def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
     queued = [count(one).macs for one in _queued(opened, seeds)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
     typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
+    setup, seconds = _timed(opened, task, typical, expected) if missing else (task.setup, None)
     return Plan(
         study=opened.name,
         trained=done,
@@ -91,7 +90,8 @@ def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
         feasible_share=share,
         feasible_draws=_DRAWS,
         seeds=seeds,
-        seconds=_seconds(opened, task, typical, expected) if missing else None,
+        seconds=seconds,
+        setup=setup,
         measured_on=typical.describe(),
         expected_macs=expected,
         mean_macs=mean_macs,
@@ -139,11 +139,11 @@ def _queued(opened: OpenStudy, seeds: tuple[SeedPlan, ...]) -> list[Architecture
     return [seed_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
 
 
-def _seconds(opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float) -> float:
-    """Return the time that steps of a typical network, timed here, mean for all runs to come."""
+def _timed(opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float) -> tuple[Setup, float]:
+    """Return the faster setup for a typical network, and the time it means for all runs to come."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    pace = measure_pace(Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation), task.setup)
-    return pace.seconds(
-        expected_macs, trained=len(images.fit) * recipe.epochs, evaluated=len(images.evaluation) * recipe.epochs
-    )
+    timed = Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation)
+    setup, pace = measure_pace(timed, task.setup)
+    trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    return setup, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)

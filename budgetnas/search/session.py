@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from budgetnas.data import Data, load_data
@@ -37,7 +37,7 @@ DEFAULT_SEED = 0
 class SearchView(SearchListener, Protocol):
     """Whoever shows a whole search."""
 
-    def planned(self, opened: OpenStudy, plan: Plan, data: Data, setup: Setup) -> None:
+    def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
         """Hear what is about to run."""
 
     def preparing(self, text: str) -> None:
@@ -88,8 +88,9 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
     try:
         with stopper.listening():
             view.preparing("timing a few training steps")
-            view.planned(opened, make_plan(opened, task), data, setup)
-            search(opened, task, stopper, view)
+            plan = make_plan(opened, task)
+            view.planned(opened, plan, data)
+            search(opened, replace(task, setup=plan.setup), stopper, view)
     except Interrupted as stop:
         return SearchResult(name, records, stop.exit_code, finished=False)
     return SearchResult(name, records, EXIT_DONE, finished=True)

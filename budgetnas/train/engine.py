@@ -72,7 +72,7 @@ def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
     """
     while True:
         try:
-            with _threads(setup.threads):
+            with threads(setup.threads):
                 return _train_once(task, setup, observer)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -244,9 +244,10 @@ def _autocast(setup: Setup) -> torch.autocast:
 
 
 @contextmanager
-def _threads(threads: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads while inside."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

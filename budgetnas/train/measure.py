@@ -10,11 +10,12 @@ from typing import Final
 import torch
 
 from budgetnas.architecture import count
-from budgetnas.train.engine import Task, Trainer
+from budgetnas.train.engine import Task, Trainer, threads
 from budgetnas.train.setup import Setup
 
 _BATCH: Final = 32
 _STEPS: Final = 3
+_SHORT_STEP_SECONDS: Final = 0.25
 FORWARD_AND_BACKWARD: Final = 3
 """A backward pass costs about two forward passes."""
 
@@ -40,17 +41,31 @@ class Pace:
         return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 
 
-def measure_pace(task: Task, setup: Setup) -> Pace:
-    """Return the pace of a few steps of `task` with small batches, after one to warm up."""
+def measure_pace(task: Task, setup: Setup) -> tuple[Setup, Pace]:
+    """Return the pace of a few steps of `task` with small batches, and the setup that it was reached with.
+
+    On a CPU a step of a small network is over before several threads have met; where one thread alone is faster,
+    the setup returned has one.
+    """
+    pace, seconds = _pace(task, setup)
+    if setup.device != "cpu" or setup.threads == 1 or seconds > _SHORT_STEP_SECONDS:
+        return setup, pace
+    alone = replace(setup, threads=1)
+    other, _ = _pace(task, alone)
+    return (alone, other) if other.macs_per_second > pace.macs_per_second else (setup, pace)
+
+
+def _pace(task: Task, setup: Setup) -> tuple[Pace, float]:
+    """Return the pace and the seconds of one step, after one to warm up."""
     batch = min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
     trainer = Trainer(replace(task, recipe=task.recipe.model_copy(update={"batch": batch})), setup)
     order = torch.arange(batch) % len(task.fit)
-    _run(trainer.steps(order))
-    started = time.perf_counter()
-    _run(trainer.steps(order.repeat(_STEPS)))
-    seconds = time.perf_counter() - started
-    work = FORWARD_AND_BACKWARD * batch * _STEPS * count(task.architecture).macs
-    return Pace(work / seconds)
+    with threads(setup.threads):
+        _run(trainer.steps(order))
+        started = time.perf_counter()
+        _run(trainer.steps(order.repeat(_STEPS)))
+        seconds = (time.perf_counter() - started) / _STEPS
+    return Pace(FORWARD_AND_BACKWARD * batch * count(task.architecture).macs / seconds), seconds
 
 
 def _run(steps: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
