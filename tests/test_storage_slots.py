@@ -22,7 +22,7 @@ from budgetnas.storage.slots import (
     STALE_SECONDS,
     Slot,
     holding,
-    others_at_work,
+    slots_held,
     release_dead,
     take_slot,
     touch,
@@ -77,7 +77,7 @@ def test_no_more_slots_than_trials(records: Records) -> None:
     assert take_slot(records, STUDY, 3) is None
     assert take_slot(records, STUDY, 4) is not None
     assert take_slot(records, "two", 1) is not None
-    assert (others_at_work(records, STUDY), others_at_work(records, "two")) == (3, 1)
+    assert (slots_held(records, STUDY), slots_held(records, "two")) == (3, 1)
 
 
 def test_a_failed_run_uses_up_nothing(records: Records) -> None:
@@ -93,7 +93,7 @@ def test_a_slot_is_given_back_however_its_holder_ends(records: Records) -> None:
     assert slot is not None
     with pytest.raises(RuntimeError, match="stop"), holding(records, slot):
         raise RuntimeError("stop")
-    assert others_at_work(records, STUDY) == 0
+    assert slots_held(records, STUDY) == 0
 
 
 def test_a_run_that_ends_while_another_asks_is_not_overlooked(storage_url: str) -> None:
@@ -154,7 +154,7 @@ def test_processes_that_race_for_slots_train_exactly_what_was_asked_for(storage_
     assert [process.exitcode for process in processes] == [0] * workers
     with opened(storage_url) as records:
         assert [run.state for run in records.runs()] == [State.COMPLETE] * trials
-        assert others_at_work(records, STUDY) == 0
+        assert slots_held(records, STUDY) == 0
 
 
 def hold(url: str, trial: int | None, held: Event) -> None:
@@ -218,7 +218,7 @@ def test_a_holder_on_another_machine_lives_while_it_is_seen(records: Records) ->
     assert release(records) == {5}
     changed(records, slot, seen_at=time.time() - STALE_SECONDS - 60)
     assert release(records) == frozenset()
-    assert others_at_work(records, STUDY) == 0
+    assert slots_held(records, STUDY) == 0
 
 
 def add_ones(url: str, file: Path, times: int, together: Barrier) -> None:

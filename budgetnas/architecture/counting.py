@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from budgetnas.architecture.blocks import BLOCKS, block_counts
 from budgetnas.architecture.model import Architecture
 from budgetnas.architecture.primitives import (
-    NOTHING,
     BatchNorm,
     Conv,
     Counts,
@@ -92,6 +91,3 @@ def _stage_counts(
         return first, (shape.channels, shape.height)
     rest, _ = block_counts(kind, shape.channels, width, 1, shape.height)
     return first.plus(rest.times(blocks - 1)), (shape.channels, shape.height)
-
-
-__all__ = ["NOTHING", "Part", "count", "count_parts", "head", "stem"]

@@ -18,7 +18,7 @@ from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.slots import Slot, holding, take_slot, trained
+from budgetnas.storage.slots import Slot, holding, slots_held, take_slot, trained
 from budgetnas.train import Setup
 
 MAX_FAILURES: Final = 5
@@ -53,7 +53,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         Interrupted: If a stop was requested; the trial that ran is queued again.
     """
     _install_sampler(opened, task)
-    failures = 0
+    failures, waiting = 0, False
     while True:
         stopper.check()
         for number in put_back_orphans(opened):
@@ -62,7 +62,11 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         if slot is None:
             if trained(opened.records, opened.name) >= task.trials:
                 return
-            time.sleep(_POLL_SECONDS)  # others train the rest; one of theirs may fail
+            if not waiting:
+                held = slots_held(opened.records, opened.name)
+                listener.notice(f"{held} of the last runs are trained by other processes; waiting, should one fail")
+            waiting = True
+            time.sleep(_POLL_SECONDS)
             continue
         try:
             with holding(opened.records, slot):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import warnings
 from dataclasses import dataclass
@@ -100,21 +99,6 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         opened = OpenStudy(name, specification, records, study, storage)
         _enqueue_seeds(opened)
         return opened
-
-
-def require_study(records: Records, name: str) -> StudySpecification:
-    """Return the specification of a study that must be there.
-
-    Raises:
-        InputError: If it is not; it names those that are.
-    """
-    stored = records.specification(name)
-    if stored is not None:
-        return read_specification(stored)
-    there = records.study_names()
-    close = difflib.get_close_matches(name, there, n=1)
-    known = f"there are {', '.join(there)}" if there else "the storage has no study yet"
-    raise InputError("STUDY", name, f"no study has that name; {known}", f"did you mean {close[0]}?" if close else "")
 
 
 def put_back_orphans(opened: OpenStudy) -> tuple[int, ...]:

@@ -87,7 +87,7 @@ def touch(records: Records, slot: Slot, trial: int) -> None:
         connection.execute(update(tables.slots).where(tables.slots.c.owner == slot.owner).values(values))
 
 
-def others_at_work(records: Records, study: str) -> int:
+def slots_held(records: Records, study: str) -> int:
     """Return how many slots of `study` are held."""
     return len(_held(records, study))
 
