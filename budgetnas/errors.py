@@ -38,6 +38,17 @@ class InputError(BudgetnasError, ValueError):
         super().__init__(f"{argument}{shown}: {rule}{tail}")
 
 
+def check_seed(seed: int) -> int:
+    """Return `seed` if every generator takes it.
+
+    Raises:
+        InputError: If it is negative or over 2**31 - 1.
+    """
+    if not 0 <= seed < 2**31:
+        raise InputError("--seed", seed, "must be a whole number from 0 to 2,147,483,647")
+    return seed
+
+
 class RunFailedError(BudgetnasError):
     """A training that cannot go on, with the reason that its record keeps.
 
@@ -58,9 +69,11 @@ class Interrupted(BaseException):
     """A request to stop (Ctrl-C or SIGTERM), raised at a point where nothing is half done.
 
     Args:
-        exit_code: 130 for SIGINT, 143 for SIGTERM.
+        exit_code: 130 for SIGINT, 143 for SIGTERM, 1 where the storage is gone.
+        reason: Why, if nobody asked for it.
     """
 
-    def __init__(self, exit_code: int = EXIT_INTERRUPTED) -> None:
+    def __init__(self, exit_code: int = EXIT_INTERRUPTED, reason: str = "") -> None:
         self.exit_code = exit_code
-        super().__init__(exit_code)
+        self.reason = reason
+        super().__init__(exit_code, reason)

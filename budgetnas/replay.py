@@ -10,7 +10,7 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
 from budgetnas.data.device import to_device
 from budgetnas.data.test_split import load_test
-from budgetnas.errors import BudgetnasError, InputError, RunFailedError
+from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.recipe import Normalisation, Recipe
 from budgetnas.recorded import RecordedRun, recorded_run, recorded_runs
 from budgetnas.report.replays import ReplayResult
@@ -48,6 +48,7 @@ class ReplayRequest:
         Raises:
             InputError: If a name or number cannot be used.
         """
+        check_seed(self.seed)
         for argument, value in (("--epochs", self.epochs), ("--t-max", self.t_max)):
             if value is not None and not 1 <= value <= 10_000:
                 raise InputError(argument, value, "must be a whole number from 1 to 10,000")
@@ -63,14 +64,14 @@ class ReplayPlan:
         recipe: How it is trained here.
         params: Counted parameters of its network, for the report's images: equal to the printed count.
         why_not: Why its figures cannot be compared with the printed ones; empty if they can.
-        seconds: Estimated time.
+        seconds: Estimated time; nothing where memory ran out.
     """
 
     run: RecordedRun
     recipe: Recipe
     params: int
     why_not: tuple[str, ...]
-    seconds: float
+    seconds: float | None
 
 
 class ReplayView(RunListener, Protocol):
@@ -131,7 +132,9 @@ def replay(
         try:
             results.append(replayer.replay(run))
         except RunFailedError as error:
-            view.notice(f"{run.name} failed: {error.reason}")
+            why_not = "; ".join(incomparable(run, recipe_for(run, request.epochs, request.t_max), data.identity))
+            mark = f" [NOT COMPARABLE: {why_not}]" if why_not else ""
+            view.notice(f"{run.name}{mark} failed: {error.reason}")
             failed.append(run.name)
     return ReplayOutcome(tuple(results), tuple(failed), replayer.records)
 
@@ -212,11 +215,13 @@ class _Replayer:
         data = self.data
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
-    def _timed(self, candidate: Candidate) -> tuple[Setup, float]:
+    def _timed(self, candidate: Candidate) -> tuple[Setup, float | None]:
         fit, evaluation = self.images.fit, self.images.evaluation
         task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
         setup, pace = measure_pace(task, self.setup)
         epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
+        if pace is None:
+            return setup, None
         return setup, pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from budgetnas.data.device import DeviceImages
 from budgetnas.data.identity import DataIdentity
 from budgetnas.epoch import Epoch
@@ -90,8 +92,14 @@ def record_training(
         RunFailedError: If the training failed; the record has the reason.
         Interrupted: If a stop was requested; the record says so.
     """
+    run = begin_run(request, images, setup, records)
+    return run, train_run(run, request, images, setup, records, stopper, listener)
+
+
+def begin_run(request: RunRequest, images: RunImages, setup: Setup, records: Records) -> int:
+    """Record that the training begins; return the number of its record, to be given to `train_run`."""
     candidate = request.candidate
-    run = records.start_run(
+    return records.start_run(
         key=request.key(images.identity),
         architecture=candidate.architecture,
         recipe=candidate.recipe,
@@ -101,6 +109,26 @@ def record_training(
         trial=request.trial,
         label=request.label,
     )
+
+
+def train_run(
+    run: int,
+    request: RunRequest,
+    images: RunImages,
+    setup: Setup,
+    records: Records,
+    stopper: Stopper,
+    listener: RunListener,
+) -> ResNet:
+    """Make the training that `begin_run` recorded.
+
+    A failure of the storage passes through: it says nothing about the candidate.
+
+    Raises:
+        RunFailedError: If the training failed; the record has the reason.
+        Interrupted: If a stop was requested; the record says so.
+    """
+    candidate = request.candidate
     task = Task(
         candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
     )
@@ -112,12 +140,14 @@ def record_training(
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")
         raise
+    except SQLAlchemyError:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         records.finish_run(run, State.FAILED, reason)
         raise RunFailedError(reason) from error
     records.finish_run(run, State.COMPLETE)
-    return run, network
+    return network
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,3 +194,41 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m budgetnas count resnet152 v1 v2 | head -c 1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment())
     assert "Traceback" not in result.stderr
+
+
+def test_the_stem_of_a_named_network_can_be_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A 7x7 stem gives 1,899,338 parameters: what the source report's structure table would mean."""
+    _, out, _ = called(capsys, "count", "v2", "--stem-kernel", "7", "--json")
+    assert json.loads(out)["params"] == 1_899_338
+    code, _, err = called(capsys, "count", "v2", "--block", "bottleneck")
+    assert (code, "--blocks and --widths" in err) == (2, True)
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = called(capsys, "replay", "v2-sgd", "--data", "digits", "--out", "no/folder/page.html")
+    assert (code, "--out" in err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999"])
+def test_seeds_out_of_range(capsys: pytest.CaptureFixture[str], tmp_path: Path, seed: str) -> None:
+    for command in (("search", "--budget", "20k", "--data", "digits"), ("replay", "v2-sgd", "--data", "digits")):
+        code, _, err = called(capsys, *command, "--seed", seed)
+        assert (code, f"--seed {seed}" in err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fresh_folder_has_no_study_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "studies")
+    assert code == 0
+    assert "no study yet" in out
+    assert "digits-demo" in out
+
+
+def test_no_password_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from budgetnas.cli.output import shown_storage
+
+    assert shown_storage("postgresql+psycopg://u:secret@h/d") == "postgresql+psycopg://u:***@h/d"
+    assert shown_storage("sqlite:///a.db") == "sqlite:///a.db"

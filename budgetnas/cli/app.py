@@ -61,7 +61,8 @@ def run(arguments: list[str]) -> int:
     except BudgetnasError as error:
         return _fail(str(error), error.exit_code)
     except _USAGE_ERROR as error:
-        return _fail(f"{_usage(error)}; see budgetnas {_command(arguments)}--help", EXIT_BAD_INPUT)
+        told = _usage(error)
+        return _fail(f"{told}; see budgetnas {_command(arguments)}--help", EXIT_BAD_INPUT) if told else EXIT_BAD_INPUT
     except Interrupted as error:
         return error.exit_code
     except KeyboardInterrupt:
@@ -69,6 +70,12 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except Exception as error:
+        if not type(error).__module__.startswith("sqlalchemy."):
+            raise
+        from budgetnas.storage.engine import storage_failed
+
+        return _fail(storage_failed(error), EXIT_FAILED)
     return code if isinstance(code, int) else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -20,9 +21,11 @@ def count_command(
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
     widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
-    block: Annotated[str, typer.Option(help="basic or bottleneck.")] = "basic",
-    stem_width: Annotated[int, typer.Option(help="Channels of the stem.")] = 64,
-    stem_kernel: Annotated[int, typer.Option(help="Side of the stem's convolution.")] = 3,
+    block: Annotated[
+        str | None, typer.Option(help="basic or bottleneck; for --blocks and --widths.", show_default="basic")
+    ] = None,
+    stem_width: Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")] = None,
+    stem_kernel: Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")] = None,
     strides: Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")] = None,
     in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
     size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 32,
@@ -46,14 +49,18 @@ def count_command(
             blocks=stages,
             widths=numbers("--widths", widths),
             strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
-            block=block,
-            stem_width=stem_width,
-            stem_kernel=stem_kernel,
+            block=block or "basic",
             in_channels=in_channels,
             size=size,
             classes=classes,
         )
         networks.append(("custom", custom))
+    elif block is not None or strides is not None:
+        argument, value = ("--block", block) if block is not None else ("--strides", strides)
+        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
+    stem = {"stem_width": stem_width, "stem_kernel": stem_kernel}
+    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
+    networks = [(name, replace(architecture, **changes)) for name, architecture in networks]
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:

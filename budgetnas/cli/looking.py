@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr, stdout, table
+from budgetnas.cli.output import JsonFlag, StorageOption, check_out, print_json, stderr, stdout, table
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
+    from budgetnas.report.values import StudyTables
     from budgetnas.storage import Records
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study, as budgetnas studies lists it.")]
@@ -21,11 +22,9 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
 
     Example: budgetnas studies
     """
-    from budgetnas.report.tables import study_tables
     from budgetnas.shipped import shipped_studies
 
-    records = _records(storage)
-    tables = [study_tables(records, name) for name in records.study_names()]
+    tables = _all_tables(storage)
     if as_json:
         print_json(
             [
@@ -84,9 +83,7 @@ def report_command(
 
     safe = "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".")
     page = out or Path(f"{safe or 'study'}-report.html")
-    if not page.absolute().parent.is_dir():
-        raise InputError("--out", str(page), f"folder {page.absolute().parent} does not exist", "create it first")
-    written = write_study_report(_records(storage), study, page)
+    written = write_study_report(_records(storage), study, check_out(page))
     if as_json:
         print_json({"study": study, "report": str(written)})
     else:
@@ -112,6 +109,16 @@ def dashboard_command(
     stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
     serve(records, host, port)
     raise typer.Exit(EXIT_INTERRUPTED)  # a server ends by Ctrl-C alone
+
+
+def _all_tables(storage: str | None) -> list[StudyTables]:
+    from budgetnas.report.tables import study_tables
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
+
+    if storage is None and not sqlite_file(parse_storage(DEFAULT_STORAGE)).exists():
+        return []
+    records = _records(storage)
+    return [study_tables(records, name) for name in records.study_names()]
 
 
 def _records(storage: str | None) -> Records:

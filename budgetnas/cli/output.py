@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from budgetnas.errors import InputError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 StorageOption = Annotated[
@@ -53,6 +56,29 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
     return made
+
+
+def check_out(page: Path) -> Path:
+    """Return where a page shall be written, if it can lie there.
+
+    Raises:
+        InputError: If it is a folder, or lies in none.
+    """
+    if page.is_dir():
+        raise InputError("--out", str(page), "is a folder", "name a file in it")
+    if not page.absolute().parent.is_dir():
+        raise InputError("--out", str(page), f"folder {page.absolute().parent} does not exist", "create it first")
+    return page
+
+
+def shown_storage(storage: str | None) -> str | None:
+    """Return a storage as a user gave it, or without its password."""
+    if storage is None:
+        return None
+    from budgetnas.storage.urls import masked, parse_storage
+
+    url = parse_storage(storage)
+    return storage if masked(url) == url.render_as_string(hide_password=False) else masked(url)
 
 
 def duration(seconds: float) -> str:

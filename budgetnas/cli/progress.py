@@ -182,7 +182,7 @@ class ReplayProgress(Progress):
 
     def __init__(self, lines: Lines) -> None:
         super().__init__(lines)
-        self._seconds = 0.0
+        self._seconds: float | None = None
         self._started = time.monotonic()
 
     def replay_planned(self, plan: ReplayPlan) -> None:
@@ -190,11 +190,14 @@ class ReplayProgress(Progress):
         warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
         self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
         self._seconds, self._started = plan.seconds, time.monotonic()
-        self.lines.say(f"{self.prefix}{plan.params:,} parameters counted, as the report's network must have")
+        self.lines.say(
+            f"{self.prefix}{plan.params:,} parameters counted for CIFAR-10's images, as the report's network must have"
+        )
         self.lines.say(f"{self.prefix}{plan.recipe.describe()}, cosine T_max {plan.recipe.t_max}")
         for sentence in plan.run.contradictions:
             self.lines.say(f"{self.prefix}the report contradicts itself: {sentence}")
-        self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
+        if plan.seconds is not None:
+            self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
 
     def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
         """Print that a run is done."""
@@ -217,7 +220,7 @@ class ReplayProgress(Progress):
         elapsed = time.monotonic() - self._started
         share = epochs_done / self.epochs
         left = elapsed * (1 - share) / share if share > 0.01 else self._seconds
-        return f"; about {duration(left)} left"
+        return "" if left is None else f"; about {duration(left)} left"
 
 
 def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr, stdout, table
+from budgetnas.cli.output import JsonFlag, StorageOption, check_out, print_json, stderr, stdout, table
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def replay_command(
         seed=seed,
     )
     request.runs()
+    check_out(out)
     url, setup, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_setup(device, precision), Stopper()
     try:
         with Lines() as lines, stopper.listening():

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr
+from budgetnas.cli.output import JsonFlag, StorageOption, print_json, shown_storage, stderr
 
 
 def search_command(
@@ -101,5 +101,6 @@ def search_command(
         print_summary(tables, request.storage)
     if not result.finished:
         stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
-        stderr().print(f"  {shlex.join(['budgetnas', *sys.argv[1:]])}", markup=False)
+        words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
+        stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
     raise typer.Exit(result.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from budgetnas.cli.output import duration, stdout, table
+from budgetnas.cli.output import duration, shown_storage, stdout, table
 from budgetnas.report.values import RankedRun, SeedDistance, StudyTables
 
 
@@ -37,9 +37,15 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
             f"seed {seed.name}: rejected, {seed.params:,} parameters are {seed.overshoot:,} over the budget",
             markup=False,
         )
-    where = ["--storage", storage] if storage else []
+    shown = shown_storage(storage)
+    where = ["--storage", shown] if shown else []
     console.print("\nGo on with:", markup=False)
-    for words in (["show", tables.study], ["report", tables.study], ["dashboard"]):
+    for words in (
+        ["show", tables.study],
+        ["report", tables.study],
+        ["dashboard"],
+        ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)],
+    ):
         console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
 
 

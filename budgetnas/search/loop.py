@@ -24,6 +24,7 @@ from budgetnas.train import Setup
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
 _POLL_SECONDS: Final = 1.0
+_WORKER_STRIDE: Final = 100_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,21 @@ class SearchTask:
         images: Training and validation images, on the device.
         setup: Where and in which precision.
         sampler: Name of the inner sampler.
-        seed: Seed of the sampler; nothing: from the operating system.
+        seed: Seed of the sampler.
     """
 
     trials: int
     images: RunImages
     setup: Setup
     sampler: str
-    seed: int | None
+    seed: int
 
 
-def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> None:
+def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> bool:
     """Train until the study has as many runs as were asked for.
+
+    Returns:
+        Whether it has them; not so where every candidate of the space is known before.
 
     Raises:
         SearchFailedError: After five failed runs in a row.
@@ -61,7 +65,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         slot = take_slot(opened.records, opened.name, task.trials)
         if slot is None:
             if trained(opened.records, opened.name) >= task.trials:
-                return
+                return True
             if not waiting:
                 held = slots_held(opened.records, opened.name)
                 listener.notice(f"{held} of the last runs are trained by other processes; waiting, should one fail")
@@ -73,14 +77,17 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
                 failed = _run_trial(opened, task, slot, stopper, listener)
         except SpaceUsedUpError as error:
             listener.notice(f"the search ends early: {error}")
-            return
-        failures = failures + 1 if failed else 0
+            return False
+        if failed is not None:
+            failures = failures + 1 if failed else 0
         if failures >= MAX_FAILURES:
             raise SearchFailedError(_failed(opened))
 
 
-def _run_trial(opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper, listener: SearchListener) -> bool:
-    """Run one trial; return whether a run failed."""
+def _run_trial(
+    opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper, listener: SearchListener
+) -> bool | None:
+    """Run one trial; return whether its run failed, or nothing if no run was made."""
     runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot)
     ended: list[FrozenTrial] = []
     try:
@@ -90,7 +97,9 @@ def _run_trial(opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper
     except SpaceUsedUpError as error:
         opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
         raise
-    return ended[-1].state is TrialState.FAIL and "rejected" not in ended[-1].user_attrs
+    if "rejected" in ended[-1].user_attrs:
+        return None
+    return ended[-1].state is TrialState.FAIL
 
 
 def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
@@ -100,9 +109,10 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     def known(candidate: Candidate) -> bool:
         architecture, recipe = candidate.key
         key = RunKey(architecture, recipe, data, FIRST_SEED, Role.SEARCH)
-        return records.find_complete(key, study=opened.name) is not None
+        return records.find_claimed(key, study=opened.name) is not None
 
-    seed = None if task.seed is None else task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
+    seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
+    seed += _WORKER_STRIDE * slots_held(records, opened.name)  # another process has the plain one
     opened.optuna_study.sampler = BudgetGate(
         make_sampler(task.sampler, seed),
         specification.candidates,

@@ -7,17 +7,25 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
+from optuna.trial import TrialState
+
 from budgetnas.architecture import Architecture, count
 from budgetnas.search.loop import SearchTask
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.seeds import seed_candidate
-from budgetnas.storage import Role, State
 from budgetnas.storage.slots import trained
 from budgetnas.train import Setup, Task
 from budgetnas.train.measure import measure_pace
 
 _DRAWS: Final = 1000
 _SAMPLE: Final = 30
+_FATES: Final[dict[TrialState | None, str]] = {
+    TrialState.WAITING: "queued",
+    TrialState.RUNNING: "queued",
+    TrialState.COMPLETE: "trained",
+    TrialState.PRUNED: "trained",
+    TrialState.FAIL: "failed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class SeedPlan:
         seed: Its name.
         params: Parameters of its network, for these data.
         overshoot: Parameters over the budget.
-        fate: ``queued``, ``trained``, ``over the budget`` or ``not in the space``.
+        fate: ``queued``, ``trained``, ``failed``, ``over the budget`` or ``not in the space``.
     """
 
     seed: str
@@ -49,7 +57,7 @@ class Plan:
         feasible_share: Share of random architectures that fit.
         feasible_draws: Number of random architectures that share was counted in.
         seeds: The seed trials.
-        seconds: Estimated time of the runs to come; nothing if there are none.
+        seconds: Estimated time of the runs to come; nothing if there are none, or memory ran out.
         setup: Where the runs to come are trained, with the faster number of threads.
         measured_on: The network whose steps were timed for it.
         expected_macs: Multiply-accumulates per image of all runs to come, added up.
@@ -100,23 +108,15 @@ def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
 
 def _seed_plans(opened: OpenStudy) -> tuple[SeedPlan, ...]:
     specification = opened.specification
-    runs = opened.records.runs(study=opened.name, role=Role.SEARCH)
-    complete = {run.label for run in runs if run.state is State.COMPLETE}
-    queued = {trial.user_attrs.get(SEED_ATTRIBUTE) for trial in opened.optuna_study.get_trials(deepcopy=False)}
+    states = {
+        trial.user_attrs.get(SEED_ATTRIBUTE): trial.state for trial in opened.optuna_study.get_trials(deepcopy=False)
+    }
     plans = []
     for seed in specification.seeds:
         architecture = seed_candidate(seed, specification.recipes, specification.inputs).architecture
         params = count(architecture).params
         overshoot = max(0, params - specification.max_params)
-        fate = (
-            "over the budget"
-            if overshoot
-            else "trained"
-            if seed in complete
-            else "queued"
-            if seed in queued
-            else "not in the space"
-        )
+        fate = "over the budget" if overshoot else _FATES.get(states.get(seed), "not in the space")
         plans.append(SeedPlan(seed, params, overshoot, fate))
     return tuple(plans)
 
@@ -139,11 +139,15 @@ def _queued(opened: OpenStudy, seeds: tuple[SeedPlan, ...]) -> list[Architecture
     return [seed_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
 
 
-def _timed(opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float) -> tuple[Setup, float]:
+def _timed(
+    opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float
+) -> tuple[Setup, float | None]:
     """Return the faster setup for a typical network, and the time it means for all runs to come."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
     timed = Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation)
     setup, pace = measure_pace(timed, task.setup)
     trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    if pace is None:
+        return setup, None
     return setup, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)

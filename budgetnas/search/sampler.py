@@ -7,6 +7,7 @@ model-based sampler learn the forbidden region rather than accuracy.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from budgetnas.storage import Rejection
 
 MAX_PROPOSALS: Final = 32
 """Proposals of the inner sampler for one trial before a feasible one is drawn by construction."""
+MAX_SECONDS: Final = 5.0
+"""Time for these proposals; only a sampler that takes long for one comes to feel it."""
 MAX_FEASIBLE_DRAWS: Final = 100
 """Feasible draws for one trial, each a candidate already known, before the space counts as used up."""
 _FIXED_PARAMS: Final = "fixed_params"  # where Optuna keeps the parameters of an enqueued trial
@@ -112,14 +115,16 @@ class BudgetGate(BaseSampler):
         self._random.seed()
 
     def _propose(self, study: Study, trial: FrozenTrial, refused: list[Rejection]) -> Params:
-        before: Params = {}
+        turned_down: list[Params] = []
+        deadline = time.monotonic() + MAX_SECONDS
         for _ in range(MAX_PROPOSALS):
             params = self._inner_proposal(study, trial)
-            if params == before:
-                break  # a sampler that repeats itself will not come to another answer
+            joint = {name: params[name] for name in self._joint}
+            if joint in turned_down or time.monotonic() > deadline:
+                break  # a sampler that repeats itself, or is slow, would not come to an answer soon
             if self._accept(params, "sampler", trial, refused):
                 return params
-            before = params
+            turned_down.append(joint)
         for _ in range(MAX_FEASIBLE_DRAWS):
             drawn = self._space.space.draw_feasible(self._space.inputs, self._budget, self._random)
             params = self._completed(study, trial, drawn)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from budgetnas.data import Data, load_data
 from budgetnas.data.device import statistics, to_device
-from budgetnas.errors import EXIT_DONE, InputError, Interrupted
+from budgetnas.errors import EXIT_DONE, InputError, Interrupted, SearchFailedError, check_seed
 from budgetnas.runs import RunImages
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.loop import SearchTask, search
@@ -51,7 +51,8 @@ class SearchResult:
     Attributes:
         study: Name of the study.
         records: Its records.
-        exit_code: 0 when done or out of time, 130 after Ctrl-C, 143 after SIGTERM.
+        exit_code: 0 when done or out of time, 1 after five failed runs in a row or where the storage is gone,
+            130 after Ctrl-C, 143 after SIGTERM.
         finished: Whether the study has all of its runs.
     """
 
@@ -68,9 +69,9 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
 
     Raises:
         InputError: If the request cannot be met.
-        SearchFailedError: After five failed runs in a row.
     """
     trials, sampler = required_trials(request), check_sampler(request.sampler or DEFAULT_SAMPLER)
+    seed = check_seed(DEFAULT_SEED if request.seed is None else request.seed)
     stopper = Stopper(parse_timeout(request.timeout))
     url = parse_storage(request.storage or DEFAULT_STORAGE)
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
@@ -83,17 +84,21 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
     name = study_name(request, data.identity)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
-    seed = DEFAULT_SEED if request.seed is None else request.seed
     task = SearchTask(trials, device_images(data, setup), setup, sampler, seed)
     try:
         with stopper.listening():
             view.preparing("timing a few training steps")
             plan = make_plan(opened, task)
             view.planned(opened, plan, data)
-            search(opened, replace(task, setup=plan.setup), stopper, view)
+            finished = search(opened, replace(task, setup=plan.setup), stopper, view)
+    except SearchFailedError as error:
+        view.notice(str(error))
+        return SearchResult(name, records, error.exit_code, finished=False)
     except Interrupted as stop:
+        if stop.reason:
+            view.notice(stop.reason)
         return SearchResult(name, records, stop.exit_code, finished=False)
-    return SearchResult(name, records, EXIT_DONE, finished=True)
+    return SearchResult(name, records, EXIT_DONE, finished)
 
 
 def device_images(data: Data, setup: Setup) -> RunImages:

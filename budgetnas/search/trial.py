@@ -6,17 +6,20 @@ import json
 from dataclasses import dataclass
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna_dashboard import save_note
+from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
-from budgetnas.errors import Interrupted, RunFailedError
-from budgetnas.runs import RunImages, RunRequest, record_training
+from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError
+from budgetnas.runs import RunImages, RunRequest, begin_run, train_run
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
+from budgetnas.storage.engine import exclusive, storage_failed
 from budgetnas.storage.slots import Slot, touch, trained
 from budgetnas.train import Setup
 
@@ -67,8 +70,9 @@ class TrialRunner:
             label=str(trial.user_attrs.get(SEED_ATTRIBUTE, "")),
         )
         try:
-            verdict = self._gate(trial, candidate)
+            verdict = self.opened.specification.budget.verdict(candidate.architecture)
             self._describe(trial, candidate, verdict)
+            self._gate(trial, candidate, verdict)
             curve, note = self._outcome(trial, request, verdict)
         except RunFailedError as error:
             trial.set_user_attr("reason", error.reason)
@@ -80,6 +84,8 @@ class TrialRunner:
         except Interrupted:
             put_back(self.opened, trial.number)
             raise
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
         trial.set_user_attr("curve", compact(curve))
         accuracy = curve[-1].eval_accuracy
         self.listener.trial_ended(TrialEnd(trial.number, accuracy, note, tally(self.opened)))
@@ -88,29 +94,35 @@ class TrialRunner:
     def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
         records = self.opened.records
         reporter = _Reporter(self.opened, trial.number, self.slot, self.listener)
-        known = records.find_complete(request.key(self.images.identity), study=self.opened.name)
-        if known is not None:
-            curve = records.curve(known.id)
-            for epoch in curve:
-                reporter.report(epoch)
-            return curve, f"known already: the record of run {known.id} was used"
-        start = TrialStart(trial.number, request.label, request.candidate, verdict.params, tally(self.opened))
-        self.listener.trial_started(start)
-        run, _ = record_training(request, self.images, self.setup, records, self.stopper, reporter)
-        return records.curve(run), ""
+        with exclusive(records.engine):
+            known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
+            run = begin_run(request, self.images, self.setup, records) if known is None else known.id
+        if known is None:
+            start = TrialStart(trial.number, request.label, request.candidate, verdict.params, tally(self.opened))
+            self.listener.trial_started(start)
+            train_run(run, request, self.images, self.setup, records, self.stopper, reporter)
+            return records.curve(run), ""
+        if known.state is State.RUNNING:
+            self._reject(trial, request.candidate, overshoot=0)
+            raise RejectedError(f"turned away: trial {known.trial} trains the same candidate at this moment")
+        curve = records.curve(run)
+        for epoch in curve:
+            reporter.report(epoch)
+        return curve, f"known already: the record of run {run} was used"
 
-    def _gate(self, trial: optuna.Trial, candidate: Candidate) -> Verdict:
+    def _gate(self, trial: optuna.Trial, candidate: Candidate, verdict: Verdict) -> None:
         """Catch what came past the sampler: parameters that somebody enqueued."""
-        budget = self.opened.specification.budget
-        verdict = budget.verdict(candidate.architecture)
         if not verdict.fits:
-            rejection = Rejection(
-                candidate.architecture, "enqueued", budget.max_params, verdict.overshoot, trial=trial.number
-            )
-            self.opened.records.reject(self.opened.name, [rejection])
-            trial.set_user_attr("rejected", True)
+            self._reject(trial, candidate, overshoot=verdict.overshoot)
             raise RejectedError(f"rejected before it was built: {verdict.sentence()}")
-        return verdict
+
+    def _reject(self, trial: optuna.Trial, candidate: Candidate, *, overshoot: int) -> None:
+        limit = self.opened.specification.max_params
+        rejection = Rejection(
+            candidate.architecture, "enqueued", limit, overshoot, duplicate=not overshoot, trial=trial.number
+        )
+        self.opened.records.reject(self.opened.name, [rejection])
+        trial.set_user_attr("rejected", True)
 
     def _describe(self, trial: optuna.Trial, candidate: Candidate, verdict: Verdict) -> None:
         if "architecture" in trial.user_attrs:

@@ -66,6 +66,13 @@ def cannot_open(url: URL, error: Exception) -> InputError:
     )
 
 
+def storage_failed(error: BaseException) -> str:
+    """Return in one line why the database could not be used: its own words, without statement and values."""
+    cause = error.__cause__ if error.__cause__ is not None and not hasattr(error, "orig") else error
+    told = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    return f"the storage cannot be used any more: {told[0] if told else type(error).__name__}"
+
+
 @contextmanager
 def exclusive(engine: Engine) -> Iterator[None]:
     """Hold the storage's one lock: creating, seeding and taking slots happen under it, one process at a time.
@@ -93,7 +100,7 @@ def _file_lock(url: URL) -> Iterator[None]:
             yield
     except Timeout:
         raise BudgetnasError(f"{path} is held by another process for over {LOCK_TIMEOUT_SECONDS:.0f} s") from None
-    except PermissionError as error:
+    except OSError as error:
         raise InputError("--storage", masked(url), f"its folder cannot be written ({error.strerror})") from None
 
 

@@ -163,6 +163,13 @@ class Records:
 
     def find_complete(self, key: RunKey, *, study: str | None = None) -> Run | None:
         """Return the first complete training of that key in `study` (nothing: replays), or nothing."""
+        return self._find(key, study, (State.COMPLETE,))
+
+    def find_claimed(self, key: RunKey, *, study: str) -> Run | None:
+        """Return a training of that key in `study` that is complete or being made, or nothing."""
+        return self._find(key, study, (State.COMPLETE, State.RUNNING))
+
+    def _find(self, key: RunKey, study: str | None, states: tuple[State, ...]) -> Run | None:
         one = tables.runs.c
         query = _RUN.where(
             one.architecture == key.architecture,
@@ -171,7 +178,7 @@ class Records:
             one.seed == key.seed,
             one.role == key.role.value,
             one.study == study,
-            one.state == State.COMPLETE.value,
+            one.state.in_([state.value for state in states]),
         ).limit(1)
         found = self._runs(query)
         return found[0] if found else None

@@ -127,6 +127,7 @@ def evaluate(
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     with torch.inference_mode():
         for start in range(0, len(images), batch):
+            tick()
             part = slice(start, start + batch)
             with _autocast(setup):
                 logits = network(normalise(images.images[part]))

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 
 from budgetnas.architecture import count
-from budgetnas.train.engine import Task, Trainer, threads
+from budgetnas.train.engine import Task, Trainer, is_out_of_memory, threads
 from budgetnas.train.setup import Setup
 
 _BATCH: Final = 32
@@ -41,13 +41,20 @@ class Pace:
         return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 
 
-def measure_pace(task: Task, setup: Setup) -> tuple[Setup, Pace]:
+def measure_pace(task: Task, setup: Setup) -> tuple[Setup, Pace | None]:
     """Return the pace of a few steps of `task` with small batches, and the setup that it was reached with.
+
+    No pace where memory ran out: the training itself then halves its micro-batch.
 
     On a CPU a step of a small network is over before several threads have met; where one thread alone is faster,
     the setup returned has one.
     """
-    pace, seconds = _pace(task, setup)
+    try:
+        pace, seconds = _pace(task, setup)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return setup, None
     if setup.device != "cpu" or setup.threads == 1 or seconds > _SHORT_STEP_SECONDS:
         return setup, pace
     alone = replace(setup, threads=1)
