@@ -18,7 +18,7 @@ from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.device import DeviceImages, Normaliser, statistics, to_device
 from budgetnas.epoch import Epoch
-from budgetnas.errors import InputError, RunFailedError
+from budgetnas.errors import InputError, Interrupted, RunFailedError
 from budgetnas.network import build
 from budgetnas.recipe import Augmentation, Recipe
 from budgetnas.train import Setup, Task, choose_setup, train
@@ -199,7 +199,8 @@ def test_a_network_learns_digits() -> None:
 
 def test_progress_is_told_step_by_step() -> None:
     _, listener = trained(task(batch=200))
-    assert listener.steps == [(epoch, done, 3) for epoch in (1, 2) for done in (1, 2, 3)]
+    told = [(epoch, done, 3) for epoch in (1, 2) for done in (1, 2, 3, 3)]
+    assert listener.steps == told, "each optimiser step, then each batch of the evaluation"
     assert [epoch.epoch for epoch in listener.epochs] == [1, 2]
     assert listener.restarts == []
 
@@ -211,7 +212,7 @@ def test_a_last_image_alone_is_left_out(micro: int | None) -> None:
     one = task(architecture=deep, batch=8, augmentation=PLAIN, epochs=1)
     one = replace(one, fit=first(one.fit, 17))
     _, listener = trained(one, replace(CPU, micro_batch=micro))
-    assert listener.steps == [(1, 1, 2), (1, 2, 2)]
+    assert sorted(set(listener.steps)) == [(1, 1, 2), (1, 2, 2)]
     assert listener.epochs[0].train_accuracy * 16 == pytest.approx(round(listener.epochs[0].train_accuracy * 16))
 
 
@@ -384,10 +385,33 @@ def test_bfloat16_trains_over_weights_of_32_bits() -> None:
 
 def test_the_pace_of_this_machine_is_measured_without_a_trace() -> None:
     before = torch.get_rng_state()
-    pace = measure_pace(task(), CPU)
+    setup, pace = measure_pace(task(), CPU)
+    assert setup == CPU
+    assert pace is not None
     assert pace.macs_per_second > 0
     assert pace.seconds(1000, trained=10, evaluated=3) * pace.macs_per_second == pytest.approx(33_000)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_threads_are_the_faster_of_all_and_one() -> None:
+    setup, pace = measure_pace(task(), replace(CPU, threads=2))
+    assert pace is not None
+    assert setup in (replace(CPU, threads=2), CPU)
+
+
+def test_a_stop_is_heard_during_evaluation() -> None:
+    network, one = build(SMALL, seed=0), task()
+    seen: list[int] = []
+    network.register_forward_hook(lambda *_: seen.append(1))
+
+    def tick() -> None:
+        if len(seen) == 2:
+            raise Interrupted
+
+    normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
+    with pytest.raises(Interrupted):
+        evaluate(network, one.fit, normalise, replace(CPU, micro_batch=100), tick)
+    assert len(seen) == 2
 
 
 def test_the_cpu_is_chosen_when_it_is_asked_for() -> None:

@@ -83,6 +83,12 @@ def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
     return order[:-1] if size > 1 and size % batch == 1 else order
 
 
+def num_steps(size: int, batch: int) -> int:
+    """Return how many batches `epoch_order` makes of `size` images."""
+    left_out = size > 1 and size % batch == 1
+    return -(-(size - left_out) // batch)
+
+
 def batches(order: Tensor, batch: int) -> Iterator[Tensor]:
     """Yield the indices of each batch in turn; the last may be smaller."""
     for start in range(0, len(order), batch):

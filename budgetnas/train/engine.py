@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from budgetnas.architecture import Architecture
 from budgetnas.data.augment import augment
-from budgetnas.data.device import DeviceImages, Normaliser, batches, epoch_order
+from budgetnas.data.device import DeviceImages, Normaliser, batches, epoch_order, num_steps
 from budgetnas.epoch import Epoch
 from budgetnas.errors import RunFailedError
 from budgetnas.network import ResNet, build
@@ -165,7 +165,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         train_loss, train_accuracy = self._fit(number, observer)
-        steps = math.ceil(len(self.task.fit) / self.task.recipe.batch)
+        steps = num_steps(len(self.task.fit), self.task.recipe.batch)
         eval_loss, eval_accuracy = evaluate(
             self.network,
             self.task.evaluation,
@@ -186,7 +186,7 @@ class Trainer:
     def _fit(self, number: int, observer: Observer) -> tuple[float, float]:
         batch = self.task.recipe.batch
         order = epoch_order(len(self.task.fit), batch, self.generator)
-        total = math.ceil(len(order) / batch)
+        total = num_steps(len(self.task.fit), batch)
         loss = torch.zeros((), dtype=torch.float64, device=self.setup.torch_device)
         correct = torch.zeros((), dtype=torch.int64, device=self.setup.torch_device)
         for done, (step_loss, step_correct) in enumerate(self.steps(order), start=1):
