@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,15 @@ def test_no_password_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert shown_storage("postgresql+psycopg://u:secret@h/d") == "postgresql+psycopg://u:***@h/d"
     assert shown_storage("sqlite:///a.db") == "sqlite:///a.db"
+
+
+def test_looking_at_a_foreign_database_writes_nothing_into_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE a (b)")
+        connection.commit()
+    code, _, err = called(capsys, "show", "x", "--storage", "other.db")
+    assert (code, "holds no study of budgetnas" in err) == (2, True)
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["a"]

@@ -19,7 +19,7 @@ from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection
 from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
-from budgetnas.storage.records import create_tables
+from budgetnas.storage.records import create_tables, require_tables
 from budgetnas.storage.slots import release_dead
 from budgetnas.storage.urls import sqlite_file
 
@@ -61,7 +61,7 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
 
     Args:
         url: The storage.
-        must_exist: Refuse to create a new SQLite file.
+        must_exist: Look only: refuse a storage that no search was run with, and create nothing in it.
 
     Raises:
         InputError: If it cannot be opened, or has other tables than this version's.
@@ -70,11 +70,14 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
         rule = "there is no such database"
         raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
     engine = open_engine(url)
-    with exclusive(engine):
-        try:
-            create_tables(engine)
-        except DatabaseError as error:
-            raise cannot_open(url, error) from None
+    try:
+        if must_exist:
+            require_tables(engine)
+        else:
+            with exclusive(engine):
+                create_tables(engine)
+    except DatabaseError as error:
+        raise cannot_open(url, error) from None
     return Records(engine)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.architecture import Architecture, count
@@ -37,6 +37,26 @@ def create_tables(engine: Engine) -> None:
         InputError: If they are there in another version.
     """
     tables.schema.create(engine, checkfirst=True)
+    version = _version(engine)
+    tables.metadata.create_all(engine)
+    if version is None:
+        with engine.begin() as connection:
+            connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+
+
+def require_tables(engine: Engine) -> None:
+    """Check that our tables are there, and create nothing.
+
+    Raises:
+        InputError: If they are not, or are there in another version.
+    """
+    if not inspect(engine).has_table(tables.schema.name) or _version(engine) is None:
+        raise InputError(
+            "--storage", None, "holds no study of budgetnas", "name the storage that a search was run with"
+        )
+
+
+def _version(engine: Engine) -> int | None:
     with engine.connect() as connection:
         version = connection.scalar(select(tables.schema.c.version))
     if version not in (None, tables.SCHEMA_VERSION):
@@ -46,10 +66,7 @@ def create_tables(engine: Engine) -> None:
             f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
             "use the budgetnas that made it, or another storage",
         )
-    tables.metadata.create_all(engine)
-    if version is None:
-        with engine.begin() as connection:
-            connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+    return version
 
 
 class Records:
