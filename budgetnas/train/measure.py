@@ -46,32 +46,32 @@ def measure_pace(task: Task, setup: Setup) -> tuple[Setup, Pace | None]:
 
     No pace where memory ran out: the training itself then halves its micro-batch.
 
-    On a CPU a step of a small network is over before several threads have met; where one thread alone is faster,
-    the setup returned has one.
+    On a CPU a step of a small network is over before several threads have met, and on a busy machine one of them
+    is always late; where one thread alone is faster, the setup returned has one.
     """
     try:
-        pace, seconds = _pace(task, setup)
+        pace, seconds = _pace(task, setup, _STEPS)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return setup, None
-    if setup.device != "cpu" or setup.threads == 1 or seconds > _SHORT_STEP_SECONDS:
+    if setup.device != "cpu" or setup.threads == 1:
         return setup, pace
     alone = replace(setup, threads=1)
-    other, _ = _pace(task, alone)
+    other, _ = _pace(task, alone, _STEPS if seconds < _SHORT_STEP_SECONDS else 1)
     return (alone, other) if other.macs_per_second > pace.macs_per_second else (setup, pace)
 
 
-def _pace(task: Task, setup: Setup) -> tuple[Pace, float]:
-    """Return the pace and the seconds of one step, after one to warm up."""
+def _pace(task: Task, setup: Setup, steps: int) -> tuple[Pace, float]:
+    """Return the pace of so many steps and the seconds of one, after one to warm up."""
     batch = min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
     trainer = Trainer(replace(task, recipe=task.recipe.model_copy(update={"batch": batch})), setup)
     order = torch.arange(batch) % len(task.fit)
     with threads(setup.threads):
         _run(trainer.steps(order))
         started = time.perf_counter()
-        _run(trainer.steps(order.repeat(_STEPS)))
-        seconds = (time.perf_counter() - started) / _STEPS
+        _run(trainer.steps(order.repeat(steps)))
+        seconds = (time.perf_counter() - started) / steps
     return Pace(FORWARD_AND_BACKWARD * batch * count(task.architecture).macs / seconds), seconds
 
 
