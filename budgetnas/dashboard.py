@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 from optuna_dashboard import run_server
@@ -19,6 +20,7 @@ def serve(records: Records, host: str, port: int) -> None:
     """
     _require_free(host, port)
     quiet_optuna()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start a program in the background deaf to it
     run_server(optuna_storage(records.engine.url), host=host, port=port)
 
 

@@ -35,7 +35,11 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
             time.sleep(0.3)
     yield address
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    try:
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
 
 
