@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -199,10 +200,20 @@ class _Replayer:
         why_not = incomparable(run, recipe, self.data.identity)
         wanted = RunRequest(Candidate(self._architecture(run), recipe), self.request.seed, Role.REPLAY, label=run.name)
         known = self.records.find_complete(wanted.key(self.data.identity))
+        if known is not None:
+            self._tell_difference(run, known)
         record = known or self._train(run, wanted, why_not)
         result = _result(run, record, self.records)
         self.view.replay_ended(result, known=known is not None)
         return result
+
+    def _tell_difference(self, run: RecordedRun, known: Run) -> None:
+        precision = json.loads(known.environment).get("precision")
+        if precision != self.setup.precision:
+            self.view.notice(
+                f"{run.name}: the record was made in {precision}, not {self.setup.precision}; "
+                "name another --storage to train it again"
+            )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
         self.view.preparing(f"timing a few steps of {run.name}")

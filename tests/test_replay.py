@@ -81,6 +81,9 @@ def test_a_reduced_replay_says_so_on_every_line_and_goes_on_where_it_stopped(tmp
     assert value["printed_test"] == 94.21
     assert value["comparable"] is False
 
+    other = run(tmp_path, "replay", "v2-sgd", *REDUCED, "--precision", "bf16")
+    assert "the record was made in float32, not bf16" in other.stderr
+
     with closing(open_records(parse_storage(f"sqlite:///{tmp_path}/budgetnas.db"))) as records:
         (record,) = records.runs(role=Role.REPLAY)
         assert (record.state, record.study, record.trial, record.label) == (State.COMPLETE, None, None, "v2-sgd")
