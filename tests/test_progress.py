@@ -39,7 +39,7 @@ def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
         encoding="utf-8",
         timeout=180,
     )
-    child.expect(r"epoch 1/5000")
+    child.expect(r"epoch \d+/5000")
     child.sendintr()
     child.expect("stopped; all that was trained is recorded")
     child.expect(pexpect.EOF)
