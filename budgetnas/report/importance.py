@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Final
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+from budgetnas.distributions import distribution
 from budgetnas.report.values import RankedRun
-from budgetnas.space import Candidate, Choice, LogRange, Params, Range, WholeRange
+from budgetnas.space import Candidate, Params
 from budgetnas.specification import StudySpecification
 
 EVALUATOR: Final = "PED-ANOVA"
@@ -58,7 +58,7 @@ def _all_in_top_group(accuracies: Sequence[float]) -> bool:
 def _evaluate(runs: Sequence[RankedRun], specification: StudySpecification) -> dict[str, float]:
     with _quiet():
         study = optuna.create_study(direction="maximize")
-    distributions = {name: _distribution(one) for name, one in specification.candidates.ranges().items()}
+    distributions = {name: distribution(one) for name, one in specification.candidates.ranges().items()}
     held: Counter[str] = Counter()
     for run in runs:
         params = _params(run, specification) or {}
@@ -76,16 +76,6 @@ def _evaluate(runs: Sequence[RankedRun], specification: StudySpecification) -> d
 
 def _params(run: RankedRun, specification: StudySpecification) -> Params | None:
     return specification.candidates.params_of(Candidate(run.architecture, run.recipe))
-
-
-def _distribution(one: Range) -> BaseDistribution:
-    match one:
-        case WholeRange(low, high):
-            return IntDistribution(low, high)
-        case LogRange(low, high):
-            return FloatDistribution(low, high, log=True)
-        case Choice(values):
-            return CategoricalDistribution(values)
 
 
 @contextmanager

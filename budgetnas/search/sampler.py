@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from optuna import Study
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture import count
 from budgetnas.budget import Budget
+from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
-from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, WholeRange
+from budgetnas.space import Candidate, CandidateSpace, Params
 from budgetnas.storage import Rejection
 
 MAX_PROPOSALS: Final = 32
@@ -161,14 +162,3 @@ class BudgetGate(BaseSampler):
             Rejection(candidate.architecture, origin, self._budget.max_params, overshoot, duplicate, trial=trial.number)
         )
         return False
-
-
-def distribution(one: Range) -> BaseDistribution:
-    """Return Optuna's distribution of a range."""
-    match one:
-        case WholeRange(low, high):
-            return IntDistribution(low, high)
-        case LogRange(low, high):
-            return FloatDistribution(low, high, log=True)
-        case Choice(values):
-            return CategoricalDistribution(values)
