@@ -107,11 +107,22 @@ class ReplayOutcome:
 
 
 def replay(
-    request: ReplayRequest, setup: Setup, open_storage: Callable[[], Records], stopper: Stopper, view: ReplayView
+    request: ReplayRequest,
+    setups: Sequence[Setup],
+    open_storage: Callable[[], Records],
+    stopper: Stopper,
+    view: ReplayView,
 ) -> ReplayOutcome:
     """Replay the runs in turn; those with a complete record are taken from it.
 
     A run that fails does not stop the others. The storage is opened when all else is known to be there.
+
+    Args:
+        request: Which runs, and how.
+        setups: Where and in which precision: the fastest of them is taken, the likely one first.
+        open_storage: Returns the records.
+        stopper: Notes requests to stop.
+        view: Whoever shows progress.
 
     Raises:
         InputError: If the request cannot be met.
@@ -125,8 +136,8 @@ def replay(
     data = load_data(request.data)
     for text in data.notices:
         view.notice(text)
-    images = _images(data, request.data, runs[0].recipe.normalisation, setup)
-    replayer = _Replayer(request, data, images, setup, open_storage(), stopper, view)
+    images = _images(data, request.data, runs[0].recipe.normalisation, setups[0])
+    replayer = _Replayer(request, data, images, setups, open_storage(), stopper, view)
     results, failed = [], []
     for run in runs:
         stopper.check()
@@ -190,7 +201,7 @@ class _Replayer:
     request: ReplayRequest
     data: Data
     images: RunImages
-    setup: Setup
+    setups: Sequence[Setup]
     records: Records
     stopper: Stopper
     view: ReplayView
@@ -208,11 +219,10 @@ class _Replayer:
         return result
 
     def _tell_difference(self, run: RecordedRun, known: Run) -> None:
-        precision = json.loads(known.environment).get("precision")
-        if precision != self.setup.precision:
+        precision, asked = json.loads(known.environment).get("precision"), self.setups[0].precision
+        if precision not in {setup.precision for setup in self.setups}:
             self.view.notice(
-                f"{run.name}: the record was made in {precision}, not {self.setup.precision}; "
-                "name another --storage to train it again"
+                f"{run.name}: the record was made in {precision}, not {asked}; name another --storage to train it again"
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
@@ -229,7 +239,7 @@ class _Replayer:
     def _timed(self, candidate: Candidate) -> tuple[Setup, float | None]:
         fit, evaluation = self.images.fit, self.images.evaluation
         task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
-        setup, pace = measure_pace(task, self.setup)
+        setup, pace = measure_pace(task, self.setups[0], self.setups[1:])
         epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
         if pace is None:
             return setup, None

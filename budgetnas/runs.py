@@ -31,8 +31,8 @@ class RunListener(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Hear what an epoch gave, after it was recorded."""
 
-    def restart(self, setup: Setup) -> None:
-        """Hear that the training begins again with a smaller micro-batch."""
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Hear that the training begins again in another setup, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,6 @@ class _Recorder:
         self.records.add_epoch(self.run, epoch, test_reason=self.test_reason)
         self.listener.epoch(epoch)
 
-    def restart(self, setup: Setup) -> None:
+    def restart(self, setup: Setup, reason: str) -> None:
         self.records.restart_run(self.run, setup.to_json())
-        self.listener.restart(setup)
+        self.listener.restart(setup, reason)

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
-from budgetnas.data.augment import augment, crop_and_flip, rotate, turn
+from budgetnas.data.augment import augment, draw, turn
 from budgetnas.recipe import Augmentation
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def changed_by(how: Augmentation, images: Tensor, generator: torch.Generator) -> Tensor:
+    return augment(images, how, draw(len(images), how, generator))
 
 
 def pictures(count: int, channels: int = 3, size: int = 8, seed: int = 0) -> Tensor:
@@ -36,7 +40,7 @@ def crops(image: Tensor, padding: int, flip: bool) -> Iterator[tuple[tuple[int, 
 
 
 def outcome(image: Tensor, changed: Tensor, padding: int, flip: bool) -> tuple[int, int, bool]:
-    found = [draw for draw, crop in crops(image, padding, flip) if torch.equal(crop, changed)]
+    found = [drawn for drawn, crop in crops(image, padding, flip) if torch.equal(crop, changed)]
     assert len(found) == 1
     return found[0]
 
@@ -53,7 +57,7 @@ def test_each_image_is_one_of_torchvision_s_crops(
     channels: int, size: int, padding: int, flip: bool, seed: int
 ) -> None:
     images = pictures(5, channels, size)
-    changed = crop_and_flip(images, padding, flip, seeded(seed % 2**63))
+    changed = changed_by(Augmentation(crop_padding=padding, flip=flip), images, seeded(seed % 2**63))
     assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
     for image, result in zip(images, changed, strict=True):
         outcome(image, result, padding, flip)
@@ -61,7 +65,7 @@ def test_each_image_is_one_of_torchvision_s_crops(
 
 def test_padding_wider_than_the_image_gives_crops_all_black_or_with_pixels_of_it() -> None:
     images = pictures(200, channels=1, size=4)
-    changed = crop_and_flip(images, 9, False, seeded())
+    changed = changed_by(Augmentation(crop_padding=9, flip=False), images, seeded())
     black = (changed == 0).flatten(1).all(dim=1)
     assert 0 < int(black.sum()) < 200
     for image, result in zip(images[~black], changed[~black], strict=True):
@@ -71,14 +75,14 @@ def test_padding_wider_than_the_image_gives_crops_all_black_or_with_pixels_of_it
 def test_every_offset_and_both_sides_come_equally_often_and_each_image_draws_its_own() -> None:
     padding, count = 2, 5_000
     image = pictures(1, channels=1, size=5)
-    changed = crop_and_flip(image.expand(count, -1, -1, -1), padding, True, seeded())
+    changed = changed_by(Augmentation(crop_padding=padding, flip=True), image.expand(count, -1, -1, -1), seeded())
     drawn = torch.zeros(count, dtype=torch.bool)
     seen = {}
-    for draw, crop in crops(image[0], padding, True):
+    for drawn_as, crop in crops(image[0], padding, True):
         same = (changed == crop).flatten(1).all(dim=1)
         assert not (drawn & same).any()
         drawn |= same
-        seen[draw] = int(same.sum())
+        seen[drawn_as] = int(same.sum())
     assert drawn.all()
     expected = count / len(seen)
     assert len(seen) == 50
@@ -90,7 +94,7 @@ def test_every_offset_and_both_sides_come_equally_often_and_each_image_draws_its
 
 def test_without_padding_images_are_only_mirrored() -> None:
     images = pictures(64)
-    changed = augment(images, Augmentation(crop_padding=0), seeded())
+    changed = changed_by(Augmentation(crop_padding=0), images, seeded())
     mirrored = [torch.equal(result, image.flip(2)) for image, result in zip(images, changed, strict=True)]
     kept = [torch.equal(result, image) for image, result in zip(images, changed, strict=True)]
     assert all(one != other for one, other in zip(mirrored, kept, strict=True))
@@ -100,7 +104,7 @@ def test_without_padding_images_are_only_mirrored() -> None:
 def test_no_change_asked_for_is_no_change_and_no_draw() -> None:
     images, generator = pictures(8), seeded()
     before = generator.get_state()
-    assert torch.equal(augment(images, Augmentation(crop_padding=0, flip=False), generator), images)
+    assert torch.equal(changed_by(Augmentation(crop_padding=0, flip=False), images, generator), images)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -108,18 +112,18 @@ def test_no_change_asked_for_is_no_change_and_no_draw() -> None:
 def test_draws_come_from_the_generator_alone(rotation: float) -> None:
     images, how = pictures(16), Augmentation(rotation=rotation)
     torch.manual_seed(1)
-    one = augment(images, how, seeded(5))
+    one = changed_by(how, images, seeded(5))
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    assert torch.equal(one, augment(images, how, seeded(5)))
+    assert torch.equal(one, changed_by(how, images, seeded(5)))
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(one, augment(images, how, seeded(6)))
+    assert not torch.equal(one, changed_by(how, images, seeded(6)))
 
 
 def test_the_images_themselves_are_not_changed() -> None:
     images = pictures(4)
     before = images.clone()
-    augment(images, Augmentation(rotation=30), seeded())
+    changed_by(Augmentation(rotation=30), images, seeded())
     assert torch.equal(images, before)
 
 
@@ -160,7 +164,8 @@ def test_angles_are_spread_over_both_directions_up_to_the_largest() -> None:
     across = torch.arange(size)[None, :] - (size // 2 + 24)
     down = torch.arange(size)[:, None] - size // 2
     image[0, 0] = 255 * torch.exp(-(across**2 + down**2) / 8)
-    turned = rotate(image.to(torch.uint8).expand(count, -1, -1, -1), degrees, seeded()).double()[:, 0]
+    how = Augmentation(crop_padding=0, flip=False, rotation=degrees)
+    turned = changed_by(how, image.to(torch.uint8).expand(count, -1, -1, -1), seeded()).double()[:, 0]
     weight = turned.sum(dim=(1, 2))
     grid = torch.arange(size, dtype=torch.float64) - size // 2
     right = (turned.sum(dim=1) * grid).sum(dim=1) / weight
@@ -173,6 +178,29 @@ def test_angles_are_spread_over_both_directions_up_to_the_largest() -> None:
 
 def test_rotation_crop_and_flip_go_together() -> None:
     images, how = pictures(16), Augmentation(crop_padding=2, rotation=20)
-    generator = seeded(3)
-    by_hand = crop_and_flip(rotate(images, 20, generator), 2, True, generator)
-    assert torch.equal(augment(images, how, seeded(3)), by_hand)
+    draws = draw(16, how, seeded(3))
+    assert draws.angles is not None and draws.offsets is not None and draws.mirrored is not None
+    result = augment(images, how, draws)
+    turned = turn(images, draws.angles)
+    for one, (top, left), mirrored, image in zip(turned, draws.offsets, draws.mirrored, result, strict=True):
+        crop = reference.crop(reference.pad(one, [2]), int(top), int(left), 8, 8)
+        assert torch.equal(image, reference.hflip(crop) if mirrored else crop)
+
+
+def test_draws_of_some_places_are_those_of_the_whole() -> None:
+    images, how = pictures(16), Augmentation(crop_padding=2, rotation=20)
+    draws, places = draw(16, how, seeded(3)), torch.tensor([5, 3, 11])
+    assert torch.equal(augment(images[places], how, draws.at(places)), augment(images, how, draws)[places])
+
+
+@pytest.mark.parametrize("how", [Augmentation(), Augmentation(crop_padding=0, rotation=5), Augmentation(flip=False)])
+def test_draws_are_taken_over_in_place(how: Augmentation) -> None:
+    images, kept, fresh = pictures(6), draw(9, how, seeded(1)), draw(6, how, seeded(2))
+    kept.copy_(fresh)
+    assert torch.equal(augment(images, how, kept.at(torch.arange(6))), augment(images, how, fresh))
+
+
+def test_images_in_either_memory_order_are_changed_alike() -> None:
+    images, how = pictures(8), Augmentation(crop_padding=2, rotation=20)
+    arranged = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(changed_by(how, arranged, seeded()), changed_by(how, images, seeded()))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetnas.data import Images
-from budgetnas.data.device import Normaliser, batches, epoch_order, statistics, to_device
+from budgetnas.data.device import Normaliser, batch_sizes, epoch_order, num_steps, statistics, to_device
 from budgetnas.recipe import Normalisation
 
 CPU = torch.device("cpu")
@@ -63,19 +63,28 @@ def test_images_in_any_memory_order_can_be_placed() -> None:
     np.testing.assert_array_equal(placed.images.numpy(), turned.images)
 
 
+def test_some_of_the_images_can_be_taken() -> None:
+    placed = to_device(some(), CPU)
+    taken = placed.take(torch.tensor([4, 0, 4]))
+    assert torch.equal(taken.images, placed.images[[4, 0, 4]])
+    assert torch.equal(taken.labels, placed.labels[[4, 0, 4]])
+    assert taken.images.is_contiguous(memory_format=torch.channels_last)
+
+
 @given(st.integers(1, 300), st.integers(2, 64), st.integers(0, 2**63 - 1))
 def test_an_epoch_has_each_image_once_but_no_batch_of_one(size: int, batch: int, seed: int) -> None:
     order = epoch_order(size, batch, torch.Generator().manual_seed(seed))
-    pieces = list(batches(order, batch))
+    sizes = list(batch_sizes(len(order), batch))
     assert len(set(order.tolist())) == len(order)
     assert set(order.tolist()) <= set(range(size))
-    assert torch.equal(torch.cat(pieces), order)
-    assert all(len(piece) == batch for piece in pieces[:-1])
+    assert sum(sizes) == len(order)
+    assert len(sizes) == num_steps(size, batch)
+    assert all(one == batch for one in sizes[:-1])
     if size == 1:
         assert len(order) == 1
     else:
         assert len(order) == (size - 1 if size % batch == 1 else size)
-        assert min(len(piece) for piece in pieces) > 1
+        assert min(sizes) > 1
 
 
 def test_orders_are_fresh_and_repeatable() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -13,17 +13,22 @@ import torch.nn.functional as functional
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms import functional as transforms
 
 from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
+from budgetnas.data.augment import draw
 from budgetnas.data.device import DeviceImages, Normaliser, statistics, to_device
 from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError, Interrupted, RunFailedError
 from budgetnas.network import build
 from budgetnas.recipe import Augmentation, Recipe
-from budgetnas.train import Setup, Task, choose_setup, train
-from budgetnas.train.engine import Trainer, evaluate, is_out_of_memory, learning_rate
+from budgetnas.train import Setup, Task, alternatives, choose_setup, train
+from budgetnas.train.engine import Trainer, is_out_of_memory
+from budgetnas.train.evaluation import evaluate, read_totals
 from budgetnas.train.measure import measure_pace
+from budgetnas.train.optimizer import learning_rate
 
 CPU = Setup("cpu", "float32", threads=1)
 SMALL = Architecture((1, 1), (8, 16), (1, 2), stem_width=8, in_channels=1, size=8)
@@ -43,7 +48,7 @@ class Listener:
     def epoch(self, epoch: Epoch) -> None:
         self.epochs.append(replace(epoch, seconds=0.0))
 
-    def restart(self, setup: Setup) -> None:
+    def restart(self, setup: Setup, reason: str) -> None:
         self.restarts.append(setup)
 
 
@@ -88,69 +93,97 @@ def plain_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
     )
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str) -> None:
-    one = task(seed=3, augmentation=PLAIN, epochs=2, t_max=3, **OPTIMIZERS[optimizer])
-    network, listener = trained(one)
+CROPPED = Augmentation(crop_padding=1)
 
-    torch.manual_seed(3)
-    plain = build(SMALL).to(memory_format=torch.channels_last)
-    optim = plain_optimizer(plain, one.recipe)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=3)
-    order_of = torch.Generator().manual_seed(3)
-    mean, std = (torch.tensor(part, dtype=torch.float64) for part in (one.normalisation.mean, one.normalisation.std))
 
-    def ready(images: Tensor) -> Tensor:
-        plain = images.to(torch.float32, memory_format=torch.channels_last)
-        return plain.mul_((1 / (255 * std)).float()).add_((-mean / std).float())
+def plain_batch(one: Task, indices: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
+    """The images of a batch as a data loader makes them: one by one, contiguous; in 64 bits."""
+    mean, std = (
+        torch.tensor(part, dtype=torch.float64).view(-1, 1, 1)
+        for part in (one.normalisation.mean, one.normalisation.std)
+    )
+    images = []
+    for index, (top, left), mirror in zip(indices, offsets.tolist(), mirrored.tolist(), strict=True):
+        crop = transforms.crop(transforms.pad(one.fit.images[index], [1]), top, left, 8, 8)
+        images.append(((transforms.hflip(crop) if mirror else crop).double() / 255 - mean) / std)
+    return torch.stack(images).contiguous()
 
-    for epoch in listener.epochs:
+
+def plain_training(one: Task, optim: torch.optim.Optimizer, plain: nn.Module) -> list[tuple[float, float, float]]:
+    """The loop one would write by hand; loss, accuracy, and accuracy on the evaluation images of every epoch."""
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=one.recipe.t_max)
+    chance = torch.Generator().manual_seed(one.seed)
+    curve, dtype = [], next(plain.parameters()).dtype
+    for _ in range(one.recipe.epochs):
         plain.train()
-        assert epoch.learning_rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
         total = correct = 0.0
-        for indices in torch.randperm(500, generator=order_of).split(64):
-            labels = one.fit.labels[indices]
-            logits = plain(ready(one.fit.images[indices]))
-            loss = functional.cross_entropy(logits, labels, reduction="sum") / len(labels)
+        order, draws = torch.randperm(500, generator=chance), draw(500, CROPPED, chance)
+        assert draws.offsets is not None and draws.mirrored is not None
+        for some in torch.arange(500).split(64):
+            labels = one.fit.labels[order[some]]
+            logits = plain(plain_batch(one, order[some], draws.offsets[some], draws.mirrored[some]).to(dtype))
+            loss = functional.cross_entropy(logits, labels)
             optim.zero_grad()
             loss.backward()
-            optim.param_groups[0]["lr"] = epoch.learning_rate  # PyTorch's schedule has another last bit
             optim.step()
-            total += loss.item() * len(indices)
+            total += loss.item() * len(some)
             correct += int((logits.argmax(1) == labels).sum())
         schedule.step()
         plain.eval()
         with torch.no_grad():
-            logits = plain(ready(one.evaluation.images))
-        assert epoch.train_loss == pytest.approx(total / 500, rel=1e-6)
-        assert epoch.train_accuracy == correct / 500
-        assert epoch.eval_loss == pytest.approx(
-            functional.cross_entropy(logits, one.evaluation.labels).item(), rel=1e-6
-        )
-        assert epoch.eval_accuracy == int((logits.argmax(1) == one.evaluation.labels).sum()) / len(one.evaluation)
-    for key, tensor in network.state_dict().items():
-        assert torch.equal(tensor, plain.state_dict()[key]), key
+            middle = torch.ones(len(one.evaluation), 2, dtype=torch.int64)
+            every, straight = torch.arange(len(one.evaluation)), middle[:, 0] == 0
+            looked_at = plain(plain_batch(replace(one, fit=one.evaluation), every, middle, straight).to(dtype))
+        right = int((looked_at.argmax(1) == one.evaluation.labels).sum())
+        curve.append((total / 500, correct / 500, right / len(one.evaluation)))
+    return curve
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "precise"), [*((name, True) for name in OPTIMIZERS), ("momentum", False), ("nesterov", False)]
+)
+def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str, precise: bool) -> None:
+    """Channels-last, batches augmented at once and fused optimisers change rounding, and nothing else.
+
+    With 64 bits they are the same to many digits. With 32, Adam is not compared: what is rounding in a small gradient
+    is a whole step of it.
+    """
+    one = task(seed=3, augmentation=CROPPED, epochs=3, t_max=4, **OPTIMIZERS[optimizer])
+    trainer, plain = Trainer(one, CPU), build(SMALL, seed=3)
+    if precise:
+        trainer.network.double()
+        scale, shift = trainer.normalise.scale, trainer.normalise.shift
+        trainer.normalise = trainer.evaluator.normalise = Normaliser(scale.double(), shift.double())
+        plain.double()
+    epochs = [trainer.epoch(number, Listener()) for number in (1, 2, 3)]
+    curve = plain_training(one, plain_optimizer(plain, one.recipe), plain)
+
+    near = 1e-6 if precise else 1e-3
+    for epoch, (loss, accuracy, right) in zip(epochs, curve, strict=True):
+        assert epoch.train_loss == pytest.approx(loss, rel=near)
+        assert epoch.train_accuracy == pytest.approx(accuracy, abs=0 if precise else 2 / 500)
+        assert epoch.eval_accuracy == pytest.approx(right, abs=0 if precise else 2 / len(one.evaluation))
+    for key, tensor in trainer.network.state_dict().items():
+        torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=10 * near, atol=2 * near, msg=key)
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_one_step_in_double_precision_is_the_plain_step(optimizer: str) -> None:
-    """Without rounding to hide behind: one step of the engine's, on weights and images of 64 bits."""
-    one = task(augmentation=PLAIN, **OPTIMIZERS[optimizer])
-    trainer = Trainer(one, CPU)
-    trainer.network.double()
-    constants = trainer.normalise
-    trainer.normalise = lambda images: images.double() * constants.scale + constants.shift  # type: ignore[assignment]
-    plain = copy.deepcopy(trainer.network)
+def test_one_step_is_the_plain_step_in_gradients_and_weights(optimizer: str) -> None:
+    one = task(seed=3, augmentation=CROPPED, **OPTIMIZERS[optimizer])
+    trainer, order = Trainer(one, CPU), torch.arange(64)
+    plain = build(SMALL, seed=3)
     optim = plain_optimizer(plain, one.recipe)
-    order = torch.arange(128)
-    for _ in trainer.steps(order):
-        pass
-    for indices in order.split(64):
-        optim.zero_grad()
-        functional.cross_entropy(plain(trainer.normalise(one.fit.images[indices])), one.fit.labels[indices]).backward()
-        optim.step()
-    for key, tensor in trainer.network.state_dict().items():
-        torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=1e-4, atol=1e-5, msg=key)
+    draws = draw(64, CROPPED, torch.Generator().manual_seed(3))
+    assert draws.offsets is not None and draws.mirrored is not None
+    assert list(trainer.steps(order)) == [1]
+    logits = plain(plain_batch(one, order, draws.offsets, draws.mirrored).float())
+    functional.cross_entropy(logits, one.fit.labels[:64]).backward()
+    optim.step()
+    for (name, mine), theirs in zip(trainer.network.named_parameters(), plain.parameters(), strict=True):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=2e-6, msg=name)
+        moved_by_sign_alone = one.recipe.optimizer == "adam"  # its first step is the rate, wherever a gradient is not 0
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-2 if moved_by_sign_alone else 1e-5, msg=name)
 
 
 @given(st.floats(1e-6, 10), st.integers(1, 40))
@@ -203,6 +236,37 @@ def test_progress_is_told_step_by_step() -> None:
     assert listener.steps == told, "each optimiser step, then each batch of the evaluation"
     assert [epoch.epoch for epoch in listener.epochs] == [1, 2]
     assert listener.restarts == []
+
+
+class CountReadings(TorchDispatchMode):
+    """Counts how often the host asks for a number, for which it would wait on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readings = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.readings += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("micro", [None, 25])
+@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(crop_padding=1, rotation=10)])
+def test_the_host_asks_for_nothing_within_an_epoch(micro: int | None, augmentation: Augmentation) -> None:
+    trainer = Trainer(
+        task(augmentation=augmentation.model_dump(), **OPTIMIZERS["adam"]), replace(CPU, micro_batch=micro)
+    )
+    readings = []
+
+    class Watching(Listener):
+        def step(self, epoch: int, done: int, total: int) -> None:
+            readings.append(count.readings)
+
+    with CountReadings() as count:
+        trainer.epoch(1, Watching())
+        float(torch.ones(()))
+    assert set(readings) == {0}
+    assert count.readings == 1, "the counter sees what is read"
 
 
 @pytest.mark.parametrize("micro", [None, 2, 3])
@@ -259,8 +323,8 @@ def test_gradients_summed_over_pieces_are_those_of_the_whole_batch(micro: int) -
     for setup in (CPU, replace(CPU, micro_batch=micro)):
         trainer = Trainer(task(augmentation=PLAIN), setup)
         freeze_statistics(trainer)
-        ((loss, correct),) = trainer.steps(torch.arange(64))
-        losses.append((float(loss), int(correct)))
+        assert list(trainer.steps(torch.arange(64))) == [1]
+        losses.extend(read_totals(trainer.totals))
         gradients.append([parameter.grad for parameter in trainer.network.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
@@ -393,10 +457,11 @@ def test_the_pace_of_this_machine_is_measured_without_a_trace() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_threads_are_the_faster_of_all_and_one() -> None:
-    setup, pace = measure_pace(task(), replace(CPU, threads=2))
-    assert pace is not None
-    assert setup in (replace(CPU, threads=2), CPU)
+def test_the_setup_is_the_fastest_of_those_given() -> None:
+    """Emulated or not: a batch in pieces of two images is slower than at once, whatever the machine."""
+    slow = replace(CPU, micro_batch=2)
+    assert measure_pace(task(), slow, [CPU])[0] == CPU
+    assert measure_pace(task(), CPU, [slow])[0] == CPU
 
 
 def test_a_stop_is_heard_during_evaluation() -> None:
@@ -412,6 +477,16 @@ def test_a_stop_is_heard_during_evaluation() -> None:
     with pytest.raises(Interrupted):
         evaluate(network, one.fit, normalise, replace(CPU, micro_batch=100), tick)
     assert len(seen) == 2
+
+
+def test_what_is_timed_beside_a_setup_keeps_to_what_was_asked_for() -> None:
+    plain, two = replace(CPU, threads=1), replace(CPU, threads=2)
+    in_bf16 = replace(two, precision="bf16")
+    assert alternatives(two) == (plain,)
+    assert alternatives(plain) == ()
+    assert alternatives(in_bf16, "bf16") == (replace(in_bf16, threads=1),)
+    assert set(alternatives(in_bf16, "auto")) == {replace(in_bf16, threads=1), two, plain}
+    assert alternatives(replace(two, device="cuda:0")) == ()
 
 
 def test_the_cpu_is_chosen_when_it_is_asked_for() -> None:

@@ -78,12 +78,9 @@ class Progress:
         """Print something worth telling."""
         self.lines.say(f"note: {text}")
 
-    def restart(self, setup: Setup) -> None:
-        """Tell that memory ran out."""
-        self.lines.say(
-            f"{self.prefix}out of memory: begins again with {setup.micro_batch} images at a time "
-            "(gradients are summed; batch normalisation sees fewer images)"
-        )
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Tell why a training begins again."""
+        self.lines.say(f"{self.prefix}begins again: {reason}")
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Renew the status."""

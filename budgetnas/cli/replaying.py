@@ -51,7 +51,7 @@ def replay_command(
     from budgetnas.search.study import open_records
     from budgetnas.stopping import Stopper
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.train import choose_setup
+    from budgetnas.train import alternatives, choose_setup
 
     request = ReplayRequest(
         names_of(names or (), everything=everything),
@@ -63,9 +63,10 @@ def replay_command(
     request.runs()
     check_out(out)
     url, setup, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_setup(device, precision), Stopper()
+    setups = (setup, *alternatives(setup, precision))
     try:
         with Lines() as lines, stopper.listening():
-            outcome = replay(request, setup, lambda: open_records(url), stopper, ReplayProgress(lines))
+            outcome = replay(request, setups, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
         stderr().print("stopped; complete replays are recorded, this one begins again", markup=False)
         raise

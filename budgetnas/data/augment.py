@@ -1,8 +1,13 @@
-"""Random changes to a whole batch on its device, each image with its own draw."""
+"""Random changes to a whole batch on its device, each image with its own draw.
+
+Drawing and changing are two things: the draws of a whole epoch are made at once on the CPU, the same ones for every
+device, and a batch is then changed by a few operations on its device without asking for a number.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
@@ -11,63 +16,99 @@ from torch import Tensor
 from budgetnas.recipe import Augmentation
 
 
-def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return randomly rotated, cropped and mirrored images.
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What chance decides about each of N images; nothing for a change that is not made.
+
+    Attributes:
+        angles: (N,), float32: angle of the rotation in radians, counter-clockwise.
+        offsets: (N, 2), int64: row and column of the padded image that the crop begins at.
+        mirrored: (N,), bool: whether the image is mirrored left to right.
+    """
+
+    angles: Tensor | None = None
+    offsets: Tensor | None = None
+    mirrored: Tensor | None = None
+
+    def to(self, device: torch.device) -> Draws:
+        """Return the same draws on `device`."""
+        return Draws(*(None if one is None else one.to(device) for one in self._parts()))
+
+    def at(self, places: Tensor) -> Draws:
+        """Return the draws of some of the images, in the order of `places`."""
+        return Draws(*(None if one is None else one.index_select(0, places) for one in self._parts()))
+
+    def copy_(self, others: Draws) -> None:
+        """Take over the values of other draws of the same changes, no more of them, in the memory that is there."""
+        for mine, other in zip(self._parts(), others._parts(), strict=True):
+            if mine is not None and other is not None:
+                mine[: len(other)].copy_(other)
+
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.angles, self.offsets, self.mirrored
+
+
+def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
+    """Return the draws for `count` images, on the CPU.
+
+    Args:
+        count: Number of images.
+        augmentation: What to do, and how much.
+        generator: Source of all draws, on the CPU; a change that is not made draws nothing from it.
+    """
+    angles = offsets = mirrored = None
+    if augmentation.rotation:
+        angles = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(augmentation.rotation)
+    if augmentation.crop_padding:
+        offsets = torch.randint(0, 2 * augmentation.crop_padding + 1, (count, 2), generator=generator)
+    if augmentation.flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+    return Draws(angles, offsets, mirrored)
+
+
+def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
+    """Return rotated, cropped and mirrored images, as `draws` of this augmentation say.
 
     Applied to images before normalisation, so that what comes in from outside the frame is black, as it is
     with the usual transforms of PIL images.
 
     Args:
         images: (N, C, H, W), uint8.
-        augmentation: What to do, and how much.
-        generator: Source of all draws, on the CPU: the same draws on every device.
+        augmentation: What was drawn for.
+        draws: What chance decided, for N images, on their device.
 
     Returns:
         (N, C, H, W), uint8.
     """
-    if augmentation.rotation:
-        images = rotate(images, augmentation.rotation, generator)
-    if augmentation.crop_padding or augmentation.flip:
-        images = crop_and_flip(images, augmentation.crop_padding, augmentation.flip, generator)
+    if draws.angles is not None:
+        images = turn(images, draws.angles)
+    if draws.offsets is not None or draws.mirrored is not None:
+        images = crop_and_flip(images, augmentation.crop_padding, draws)
     return images
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Return random crops, back to size, of the images padded with zeros; half of them mirrored if `flip`.
+def crop_and_flip(images: Tensor, padding: int, draws: Draws) -> Tensor:
+    """Return crops, back to size, of the images padded with zeros, some of them mirrored.
 
     Crop and flip are one gather of pixels: an index for each image and row, and for each image and column.
 
     Args:
         images: (N, C, H, W), uint8.
         padding: Zeros on each side, in pixels.
-        flip: Whether to mirror half of the images.
-        generator: Source of the draws, on the CPU.
+        draws: Offsets and which images are mirrored.
     """
     count, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
-    rows = torch.arange(height) + offsets[0]
-    columns = torch.arange(width).expand(count, width)
-    if flip:
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-    columns = columns + offsets[1]
-    padded = functional.pad(images, (padding,) * 4) if padding else images
     device = images.device
-    rows, columns = rows.to(device, non_blocking=True), columns.to(device, non_blocking=True)
+    rows = torch.arange(height, device=device).expand(count, height)
+    columns = torch.arange(width, device=device).expand(count, width)
+    if draws.mirrored is not None:
+        columns = torch.where(draws.mirrored[:, None], width - 1 - columns, columns)
+    if draws.offsets is not None:
+        rows = rows + draws.offsets[:, :1]
+        columns = columns + draws.offsets[:, 1:]
+    padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4))
     which = torch.arange(count, device=device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    """Return the images, each turned about its centre by an angle drawn evenly from -degrees to degrees.
-
-    Args:
-        images: (N, C, H, W), uint8.
-        degrees: Largest angle.
-        generator: Source of the draws, on the CPU.
-    """
-    angles = (torch.rand(len(images), generator=generator) * 2 - 1) * math.radians(degrees)
-    return turn(images, angles)
+    return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def turn(images: Tensor, angles: Tensor) -> Tensor:
@@ -77,17 +118,17 @@ def turn(images: Tensor, angles: Tensor) -> Tensor:
 
     Args:
         images: (N, C, H, W), uint8.
-        angles: (N,), in radians, counter-clockwise, on the CPU.
+        angles: (N,), in radians, counter-clockwise, on the images' device.
     """
-    count, _, height, width = images.shape
-    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros(count)
+    _, _, height, width = images.shape
+    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     turns = torch.stack(
         (
             torch.stack((cosine, -sine * height / width, zero), dim=1),
             torch.stack((sine * width / height, cosine, zero), dim=1),
         ),
         dim=1,
-    ).to(images.device, non_blocking=True)
+    )
     grid = functional.affine_grid(turns, list(images.shape), align_corners=False)
     turned = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return turned.round_().to(torch.uint8)

@@ -18,7 +18,7 @@ class DeviceImages:
     """A split on the device.
 
     Attributes:
-        images: (N, C, H, W), uint8.
+        images: (N, C, H, W), uint8; `to_device` lays them out channels-last, so that a pixel lies in one place.
         labels: (N,), int64.
     """
 
@@ -33,13 +33,17 @@ class DeviceImages:
         """Where the images lie."""
         return self.images.device
 
+    def take(self, indices: Tensor) -> DeviceImages:
+        """Return the images at `indices`, which lie on their device."""
+        pixels = self.images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
+        return DeviceImages(pixels, self.labels.index_select(0, indices))
+
 
 def to_device(images: Images, device: torch.device) -> DeviceImages:
-    """Return `images` on `device`; on a CPU they share memory."""
-    return DeviceImages(
-        torch.from_numpy(np.ascontiguousarray(images.images)).to(device),
-        torch.from_numpy(np.ascontiguousarray(images.labels)).to(device),
-    )
+    """Return `images` on `device`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images.images.transpose(0, 2, 3, 1)))
+    labels = torch.from_numpy(np.ascontiguousarray(images.labels))
+    return DeviceImages(pixels.to(device).permute(0, 3, 1, 2), labels.to(device))
 
 
 def statistics(images: Images) -> Normalisation:
@@ -70,8 +74,8 @@ class Normaliser:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return (images / 255 - mean) / std as float32, in channels-last memory."""
-        plain = images.to(dtype=torch.float32, memory_format=torch.channels_last)
-        return plain.mul_(self.scale).add_(self.shift)
+        arranged = images.contiguous(memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, arranged, self.scale)
 
 
 def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
@@ -89,7 +93,7 @@ def num_steps(size: int, batch: int) -> int:
     return -(-(size - left_out) // batch)
 
 
-def batches(order: Tensor, batch: int) -> Iterator[Tensor]:
-    """Yield the indices of each batch in turn; the last may be smaller."""
-    for start in range(0, len(order), batch):
-        yield order[start : start + batch]
+def batch_sizes(size: int, batch: int) -> Iterator[int]:
+    """Yield the size of each batch of `size` images in turn; the last may be smaller."""
+    for start in range(0, size, batch):
+        yield min(batch, size - start)

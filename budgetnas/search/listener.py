@@ -77,8 +77,8 @@ class SearchListener(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Hear what an epoch gave."""
 
-    def restart(self, setup: Setup) -> None:
-        """Hear that the training begins again with a smaller micro-batch."""
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Hear that the training begins again in another setup, and why."""
 
     def trial_ended(self, end: TrialEnd) -> None:
         """Hear how a trial ended."""

@@ -37,6 +37,7 @@ class SearchTask:
         setup: Where and in which precision.
         sampler: Name of the inner sampler.
         seed: Seed of the sampler.
+        others: Setups to time before the first trial, beside the one that was chosen.
     """
 
     trials: int
@@ -44,6 +45,7 @@ class SearchTask:
     setup: Setup
     sampler: str
     seed: int
+    others: tuple[Setup, ...] = ()
 
 
 def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> bool:

@@ -58,7 +58,7 @@ class Plan:
         feasible_draws: Number of random architectures that share was counted in.
         seeds: The seed trials.
         seconds: Estimated time of the runs to come; nothing if there are none, or memory ran out.
-        setup: Where the runs to come are trained, with the faster number of threads.
+        setup: Where the runs to come are trained: the fastest of those timed.
         measured_on: The network whose steps were timed for it.
         expected_macs: Multiply-accumulates per image of all runs to come, added up.
         mean_macs: The same of one run that is no seed, as expected.
@@ -142,11 +142,11 @@ def _queued(opened: OpenStudy, seeds: tuple[SeedPlan, ...]) -> list[Architecture
 def _timed(
     opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float
 ) -> tuple[Setup, float | None]:
-    """Return the faster setup for a typical network, and the time it means for all runs to come."""
+    """Return the fastest setup for a typical network, and the time it means for all runs to come."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
     timed = Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation)
-    setup, pace = measure_pace(timed, task.setup)
+    setup, pace = measure_pace(timed, task.setup, task.others)
     trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
     if pace is None:
         return setup, None

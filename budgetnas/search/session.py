@@ -28,7 +28,7 @@ from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.train import Setup, choose_setup
+from budgetnas.train import Setup, alternatives, choose_setup
 
 DEFAULT_SAMPLER = "tpe"
 DEFAULT_SEED = 0
@@ -77,14 +77,15 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
     request = _resumed(request, open_records(url)) if request.study and exists else request
     required_budget(request)
-    setup = choose_setup(request.device or "auto", request.precision or "auto")
+    precision = request.precision or "auto"
+    setup = choose_setup(request.device or "auto", precision)
     view.preparing("loading data")
     data = load_data(request.data_request())
     specification = specify(request, data)
     name = study_name(request, data.identity)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
-    task = SearchTask(trials, device_images(data, setup), setup, sampler, seed)
+    task = SearchTask(trials, device_images(data, setup), setup, sampler, seed, alternatives(setup, precision))
     try:
         with stopper.listening():
             view.preparing("timing a few training steps")

@@ -203,8 +203,8 @@ class _Reporter:
         touch(self.opened.records, self.slot, self.trial)
         self.listener.epoch(epoch)
 
-    def restart(self, setup: Setup) -> None:
-        self.listener.restart(setup)
+    def restart(self, setup: Setup, reason: str) -> None:
+        self.listener.restart(setup, reason)
 
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""

@@ -6,23 +6,25 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import torch
-import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 
 from budgetnas.architecture import Architecture
 from budgetnas.data.augment import augment
-from budgetnas.data.device import DeviceImages, Normaliser, batches, epoch_order, num_steps
+from budgetnas.data.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.epoch import Epoch
 from budgetnas.errors import RunFailedError
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, Recipe
+from budgetnas.train.course import Course
+from budgetnas.train.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
+from budgetnas.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from budgetnas.train.replayed import Call, CapturedCalls, CaptureError, Place
 from budgetnas.train.setup import Setup
 
-EVALUATION_BATCH: Final = 500
 SMALLEST_MICRO_BATCH: Final = 2
 _OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 
@@ -36,8 +38,8 @@ class Observer(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Hear what an epoch gave."""
 
-    def restart(self, setup: Setup) -> None:
-        """Hear that the training begins again in another setup, all its epochs void."""
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Hear that the training begins again in another setup and why, all its epochs void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
     """Train `task`'s network to the end of its recipe and return it.
 
     On a CPU, equal task and setup give equal bits. Where memory runs out the training begins again with half the
-    micro-batch: gradients are summed over it, while batch normalisation then sees fewer images at a time.
+    micro-batch: gradients are summed over it, while batch normalisation then sees fewer images at a time. Where a
+    step cannot be captured as a CUDA graph it begins again without.
 
     Raises:
         RunFailedError: If a loss is not finite, or memory runs out with the smallest micro-batch.
@@ -74,66 +77,19 @@ def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
         try:
             with threads(setup.threads):
                 return _train_once(task, setup, observer)
+        except CaptureError as error:
+            setup, reason = replace(setup, graphs=False), f"no CUDA graph can be made of a step ({error})"
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        setup = _smaller(task.recipe, setup)
+            setup = _smaller(task.recipe, setup)
+            reason = (
+                f"out of memory, now {setup.micro_batch} images at a time "
+                "(gradients are summed; batch normalisation sees fewer images)"
+            )
         if task.fit.device.type == "cuda":
             torch.cuda.empty_cache()
-        observer.restart(setup)
-
-
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the rate in `epoch` (from 1): a cosine from the recipe's rate to 0 in ``t_max`` epochs.
-
-    Loshchilov and Hutter 2017, equation 5 without restarts; like PyTorch's ``CosineAnnealingLR``, stepped once an
-    epoch, it rises again beyond ``t_max``.
-    """
-    return recipe.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / recipe.t_max)) / 2
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over all parameters."""
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-        )
-    return torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-
-
-def evaluate(
-    network: nn.Module,
-    images: DeviceImages,
-    normalise: Normaliser,
-    setup: Setup,
-    tick: Callable[[], None] = lambda: None,
-) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy (a share of 1) of `network` on `images`.
-
-    Args:
-        network: The network; it is left in evaluation mode.
-        images: What to evaluate it on.
-        normalise: What the network's images are normalised by.
-        setup: Where and in which precision.
-        tick: Called before every batch; may raise to end it.
-    """
-    network.eval()
-    batch = min(EVALUATION_BATCH, setup.micro_batch or EVALUATION_BATCH)
-    loss = torch.zeros((), dtype=torch.float64, device=images.device)
-    correct = torch.zeros((), dtype=torch.int64, device=images.device)
-    with torch.inference_mode():
-        for start in range(0, len(images), batch):
-            tick()
-            part = slice(start, start + batch)
-            with _autocast(setup):
-                logits = network(normalise(images.images[part]))
-            loss += functional.cross_entropy(logits.float(), images.labels[part], reduction="sum")
-            correct += (logits.argmax(dim=1) == images.labels[part]).sum()
-    return float(loss) / len(images), int(correct) / len(images)
+        observer.restart(setup, reason)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -143,6 +99,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 class Trainer:
     """A network in training: what one epoch changes.
+
+    Within an epoch the host asks the device for nothing; it reads all figures at the end.
 
     Args:
         task: What to train on what.
@@ -154,63 +112,67 @@ class Trainer:
         self.task, self.setup = task, setup
         self.network = build(task.architecture, seed=task.seed)
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.network, task.recipe)
+        self.optimizer = make_optimizer(self.network, task.recipe, device)
         self.normalise = Normaliser.of(task.normalisation, device)
         self.generator = torch.Generator().manual_seed(task.seed)
+        self.totals = Totals(device)
+        self._course = Course(len(task.fit), task.recipe.augmentation, device)
+        calls = _calls(setup)
+        self._step = calls(self._make_step)
+        self.evaluator = Evaluator(self.network, task.evaluation, self.normalise, setup, calls)
 
     def epoch(self, number: int, observer: Observer) -> Epoch:
         """Train and evaluate one epoch."""
         started = time.perf_counter()
-        rate = learning_rate(self.task.recipe, number)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        train_loss, train_accuracy = self._fit(number, observer)
-        steps = num_steps(len(self.task.fit), self.task.recipe.batch)
-        eval_loss, eval_accuracy = evaluate(
-            self.network,
-            self.task.evaluation,
-            self.normalise,
-            self.setup,
-            tick=lambda: observer.step(number, steps, steps),
+        recipe, size = self.task.recipe, len(self.task.fit)
+        rate, steps = learning_rate(recipe, number), num_steps(size, recipe.batch)
+        set_learning_rate(self.optimizer, rate)
+        order = epoch_order(size, recipe.batch, self.generator)
+        for done in self.steps(order):
+            observer.step(number, done, steps)
+        self.evaluator.run(tick=lambda: observer.step(number, steps, steps))
+        (loss, correct), (eval_loss, eval_correct) = read_totals(self.totals, self.evaluator.totals)
+        trained, evaluated = len(order), len(self.task.evaluation)
+        return Epoch(
+            epoch=number,
+            train_loss=loss / trained,
+            train_accuracy=correct / trained,
+            eval_loss=eval_loss / evaluated,
+            eval_accuracy=eval_correct / evaluated,
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
         )
-        seconds = time.perf_counter() - started
-        return Epoch(number, train_loss, train_accuracy, eval_loss, eval_accuracy, rate, seconds)
 
-    def steps(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Make one optimiser step for each batch of `order`; yield its summed loss and correct answers."""
+    def steps(self, order: Tensor) -> Iterator[int]:
+        """Make one optimiser step for each batch of `order`, summing up in `totals`; yield how many were made."""
         self.network.train()
-        micro = self.setup.micro_batch or self.task.recipe.batch
-        for indices in batches(order, self.task.recipe.batch):
-            yield self._step(indices, micro)
+        self.totals.reset()
+        self._course.begin(order, self.generator)
+        for done, size in enumerate(batch_sizes(len(order), self.task.recipe.batch), start=1):
+            self._step(size)
+            yield done
 
-    def _fit(self, number: int, observer: Observer) -> tuple[float, float]:
-        batch = self.task.recipe.batch
-        order = epoch_order(len(self.task.fit), batch, self.generator)
-        total = num_steps(len(self.task.fit), batch)
-        loss = torch.zeros((), dtype=torch.float64, device=self.setup.torch_device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.setup.torch_device)
-        for done, (step_loss, step_correct) in enumerate(self.steps(order), start=1):
-            loss += step_loss
-            correct += step_correct
-            observer.step(number, done, total)
-        return float(loss) / len(order), int(correct) / len(order)
-
-    def _step(self, indices: Tensor, micro: int) -> tuple[Tensor, Tensor]:
-        fit, recipe = self.task.fit, self.task.recipe
-        placed = indices.to(fit.device, non_blocking=True)
-        images, labels = augment(fit.images[placed], recipe.augmentation, self.generator), fit.labels[placed]
-        pieces = _pieces(len(indices), micro)
-        losses, correct = [], []
+    def _make_step(self, size: int) -> None:
+        indices, draws = self._course.next(size)
+        batch = self.task.fit.take(indices)
+        images = augment(batch.images, self.task.recipe.augmentation, draws)
+        pieces = _pieces(size, self.setup.micro_batch or size)
         self.optimizer.zero_grad(set_to_none=True)
-        for some, truth in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
-            with _autocast(self.setup):
+        for some, labels in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
+            with autocast(self.setup):
                 logits = self.network(self.normalise(some))
-            loss = functional.cross_entropy(logits.float(), truth, reduction="sum")
-            (loss / len(indices)).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            correct.append((logits.detach().argmax(dim=1) == truth).sum())
+            loss = summed_loss(logits, labels)
+            (loss / size).backward()  # type: ignore[no-untyped-call]
+            self.totals.add(loss.detach(), logits.detach(), labels)
         self.optimizer.step()
-        return torch.stack(losses).sum(), torch.stack(correct).sum()
+
+
+def _calls(setup: Setup) -> Callable[[Call], Call]:
+    """Return what makes a call fast that is made many times."""
+    if not setup.graphs:
+        return lambda call: call
+    place = Place.on(setup.torch_device)
+    return lambda call: CapturedCalls(call, place)
 
 
 def _train_once(task: Task, setup: Setup, observer: Observer) -> ResNet:
@@ -238,10 +200,6 @@ def _smaller(recipe: Recipe, setup: Setup) -> Setup:
     if micro <= SMALLEST_MICRO_BATCH:
         raise RunFailedError(f"out of memory on {setup.device}, even with {micro} images at a time")
     return setup.with_micro_batch(max(SMALLEST_MICRO_BATCH, micro // 2))
-
-
-def _autocast(setup: Setup) -> torch.autocast:
-    return torch.autocast(setup.torch_device.type, torch.bfloat16, enabled=setup.precision == "bf16")
 
 
 @contextmanager

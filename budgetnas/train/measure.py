@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -11,10 +11,13 @@ import torch
 
 from budgetnas.architecture import count
 from budgetnas.train.engine import Task, Trainer, is_out_of_memory, threads
+from budgetnas.train.evaluation import read_totals
+from budgetnas.train.replayed import WARM_UP_CALLS
 from budgetnas.train.setup import Setup
 
 _BATCH: Final = 32
 _STEPS: Final = 3
+_GPU_STEPS: Final = 20
 _SHORT_STEP_SECONDS: Final = 0.25
 FORWARD_AND_BACKWARD: Final = 3
 """A backward pass costs about two forward passes."""
@@ -41,40 +44,48 @@ class Pace:
         return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 
 
-def measure_pace(task: Task, setup: Setup) -> tuple[Setup, Pace | None]:
-    """Return the pace of a few steps of `task` with small batches, and the setup that it was reached with.
+def measure_pace(task: Task, setup: Setup, others: Sequence[Setup] = ()) -> tuple[Setup, Pace | None]:
+    """Return the fastest of some setups and the pace of a few steps of `task` in it.
 
     No pace where memory ran out: the training itself then halves its micro-batch.
 
-    On a CPU a step of a small network is over before several threads have met, and on a busy machine one of them
-    is always late; where one thread alone is faster, the setup returned has one.
+    Args:
+        task: What to train.
+        setup: Where and in which precision.
+        others: What to compare with it.
     """
     try:
-        pace, seconds = _pace(task, setup, _STEPS)
+        fastest, seconds = setup, _step_seconds(task, setup, _GPU_STEPS if setup.graphs else _STEPS)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return setup, None
-    if setup.device != "cpu" or setup.threads == 1:
-        return setup, pace
-    alone = replace(setup, threads=1)
-    other, _ = _pace(task, alone, _STEPS if seconds < _SHORT_STEP_SECONDS else 1)
-    return (alone, other) if other.macs_per_second > pace.macs_per_second else (setup, pace)
+    for other in others:
+        taken = _step_seconds(task, other, _STEPS if seconds < _SHORT_STEP_SECONDS else 1)
+        if taken < seconds:
+            fastest, seconds = other, taken
+    macs = FORWARD_AND_BACKWARD * _batch(task, setup) * count(task.architecture).macs
+    return fastest, Pace(macs / seconds)
 
 
-def _pace(task: Task, setup: Setup, steps: int) -> tuple[Pace, float]:
-    """Return the pace of so many steps and the seconds of one, after one to warm up."""
-    batch = min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
-    trainer = Trainer(replace(task, recipe=task.recipe.model_copy(update={"batch": batch})), setup)
-    order = torch.arange(batch) % len(task.fit)
+def _step_seconds(task: Task, setup: Setup, steps: int) -> float:
+    """Return the time of one step, after some to warm up."""
+    batch = _batch(task, setup)
+    images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.fit.device) % len(task.fit)
+    recipe = task.recipe.model_copy(update={"batch": batch})
+    trainer = Trainer(replace(task, recipe=recipe, fit=task.fit.take(images)), setup)
     with threads(setup.threads):
-        _run(trainer.steps(order))
+        _run(trainer, batch * (WARM_UP_CALLS + 1 if setup.graphs else 1))
         started = time.perf_counter()
-        _run(trainer.steps(order.repeat(steps)))
-        seconds = (time.perf_counter() - started) / steps
-    return Pace(FORWARD_AND_BACKWARD * batch * count(task.architecture).macs / seconds), seconds
+        _run(trainer, batch * steps)
+        return (time.perf_counter() - started) / steps
 
 
-def _run(steps: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    for loss, _ in steps:
-        float(loss)
+def _batch(task: Task, setup: Setup) -> int:
+    return min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
+
+
+def _run(trainer: Trainer, images: int) -> None:
+    for _ in trainer.steps(torch.arange(images)):
+        pass
+    read_totals(trainer.totals)

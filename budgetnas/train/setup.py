@@ -12,6 +12,7 @@ import torch
 
 from budgetnas import __version__
 from budgetnas.errors import InputError
+from budgetnas.train.replayed import can_capture
 
 Precision = Literal["float32", "bf16"]
 PRECISIONS: Final = ("auto", "float32", "bf16")
@@ -29,12 +30,14 @@ class Setup:
         threads: Threads of a CPU operation.
         micro_batch: Most images in one forward pass, of at least 2 (with 2, the last of an odd batch has 3);
             nothing: the recipe's batch.
+        graphs: Whether steps are captured as CUDA graphs and replayed.
     """
 
     device: str
     precision: Precision
     threads: int
     micro_batch: int | None = None
+    graphs: bool = False
 
     @property
     def torch_device(self) -> torch.device:
@@ -69,14 +72,36 @@ def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
     chosen = _device(device)
-    torch.backends.cudnn.benchmark = chosen.type == "cuda"
+    on_gpu = chosen.type == "cuda"
+    torch.backends.cudnn.benchmark = on_gpu
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; who wants speed has bf16
-    if chosen.type == "cpu":
+    if not on_gpu:
         keep_freed_memory()
-    resolved: Precision = (
-        "bf16" if precision == "bf16" or (precision == "auto" and gains_from_bf16(chosen)) else "float32"
+    in_bf16 = precision == "bf16" or (precision == "auto" and gains_from_bf16(chosen))
+    return Setup(
+        str(chosen),
+        "bf16" if in_bf16 else "float32",
+        torch.get_num_threads(),
+        graphs=on_gpu and can_capture(chosen),
     )
-    return Setup(str(chosen), resolved, torch.get_num_threads())
+
+
+def alternatives(setup: Setup, precision: str = "auto") -> tuple[Setup, ...]:
+    """Return the setups worth timing beside `setup`: nothing but the clock can tell which is the fastest.
+
+    On a CPU with instructions for bfloat16 it is slower than float32 for some networks, and several threads are
+    slower than one for small networks, or on a busy machine. On a GPU there is nothing to choose.
+
+    Args:
+        setup: What `choose_setup` returned.
+        precision: What the user asked for.
+    """
+    if setup.device != "cpu":
+        return ()
+    both = precision == "auto" and setup.precision == "bf16"
+    precisions: tuple[Precision, ...] = ("bf16", "float32") if both else (setup.precision,)
+    everything = (replace(setup, precision=one, threads=n) for one in precisions for n in {setup.threads, 1})
+    return tuple(one for one in everything if one != setup)
 
 
 def gains_from_bf16(device: torch.device) -> bool:
