@@ -78,19 +78,22 @@ class Normaliser:
         return torch.addcmul(self.shift, arranged, self.scale)
 
 
-def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
-    """Return a fresh order of `size` images, as indices on the CPU.
+def epoch_size(size: int, batch: int) -> int:
+    """Return how many of `size` images an epoch has.
 
     A last batch of a single image is left out: batch normalisation of one image has no variance.
     """
-    order = torch.randperm(size, generator=generator)
-    return order[:-1] if size > 1 and size % batch == 1 else order
+    return size - 1 if size > 1 and size % batch == 1 else size
+
+
+def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Return a fresh order of `size` images for one epoch, as indices on the CPU; see `epoch_size`."""
+    return torch.randperm(size, generator=generator)[: epoch_size(size, batch)]
 
 
 def num_steps(size: int, batch: int) -> int:
-    """Return how many batches `epoch_order` makes of `size` images."""
-    left_out = size > 1 and size % batch == 1
-    return -(-(size - left_out) // batch)
+    """Return how many batches an epoch of `size` images has."""
+    return -(-epoch_size(size, batch) // batch)
 
 
 def batch_sizes(size: int, batch: int) -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import platform
 from dataclasses import asdict, dataclass, replace
@@ -12,12 +11,11 @@ import torch
 
 from budgetnas import __version__
 from budgetnas.errors import InputError
+from budgetnas.train.memory import keep_freed_memory
 from budgetnas.train.replayed import can_capture
 
 Precision = Literal["float32", "bf16"]
 PRECISIONS: Final = ("auto", "float32", "bf16")
-_M_TRIM_THRESHOLD: Final = -1  # malloc.h
-_M_MMAP_THRESHOLD: Final = -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +107,6 @@ def gains_from_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks for the next step instead of giving them back to the kernel each time.
-
-    Activations of a step are far above the default limits of mallopt(3); given back, every page of them is
-    faulted in again by the next step. Other C libraries are left as they are.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def device_name(device: torch.device) -> str:

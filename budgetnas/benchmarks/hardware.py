@@ -1,0 +1,85 @@
+"""What a device can do at most, and how much memory was taken."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil
+import torch
+
+_REPEATS: Final = 5
+_ENOUGH_SECONDS: Final = 2.0
+_SIDE: Final = {"cuda": 8192, "cpu": 1024}
+_PRECISIONS: Final = {"bf16": torch.bfloat16, "float32": torch.float32}
+_LOOK_SECONDS: Final = 0.5
+_CLEAR_REFS: Final = Path("/proc/self/clear_refs")
+_RESET_PEAK: Final = "5"  # proc(5)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_peak(device: torch.device, precision: str) -> float:
+    """Return the operations per second of a product of two square matrices, the fastest of a few.
+
+    Args:
+        device: Where.
+        precision: ``bf16`` or ``float32``.
+    """
+    side = _SIDE[device.type]
+    one = torch.randn(side, side, device=device).to(_PRECISIONS[precision])
+    times: list[float] = []
+    while len(times) < 2 or (len(times) <= _REPEATS and sum(times) < _ENOUGH_SECONDS):  # the first warms up
+        wait_for(device)
+        started = time.perf_counter()
+        _ = one @ one
+        wait_for(device)
+        times.append(time.perf_counter() - started)
+    return 2 * side**3 / min(times[1:])
+
+
+def busy_cores() -> float:
+    """Return how many cores other processes keep busy: for half a second this one does nothing."""
+    return psutil.cpu_percent(interval=_LOOK_SECONDS) / 100 * (psutil.cpu_count() or 1)
+
+
+class PeakMemory:
+    """The most memory taken since the last reset: on a GPU by tensors, on a CPU by this process over what it had.
+
+    Processes that a data loader starts are not counted.
+
+    Args:
+        device: Where.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: int | None = None
+
+    def reset(self) -> None:
+        """Begin anew."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+            return
+        try:
+            _CLEAR_REFS.write_text(_RESET_PEAK)
+        except OSError:
+            self._before = None
+        else:
+            self._before = psutil.Process().memory_info().rss
+
+    def read(self) -> int | None:
+        """Return the most bytes since then; nothing where the system does not tell."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        if self._before is None:
+            return None
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        return peak - self._before
