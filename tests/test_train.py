@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ from budgetnas.train.engine import Trainer, is_out_of_memory
 from budgetnas.train.evaluation import evaluate, read_totals
 from budgetnas.train.measure import measure_pace
 from budgetnas.train.optimizer import learning_rate
+from budgetnas.train.setup import Layout
 
 CPU = Setup("cpu", "float32", threads=1)
 SMALL = Architecture((1, 1), (8, 16), (1, 2), stem_width=8, in_channels=1, size=8)
@@ -480,13 +481,33 @@ def test_a_stop_is_heard_during_evaluation() -> None:
 
 
 def test_what_is_timed_beside_a_setup_keeps_to_what_was_asked_for() -> None:
-    plain, two = replace(CPU, threads=1), replace(CPU, threads=2)
+    two = replace(CPU, threads=2)
     in_bf16 = replace(two, precision="bf16")
-    assert alternatives(two) == (plain,)
-    assert alternatives(plain) == ()
-    assert alternatives(in_bf16, "bf16") == (replace(in_bf16, threads=1),)
-    assert set(alternatives(in_bf16, "auto")) == {replace(in_bf16, threads=1), two, plain}
+    assert {(one.threads, one.layout) for one in alternatives(two)} == {
+        (2, "contiguous"),
+        (1, "channels-last"),
+        (1, "contiguous"),
+    }
+    assert alternatives(CPU) == (replace(CPU, layout="contiguous"),)
+    assert {one.precision for one in alternatives(in_bf16, "bf16")} == {"bf16"}
+    assert {one.precision for one in alternatives(in_bf16, "auto")} == {"bf16", "float32"}
+    assert {one.precision for one in alternatives(two, "auto")} == {"float32"}
     assert alternatives(replace(two, device="cuda:0")) == ()
+
+
+@pytest.mark.parametrize("layout", ["channels-last", "contiguous"])
+def test_the_layout_is_that_of_the_setup(layout: Layout) -> None:
+    """Told apart by an activation in the middle of the network."""
+    trainer = Trainer(task(), replace(CPU, layout=layout))
+    strides: list[tuple[int, ...]] = []
+    trainer.network.layer1.register_forward_hook(lambda _module, _inputs, out: strides.append(out.stride()))  # type: ignore[operator, union-attr]
+    list(trainer.steps(torch.arange(64)))
+    assert strides == [(512, 1, 64, 8) if layout == "channels-last" else (512, 64, 8, 1)]
+
+
+def test_layouts_differ_in_rounding_alone() -> None:
+    curves = [trained(task(epochs=1), replace(CPU, layout=layout))[1].epochs[0] for layout in get_args(Layout)]
+    assert curves[0].train_loss == pytest.approx(curves[1].train_loss, rel=1e-4)
 
 
 def test_the_cpu_is_chosen_when_it_is_asked_for() -> None:

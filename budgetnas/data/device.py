@@ -59,23 +59,30 @@ class Normaliser:
     Attributes:
         scale: (1, C, 1, 1), what a pixel value of 0 to 255 is multiplied with.
         shift: (1, C, 1, 1), what is added then.
+        memory_format: How the result lies in memory.
     """
 
     scale: Tensor
     shift: Tensor
+    memory_format: torch.memory_format = torch.channels_last
 
     @classmethod
-    def of(cls, constants: Normalisation, device: torch.device) -> Normaliser:
+    def of(
+        cls,
+        constants: Normalisation,
+        device: torch.device,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> Normaliser:
         """Return the normaliser of these constants on `device`."""
         mean = torch.tensor(constants.mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(constants.std, dtype=torch.float64).view(1, -1, 1, 1)
         scale, shift = 1 / (255 * std), -mean / std
-        return cls(scale.float().to(device), shift.float().to(device))
+        return cls(scale.float().to(device), shift.float().to(device), memory_format)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return (images / 255 - mean) / std as float32, in channels-last memory."""
-        arranged = images.contiguous(memory_format=torch.channels_last)
-        return torch.addcmul(self.shift, arranged, self.scale)
+        """Return (images / 255 - mean) / std as float32."""
+        plain = images.to(dtype=self.scale.dtype, memory_format=self.memory_format)
+        return plain.mul_(self.scale).add_(self.shift)
 
 
 def epoch_size(size: int, batch: int) -> int:

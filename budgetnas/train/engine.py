@@ -111,9 +111,9 @@ class Trainer:
         device = setup.torch_device
         self.task, self.setup = task, setup
         self.network = build(task.architecture, seed=task.seed)
-        self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(device=device, memory_format=setup.memory_format)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, task.recipe, device)
-        self.normalise = Normaliser.of(task.normalisation, device)
+        self.normalise = Normaliser.of(task.normalisation, device, setup.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.totals = Totals(device)
         self._course = Course(len(task.fit), task.recipe.augmentation, device)

@@ -15,6 +15,7 @@ from budgetnas.train.memory import keep_freed_memory
 from budgetnas.train.replayed import can_capture
 
 Precision = Literal["float32", "bf16"]
+Layout = Literal["channels-last", "contiguous"]
 PRECISIONS: Final = ("auto", "float32", "bf16")
 
 
@@ -29,6 +30,7 @@ class Setup:
         micro_batch: Most images in one forward pass, of at least 2 (with 2, the last of an odd batch has 3);
             nothing: the recipe's batch.
         graphs: Whether steps are captured as CUDA graphs and replayed.
+        layout: How activations lie in memory: the channels of a pixel together, or each channel for itself.
     """
 
     device: str
@@ -36,11 +38,17 @@ class Setup:
     threads: int
     micro_batch: int | None = None
     graphs: bool = False
+    layout: Layout = "channels-last"
 
     @property
     def torch_device(self) -> torch.device:
         """The device as PyTorch names it."""
         return torch.device(self.device)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as PyTorch names it."""
+        return torch.channels_last if self.layout == "channels-last" else torch.contiguous_format
 
     def with_micro_batch(self, images: int) -> Setup:
         """Return the same with another micro-batch."""
@@ -87,8 +95,9 @@ def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
 def alternatives(setup: Setup, precision: str = "auto") -> tuple[Setup, ...]:
     """Return the setups worth timing beside `setup`: nothing but the clock can tell which is the fastest.
 
-    On a CPU with instructions for bfloat16 it is slower than float32 for some networks, and several threads are
-    slower than one for small networks, or on a busy machine. On a GPU there is nothing to choose.
+    On a CPU with instructions for bfloat16 it is slower than float32 for some networks; several threads are slower
+    than one for small networks, or on a busy machine; and which layout is faster differs with threads and widths. On
+    a GPU there is nothing to choose.
 
     Args:
         setup: What `choose_setup` returned.
@@ -98,7 +107,13 @@ def alternatives(setup: Setup, precision: str = "auto") -> tuple[Setup, ...]:
         return ()
     both = precision == "auto" and setup.precision == "bf16"
     precisions: tuple[Precision, ...] = ("bf16", "float32") if both else (setup.precision,)
-    everything = (replace(setup, precision=one, threads=n) for one in precisions for n in {setup.threads, 1})
+    layouts: tuple[Layout, ...] = ("channels-last", "contiguous")
+    everything = (
+        replace(setup, precision=one, threads=number, layout=layout)
+        for one in precisions
+        for number in {setup.threads, 1}
+        for layout in layouts
+    )
     return tuple(one for one in everything if one != setup)
 
 

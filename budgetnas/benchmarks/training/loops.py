@@ -78,7 +78,7 @@ class OurLoop:
     def describe(self) -> str:
         """Return its settings in a few words."""
         graphs = ", CUDA graphs" if self.setup.graphs else ""
-        return f"{self.setup.precision}, channels-last, images on the device, fused optimiser{graphs}"
+        return f"{self.setup.precision}, {self.setup.layout}, images on the device, fused optimiser{graphs}"
 
 
 class _OurRun:
