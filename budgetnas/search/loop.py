@@ -9,7 +9,7 @@ from typing import Final
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.errors import RunFailedError, SearchFailedError
-from budgetnas.runs import RunImages
+from budgetnas.runs import RunImages, Trainer
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
@@ -19,7 +19,7 @@ from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.slots import Slot, holding, slots_held, take_slot, trained
-from budgetnas.train import Setup
+from budgetnas.train import Setup, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -37,6 +37,7 @@ class SearchTask:
         setup: Where and in which precision.
         sampler: Name of the inner sampler.
         seed: Seed of the sampler.
+        trainer: What trains.
     """
 
     trials: int
@@ -44,6 +45,7 @@ class SearchTask:
     setup: Setup
     sampler: str
     seed: int
+    trainer: Trainer = train
 
 
 def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> bool:
@@ -88,7 +90,7 @@ def _run_trial(
     opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper, listener: SearchListener
 ) -> bool | None:
     """Run one trial; return whether its run failed, or nothing if no run was made."""
-    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot)
+    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, task.trainer)
     ended: list[FrozenTrial] = []
     try:
         opened.optuna_study.optimize(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError
-from budgetnas.runs import RunImages, RunRequest, begin_run, train_run
+from budgetnas.runs import RunImages, RunRequest, Trainer, begin_run, train_run
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
@@ -21,7 +21,7 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import exclusive, storage_failed
 from budgetnas.storage.slots import Slot, touch, trained
-from budgetnas.train import Setup
+from budgetnas.train import Setup, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
@@ -42,6 +42,7 @@ class TrialRunner:
         stopper: Notes requests to stop.
         listener: Whoever shows progress.
         slot: The right to train one run.
+        trainer: What trains.
     """
 
     opened: OpenStudy
@@ -50,6 +51,7 @@ class TrialRunner:
     stopper: Stopper
     listener: SearchListener
     slot: Slot
+    trainer: Trainer = train
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Return the validation accuracy after the last epoch.
@@ -100,7 +102,7 @@ class TrialRunner:
         if known is None:
             start = TrialStart(trial.number, request.label, request.candidate, verdict.params, tally(self.opened))
             self.listener.trial_started(start)
-            train_run(run, request, self.images, self.setup, records, self.stopper, reporter)
+            train_run(run, request, self.images, self.setup, records, self.stopper, reporter, self.trainer)
             return records.curve(run), ""
         if known.state is State.RUNNING:
             self._reject(trial, request.candidate, overshoot=0)
