@@ -37,12 +37,13 @@ from budgetnas.epoch import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages, begin_run
+from budgetnas.search.attributes import describe
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.sampler import BudgetGate
-from budgetnas.search.samplers import make_sampler
+from budgetnas.search.samplers import check_sampler
 from budgetnas.search.study import OpenStudy, open_records, open_study, put_back_orphans
-from budgetnas.search.trial import TrialRunner, suggest_candidate, tally
+from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
@@ -66,7 +67,7 @@ _PARTS: Final[dict[str, Callable[..., Any]]] = {
     "proposal: sampler and gate": BudgetGate.sample_relative,
     "  in it, rejections written": Records.reject,
     "parameters: proposal and writing": suggest_candidate,
-    "the trial told to Optuna's storage": TrialRunner._describe,
+    "the trial told to Optuna's storage": describe,
     "run claimed and begun": begin_run,
     "run ended": Records.finish_run,
     "tally": tally,
@@ -192,7 +193,7 @@ def measure(
         seconds = [_start_to_first_trial() for _ in range(_STARTS)]
         typer.echo(json.dumps({"seconds": seconds, "machine": machine()}) if as_json else _start_lines(seconds))
         return
-    make_sampler(sampler, seed)
+    check_sampler(sampler)
     measured = _search(trials, epochs, Budget(parse_budget(budget)), sampler, seed)
     typer.echo(json.dumps(asdict(measured) | {"machine": machine()}) if as_json else _lines(measured))
 

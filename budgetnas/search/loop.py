@@ -10,10 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.errors import RunFailedError, SearchFailedError
 from budgetnas.runs import RunImages, Trainer
+from budgetnas.search.attributes import described, is_rejected
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
 from budgetnas.search.study import OpenStudy, put_back_orphans
+from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
@@ -99,7 +101,7 @@ def _run_trial(
     except SpaceUsedUpError as error:
         opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
         raise
-    if "rejected" in ended[-1].user_attrs:
+    if is_rejected(ended[-1]):
         return None
     return ended[-1].state is TrialState.FAIL
 
@@ -116,7 +118,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
     seed += _WORKER_STRIDE * slots_held(records, opened.name)  # another process has the plain one
     opened.optuna_study.sampler = BudgetGate(
-        make_sampler(task.sampler, seed),
+        make_sampler(task.sampler, seed, fits_within(specification.candidates, specification.budget)),
         specification.candidates,
         specification.budget,
         known=known,
@@ -127,5 +129,5 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
 
 def _failed(opened: OpenStudy) -> str:
     failed = opened.optuna_study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    reason = failed[-1].user_attrs.get("reason", "unknown") if failed else "unknown"
+    reason = described(failed[-1]).get("reason", "unknown") if failed else "unknown"
     return f"{MAX_FAILURES} runs failed in a row, the last with: {reason}"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna_dashboard import save_note
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError
 from budgetnas.runs import RunImages, RunRequest, Trainer, begin_run, train_run
+from budgetnas.search.attributes import add, compact, describe
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
@@ -73,11 +72,11 @@ class TrialRunner:
         )
         try:
             verdict = self.opened.specification.budget.verdict(candidate.architecture)
-            self._describe(trial, candidate, verdict)
+            describe(trial, self.opened.storage, candidate, verdict)
             self._gate(trial, candidate, verdict)
             curve, note = self._outcome(trial, request, verdict)
         except RunFailedError as error:
-            trial.set_user_attr("reason", error.reason)
+            add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
             self.listener.trial_ended(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
             raise
         except KeyboardInterrupt:
@@ -88,14 +87,14 @@ class TrialRunner:
             raise
         except (SQLAlchemyError, StorageInternalError) as error:
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
-        trial.set_user_attr("curve", compact(curve))
+        add(trial, curve=compact(curve))
         accuracy = curve[-1].eval_accuracy
         self.listener.trial_ended(TrialEnd(trial.number, accuracy, note, tally(self.opened)))
         return accuracy
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
         records = self.opened.records
-        reporter = _Reporter(self.opened, trial.number, self.slot, self.listener)
+        reporter = _Reporter(self.opened, trial.number, self.opened.trial_id(trial.number), self.slot, self.listener)
         with exclusive(records.engine):
             known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
             run = begin_run(request, self.images, self.setup, records) if known is None else known.id
@@ -124,25 +123,6 @@ class TrialRunner:
             candidate.architecture, "enqueued", limit, overshoot, duplicate=not overshoot, trial=trial.number
         )
         self.opened.records.reject(self.opened.name, [rejection])
-        trial.set_user_attr("rejected", True)
-
-    def _describe(self, trial: optuna.Trial, candidate: Candidate, verdict: Verdict) -> None:
-        if "architecture" in trial.user_attrs:
-            return  # a trial that was put back has been described
-        architecture = candidate.architecture
-        macs = sum(part.counts.macs for part in verdict.parts)
-        activations = sum(part.counts.activations for part in verdict.parts)
-        trial.set_constraint("params", verdict.params - verdict.max_params)
-        for name, value in (
-            ("params", verdict.params),
-            ("macs", macs),
-            ("activations", activations),
-            ("verdict", verdict.sentence()),
-            ("recipe", candidate.recipe.describe()),
-            ("architecture", architecture.describe()),
-        ):
-            trial.set_user_attr(name, value)
-        save_note(trial, note(candidate, verdict))
 
 
 def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
@@ -156,37 +136,16 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
     return space.candidate(params)
 
 
-def compact(curve: tuple[Epoch, ...]) -> str:
-    """Return a curve as one JSON value: a list for each figure."""
-    names = tuple(Epoch.__dataclass_fields__)
-    return json.dumps({name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names})
-
-
 def tally(opened: OpenStudy) -> Tally:
     """Return what became of all proposals of a study so far."""
     over, duplicate = opened.records.rejection_counts(opened.name)
-    runs = opened.records.runs(study=opened.name, role=Role.SEARCH)
-    trials = {run.trial for run in runs}
+    trials, failed = opened.records.search_counts(opened.name)
     return Tally(
-        proposed=over + duplicate + len(trials),
+        proposed=over + duplicate + trials,
         rejected=over,
         duplicate=duplicate,
         trained=trained(opened.records, opened.name),
-        failed=sum(run.state is State.FAILED for run in runs),
-    )
-
-
-def note(candidate: Candidate, verdict: Verdict) -> str:
-    """Return the Markdown note that the dashboard shows for a trial."""
-    rows = "\n".join(
-        f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
-        f"| {part.counts.macs:,} | {part.counts.activations:,} |"
-        for part in verdict.parts
-    )
-    return (
-        f"**{candidate.architecture.describe()}**\n\n{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
-        "| part | parameters | of the budget | multiply-accumulates | activations |\n"
-        f"|---|---:|---:|---:|---:|\n{rows}\n"
+        failed=failed,
     )
 
 
@@ -194,6 +153,7 @@ def note(candidate: Candidate, verdict: Verdict) -> str:
 class _Reporter:
     opened: OpenStudy
     trial: int
+    trial_id: int
     slot: Slot
     listener: SearchListener
 
@@ -210,8 +170,7 @@ class _Reporter:
 
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
-        trial_id = self.opened.trial_id(self.trial)
-        self.opened.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.eval_accuracy)
+        self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
 
 
 def _suggest(trial: optuna.Trial, name: str, one: Range) -> Value:
