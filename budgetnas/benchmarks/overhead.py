@@ -78,22 +78,44 @@ _PARTS: Final[dict[str, Callable[..., Any]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class _Instant:
+    """Seconds by the clock and of this process's core time."""
+
+    clock: float
+    core: float
+
+    @classmethod
+    def now(cls) -> _Instant:
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, earlier: _Instant) -> _Instant:
+        return _Instant(self.clock - earlier.clock, self.core - earlier.core)
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
-    """Times of one kind, in milliseconds."""
+    """Times of one kind, in milliseconds: by the clock, and of one core's time, which others' work does not change."""
 
     n: int
     median_ms: float
     p95_ms: float
     max_ms: float
+    core_median_ms: float
+    core_p95_ms: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread:
-        """Return the spread of some times in seconds."""
-        ordered = sorted(1000 * one for one in seconds)
-        return cls(len(ordered), statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1])
+    def of(cls, intervals: Sequence[_Instant]) -> Spread:
+        """Return the spread of some intervals."""
+        clock = sorted(1000 * one.clock for one in intervals)
+        core = sorted(1000 * one.core for one in intervals)
+        p95 = int(0.95 * (len(clock) - 1))
+        return cls(len(clock), statistics.median(clock), clock[p95], clock[-1], statistics.median(core), core[p95])
 
     def __str__(self) -> str:
-        return f"median {self.median_ms:.1f}, p95 {self.p95_ms:.1f}, max {self.max_ms:.1f} ms (n = {self.n})"
+        return (
+            f"median {self.median_ms:.1f}, p95 {self.p95_ms:.1f}, max {self.max_ms:.1f} ms (n = {self.n}); "
+            f"of a core's time median {self.core_median_ms:.1f}, p95 {self.core_p95_ms:.1f} ms"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +141,24 @@ class _Stopwatch:
     """A training that takes no time; notes when it began and ended, and what each report of an epoch took."""
 
     network: ResNet
-    began: list[float] = field(default_factory=list)
-    ended: list[float] = field(default_factory=list)
-    epochs: list[float] = field(default_factory=list)
+    began: list[_Instant] = field(default_factory=list)
+    ended: list[_Instant] = field(default_factory=list)
+    epochs: list[_Instant] = field(default_factory=list)
 
     def train(self, task: Task, setup: Setup, observer: Observer) -> ResNet:
-        self.began.append(time.perf_counter())
+        self.began.append(_Instant.now())
         accuracy = _stand_in(task.architecture)
         for number in range(1, task.recipe.epochs + 1):
             epoch = Epoch(number, 1.0, accuracy, 1.0, accuracy, task.recipe.learning_rate, 0.0)
-            started = time.perf_counter()
+            started = _Instant.now()
             observer.epoch(epoch)
-            self.epochs.append(time.perf_counter() - started)
-        self.ended.append(time.perf_counter())
+            self.epochs.append(_Instant.now().since(started))
+        self.ended.append(_Instant.now())
         return self.network
 
-    def between(self, started: float) -> list[float]:
+    def between(self, started: _Instant) -> list[_Instant]:
         """Return the time before each training and after the one before it: all that is not training."""
-        return [began - ended for began, ended in zip(self.began, [started, *self.ended], strict=False)]
+        return [began.since(ended) for began, ended in zip(self.began, [started, *self.ended], strict=False)]
 
 
 class _Silent:
@@ -225,7 +247,7 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
     def search_until(runs: int) -> None:
         search(opened, SearchTask(runs, images, setup, sampler, seed, watch.train), Stopper(None), _Silent())
 
-    started = time.perf_counter()
+    started = _Instant.now()
     search_until(trials)
     between = watch.between(started)
     statements_made, transactions_made = statements.statements, statements.transactions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import optuna
@@ -24,6 +25,8 @@ from budgetnas.train import Setup, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
+SEEN_EVERY_SECONDS = 10.0
+"""Shorter epochs than this do not each record that the slot's holder is alive."""
 
 
 class RejectedError(RunFailedError):
@@ -94,7 +97,8 @@ class TrialRunner:
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
         records = self.opened.records
-        reporter = _Reporter(self.opened, trial.number, self.opened.trial_id(trial.number), self.slot, self.listener)
+        trial_id = self.opened.trial_id(trial.number)
+        reporter = _Reporter(self.opened, trial.number, trial_id, self.slot, self.listener, time.monotonic())
         with exclusive(records.engine):
             known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
             run = begin_run(request, self.images, self.setup, records) if known is None else known.id
@@ -149,20 +153,21 @@ def tally(opened: OpenStudy) -> Tally:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Reporter:
     opened: OpenStudy
     trial: int
     trial_id: int
     slot: Slot
     listener: SearchListener
+    seen_at: float
 
     def step(self, epoch: int, done: int, total: int) -> None:
         self.listener.step(epoch, done, total)
 
     def epoch(self, epoch: Epoch) -> None:
         self.report(epoch)
-        touch(self.opened.records, self.slot, self.trial)
+        self._touch()
         self.listener.epoch(epoch)
 
     def restart(self, setup: Setup) -> None:
@@ -171,6 +176,12 @@ class _Reporter:
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
         self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
+
+    def _touch(self) -> None:
+        now = time.monotonic()
+        if now - self.seen_at >= SEEN_EVERY_SECONDS:
+            touch(self.opened.records, self.slot, self.trial)
+            self.seen_at = now
 
 
 def _suggest(trial: optuna.Trial, name: str, one: Range) -> Value:
