@@ -4,20 +4,23 @@ Optuna's sampler draws candidates from the density of the good trials and propos
 function ranks first. Where that one is over the budget, asking again means another fit, which at a thousand trials
 takes longer than anything else. Here the draws over the budget are thrown away before they are ranked.
 
-Everything here that Optuna does not promise: the class of the density, `_ParzenEstimator`, and the sampler's
-`_parzen_estimator_cls`, which its source offers for this. ``tests/test_search_tpe.py`` fails if either changes.
+What Optuna does not promise is used here only: the class of the density, `_ParzenEstimator`; the sampler's
+`_parzen_estimator_cls`, which its source offers for this; and a study's `_get_trials`, which keeps what it read for
+the length of a trial. ``tests/test_search_tpe.py`` fails where they change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Container
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.budget import Budget
 from budgetnas.space import CandidateSpace, Params
@@ -53,6 +56,37 @@ class BudgetTPE(TPESampler):
             return _BudgetDensity(fits, *arguments)
 
         self._parzen_estimator_cls = density  # type: ignore[assignment]
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the parameters of a proposal, drawn together."""
+        return super().sample_relative(cast(Study, _OneReading(study)), trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the value of one parameter."""
+        return super().sample_independent(cast(Study, _OneReading(study)), trial, param_name, param_distribution)
+
+
+class _OneReading:
+    """A study whose trials are read from the storage once for a proposal, and not again for each of its parameters.
+
+    With a constant liar, TPE reads anew whenever it samples, to hear of other processes' trials. Those of the moment
+    at which the proposal began are as good.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return self._study._get_trials(deepcopy, states, use_cache=True)
 
 
 class _BudgetDensity(_ParzenEstimator):

@@ -97,8 +97,7 @@ class TrialRunner:
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
         records = self.opened.records
-        trial_id = self.opened.trial_id(trial.number)
-        reporter = _Reporter(self.opened, trial.number, trial_id, self.slot, self.listener, time.monotonic())
+        reporter = _Reporter(self.opened, trial.number, trial._trial_id, self.slot, self.listener, time.monotonic())
         with exclusive(records.engine):
             known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
             run = begin_run(request, self.images, self.setup, records) if known is None else known.id
