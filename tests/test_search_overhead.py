@@ -12,8 +12,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
+from optuna_dashboard._note import get_note
 from sqlalchemy import Engine, event
 
 from budgetnas.architecture import count
@@ -23,6 +25,7 @@ from budgetnas.epoch import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages
+from budgetnas.search.attributes import save_note
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_records, open_study
@@ -156,3 +159,11 @@ def test_the_benchmark_measures_every_part(tmp_path: Path) -> None:
     assert measured["statements_a_trial"] > measured["transactions_a_trial"] > 10
     missing = [name for name, milliseconds in measured["parts_ms"].items() if not milliseconds]
     assert set(missing) <= {"  in it, rejections written"}
+
+
+@pytest.mark.parametrize("body", ["**note**", "0123456789" * 500])
+def test_the_dashboard_reads_a_note_as_it_was_written(body: str) -> None:
+    study = optuna.create_study()
+    first, second = study.ask(), study.ask()
+    save_note(first, study._storage, body)
+    assert (get_note(first), get_note(second)) == (body, "")

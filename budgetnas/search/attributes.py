@@ -11,7 +11,6 @@ from typing import Any, Final
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
-from optuna_dashboard._note import note_ver_key, split_body
 
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
@@ -21,7 +20,7 @@ ATTRIBUTE: Final = "budgetnas"
 """User attribute that holds the JSON value."""
 PARAMS: Final = "params"
 """User attribute with the number of parameters once more: the dashboard sorts by numbers only."""
-_FIRST_VERSION: Final = 1
+_NOTE_PIECE: Final = 2045  # the most that the dashboard puts into one attribute
 
 
 def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, verdict: Verdict) -> None:
@@ -29,7 +28,7 @@ def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, ve
     if ATTRIBUTE in trial.user_attrs:
         return
     trial.set_user_attr(PARAMS, verdict.params)
-    _save_note(trial, storage, note(candidate, verdict))
+    save_note(trial, storage, note(candidate, verdict))
     trial.set_constraint("params", verdict.params - verdict.max_params)
     add(  # last: it says that the others are there
         trial,
@@ -77,9 +76,12 @@ def note(candidate: Candidate, verdict: Verdict) -> str:
     )
 
 
-def _save_note(trial: optuna.Trial, storage: BaseStorage, body: str) -> None:
-    """Write a trial's first note as the dashboard does, which reads the notes of all trials twice for it."""
-    study, number = trial.study._study_id, trial._trial_id
-    storage.set_study_system_attr(study, note_ver_key(number), _FIRST_VERSION)
-    for key, text in split_body(body, number).items():
-        storage.set_study_system_attr(study, key, text)
+def save_note(trial: optuna.Trial, storage: BaseStorage, body: str) -> None:
+    """Write a trial's first note in the form of the dashboard 0.21.
+
+    Its own function reads the notes of all trials, twice, and its import takes seconds.
+    """
+    study, key = trial.study._study_id, f"dashboard:{trial._trial_id}"
+    storage.set_study_system_attr(study, f"{key}:note_ver", 1)
+    for number, start in enumerate(range(0, len(body), _NOTE_PIECE)):
+        storage.set_study_system_attr(study, f"{key}:note_str:{number}", body[start : start + _NOTE_PIECE])
