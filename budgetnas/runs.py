@@ -22,7 +22,7 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, RunKey, State
 from budgetnas.train import Observer, Setup, Task, train
 
-Trainer = Callable[[Task, Setup, Observer], ResNet]
+TrainFunction = Callable[[Task, Setup, Observer], ResNet]
 """What trains: `budgetnas.train.train`, or a stand-in that takes no time where all around it is measured."""
 
 
@@ -123,7 +123,7 @@ def train_run(
     records: Records,
     stopper: Stopper,
     listener: RunListener,
-    trainer: Trainer = train,
+    trainer: TrainFunction = train,
 ) -> ResNet:
     """Make the training that `begin_run` recorded.
 

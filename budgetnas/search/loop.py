@@ -9,7 +9,7 @@ from typing import Final
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.errors import RunFailedError, SearchFailedError
-from budgetnas.runs import RunImages, Trainer
+from budgetnas.runs import RunImages, TrainFunction
 from budgetnas.search.attributes import described, is_rejected
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
@@ -47,7 +47,7 @@ class SearchTask:
     setup: Setup
     sampler: str
     seed: int
-    trainer: Trainer = train
+    trainer: TrainFunction = train
 
 
 def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> bool:

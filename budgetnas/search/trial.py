@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError
-from budgetnas.runs import RunImages, RunRequest, Trainer, begin_run, train_run
+from budgetnas.runs import RunImages, RunRequest, TrainFunction, begin_run, train_run
 from budgetnas.search.attributes import add, compact, describe
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
@@ -53,7 +53,7 @@ class TrialRunner:
     stopper: Stopper
     listener: SearchListener
     slot: Slot
-    trainer: Trainer = train
+    trainer: TrainFunction = train
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Return the validation accuracy after the last epoch.
