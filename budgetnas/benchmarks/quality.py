@@ -11,6 +11,7 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Final
 
 import optuna
@@ -87,7 +88,7 @@ def _error(candidate: Candidate) -> float:
     architecture, recipe = candidate.architecture, candidate.recipe
     octaves = [math.log2(width) for width in architecture.widths]
     error = 5 + 2 * (9.6 - math.log10(count(architecture).macs))
-    error += 0.15 * sum((high - low - 0.7) ** 2 for low, high in zip(octaves, octaves[1:], strict=False))
+    error += 0.15 * sum((high - low - 0.7) ** 2 for low, high in pairwise(octaves))
     best, base = (0.05, 0.0) if recipe.optimizer == "sgd" else (1e-3, 0.25)
     error += base + 0.8 * math.log10(recipe.learning_rate / best) ** 2
     return error + 0.2 * (recipe.optimizer == "sgd" and recipe.weight_decay == 0)
