@@ -29,6 +29,9 @@ imports: $(VENV)/.installed-dev
 benchmarks: $(VENV)/.installed
 	$(BIN)/python -m budgetnas.benchmarks.counting
 	$(BIN)/python -m budgetnas.benchmarks.proposals
+	$(BIN)/python -m budgetnas.benchmarks.overhead
+	$(BIN)/python -m budgetnas.benchmarks.overhead --budget 50e3
+	$(BIN)/python -m budgetnas.benchmarks.overhead --start
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ Searches and replays train through `record_training` alone, so that the records 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,10 @@ from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, RunKey, State
-from budgetnas.train import Setup, Task, train
+from budgetnas.train import Observer, Setup, Task, train
+
+TrainFunction = Callable[[Task, Setup, Observer], ResNet]
+"""What trains: `budgetnas.train.train`, or a stand-in that takes no time where all around it is measured."""
 
 
 class RunListener(Protocol):
@@ -119,6 +123,7 @@ def train_run(
     records: Records,
     stopper: Stopper,
     listener: RunListener,
+    trainer: TrainFunction = train,
 ) -> ResNet:
     """Make the training that `begin_run` recorded.
 
@@ -133,7 +138,7 @@ def train_run(
         candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
     )
     try:
-        network = train(task, setup, _Recorder(run, images.test_reason, records, stopper, listener))
+        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener))
     except RunFailedError as error:
         records.finish_run(run, State.FAILED, error.reason)
         raise

@@ -52,11 +52,15 @@ def fetched(address: str) -> dict[str, object]:
 def test_the_dashboard_shows_each_trial_with_architecture_counts_verdict_and_note(dashboard: str) -> None:
     (study,) = fetched(f"{dashboard}/api/studies")["study_summaries"]  # type: ignore[misc, attr-defined]
     assert study["study_name"] == "t"
-    trials = fetched(f"{dashboard}/api/studies/{study['study_id']}?after=0")["trials"]
+    detail = fetched(f"{dashboard}/api/studies/{study['study_id']}?after=0")
+    assert {"key": "params", "sortable": True} in detail["union_user_attrs"]  # type: ignore[operator]
+    trials = detail["trials"]
     assert len(trials) == 2  # type: ignore[arg-type]
     for trial in trials:  # type: ignore[attr-defined]
         attributes = {one["key"]: one["value"] for one in trial["user_attrs"]}
-        assert attributes.keys() >= {"architecture", "params", "macs", "activations", "verdict", "recipe"}
+        for name in ("architecture", "recipe", "params", "macs", "activations", "verdict"):
+            assert f'"{name}": ' in attributes["budgetnas"]
+        assert f'"params": {attributes["params"]},' in attributes["budgetnas"]
         assert "| stage 1 |" in trial["note"]["body"]
 
 

@@ -16,6 +16,7 @@ import pytest
         ("stopping epoch errors", "torch optuna sqlalchemy pydantic"),
         ("network data.device data.augment train train.measure", "optuna sqlalchemy typer"),
         ("runs", "optuna typer"),
+        ("search.session", "optuna_dashboard sklearn plotly typer"),
     ],
 )
 def test_light_rooms_import_nothing_heavy(modules: str, unwanted: str) -> None:

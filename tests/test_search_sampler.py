@@ -11,6 +11,7 @@ from budgetnas.budget import Budget
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
+from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import Rejection
@@ -39,7 +40,7 @@ class Ledger:
 def gated(name: str, space: CandidateSpace, limit: int, *, knows: bool = False) -> tuple[optuna.Study, Ledger]:
     ledger = Ledger()
     gate = BudgetGate(
-        make_sampler(name, 1),
+        make_sampler(name, 1, fits_within(space, Budget(limit))),
         space,
         Budget(limit),
         known=ledger.known if knows else lambda _: False,
@@ -91,6 +92,30 @@ def test_the_inner_sampler_proposes_all_of_the_architecture_together() -> None:
     study = optuna.create_study(sampler=gate)
     propose(study, DEFAULT, ledger)
     assert asked == [{*DEFAULT.space.ranges(), "optimizer"}]
+
+
+def test_rates_are_drawn_only_for_architectures_that_fit() -> None:
+    asked: list[str] = []
+
+    class Spy(optuna.samplers.RandomSampler):
+        def sample_independent(
+            self,
+            study: optuna.Study,
+            trial: optuna.trial.FrozenTrial,
+            param_name: str,
+            param_distribution: optuna.distributions.BaseDistribution,
+        ) -> object:
+            asked.append(param_name)
+            return super().sample_independent(study, trial, param_name, param_distribution)
+
+    ledger = Ledger()
+    budget = Budget(1_000_000)
+    gate = BudgetGate(Spy(seed=0), DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=0)
+    study = optuna.create_study(sampler=gate)
+    for _ in range(5):
+        propose(study, DEFAULT, ledger)
+    assert len(ledger.rejections) > 5
+    assert sum("_learning_rate" in name for name in asked) == sum("_weight_decay" in name for name in asked) == 5
 
 
 def test_a_model_based_sampler_learns_from_what_was_accepted() -> None:

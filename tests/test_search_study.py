@@ -178,9 +178,13 @@ def test_a_search_from_end_to_end(tmp_path: Path) -> None:
         curve = records.curve(one.id)
         assert trial.value == curve[-1].eval_accuracy
         assert trial.intermediate_values == {epoch.epoch: epoch.eval_accuracy for epoch in curve}
-        assert trial.user_attrs["params"] == one.params
-        assert "fits" in trial.user_attrs["verdict"]
-        assert len(json.loads(trial.user_attrs["curve"])["train_loss"]) == 2
+        assert trial.user_attrs.keys() - {"seed"} == {"budgetnas", "params"}
+        told = trial.user_attrs["budgetnas"]
+        assert trial.user_attrs["params"] == told["params"] == one.params
+        assert (told["macs"], told["activations"]) == (one.macs, one.activations)
+        assert (told["architecture"], told["recipe"]) == (one.architecture.describe(), one.recipe.describe())
+        assert "fits" in told["verdict"]
+        assert len(told["curve"]["train_loss"]) == 2
 
     with study_in(tmp_path) as study:
         attributes = study._storage.get_study_system_attrs(study._study_id)
@@ -265,7 +269,7 @@ def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     trials = trials_in(tmp_path)
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-    assert trials[1].user_attrs["reason"].startswith("rejected before it was built: over the budget")
+    assert trials[1].user_attrs["budgetnas"]["reason"].startswith("rejected before it was built: over the budget")
     assert trials[2].value == trials[0].value, "an equal candidate is served by the record"
     records = records_in(tmp_path)
     assert [one.trial for one in records.runs(study="t")] == [0, 3]

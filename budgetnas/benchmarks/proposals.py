@@ -19,6 +19,7 @@ from budgetnas.budget import Budget, parse_budget
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import make_sampler
+from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import Rejection
@@ -63,7 +64,8 @@ def _study(budget: Budget, sampler: str, seed: int, rejected: list[Rejection]) -
     def refuse(refused: Sequence[Rejection]) -> None:
         rejected.extend(refused)
 
-    gate = BudgetGate(make_sampler(sampler, seed), _SPACE, budget, known=lambda _: False, refuse=refuse, seed=seed)
+    inner = make_sampler(sampler, seed, fits_within(_SPACE, budget))
+    gate = BudgetGate(inner, _SPACE, budget, known=lambda _: False, refuse=refuse, seed=seed)
     return optuna.create_study(direction="maximize", sampler=gate)
 
 

@@ -9,17 +9,19 @@ from typing import Final
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.errors import RunFailedError, SearchFailedError
-from budgetnas.runs import RunImages
+from budgetnas.runs import RunImages, TrainFunction
+from budgetnas.search.attributes import described, is_rejected
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
 from budgetnas.search.study import OpenStudy, put_back_orphans
+from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.slots import Slot, holding, slots_held, take_slot, trained
-from budgetnas.train import Setup
+from budgetnas.train import Setup, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -38,6 +40,7 @@ class SearchTask:
         sampler: Name of the inner sampler.
         seed: Seed of the sampler.
         others: Setups to time before the first trial, beside the one that was chosen.
+        trainer: What trains.
     """
 
     trials: int
@@ -46,6 +49,7 @@ class SearchTask:
     sampler: str
     seed: int
     others: tuple[Setup, ...] = ()
+    trainer: TrainFunction = train
 
 
 def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> bool:
@@ -90,7 +94,7 @@ def _run_trial(
     opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper, listener: SearchListener
 ) -> bool | None:
     """Run one trial; return whether its run failed, or nothing if no run was made."""
-    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot)
+    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, task.trainer)
     ended: list[FrozenTrial] = []
     try:
         opened.optuna_study.optimize(
@@ -99,7 +103,7 @@ def _run_trial(
     except SpaceUsedUpError as error:
         opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
         raise
-    if "rejected" in ended[-1].user_attrs:
+    if is_rejected(ended[-1]):
         return None
     return ended[-1].state is TrialState.FAIL
 
@@ -116,7 +120,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
     seed += _WORKER_STRIDE * slots_held(records, opened.name)  # another process has the plain one
     opened.optuna_study.sampler = BudgetGate(
-        make_sampler(task.sampler, seed),
+        make_sampler(task.sampler, seed, fits_within(specification.candidates, specification.budget)),
         specification.candidates,
         specification.budget,
         known=known,
@@ -127,5 +131,5 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
 
 def _failed(opened: OpenStudy) -> str:
     failed = opened.optuna_study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    reason = failed[-1].user_attrs.get("reason", "unknown") if failed else "unknown"
+    reason = described(failed[-1]).get("reason", "unknown") if failed else "unknown"
     return f"{MAX_FAILURES} runs failed in a row, the last with: {reason}"

@@ -6,9 +6,10 @@ model-based sampler learn the forbidden region rather than accuracy.
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from optuna import Study
@@ -20,7 +21,7 @@ from budgetnas.architecture import count
 from budgetnas.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
-from budgetnas.space import Candidate, CandidateSpace, Params
+from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection
 
 MAX_PROPOSALS: Final = 32
@@ -47,8 +48,8 @@ class SpaceUsedUpError(SearchFailedError):
 class BudgetGate(BaseSampler):
     """Proposes candidates of an inner sampler that keep the budget and are not known yet.
 
-    The architecture's parameters and the optimiser are asked of the inner sampler together, the rates of the
-    chosen optimiser one by one, since they exist in some trials only.
+    The architecture's parameters and the optimiser are asked of the inner sampler together; then, if the architecture
+    fits, the rates of the chosen optimiser one by one, since they exist in some trials only.
 
     Args:
         inner: Any single-objective Optuna sampler.
@@ -116,49 +117,62 @@ class BudgetGate(BaseSampler):
         self._random.seed()
 
     def _propose(self, study: Study, trial: FrozenTrial, refused: list[Rejection]) -> Params:
+        def asked(name: str) -> Any:
+            return self._inner.sample_independent(study, trial, name, self._distributions[name])
+
         turned_down: list[Params] = []
         deadline = time.monotonic() + MAX_SECONDS
         for _ in range(MAX_PROPOSALS):
-            params = self._inner_proposal(study, trial)
-            joint = {name: params[name] for name in self._joint}
+            joint = self._filled(self._inner.sample_relative(study, trial, self._joint), self._joint, asked)
             if joint in turned_down or time.monotonic() > deadline:
                 break  # a sampler that repeats itself, or is slow, would not come to an answer soon
-            if self._accept(params, "sampler", trial, refused):
+            params = self._accepted(joint, asked, "sampler", trial.number, refused)
+            if params is not None:
                 return params
             turned_down.append(joint)
         for _ in range(MAX_FEASIBLE_DRAWS):
             drawn = self._space.space.draw_feasible(self._space.inputs, self._budget, self._random)
-            params = self._completed(study, trial, drawn)
-            if self._accept(params, "feasible draw", trial, refused):
+            joint = self._filled(drawn, self._joint, self._evenly)
+            params = self._accepted(joint, self._evenly, "feasible draw", trial.number, refused)
+            if params is not None:
                 return params
         raise SpaceUsedUpError(trial.number)
 
-    def _inner_proposal(self, study: Study, trial: FrozenTrial) -> Params:
-        joint = self._inner.sample_relative(study, trial, self._joint)
-        return self._completed(study, trial, joint)
-
-    def _completed(self, study: Study, trial: FrozenTrial, params: Params) -> Params:
+    def _filled(self, params: Params, names: Iterable[str], value: Callable[[str], Value]) -> Params:
+        """Return `params` with a value for each of `names`."""
         complete = dict(params)
-        for name in self._joint:
-            self._fill(complete, study, trial, name)
-        for name in self._space.names_for(complete["optimizer"]):
-            self._fill(complete, study, trial, name)
+        for name in names:
+            only = self._ranges[name].only
+            if only is not None:
+                complete[name] = only  # what the trial will have; a sampler's log scale may be off by a bit
+            elif name not in complete:
+                complete[name] = value(name)
         return complete
 
-    def _fill(self, params: Params, study: Study, trial: FrozenTrial, name: str) -> None:
-        only = self._ranges[name].only
-        if only is not None:
-            params[name] = only  # what the trial will have; a sampler's way over the log scale may be off by a bit
-        elif name not in params:
-            params[name] = self._inner.sample_independent(study, trial, name, self._distributions[name])
+    def _evenly(self, name: str) -> Value:
+        return draw_evenly(self._ranges[name], self._random)
 
-    def _accept(self, params: Params, origin: str, trial: FrozenTrial, refused: list[Rejection]) -> bool:
-        candidate = self._space.candidate(params)
-        overshoot = max(0, count(candidate.architecture).params - self._budget.max_params)
-        duplicate = not overshoot and self._known(candidate)
-        if not overshoot and not duplicate:
-            return True
-        refused.append(
-            Rejection(candidate.architecture, origin, self._budget.max_params, overshoot, duplicate, trial=trial.number)
-        )
-        return False
+    def _accepted(
+        self, joint: Params, value: Callable[[str], Value], origin: str, trial: int, refused: list[Rejection]
+    ) -> Params | None:
+        """Return the whole candidate, or note why there is none; the rates are drawn only for what fits."""
+        architecture = self._space.space.architecture(joint, self._space.inputs)
+        limit = self._budget.max_params
+        overshoot = max(0, count(architecture).params - limit)
+        if not overshoot:
+            params = self._filled(joint, self._space.names_for(joint["optimizer"]), value)
+            if not self._known(self._space.candidate(params)):
+                return params
+        refused.append(Rejection(architecture, origin, limit, overshoot, duplicate=not overshoot, trial=trial))
+        return None
+
+
+def draw_evenly(one: Range, generator: random.Random) -> Value:
+    """Return a value drawn evenly from a range, on its scale."""
+    match one:
+        case WholeRange(low, high):
+            return generator.randint(low, high)
+        case LogRange(low, high):
+            return min(high, max(low, math.exp(generator.uniform(math.log(low), math.log(high)))))
+        case Choice(values):
+            return generator.choice(values)

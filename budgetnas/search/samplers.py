@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Final
 
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from budgetnas.errors import InputError
+from budgetnas.search.tpe import BudgetTPE, Fits
 
-_MAKERS: Final[dict[str, Callable[[int | None], BaseSampler]]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
-    "random": lambda seed: RandomSampler(seed=seed),
-    "gp": lambda seed: GPSampler(seed=seed),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
+_MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
+    "tpe": lambda seed, fits: BudgetTPE(fits, seed),
+    "random": lambda seed, _: RandomSampler(seed=seed),
+    "gp": lambda seed, _: GPSampler(seed=seed),
+    "nsga2": lambda seed, _: NSGAIISampler(seed=seed, population_size=20),
 }
 SAMPLERS: Final = tuple(_MAKERS)
 
@@ -35,12 +36,17 @@ def check_sampler(name: str) -> str:
     )
 
 
-def make_sampler(name: str, seed: int | None) -> BaseSampler:
+def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
     """Return the sampler of that name.
+
+    Args:
+        name: One of `SAMPLERS`.
+        seed: Seed of its draws.
+        fits: Tells whether parameters keep the budget; for samplers that can heed it. The gate judges all the same.
 
     Raises:
         InputError: If no sampler has it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _MAKERS[check_sampler(name)](seed)
+        return _MAKERS[check_sampler(name)](seed, fits)

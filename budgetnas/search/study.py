@@ -52,8 +52,7 @@ class OpenStudy:
 
     def trial_id(self, number: int) -> int:
         """Return the storage's identifier of a trial."""
-        study = self.storage.get_study_id_from_name(self.name)
-        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+        return self.storage.get_trial_id_from_study_id_trial_number(self.optuna_study._study_id, number)
 
 
 def open_records(url: URL, *, must_exist: bool = False) -> Records:
@@ -111,7 +110,8 @@ def put_back_orphans(opened: OpenStudy) -> tuple[int, ...]:
     """
     with exclusive(opened.records.engine):
         held = release_dead(opened.records, opened.name)
-        running = opened.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        study = opened.optuna_study._study_id
+        running = opened.storage.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
         if held is None:
             return ()
         orphans = tuple(trial.number for trial in running if trial.number not in held)

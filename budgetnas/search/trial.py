@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import time
 from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna_dashboard import save_note
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError
-from budgetnas.runs import RunImages, RunRequest, begin_run, train_run
+from budgetnas.runs import RunImages, RunRequest, TrainFunction, begin_run, train_run
+from budgetnas.search.attributes import add, compact, describe
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
@@ -21,10 +21,12 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import exclusive, storage_failed
 from budgetnas.storage.slots import Slot, touch, trained
-from budgetnas.train import Setup
+from budgetnas.train import Setup, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
+SEEN_EVERY_SECONDS = 10.0
+"""Shorter epochs than this do not each record that the slot's holder is alive."""
 
 
 class RejectedError(RunFailedError):
@@ -42,6 +44,7 @@ class TrialRunner:
         stopper: Notes requests to stop.
         listener: Whoever shows progress.
         slot: The right to train one run.
+        trainer: What trains.
     """
 
     opened: OpenStudy
@@ -50,6 +53,7 @@ class TrialRunner:
     stopper: Stopper
     listener: SearchListener
     slot: Slot
+    trainer: TrainFunction = train
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Return the validation accuracy after the last epoch.
@@ -71,11 +75,11 @@ class TrialRunner:
         )
         try:
             verdict = self.opened.specification.budget.verdict(candidate.architecture)
-            self._describe(trial, candidate, verdict)
+            describe(trial, self.opened.storage, candidate, verdict)
             self._gate(trial, candidate, verdict)
             curve, note = self._outcome(trial, request, verdict)
         except RunFailedError as error:
-            trial.set_user_attr("reason", error.reason)
+            add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
             self.listener.trial_ended(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
             raise
         except KeyboardInterrupt:
@@ -86,21 +90,21 @@ class TrialRunner:
             raise
         except (SQLAlchemyError, StorageInternalError) as error:
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
-        trial.set_user_attr("curve", compact(curve))
+        add(trial, curve=compact(curve))
         accuracy = curve[-1].eval_accuracy
         self.listener.trial_ended(TrialEnd(trial.number, accuracy, note, tally(self.opened)))
         return accuracy
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
         records = self.opened.records
-        reporter = _Reporter(self.opened, trial.number, self.slot, self.listener)
+        reporter = _Reporter(self.opened, trial.number, trial._trial_id, self.slot, self.listener, time.monotonic())
         with exclusive(records.engine):
             known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
             run = begin_run(request, self.images, self.setup, records) if known is None else known.id
         if known is None:
             start = TrialStart(trial.number, request.label, request.candidate, verdict.params, tally(self.opened))
             self.listener.trial_started(start)
-            train_run(run, request, self.images, self.setup, records, self.stopper, reporter)
+            train_run(run, request, self.images, self.setup, records, self.stopper, reporter, self.trainer)
             return records.curve(run), ""
         if known.state is State.RUNNING:
             self._reject(trial, request.candidate, overshoot=0)
@@ -122,25 +126,6 @@ class TrialRunner:
             candidate.architecture, "enqueued", limit, overshoot, duplicate=not overshoot, trial=trial.number
         )
         self.opened.records.reject(self.opened.name, [rejection])
-        trial.set_user_attr("rejected", True)
-
-    def _describe(self, trial: optuna.Trial, candidate: Candidate, verdict: Verdict) -> None:
-        if "architecture" in trial.user_attrs:
-            return  # a trial that was put back has been described
-        architecture = candidate.architecture
-        macs = sum(part.counts.macs for part in verdict.parts)
-        activations = sum(part.counts.activations for part in verdict.parts)
-        trial.set_constraint("params", verdict.params - verdict.max_params)
-        for name, value in (
-            ("params", verdict.params),
-            ("macs", macs),
-            ("activations", activations),
-            ("verdict", verdict.sentence()),
-            ("recipe", candidate.recipe.describe()),
-            ("architecture", architecture.describe()),
-        ):
-            trial.set_user_attr(name, value)
-        save_note(trial, note(candidate, verdict))
 
 
 def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
@@ -154,53 +139,34 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
     return space.candidate(params)
 
 
-def compact(curve: tuple[Epoch, ...]) -> str:
-    """Return a curve as one JSON value: a list for each figure."""
-    names = tuple(Epoch.__dataclass_fields__)
-    return json.dumps({name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names})
-
-
 def tally(opened: OpenStudy) -> Tally:
     """Return what became of all proposals of a study so far."""
     over, duplicate = opened.records.rejection_counts(opened.name)
-    runs = opened.records.runs(study=opened.name, role=Role.SEARCH)
-    trials = {run.trial for run in runs}
+    trials, failed = opened.records.search_counts(opened.name)
     return Tally(
-        proposed=over + duplicate + len(trials),
+        proposed=over + duplicate + trials,
         rejected=over,
         duplicate=duplicate,
         trained=trained(opened.records, opened.name),
-        failed=sum(run.state is State.FAILED for run in runs),
+        failed=failed,
     )
 
 
-def note(candidate: Candidate, verdict: Verdict) -> str:
-    """Return the Markdown note that the dashboard shows for a trial."""
-    rows = "\n".join(
-        f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
-        f"| {part.counts.macs:,} | {part.counts.activations:,} |"
-        for part in verdict.parts
-    )
-    return (
-        f"**{candidate.architecture.describe()}**\n\n{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
-        "| part | parameters | of the budget | multiply-accumulates | activations |\n"
-        f"|---|---:|---:|---:|---:|\n{rows}\n"
-    )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Reporter:
     opened: OpenStudy
     trial: int
+    trial_id: int
     slot: Slot
     listener: SearchListener
+    seen_at: float
 
     def step(self, epoch: int, done: int, total: int) -> None:
         self.listener.step(epoch, done, total)
 
     def epoch(self, epoch: Epoch) -> None:
         self.report(epoch)
-        touch(self.opened.records, self.slot, self.trial)
+        self._touch()
         self.listener.epoch(epoch)
 
     def restart(self, setup: Setup, reason: str) -> None:
@@ -208,8 +174,13 @@ class _Reporter:
 
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
-        trial_id = self.opened.trial_id(self.trial)
-        self.opened.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.eval_accuracy)
+        self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
+
+    def _touch(self) -> None:
+        now = time.monotonic()
+        if now - self.seen_at >= SEEN_EVERY_SECONDS:
+            touch(self.opened.records, self.slot, self.trial)
+            self.seen_at = now
 
 
 def _suggest(trial: optuna.Trial, name: str, one: Range) -> Value:

@@ -213,6 +213,17 @@ class Records:
             query = query.where(tables.runs.c.role == role.value)
         return self._runs(query)
 
+    def search_counts(self, study: str) -> tuple[int, int]:
+        """Return how many trials of `study` have a training, and how many of these trainings failed."""
+        one = tables.runs.c
+        failed = func.count().filter(one.state == State.FAILED.value)
+        query = select(func.count(one.trial.distinct()), failed).where(
+            one.study == study, one.role == Role.SEARCH.value
+        )
+        with self.engine.connect() as connection:
+            trials, failures = connection.execute(query).one()
+            return int(trials), int(failures)
+
     def curve(self, run: int) -> tuple[Epoch, ...]:
         """Return the epochs of `run`, in order."""
         return self.curves([run]).get(run, ())

@@ -1,0 +1,87 @@
+"""What a trial tells the dashboard, beside its constraint: one JSON value, its parameters as a number, and a note.
+
+Each attribute is a transaction of its own, so that all but one number go into one value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from budgetnas.budget import Verdict
+from budgetnas.epoch import Epoch
+from budgetnas.space import Candidate
+
+ATTRIBUTE: Final = "budgetnas"
+"""User attribute that holds the JSON value."""
+PARAMS: Final = "params"
+"""User attribute with the number of parameters once more: the dashboard sorts by numbers only."""
+_NOTE_PIECE: Final = 2045  # the most that the dashboard puts into one attribute
+
+
+def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, verdict: Verdict) -> None:
+    """Tell what a trial is about to train; nothing for a trial that was put back and told it before."""
+    if ATTRIBUTE in trial.user_attrs:
+        return
+    trial.set_user_attr(PARAMS, verdict.params)
+    save_note(trial, storage, note(candidate, verdict))
+    trial.set_constraint("params", verdict.params - verdict.max_params)
+    add(  # last: it says that the others are there
+        trial,
+        architecture=candidate.architecture.describe(),
+        recipe=candidate.recipe.describe(),
+        params=verdict.params,
+        macs=sum(part.counts.macs for part in verdict.parts),
+        activations=sum(part.counts.activations for part in verdict.parts),
+        verdict=verdict.sentence(),
+    )
+
+
+def described(trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
+    """Return what a trial told."""
+    return dict(trial.user_attrs.get(ATTRIBUTE, {}))
+
+
+def add(trial: optuna.Trial, **values: Any) -> None:
+    """Add to what a trial told."""
+    trial.set_user_attr(ATTRIBUTE, described(trial) | values)
+
+
+def is_rejected(trial: FrozenTrial) -> bool:
+    """Return whether the gate turned a trial's candidate away, so that no run was made."""
+    return bool(described(trial).get("rejected"))
+
+
+def compact(curve: Sequence[Epoch]) -> dict[str, list[float]]:
+    """Return a curve as a list for each figure."""
+    names = tuple(Epoch.__dataclass_fields__)
+    return {name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names}
+
+
+def note(candidate: Candidate, verdict: Verdict) -> str:
+    """Return the Markdown note that the dashboard shows for a trial."""
+    rows = "\n".join(
+        f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
+        f"| {part.counts.macs:,} | {part.counts.activations:,} |"
+        for part in verdict.parts
+    )
+    return (
+        f"**{candidate.architecture.describe()}**\n\n{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
+        "| part | parameters | of the budget | multiply-accumulates | activations |\n"
+        f"|---|---:|---:|---:|---:|\n{rows}\n"
+    )
+
+
+def save_note(trial: optuna.Trial, storage: BaseStorage, body: str) -> None:
+    """Write a trial's first note in the form of the dashboard 0.21.
+
+    Its own function reads the notes of all trials, twice, and its import takes seconds.
+    """
+    study, key = trial.study._study_id, f"dashboard:{trial._trial_id}"
+    storage.set_study_system_attr(study, f"{key}:note_ver", 1)
+    for number, start in enumerate(range(0, len(body), _NOTE_PIECE)):
+        storage.set_study_system_attr(study, f"{key}:note_str:{number}", body[start : start + _NOTE_PIECE])

@@ -1,0 +1,169 @@
+"""What a search asks of its storage outside training: counted, not timed, so that no busy machine makes it fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna_dashboard._note import get_note
+from sqlalchemy import Engine, event
+
+from budgetnas.architecture import count
+from budgetnas.data import DataIdentity
+from budgetnas.data.device import DeviceImages
+from budgetnas.epoch import Epoch
+from budgetnas.network import ResNet, build
+from budgetnas.recipe import Normalisation, RecipeSpace
+from budgetnas.runs import RunImages
+from budgetnas.search.attributes import save_note
+from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.loop import SearchTask, search
+from budgetnas.search.study import OpenStudy, open_records, open_study
+from budgetnas.space import InputShape, SearchSpace
+from budgetnas.specification import StudySpecification
+from budgetnas.stopping import Stopper
+from budgetnas.storage.urls import parse_storage
+from budgetnas.train import Observer, Setup, Task
+
+SPACE, INPUTS = SearchSpace(), InputShape(in_channels=3, size=32, classes=10)
+DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32)
+NETWORK = build(SPACE.smallest(INPUTS))
+
+
+class Watched:
+    """Shows nothing, and hands every trial's end to somebody."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+
+    def trial_started(self, start: TrialStart) -> None: ...
+
+    def step(self, epoch: int, done: int, total: int) -> None: ...
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def restart(self, setup: Setup) -> None: ...
+
+    def trial_ended(self, end: TrialEnd) -> None:
+        self._ended()
+
+    def notice(self, text: str) -> None: ...
+
+
+class Asked:
+    """What the engines of a study were asked: statements by their first words, transactions, rows that came back."""
+
+    def __init__(self, opened: OpenStudy) -> None:
+        self.now: Counter[str] = Counter()
+        self.trials: list[Counter[str]] = []
+        for engine in (opened.records.engine, opened.storage.engine):
+            self._listen(engine)
+        opened.storage.remove_session()
+
+    def ended(self) -> None:
+        """Note that a trial ended: what was asked from one end to the next is a trial's."""
+        self.trials.append(self.now)
+        self.now = Counter()
+
+    def _listen(self, engine: Engine) -> None:
+        def statement(_connection: object, _cursor: object, text: str, *_: object) -> None:
+            self.now["statements"] += 1
+            self.now[" ".join(text.split()[:3])] += 1
+
+        def begin(_connection: object) -> None:
+            self.now["transactions"] += 1
+
+        def connect(connection: Any, _record: object) -> None:
+            connection.row_factory = row
+
+        def row(_cursor: object, values: tuple[object, ...]) -> tuple[object, ...]:
+            self.now["rows"] += 1
+            return values
+
+        event.listen(engine, "before_cursor_execute", statement)
+        event.listen(engine, "begin", begin)
+        event.listen(engine, "connect", connect)
+        engine.dispose()  # so that every connection is one that was heard of
+
+
+def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
+    accuracy = 1e-12 * count(task.architecture).macs
+    for number in range(1, task.recipe.epochs + 1):
+        observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+    return NETWORK
+
+
+def searched(folder: Path, max_params: int, sampler: str, trials: int) -> Asked:
+    """Run a search whose trainings take no time; return what it asked of its storage."""
+    specification = StudySpecification(
+        max_params=max_params, space=SPACE, recipes=RecipeSpace(epochs=2), data=DATA, inputs=INPUTS, seeds=()
+    )
+    url = parse_storage(f"sqlite:///{folder / 'budgetnas.db'}")
+    none = DeviceImages(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    images = RunImages(DATA, none, none, Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3))
+    setup = Setup(device="cpu", precision="float32", threads=1)
+    with closing(open_study(url, open_records(url), "s", specification)) as opened:
+        asked = Asked(opened)
+        assert search(opened, SearchTask(trials, images, setup, sampler, 0, train), Stopper(None), Watched(asked.ended))
+        return asked
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_what_a_trial_asks_of_the_storage_does_not_grow_with_the_trials_before_it(tmp_path: Path, sampler: str) -> None:
+    asked = searched(tmp_path, 10**12, sampler, 60).trials
+    early, late = asked[15:25], asked[-10:]
+    for what in ("statements", "transactions", "rows"):
+        assert {one[what] for one in late} == {one[what] for one in early}, what
+    assert max(one["rows"] for one in late) < 150
+
+
+def test_an_epoch_is_two_transactions(tmp_path: Path) -> None:
+    (trial,) = searched(tmp_path, 10**12, "random", 1).trials
+    assert trial["INSERT INTO epochs"] == trial["INSERT INTO trial_intermediate_values"] == 2
+    assert trial["UPDATE slots SET"] == 1, "short epochs do not each record that the holder lives"
+
+
+def test_a_trial_tells_the_dashboard_in_few_writes(tmp_path: Path) -> None:
+    for trial in searched(tmp_path, 10**12, "random", 3).trials[1:]:
+        assert trial["INSERT INTO trial_user_attributes"] == 3, "parameters, one value, and that with the curve"
+        assert trial["INSERT INTO study_system_attributes"] == 2, "a note and its version"
+        assert trial["INSERT INTO trial_system_attributes"] == 1, "the constraint"
+
+
+def test_all_that_is_turned_down_for_a_trial_is_written_at_once(tmp_path: Path) -> None:
+    trials = searched(tmp_path, 50_000, "random", 8).trials
+    assert [one["INSERT INTO rejections"] for one in trials] == [1] * 8
+    with closing(open_records(parse_storage(f"sqlite:///{tmp_path / 'budgetnas.db'}"))) as records:
+        assert len(records.rejections("s")) > 100
+
+
+def test_the_benchmark_measures_every_part(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "budgetnas.benchmarks.overhead", "--trials", "14", "--epochs", "2", "--json"]
+    result = subprocess.run(
+        [*command, "--budget", "500k"], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(result.stdout)
+    assert (measured["trial"]["n"], measured["epoch"]["n"]) == (14, 28)
+    assert measured["trial"]["median_ms"] > measured["epoch"]["median_ms"] > 0
+    assert measured["statements_a_trial"] > measured["transactions_a_trial"] > 10
+    missing = [name for name, milliseconds in measured["parts_ms"].items() if not milliseconds]
+    assert set(missing) <= {"  in it, rejections written"}
+
+
+@pytest.mark.parametrize("body", ["**note**", "0123456789" * 500])
+def test_the_dashboard_reads_a_note_as_it_was_written(body: str) -> None:
+    study = optuna.create_study()
+    first, second = study.ask(), study.ask()
+    save_note(first, study._storage, body)
+    assert (get_note(first), get_note(second)) == (body, "")
