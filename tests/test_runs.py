@@ -37,7 +37,7 @@ class Listener:
     def epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
 
-    def restart(self, setup: Setup) -> None:
+    def restart(self, setup: Setup, reason: str) -> None:
         pass
 
 

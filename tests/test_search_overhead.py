@@ -52,7 +52,7 @@ class Watched:
 
     def epoch(self, epoch: Epoch) -> None: ...
 
-    def restart(self, setup: Setup) -> None: ...
+    def restart(self, setup: Setup, reason: str) -> None: ...
 
     def trial_ended(self, end: TrialEnd) -> None:
         self._ended()
@@ -114,7 +114,9 @@ def searched(folder: Path, max_params: int, sampler: str, trials: int) -> Asked:
     setup = Setup(device="cpu", precision="float32", threads=1)
     with closing(open_study(url, open_records(url), "s", specification)) as opened:
         asked = Asked(opened)
-        assert search(opened, SearchTask(trials, images, setup, sampler, 0, train), Stopper(None), Watched(asked.ended))
+        assert search(
+            opened, SearchTask(trials, images, setup, sampler, 0, trainer=train), Stopper(None), Watched(asked.ended)
+        )
         return asked
 
 

@@ -245,7 +245,7 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
         statements.listen(engine)
 
     def search_until(runs: int) -> None:
-        search(opened, SearchTask(runs, images, setup, sampler, seed, watch.train), Stopper(None), _Silent())
+        search(opened, SearchTask(runs, images, setup, sampler, seed, trainer=watch.train), Stopper(None), _Silent())
 
     started = _Instant.now()
     search_until(trials)
