@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,8 +222,9 @@ def _begin_long_search(folder: Path) -> subprocess.Popen[str]:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        if (folder / "budgetnas.db").exists() and any(one.epochs_done for one in records_in(folder).runs()):
-            return process
+        with suppress(InputError):  # the file is there before its tables are
+            if any(one.epochs_done for one in records_in(folder).runs()):
+                return process
         time.sleep(0.2)
     raise AssertionError("no epoch was recorded")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Final
@@ -21,6 +20,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from budgetnas.architecture import count
 from budgetnas.benchmarks.machine import machine
 from budgetnas.budget import Budget, parse_budget
+from budgetnas.intervals import mean_interval
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import make_sampler
@@ -46,9 +46,8 @@ def measure(
     found = [_search(limit, sampler, seed, plain=plain) for seed in range(seeds)]
     typer.echo(f"budget {limit}, {'plain ' if plain else ''}{sampler}, made-up error of what looked best:")
     for index, trials in enumerate(_TRIALS):
-        errors = [one[index] for one in found]
-        interval = 1.96 * statistics.stdev(errors) / math.sqrt(seeds)
-        typer.echo(f"after {trials} trials {statistics.fmean(errors):.3f} +- {interval:.3f} (n = {seeds})")
+        mean = mean_interval([one[index] for one in found])
+        typer.echo(f"after {trials} trials {mean.estimate:.3f}, {mean.low:.3f} to {mean.high:.3f} (n = {seeds})")
     typer.echo(machine())
 
 
