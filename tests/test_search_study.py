@@ -19,6 +19,7 @@ from small import STUDY, run, start, study_file
 
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
+from budgetnas.errors import InputError
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage, put_back_orphans
 from budgetnas.space import InputShape, SearchSpace
