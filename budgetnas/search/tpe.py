@@ -26,7 +26,7 @@ from budgetnas.budget import Budget
 from budgetnas.space import CandidateSpace, Params
 
 DOUBLINGS: Final = 5
-"""Rounds of draws for one proposal, each twice as many as the one before: 24, 48, ... 384."""
+"""Rounds of draws for one proposal, each twice as many as the one before: 24, 48, ... 384, until one fits."""
 Fits = Callable[[Params], bool | None]
 _Draws = dict[str, NDArray[Any]]
 
@@ -90,7 +90,7 @@ class _OneReading:
 
 
 class _BudgetDensity(_ParzenEstimator):
-    """A density of which only draws that keep a budget are given, if any does in a bounded number."""
+    """A density of which only draws that keep a budget are ranked, if any does in a bounded number."""
 
     def __init__(
         self,
@@ -104,27 +104,22 @@ class _BudgetDensity(_ParzenEstimator):
         self._distributions = search_space
 
     def sample(self, rng: np.random.RandomState, size: int) -> _Draws:
-        """Return up to `size` draws that keep the budget; where none does, draws that do not."""
-        drawn, kept, found = super().sample(rng, size), [], 0
+        """Return those of `size` draws that keep the budget; more are drawn only where none does."""
+        drawn = super().sample(rng, size)
         if self._fits(self._params(drawn, 0)) is None:
             return drawn
-        for doubling in range(DOUBLINGS):
-            more = drawn if doubling == 0 else super().sample(rng, size << doubling)
-            chosen = self._keeping(more, size - found)
-            kept.append({name: values[chosen] for name, values in more.items()})
-            found += len(chosen)
-            if found == size:
-                break
-        return {name: np.concatenate([one[name] for one in kept]) for name in drawn} if found else drawn
+        more = drawn
+        for doubling in range(1, DOUBLINGS + 1):
+            keeping = self._keeping(more)
+            if keeping:
+                return {name: values[keeping] for name, values in more.items()}
+            if doubling < DOUBLINGS:
+                more = super().sample(rng, size << doubling)
+        return drawn
 
-    def _keeping(self, drawn: _Draws, wanted: int) -> list[int]:
-        chosen: list[int] = []
-        for index in range(len(next(iter(drawn.values())))):
-            if len(chosen) == wanted:
-                break
-            if self._fits(self._params(drawn, index)):
-                chosen.append(index)
-        return chosen
+    def _keeping(self, drawn: _Draws) -> list[int]:
+        draws = len(next(iter(drawn.values())))
+        return [index for index in range(draws) if self._fits(self._params(drawn, index))]
 
     def _params(self, drawn: _Draws, index: int) -> Params:
         return {
