@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, get_args
@@ -237,6 +239,20 @@ def test_progress_is_told_step_by_step() -> None:
     assert listener.steps == told, "each optimiser step, then each batch of the evaluation"
     assert [epoch.epoch for epoch in listener.epochs] == [1, 2]
     assert listener.restarts == []
+
+
+def test_a_training_s_memory_is_free_as_soon_as_it_ends() -> None:
+    """Without a garbage collector: on a GPU the next trial needs the memory at once."""
+    gc.disable()
+    try:
+        trainer = Trainer(task(), CPU)
+        trainer.epoch(1, Listener())
+        network, whole = weakref.ref(trainer.network), weakref.ref(trainer)
+        del trainer
+        assert network() is None
+        assert whole() is None
+    finally:
+        gc.enable()
 
 
 class CountReadings(TorchDispatchMode):

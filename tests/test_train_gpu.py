@@ -45,9 +45,9 @@ def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:
     def add(size: int) -> None:
         total.add_(size)
 
-    calls = CapturedCalls(add, Place.on(CUDA))
+    calls = CapturedCalls(Place.on(CUDA))
     for size in (3, 5) * 10:
-        calls(size)
+        calls(add, size)
     assert float(total) == 80.0
 
 

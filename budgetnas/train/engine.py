@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -22,7 +22,7 @@ from budgetnas.recipe import Normalisation, Recipe
 from budgetnas.train.course import Course
 from budgetnas.train.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
 from budgetnas.train.optimizer import learning_rate, make_optimizer, set_learning_rate
-from budgetnas.train.replayed import Call, CapturedCalls, CaptureError, Place
+from budgetnas.train.replayed import Calls, CapturedCalls, CaptureError, Place, plainly
 from budgetnas.train.setup import Setup
 
 SMALLEST_MICRO_BATCH: Final = 2
@@ -117,9 +117,8 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(task.seed)
         self.totals = Totals(device)
         self._course = Course(len(task.fit), task.recipe.augmentation, device)
-        calls = _calls(setup)
-        self._step = calls(self._make_step)
-        self.evaluator = Evaluator(self.network, task.evaluation, self.normalise, setup, calls)
+        self._calls, evaluating = _calls(setup)
+        self.evaluator = Evaluator(self.network, task.evaluation, self.normalise, setup, evaluating)
 
     def epoch(self, number: int, observer: Observer) -> Epoch:
         """Train and evaluate one epoch."""
@@ -149,7 +148,7 @@ class Trainer:
         self.totals.reset()
         self._course.begin(order, self.generator)
         for done, size in enumerate(batch_sizes(len(order), self.task.recipe.batch), start=1):
-            self._step(size)
+            self._calls(self._make_step, size)
             yield done
 
     def _make_step(self, size: int) -> None:
@@ -167,12 +166,12 @@ class Trainer:
         self.optimizer.step()
 
 
-def _calls(setup: Setup) -> Callable[[Call], Call]:
-    """Return what makes a call fast that is made many times."""
+def _calls(setup: Setup) -> tuple[Calls, Calls]:
+    """Return how steps are made, and how batches are evaluated."""
     if not setup.graphs:
-        return lambda call: call
+        return plainly, plainly
     place = Place.on(setup.torch_device)
-    return lambda call: CapturedCalls(call, place)
+    return CapturedCalls(place), CapturedCalls(place)
 
 
 def _train_once(task: Task, setup: Setup, observer: Observer) -> ResNet:

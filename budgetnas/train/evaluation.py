@@ -10,7 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from budgetnas.data.device import DeviceImages, Normaliser, batch_sizes
-from budgetnas.train.replayed import Call
+from budgetnas.train.replayed import Calls, plainly
 from budgetnas.train.setup import Setup
 
 EVALUATION_BATCH: Final = 500
@@ -57,13 +57,13 @@ class Evaluator:
         images: DeviceImages,
         normalise: Normaliser,
         setup: Setup,
-        calls: Callable[[Call], Call] = lambda call: call,
+        calls: Calls = plainly,
     ) -> None:
         self.totals = Totals(images.device)
         self._network, self._images, self._setup = network, images, setup
         self.normalise = normalise
         self._place = torch.zeros((), dtype=torch.int64, device=images.device)
-        self._do = calls(self._evaluate)
+        self._calls = calls
 
     def run(self, tick: Callable[[], None]) -> None:
         """Evaluate; the network is left in evaluation mode.
@@ -76,7 +76,7 @@ class Evaluator:
         self._place.zero_()
         for size in batch_sizes(len(self._images), min(EVALUATION_BATCH, self._setup.micro_batch or EVALUATION_BATCH)):
             tick()
-            self._do(size)
+            self._calls(self._evaluate, size)
 
     def _evaluate(self, size: int) -> None:
         part = self._images.take(self._place + torch.arange(size, device=self._images.device))

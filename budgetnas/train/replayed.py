@@ -22,11 +22,20 @@ class CaptureError(RuntimeError):
     """A call could not be captured on this device."""
 
 
-class Call(Protocol):
-    """Something done to the next `size` images."""
+Call = Callable[[int], None]
+"""Something done to the next images, as many as it is given."""
 
-    def __call__(self, size: int) -> None:
-        """Do it."""
+
+class Calls(Protocol):
+    """A way to make one call many times; whoever makes it hands it over each time, so that neither holds the other."""
+
+    def __call__(self, call: Call, size: int) -> None:
+        """Do `call` to the next `size` images."""
+
+
+def plainly(call: Call, size: int) -> None:
+    """Make a call as any other."""
+    call(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +58,22 @@ class Place:
 
 
 class CapturedCalls:
-    """A call on a GPU, captured for every size after a few plain calls.
+    """One call on a GPU, captured for every size after a few plain calls.
 
-    The plain calls count: they are the first steps of a training, not tries.
+    The plain calls count: they are the first steps of a training, not tries. The call leaves nothing in memory of its
+    own that a later one reads.
 
     Args:
-        call: What to do; it leaves nothing in memory of its own that a later call reads.
         place: Where to capture.
     """
 
-    def __init__(self, call: Call, place: Place) -> None:
-        self._call = call
+    def __init__(self, place: Place) -> None:
         self._place = place
         self._plain_calls: Counter[int] = Counter()
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def __call__(self, size: int) -> None:
-        """Do it to the next `size` images.
+    def __call__(self, call: Call, size: int) -> None:
+        """Do `call`, always the same one, to the next `size` images.
 
         Raises:
             CaptureError: If it cannot be captured.
@@ -73,24 +81,26 @@ class CapturedCalls:
         if size not in self._graphs:
             if self._plain_calls[size] < WARM_UP_CALLS:
                 self._plain_calls[size] += 1
-                return self._aside(lambda: self._call(size))
-            self._graphs[size] = self._capture(size)
+                return self._aside(call, size)
+            self._graphs[size] = self._capture(call, size)
         self._graphs[size].replay()
 
-    def _aside(self, call: Callable[[], None]) -> None:
+    def _aside(self, call: Call, size: int) -> None:
         """Make a call on the stream of captures, in turn with all before and after it."""
         stream = self._place.stream
         current = torch.cuda.current_stream(stream.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            call()
+            call(size)
         current.wait_stream(stream)
 
-    def _capture(self, size: int) -> torch.cuda.CUDAGraph:
+    def _capture(self, call: Call, size: int) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._place.pool, stream=self._place.stream):
-                self._call(size)
+            with torch.cuda.graph(
+                graph, pool=self._place.pool, stream=self._place.stream, capture_error_mode="thread_local"
+            ):
+                call(size)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -105,10 +115,10 @@ def can_capture(device: torch.device) -> bool:
     def add_one(size: int) -> None:
         number.add_(size)
 
-    calls = CapturedCalls(add_one, Place.on(device))
+    calls = CapturedCalls(Place.on(device))
     try:
         for _ in range(WARM_UP_CALLS + 2):
-            calls(1)
+            calls(add_one, 1)
     except RuntimeError:
         return False
     return int(number) == WARM_UP_CALLS + 2
