@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import tomllib
@@ -170,9 +171,31 @@ def test_commands_named_in_the_text_exist(page: Path) -> None:
         assert {word for word in words[2:] if word.startswith("-")} <= known, span
 
 
+def benchmark(name: str) -> Any:
+    app = typer.Typer()
+    app.command()(importlib.import_module(f"budgetnas.benchmarks.{name}").measure)
+    return typer.main.get_command(app)
+
+
+BENCHMARKS = {
+    name: benchmark(name) for name in ("counting", "learning", "overhead", "proposals", "quality", "rounding")
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_benchmarks_named_in_the_text_take_these_options(page: Path) -> None:
+    for name, arguments in re.findall(
+        r"python -m budgetnas\.benchmarks\.(\w+)([^`\n]*)", page.read_text(encoding="utf-8")
+    ):
+        assert name in BENCHMARKS, name
+        words = shlex.split(arguments.replace("folder:...", "digits"))
+        BENCHMARKS[name].make_context(name, words)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_named_in_the_text_exist(page: Path) -> None:
-    everywhere = {option for command in COMMANDS.values() for option in options_of(command)} | {"--help", "--version"}
+    commands = [*COMMANDS.values(), *BENCHMARKS.values()]
+    everywhere = {option for command in commands for option in options_of(command)} | {"--help", "--version"}
     named_here = {word for span in inline_code(page) for word in re.findall(r"(?<!\S)--[a-z][\w-]*", span)}
     assert named_here <= everywhere, f"no command has {', '.join(sorted(named_here - everywhere))}"
 

@@ -499,12 +499,8 @@ def test_a_stop_is_heard_during_evaluation() -> None:
 def test_what_is_timed_beside_a_setup_keeps_to_what_was_asked_for() -> None:
     two = replace(CPU, threads=2)
     in_bf16 = replace(two, precision="bf16")
-    assert {(one.threads, one.layout) for one in alternatives(two)} == {
-        (2, "contiguous"),
-        (1, "channels-last"),
-        (1, "contiguous"),
-    }
-    assert alternatives(CPU) == (replace(CPU, layout="contiguous"),)
+    assert {(one.threads, one.layout) for one in alternatives(two)} == {(2, "contiguous"), (1, "channels-last")}
+    assert alternatives(CPU) == (), "with one thread the same command trains the same bits"
     assert {one.precision for one in alternatives(in_bf16, "bf16")} == {"bf16"}
     assert {one.precision for one in alternatives(in_bf16, "auto")} == {"bf16", "float32"}
     assert {one.precision for one in alternatives(two, "auto")} == {"float32"}

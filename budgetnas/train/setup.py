@@ -96,8 +96,8 @@ def alternatives(setup: Setup, precision: str = "auto") -> tuple[Setup, ...]:
     """Return the setups worth timing beside `setup`: nothing but the clock can tell which is the fastest.
 
     On a CPU with instructions for bfloat16 it is slower than float32 for some networks; several threads are slower
-    than one for small networks, or on a busy machine; and which layout is faster differs with threads and widths. On
-    a GPU there is nothing to choose.
+    than one for small networks, or on a busy machine; and with several threads the contiguous layout is faster for
+    some networks, with one it is for none that was tried. On a GPU there is nothing to choose.
 
     Args:
         setup: What `choose_setup` returned.
@@ -107,12 +107,13 @@ def alternatives(setup: Setup, precision: str = "auto") -> tuple[Setup, ...]:
         return ()
     both = precision == "auto" and setup.precision == "bf16"
     precisions: tuple[Precision, ...] = ("bf16", "float32") if both else (setup.precision,)
-    layouts: tuple[Layout, ...] = ("channels-last", "contiguous")
+    ways: set[tuple[int, Layout]] = {(setup.threads, "channels-last"), (1, "channels-last")}
+    if setup.threads > 1:
+        ways.add((setup.threads, "contiguous"))
     everything = (
         replace(setup, precision=one, threads=number, layout=layout)
         for one in precisions
-        for number in {setup.threads, 1}
-        for layout in layouts
+        for number, layout in sorted(ways)
     )
     return tuple(one for one in everything if one != setup)
 
