@@ -13,7 +13,8 @@ class Epoch:
         epoch: Number, from 1.
         train_loss: Mean loss over the epoch's augmented images, while the weights changed.
         train_accuracy: Likewise.
-        eval_loss: Mean loss on the evaluation split (validation in a search, test in a replay) after the epoch.
+        eval_loss: Mean loss on the evaluation split (validation in a search, test in a replay) after the epoch; not a
+            number where nothing was evaluated.
         eval_accuracy: Likewise.
         learning_rate: Rate in this epoch.
         seconds: Time of training and evaluation.

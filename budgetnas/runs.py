@@ -19,7 +19,7 @@ from budgetnas.network import ResNet
 from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
-from budgetnas.storage import Records, Role, RunKey, State
+from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.train import Observer, Setup, Task, train
 
 TrainFunction = Callable[[Task, Setup, Observer], ResNet]
@@ -46,7 +46,7 @@ class RunImages:
     Attributes:
         identity: Which data.
         fit: Images to learn from.
-        evaluation: Images to look at after each epoch.
+        evaluation: Images to look at after each epoch; may be none at all.
         normalisation: Constants for both.
         test_reason: Why the evaluation images are a test split, if they are; every look is then recorded.
     """
@@ -98,6 +98,25 @@ def record_training(
     """
     run = begin_run(request, images, setup, records)
     return run, train_run(run, request, images, setup, records, stopper, listener)
+
+
+def known_or_trained(
+    request: RunRequest, images: RunImages, setup: Setup, records: Records, stopper: Stopper, listener: RunListener
+) -> tuple[Run, ResNet | None]:
+    """Return the record of the complete training of that key in the request's study, made now if there is none.
+
+    Returns:
+        The record, and the network if it was trained now.
+
+    Raises:
+        RunFailedError: If the training failed; the record has the reason.
+        Interrupted: If a stop was requested; the record says so.
+    """
+    known = records.find_complete(request.key(images.identity), study=request.study)
+    if known is not None:
+        return known, None
+    run, network = record_training(request, images, setup, records, stopper, listener)
+    return records.run(run), network
 
 
 def begin_run(request: RunRequest, images: RunImages, setup: Setup, records: Records) -> int:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from budgetnas.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
+from budgetnas.protocol import ChoiceProtocol, Fidelity
 from budgetnas.recipe import Frozen, RecipeSpace
 from budgetnas.seeds import SEEDS
 from budgetnas.space import CandidateSpace, InputShape, SearchSpace
@@ -24,6 +25,10 @@ _FLAGS = {
     "data.subset_eval": "--subset-eval",
     "data.split_seed": "--split-seed",
     "data.resolution": "--resolution",
+    "fidelity.pruner": "--pruner",
+    "choice": "--finalists",
+    "choice.finalists": "--finalists",
+    "choice.seeds": "--final-seeds",
 }
 
 
@@ -38,6 +43,8 @@ class StudySpecification(Frozen):
         data: Which data.
         inputs: Their shape and number of classes.
         seeds: The seed trials, by name.
+        fidelity: Which trials end early.
+        choice: How the winner is chosen; nothing: decided when the study is finished.
         objective: What a trial is judged by.
     """
 
@@ -48,6 +55,8 @@ class StudySpecification(Frozen):
     data: DataIdentity
     inputs: InputShape
     seeds: tuple[str, ...] = SEEDS
+    fidelity: Fidelity = Fidelity()
+    choice: ChoiceProtocol | None = None
     objective: Literal["validation accuracy after the last epoch"] = "validation accuracy after the last epoch"
 
     @model_validator(mode="after")

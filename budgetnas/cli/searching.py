@@ -47,6 +47,15 @@ def search_command(
     sampler: Annotated[
         str | None, typer.Option(help="tpe, random, gp or nsga2.", envvar="BUDGETNAS_SAMPLER", show_default="tpe")
     ] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="asha, median or none.", envvar="BUDGETNAS_PRUNER", show_default="none")
+    ] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="End with a final: train so many of the best again.", show_default="no final")
+    ] = None,
+    final_seeds: Annotated[
+        int | None, typer.Option(help="Fresh seeds of each network of the final.", show_default="3")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler.", show_default="0")] = None,
     split_seed: Annotated[
         int | None, typer.Option(help="Seed of validation split and subset.", show_default="0")
@@ -85,6 +94,9 @@ def search_command(
         study=study,
         storage=storage,
         sampler=sampler,
+        pruner=pruner,
+        finalists=finalists,
+        final_seeds=final_seeds,
         seed=seed,
         device=device,
         precision=precision,

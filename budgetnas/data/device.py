@@ -33,6 +33,15 @@ class DeviceImages:
         """Where the images lie."""
         return self.images.device
 
+    def none(self) -> DeviceImages:
+        """Return no image at all, of the same shape on the same device."""
+        return self.take(torch.empty(0, dtype=torch.int64, device=self.device))
+
+    def joined_with(self, others: DeviceImages) -> DeviceImages:
+        """Return these images and then those."""
+        pixels = torch.cat([one.images.permute(0, 2, 3, 1) for one in (self, others)]).permute(0, 3, 1, 2)
+        return DeviceImages(pixels, torch.cat([self.labels, others.labels]))
+
     def take(self, indices: Tensor) -> DeviceImages:
         """Return the images at `indices`, which lie on their device."""
         pixels = self.images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)

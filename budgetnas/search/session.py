@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from budgetnas.data import Data, load_data
-from budgetnas.data.device import statistics, to_device
 from budgetnas.errors import EXIT_DONE, InputError, Interrupted, SearchFailedError, check_seed
-from budgetnas.runs import RunImages
+from budgetnas.reopen import validation_images
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.plan import Plan, make_plan
@@ -28,7 +27,7 @@ from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.train import Setup, alternatives, choose_setup
+from budgetnas.train import alternatives, choose_setup
 
 DEFAULT_SAMPLER = "tpe"
 DEFAULT_SEED = 0
@@ -85,7 +84,7 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
     name = study_name(request, data.identity)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
-    task = SearchTask(trials, device_images(data, setup), setup, sampler, seed, alternatives(setup, precision))
+    task = SearchTask(trials, validation_images(data, setup), setup, sampler, seed, alternatives(setup, precision))
     try:
         with stopper.listening():
             view.preparing("timing a few training steps")
@@ -100,17 +99,6 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
             view.notice(stop.reason)
         return SearchResult(name, records, stop.exit_code, finished=False)
     return SearchResult(name, records, EXIT_DONE, finished)
-
-
-def device_images(data: Data, setup: Setup) -> RunImages:
-    """Return the training and validation images on the device, normalised by the training images' statistics."""
-    device = setup.torch_device
-    return RunImages(
-        identity=data.identity,
-        fit=to_device(data.train, device),
-        evaluation=to_device(data.validation, device),
-        normalisation=statistics(data.train),
-    )
 
 
 def _resumed(request: SearchRequest, records: Records) -> SearchRequest:

@@ -11,13 +11,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import ConfigDict, ValidationError
 
 from budgetnas.budget import format_count, parse_budget
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
+from budgetnas.protocol import ChoiceProtocol, Fidelity, PrunerName
 from budgetnas.recipe import Augmentation, Frozen, RecipeSpace
 from budgetnas.seeds import SEEDS
 from budgetnas.shipped import shipped
@@ -54,6 +55,10 @@ class SearchRequest:
     seeds: tuple[str, ...] | None = None
     space: SearchSpace | None = None
     recipe: RecipeSpace | None = None
+    pruner: str | None = None
+    fidelity: Fidelity | None = None
+    finalists: int | None = None
+    final_seeds: int | None = None
 
     def over(self, other: SearchRequest) -> SearchRequest:
         """Return this request, completed by `other`."""
@@ -101,6 +106,10 @@ class StudyFile(Frozen):
     seeds: tuple[str, ...] | None = None
     space: SearchSpace | None = None
     recipe: RecipeSpace | None = None
+    pruner: str | None = None
+    fidelity: Fidelity | None = None
+    finalists: int | None = None
+    final_seeds: int | None = None
 
     def request(self) -> SearchRequest:
         """Return what the file asks for."""
@@ -149,6 +158,9 @@ def stored_request(specification: StudySpecification) -> SearchRequest:
         seeds=specification.seeds,
         space=specification.space,
         recipe=specification.recipes,
+        fidelity=specification.fidelity,
+        finalists=specification.choice.finalists if specification.choice else None,
+        final_seeds=specification.choice.seeds if specification.choice else None,
     )
 
 
@@ -167,6 +179,8 @@ def specify(request: SearchRequest, data: Data) -> StudySpecification:
             data=data.identity,
             inputs=inputs,
             seeds=SEEDS if request.seeds is None else request.seeds,
+            fidelity=_fidelity(request),
+            choice=choice_protocol(request.finalists, request.final_seeds),
         )
     except ValidationError as error:
         raise InputError("STUDY_FILE", None, first_problem(error)) from None
@@ -229,6 +243,29 @@ def parse_timeout(text: str | None) -> float | None:
     if seconds <= 0:
         raise InputError("--timeout", text, "must be a time above zero", "write e.g. 90s, 15m or 2h")
     return seconds
+
+
+def choice_protocol(finalists: int | None, seeds: int | None) -> ChoiceProtocol | None:
+    """Return the protocol of a final, or nothing if neither was asked for.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    for argument, value, lowest in (("--finalists", finalists, 1), ("--final-seeds", seeds, 2)):
+        if value is not None and not lowest <= value <= 100:
+            raise InputError(argument, value, f"must be a whole number from {lowest} to 100")
+    asked = {name: value for name, value in (("finalists", finalists), ("seeds", seeds)) if value is not None}
+    return ChoiceProtocol(**asked) if asked else None
+
+
+def _fidelity(request: SearchRequest) -> Fidelity:
+    base = request.fidelity or Fidelity()
+    if request.pruner is None:
+        return base
+    known = get_args(PrunerName)
+    if request.pruner not in known:
+        raise InputError("--pruner", request.pruner, f"must be one of {', '.join(known)}")
+    return Fidelity.model_validate(base.model_dump() | {"pruner": request.pruner})
 
 
 def _recipes(request: SearchRequest, data: Data) -> RecipeSpace:

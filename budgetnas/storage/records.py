@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.epoch import Epoch
-from budgetnas.errors import InputError
+from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.values import Rejection, Role, Run, RunKey, State
@@ -147,7 +149,7 @@ class Records:
     def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
         """Record an epoch of `run`; with `test_reason`, also that its evaluation was a look at a test split."""
         with self.engine.begin() as connection:
-            row = {"run": run} | {name: getattr(epoch, name) for name in _EPOCH_FIELDS}
+            row = {"run": run} | {name: _or_null(getattr(epoch, name)) for name in _EPOCH_FIELDS}
             connection.execute(insert(tables.epochs).values(row))
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(epochs_done=epoch.epoch))
             if test_reason is not None:
@@ -235,7 +237,7 @@ class Records:
         found: dict[int, list[Epoch]] = {}
         with self.engine.connect() as connection:
             for row in connection.execute(query).mappings():
-                epoch = Epoch(**{name: row[name] for name in _EPOCH_FIELDS})
+                epoch = Epoch(**{name: _or_nan(row[name]) for name in _EPOCH_FIELDS})
                 found.setdefault(row["run"], []).append(epoch)
         return {run: tuple(epochs) for run, epochs in found.items()}
 
@@ -244,6 +246,36 @@ class Records:
         query = select(func.count()).select_from(tables.test_readings).where(tables.test_readings.c.run == run)
         with self.engine.connect() as connection:
             return int(connection.scalar(query) or 0)
+
+    # Weights
+
+    def save_weights(self, run: int, tensors: bytes) -> None:
+        """Keep the trained weights of `run`, a safetensors file."""
+        row = {"run": run, "sha256": hashlib.sha256(tensors).hexdigest(), "tensors": tensors}
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.weights).where(tables.weights.c.run == run))
+            connection.execute(insert(tables.weights).values(row))
+
+    def weights(self, run: int) -> bytes | None:
+        """Return the weights that were kept of `run`, a safetensors file, or nothing.
+
+        Raises:
+            BudgetnasError: If they are damaged.
+        """
+        query = select(tables.weights.c.sha256, tables.weights.c.tensors).where(tables.weights.c.run == run)
+        with self.engine.connect() as connection:
+            found = connection.execute(query).one_or_none()
+        if found is None:
+            return None
+        tensors = bytes(found.tensors)
+        if hashlib.sha256(tensors).hexdigest() != found.sha256:
+            raise BudgetnasError(f"the stored weights of run {run} are damaged: their SHA-256 is not the recorded one")
+        return tensors
+
+    def forget_weights(self, runs: Sequence[int]) -> None:
+        """Drop the weights of `runs`; their records stay."""
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.weights).where(tables.weights.c.run.in_(list(runs))))
 
     # Rejections
 
@@ -292,6 +324,15 @@ class Records:
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
         with self.engine.connect() as connection:
             return tuple(_run(row) for row in connection.execute(query))
+
+
+def _or_null(value: float) -> float | None:
+    """Return `value`, or nothing for not a number, which SQLite cannot hold."""
+    return None if math.isnan(value) else value
+
+
+def _or_nan(value: Any) -> Any:
+    return math.nan if value is None else value
 
 
 def _save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:

@@ -7,9 +7,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 metadata = MetaData()
 
 schema = Table("budgetnas_schema", metadata, Column("version", Integer, primary_key=True))
@@ -64,8 +77,8 @@ epochs = Table(
     Column("epoch", Integer, primary_key=True),
     Column("train_loss", Float, nullable=False),
     Column("train_accuracy", Float, nullable=False),
-    Column("eval_loss", Float, nullable=False),
-    Column("eval_accuracy", Float, nullable=False),
+    Column("eval_loss", Float),
+    Column("eval_accuracy", Float),
     Column("learning_rate", Float, nullable=False),
     Column("seconds", Float, nullable=False),
 )
@@ -84,10 +97,31 @@ rejections = Table(
     Column("at", Float, nullable=False),
 )
 
+weights = Table(
+    "weights",
+    metadata,
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("tensors", LargeBinary, nullable=False),
+)
+
+finals = Table(
+    "finals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", String(200), nullable=False, index=True),
+    Column("plan", Text, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("winner", ForeignKey("runs.id")),
+    Column("test_images", Integer),
+    Column("read_at", Float),
+)
+
 test_readings = Table(
     "test_readings",
     metadata,
     Column("id", Integer, primary_key=True),
+    Column("final", ForeignKey("finals.id"), index=True),
     Column("run", ForeignKey("runs.id"), nullable=False, index=True),
     Column("epoch", Integer, nullable=False),
     Column("accuracy", Float, nullable=False),

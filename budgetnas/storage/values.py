@@ -16,6 +16,7 @@ class Role(StrEnum):
     REPEAT = "repeat"
     FINAL = "final"
     REPLAY = "replay"
+    COMPARE = "compare"
 
 
 class State(StrEnum):

@@ -51,7 +51,7 @@ class Task:
         recipe: How to train it.
         seed: Seed of initial weights, order and augmentation.
         fit: Images to learn from.
-        evaluation: Images that each epoch ends with a look at; nothing is chosen by them here.
+        evaluation: Images that each epoch ends with a look at, or none; nothing is chosen by them here.
         normalisation: Constants for both.
     """
 
@@ -136,8 +136,8 @@ class Trainer:
             epoch=number,
             train_loss=loss / trained,
             train_accuracy=correct / trained,
-            eval_loss=eval_loss / evaluated,
-            eval_accuracy=eval_correct / evaluated,
+            eval_loss=eval_loss / evaluated if evaluated else math.nan,
+            eval_accuracy=eval_correct / evaluated if evaluated else math.nan,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
         )
@@ -178,15 +178,16 @@ def _train_once(task: Task, setup: Setup, observer: Observer) -> ResNet:
     trainer = Trainer(task, setup)
     for number in range(1, task.recipe.epochs + 1):
         epoch = trainer.epoch(number, observer)
-        _check_finite(epoch, task.recipe)
+        _check_finite(epoch, task)
         observer.epoch(epoch)
     return trainer.network
 
 
-def _check_finite(epoch: Epoch, recipe: Recipe) -> None:
-    for name, loss in (("training", epoch.train_loss), ("evaluation", epoch.eval_loss)):
+def _check_finite(epoch: Epoch, task: Task) -> None:
+    losses = [("training", epoch.train_loss), *([("evaluation", epoch.eval_loss)] if len(task.evaluation) else [])]
+    for name, loss in losses:
         if not math.isfinite(loss):
-            raise RunFailedError(f"the {name} loss is {loss} in epoch {epoch.epoch} ({recipe.describe()})")
+            raise RunFailedError(f"the {name} loss is {loss} in epoch {epoch.epoch} ({task.recipe.describe()})")
 
 
 def _pieces(images: int, micro: int) -> int:

@@ -1,0 +1,95 @@
+"""A study that is there already, with its data and the device: what finishing, comparing and exporting begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from budgetnas.data import Data, DataRequest, load_data
+from budgetnas.data.device import statistics, to_device
+from budgetnas.errors import InputError
+from budgetnas.runs import RunImages
+from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.storage import Records
+from budgetnas.train import Setup
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlace:
+    """Where the data of a study lie on this machine.
+
+    Attributes:
+        data: ``folder:DIR`` for a folder; may be left out for the named sets.
+        data_dir: Where archives lie.
+    """
+
+    data: str | None = None
+    data_dir: Path | None = None
+
+
+def study_specification(records: Records, study: str) -> StudySpecification:
+    """Return the specification of a study.
+
+    Raises:
+        InputError: If there is no such study.
+    """
+    stored = records.specification(study)
+    if stored is None:
+        there = ", ".join(records.study_names()) or "none yet"
+        raise InputError("STUDY", study, f"is not in this storage; there: {there}", "see budgetnas studies")
+    return read_specification(stored)
+
+
+def study_data_request(specification: StudySpecification, study: str, place: DataPlace) -> DataRequest:
+    """Return the request for a study's data.
+
+    Raises:
+        InputError: If they are a folder and none is named.
+    """
+    identity = specification.data
+    if place.data is None and identity.name.startswith("folder-"):
+        rule = f"is missing: study {study!r} was made on {identity.name}"
+        raise InputError("--data", None, rule, "name the folder with --data folder:DIR")
+    return DataRequest(
+        name=place.data or identity.name,
+        data_dir=place.data_dir,
+        resolution=identity.resolution,
+        subset=identity.subset,
+        subset_eval=identity.subset_eval,
+        split_seed=identity.split_seed,
+    )
+
+
+def load_study_data(specification: StudySpecification, study: str, place: DataPlace) -> tuple[Data, DataRequest]:
+    """Return the data that a study was made on, and the request they were loaded by.
+
+    Raises:
+        InputError: If the data named are other ones.
+    """
+    request = study_data_request(specification, study, place)
+    data = load_data(request)
+    if data.identity != specification.data:
+        replace_data = specification.model_copy(update={"data": data.identity})
+        replace_data.require_same(specification, study)
+    return data, request
+
+
+def validation_images(data: Data, setup: Setup) -> RunImages:
+    """Return the images of a trial on the device: to train with and to validate on."""
+    device = setup.torch_device
+    return RunImages(
+        identity=data.identity,
+        fit=to_device(data.train, device),
+        evaluation=to_device(data.validation, device),
+        normalisation=statistics(data.train),
+    )
+
+
+def all_training_images(data: Data, setup: Setup) -> RunImages:
+    """Return training and validation images together on the device, with nothing to evaluate on.
+
+    Normalised by the statistics of the training images, as in the search.
+    """
+    images = validation_images(data, setup)
+    fit = images.fit.joined_with(images.evaluation)
+    return replace(images, fit=fit, evaluation=fit.none())
