@@ -21,6 +21,7 @@ from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.train import Observer, Setup, Task, train
+from budgetnas.weights import to_safetensors
 
 TrainFunction = Callable[[Task, Setup, Observer], ResNet]
 """What trains: `budgetnas.train.train`, or a stand-in that takes no time where all around it is measured."""
@@ -85,9 +86,25 @@ class RunRequest:
 
 
 def record_training(
-    request: RunRequest, images: RunImages, setup: Setup, records: Records, stopper: Stopper, listener: RunListener
+    request: RunRequest,
+    images: RunImages,
+    setup: Setup,
+    records: Records,
+    stopper: Stopper,
+    listener: RunListener,
+    *,
+    keep_weights: bool = False,
 ) -> tuple[int, ResNet]:
     """Make the training and record it.
+
+    Args:
+        request: Which training.
+        images: Its images.
+        setup: Where and in which precision.
+        records: Where it is written down.
+        stopper: Notes requests to stop.
+        listener: Whoever shows progress.
+        keep_weights: Whether the trained weights are kept in the storage; a record that is complete has them.
 
     Returns:
         Number of the record, and the trained network.
@@ -97,16 +114,23 @@ def record_training(
         Interrupted: If a stop was requested; the record says so.
     """
     run = begin_run(request, images, setup, records)
-    return run, train_run(run, request, images, setup, records, stopper, listener)
+    trainer = _keeping(run, records) if keep_weights else train
+    return run, train_run(run, request, images, setup, records, stopper, listener, trainer)
 
 
 def known_or_trained(
-    request: RunRequest, images: RunImages, setup: Setup, records: Records, stopper: Stopper, listener: RunListener
-) -> tuple[Run, ResNet | None]:
+    request: RunRequest,
+    images: RunImages,
+    setup: Setup,
+    records: Records,
+    stopper: Stopper,
+    listener: RunListener,
+    *,
+    keep_weights: bool = False,
+) -> Run:
     """Return the record of the complete training of that key in the request's study, made now if there is none.
 
-    Returns:
-        The record, and the network if it was trained now.
+    The arguments are those of `record_training`.
 
     Raises:
         RunFailedError: If the training failed; the record has the reason.
@@ -114,9 +138,20 @@ def known_or_trained(
     """
     known = records.find_complete(request.key(images.identity), study=request.study)
     if known is not None:
-        return known, None
-    run, network = record_training(request, images, setup, records, stopper, listener)
-    return records.run(run), network
+        return known
+    run, _ = record_training(request, images, setup, records, stopper, listener, keep_weights=keep_weights)
+    return records.run(run)
+
+
+def _keeping(run: int, records: Records) -> TrainFunction:
+    """Return training that keeps the weights of `run` before its record can be complete."""
+
+    def train_and_keep(task: Task, setup: Setup, observer: Observer) -> ResNet:
+        network = train(task, setup, observer)
+        records.save_weights(run, to_safetensors(network))
+        return network
+
+    return train_and_keep
 
 
 def begin_run(request: RunRequest, images: RunImages, setup: Setup, records: Records) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -15,7 +16,9 @@ from budgetnas.architecture import count
 from budgetnas.cli.output import duration, stderr
 from budgetnas.data import Data
 from budgetnas.epoch import Epoch
+from budgetnas.final import FinalTraining
 from budgetnas.replay import ReplayPlan
+from budgetnas.report.final import FinalResult
 from budgetnas.report.replays import ReplayResult, comparison
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan
@@ -172,6 +175,47 @@ class SearchProgress(Progress):
             return ""
         paced = elapsed * max(0.0, self._expected - done) / done if done > 0.02 * self._expected else None
         return f"; about {duration(self._plan.seconds if paced is None else paced)} left"
+
+
+class FinalProgress(Progress):
+    """Shows a final: who is in it, each training, and the time left."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(lines)
+        self._training: FinalTraining | None = None
+        self._started = time.monotonic()
+
+    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+        """Print who is in the final."""
+        protocol = result.protocol
+        state = "goes on" if resumed else "begins"
+        self.lines.say(
+            f"the final of {result.study} {state}: {len(result.entrants)} networks, {protocol.seeds} fresh seeds each"
+        )
+        for one in result.entrants:
+            why = "finalist" if one.is_finalist else "reference: the best seed"
+            self.lines.say(
+                f"{why}: {one.name}, {one.params:,} parameters; {one.recipe.describe()}; "
+                f"smoothed {one.score:.2%}, its one run {one.search_accuracy:.2%}"
+            )
+
+    def final_training(self, training: FinalTraining) -> None:
+        """Note which training starts."""
+        self._training, self._started = training, time.monotonic()
+        self.prefix = f"final {training.done + 1}/{training.total}, {training.name}, seed {training.seed}: "
+        self.epochs, self.last = training.epochs, ""
+        self.lines.say(f"{self.prefix}on {training.part}{self._outlook(1, 0, 1)}")
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note what an epoch gave; nothing is evaluated after the last choice."""
+        accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else epoch.eval_accuracy
+        self.last = f", last epoch {accuracy:.2%}"
+
+    def _outlook(self, epoch: int, done: int, total: int) -> str:
+        if self._training is None or self._training.seconds_left is None:
+            return ""
+        left = self._training.seconds_left - (time.monotonic() - self._started)
+        return f"; about {duration(max(0.0, left))} left"
 
 
 class ReplayProgress(Progress):

@@ -5,11 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from budgetnas.cli.output import JsonFlag, StorageOption, print_json, shown_storage, stderr
+from budgetnas.errors import Interrupted
+
+if TYPE_CHECKING:
+    from budgetnas.final import FinalView
+    from budgetnas.report.final import FinalResult
+    from budgetnas.search.session import SearchResult
+    from budgetnas.stopping import Stopper
 
 
 def search_command(
@@ -74,11 +81,13 @@ def search_command(
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
-    from budgetnas.cli.progress import Lines, SearchProgress
+    from budgetnas.cli.finishing import print_final, print_next
+    from budgetnas.cli.progress import FinalProgress, Lines, SearchProgress
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
     from budgetnas.search.session import run_search
-    from budgetnas.search.settings import SearchRequest, read_study_file
+    from budgetnas.search.settings import SearchRequest, parse_timeout, read_study_file
+    from budgetnas.stopping import Stopper
 
     request = SearchRequest(
         budget=budget,
@@ -104,15 +113,33 @@ def search_command(
     )
     if study_file is not None:
         request = request.over(read_study_file(study_file))
+    stopper = Stopper(parse_timeout(request.timeout))
     with Lines() as lines:
-        result = run_search(request, SearchProgress(lines))
+        result = run_search(request, stopper, SearchProgress(lines))
+        final = _final(result, stopper, FinalProgress(lines)) if result.finished and result.final else None
     tables = study_tables(result.records, result.study)
     if as_json:
         print_json(tables.to_dict())
     else:
         print_summary(tables, request.storage)
+        if final is not None:
+            print_final(final)
+            print_next(final, request.storage)
     if not result.finished:
         stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
         words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
         stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
     raise typer.Exit(result.exit_code)
+
+
+def _final(result: SearchResult, stopper: Stopper, view: FinalView) -> FinalResult:
+    """Hold the final that ends a search."""
+    from budgetnas.cli.finishing import tell_stopped
+    from budgetnas.final import FinishRequest, finish
+
+    try:
+        with stopper.listening():
+            return finish(FinishRequest(result.study, result.place), result.records, result.setups, stopper, view)
+    except Interrupted as stop:
+        tell_stopped(stop, None)
+        raise

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from budgetnas.data import Data, load_data
 from budgetnas.errors import EXIT_DONE, InputError, Interrupted, SearchFailedError, check_seed
-from budgetnas.reopen import validation_images
+from budgetnas.reopen import DataPlace, validation_images
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.plan import Plan, make_plan
@@ -15,7 +15,6 @@ from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import (
     SearchRequest,
     check_study_name,
-    parse_timeout,
     required_budget,
     required_trials,
     specify,
@@ -27,7 +26,7 @@ from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.train import alternatives, choose_setup
+from budgetnas.train import Setup, alternatives, choose_setup
 
 DEFAULT_SAMPLER = "tpe"
 DEFAULT_SEED = 0
@@ -53,25 +52,35 @@ class SearchResult:
         exit_code: 0 when done or out of time, 1 after five failed runs in a row or where the storage is gone,
             130 after Ctrl-C, 143 after SIGTERM.
         finished: Whether the study has all of its runs.
+        setups: Setups that its networks may be trained in, the one that was taken first.
+        place: Where its data lie.
+        final: Whether the study ends with a final.
     """
 
     study: str
     records: Records
     exit_code: int
     finished: bool
+    setups: tuple[Setup, ...]
+    place: DataPlace
+    final: bool
 
 
-def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
+def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> SearchResult:
     """Run or resume a search.
 
     Everything that can be wrong is checked before anything is written.
+
+    Args:
+        request: What the user asked for.
+        stopper: Notes requests to stop.
+        view: Whoever shows progress.
 
     Raises:
         InputError: If the request cannot be met.
     """
     trials, sampler = required_trials(request), check_sampler(request.sampler or DEFAULT_SAMPLER)
     seed = check_seed(DEFAULT_SEED if request.seed is None else request.seed)
-    stopper = Stopper(parse_timeout(request.timeout))
     url = parse_storage(request.storage or DEFAULT_STORAGE)
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
     request = _resumed(request, open_records(url)) if request.study and exists else request
@@ -84,7 +93,17 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
     name = study_name(request, data.identity)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
-    task = SearchTask(trials, validation_images(data, setup), setup, sampler, seed, alternatives(setup, precision))
+    others = alternatives(setup, precision)
+    task = SearchTask(trials, validation_images(data, setup), setup, sampler, seed, others)
+    ended = SearchResult(
+        study=name,
+        records=records,
+        exit_code=EXIT_DONE,
+        finished=False,
+        setups=(setup, *others),
+        place=DataPlace(request.data, request.data_dir),
+        final=specification.choice is not None,
+    )
     try:
         with stopper.listening():
             view.preparing("timing a few training steps")
@@ -93,12 +112,12 @@ def run_search(request: SearchRequest, view: SearchView) -> SearchResult:
             finished = search(opened, replace(task, setup=plan.setup), stopper, view)
     except SearchFailedError as error:
         view.notice(str(error))
-        return SearchResult(name, records, error.exit_code, finished=False)
+        return replace(ended, exit_code=error.exit_code)
     except Interrupted as stop:
         if stop.reason:
             view.notice(stop.reason)
-        return SearchResult(name, records, stop.exit_code, finished=False)
-    return SearchResult(name, records, EXIT_DONE, finished)
+        return replace(ended, exit_code=stop.exit_code)
+    return replace(ended, finished=finished)
 
 
 def _resumed(request: SearchRequest, records: Records) -> SearchRequest:

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from small import run, study_file
+from sqlalchemy import select
+from test_search_study import specification
+
+from budgetnas.architecture import named
+from budgetnas.data.device import Normaliser, to_device
+from budgetnas.data.test_split import load_test
+from budgetnas.epoch import Epoch
+from budgetnas.errors import BudgetnasError, InputError, Interrupted
+from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
+from budgetnas.intervals import difference_interval
+from budgetnas.network import build
+from budgetnas.protocol import ChoiceProtocol
+from budgetnas.recipe import RecipeSpace
+from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.report.final import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
+from budgetnas.search.study import open_records
+from budgetnas.seeds import seed_candidate
+from budgetnas.space import InputShape
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Records, Role, Run, RunKey, State, tables
+from budgetnas.storage.urls import parse_storage
+from budgetnas.train import Setup, choose_setup
+from budgetnas.weights import from_safetensors, to_safetensors
+
+PROTOCOL = ChoiceProtocol(finalists=2, seeds=2)
+
+
+@dataclass
+class Listener:
+    """Notes what it hears; stops the final after so many trainings were begun."""
+
+    stop_after: int = 1_000
+    trainings: list[FinalTraining] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    resumed: list[bool] = field(default_factory=list)
+
+    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+        self.resumed.append(resumed)
+
+    def final_training(self, training: FinalTraining) -> None:
+        if len(self.trainings) == self.stop_after:
+            raise Interrupted
+        self.trainings.append(training)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def preparing(self, text: str) -> None:
+        pass
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        pass
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        pass
+
+
+def searched(folder: Path, *arguments: str, **changes: str) -> Path:
+    result = run(folder, "search", study_file(folder, **{"study": '"s"', **changes}), *arguments)
+    assert result.returncode == 0, result.stderr
+    return folder / "budgetnas.db"
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[Records]:
+    with closing(open_records(parse_storage(f"sqlite:///{database}"), must_exist=True)) as records:
+        yield records
+
+
+def hold(records: Records, listener: Listener | None = None, protocol: ChoiceProtocol | None = PROTOCOL) -> FinalResult:
+    request = FinishRequest("s", DataPlace(), protocol)
+    return finish(request, records, [choose_setup("cpu", "float32")], Stopper(), listener or Listener())
+
+
+def readings(records: Records) -> list[tuple[int | None, int, float]]:
+    one = tables.test_readings.c
+    with records.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(select(one.final, one.run, one.at))]
+
+
+def finals(records: Records) -> list[Run]:
+    return list(records.runs(study="s", role=Role.FINAL))
+
+
+@pytest.fixture(scope="module")
+def searched_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return searched(tmp_path_factory.mktemp("searched"))
+
+
+@pytest.fixture
+def database(searched_once: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "budgetnas.db"
+    with opened(searched_once) as records, records.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")  # VACUUM is not for transactions
+        connection.exec_driver_sql("VACUUM INTO ?", (str(copy),))
+        connection.exec_driver_sql("BEGIN")
+    return copy
+
+
+def test_a_final_trains_the_best_again_and_reads_the_test_split_once(database: Path) -> None:
+    with opened(database) as records:
+        result = hold(records)
+        winner = result.winner
+        assert winner is not None and result.reference is None and result.difference is None
+        assert [one.is_finalist for one in result.entrants] == [True, True]
+        assert winner.mean_validation == max(one.mean_validation or 0 for one in result.entrants)
+        assert result.readings == 1 and result.test_images == 100
+        runs = finals(records)
+        assert sorted(one.seed for one in runs) == sorted(
+            [FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + 1] * 2 + [FIRST_TEST_SEED, FIRST_TEST_SEED + 1]
+        )
+        tested = [one for one in runs if one.seed >= FIRST_TEST_SEED]
+        read = readings(records)
+        assert {one for _, one, _ in read} == {one.id for one in tested} and len(read) == 2
+        assert len({(final, at) for final, _, at in read}) == 1  # one event
+        assert {one.architecture for one in tested} == {winner.architecture}
+        assert winner.recipe in {one.recipe for one in tested}
+        for one in runs:
+            curve = records.curve(one.id)
+            assert len(curve) == 2 and math.isnan(curve[-1].eval_accuracy) == (one in tested)
+            assert (records.weights(one.id) is not None) == (one in tested)
+        assert result.shipped_run == next(one.id for one in tested if one.seed == FIRST_TEST_SEED)
+
+
+def test_the_test_accuracy_is_that_of_the_kept_weights(database: Path) -> None:
+    with opened(database) as records:
+        result = hold(records)
+        assert result.winner is not None and result.shipped_run is not None
+        data, request = load_study_data(study_specification(records, "s"), "s", DataPlace())
+        setup = choose_setup("cpu", "float32")
+        normalise = Normaliser.of(validation_images(data, setup).normalisation, setup.torch_device, setup.memory_format)
+        tensors = records.weights(result.shipped_run)
+        assert tensors is not None
+        network = from_safetensors(result.winner.architecture, tensors)
+        test = to_device(load_test(request), setup.torch_device)
+        with torch.inference_mode():
+            correct = (network(normalise(test.images)).argmax(dim=1) == test.labels).double().mean().item()
+    assert result.winner.test[0] == pytest.approx(correct, abs=1e-12)
+
+
+def test_a_final_that_was_held_is_told_again_without_training_or_reading(database: Path) -> None:
+    with opened(database) as records:
+        first, runs = hold(records), finals(records)
+        listener = Listener()
+        assert hold(records, listener) == first
+        assert finals(records) == runs and not listener.trainings and len(readings(records)) == 2
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_final_that_was_stopped_goes_on_and_trains_nothing_twice(database: Path, stop_after: int) -> None:
+    with opened(database) as records:
+        with pytest.raises(Interrupted):
+            hold(records, Listener(stop_after))
+        assert not readings(records)
+        listener = Listener()
+        result = hold(records, listener)
+        assert listener.resumed == [True] and len(listener.trainings) == 6 - stop_after
+        assert result.readings == 1
+        keys = [(one.architecture, one.recipe, one.seed) for one in finals(records)]
+        assert len(keys) == len(set(keys)) == 6
+
+
+def test_a_second_reading_warns_and_is_recorded(database: Path) -> None:
+    with opened(database) as records:
+        hold(records)
+        listener = Listener()
+        result = hold(records, listener, ChoiceProtocol(finalists=1, seeds=2))
+        assert any("was read for this study before" in one for one in listener.notices)
+        assert result.readings == 2 and len({final for final, _, _ in readings(records)}) == 2
+
+
+def test_another_search_makes_another_final(database: Path) -> None:
+    with opened(database) as records:
+        first = hold(records)
+    more = run(database.parent, "search", study_file(database.parent, study='"s"'), "--trials", "6")
+    assert more.returncode == 0, more.stderr
+    with opened(database) as records:
+        listener = Listener()
+        second = hold(records, listener)
+        assert second.number != first.number and second.readings == 2 and listener.notices
+
+
+def test_the_protocol_that_a_study_was_created_with_stands(tmp_path: Path) -> None:
+    database = searched(tmp_path, "--finalists", "1", "--final-seeds", "2", trials="2")
+    with opened(database) as records:
+        held = final_result(records, "s")
+        assert held is not None and held.protocol == ChoiceProtocol(finalists=1, seeds=2) and held.readings == 1
+        assert hold(records, protocol=None) == held
+        with pytest.raises(InputError, match="1 finalists and 2 seeds"):
+            hold(records)
+    again = run(tmp_path, "search", "--study", "s", "--finalists", "2")
+    assert again.returncode == 2 and "--finalists" in again.stderr
+
+
+def test_the_best_seed_is_the_reference(tmp_path: Path) -> None:
+    file = study_file(tmp_path, study='"s"', budget='"5M"', subset="60", subset_eval="60", epochs="1", trials="3")
+    text = Path(file).read_text(encoding="utf-8").split("[space]")[0]
+    Path(file).write_text(text + '\nseeds = ["v2-sgd", "v2-adam"]\n', encoding="utf-8")
+    result = run(tmp_path, "search", file, "--sampler", "random", "--finalists", "1", "--final-seeds", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    with opened(tmp_path / "budgetnas.db") as records:
+        final = final_result(records, "s")
+        assert final is not None and final.reference is not None and final.winner is not None
+        assert final.reference.label in ("v2-sgd", "v2-adam")
+        assert len(readings(records)) == (2 if final.winner == final.reference else 4)
+        if final.winner != final.reference:
+            assert final.difference == difference_interval(final.winner.test, final.reference.test)
+
+
+def test_a_plan_takes_distinct_candidates_by_smoothed_score(database: Path) -> None:
+    with opened(database) as records:
+        stored = study_specification(records, "s")
+        runs = [one for one in records.runs(study="s") if one.state is State.COMPLETE]
+        repeated = [*runs, runs[0]]
+        accuracies = [0.9, *[0.5] * (len(runs) - 1), 0.1]
+        plan = plan_final(repeated, accuracies, ChoiceProtocol(finalists=4, seeds=2), stored)
+        assert len({one.run for one in plan.finalists}) == len(plan.finalists) == len(runs)
+        assert [one.score for one in plan.finalists] == sorted((one.score for one in plan.finalists), reverse=True)
+        assert plan.reference is None
+
+
+def test_a_seed_that_is_no_finalist_enters_as_the_reference(records: Records) -> None:
+    inputs = InputShape(in_channels=3, size=32, classes=10)
+    runs = [_recorded(records, seed, inputs) for seed in ("v1-sgd", "v2-sgd")]
+    plan = plan_final(runs, [0.5, 0.8], ChoiceProtocol(finalists=1, seeds=2), specification())
+    assert [one.run for one in plan.entrants] == [runs[1].id] and plan.reference == plan.finalists[0]
+
+
+def _recorded(records: Records, seed: str, inputs: InputShape) -> Run:
+    candidate = seed_candidate(seed, RecipeSpace(epochs=1), inputs)
+    key = RunKey(*candidate.key, "d", 0, Role.SEARCH)
+    number = records.start_run(
+        key=key,
+        architecture=candidate.architecture,
+        recipe=candidate.recipe,
+        data="{}",
+        environment="{}",
+        study="s",
+        label=seed,
+    )
+    records.finish_run(number, State.COMPLETE)
+    return records.run(number)
+
+
+def test_finish_prints_one_json_value(database: Path) -> None:
+    result = run(database.parent, "finish", "s", "--finalists", "2", "--final-seeds", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    values = told["winner"]["test"]
+    assert told["winner"]["test_mean"] == pytest.approx(statistics.fmean(values))
+    assert told["winner"]["test_sd"] == pytest.approx(statistics.stdev(values))
+    assert told["readings"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing"], "nothing"),
+        (["s", "--finalists", "0"], "--finalists 0"),
+        (["s", "--final-seeds", "1"], "--final-seeds 1"),
+    ],
+)
+def test_bad_input_is_one_line(database: Path, arguments: list[str], told: str) -> None:
+    result = run(database.parent, "finish", *arguments)
+    assert result.returncode == 2 and told in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_damaged_weights_are_told(records: Records) -> None:
+    run_of = _recorded(records, "v2-sgd", InputShape(in_channels=3, size=32, classes=10))
+    records.save_weights(run_of.id, b"weights")
+    assert records.weights(run_of.id) == b"weights"
+    with records.engine.begin() as connection:
+        connection.execute(tables.weights.update().values(tensors=b"wEights"))
+    with pytest.raises(BudgetnasError, match="damaged"):
+        records.weights(run_of.id)
+    records.forget_weights([run_of.id])
+    assert records.weights(run_of.id) is None
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    with pytest.raises(BudgetnasError, match="do not fit"):
+        from_safetensors(named("v1"), to_safetensors(build(named("v2"), seed=0)))
