@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 OptimizerName = Literal["sgd", "adam"]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
+Warmup = Annotated[int, Field(ge=0, le=10_000)]
+Averaging = Annotated[float, Field(ge=0, lt=1)]
+Square = Annotated[int, Field(ge=0, le=512)]
 
 
 class Frozen(BaseModel):
     """Base of the frozen values that are stored as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    added_later: ClassVar[tuple[str, ...]] = ()
+    """Fields left out of the JSON at their default, so that values from before them keep their digest."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        defaults = {name: type(self).model_fields[name].default for name in self.added_later}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     def canonical_json(self) -> str:
         """Return JSON with sorted keys and no spaces: equal values give equal text."""
@@ -42,11 +54,15 @@ class Augmentation(Frozen):
         crop_padding: Zero padding on each side before a random crop back to size, in pixels.
         flip: Whether half of the images are mirrored left to right.
         rotation: Largest rotation in either direction, in degrees.
+        cutout: Side of a black square in each image, in pixels (DeVries and Taylor 2017); 0: none.
     """
+
+    added_later: ClassVar[tuple[str, ...]] = ("cutout",)
 
     crop_padding: int = Field(default=4, ge=0, le=64)
     flip: bool = True
     rotation: float = Field(default=0.0, ge=0, le=180)
+    cutout: Square = 0
 
 
 class Recipe(Frozen):
@@ -54,7 +70,7 @@ class Recipe(Frozen):
 
     Attributes:
         optimizer: ``"sgd"`` (with momentum) or ``"adam"`` (Kingma and Ba 2015, PyTorch's defaults).
-        learning_rate: Rate at the start of the cosine schedule.
+        learning_rate: Highest rate, at the start of the cosine schedule.
         weight_decay: L2 penalty, added to the gradient by both optimisers.
         momentum: SGD's momentum; unused by Adam.
         nesterov: Nesterov's momentum for SGD.
@@ -63,7 +79,17 @@ class Recipe(Frozen):
         batch: Images in one optimiser step.
         augmentation: Random changes to training images.
         normalisation: Constants, or nothing for the training images' own statistics.
+        label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al. 2016). The training
+            loss of an epoch is then the smoothed one, which is minimised; evaluation is never smoothed.
+        decay_norm_and_bias: Whether weight decay acts on all parameters; if not, on the weights of convolutions and
+            linear layers only (He et al. 2019).
+        warmup_epochs: Epochs before the cosine in which the rate rises in equal steps (Goyal et al. 2017); part of
+            ``t_max``.
+        ema_decay: How much the average of the weights keeps at each step; 0: no average. Where there is one, it is
+            what is evaluated and returned.
     """
+
+    added_later: ClassVar[tuple[str, ...]] = ("label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay")
 
     optimizer: OptimizerName
     learning_rate: Rate
@@ -75,13 +101,35 @@ class Recipe(Frozen):
     batch: int = Field(default=128, ge=2, le=65_536)
     augmentation: Augmentation = Augmentation()
     normalisation: Normalisation | None = None
+    label_smoothing: Smoothing = 0.0
+    decay_norm_and_bias: bool = True
+    warmup_epochs: Warmup = 0
+    ema_decay: Averaging = 0.0
+
+    @model_validator(mode="after")
+    def _warm_before_the_end(self) -> Self:
+        if self.warmup_epochs >= self.t_max:
+            raise ValueError(f"warmup_epochs must be below t_max, {self.t_max}, not {self.warmup_epochs}")
+        return self
 
     def describe(self) -> str:
-        """Return one short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128``."""
-        return (
+        """Return one short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, label smoothing 0.1``."""
+        line = (
             f"{self.optimizer.upper() if self.optimizer == 'sgd' else 'Adam'} lr {self.learning_rate:.3g} "
             f"wd {self.weight_decay:.3g}, {self.epochs} epochs, batch {self.batch}"
         )
+        return ", ".join((line, *self._extras()))
+
+    def _extras(self) -> list[str]:
+        extras = {
+            "Nesterov": self.nesterov and self.optimizer == "sgd",
+            f"label smoothing {self.label_smoothing:g}": self.label_smoothing,
+            f"cutout {self.augmentation.cutout}": self.augmentation.cutout,
+            "no decay of norms and biases": not self.decay_norm_and_bias,
+            f"warm-up {self.warmup_epochs}": self.warmup_epochs,
+            f"EMA {self.ema_decay:g}": self.ema_decay,
+        }
+        return [text for text, there in extras.items() if there]
 
 
 class OptimizerRange(Frozen):
