@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 OptimizerName = Literal["sgd", "adam"]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
@@ -15,6 +24,22 @@ Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Warmup = Annotated[int, Field(ge=0, le=10_000)]
 Averaging = Annotated[float, Field(ge=0, lt=1)]
 Square = Annotated[int, Field(ge=0, le=512)]
+Extra = bool | int | float
+
+EXTRAS: Final = ("nesterov", "label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay", "cutout")
+"""What a recipe may have beside an optimiser and its rates; a search fixes each or chooses it."""
+SGD_EXTRAS: Final = ("nesterov",)
+"""Those of them that mean nothing to Adam."""
+RecipeSpaceName = Literal["paper", "tuned"]
+
+
+def _as_choices(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+_T = TypeVar("_T")
+Choices = Annotated[tuple[_T, ...], BeforeValidator(_as_choices), Field(min_length=1)]
+"""One value is fixed; of several, each trial chooses."""
 
 
 class Frozen(BaseModel):
@@ -131,6 +156,11 @@ class Recipe(Frozen):
         }
         return [text for text, there in extras.items() if there]
 
+    def extra(self, name: str) -> Extra:
+        """Return the value of one of `EXTRAS`."""
+        value: Extra = self.augmentation.cutout if name == "cutout" else getattr(self, name)
+        return value
+
 
 class OptimizerRange(Frozen):
     """What a search may draw for one optimiser.
@@ -157,14 +187,20 @@ class RecipeSpace(Frozen):
     """The ranges a search draws recipes from, and what is the same for all of its trials.
 
     Both default ranges hold the source report's settings: learning rate 0.1 for either optimiser, weight decay
-    5e-4 for SGD and 0 for Adam.
+    5e-4 for SGD and 0 for Adam. Of each of `EXTRAS` there are one or more choices; the first is what seeds have, and
+    by default the only one: off.
     """
 
     optimizers: tuple[OptimizerName, ...] = Field(default=("sgd", "adam"), min_length=1)
     sgd: OptimizerRange = OptimizerRange(learning_rate=(0.01, 0.5), weight_decay=(0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3))
     adam: OptimizerRange = OptimizerRange(learning_rate=(1e-4, 0.1), weight_decay=(0.0, 1e-6, 1e-5, 1e-4, 5e-4))
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
+    nesterov: Choices[bool] = (False,)
+    label_smoothing: Choices[Smoothing] = (0.0,)
+    decay_norm_and_bias: Choices[bool] = (True,)
+    warmup_epochs: Choices[Warmup] = (0,)
+    ema_decay: Choices[Averaging] = (0.0,)
+    cutout: Choices[Square] = (0,)
     epochs: int = Field(default=20, ge=1, le=10_000)
     batch: int = Field(default=128, ge=2, le=65_536)
     augmentation: Augmentation = Augmentation()
@@ -173,24 +209,69 @@ class RecipeSpace(Frozen):
     def _distinct(self) -> Self:
         if len(set(self.optimizers)) != len(self.optimizers):
             raise ValueError("optimizers names one twice")
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
+        for name, choices in self.extras().items():
+            if len(set(choices)) != len(choices):
+                raise ValueError(f"{name} names a value twice")
         return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(self.nesterov) and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        if max(self.warmup_epochs) >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs, {self.epochs}, not {max(self.warmup_epochs)}")
+        if self.augmentation.cutout:
+            side = self.augmentation.cutout
+            raise ValueError(f"augmentation.cutout must be 0, not {side}: write cutout = {side} beside augmentation")
+        return self
+
+    def extras(self) -> dict[str, tuple[Extra, ...]]:
+        """Return the choices of each of `EXTRAS`."""
+        return {name: getattr(self, name) for name in EXTRAS}
 
     def range_of(self, optimizer: str) -> OptimizerRange:
         """Return the range of that optimiser."""
         return self.sgd if optimizer == "sgd" else self.adam
 
-    def recipe(self, optimizer: OptimizerName, learning_rate: float, weight_decay: float) -> Recipe:
-        """Return the full recipe for these choices."""
+    def recipe(
+        self,
+        optimizer: OptimizerName,
+        learning_rate: float,
+        weight_decay: float,
+        chosen: Mapping[str, object] | None = None,
+    ) -> Recipe:
+        """Return the full recipe for these choices; an extra that is not among `chosen` has its first one."""
+        extras: dict[str, Any] = {name: choices[0] for name, choices in self.extras().items()}
+        extras |= chosen or {}
+        cutout = extras.pop("cutout")
         return Recipe(
             optimizer=optimizer,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             momentum=self.momentum,
-            nesterov=self.nesterov,
             epochs=self.epochs,
             t_max=self.epochs,
             batch=self.batch,
-            augmentation=self.augmentation,
+            augmentation=self.augmentation.model_copy(update={"cutout": cutout}),
+            **extras,
         )
+
+
+def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict[str, tuple[Extra, ...]]:
+    """Return the choices of `EXTRAS` in a named space.
+
+    Args:
+        name: ``"paper"``: all off, as in the source report. ``"tuned"``: all searched, off among the choices and first.
+        resolution: Side of the images in pixels; squares are a quarter or a half of it.
+        epochs: Epochs of a trial; a warm-up is shorter.
+    """
+    if name == "paper":
+        return {extra: RecipeSpace.model_fields[extra].default for extra in EXTRAS}
+    return {
+        "nesterov": (False, True),
+        "label_smoothing": (0.0, 0.05, 0.1),
+        "decay_norm_and_bias": (True, False),
+        "warmup_epochs": tuple(warmup for warmup in (0, 1, 3) if warmup < epochs),
+        "ema_decay": (0.0, 0.99, 0.995),
+        "cutout": (0, resolution // 4, resolution // 2),
+    }
