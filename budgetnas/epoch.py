@@ -11,10 +11,11 @@ class Epoch:
 
     Attributes:
         epoch: Number, from 1.
-        train_loss: Mean loss over the epoch's augmented images, while the weights changed.
+        train_loss: Mean loss over the epoch's augmented images, while the weights changed: the loss that is minimised,
+            with the recipe's label smoothing.
         train_accuracy: Likewise.
-        eval_loss: Mean loss on the evaluation split (validation in a search, test in a replay) after the epoch; not a
-            number where nothing was evaluated.
+        eval_loss: Mean loss on the evaluation split (validation in a search, test in a replay) after the epoch, never
+            smoothed; not a number where nothing was evaluated.
         eval_accuracy: Likewise.
         learning_rate: Rate in this epoch.
         seconds: Time of training and evaluation.

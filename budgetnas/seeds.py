@@ -19,7 +19,7 @@ def seed_candidate(seed: str, recipes: RecipeSpace, inputs: InputShape) -> Candi
 
     Args:
         seed: One of `SEEDS`: network and optimiser; the rates are the source report's.
-        recipes: Where epochs, batch and augmentation come from.
+        recipes: Where epochs, batch and augmentation come from, and the first choice of every extra.
         inputs: Shape of the images and number of classes.
 
     Raises:

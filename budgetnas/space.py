@@ -1,8 +1,8 @@
 """The search space: ranges of every parameter of a trial, and the way from drawn values to a candidate.
 
 All parameters are whole numbers, rates or choices with a fixed range. Those of the architecture are flat and
-unconditional, so that a model-based sampler sees every one of them in every trial; of the recipe's, only the two
-of the optimiser that was chosen exist in a trial.
+unconditional, so that a model-based sampler sees every one of them in every trial. So are the extras of the recipe
+that are searched; those of the optimiser that was chosen exist only in its trials.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from budgetnas.architecture import Architecture, count, default_strides
 from budgetnas.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.recipe import Frozen, Recipe, RecipeSpace
+from budgetnas.recipe import SGD_EXTRAS, Frozen, Recipe, RecipeSpace
 
 Value = int | float | str
 Params = dict[str, Value]
@@ -233,22 +233,32 @@ class CandidateSpace:
     def ranges(self) -> dict[str, Range]:
         """Return the range of every parameter a trial can have, architecture first."""
         ranges: dict[str, Range] = {**self.space.ranges(), "optimizer": Choice(self.recipes.optimizers)}
+        choices = self.recipes.extras()
         for optimizer in self.recipes.optimizers:
             one = self.recipes.range_of(optimizer)
+            ranges |= {name: Choice(choices[extra]) for extra, name in self._searched(optimizer).items()}
             ranges[f"{optimizer}_learning_rate"] = LogRange(*one.learning_rate)
             ranges[f"{optimizer}_weight_decay"] = Choice(one.weight_decay)
         return ranges
 
+    def joint_names(self) -> tuple[str, ...]:
+        """Return the names of the parameters that every trial has."""
+        shared = (name for extra, name in self._searched("sgd").items() if extra not in SGD_EXTRAS)
+        return (*self.space.ranges(), "optimizer", *shared)
+
     def names_for(self, optimizer: Value) -> tuple[str, ...]:
-        """Return the names of the recipe's parameters that exist when `optimizer` is chosen."""
-        return f"{optimizer}_learning_rate", f"{optimizer}_weight_decay"
+        """Return the names of the parameters that exist only when `optimizer` is chosen."""
+        own = (name for extra, name in self._searched(optimizer).items() if extra in SGD_EXTRAS)
+        return f"{optimizer}_learning_rate", f"{optimizer}_weight_decay", *own
 
     def candidate(self, params: Mapping[str, Value]) -> Candidate:
         """Return the candidate that these parameters name."""
         optimizer = params["optimizer"]
-        rate, decay = (params[name] for name in self.names_for(optimizer))
         recipe = self.recipes.recipe(
-            "sgd" if optimizer == "sgd" else "adam", learning_rate=float(rate), weight_decay=float(decay)
+            "sgd" if optimizer == "sgd" else "adam",
+            learning_rate=float(params[f"{optimizer}_learning_rate"]),
+            weight_decay=float(params[f"{optimizer}_weight_decay"]),
+            chosen={extra: params[name] for extra, name in self._searched(optimizer).items()},
         )
         return Candidate(self.space.architecture(params, self.inputs), recipe)
 
@@ -262,6 +272,21 @@ class CandidateSpace:
         low, high = one.learning_rate
         if not low <= recipe.learning_rate <= high or recipe.weight_decay not in one.weight_decay:
             return None
-        rate, decay = self.names_for(recipe.optimizer)
-        params |= {"optimizer": recipe.optimizer, rate: recipe.learning_rate, decay: recipe.weight_decay}
-        return params if self.candidate(params) == candidate else None
+        extras = self._searched(recipe.optimizer)
+        params |= {
+            "optimizer": recipe.optimizer,
+            **{name: recipe.extra(extra) for extra, name in extras.items()},
+            f"{recipe.optimizer}_learning_rate": recipe.learning_rate,
+            f"{recipe.optimizer}_weight_decay": recipe.weight_decay,
+        }
+        choices = self.recipes.extras()
+        held = all(recipe.extra(extra) in choices[extra] for extra in extras)
+        return params if held and self.candidate(params) == candidate else None
+
+    def _searched(self, optimizer: Value) -> dict[str, str]:
+        """Return the extras that a trial with `optimizer` chooses, each with the name of its parameter."""
+        return {
+            extra: f"sgd_{extra}" if extra in SGD_EXTRAS else extra
+            for extra, choices in self.recipes.extras().items()
+            if len(choices) > 1 and (optimizer == "sgd" or extra not in SGD_EXTRAS)
+        }

@@ -11,12 +11,13 @@ from budgetnas.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol, Fidelity
-from budgetnas.recipe import Frozen, RecipeSpace
+from budgetnas.recipe import Frozen, RecipeSpace, RecipeSpaceName
 from budgetnas.seeds import SEEDS
 from budgetnas.space import CandidateSpace, InputShape, SearchSpace
 
 _FLAGS = {
     "max_params": "--budget",
+    "recipe_space": "--recipe-space",
     "recipes.epochs": "--epochs",
     "recipes.batch": "--batch",
     "data.name": "--data",
@@ -39,6 +40,7 @@ class StudySpecification(Frozen):
         version: Version of this description.
         max_params: The budget: the most parameters a network may have.
         space: The architectures that may be proposed.
+        recipe_space: Name of the space that `recipes` began as.
         recipes: The recipes that may be proposed, and how long each trial trains.
         data: Which data.
         inputs: Their shape and number of classes.
@@ -51,6 +53,7 @@ class StudySpecification(Frozen):
     version: Literal[1] = 1
     max_params: int = Field(ge=1)
     space: SearchSpace
+    recipe_space: RecipeSpaceName = "paper"
     recipes: RecipeSpace
     data: DataIdentity
     inputs: InputShape

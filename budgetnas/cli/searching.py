@@ -51,6 +51,14 @@ def search_command(
     subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
     subset_eval: Annotated[int | None, typer.Option(help="Thin the validation images likewise.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in one optimiser step.", show_default="128")] = None,
+    recipe_space: Annotated[
+        str | None,
+        typer.Option(
+            help="paper, or tuned: label smoothing, cutout and more searched.",
+            envvar="BUDGETNAS_RECIPE_SPACE",
+            show_default="paper",
+        ),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="tpe, random, gp or nsga2.", envvar="BUDGETNAS_SAMPLER", show_default="tpe")
     ] = None,
@@ -100,6 +108,7 @@ def search_command(
         split_seed=split_seed,
         epochs=epochs,
         batch=batch,
+        recipe_space=recipe_space,
         study=study,
         storage=storage,
         sampler=sampler,

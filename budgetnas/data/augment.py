@@ -24,11 +24,13 @@ class Draws:
         angles: (N,), float32: angle of the rotation in radians, counter-clockwise.
         offsets: (N, 2), int64: row and column of the padded image that the crop begins at.
         mirrored: (N,), bool: whether the image is mirrored left to right.
+        centres: (N, 2), float32 in [0, 1): row and column of the black square's centre, as shares of the sides.
     """
 
     angles: Tensor | None = None
     offsets: Tensor | None = None
     mirrored: Tensor | None = None
+    centres: Tensor | None = None
 
     def to(self, device: torch.device) -> Draws:
         """Return the same draws on `device`."""
@@ -45,7 +47,7 @@ class Draws:
                 mine[: len(other)].copy_(other)
 
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.angles, self.offsets, self.mirrored
+        return self.angles, self.offsets, self.mirrored, self.centres
 
 
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
@@ -56,18 +58,20 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
         augmentation: What to do, and how much.
         generator: Source of all draws, on the CPU; a change that is not made draws nothing from it.
     """
-    angles = offsets = mirrored = None
+    angles = offsets = mirrored = centres = None
     if augmentation.rotation:
         angles = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(augmentation.rotation)
     if augmentation.crop_padding:
         offsets = torch.randint(0, 2 * augmentation.crop_padding + 1, (count, 2), generator=generator)
     if augmentation.flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
-    return Draws(angles, offsets, mirrored)
+    if augmentation.cutout:
+        centres = torch.rand(count, 2, generator=generator)
+    return Draws(angles, offsets, mirrored, centres)
 
 
 def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Return rotated, cropped and mirrored images, as `draws` of this augmentation say.
+    """Return rotated, cropped and mirrored images with a square cut out, as `draws` of this augmentation say.
 
     Applied to images before normalisation, so that what comes in from outside the frame is black, as it is
     with the usual transforms of PIL images.
@@ -84,6 +88,8 @@ def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
         images = turn(images, draws.angles)
     if draws.offsets is not None or draws.mirrored is not None:
         images = crop_and_flip(images, augmentation.crop_padding, draws)
+    if draws.centres is not None:
+        images = cut_out(images, augmentation.cutout, draws.centres)
     return images
 
 
@@ -132,3 +138,27 @@ def turn(images: Tensor, angles: Tensor) -> Tensor:
     grid = functional.affine_grid(turns, list(images.shape), align_corners=False)
     turned = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return turned.round_().to(torch.uint8)
+
+
+def cut_out(images: Tensor, side: int, centres: Tensor) -> Tensor:
+    """Return the images, each with a black square about a pixel of it; what lies outside the frame is cut off.
+
+    As DeVries and Taylor (2017) do it, so that a square near the edge covers fewer pixels. With an even side, the
+    centre is the first pixel of the square's second half.
+
+    Args:
+        images: (N, C, H, W), uint8.
+        side: Side of the square in pixels.
+        centres: (N, 2), shares of height and width in [0, 1), on the images' device.
+    """
+    height, width = images.shape[2:]
+    down = _covered(centres[:, 0], height, side)
+    across = _covered(centres[:, 1], width, side)
+    return images.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 0)
+
+
+def _covered(centres: Tensor, length: int, side: int) -> Tensor:
+    """Return (N, length), bool: which rows or columns the square covers."""
+    pixels = torch.arange(length, device=centres.device)
+    first = (centres * length).long().clamp(max=length - 1)[:, None] - side // 2
+    return (pixels >= first) & (pixels < first + side)

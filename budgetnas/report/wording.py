@@ -12,6 +12,14 @@ from budgetnas.space import SearchSpace
 from budgetnas.specification import StudySpecification
 
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
+_EXTRAS = {
+    "nesterov": "Nesterov's momentum",
+    "label_smoothing": "label smoothing",
+    "decay_norm_and_bias": "decay of norms and biases",
+    "warmup_epochs": "epochs of warm-up",
+    "ema_decay": "average of the weights with decay",
+    "cutout": "cutout of side",
+}
 
 
 def summary(specification: StudySpecification) -> Summary:
@@ -97,7 +105,22 @@ def _fixed_recipe(recipes: RecipeSpace) -> str:
     changes += ["mirroring"] if augmentation.flip else []
     changes += [f"rotation up to {augmentation.rotation:g} degrees"] if augmentation.rotation else []
     epochs = f"{recipes.epochs} epoch{'s' if recipes.epochs > 1 else ''}"
-    return f"{epochs}, cosine schedule to zero, batch {recipes.batch}; {', '.join(changes) or 'no augmentation'}"
+    line = f"{epochs}, cosine schedule to zero, batch {recipes.batch}; {', '.join(changes) or 'no augmentation'}"
+    return "; ".join((line, *_extras(recipes)))
+
+
+def _extras(recipes: RecipeSpace) -> list[str]:
+    """Return the extras that are on or searched."""
+    usual = RecipeSpace().extras()
+    return [
+        f"{_EXTRAS[name]} {'one of ' if len(choices) > 1 else ''}{', '.join(map(_extra, choices))}"
+        for name, choices in recipes.extras().items()
+        if choices != usual[name]
+    ]
+
+
+def _extra(value: bool | int | float) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else f"{value:g}"
 
 
 def _optimizer(name: str, one: OptimizerRange) -> str:

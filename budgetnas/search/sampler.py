@@ -48,8 +48,9 @@ class SpaceUsedUpError(SearchFailedError):
 class BudgetGate(BaseSampler):
     """Proposes candidates of an inner sampler that keep the budget and are not known yet.
 
-    The architecture's parameters and the optimiser are asked of the inner sampler together; then, if the architecture
-    fits, the rates of the chosen optimiser one by one, since they exist in some trials only.
+    What every trial has, the architecture's parameters, the optimiser and the recipe's extras, is asked of the inner
+    sampler together; then, if the architecture fits, what belongs to the chosen optimiser one by one, since it exists
+    in some trials only.
 
     Args:
         inner: Any single-objective Optuna sampler.
@@ -78,8 +79,7 @@ class BudgetGate(BaseSampler):
         self._random = random.Random(seed)
         self._ranges = space.ranges()
         self._distributions = {name: distribution(one) for name, one in self._ranges.items()}
-        unconditional = (*space.space.ranges(), "optimizer")
-        self._joint = {name: self._distributions[name] for name in unconditional}
+        self._joint = {name: self._distributions[name] for name in space.joint_names()}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter a trial can have: all are proposed together, so that all can be judged."""

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 from pydantic import ConfigDict, ValidationError
 
@@ -19,7 +19,7 @@ from budgetnas.budget import format_count, parse_budget
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol, Fidelity, PrunerName
-from budgetnas.recipe import Augmentation, Frozen, RecipeSpace
+from budgetnas.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
 from budgetnas.seeds import SEEDS
 from budgetnas.shipped import shipped
 from budgetnas.space import InputShape, SearchSpace
@@ -27,6 +27,7 @@ from budgetnas.specification import StudySpecification, first_problem
 
 DEFAULT_DATA: Final = "cifar10"
 DEFAULT_TRIALS: Final = 50
+DEFAULT_RECIPE_SPACE: Final = "paper"
 _TIMEOUT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -45,6 +46,7 @@ class SearchRequest:
     split_seed: int | None = None
     epochs: int | None = None
     batch: int | None = None
+    recipe_space: str | None = None
     study: str | None = None
     storage: str | None = None
     sampler: str | None = None
@@ -96,6 +98,7 @@ class StudyFile(Frozen):
     split_seed: int | None = None
     epochs: int | None = None
     batch: int | None = None
+    recipe_space: str | None = None
     study: str | None = None
     storage: str | None = None
     sampler: str | None = None
@@ -155,6 +158,7 @@ def stored_request(specification: StudySpecification) -> SearchRequest:
         split_seed=data.split_seed,
         epochs=specification.recipes.epochs,
         batch=specification.recipes.batch,
+        recipe_space=specification.recipe_space,
         seeds=specification.seeds,
         space=specification.space,
         recipe=specification.recipes,
@@ -175,6 +179,7 @@ def specify(request: SearchRequest, data: Data) -> StudySpecification:
         specification = StudySpecification(
             max_params=required_budget(request),
             space=request.space or SearchSpace(),
+            recipe_space=recipe_space_name(request),
             recipes=_recipes(request, data),
             data=data.identity,
             inputs=inputs,
@@ -211,6 +216,19 @@ def required_trials(request: SearchRequest) -> int:
     if trials < 1:
         raise InputError("--trials", trials, "must be at least 1: runs the study shall have in all")
     return trials
+
+
+def recipe_space_name(request: SearchRequest) -> RecipeSpaceName:
+    """Return the name of the recipe space.
+
+    Raises:
+        InputError: If no space has it.
+    """
+    asked, names = request.recipe_space or DEFAULT_RECIPE_SPACE, get_args(RecipeSpaceName)
+    for name in names:
+        if asked == name:
+            return cast(RecipeSpaceName, name)
+    raise InputError("--recipe-space", asked, f"must be one of {', '.join(names)}")
 
 
 def study_name(request: SearchRequest, identity: DataIdentity) -> str:
@@ -280,4 +298,6 @@ def _recipes(request: SearchRequest, data: Data) -> RecipeSpace:
     for argument, value, lowest in (("--epochs", changes["epochs"], 1), ("--batch", changes["batch"], 2)):
         if not lowest <= value <= 65_536:
             raise InputError(argument, value, f"must be a whole number from {lowest} to 65,536")
-    return RecipeSpace.model_validate(base.model_dump() | dict(changes))
+    extras = named_extras(recipe_space_name(request), resolution=data.resolution, epochs=changes["epochs"])
+    unsaid = {name: choices for name, choices in extras.items() if name not in base.model_fields_set}
+    return RecipeSpace.model_validate(base.model_dump() | unsaid | dict(changes))

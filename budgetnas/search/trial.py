@@ -132,7 +132,7 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
     """Return the candidate that a trial's parameters name, each suggested by the trial."""
     ranges = space.ranges()
     params: Params = {}
-    for name in (*space.space.ranges(), "optimizer"):
+    for name in space.joint_names():
         params[name] = _suggest(trial, name, ranges[name])
     for name in space.names_for(params["optimizer"]):
         params[name] = _suggest(trial, name, ranges[name])

@@ -19,6 +19,7 @@ from budgetnas.epoch import Epoch
 from budgetnas.errors import RunFailedError
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, Recipe
+from budgetnas.train.averaging import Average
 from budgetnas.train.course import Course
 from budgetnas.train.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
 from budgetnas.train.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -118,7 +119,13 @@ class Trainer:
         self.totals = Totals(device)
         self._course = Course(len(task.fit), task.recipe.augmentation, device)
         self._calls, evaluating = _calls(setup)
-        self.evaluator = Evaluator(self.network, task.evaluation, self.normalise, setup, evaluating)
+        self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
+        self.evaluator = Evaluator(self.outcome, task.evaluation, self.normalise, setup, evaluating)
+
+    @property
+    def outcome(self) -> ResNet:
+        """The network that is evaluated and returned: the average where the recipe has one."""
+        return self.network if self.average is None else self.average.network
 
     def epoch(self, number: int, observer: Observer) -> Epoch:
         """Train and evaluate one epoch."""
@@ -160,10 +167,12 @@ class Trainer:
         for some, labels in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
             with autocast(self.setup):
                 logits = self.network(self.normalise(some))
-            loss = summed_loss(logits, labels)
+            loss = summed_loss(logits, labels, self.task.recipe.label_smoothing)
             (loss / size).backward()  # type: ignore[no-untyped-call]
             self.totals.add(loss.detach(), logits.detach(), labels)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
 
 
 def _calls(setup: Setup) -> tuple[Calls, Calls]:
@@ -180,7 +189,7 @@ def _train_once(task: Task, setup: Setup, observer: Observer) -> ResNet:
         epoch = trainer.epoch(number, observer)
         _check_finite(epoch, task)
         observer.epoch(epoch)
-    return trainer.network
+    return trainer.outcome
 
 
 def _check_finite(epoch: Epoch, task: Task) -> None:

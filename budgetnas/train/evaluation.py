@@ -110,10 +110,10 @@ def evaluate(
     return loss / len(images), correct / len(images)
 
 
-def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the cross-entropy of a batch, summed over it, never in less than 32 bits."""
     precise = logits.float() if logits.dtype == torch.bfloat16 else logits
-    return functional.cross_entropy(precise, labels, reduction="sum")
+    return functional.cross_entropy(precise, labels, reduction="sum", label_smoothing=label_smoothing)
 
 
 def autocast(setup: Setup) -> torch.autocast:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,16 @@ from budgetnas.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the rate in `epoch` (from 1): a cosine from the recipe's rate to 0 in ``t_max`` epochs.
+    """Return the rate in `epoch` (from 1): a cosine from the recipe's rate to 0 in ``t_max`` epochs, after a warm-up.
 
     Loshchilov and Hutter 2017, equation 5 without restarts; like PyTorch's ``CosineAnnealingLR``, stepped once an
-    epoch, it rises again beyond ``t_max``.
+    epoch, it rises again beyond ``t_max``. In w epochs of warm-up the rate is 1/(w+1), ..., w/(w+1) of the full one
+    (Goyal et al. 2017, once an epoch); the cosine has the other ``t_max - w``.
     """
-    return recipe.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / recipe.t_max)) / 2
+    warmup = recipe.warmup_epochs
+    if epoch <= warmup:
+        return recipe.learning_rate * epoch / (warmup + 1)
+    return recipe.learning_rate * (1 + math.cos(math.pi * (epoch - 1 - warmup) / (recipe.t_max - warmup))) / 2
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
@@ -26,18 +31,17 @@ def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> 
     """
     on_gpu = device.type == "cuda"
     rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
+    groups = _groups(network, recipe)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            network.parameters(),
+            groups,
             lr=rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=recipe.nesterov,
             fused=True,
         )
-    return torch.optim.Adam(
-        network.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu
-    )
+    return torch.optim.Adam(groups, lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -47,3 +51,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+
+
+def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return all parameters, those without decay apart: scales, shifts and biases are the ones of one dimension."""
+    parameters = list(network.parameters())
+    if recipe.decay_norm_and_bias:
+        return [{"params": parameters}]
+    decayed, others = ([one for one in parameters if (one.ndim > 1) == many] for many in (True, False))
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]

@@ -84,7 +84,7 @@ class OurLoop:
 class _OurRun:
     def __init__(self, task: Task, setup: Setup) -> None:
         self._task, self._trainer = task, Trainer(task, setup)
-        self.network = self._trainer.network
+        self.network = self._trainer.outcome
 
     def steps(self, epoch: int) -> Iterator[None]:
         set_learning_rate(self._trainer.optimizer, learning_rate(self._task.recipe, epoch))
