@@ -1,0 +1,119 @@
+"""One real study: a search, its final, and fresh trainings of what was chosen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import typer
+
+from budgetnas.benchmarks.studies.quiet import Quiet
+from budgetnas.data import DataRequest
+from budgetnas.errors import BudgetnasError
+from budgetnas.final import FinishRequest, finish
+from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.report.final import FinalResult
+from budgetnas.runs import RunRequest, known_or_trained
+from budgetnas.search.session import run_search
+from budgetnas.search.settings import SearchRequest
+from budgetnas.space import Candidate, SearchSpace
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Records, Role, State
+from budgetnas.train import Setup, choose_setup
+
+FIRST_FRESH_SEED: Final = 3_000
+"""Training seed of the first fresh training, which chooses nothing: a final's begin at 1,000 and 2,000."""
+SPACE: Final = SearchSpace(blocks=((1, 2), (1, 2), (1, 2)), widths=(6, 8, 12, 16, 24, 32))
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What is the same for all studies.
+
+    Attributes:
+        data: Which data.
+        max_params: Budget.
+        trials: Trials of a study.
+        epochs: Epochs of a trial.
+        sampler: Name of the sampler.
+        fresh: Fresh trainings of each network that was chosen.
+        storage: Where all is recorded.
+    """
+
+    data: DataRequest
+    max_params: int
+    trials: int
+    epochs: int
+    sampler: str
+    fresh: int
+    storage: str
+
+
+def study_name(pruner: str, seed: int) -> str:
+    """Return the name of a study, which the summary reads."""
+    return f"{pruner}/{seed}"
+
+
+def make_study(design: Design, records: Records, pruner: str, seed: int) -> None:
+    """Make a study or what is missing of it."""
+    name, started = study_name(pruner, seed), time.monotonic()
+    stopper, view = Stopper(), Quiet()
+    with stopper.listening():
+        searched = run_search(_request(design, pruner, seed, name), stopper, view)
+        if not searched.finished:
+            raise BudgetnasError(f"study {name} did not finish")
+        place = DataPlace(design.data.name, design.data.data_dir)
+        setup = choose_setup("cpu" if searched.setups[0].device == "cpu" else "cuda", "auto")
+        result = finish(FinishRequest(name, place), records, [setup], stopper, view)
+        _train_afresh(design, records, result, place, setup, stopper, view)
+    typer.echo(f"{name}: {time.monotonic() - started:.0f} s", err=True)
+
+
+def _request(design: Design, pruner: str, seed: int, name: str) -> SearchRequest:
+    data = design.data
+    return SearchRequest(
+        budget=str(design.max_params),
+        trials=design.trials,
+        data=data.name,
+        data_dir=data.data_dir,
+        resolution=data.resolution,
+        subset=data.subset,
+        subset_eval=data.subset_eval,
+        epochs=design.epochs,
+        study=name,
+        storage=design.storage,
+        sampler=design.sampler,
+        seed=seed,
+        pruner=pruner,
+        seeds=(),
+        space=SPACE,
+    )
+
+
+def _train_afresh(
+    design: Design,
+    records: Records,
+    result: FinalResult,
+    place: DataPlace,
+    setup: Setup,
+    stopper: Stopper,
+    view: Quiet,
+) -> None:
+    """Train the final's winner and the best single run's candidate with seeds that choose nothing."""
+    data, _ = load_study_data(study_specification(records, result.study), result.study, place)
+    images = validation_images(data, setup)
+    for candidate in {one.key: one for one in chosen(records, result)}.values():
+        for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + design.fresh):
+            request = RunRequest(candidate, seed, Role.FINAL, study=result.study)
+            known_or_trained(request, images, setup, records, stopper, view)
+
+
+def chosen(records: Records, result: FinalResult) -> tuple[Candidate, Candidate]:
+    """Return the candidate of the best single run of a search, and that of the final's winner."""
+    runs = [run for run in records.runs(study=result.study, role=Role.SEARCH) if run.state is State.COMPLETE]
+    curves = records.curves(run.id for run in runs)
+    best = max(runs, key=lambda run: (curves[run.id][-1].eval_accuracy, -run.params, -run.id))
+    winner = result.winner
+    assert winner is not None, "a final that was held has a winner"
+    return Candidate(best.architecture, best.recipe), Candidate(winner.architecture, winner.recipe)
