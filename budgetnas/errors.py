@@ -65,6 +65,18 @@ class SearchFailedError(BudgetnasError):
     """A search that cannot go on (too many failed runs in a row, a space used up)."""
 
 
+class StoppedEarly(Exception):
+    """A verdict that a training need not go on, raised by whoever follows it.
+
+    Args:
+        reason: One line: after which epoch, what it had, what was needed.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class Interrupted(BaseException):
     """A request to stop (Ctrl-C or SIGTERM), raised at a point where nothing is half done.
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.data.device import DeviceImages
 from budgetnas.data.identity import DataIdentity
 from budgetnas.epoch import Epoch
-from budgetnas.errors import Interrupted, RunFailedError
+from budgetnas.errors import Interrupted, RunFailedError, StoppedEarly
 from budgetnas.network import ResNet
 from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
@@ -34,7 +34,7 @@ class RunListener(Protocol):
         """Hear that `done` of `total` steps of `epoch` were made."""
 
     def epoch(self, epoch: Epoch) -> None:
-        """Hear what an epoch gave, after it was recorded."""
+        """Hear what an epoch gave, after it was recorded; may raise `StoppedEarly` to end the training there."""
 
     def restart(self, setup: Setup, reason: str) -> None:
         """Hear that the training begins again in another setup, and why."""
@@ -185,6 +185,7 @@ def train_run(
 
     Raises:
         RunFailedError: If the training failed; the record has the reason.
+        StoppedEarly: If the listener ended it; the record has the reason.
         Interrupted: If a stop was requested; the record says so.
     """
     candidate = request.candidate
@@ -195,6 +196,9 @@ def train_run(
         network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener))
     except RunFailedError as error:
         records.finish_run(run, State.FAILED, error.reason)
+        raise
+    except StoppedEarly as stop:
+        records.finish_run(run, State.PRUNED, stop.reason)
         raise
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")

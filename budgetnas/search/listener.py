@@ -54,15 +54,17 @@ class TrialEnd:
 
     Attributes:
         number: Its number.
-        accuracy: Validation accuracy after the last epoch; nothing if it failed.
-        reason: Why it failed, which record served it, or empty.
+        accuracy: Validation accuracy after the last epoch that it trained; nothing if it failed.
+        reason: Why it failed or was cut, which record served it, or empty.
         tally: What became of all proposals so far.
+        cut_after: The epoch after which it was cut; nothing if it went on to the end.
     """
 
     number: int
     accuracy: float | None
     reason: str
     tally: Tally
+    cut_after: int | None = None
 
 
 class SearchListener(Protocol):

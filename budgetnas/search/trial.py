@@ -11,15 +11,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
-from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError
+from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
 from budgetnas.runs import RunImages, RunRequest, TrainFunction, begin_run, train_run
 from budgetnas.search.attributes import add, compact, describe
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
+from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import exclusive, storage_failed
+from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.slots import Slot, touch, trained
 from budgetnas.train import Setup, train
 
@@ -31,6 +33,15 @@ SEEN_EVERY_SECONDS = 10.0
 
 class RejectedError(RunFailedError):
     """A trial whose candidate the gate turned away: no run was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """A curve, why it is what it is if that needs telling, and whether it was cut."""
+
+    curve: tuple[Epoch, ...]
+    note: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class TrialRunner:
         Raises:
             RunFailedError: If its training failed.
             RejectedError: If the candidate is over the budget.
+            optuna.TrialPruned: If it was cut at a rung.
             Interrupted: If a stop was requested; the trial is queued again.
         """
         touch(self.opened.records, self.slot, trial.number)
@@ -74,10 +86,10 @@ class TrialRunner:
             label=str(trial.user_attrs.get(SEED_ATTRIBUTE, "")),
         )
         try:
-            verdict = self.opened.specification.budget.verdict(candidate.architecture)
-            describe(trial, self.opened.storage, candidate, verdict)
-            self._gate(trial, candidate, verdict)
-            curve, note = self._outcome(trial, request, verdict)
+            counted = self.opened.specification.budget.verdict(candidate.architecture)
+            describe(trial, self.opened.storage, candidate, counted)
+            self._gate(trial, candidate, counted)
+            outcome = self._outcome(trial, request, counted.params)
         except RunFailedError as error:
             add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
             self.listener.trial_ended(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
@@ -90,35 +102,60 @@ class TrialRunner:
             raise
         except (SQLAlchemyError, StorageInternalError) as error:
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
-        add(trial, curve=compact(curve))
-        accuracy = curve[-1].eval_accuracy
-        self.listener.trial_ended(TrialEnd(trial.number, accuracy, note, tally(self.opened)))
-        return accuracy
+        last = outcome.curve[-1]
+        add(trial, curve=compact(outcome.curve), **({"reason": outcome.note} if outcome.cut else {}))
+        cut_after = last.epoch if outcome.cut else None
+        self.listener.trial_ended(
+            TrialEnd(trial.number, last.eval_accuracy, outcome.note, tally(self.opened), cut_after)
+        )
+        if outcome.cut:
+            raise optuna.TrialPruned(outcome.note)
+        return last.eval_accuracy
 
-    def _outcome(self, trial: optuna.Trial, request: RunRequest, verdict: Verdict) -> tuple[tuple[Epoch, ...], str]:
+    def _outcome(self, trial: optuna.Trial, request: RunRequest, params: int) -> _Outcome:
         records = self.opened.records
-        reporter = _Reporter(self.opened, trial.number, trial._trial_id, self.slot, self.listener, time.monotonic())
         with exclusive(records.engine):
             known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
             run = begin_run(request, self.images, self.setup, records) if known is None else known.id
+        reporter = self._reporter(trial, request, run)
         if known is None:
-            start = TrialStart(trial.number, request.label, request.candidate, verdict.params, tally(self.opened))
+            start = TrialStart(trial.number, request.label, request.candidate, params, tally(self.opened))
             self.listener.trial_started(start)
-            train_run(run, request, self.images, self.setup, records, self.stopper, reporter, self.trainer)
-            return records.curve(run), ""
+            try:
+                train_run(run, request, self.images, self.setup, records, self.stopper, reporter, self.trainer)
+            except StoppedEarly as stop:
+                return _Outcome(records.curve(run), stop.reason, cut=True)
+            return _Outcome(records.curve(run))
         if known.state is State.RUNNING:
             self._reject(trial, request.candidate, overshoot=0)
             raise RejectedError(f"turned away: trial {known.trial} trains the same candidate at this moment")
         curve = records.curve(run)
         for epoch in curve:
             reporter.report(epoch)
-        return curve, f"known already: the record of run {run} was used"
+        note = f"known already: the record of run {run} was used"
+        cut = known.state is State.PRUNED
+        return _Outcome(curve, f"{known.reason}; {note}" if cut else note, cut)
 
-    def _gate(self, trial: optuna.Trial, candidate: Candidate, verdict: Verdict) -> None:
+    def _reporter(self, trial: optuna.Trial, request: RunRequest, run: int) -> _Reporter:
+        epochs = request.candidate.recipe.epochs
+        rungs = () if request.label else self.opened.specification.fidelity.rungs(epochs)
+        return _Reporter(
+            self.opened,
+            trial.number,
+            trial._trial_id,
+            run,
+            frozenset(rungs),
+            epochs,
+            self.slot,
+            self.listener,
+            time.monotonic(),
+        )
+
+    def _gate(self, trial: optuna.Trial, candidate: Candidate, counted: Verdict) -> None:
         """Catch what came past the sampler: parameters that somebody enqueued."""
-        if not verdict.fits:
-            self._reject(trial, candidate, overshoot=verdict.overshoot)
-            raise RejectedError(f"rejected before it was built: {verdict.sentence()}")
+        if not counted.fits:
+            self._reject(trial, candidate, overshoot=counted.overshoot)
+            raise RejectedError(f"rejected before it was built: {counted.sentence()}")
 
     def _reject(self, trial: optuna.Trial, candidate: Candidate, *, overshoot: int) -> None:
         limit = self.opened.specification.max_params
@@ -157,6 +194,9 @@ class _Reporter:
     opened: OpenStudy
     trial: int
     trial_id: int
+    run: int
+    rungs: frozenset[int]
+    epochs: int
     slot: Slot
     listener: SearchListener
     seen_at: float
@@ -168,6 +208,8 @@ class _Reporter:
         self.report(epoch)
         self._touch()
         self.listener.epoch(epoch)
+        if epoch.epoch in self.rungs:
+            self._judge(epoch)
 
     def restart(self, setup: Setup, reason: str) -> None:
         self.listener.restart(setup, reason)
@@ -175,6 +217,14 @@ class _Reporter:
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
         self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
+
+    def _judge(self, epoch: Epoch) -> None:
+        fidelity, records = self.opened.specification.fidelity, self.opened.records
+        states = compared(fidelity)
+        others = accuracies_at(records, self.opened.name, epoch.epoch, states=states, but=self.run)
+        cut = verdict(fidelity, epoch.eval_accuracy, others)
+        if cut is not None:
+            raise StoppedEarly(cut.reason(epoch, self.epochs))
 
     def _touch(self) -> None:
         now = time.monotonic()

@@ -185,8 +185,8 @@ class Records:
         return self._find(key, study, (State.COMPLETE,))
 
     def find_claimed(self, key: RunKey, *, study: str) -> Run | None:
-        """Return a training of that key in `study` that is complete or being made, or nothing."""
-        return self._find(key, study, (State.COMPLETE, State.RUNNING))
+        """Return a training of that key in `study` that is complete, pruned or being made, or nothing."""
+        return self._find(key, study, (State.COMPLETE, State.PRUNED, State.RUNNING))
 
     def _find(self, key: RunKey, study: str | None, states: tuple[State, ...]) -> Run | None:
         one = tables.runs.c

@@ -59,7 +59,7 @@ class Run:
         seed: Seed of initial weights, order and augmentation.
         environment: What its bits depend on, as JSON: device, threads, precision, versions.
         state: How it stands.
-        reason: Why it failed, or empty.
+        reason: Why it failed or was pruned, or empty.
         epochs_asked: Epochs of the recipe.
         epochs_done: Epochs recorded.
         started_at: Seconds since 1970 UTC.
