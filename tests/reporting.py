@@ -6,14 +6,20 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from budgetnas.architecture import count, named
 from budgetnas.data.identity import DataIdentity
 from budgetnas.epoch import Epoch
+from budgetnas.intervals import difference_interval
+from budgetnas.protocol import ChoiceProtocol
 from budgetnas.recipe import RecipeSpace
 from budgetnas.recorded import recorded_run
-from budgetnas.report import ReplayResult
+from budgetnas.report import ReplayResult, StudyTables
+from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.report.tables import chosen_network, parts_of
+from budgetnas.report.values import RankedRun
 from budgetnas.seeds import seed_candidate
 from budgetnas.space import Candidate, InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
@@ -63,6 +69,7 @@ def add_run(
     seed: int = 0,
     role: Role = Role.SEARCH,
     failed: str = "",
+    state: State = State.COMPLETE,
 ) -> int:
     identity = data()
     architecture, recipe = candidate.key
@@ -78,7 +85,7 @@ def add_run(
     )
     for epoch in curve:
         records.add_epoch(run, epoch)
-    records.finish_run(run, State.FAILED if failed else State.COMPLETE, failed)
+    records.finish_run(run, State.FAILED if failed else state, failed)
     return run
 
 
@@ -112,6 +119,67 @@ def seeded_study(records: Records, study: str = STUDY, runs: int = 12, label: st
         add_run(records, study, spec.candidates.candidate(params), trial, curve, label=label if trial == 4 else "")
     records.reject(study, turned_away(spec))
     return spec
+
+
+def add_pruned(records: Records, spec: StudySpecification, study: str = STUDY, trials: int = 3) -> None:
+    """Runs that end after the first, second, ... epoch and look worse than the others."""
+    generator = random.Random(5)
+    for trial in range(90, 90 + trials):
+        params = spec.space.draw_feasible(INPUTS, spec.budget, generator)
+        params |= {"optimizer": "adam", "adam_learning_rate": 1e-3, "adam_weight_decay": 0.0}
+        curve = plausible_curve(0.7, seed=trial)[: trial - 89]
+        add_run(records, study, spec.candidates.candidate(params), trial, curve, state=State.PRUNED)
+
+
+def with_final(tables: StudyTables, *, readings: int = 1, decided: bool = True) -> StudyTables:
+    """The same study with a final of its three best and the seed v1-sgd; the second in rank wins."""
+    protocol = ChoiceProtocol(finalists=3, seeds=3)
+    reference = next((one for one in tables.ranking if one.label == "v1-sgd"), tables.ranking[-1])
+    chosen = list(dict.fromkeys((*tables.ranking[:3], reference)))
+    tested = decided and readings > 0
+    entrants = tuple(
+        _entrant(run, place, reference=run is reference, decided=decided, tested=tested)
+        for place, run in enumerate(chosen)
+    )
+    winner = next((one for one in entrants if one.is_winner), None)
+    held_against = next(one for one in entrants if one.is_reference)
+    final = FinalResult(
+        study=tables.study,
+        number=1,
+        protocol=protocol,
+        entrants=entrants,
+        winner=winner,
+        reference=held_against,
+        difference=difference_interval(winner.test, held_against.test) if winner and tested else None,
+        binomial_error=0.0028 if tested else None,
+        test_images=10_000 if tested else None,
+        readings=readings,
+        shipped_run=None,
+    )
+    max_params = tables.summary.max_params
+    network = chosen_network(tables.ranking, final, max_params)
+    assert network is not None
+    return replace(tables, final=final, chosen=network, winner=parts_of(network.architecture, max_params))
+
+
+def _entrant(run: RankedRun, place: int, *, reference: bool, decided: bool, tested: bool) -> Entrant:
+    drops = ((0.034, 0.041, 0.029), (0.002, 0.004, -0.001), (0.011, 0.008, 0.015), (0.004, -0.003, 0.001))[place]
+    won = decided and place == 1
+    validation = tuple(run.accuracy - drop for drop in (drops if decided else drops[:place]))
+    return Entrant(
+        run=run.run,
+        label=run.label,
+        architecture=run.architecture,
+        recipe=run.recipe,
+        params=run.params,
+        score=run.accuracy - 0.8 * drops[0],
+        search_accuracy=run.accuracy,
+        is_finalist=not reference or place < 3,
+        is_reference=reference,
+        is_winner=won,
+        validation=validation,
+        test=tuple(run.accuracy - 0.006 - drop for drop in drops) if tested and (won or reference) else (),
+    )
 
 
 def turned_away(spec: StudySpecification) -> list[Rejection]:

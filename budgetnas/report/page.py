@@ -22,7 +22,7 @@ from budgetnas.report.replay_figures import replay_curves, replay_data
 from budgetnas.report.replays import ReplayResult, report_tables
 from budgetnas.report.shown import Figure, study_figures
 from budgetnas.report.tables import study_tables
-from budgetnas.report.values import name_of
+from budgetnas.report.values import StudyTables, name_of
 from budgetnas.report.wording import environment_line
 from budgetnas.storage import Records
 
@@ -36,20 +36,23 @@ def write_study_report(records: Records, study: str, out: Path) -> Path:
     Raises:
         InputError: If the storage has no such study, or the file cannot be written.
     """
-    tables = study_tables(records, study)
+    return _write(study_page(study_tables(records, study)), out)
+
+
+def study_page(tables: StudyTables) -> str:
+    """Return the report of a study as HTML."""
     shares = importances(tables.ranking, tables.specification)
     shown = study_figures(tables, shares)
-    html = _render(
+    return _render(
         "study.html.j2",
         shown,
-        study,
+        tables.study,
         tables=tables,
         figures={figure.key: figure for figure in shown},
         evaluator=EVALUATOR,
         fewest_runs=FEWEST_RUNS,
         top_runs=top_count(len(tables.ranking) or 1),
     )
-    return _write(html, out)
 
 
 def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:

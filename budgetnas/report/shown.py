@@ -37,7 +37,10 @@ def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]
     """Return the figures of a study, from its tables and the importances of its parameters."""
     found = []
     if tables.chosen is not None:
-        caption = "Each box is a block, the taller the more channels it puts out; beside it its share of the budget."
+        caption = (
+            "Each box of a stage is a block, the taller the more channels it puts out; behind the arrow channels × "
+            "height × width. At the right parameters, and below them their share of the budget."
+        )
         drawn = winner(tables, tables.chosen)
         found.append(Figure("winner", "Stage by stage", caption, drawn, data.winner_data(tables)))
     if tables.final is not None:
@@ -64,7 +67,7 @@ def _final_figures(tables: StudyTables, final: FinalResult) -> list[Figure]:
     if any(one.test for one in final.entrants):
         caption = "Networks trained on training and validation images, each with a fresh seed."
         drawn, numbers = final_figures.test_accuracies(tables, final), data.test_data(tables, final)
-        found.append(Figure("test", "On the test split", caption, drawn, numbers))
+        found.append(Figure("test", "Test accuracy of winner and reference", caption, drawn, numbers))
     return found
 
 

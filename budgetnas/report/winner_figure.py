@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from budgetnas.architecture import Architecture
 from budgetnas.budget import format_count
 from budgetnas.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from budgetnas.report.values import Chosen, PartShare, StudyTables
@@ -35,22 +36,20 @@ def winner(tables: StudyTables, chosen: Chosen) -> go.Figure:
         _caption(figure, part, place, chosen)
         figure.add_bar(**_slice(part, colour), row=2, col=1)
     _add_left(figure, parts, tables.summary.max_params)
-    _axes(figure, parts)
     styled(figure, height=len(parts) * _ROW + 140)
-    figure.update_xaxes(showline=False, row=1)
-    figure.update_yaxes(showline=False, ticks="", showticklabels=False, automargin=False)
+    _axes(figure, parts)
     return figure.update_layout(barmode="overlay", margin={"l": 8, "r": 12, "t": 8, "b": 44}, showlegend=False)
 
 
 def _blocks(part: PartShare, place: int, colour: str, parts: Sequence[PartShare]) -> dict[str, object]:
     """Return a part's blocks side by side; the more channels it puts out, the taller they are."""
     number = max(part.blocks, 1)
-    widest = max(math.log2(1 + one.out_shape[0]) for one in parts)
+    widest = max(one.out_shape[0] for one in parts)
     return {
         "base": list(range(number)),
         "x": [0.86 if part.blocks else 0.5] * number,
         "y": [place + 0.2] * number,
-        "width": [0.2 + 0.3 * math.log2(1 + part.out_shape[0]) / widest] * number,
+        "width": [0.06 + 0.42 * math.sqrt(part.out_shape[0] / widest)] * number,
         "orientation": "h",
         "marker": {"color": colour},
         "hovertext": [_hover(part)] * number,
@@ -85,25 +84,24 @@ def _stacked(share: float) -> dict[str, object]:
 
 
 def _caption(figure: go.Figure, part: PartShare, place: int, chosen: Chosen) -> None:
-    shape = " × ".join(str(one) for one in part.out_shape)
-    kind = f"{part.blocks} {chosen.architecture.block}" if part.blocks else ""
-    figure.add_annotation(
-        x=0,
-        y=place - 0.24,
-        text=f"<b>{part.name}</b>{': ' if kind else ''}{kind} → {_out(part, shape)}, {part.params:,} parameters",
-        xref="x domain",
-        yref="y",
-        xanchor="left",
-        yanchor="middle",
-        showarrow=False,
-        align="left",
-        row=1,
-        col=1,
-    )
+    text = f"<b>{part.name}</b>{_made_of(part, place, chosen.architecture)} → {_out(part)}"
+    for x, anchor, written in ((0, "left", text), (1, "right", f"{part.params:,}")):
+        figure.add_annotation(
+            x=x, y=place - 0.26, text=written, xref="paper", yref="y", xanchor=anchor, yanchor="middle", showarrow=False
+        )
 
 
-def _out(part: PartShare, shape: str) -> str:
-    return f"{part.out_shape[0]} classes" if part.name == "head" else shape
+def _made_of(part: PartShare, place: int, architecture: Architecture) -> str:
+    if not part.blocks:
+        return ""
+    plural = "s" if part.blocks > 1 else ""
+    if architecture.block == "basic":
+        return f": {part.blocks} basic block{plural}"
+    return f": {part.blocks} {architecture.block}{plural} of {architecture.widths[place - 1]}"
+
+
+def _out(part: PartShare) -> str:
+    return f"{part.out_shape[0]} classes" if part.name == "head" else " × ".join(str(one) for one in part.out_shape)
 
 
 def _hover(part: PartShare) -> str:
@@ -139,8 +137,10 @@ def _add_left(figure: go.Figure, parts: Sequence[PartShare], max_params: int) ->
 def _axes(figure: go.Figure, parts: Sequence[PartShare]) -> None:
     most = max(max(part.blocks, 1) for part in parts)
     greatest = 100 * max(part.budget_share for part in parts)
-    figure.update_xaxes(range=[0, max(most, 4)], showgrid=False, showticklabels=False, ticks="", row=1, col=1)
-    figure.update_xaxes(range=[0, 1.35 * greatest], showgrid=False, showticklabels=False, ticks="", row=1, col=2)
+    bare = {"showgrid": False, "showline": False, "ticks": "", "showticklabels": False}
+    figure.update_xaxes(**bare, range=[0, max(most, 4)], row=1, col=1)
+    figure.update_xaxes(**bare, range=[0, 1.35 * greatest], row=1, col=2)
     figure.update_xaxes(range=[0, 100], title="share of the budget (%)", row=2, col=1)
-    figure.update_yaxes(range=[len(parts) - 0.5, -0.5], showgrid=False, row=1)
-    figure.update_yaxes(range=[-0.5, 0.5], showgrid=False, row=2)
+    figure.update_yaxes(**bare, automargin=False)
+    figure.update_yaxes(range=[len(parts) - 0.5, -0.5], row=1)
+    figure.update_yaxes(range=[-0.5, 0.5], row=2)
