@@ -1,344 +1,38 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import random
 import re
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reporting import (
+    INPUTS,
+    NASTY,
+    STUDY,
+    add_run,
+    data,
+    open_records,
+    plausible_curve,
+    replay,
+    save,
+    seeded_study,
+    specification,
+)
 
-from budgetnas.architecture import Architecture, count, named
-from budgetnas.data.identity import DataIdentity
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
-from budgetnas.recipe import RecipeSpace
-from budgetnas.recorded import recorded_run
-from budgetnas.report import ReplayResult, comparison, study_tables
+from budgetnas.report import comparison, study_tables
 from budgetnas.report import figures as draw
-from budgetnas.report.importance import importances, top_share
 from budgetnas.report.page import write_replay_report, write_study_report
-from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.replay_figures import replay_curves
 from budgetnas.report.replays import report_tables
-from budgetnas.report.values import RankedRun
-from budgetnas.seeds import SEEDS, seed_candidate
-from budgetnas.space import Candidate, InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
-from budgetnas.storage import Records, Rejection, Role, RunKey, State
-from budgetnas.storage.engine import open_engine
-from budgetnas.storage.records import create_tables
-from budgetnas.storage.urls import parse_storage
-
-STUDY = "cifar10-5M"
-NASTY = "<script>alert(1)</script>"
-EPOCHS = 6
-INPUTS = InputShape(in_channels=3, size=32, classes=10)
-
-
-def data(name: str = "cifar10", subset: int | None = None, subset_eval: int | None = None) -> DataIdentity:
-    return DataIdentity(
-        name=name, content_hash="0" * 64, subset=subset, subset_eval=subset_eval, split_seed=0, resolution=32
-    )
-
-
-def specification(identity: DataIdentity, max_params: int = 5_000_000) -> StudySpecification:
-    recipes = RecipeSpace(epochs=EPOCHS)
-    return StudySpecification(max_params=max_params, space=SearchSpace(), recipes=recipes, data=identity, inputs=INPUTS)
-
-
-def plausible_curve(final: float, epochs: int = EPOCHS, seed: int = 0) -> list[Epoch]:
-    """A curve that rises to `final` and is a little higher one epoch before the end."""
-    generator = random.Random(seed)
-    curve = []
-    for epoch in range(1, epochs + 1):
-        left = math.exp(-3 * epoch / epochs) - math.exp(-3)
-        accuracy = final * (1 - left) + generator.uniform(-0.01, 0.01) * (epoch < epochs)
-        accuracy = min(1.0, final + 0.005) if epoch == epochs - 1 else accuracy
-        loss = 2.3 * (1 - accuracy) + 0.05
-        curve.append(Epoch(epoch, loss * 0.8, min(1.0, accuracy + 0.02), loss, accuracy, 0.1 * left, 12.5))
-    return curve
-
-
-def add_run(
-    records: Records,
-    study: str,
-    candidate: Candidate,
-    trial: int,
-    curve: Sequence[Epoch],
-    *,
-    label: str = "",
-    seed: int = 0,
-    role: Role = Role.SEARCH,
-    failed: str = "",
-) -> int:
-    identity = data()
-    architecture, recipe = candidate.key
-    run = records.start_run(
-        key=RunKey(architecture, recipe, identity.digest(), seed, role),
-        architecture=candidate.architecture,
-        recipe=candidate.recipe,
-        data=identity.model_dump_json(),
-        environment=json.dumps({"device": "cpu", "precision": "float32", "threads": 2, "micro_batch": None}),
-        study=study,
-        trial=trial,
-        label=label,
-    )
-    for epoch in curve:
-        records.add_epoch(run, epoch)
-    records.finish_run(run, State.FAILED if failed else State.COMPLETE, failed)
-    return run
-
-
-def open_records(folder: Path) -> Records:
-    engine = open_engine(parse_storage(f"sqlite:///{folder / 'records.db'}"))
-    create_tables(engine)
-    return Records(engine)
-
-
-def save(records: Records, study: str, spec: StudySpecification) -> None:
-    records.save_specification(study, spec.canonical_json(), spec.digest)
-
-
-def seeded_study(records: Records, study: str = STUDY, runs: int = 12, label: str = "") -> StudySpecification:
-    """Seeds v1-sgd, v1-adam, v2-sgd trained; v2-adam failed; the rest searched; proposals turned away."""
-    spec = specification(data(subset=2000, subset_eval=1000))
-    save(records, study, spec)
-    for trial, (name, accuracy) in enumerate({"v1-sgd": 0.86, "v1-adam": 0.80, "v2-sgd": 0.94}.items()):
-        candidate = seed_candidate(name, spec.recipes, INPUTS)
-        add_run(records, study, candidate, trial, plausible_curve(accuracy, seed=trial), label=name)
-    candidate = seed_candidate("v2-adam", spec.recipes, INPUTS)
-    reason = f"loss is not finite in epoch 2 {label}"
-    add_run(records, study, candidate, 3, plausible_curve(0.3)[:1], label="v2-adam", failed=reason)
-    generator = random.Random(1)
-    for trial in range(4, runs + 1):
-        params = spec.space.draw_feasible(INPUTS, spec.budget, generator)
-        rate = generator.uniform(0.02, 0.4)
-        params |= {"optimizer": "sgd", "sgd_learning_rate": rate, "sgd_weight_decay": 5e-4}
-        accuracy = 0.62 + 0.045 * math.log10(count(spec.space.architecture(params, INPUTS)).params)
-        curve = plausible_curve(accuracy, seed=trial)
-        add_run(records, study, spec.candidates.candidate(params), trial, curve, label=label if trial == 4 else "")
-    records.reject(study, turned_away(spec))
-    return spec
-
-
-def turned_away(spec: StudySpecification) -> list[Rejection]:
-    generator, found = random.Random(2), []
-    while len(found) < 30:
-        architecture = spec.space.architecture(spec.space.draw(generator), INPUTS)
-        over = count(architecture).params - spec.max_params
-        if over > 0:
-            found.append(Rejection(architecture, "sampler", spec.max_params, over))
-    big = named("resnet18")
-    found.append(Rejection(big, "seed resnet18", spec.max_params, count(big).params - spec.max_params))
-    found.append(Rejection(named("v2"), "sampler", spec.max_params, 0, duplicate=True))
-    return found
-
-
-def replay(records: Records, name: str, epochs: int, final: float, why_not: tuple[str, ...] = ()) -> ReplayResult:
-    recorded = recorded_run(name)
-    candidate = Candidate(named(recorded.network), recorded.recipe)
-    run = add_run(records, "", candidate, 0, plausible_curve(final, epochs), label=name, role=Role.REPLAY)
-    return ReplayResult(recorded, records.run(run), records.curve(run), not why_not, why_not)
+from budgetnas.seeds import seed_candidate
+from budgetnas.storage import Records
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return open_records(tmp_path)
-
-
-# Tables
-
-
-def test_ranking_is_by_the_last_epoch_and_tells_the_best(records: Records) -> None:
-    seeded_study(records)
-    tables = study_tables(records, STUDY)
-    assert [one.rank for one in tables.ranking] == list(range(1, 13))
-    accuracies = [one.accuracy for one in tables.ranking]
-    assert accuracies == sorted(accuracies, reverse=True)
-    best = tables.ranking[0]
-    assert (best.label, best.params, best.accuracy) == ("v2-sgd", 1_891_658, 0.94)
-    assert (best.best_accuracy, best.best_epoch) == (0.945, EPOCHS - 1)
-    assert best.budget_share == pytest.approx(0.378, abs=1e-3)
-    assert best.macs == 335_480_064
-
-
-def test_equal_accuracies_are_ranked_by_fewer_parameters(records: Records) -> None:
-    spec = specification(data())
-    save(records, STUDY, spec)
-    for trial, name in enumerate(("v1-sgd", "v2-sgd")):
-        add_run(records, STUDY, seed_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
-    assert [one.label for one in study_tables(records, STUDY).ranking] == ["v2-sgd", "v1-sgd"]
-
-
-def test_tallies_count_every_proposal_once(records: Records) -> None:
-    seeded_study(records)
-    tallies = study_tables(records, STUDY).tallies
-    assert (tallies.proposed, tallies.over_budget, tallies.duplicates) == (13 + 32, 31, 1)
-    assert (tallies.trained, tallies.failed, tallies.running) == (12, 1, 0)
-
-
-def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
-    spec = seeded_study(records)
-    again = seed_candidate("v2-adam", spec.recipes, INPUTS)
-    add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
-    tallies = study_tables(records, STUDY).tallies
-    assert (tallies.proposed, tallies.trained, tallies.failed) == (13 + 32, 13, 1)
-
-
-def test_finals_are_not_ranked(records: Records) -> None:
-    spec = seeded_study(records)
-    candidate = seed_candidate("v2-sgd", spec.recipes, INPUTS)
-    add_run(records, STUDY, candidate, 0, plausible_curve(0.99), role=Role.FINAL)
-    assert study_tables(records, STUDY).ranking[0].accuracy == 0.94
-
-
-def test_rejections_are_grouped_and_seeds_named(records: Records) -> None:
-    seeded_study(records)
-    rejections = study_tables(records, STUDY).rejections
-    assert [(one.origin, one.over_budget, one.duplicates) for one in rejections.origins] == [
-        ("sampler", 30, 1),
-        ("seed", 1, 0),
-    ]
-    assert [(one.name, one.params, one.overshoot) for one in rejections.seeds] == [("resnet18", 11_173_962, 6_173_962)]
-    assert rejections.overshoot is not None
-    assert 1 < rejections.overshoot.smallest <= rejections.overshoot.median <= rejections.overshoot.largest
-    assert len(rejections.params) == 31
-
-
-def test_winner_is_split_into_parts_and_set_against_the_seeds(records: Records) -> None:
-    seeded_study(records)
-    tables = study_tables(records, STUDY)
-    assert [part.name for part in tables.winner] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
-    assert sum(part.params for part in tables.winner) == tables.ranking[0].params
-    assert sum(part.budget_share for part in tables.winner) == pytest.approx(tables.ranking[0].budget_share)
-    found = {one.name: (one.outcome, one.points) for one in tables.distances}
-    assert tuple(found) == SEEDS
-    assert found["v2-sgd"] == ("trained", 0.0)
-    assert found["v1-sgd"] == ("trained", pytest.approx(8.0))
-    assert found["v2-adam"] == ("failed", None)
-
-
-def test_rejected_and_untrained_seeds_are_told_apart(records: Records) -> None:
-    save(records, STUDY, specification(data(), max_params=2_000_000))
-    over = count(named("v1")).params - 2_000_000
-    records.reject(STUDY, [Rejection(named("v1"), "seed v1-sgd", 2_000_000, over)])
-    outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
-    assert outcomes == dict.fromkeys(SEEDS, "not trained") | {"v1-sgd": "rejected"}
-
-
-def test_notices_say_what_is_reduced(records: Records) -> None:
-    seeded_study(records)
-    thinned, evaluated, noise = study_tables(records, STUDY).notices
-    assert "2,000 images" in thinned
-    assert "1,000 images, one of which is 0.1 points" in evaluated
-    assert "standard error of 0.75" in evaluated
-    assert noise.startswith("n = 12 complete trainings, one training seed per candidate")
-
-
-def test_notices_say_own_images_and_nothing_of_noise_without_runs(records: Records) -> None:
-    save(records, "own", specification(data("folder-cats")))
-    (notice,) = study_tables(records, "own").notices
-    assert notice.startswith("Own images (folder-cats)")
-
-
-def test_tables_become_json(records: Records) -> None:
-    seeded_study(records)
-    values = json.loads(json.dumps(study_tables(records, STUDY).to_dict(), allow_nan=False))
-    assert values["ranking"][0]["architecture"]["description"] == "basic 2-2-2-2 x 64-128-128-128, stem 64"
-    assert values["ranking"][0]["recipe"]["optimizer"] == "sgd"
-    assert "curve" not in values["ranking"][0]
-    assert values["specification"]["max_params"] == 5_000_000
-
-
-def test_unknown_study_is_refused_with_those_there_are(records: Records) -> None:
-    with pytest.raises(InputError, match=r"STUDY 'x'.*no studies yet"):
-        study_tables(records, "x")
-    seeded_study(records)
-    with pytest.raises(InputError, match=rf"there are: {STUDY}; did you mean {STUDY}\?"):
-        study_tables(records, "cifar-5M")
-
-
-def test_tables_need_no_heavy_package() -> None:
-    heavy = "{'torch', 'optuna', 'typer', 'plotly'}"
-    code = f"import sys, budgetnas.report; print(sorted({heavy} & set(sys.modules)))"
-    code += f"; import budgetnas.report.page; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["[]", "['optuna', 'plotly']"]
-
-
-# Numbers behind the figures
-
-
-def test_running_best() -> None:
-    assert running_best([0.2, 0.1, 0.4, 0.3]) == (0.2, 0.2, 0.4, 0.4)
-    assert running_best([]) == ()
-
-
-def test_pareto_front_holds_what_nothing_beats(records: Records) -> None:
-    seeded_study(records)
-    runs = study_tables(records, STUDY).ranking
-    front = pareto_front(runs)
-    for run in runs:
-        beaten = any(o.params <= run.params and o.accuracy > run.accuracy for o in runs)
-        beaten |= any(o.params < run.params and o.accuracy >= run.accuracy for o in runs)
-        assert (run in front) is not beaten
-    assert [one.params for one in front] == sorted(one.params for one in front)
-
-
-def planted(records: Records, runs: int) -> tuple[tuple[RankedRun, ...], StudySpecification]:
-    """Accuracy follows the last stage's width alone."""
-    spec = specification(data(), max_params=50_000_000)
-    save(records, STUDY, spec)
-    generator = random.Random(3)
-    for trial in range(runs):
-        params = spec.space.draw(generator)
-        optimizer = generator.choice(("sgd", "adam"))
-        rates = {f"{optimizer}_learning_rate": generator.uniform(0.02, 0.09), f"{optimizer}_weight_decay": 1e-4}
-        candidate = spec.candidates.candidate(params | {"optimizer": optimizer} | rates)
-        curve = plausible_curve(0.5 + 0.015 * int(params["width_4"]), seed=trial)
-        add_run(records, STUDY, candidate, trial, curve)
-    return study_tables(records, STUDY).ranking, spec
-
-
-def test_importances_find_the_parameter_that_decides(records: Records) -> None:
-    runs, spec = planted(records, 40)
-    shares = importances(runs, spec)
-    assert next(iter(shares)) == "width_4"
-    assert sum(shares.values()) == pytest.approx(1)
-    assert set(shares) == set(spec.candidates.ranges())
-    assert shares == importances(runs, spec)
-
-
-def test_no_importances_from_few_or_equal_runs(records: Records) -> None:
-    runs, spec = planted(records, 8)
-    assert importances(runs[:7], spec) == {}
-    assert importances([replace(one, accuracy=0.5) for one in runs], spec) == {}
-    half_equal = [replace(one, accuracy=0.6 if place < 3 else 0.1) for place, one in enumerate(runs)]
-    assert importances(half_equal, spec) == {}
-    assert importances(runs, spec)
-
-
-def test_rates_of_an_optimiser_that_one_run_chose_are_not_judged(records: Records) -> None:
-    spec = seeded_study(records)
-    shares = importances(study_tables(records, STUDY).ranking, spec)
-    assert "sgd_learning_rate" in shares
-    assert "adam_learning_rate" not in shares
-
-
-def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -> None:
-    runs, spec = planted(records, 8)
-    strange = replace(runs[0].architecture, blocks=(9, 9, 9, 9))
-    assert importances([replace(runs[0], architecture=strange), *runs[1:]], spec) == {}
-
-
-def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:
-    assert (top_share(8), top_share(20), top_share(200)) == (0.5, 0.25, 0.1)
 
 
 # Figures
@@ -394,7 +88,7 @@ def test_names_are_escaped_everywhere(records: Records, tmp_path: Path) -> None:
     html = write_study_report(records, NASTY, tmp_path / "report.html").read_text(encoding="utf-8")
     assert NASTY not in html
     assert "&lt;script&gt;alert(1)" in html
-    assert html.count("</script>") == 3
+    assert html.count("</script>") == 4
 
 
 def test_report_of_nothing_trained(records: Records, tmp_path: Path) -> None:
@@ -490,9 +184,3 @@ def test_replay_page_of_nothing(tmp_path: Path) -> None:
     html = write_replay_report([], tmp_path / "replay.html").read_text(encoding="utf-8")
     assert "0 replayed trainings" in html
     assert html.count("not replayed") == 13
-
-
-def test_architectures_of_the_fixture_keep_the_budget(records: Records) -> None:
-    spec = seeded_study(records)
-    chosen: list[Architecture] = [one.architecture for one in study_tables(records, STUDY).ranking]
-    assert all(spec.budget.fits(one) for one in chosen)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from test_report import NASTY, STUDY, data, open_records, replay, save, seeded_study, specification
+from reporting import NASTY, STUDY, data, open_records, replay, save, seeded_study, specification
 
 from budgetnas.report.page import write_replay_report, write_study_report
 

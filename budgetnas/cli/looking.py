@@ -79,10 +79,9 @@ def report_command(
 
     Example: budgetnas report cifar10-5M --out report.html
     """
-    from budgetnas.report.page import write_study_report
+    from budgetnas.report.page import report_name, write_study_report
 
-    safe = "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".")
-    page = out or Path(f"{safe or 'study'}-report.html")
+    page = out or Path(f"{report_name(study)}-report.html")
     written = write_study_report(_records(storage), study, check_out(page))
     if as_json:
         print_json({"study": study, "report": str(written)})

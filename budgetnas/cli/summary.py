@@ -64,9 +64,11 @@ def _row(run: RankedRun) -> tuple[str, ...]:
 
 
 def _print_winner(tables: StudyTables) -> None:
-    console, winner = stdout(), tables.ranking[0]
-    name = f" (seed {winner.label})" if winner.label else ""
-    console.print(f"\nWinner: trial {winner.trial}{name}, {winner.accuracy:.2%} on validation", markup=False)
+    console, winner = stdout(), tables.chosen
+    if winner is None:
+        return
+    how = f"mean of {winner.seeds} seeds, chosen by a final" if winner.by_final else "chosen by one run"
+    console.print(f"\nWinner: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
     console.print(f"  {winner.architecture.describe()}", markup=False)
     console.print(f"  {winner.recipe.describe()}", markup=False)
     rows = [
@@ -88,4 +90,4 @@ def _print_winner(tables: StudyTables) -> None:
 def _distance(seed: SeedDistance) -> str:
     if seed.points is None or seed.accuracy is None:
         return f"{seed.name}: {seed.outcome}"
-    return f"{seed.name}: {seed.accuracy:.2%}, the winner is {seed.points:+.2f} points from it"
+    return f"{seed.name}: {seed.accuracy:.2%}, the best run is {seed.points:+.2f} points from it"

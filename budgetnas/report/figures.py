@@ -9,20 +9,22 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from budgetnas.budget import format_count
-from budgetnas.report.points import pareto_front, running_best
+from budgetnas.report.points import overshoot_bins, pareto_front, running_best
 from budgetnas.report.style import BLUE, DASHES, GREEN, GREY, LINES, ORANGE, VERMILION, lines, marker, safe, styled
-from budgetnas.report.values import RankedRun, StudyTables
+from budgetnas.report.values import PrunedRun, RankedRun, StudyTables, name_of
 
 SHOWN_CURVES = 10
 _PERCENT = "validation accuracy (%)"
 _LEGEND = 20
+_PRUNED = {"symbol": "x-thin", "size": 7, "line": {"width": 2, "color": GREY}}
 
 
 def history(tables: StudyTables) -> go.Figure:
-    """Draw each complete training in the order of time, and the best so far."""
+    """Draw each training in the order of time, the pruned ones muted, and the best complete one so far."""
     runs = tables.in_time_order
     best = running_best([100 * one.accuracy for one in runs])
     figure = go.Figure()
+    _add_pruned(figure, tables.pruned)
     figure.add_scatter(
         x=[one.order for one in runs],
         y=best,
@@ -32,7 +34,7 @@ def history(tables: StudyTables) -> go.Figure:
         hoverinfo="skip",
     )
     _add_runs(figure, runs, [one.order for one in runs], "bottom right")
-    figure.update_xaxes(title="complete training, in order of time", tickformat="d", rangemode="tozero")
+    figure.update_xaxes(title="training, in order of time", tickformat="d", rangemode="tozero")
     figure.update_yaxes(title=_PERCENT)
     return styled(figure)
 
@@ -71,25 +73,19 @@ def loss_curves(tables: StudyTables) -> go.Figure:
 def overshoot(tables: StudyTables) -> go.Figure:
     """Draw how many proposals were how far over the budget."""
     budget = tables.summary.max_params
-    exponents = [math.log10(params / budget) for params in tables.rejections.params]
-    width = max(max(exponents) / 12, 0.02)
-    bins = [int(value // width) for value in exponents]
-    edges = range(max(bins) + 1)
-    factors = [10 ** (width * (edge + 0.5)) for edge in edges]
-    counts = [bins.count(edge) for edge in edges]
-    spans = [(10 ** (width * edge), 10 ** (width * (edge + 1))) for edge in edges]
+    bins = overshoot_bins(tables.rejections.params, budget)
     figure = go.Figure()
     figure.add_bar(
-        x=[budget * factor for factor in factors],
-        y=counts,
-        width=[budget * (high - low) * 0.92 for low, high in spans],
+        x=[budget * math.sqrt(one.low * one.high) for one in bins],
+        y=[one.proposals for one in bins],
+        width=[budget * (one.high - one.low) * 0.92 for one in bins],
         marker={"color": ORANGE},
-        hovertext=[f"{low:.2f} to {high:.2f} x the budget: {n}" for (low, high), n in zip(spans, counts, strict=True)],
+        hovertext=[f"{one.low:.2f} to {one.high:.2f} x the budget: {one.proposals}" for one in bins],
         hoverinfo="text",
         showlegend=False,
     )
     _budget_line(figure, budget)
-    figure.update_xaxes(title="parameters of the proposal (log scale)", **_log_axis(budget, budget * spans[-1][1]))
+    figure.update_xaxes(title="parameters of the proposal (log scale)", **_log_axis(budget, budget * bins[-1].high))
     figure.update_yaxes(title="proposals turned away", rangemode="tozero", tickformat="d")
     return styled(figure, height=340)
 
@@ -109,11 +105,6 @@ def importance_bars(shares: dict[str, float]) -> go.Figure:
     )
     figure.update_xaxes(title="share of importance (%)", rangemode="tozero")
     return styled(figure, height=120 + 26 * len(names))
-
-
-def name_of(run: RankedRun) -> str:
-    """Return what figures and tables call a run: its seed's name, or its number."""
-    return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
 
 
 def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float], label_at: str) -> None:
@@ -137,6 +128,28 @@ def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float], 
             )
 
 
+def _add_pruned(figure: go.Figure, runs: Sequence[PrunedRun]) -> None:
+    """Add the pruned runs to the history: they ended early, so that their accuracies compare with no other."""
+    if runs:
+        figure.add_scatter(
+            x=[one.order for one in runs],
+            y=[100 * one.accuracy for one in runs],
+            name="pruned, at its last epoch",
+            mode="markers",
+            marker=_PRUNED,
+            hovertext=[_hover_pruned(one) for one in runs],
+            hoverinfo="text",
+        )
+
+
+def _hover_pruned(run: PrunedRun) -> str:
+    return lines(
+        f"<b>{safe(name_of(run))}</b>, pruned: {100 * run.accuracy:.2f} %",
+        f"after epoch {run.epochs_done} of {run.epochs_asked}",
+        safe(run.architecture.describe()),
+    )
+
+
 def _hover(run: RankedRun) -> str:
     blocks, _, widths = run.architecture.describe().partition(" x ")
     return lines(
@@ -150,21 +163,53 @@ def _hover(run: RankedRun) -> str:
 
 def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Figure:
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    for run in reversed(tables.ranking):
-        for row, split in enumerate(("eval", "train"), start=1):
-            values = [scale * float(getattr(epoch, f"{split}_{metric}")) for epoch in run.curve]
-            figure.add_scatter(**_curve(run, values, legend=row == 1), row=row, col=1)
+    for row, split in enumerate(("eval", "train"), start=1):
+        field = f"{split}_{metric}"
+        for trace in _pruned_curves(tables.pruned, field, scale, legend=row == 1):
+            figure.add_scatter(**trace, row=row, col=1)
+        for run in reversed(tables.ranking):
+            figure.add_scatter(**_curve(run, field, scale, legend=row == 1), row=row, col=1)
     figure.update_yaxes(title=f"validation {title}", row=1)
     figure.update_yaxes(title=f"training {title}", row=2)
     figure.update_xaxes(title="epoch", row=2)
     if all(len(run.curve) == 1 for run in tables.ranking):
         figure.update_xaxes(tickvals=[1])
-    entries = min(len(tables.ranking), SHOWN_CURVES + 1)
+    entries = min(len(tables.ranking), SHOWN_CURVES + 1) + bool(tables.pruned)
     styled(figure, height=560 + 22 * math.ceil(entries / 2))
     return figure.update_layout(legend_traceorder="reversed")
 
 
-def _curve(run: RankedRun, values: Sequence[float], *, legend: bool) -> dict[str, object]:
+def _pruned_curves(runs: Sequence[PrunedRun], field: str, scale: float, *, legend: bool) -> list[dict[str, object]]:
+    """Return the pruned runs as one line with gaps, and a cross where each ended."""
+    if not runs:
+        return []
+    points = [(epoch.epoch, scale * float(getattr(epoch, field))) for run in runs for epoch in run.curve]
+    gaps = [place for place, (epoch, _) in enumerate(points) if epoch == 1 and place]
+    x: list[int | None] = [epoch for epoch, _ in points]
+    y: list[float | None] = [value for _, value in points]
+    for place in reversed(gaps):
+        x.insert(place, None)
+        y.insert(place, None)
+    ends = {
+        "x": [run.curve[-1].epoch for run in runs],
+        "y": [scale * float(getattr(run.curve[-1], field)) for run in runs],
+        "name": "pruned",
+        "mode": "markers",
+        "marker": _PRUNED,
+        "legendgroup": "pruned",
+        "showlegend": legend,
+        "hovertext": [_hover_pruned(run) for run in runs],
+        "hoverinfo": "text",
+    }
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    return [
+        {"x": x, "y": y, "name": "pruned", "mode": "lines", "line": line, "opacity": 0.7}
+        | {"legendgroup": "pruned", "showlegend": False, "hoverinfo": "skip"},
+        ends,
+    ]
+
+
+def _curve(run: RankedRun, field: str, scale: float, *, legend: bool) -> dict[str, object]:
     shown = run.rank <= SHOWN_CURVES
     place = run.rank - 2
     first = {"color": VERMILION, "width": 3}
@@ -173,18 +218,16 @@ def _curve(run: RankedRun, values: Sequence[float], *, legend: bool) -> dict[str
     name = f"#{run.rank} {name_of(run)}"
     return {
         "x": [epoch.epoch for epoch in run.curve],
-        "y": values,
+        "y": [scale * float(getattr(epoch, field)) for epoch in run.curve],
         "name": safe(_short(name)) if shown else "the rest",
-        "mode": "lines" if len(values) > 1 else "markers",
+        "mode": "lines" if len(run.curve) > 1 else "markers",
         "line": first if run.rank == 1 else other if shown else faint,
         "opacity": 1.0 if shown else 0.35,
         "legendgroup": str(run.rank) if shown else "rest",
         "showlegend": legend and run.rank <= SHOWN_CURVES + 1,
-        "hovertext": [
-            lines(f"<b>{safe(name)}</b>", f"epoch {epoch.epoch}: {value:.4g}", safe(run.architecture.describe()))
-            for epoch, value in zip(run.curve, values, strict=True)
-        ],
-        "hoverinfo": "text",
+        # What is the same for all points stands once, in `meta`, where a percent sign in a name means nothing.
+        "meta": [safe(name), safe(run.architecture.describe())],
+        "hovertemplate": "<b>%{meta[0]}</b><br>epoch %{x}: %{y:.4g}<br>%{meta[1]}<extra></extra>",
     }
 
 

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from budgetnas import __version__, recorded
 from budgetnas.errors import InputError
-from budgetnas.report import figures
 from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
-from budgetnas.report.replay_figures import replay_curves
+from budgetnas.report.points import spread
+from budgetnas.report.replay_figures import replay_curves, replay_data
 from budgetnas.report.replays import ReplayResult, report_tables
+from budgetnas.report.shown import Figure, study_figures
 from budgetnas.report.tables import study_tables
-from budgetnas.report.values import StudyTables
+from budgetnas.report.values import StudyTables, name_of
 from budgetnas.report.wording import environment_line
 from budgetnas.storage import Records
 
 # What would end the script element that holds the figures, or break a line in JavaScript.
 _UNSAFE_IN_SCRIPT = re.compile("[<>&\u2028\u2029]")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure on a page.
-
-    Attributes:
-        key: Its identifier on the page.
-        title: Its heading.
-        caption: What it shows.
-        figure: The figure.
-    """
-
-    key: str
-    title: str
-    caption: str
-    figure: go.Figure
 
 
 def write_study_report(records: Records, study: str, out: Path) -> Path:
@@ -53,19 +36,23 @@ def write_study_report(records: Records, study: str, out: Path) -> Path:
     Raises:
         InputError: If the storage has no such study, or the file cannot be written.
     """
-    tables = study_tables(records, study)
+    return _write(study_page(study_tables(records, study)), out)
+
+
+def study_page(tables: StudyTables) -> str:
+    """Return the report of a study as HTML."""
     shares = importances(tables.ranking, tables.specification)
     shown = study_figures(tables, shares)
-    html = _render(
+    return _render(
         "study.html.j2",
         shown,
+        tables.study,
         tables=tables,
         figures={figure.key: figure for figure in shown},
         evaluator=EVALUATOR,
         fewest_runs=FEWEST_RUNS,
         top_runs=top_count(len(tables.ranking) or 1),
     )
-    return _write(html, out)
 
 
 def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
@@ -78,6 +65,7 @@ def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
     html = _render(
         "replay.html.j2",
         shown,
+        "replay",
         replays=[
             {"result": result, "environment": environment_line(result.record.environment), "figure": figure}
             for result, figure in zip(results, shown, strict=True)
@@ -89,42 +77,6 @@ def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
     return _write(html, out)
 
 
-def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]:
-    """Return the figures that a study's report shows."""
-    found = []
-    if tables.ranking:
-        few = "" if len(tables.ranking) <= figures.SHOWN_CURVES else f" The {figures.SHOWN_CURVES} best have colours."
-        found += [
-            Figure(
-                "params",
-                "Accuracy against parameters",
-                "Networks on the Pareto front are beaten by none with as few parameters.",
-                figures.accuracy_against_params(tables),
-            ),
-            Figure(
-                "history",
-                "The search in order of time",
-                "Accuracy after the last epoch of each training; the line is the best so far.",
-                figures.history(tables),
-            ),
-            Figure(
-                "accuracy", "Accuracy by epoch", f"The thick line is the winner.{few}", figures.accuracy_curves(tables)
-            ),
-            Figure(
-                "loss",
-                "Loss by epoch",
-                f"Cross-entropy; the thick line is the winner.{few}",
-                figures.loss_curves(tables),
-            ),
-        ]
-    if shares:
-        found.append(Figure("importance", "Importance by parameter", "", figures.importance_bars(shares)))
-    if tables.rejections.params:
-        caption = "Proposals over the budget, by the parameters they would have had."
-        found.append(Figure("overshoot", "How far over the budget", caption, figures.overshoot(tables)))
-    return found
-
-
 def _replay_figure(place: int, result: ReplayResult) -> Figure:
     warning = f" - {result.warning}" if result.warning else ""
     return Figure(
@@ -132,11 +84,20 @@ def _replay_figure(place: int, result: ReplayResult) -> Figure:
         f"{result.run.name}, seed {result.record.seed}{warning}",
         "Solid: ours. Dotted: the printed curves, where there are any.",
         replay_curves(result),
+        replay_data(result),
     )
 
 
-def _render(template: str, shown: Sequence[Figure], **values: Any) -> str:
+def report_name(study: str) -> str:
+    """Return a study's name as the beginning of a file's name, whatever it is called."""
+    return "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".") or "study"
+
+
+def _render(template: str, shown: Sequence[Figure], about: str, **values: Any) -> str:
     drawn = ",".join(f'"{figure.key}":{figure.figure.to_json()}' for figure in shown)
+    tables = {
+        figure.key: {"file": f"{report_name(about)}-{figure.key}.csv", "text": figure.data.csv()} for figure in shown
+    }
     return (
         _environment()
         .get_template(template)
@@ -146,12 +107,13 @@ def _render(template: str, shown: Sequence[Figure], **values: Any) -> str:
             # Both are put into script elements: the library is trusted, the figures are escaped.
             plotly=Markup(get_plotlyjs()) if shown else Markup(""),
             figures_json=Markup(_for_script(f"{{{drawn}}}")),
+            data_json=Markup(_for_script(json.dumps(tables))),
         )
     )
 
 
-def _for_script(json: str) -> str:
-    return _UNSAFE_IN_SCRIPT.sub(lambda match: f"\\u{ord(match[0]):04x}", json)
+def _for_script(text: str) -> str:
+    return _UNSAFE_IN_SCRIPT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 @lru_cache(maxsize=1)
@@ -163,13 +125,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {
+    filters: dict[str, Callable[..., object]] = {
         "percent": _percent,
         "thousands": lambda value: f"{value:,}",
         "signed": lambda value: "" if value is None else f"{value:+.2f}",
+        "points": lambda value: "-" if value is None else f"{100 * value:+.2f}",
         "fixed": lambda value: "-" if value is None else f"{value:.2f}",
         "duration": _duration,
-        "name": figures.name_of,
+        "name": name_of,
+        "spread": spread,
     }
     environment.filters.update(filters)
     return environment

@@ -8,10 +8,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from budgetnas.recorded import Metric, Split, printed_curve
+from budgetnas.report.data import Cell, FigureData
 from budgetnas.report.replays import ReplayResult
 from budgetnas.report.style import BLUE, VERMILION, styled
 
 _COLOURS: dict[Split, str] = {"test": BLUE, "train": VERMILION}
+_SCALES: dict[Metric, float] = {"accuracy": 100.0, "loss": 1.0}
 _FEW_EPOCHS = 3
 
 
@@ -29,6 +31,23 @@ def replay_curves(result: ReplayResult) -> go.Figure:
     return styled(figure, height=560)
 
 
+def replay_data(result: ReplayResult) -> FigureData:
+    """Return the printed points and ours, accuracies in percent and losses in nats."""
+    rows: list[tuple[Cell, ...]] = [
+        ("printed", one.split, one.metric, one.epoch, one.value) for one in printed_curve(result.run.name)
+    ]
+    for metric in _SCALES:
+        for split in _COLOURS:
+            epochs = zip(result.curve, _ours(result, split, metric), strict=True)
+            rows += [("ours", split, metric, epoch.epoch, value) for epoch, value in epochs]
+    return FigureData(("origin", "split", "metric", "epoch", "value"), tuple(rows))
+
+
+def _ours(result: ReplayResult, split: Split, metric: Metric) -> list[float]:
+    field = f"{'eval' if split == 'test' else 'train'}_{metric}"
+    return [_SCALES[metric] * float(getattr(epoch, field)) for epoch in result.curve]
+
+
 def _add_printed(figure: go.Figure, result: ReplayResult, split: Split, metric: Metric, row: int) -> None:
     points = [one for one in printed_curve(result.run.name) if (one.split, one.metric) == (split, metric)]
     if points:
@@ -38,9 +57,7 @@ def _add_printed(figure: go.Figure, result: ReplayResult, split: Split, metric: 
 
 
 def _add_ours(figure: go.Figure, result: ReplayResult, split: Split, metric: Metric, row: int) -> None:
-    scale = 100.0 if metric == "accuracy" else 1.0
-    field = f"{'eval' if split == 'test' else 'train'}_{metric}"
-    values = [scale * float(getattr(epoch, field)) for epoch in result.curve]
+    values = _ours(result, split, metric)
     if values:
         _add(figure, f"{split}, ours", [one.epoch for one in result.curve], values, split, row, {"width": 2.5})
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 
-from budgetnas.architecture import count, count_parts
+from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
+from budgetnas.report.final import Entrant, FinalResult, final_result
 from budgetnas.report.values import (
+    Chosen,
     FailedRun,
     OriginCount,
     Overshoot,
     PartShare,
+    PrunedRun,
     RankedRun,
     RejectedSeed,
     Rejections,
     SeedDistance,
     StudyTables,
     Tallies,
+    name_of,
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.specification import read_specification
@@ -40,13 +44,19 @@ def study_tables(records: Records, study: str) -> StudyTables:
     if text is None:
         raise _unknown(study, records.study_names())
     specification = read_specification(text)
+    max_params = specification.max_params
     runs = [run for run in records.runs(study=study) if run.role in _SEARCHED]
+    curves = records.curves(run.id for run in runs if run.state in (State.COMPLETE, State.PRUNED))
+    trained = [run for run in runs if run.id in curves]
     rejected = records.rejections(study)
-    ranking = _ranking(
-        runs, records.curves(run.id for run in runs if run.state is State.COMPLETE), specification.max_params
-    )
-    rejections = _rejections(rejected, specification.max_params)
+    ranking = _ranking(trained, curves, max_params)
+    rejections = _rejections(rejected, max_params)
     failed = tuple(_failed(run) for run in runs if run.state is State.FAILED)
+    pruned = tuple(
+        _pruned(run, order, curves[run.id]) for order, run in enumerate(trained, start=1) if run.state is State.PRUNED
+    )
+    final = final_result(records, study)
+    chosen = chosen_network(ranking, final, max_params)
     return StudyTables(
         study=study,
         specification=specification,
@@ -56,8 +66,64 @@ def study_tables(records: Records, study: str) -> StudyTables:
         ranking=ranking,
         failed=failed,
         rejections=rejections,
-        winner=_winner(ranking, specification.max_params),
-        distances=tuple(_distance(seed, ranking, failed, rejections) for seed in specification.seeds),
+        winner=parts_of(chosen.architecture, max_params) if chosen else (),
+        distances=tuple(_distance(seed, ranking, (*failed, *pruned), rejections) for seed in specification.seeds),
+        pruned=pruned,
+        chosen=chosen,
+        final=final,
+    )
+
+
+def chosen_network(ranking: Sequence[RankedRun], final: FinalResult | None, max_params: int) -> Chosen | None:
+    """Return the winner of the final; without one, the best run of the search; nothing if nothing is trained."""
+    if final is not None and final.winner is not None:
+        return _chosen_by_final(final.winner, ranking, max_params)
+    if not ranking:
+        return None
+    best = ranking[0]
+    return Chosen(
+        run=best.run,
+        name=name_of(best),
+        architecture=best.architecture,
+        recipe=best.recipe,
+        params=best.params,
+        budget_share=best.budget_share,
+        macs=best.macs,
+        accuracy=best.accuracy,
+        seeds=1,
+        by_final=False,
+    )
+
+
+def parts_of(architecture: Architecture, max_params: int) -> tuple[PartShare, ...]:
+    """Return the parts of a network and what each takes of the budget."""
+    blocks = (0, *architecture.blocks, 0)
+    return tuple(
+        PartShare(
+            name=part.name,
+            params=part.counts.params,
+            budget_share=part.counts.params / max_params,
+            macs=part.counts.macs,
+            out_shape=tuple(part.out_shape),
+            blocks=number,
+        )
+        for part, number in zip(count_parts(architecture), blocks, strict=True)
+    )
+
+
+def _chosen_by_final(winner: Entrant, ranking: Sequence[RankedRun], max_params: int) -> Chosen:
+    names = [name_of(one) for one in ranking if one.run == winner.run]
+    return Chosen(
+        run=winner.run,
+        name=names[0] if names else winner.label or f"run {winner.run}",
+        architecture=winner.architecture,
+        recipe=winner.recipe,
+        params=winner.params,
+        budget_share=winner.params / max_params,
+        macs=count(winner.architecture).macs,
+        accuracy=fmean(winner.validation),
+        seeds=len(winner.validation),
+        by_final=True,
     )
 
 
@@ -68,10 +134,10 @@ def _unknown(study: str, known: Sequence[str]) -> InputError:
     return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
 
 
-def _ranking(runs: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]], max_params: int) -> tuple[RankedRun, ...]:
-    in_time = [run for run in runs if run.state is State.COMPLETE and curves.get(run.id)]
-    order = {run.id: place for place, run in enumerate(in_time, start=1)}
-    ranked = sorted(in_time, key=lambda run: (-curves[run.id][-1].eval_accuracy, run.params, run.id))
+def _ranking(trained: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]], max_params: int) -> tuple[RankedRun, ...]:
+    order = {run.id: place for place, run in enumerate(trained, start=1)}
+    complete = [run for run in trained if run.state is State.COMPLETE]
+    ranked = sorted(complete, key=lambda run: (-curves[run.id][-1].eval_accuracy, run.params, run.id))
     return tuple(
         _ranked(run, rank, order[run.id], curves[run.id], max_params) for rank, run in enumerate(ranked, start=1)
     )
@@ -96,6 +162,22 @@ def _ranked(run: Run, rank: int, order: int, curve: tuple[Epoch, ...], max_param
         best_accuracy=best.eval_accuracy,
         best_epoch=best.epoch,
         seconds=run.seconds,
+        curve=curve,
+    )
+
+
+def _pruned(run: Run, order: int, curve: tuple[Epoch, ...]) -> PrunedRun:
+    return PrunedRun(
+        order=order,
+        run=run.id,
+        trial=run.trial,
+        label=run.label,
+        architecture=run.architecture,
+        recipe=run.recipe,
+        params=run.params,
+        accuracy=curve[-1].eval_accuracy,
+        epochs_done=len(curve),
+        epochs_asked=run.epochs_asked,
         curve=curve,
     )
 
@@ -150,19 +232,8 @@ def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
     )
 
 
-def _winner(ranking: Sequence[RankedRun], max_params: int) -> tuple[PartShare, ...]:
-    if not ranking:
-        return ()
-    return tuple(
-        PartShare(
-            part.name, part.counts.params, part.counts.params / max_params, part.counts.macs, tuple(part.out_shape)
-        )
-        for part in count_parts(ranking[0].architecture)
-    )
-
-
 def _distance(
-    seed: str, ranking: Sequence[RankedRun], failed: Sequence[FailedRun], rejections: Rejections
+    seed: str, ranking: Sequence[RankedRun], unranked: Sequence[FailedRun | PrunedRun], rejections: Rejections
 ) -> SeedDistance:
     trained = [one for one in ranking if one.label == seed and one.role is Role.SEARCH]
     if trained:
@@ -170,6 +241,7 @@ def _distance(
         return SeedDistance(seed, "trained", trained[0].accuracy, points)
     if any(one.name == seed for one in rejections.seeds):
         return SeedDistance(seed, "rejected", None, None)
-    if any(one.label == seed for one in failed):
-        return SeedDistance(seed, "failed", None, None)
+    ended = [one for one in unranked if one.label == seed]
+    if ended:
+        return SeedDistance(seed, "pruned" if isinstance(ended[-1], PrunedRun) else "failed", None, None)
     return SeedDistance(seed, "not trained", None, None)

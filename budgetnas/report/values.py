@@ -8,6 +8,7 @@ from typing import Any
 from budgetnas.architecture import Architecture
 from budgetnas.epoch import Epoch
 from budgetnas.recipe import Recipe
+from budgetnas.report.final import FinalResult
 from budgetnas.report.plain import to_plain
 from budgetnas.specification import StudySpecification
 from budgetnas.storage import Role
@@ -46,7 +47,7 @@ class RankedRun:
 
     Attributes:
         rank: From 1: by accuracy after the last epoch; equal ones by fewer parameters.
-        order: Its place in time among the complete trainings, from 1.
+        order: Its place in time among the complete and pruned trainings, from 1.
         run: Number of the record.
         trial: Number of its Optuna trial.
         role: ``search`` or ``repeat``.
@@ -84,6 +85,37 @@ class RankedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PrunedRun:
+    """A training that was ended early, and therefore has no rank.
+
+    Attributes:
+        order: Its place in time among the complete and pruned trainings, from 1.
+        run: Number of the record.
+        trial: Number of its Optuna trial.
+        label: Name of the seed trial it is, or empty.
+        architecture: What was trained.
+        recipe: How.
+        params: Parameters.
+        accuracy: Validation accuracy after its last epoch.
+        epochs_done: Epochs it had.
+        epochs_asked: Epochs of its recipe.
+        curve: Its epochs.
+    """
+
+    order: int
+    run: int
+    trial: int | None
+    label: str
+    architecture: Architecture
+    recipe: Recipe
+    params: int
+    accuracy: float
+    epochs_done: int
+    epochs_asked: int
+    curve: tuple[Epoch, ...] = field(metadata={"plain": False})
+
+
+@dataclass(frozen=True, slots=True)
 class FailedRun:
     """A training that failed, and why."""
 
@@ -95,6 +127,11 @@ class FailedRun:
     params: int
     epochs_done: int
     reason: str
+
+
+def name_of(run: RankedRun | PrunedRun | FailedRun) -> str:
+    """Return what figures and tables call a run: its seed's name, or its number."""
+    return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,24 +199,63 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True)
 class PartShare:
-    """A part of the winner and what it takes of the budget."""
+    """A part of the winner and what it takes of the budget.
+
+    Attributes:
+        name: ``stem``, ``stage 1``, ..., ``head``.
+        params: Parameters.
+        budget_share: Parameters as a share of the budget.
+        macs: Multiply-accumulates, per image.
+        out_shape: Channels, height and width put out.
+        blocks: Residual blocks; 0 for stem and head.
+    """
 
     name: str
     params: int
     budget_share: float
     macs: int
     out_shape: tuple[int, ...]
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The network that the study comes to.
+
+    Attributes:
+        run: Number of its record of the search.
+        name: Name of its seed, or its trial's number in words.
+        architecture: What it is.
+        recipe: How it is trained.
+        params: Parameters.
+        budget_share: Parameters as a share of the budget.
+        macs: Multiply-accumulates of a forward pass, per image.
+        accuracy: Mean validation accuracy of the final's fresh seeds; without a final, that of its one run.
+        seeds: Trainings behind that accuracy.
+        by_final: True if a final chose it, False if one run of the search did.
+    """
+
+    run: int
+    name: str
+    architecture: Architecture
+    recipe: Recipe
+    params: int
+    budget_share: float
+    macs: int
+    accuracy: float
+    seeds: int
+    by_final: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SeedDistance:
-    """How far the winner is ahead of a seed trial.
+    """How far the best run of the search is ahead of a seed trial.
 
     Attributes:
         name: Name of the seed trial.
-        outcome: ``trained``, ``rejected``, ``failed`` or ``not trained``.
+        outcome: ``trained``, ``rejected``, ``failed``, ``pruned`` or ``not trained``.
         accuracy: Its validation accuracy after the last epoch.
-        points: The winner's accuracy less its own, in percentage points.
+        points: The best run's accuracy less its own, in percentage points.
     """
 
     name: str
@@ -201,8 +277,11 @@ class StudyTables:
         ranking: Complete trainings, the best first.
         failed: Trainings that failed.
         rejections: What was turned away.
-        winner: Parts of the best network; empty when nothing is trained.
-        distances: The winner against each seed trial.
+        winner: Parts of the chosen network; empty when nothing is trained.
+        distances: The best run of the search against each seed trial.
+        pruned: Trainings that were ended early, oldest first.
+        chosen: The winner of the final, else of the search; nothing when nothing is trained.
+        final: What the final found; nothing where there was none.
     """
 
     study: str
@@ -215,6 +294,14 @@ class StudyTables:
     rejections: Rejections
     winner: tuple[PartShare, ...]
     distances: tuple[SeedDistance, ...]
+    pruned: tuple[PrunedRun, ...] = ()
+    chosen: Chosen | None = None
+    final: FinalResult | None = None
+
+    def name_of(self, run: int) -> str:
+        """Return what figures and tables call the ranked run of that record."""
+        found = [one for one in self.ranking if one.run == run]
+        return name_of(found[0]) if found else f"run {run}"
 
     @property
     def in_time_order(self) -> tuple[RankedRun, ...]:

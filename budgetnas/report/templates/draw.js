@@ -17,6 +17,21 @@
     return changed;
   };
 
+  const tables = JSON.parse(document.getElementById("data").textContent);
+  const save = ({ file, text }) => {
+    // Spreadsheets take a file for UTF-8 only if it begins with a byte order mark.
+    const address = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv;charset=utf-8" }));
+    const link = Object.assign(document.createElement("a"), { href: address, download: file });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
+  };
+  for (const button of document.querySelectorAll("button.csv")) {
+    button.hidden = false;
+    button.addEventListener("click", () => save(tables[button.dataset.figure]));
+  }
+
   for (const [key, figure] of Object.entries(figures)) {
     const place = document.getElementById(`figure-${key}`);
     Plotly.newPlot(place, figure.data, figure.layout, config).then(() => Plotly.relayout(place, colours(figure.layout)));

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from reporting import (
+    EPOCHS,
+    INPUTS,
+    STUDY,
+    add_run,
+    data,
+    open_records,
+    plausible_curve,
+    save,
+    seeded_study,
+    specification,
+)
+
+from budgetnas.architecture import Architecture, count, named
+from budgetnas.errors import InputError
+from budgetnas.report import study_tables
+from budgetnas.report.importance import importances, top_share
+from budgetnas.report.points import pareto_front, running_best
+from budgetnas.report.values import RankedRun
+from budgetnas.seeds import SEEDS, seed_candidate
+from budgetnas.specification import StudySpecification
+from budgetnas.storage import Records, Rejection, Role
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return open_records(tmp_path)
+
+
+# Tables
+
+
+def test_ranking_is_by_the_last_epoch_and_tells_the_best(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    assert [one.rank for one in tables.ranking] == list(range(1, 13))
+    accuracies = [one.accuracy for one in tables.ranking]
+    assert accuracies == sorted(accuracies, reverse=True)
+    best = tables.ranking[0]
+    assert (best.label, best.params, best.accuracy) == ("v2-sgd", 1_891_658, 0.94)
+    assert (best.best_accuracy, best.best_epoch) == (0.945, EPOCHS - 1)
+    assert best.budget_share == pytest.approx(0.378, abs=1e-3)
+    assert best.macs == 335_480_064
+
+
+def test_equal_accuracies_are_ranked_by_fewer_parameters(records: Records) -> None:
+    spec = specification(data())
+    save(records, STUDY, spec)
+    for trial, name in enumerate(("v1-sgd", "v2-sgd")):
+        add_run(records, STUDY, seed_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
+    assert [one.label for one in study_tables(records, STUDY).ranking] == ["v2-sgd", "v1-sgd"]
+
+
+def test_tallies_count_every_proposal_once(records: Records) -> None:
+    seeded_study(records)
+    tallies = study_tables(records, STUDY).tallies
+    assert (tallies.proposed, tallies.over_budget, tallies.duplicates) == (13 + 32, 31, 1)
+    assert (tallies.trained, tallies.failed, tallies.running) == (12, 1, 0)
+
+
+def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
+    spec = seeded_study(records)
+    again = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
+    tallies = study_tables(records, STUDY).tallies
+    assert (tallies.proposed, tallies.trained, tallies.failed) == (13 + 32, 13, 1)
+
+
+def test_finals_are_not_ranked(records: Records) -> None:
+    spec = seeded_study(records)
+    candidate = seed_candidate("v2-sgd", spec.recipes, INPUTS)
+    add_run(records, STUDY, candidate, 0, plausible_curve(0.99), role=Role.FINAL)
+    assert study_tables(records, STUDY).ranking[0].accuracy == 0.94
+
+
+def test_rejections_are_grouped_and_seeds_named(records: Records) -> None:
+    seeded_study(records)
+    rejections = study_tables(records, STUDY).rejections
+    assert [(one.origin, one.over_budget, one.duplicates) for one in rejections.origins] == [
+        ("sampler", 30, 1),
+        ("seed", 1, 0),
+    ]
+    assert [(one.name, one.params, one.overshoot) for one in rejections.seeds] == [("resnet18", 11_173_962, 6_173_962)]
+    assert rejections.overshoot is not None
+    assert 1 < rejections.overshoot.smallest <= rejections.overshoot.median <= rejections.overshoot.largest
+    assert len(rejections.params) == 31
+
+
+def test_winner_is_split_into_parts_and_set_against_the_seeds(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    assert [part.name for part in tables.winner] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
+    assert sum(part.params for part in tables.winner) == tables.ranking[0].params
+    assert sum(part.budget_share for part in tables.winner) == pytest.approx(tables.ranking[0].budget_share)
+    found = {one.name: (one.outcome, one.points) for one in tables.distances}
+    assert tuple(found) == SEEDS
+    assert found["v2-sgd"] == ("trained", 0.0)
+    assert found["v1-sgd"] == ("trained", pytest.approx(8.0))
+    assert found["v2-adam"] == ("failed", None)
+
+
+def test_rejected_and_untrained_seeds_are_told_apart(records: Records) -> None:
+    save(records, STUDY, specification(data(), max_params=2_000_000))
+    over = count(named("v1")).params - 2_000_000
+    records.reject(STUDY, [Rejection(named("v1"), "seed v1-sgd", 2_000_000, over)])
+    outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
+    assert outcomes == dict.fromkeys(SEEDS, "not trained") | {"v1-sgd": "rejected"}
+
+
+def test_notices_say_what_is_reduced(records: Records) -> None:
+    seeded_study(records)
+    thinned, evaluated, noise = study_tables(records, STUDY).notices
+    assert "2,000 images" in thinned
+    assert "1,000 images, one of which is 0.1 points" in evaluated
+    assert "standard error of 0.75" in evaluated
+    assert noise.startswith("n = 12 complete trainings, one training seed per candidate")
+
+
+def test_notices_say_own_images_and_nothing_of_noise_without_runs(records: Records) -> None:
+    save(records, "own", specification(data("folder-cats")))
+    (notice,) = study_tables(records, "own").notices
+    assert notice.startswith("Own images (folder-cats)")
+
+
+def test_tables_become_json(records: Records) -> None:
+    seeded_study(records)
+    values = json.loads(json.dumps(study_tables(records, STUDY).to_dict(), allow_nan=False))
+    assert values["ranking"][0]["architecture"]["description"] == "basic 2-2-2-2 x 64-128-128-128, stem 64"
+    assert values["ranking"][0]["recipe"]["optimizer"] == "sgd"
+    assert "curve" not in values["ranking"][0]
+    assert values["specification"]["max_params"] == 5_000_000
+
+
+def test_unknown_study_is_refused_with_those_there_are(records: Records) -> None:
+    with pytest.raises(InputError, match=r"STUDY 'x'.*no studies yet"):
+        study_tables(records, "x")
+    seeded_study(records)
+    with pytest.raises(InputError, match=rf"there are: {STUDY}; did you mean {STUDY}\?"):
+        study_tables(records, "cifar-5M")
+
+
+def test_tables_need_no_heavy_package() -> None:
+    heavy = "{'torch', 'optuna', 'typer', 'plotly'}"
+    code = f"import sys, budgetnas.report; print(sorted({heavy} & set(sys.modules)))"
+    code += f"; import budgetnas.report.page; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "['optuna', 'plotly']"]
+
+
+# Numbers behind the figures
+
+
+def test_running_best() -> None:
+    assert running_best([0.2, 0.1, 0.4, 0.3]) == (0.2, 0.2, 0.4, 0.4)
+    assert running_best([]) == ()
+
+
+def test_pareto_front_holds_what_nothing_beats(records: Records) -> None:
+    seeded_study(records)
+    runs = study_tables(records, STUDY).ranking
+    front = pareto_front(runs)
+    for run in runs:
+        beaten = any(o.params <= run.params and o.accuracy > run.accuracy for o in runs)
+        beaten |= any(o.params < run.params and o.accuracy >= run.accuracy for o in runs)
+        assert (run in front) is not beaten
+    assert [one.params for one in front] == sorted(one.params for one in front)
+
+
+def planted(records: Records, runs: int) -> tuple[tuple[RankedRun, ...], StudySpecification]:
+    """Accuracy follows the last stage's width alone."""
+    spec = specification(data(), max_params=50_000_000)
+    save(records, STUDY, spec)
+    generator = random.Random(3)
+    for trial in range(runs):
+        params = spec.space.draw(generator)
+        optimizer = generator.choice(("sgd", "adam"))
+        rates = {f"{optimizer}_learning_rate": generator.uniform(0.02, 0.09), f"{optimizer}_weight_decay": 1e-4}
+        candidate = spec.candidates.candidate(params | {"optimizer": optimizer} | rates)
+        curve = plausible_curve(0.5 + 0.015 * int(params["width_4"]), seed=trial)
+        add_run(records, STUDY, candidate, trial, curve)
+    return study_tables(records, STUDY).ranking, spec
+
+
+def test_importances_find_the_parameter_that_decides(records: Records) -> None:
+    runs, spec = planted(records, 40)
+    shares = importances(runs, spec)
+    assert next(iter(shares)) == "width_4"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert set(shares) == set(spec.candidates.ranges())
+    assert shares == importances(runs, spec)
+
+
+def test_no_importances_from_few_or_equal_runs(records: Records) -> None:
+    runs, spec = planted(records, 8)
+    assert importances(runs[:7], spec) == {}
+    assert importances([replace(one, accuracy=0.5) for one in runs], spec) == {}
+    half_equal = [replace(one, accuracy=0.6 if place < 3 else 0.1) for place, one in enumerate(runs)]
+    assert importances(half_equal, spec) == {}
+    assert importances(runs, spec)
+
+
+def test_rates_of_an_optimiser_that_one_run_chose_are_not_judged(records: Records) -> None:
+    spec = seeded_study(records)
+    shares = importances(study_tables(records, STUDY).ranking, spec)
+    assert "sgd_learning_rate" in shares
+    assert "adam_learning_rate" not in shares
+
+
+def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -> None:
+    runs, spec = planted(records, 8)
+    strange = replace(runs[0].architecture, blocks=(9, 9, 9, 9))
+    assert importances([replace(runs[0], architecture=strange), *runs[1:]], spec) == {}
+
+
+def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:
+    assert (top_share(8), top_share(20), top_share(200)) == (0.5, 0.25, 0.1)
+
+
+def test_architectures_of_the_fixture_keep_the_budget(records: Records) -> None:
+    spec = seeded_study(records)
+    chosen: list[Architecture] = [one.architecture for one in study_tables(records, STUDY).ranking]
+    assert all(spec.budget.fits(one) for one in chosen)
