@@ -79,7 +79,7 @@ class Metrics(Frozen):
     n: int
     seeds: tuple[int, ...]
     sentences: tuple[str, ...]
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
     trained_again: dict[str, Any] | None = None
 
     def describe(self) -> str:

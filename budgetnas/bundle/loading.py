@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from budgetnas.architecture import Architecture
 from budgetnas.bundle.contents import (
@@ -26,7 +25,7 @@ from budgetnas.bundle.contents import (
 )
 from budgetnas.bundle.predicting import Prediction, predict
 from budgetnas.bundle.preparing import AnyImage, Preprocessor
-from budgetnas.errors import InputError
+from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.network import ResNet
 from budgetnas.weights import from_safetensors
 
@@ -86,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> Bundle:
         architecture = Architecture.from_json(files[ARCHITECTURE].decode())
         preprocessing = Preprocessing.model_validate_json(files[PREPROCESSING])
         network = from_safetensors(architecture, files[WEIGHTS])
-    except (ValueError, RuntimeError, SafetensorError) as error:
+    except (ValueError, BudgetnasError) as error:
         reason = str(error).splitlines()[0]
         raise InputError("DIR", str(folder), f"is a bundle that this version cannot load ({reason})") from error
     return Bundle(architecture, network, Preprocessor(preprocessing))

@@ -145,6 +145,9 @@ class _WithNormalisation(nn.Module):
     slices in the file, and not every chip has those.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         normalise = Normaliser.of(preprocessing.normalisation, torch.device("cpu"), torch.contiguous_format)
@@ -176,7 +179,8 @@ def _described(model: onnx.ModelProto, preprocessing: Preprocessing) -> bytes:
         model, {"classes": json.dumps(preprocessing.classes), "use": "; ".join(onnx_words(preprocessing))}
     )
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _session(content: bytes) -> onnxruntime.InferenceSession:
