@@ -110,6 +110,14 @@ def recorded_run(name: str) -> RecordedRun:
     return runs[key]
 
 
+def for_channels(constants: Normalisation, channels: int) -> Normalisation:
+    """Return the report's constants, averaged for grey images, which it did not have."""
+    if channels == len(constants.mean):
+        return constants
+    mean, std = (sum(one) / len(one) for one in (constants.mean, constants.std))
+    return Normalisation(mean=(mean,) * channels, std=(std,) * channels)
+
+
 def contradictions() -> dict[str, str]:
     """Return everything the report says against itself, by a short key."""
     return dict(_file().contradictions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from budgetnas.data import Data, DataRequest, load_data
+from budgetnas.data import Data, DataIdentity, DataRequest, load_data
 from budgetnas.data.device import statistics, to_device
 from budgetnas.errors import InputError
 from budgetnas.runs import RunImages
@@ -46,9 +46,17 @@ def study_data_request(specification: StudySpecification, study: str, place: Dat
     Raises:
         InputError: If they are a folder and none is named.
     """
-    identity = specification.data
+    return data_request(specification.data, f"study {study!r}", place)
+
+
+def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRequest:
+    """Return the request for the data that `owner` was made on.
+
+    Raises:
+        InputError: If they are a folder and none is named.
+    """
     if place.data is None and identity.name.startswith("folder-"):
-        rule = f"is missing: study {study!r} was made on {identity.name}"
+        rule = f"is missing: {owner} was made on {identity.name}"
         raise InputError("--data", None, rule, "name the folder with --data folder:DIR")
     return DataRequest(
         name=place.data or identity.name,

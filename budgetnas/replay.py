@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from budgetnas.architecture import Architecture, count, named
-from budgetnas.data import Data, DataIdentity, DataRequest, load_data
+from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data.device import to_device
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.recipe import Normalisation, Recipe
-from budgetnas.recorded import RecordedRun, recorded_run, recorded_runs
-from budgetnas.report.replays import ReplayResult
+from budgetnas.recorded import RecordedRun, for_channels, recorded_run, recorded_runs
+from budgetnas.report.replays import ReplayResult, incomparable, replay_result
 from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
@@ -171,29 +171,11 @@ def recipe_for(run: RecordedRun, epochs: int | None, t_max: int | None) -> Recip
     return recipe.model_copy(update={"epochs": asked, "t_max": scaled if t_max is None else t_max})
 
 
-def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[str, ...]:
-    """Return why figures of this recipe on these data cannot be compared with the printed ones."""
-    reasons = []
-    if data.name != "cifar10" or data.resolution != 32:
-        reasons.append(f"data {data.name} at {data.resolution} px, not the original CIFAR-10")
-    for kind, subset in (("", data.subset), ("test ", data.subset_eval)):
-        if subset is not None:
-            reasons.append(f"{kind}subset {subset:,}")
-    if recipe.epochs != run.recipe.epochs:
-        reasons.append(f"{recipe.epochs} of {run.recipe.epochs} epochs")
-    return tuple(reasons)
-
-
 def recorded_results(records: Records) -> tuple[ReplayResult, ...]:
     """Return the result of every complete replay in a storage, oldest first."""
     runs = recorded_runs()
     complete = [one for one in records.runs(role=Role.REPLAY) if one.state is State.COMPLETE and one.label in runs]
-    return tuple(_result(runs[record.label], record, records) for record in complete)
-
-
-def _result(run: RecordedRun, record: Run, records: Records) -> ReplayResult:
-    why_not = incomparable(run, record.recipe, DataIdentity.model_validate_json(record.data))
-    return ReplayResult(run, record, records.curve(record.id), not why_not, why_not)
+    return tuple(replay_result(runs[record.label], record, records) for record in complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +196,7 @@ class _Replayer:
         if known is not None:
             self._tell_difference(run, known)
         record = known or self._train(run, wanted, why_not)
-        result = _result(run, record, self.records)
+        result = replay_result(run, record, self.records)
         self.view.replay_ended(result, known=known is not None)
         return result
 
@@ -229,7 +211,9 @@ class _Replayer:
         self.view.preparing(f"timing a few steps of {run.name}")
         setup, seconds = self._timed(wanted.candidate)
         self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
-        number, _ = record_training(wanted, self.images, setup, self.records, self.stopper, self.view)
+        number, _ = record_training(
+            wanted, self.images, setup, self.records, self.stopper, self.view, keep_weights=True
+        )
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:
@@ -247,23 +231,15 @@ class _Replayer:
 
 
 def _images(data: Data, request: DataRequest, constants: Normalisation | None, setup: Setup) -> RunImages:
+    assert constants is not None, "every recorded run has constants"
     device = setup.torch_device
     return RunImages(
         identity=data.identity,
         fit=to_device(data.all_train, device),
         evaluation=to_device(load_test(request), device),
-        normalisation=_for_channels(constants, data.in_channels),
+        normalisation=for_channels(constants, data.in_channels),
         test_reason=TEST_REASON,
     )
-
-
-def _for_channels(constants: Normalisation | None, channels: int) -> Normalisation:
-    """Return the report's constants, averaged for grey images, which it did not have."""
-    assert constants is not None, "every recorded run has constants"
-    if channels == len(constants.mean):
-        return constants
-    mean, std = (sum(one) / len(one) for one in (constants.mean, constants.std))
-    return Normalisation(mean=(mean,) * channels, std=(std,) * channels)
 
 
 def names_of(names: Sequence[str], *, everything: bool) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from budgetnas import __version__
-from budgetnas.cli import benching, comparing, counting, finishing, looking, replaying, searching
+from budgetnas.cli import benching, comparing, counting, exporting, finishing, looking, predicting, replaying, searching
 from budgetnas.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, BudgetnasError, Interrupted
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 app.command("count")(counting.count_command)
 app.command("search")(searching.search_command)
 app.command("finish")(finishing.finish_command)
+app.command("export")(exporting.export_command)
+app.command("predict")(predicting.predict_command)
 app.command("replay")(replaying.replay_command)
 app.command("compare")(comparing.compare_command)
 app.command("bench")(benching.bench_command)

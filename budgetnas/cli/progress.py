@@ -23,6 +23,7 @@ from budgetnas.report.replays import ReplayResult, comparison
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy
+from budgetnas.storage import Run
 from budgetnas.train import Setup
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
@@ -262,6 +263,26 @@ class ReplayProgress(Progress):
         share = epochs_done / self.epochs
         left = elapsed * (1 - share) / share if share > 0.01 else self._seconds
         return "" if left is None else f"; about {duration(left)} left"
+
+
+class ExportProgress(Progress):
+    """Shows an export: what is being done, and each epoch of a training that is made again."""
+
+    def training_again(self, run: Run, setup: Setup) -> None:
+        """Print that the weights were not kept."""
+        self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
+        self.lines.say(
+            f"{self.prefix}its weights were not kept; trained again from its record: {run.recipe.describe()}, "
+            f"seed {run.seed}, on {setup.device}, {setup.precision}"
+        )
+
+    def _count_epoch(self, epoch: Epoch) -> None:
+        shown = "" if math.isnan(epoch.eval_accuracy) else f", validation {epoch.eval_accuracy:.2%}"
+        self.last = shown
+        self.lines.say(
+            f"{self.prefix}epoch {epoch.epoch}/{self.epochs}: train {epoch.train_accuracy:.2%} "
+            f"(loss {epoch.train_loss:.3f}){shown}, {epoch.seconds:.1f} s"
+        )
 
 
 def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:

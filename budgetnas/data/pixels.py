@@ -72,6 +72,18 @@ def decode(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Change], 
         raise UnreadableImageError(_reason(content, error)) from error
 
 
+def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """Return an opened image as `decode` would: RGB, ``(3, side, side)``.
+
+    Raises:
+        UnreadableImageError: Its pixels cannot be read, or are of no known kind.
+    """
+    try:
+        return _convert(image, side)[0]
+    except Exception as error:
+        raise UnreadableImageError(_reason(b"opened", error)) from error
+
+
 def _reason(content: bytes, error: Exception) -> str:
     if not content:
         return "the file is empty"

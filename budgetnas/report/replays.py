@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from budgetnas.data.identity import DataIdentity
 from budgetnas.epoch import Epoch
+from budgetnas.recipe import Recipe
 from budgetnas.recorded import RecordedRun, recorded_runs
 from budgetnas.report.plain import to_plain
-from budgetnas.storage import Run
+from budgetnas.storage import Records, Run
 
 TABLES: Final[dict[int, str]] = {
     1: "Deeper ResNets",
@@ -44,6 +46,25 @@ class ReplayResult:
     def warning(self) -> str:
         """``NOT COMPARABLE: ...``, or empty."""
         return "" if self.comparable else f"NOT COMPARABLE: {', '.join(self.why_not) or 'no reason given'}"
+
+
+def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[str, ...]:
+    """Return why figures of this recipe on these data cannot be compared with the printed ones."""
+    reasons = []
+    if data.name != "cifar10" or data.resolution != 32:
+        reasons.append(f"data {data.name} at {data.resolution} px, not the original CIFAR-10")
+    for kind, subset in (("", data.subset), ("test ", data.subset_eval)):
+        if subset is not None:
+            reasons.append(f"{kind}subset {subset:,}")
+    if recipe.epochs != run.recipe.epochs:
+        reasons.append(f"{recipe.epochs} of {run.recipe.epochs} epochs")
+    return tuple(reasons)
+
+
+def replay_result(run: RecordedRun, record: Run, records: Records) -> ReplayResult:
+    """Return the result of the training that `record` is of."""
+    why_not = incomparable(run, record.recipe, DataIdentity.model_validate_json(record.data))
+    return ReplayResult(run, record, records.curve(record.id), not why_not, why_not)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,137 @@
+"""Loading a bundle: its files checked against their hashes, the network built and its weights read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
+
+from budgetnas.architecture import Architecture
+from budgetnas.bundle.contents import (
+    ARCHITECTURE,
+    HASHED,
+    MANIFEST,
+    PREPROCESSING,
+    WEIGHTS,
+    Manifest,
+    Preprocessing,
+    sha256,
+)
+from budgetnas.bundle.predicting import Prediction, predict
+from budgetnas.bundle.preparing import AnyImage, Preprocessor
+from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.network import ResNet
+from budgetnas.weights import from_safetensors
+
+_READ = (ARCHITECTURE, PREPROCESSING, WEIGHTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded bundle; ``network, preprocess = bundle`` takes it apart.
+
+    Attributes:
+        architecture: What the network is.
+        network: It, on the CPU, in evaluation mode: (N, C, H, W) to logits (N, classes).
+        preprocess: From an image (path, Pillow image or array) to (1, C, H, W).
+    """
+
+    architecture: Architecture
+    network: ResNet
+    preprocess: Preprocessor
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.network
+        yield self.preprocess
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared, as a value."""
+        return self.preprocess.preprocessing
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.preprocessing.classes
+
+    def predict(self, images: AnyImage | Sequence[AnyImage]) -> list[Prediction]:
+        """Return what the network says about each image; a single one gives a list of one.
+
+        Raises:
+            InputError: If one cannot be read.
+        """
+        one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        return predict(self.network, self.preprocess, [images] if one else list(images))  # type: ignore[list-item, arg-type]
+
+
+def load(path: str | os.PathLike[str]) -> Bundle:
+    """Return the network and the preprocessing of the bundle in a folder.
+
+    Args:
+        path: The folder that ``budgetnas export`` wrote.
+
+    Raises:
+        InputError: If it is no bundle, or a file of it is missing or damaged; it says which.
+    """
+    folder = Path(path)
+    files = _verified(folder, _manifest(folder))
+    try:
+        architecture = Architecture.from_json(files[ARCHITECTURE].decode())
+        preprocessing = Preprocessing.model_validate_json(files[PREPROCESSING])
+        network = from_safetensors(architecture, files[WEIGHTS])
+    except (ValueError, BudgetnasError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("DIR", str(folder), f"is a bundle that this version cannot load ({reason})") from error
+    return Bundle(architecture, network, Preprocessor(preprocessing))
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder has a manifest of a bundle, of this format."""
+    try:
+        _manifest(folder)
+    except InputError:
+        return False
+    return True
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        rule = "is no bundle" if folder.is_dir() else "is no folder"
+        why = f"{rule}: {MANIFEST} cannot be read ({error.strerror})" if folder.is_dir() else rule
+        raise InputError("DIR", str(folder), why, "name a folder that budgetnas export wrote") from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError:
+        rule = f"{MANIFEST} is damaged, or of another format than version 1"
+        raise InputError("DIR", str(folder), rule, "export it again") from None
+    missing = [name for name in HASHED if name not in manifest.files]
+    if missing:
+        raise InputError("DIR", str(folder), f"{MANIFEST} does not name {', '.join(missing)}", "export it again")
+    return manifest
+
+
+def _verified(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Return the files that are read, after all were compared with their hashes."""
+    kept: dict[str, bytes] = {}
+    damaged = []
+    for name in HASHED:
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            damaged.append(f"{name} cannot be read ({error.strerror})")
+            continue
+        if sha256(content) != manifest.files[name]:
+            damaged.append(f"{name} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        if name in _READ:
+            kept[name] = content
+    if damaged:
+        raise InputError("DIR", str(folder), "; ".join(damaged), "copy the bundle again, or export it again")
+    return kept

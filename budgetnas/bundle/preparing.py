@@ -1,0 +1,92 @@
+"""From an image, however it comes, to what the network takes: exactly as its training images were made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from budgetnas.bundle.contents import Preprocessing
+from budgetnas.data.device import Normaliser
+from budgetnas.data.pixels import UnreadableImageError, decode, square
+from budgetnas.errors import InputError
+
+AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+"""A file's path, a Pillow image, or an array (H, W) or (H, W, 3) of uint8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """Prepares one image for the network: called with an image, gives (1, C, side, side), normalised float32.
+
+    Attributes:
+        preprocessing: How.
+    """
+
+    preprocessing: Preprocessing
+    _normalise: Normaliser = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        normalise = Normaliser.of(self.preprocessing.normalisation, torch.device("cpu"), torch.contiguous_format)
+        object.__setattr__(self, "_normalise", normalise)
+
+    def __call__(self, image: AnyImage) -> Tensor:
+        """Return the image as the network takes it.
+
+        Raises:
+            InputError: If it is no image that can be read.
+        """
+        return self.normalised(self.pixels(image)[np.newaxis])
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Return pixels (N, C, side, side), of 0 to 255, as the network takes them."""
+        return self._normalise(torch.from_numpy(pixels))
+
+    def pixels(self, image: AnyImage) -> NDArray[np.uint8]:
+        """Return the image's pixels after cropping and resizing, (C, side, side), of 0 to 255.
+
+        Raises:
+            InputError: If it is no image that can be read.
+        """
+        side, channels = self.preprocessing.resolution, self.preprocessing.channels
+        colours = _rgb(image, side)
+        if channels == 3:
+            return np.array(colours)
+        grey = Image.fromarray(np.ascontiguousarray(colours.transpose(1, 2, 0))).convert("L")
+        return np.array(grey)[np.newaxis]
+
+
+def _rgb(image: AnyImage, side: int) -> NDArray[np.uint8]:
+    if isinstance(image, Image.Image | np.ndarray):
+        name = f"{type(image).__name__} {getattr(image, 'shape', None) or getattr(image, 'size', '')}"
+        try:
+            return square(_opened(image), side)
+        except UnreadableImageError as error:
+            raise _unreadable(name, str(error)) from error
+    if not isinstance(image, str | os.PathLike):
+        raise InputError("IMAGE", type(image).__name__, "must be a path, a Pillow image or an array of uint8")
+    try:
+        return decode(Path(image).read_bytes(), side)[0]
+    except OSError as error:
+        raise _unreadable(str(image), error.strerror or str(error)) from error
+    except UnreadableImageError as error:
+        raise _unreadable(str(image), str(error)) from error
+
+
+def _opened(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        shape = f"{image.dtype} {image.shape}"
+        raise InputError("IMAGE", shape, "must be an array (H, W) or (H, W, 3) of uint8", "one image at a time")
+    return Image.fromarray(np.ascontiguousarray(image))
+
+
+def _unreadable(name: str, reason: str) -> InputError:
+    return InputError("IMAGE", name, f"cannot be read: {reason}", "give a JPEG, PNG, BMP, PPM, WEBP, TIFF or GIF file")
