@@ -22,7 +22,7 @@ def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
     child.expect(r"trial 0: epoch \d+/150, step \d/4")
     child.expect(r"best none yet; proposed \d+, rejected \d+, duplicate 0, trained 0/1, failed 0; about .* left")
     child.expect(r"trial 0: [\d.]+% on validation")
-    child.expect("Winner:")
+    child.expect("Winner so far:")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

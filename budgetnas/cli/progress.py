@@ -300,6 +300,12 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"on {setup.device}, {setup.precision}" + (f", threads: {setup.threads}" if setup.device == "cpu" else ""),
     ]
+    if specification.choice is not None:
+        choice = specification.choice
+        lines.append(
+            f"then a final: the {choice.finalists} best and the best seed, {choice.seeds} fresh seeds each; the winner "
+            "and the seed again on all training images, and one reading of the test split"
+        )
     for seed in plan.seeds:
         over = f" by {seed.overshoot:,}: rejected" if seed.overshoot else ""
         lines.append(f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}")

@@ -14,7 +14,6 @@ from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
     from budgetnas.final import FinalView
-    from budgetnas.report.final import FinalResult
     from budgetnas.search.session import SearchResult
     from budgetnas.stopping import Stopper
 
@@ -89,7 +88,6 @@ def search_command(
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
-    from budgetnas.cli.finishing import print_final, print_next
     from budgetnas.cli.progress import FinalProgress, Lines, SearchProgress
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
@@ -125,15 +123,13 @@ def search_command(
     stopper = Stopper(parse_timeout(request.timeout))
     with Lines() as lines:
         result = run_search(request, stopper, SearchProgress(lines))
-        final = _final(result, stopper, FinalProgress(lines)) if result.finished and result.final else None
+        if result.finished and result.final:
+            _hold_final(result, stopper, FinalProgress(lines))
     tables = study_tables(result.records, result.study)
     if as_json:
         print_json(tables.to_dict())
     else:
         print_summary(tables, request.storage)
-        if final is not None:
-            print_final(final)
-            print_next(final, request.storage)
     if not result.finished:
         stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
         words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
@@ -141,14 +137,14 @@ def search_command(
     raise typer.Exit(result.exit_code)
 
 
-def _final(result: SearchResult, stopper: Stopper, view: FinalView) -> FinalResult:
+def _hold_final(result: SearchResult, stopper: Stopper, view: FinalView) -> None:
     """Hold the final that ends a search."""
     from budgetnas.cli.finishing import tell_stopped
     from budgetnas.final import FinishRequest, finish
 
     try:
         with stopper.listening():
-            return finish(FinishRequest(result.study, result.place), result.records, result.setups, stopper, view)
+            finish(FinishRequest(result.study, result.place), result.records, result.setups, stopper, view)
     except Interrupted as stop:
         tell_stopped(stop, None)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from budgetnas.cli.final_text import print_final
 from budgetnas.cli.output import duration, shown_storage, stdout, table
 from budgetnas.report.values import RankedRun, SeedDistance, StudyTables
 
@@ -22,6 +23,8 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
                 "Ranking by validation accuracy after the last epoch", columns, map(_row, tables.ranking[:20]), left=5
             )
         )
+        if tables.final is not None:
+            print_final(tables.final)
         _print_winner(tables)
     else:
         console.print("nothing is trained yet", markup=False)
@@ -40,10 +43,12 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     shown = shown_storage(storage)
     where = ["--storage", shown] if shown else []
     console.print("\nGo on with:", markup=False)
+    final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
     for words in (
         ["show", tables.study],
         ["report", tables.study],
         ["dashboard"],
+        *([final] if tables.ranking else []),
         ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)],
     ):
         console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
@@ -67,8 +72,14 @@ def _print_winner(tables: StudyTables) -> None:
     console, winner = stdout(), tables.chosen
     if winner is None:
         return
-    how = f"mean of {winner.seeds} seeds, chosen by a final" if winner.by_final else "chosen by one run"
-    console.print(f"\nWinner: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
+    if winner.by_final:
+        how = f"mean of {winner.seeds} fresh seeds"
+        console.print(
+            f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False
+        )
+    else:
+        how = f"one run, the best of {len(tables.ranking)}: it flatters; see finish"
+        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
     console.print(f"  {winner.architecture.describe()}", markup=False)
     console.print(f"  {winner.recipe.describe()}", markup=False)
     rows = [
