@@ -11,10 +11,12 @@ from budgetnas.architecture import count, count_parts
 from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
 from budgetnas.report.values import (
+    CutRun,
     FailedRun,
     OriginCount,
     Overshoot,
     PartShare,
+    Pruning,
     RankedRun,
     RejectedSeed,
     Rejections,
@@ -28,6 +30,7 @@ from budgetnas.storage import Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "
 _SEARCHED = (Role.SEARCH, Role.REPEAT)
+_COUNTED = (State.COMPLETE, State.PRUNED)
 
 
 def study_tables(records: Records, study: str) -> StudyTables:
@@ -42,9 +45,8 @@ def study_tables(records: Records, study: str) -> StudyTables:
     specification = read_specification(text)
     runs = [run for run in records.runs(study=study) if run.role in _SEARCHED]
     rejected = records.rejections(study)
-    ranking = _ranking(
-        runs, records.curves(run.id for run in runs if run.state is State.COMPLETE), specification.max_params
-    )
+    curves = records.curves(run.id for run in runs if run.state in _COUNTED)
+    ranking = _ranking(runs, curves, specification.max_params)
     rejections = _rejections(rejected, specification.max_params)
     failed = tuple(_failed(run) for run in runs if run.state is State.FAILED)
     return StudyTables(
@@ -58,6 +60,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
         rejections=rejections,
         winner=_winner(ranking, specification.max_params),
         distances=tuple(_distance(seed, ranking, failed, rejections) for seed in specification.seeds),
+        pruning=_pruning(specification.fidelity.pruner, runs, curves),
     )
 
 
@@ -103,6 +106,28 @@ def _ranked(run: Run, rank: int, order: int, curve: tuple[Epoch, ...], max_param
 def _failed(run: Run) -> FailedRun:
     return FailedRun(
         run.id, run.trial, run.label, run.architecture, run.recipe, run.params, run.epochs_done, run.reason
+    )
+
+
+def _pruning(pruner: str, runs: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]]) -> Pruning:
+    counted = [run for run in runs if run.state in _COUNTED]
+    cut = tuple(_cut(run, curves[run.id]) for run in counted if run.state is State.PRUNED and run.id in curves)
+    asked = sum(run.epochs_asked for run in counted)
+    saved = sum(one.epochs_asked - one.epochs_done for one in cut)
+    return Pruning(pruner, cut, asked, saved, saved / asked if asked else 0.0)
+
+
+def _cut(run: Run, curve: tuple[Epoch, ...]) -> CutRun:
+    return CutRun(
+        run=run.id,
+        trial=run.trial,
+        architecture=run.architecture,
+        recipe=run.recipe,
+        params=run.params,
+        accuracy=curve[-1].eval_accuracy,
+        epochs_asked=run.epochs_asked,
+        epochs_done=run.epochs_done,
+        reason=run.reason,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetnas.architecture import Architecture
+from budgetnas.data.wording import plural
 from budgetnas.epoch import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.report.plain import to_plain
@@ -95,6 +96,51 @@ class FailedRun:
     params: int
     epochs_done: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutRun:
+    """A training that ended at a rung, after how many of its epochs, with what, and why."""
+
+    run: int
+    trial: int | None
+    architecture: Architecture
+    recipe: Recipe
+    params: int
+    accuracy: float
+    epochs_asked: int
+    epochs_done: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What pruning spared.
+
+    Attributes:
+        pruner: ``asha``, ``median`` or ``none``.
+        cut: Trainings that ended at a rung, oldest first.
+        epochs_asked: Epochs of all trainings that count towards ``--trials``, had each gone to its end.
+        epochs_saved: Those of them that were not trained.
+        saved_share: These as a share of all.
+    """
+
+    pruner: str
+    cut: tuple[CutRun, ...]
+    epochs_asked: int
+    epochs_saved: int
+    saved_share: float
+
+    def sentence(self) -> str:
+        """Return it in one sentence; empty without a pruner."""
+        if self.pruner == "none":
+            return ""
+        if not self.cut:
+            return f"{self.pruner} cut nothing"
+        return (
+            f"{self.pruner} cut {plural(len(self.cut), 'training')} early: {self.epochs_saved:,} of "
+            f"{plural(self.epochs_asked, 'epoch')} saved ({self.saved_share:.1%})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +249,7 @@ class StudyTables:
         rejections: What was turned away.
         winner: Parts of the best network; empty when nothing is trained.
         distances: The winner against each seed trial.
+        pruning: Trainings that ended early, and the epochs this saved.
     """
 
     study: str
@@ -215,6 +262,7 @@ class StudyTables:
     rejections: Rejections
     winner: tuple[PartShare, ...]
     distances: tuple[SeedDistance, ...]
+    pruning: Pruning
 
     @property
     def in_time_order(self) -> tuple[RankedRun, ...]:
