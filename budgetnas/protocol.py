@@ -39,6 +39,19 @@ class Fidelity(Frozen):
             rung *= self.eta
         return tuple(rungs)
 
+    def describe(self, epochs: int) -> str:
+        """Return it in words for trials of `epochs`; empty without a pruner."""
+        if self.pruner == "none":
+            return ""
+        rungs = self.rungs(epochs)
+        if not rungs:
+            return f"{self.pruner}, but its first rung is epoch {self.first_rung} of {epochs}: nothing is cut"
+        if self.pruner == "median":
+            rule, shown = "what is below the median of the complete trials ends", f"from epoch {rungs[0]} on"
+        else:
+            rule, shown = f"the best 1/{self.eta} go on", f"after epoch {', '.join(map(str, rungs))} of {epochs}"
+        return f"{self.pruner}, {shown} {rule}; seed trials always go on"
+
 
 class ChoiceProtocol(Frozen):
     """How the winner is chosen.

@@ -147,11 +147,16 @@ class SearchProgress(Progress):
 
     def trial_ended(self, end: TrialEnd) -> None:
         """Print how a trial ended."""
-        self._done += self._macs
+        trained = end.cut_after / self.epochs if end.cut_after and self.epochs else 1.0
+        self._done += trained * self._macs
+        self._expected -= (1 - trained) * self._macs
         self._macs = 0
         self._tally = end.tally
         if end.accuracy is None:
             self.lines.say(f"trial {end.number}: failed: {end.reason}")
+        elif end.cut_after is not None:
+            outlook = f"{self._standing()}{self._time_left(self._done)}"
+            self.lines.say(f"trial {end.number}: cut {end.reason}; {outlook}")
         else:
             self._best = max(end.accuracy, self._best or 0.0)
             note = f" ({end.reason})" if end.reason else ""
@@ -165,9 +170,10 @@ class SearchProgress(Progress):
     def _standing(self) -> str:
         best = "none yet" if self._best is None else f"{self._best:.2%}"
         tally, trials = self._tally, self._plan.trials if self._plan else 0
+        cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
         return (
             f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}, duplicate {tally.duplicate}, "
-            f"trained {tally.trained}/{trials}, failed {tally.failed}"
+            f"trained {tally.trained}/{trials}, failed {tally.failed}{cut}"
         )
 
     def _time_left(self, done: float) -> str:
@@ -309,9 +315,14 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     for seed in plan.seeds:
         over = f" by {seed.overshoot:,}: rejected" if seed.overshoot else ""
         lines.append(f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}")
+    pruning = specification.fidelity.describe(recipes.epochs)
+    if pruning:
+        lines.append(f"pruning: {pruning}")
     if plan.seconds is not None:
+        most = "at most " if pruning else ""
         lines.append(
-            f"estimate: about {duration(plan.seconds)} for {plan.trials - plan.trained} runs, "
+            f"estimate: {most}about {duration(plan.seconds)} for {plan.trials - plan.trained} runs"
+            f"{', if none is cut' if pruning else ''}, "
             f"from a few timed steps of {plan.measured_on}"
         )
     return lines

@@ -6,7 +6,9 @@ import shlex
 
 from budgetnas.cli.final_text import print_final
 from budgetnas.cli.output import duration, shown_storage, stdout, table
-from budgetnas.report.values import RankedRun, SeedDistance, StudyTables
+from budgetnas.report.values import Pruning, RankedRun, SeedDistance, StudyTables
+
+_CUTS_SHOWN = 10
 
 
 def print_summary(tables: StudyTables, storage: str | None) -> None:
@@ -35,6 +37,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
         f"turned away untrained; trained {tallies.trained}, failed {tallies.failed}",
         markup=False,
     )
+    _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
         console.print(
             f"seed {seed.name}: rejected, {seed.params:,} parameters are {seed.overshoot:,} over the budget",
@@ -52,6 +55,16 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
         ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)],
     ):
         console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
+
+
+def _print_pruning(pruning: Pruning) -> None:
+    console = stdout()
+    if pruning.pruner != "none":
+        console.print(pruning.sentence(), markup=False)
+    for one in pruning.cut[:_CUTS_SHOWN]:
+        console.print(f"  trial {one.trial}, {one.architecture.describe()}: {one.reason}", markup=False)
+    if len(pruning.cut) > _CUTS_SHOWN:
+        console.print(f"  and {len(pruning.cut) - _CUTS_SHOWN} more; --json shows all", markup=False)
 
 
 def _row(run: RankedRun) -> tuple[str, ...]:

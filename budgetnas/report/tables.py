@@ -18,6 +18,7 @@ from budgetnas.report.values import (
     Overshoot,
     PartShare,
     PrunedRun,
+    Pruning,
     RankedRun,
     RejectedSeed,
     Rejections,
@@ -32,6 +33,7 @@ from budgetnas.storage import Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "
 _SEARCHED = (Role.SEARCH, Role.REPEAT)
+_COUNTED = (State.COMPLETE, State.PRUNED)
 
 
 def study_tables(records: Records, study: str) -> StudyTables:
@@ -46,7 +48,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
     specification = read_specification(text)
     max_params = specification.max_params
     runs = [run for run in records.runs(study=study) if run.role in _SEARCHED]
-    curves = records.curves(run.id for run in runs if run.state in (State.COMPLETE, State.PRUNED))
+    curves = records.curves(run.id for run in runs if run.state in _COUNTED)
     trained = [run for run in runs if run.id in curves]
     rejected = records.rejections(study)
     ranking = _ranking(trained, curves, max_params)
@@ -68,7 +70,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
         rejections=rejections,
         winner=parts_of(chosen.architecture, max_params) if chosen else (),
         distances=tuple(_distance(seed, ranking, (*failed, *pruned), rejections) for seed in specification.seeds),
-        pruned=pruned,
+        pruning=_pruning(specification.fidelity.pruner, runs, pruned),
         chosen=chosen,
         final=final,
     )
@@ -178,6 +180,7 @@ def _pruned(run: Run, order: int, curve: tuple[Epoch, ...]) -> PrunedRun:
         accuracy=curve[-1].eval_accuracy,
         epochs_done=len(curve),
         epochs_asked=run.epochs_asked,
+        reason=run.reason,
         curve=curve,
     )
 
@@ -186,6 +189,12 @@ def _failed(run: Run) -> FailedRun:
     return FailedRun(
         run.id, run.trial, run.label, run.architecture, run.recipe, run.params, run.epochs_done, run.reason
     )
+
+
+def _pruning(pruner: str, runs: Sequence[Run], cut: tuple[PrunedRun, ...]) -> Pruning:
+    asked = sum(run.epochs_asked for run in runs if run.state in _COUNTED)
+    saved = sum(one.epochs_asked - one.epochs_done for one in cut)
+    return Pruning(pruner, cut, asked, saved, saved / asked if asked else 0.0)
 
 
 def _rejections(rejected: Sequence[Rejection], max_params: int) -> Rejections:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetnas.architecture import Architecture
+from budgetnas.data.wording import plural
 from budgetnas.epoch import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.report.final import FinalResult
@@ -99,6 +100,7 @@ class PrunedRun:
         accuracy: Validation accuracy after its last epoch.
         epochs_done: Epochs it had.
         epochs_asked: Epochs of its recipe.
+        reason: What it had and what was needed.
         curve: Its epochs.
     """
 
@@ -112,6 +114,7 @@ class PrunedRun:
     accuracy: float
     epochs_done: int
     epochs_asked: int
+    reason: str
     curve: tuple[Epoch, ...] = field(metadata={"plain": False})
 
 
@@ -132,6 +135,36 @@ class FailedRun:
 def name_of(run: RankedRun | PrunedRun | FailedRun) -> str:
     """Return what figures and tables call a run: its seed's name, or its number."""
     return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What pruning spared.
+
+    Attributes:
+        pruner: ``asha``, ``median`` or ``none``.
+        cut: Trainings that ended at a rung, oldest first.
+        epochs_asked: Epochs of all trainings that count towards ``--trials``, had each gone to its end.
+        epochs_saved: Those of them that were not trained.
+        saved_share: These as a share of all.
+    """
+
+    pruner: str
+    cut: tuple[PrunedRun, ...]
+    epochs_asked: int
+    epochs_saved: int
+    saved_share: float
+
+    def sentence(self) -> str:
+        """Return it in one sentence; empty without a pruner."""
+        if self.pruner == "none":
+            return ""
+        if not self.cut:
+            return f"{self.pruner} cut nothing"
+        return (
+            f"{self.pruner} cut {plural(len(self.cut), 'training')} early: {self.epochs_saved:,} of "
+            f"{plural(self.epochs_asked, 'epoch')} saved ({self.saved_share:.1%})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +312,7 @@ class StudyTables:
         rejections: What was turned away.
         winner: Parts of the chosen network; empty when nothing is trained.
         distances: The best run of the search against each seed trial.
-        pruned: Trainings that were ended early, oldest first.
+        pruning: Trainings that were ended early, and the epochs this saved.
         chosen: The winner of the final, else of the search; nothing when nothing is trained.
         final: What the final found; nothing where there was none.
     """
@@ -294,9 +327,14 @@ class StudyTables:
     rejections: Rejections
     winner: tuple[PartShare, ...]
     distances: tuple[SeedDistance, ...]
-    pruned: tuple[PrunedRun, ...] = ()
+    pruning: Pruning
     chosen: Chosen | None = None
     final: FinalResult | None = None
+
+    @property
+    def pruned(self) -> tuple[PrunedRun, ...]:
+        """The trainings that were ended early, oldest first."""
+        return self.pruning.cut
 
     def name_of(self, run: int) -> str:
         """Return what figures and tables call the ranked run of that record."""

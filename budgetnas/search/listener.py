@@ -20,6 +20,8 @@ class Tally:
         duplicate: Known already.
         trained: Runs that count towards ``--trials``.
         failed: Runs that failed.
+        cut: Runs among the trained ones that ended at a rung.
+        epochs_saved: Epochs that these were spared.
     """
 
     proposed: int
@@ -27,6 +29,8 @@ class Tally:
     duplicate: int
     trained: int
     failed: int
+    cut: int = 0
+    epochs_saved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

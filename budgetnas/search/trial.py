@@ -179,13 +179,15 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
 def tally(opened: OpenStudy) -> Tally:
     """Return what became of all proposals of a study so far."""
     over, duplicate = opened.records.rejection_counts(opened.name)
-    trials, failed = opened.records.search_counts(opened.name)
+    counts = opened.records.search_counts(opened.name)
     return Tally(
-        proposed=over + duplicate + trials,
+        proposed=over + duplicate + counts.trials,
         rejected=over,
         duplicate=duplicate,
         trained=trained(opened.records, opened.name),
-        failed=failed,
+        failed=counts.failed,
+        cut=counts.pruned,
+        epochs_saved=counts.epochs_saved,
     )
 
 

@@ -16,7 +16,7 @@ from budgetnas.epoch import Epoch
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.recipe import Recipe
 from budgetnas.storage import tables
-from budgetnas.storage.values import Rejection, Role, Run, RunKey, State
+from budgetnas.storage.values import Rejection, Role, Run, RunKey, SearchCounts, State
 
 _RUN = (
     select(
@@ -215,16 +215,18 @@ class Records:
             query = query.where(tables.runs.c.role == role.value)
         return self._runs(query)
 
-    def search_counts(self, study: str) -> tuple[int, int]:
-        """Return how many trials of `study` have a training, and how many of these trainings failed."""
+    def search_counts(self, study: str) -> SearchCounts:
+        """Return counts of what `study` trained in its search."""
         one = tables.runs.c
-        failed = func.count().filter(one.state == State.FAILED.value)
-        query = select(func.count(one.trial.distinct()), failed).where(
-            one.study == study, one.role == Role.SEARCH.value
-        )
+        failed, pruned = (one.state == state.value for state in (State.FAILED, State.PRUNED))
+        query = select(
+            func.count(one.trial.distinct()),
+            func.count().filter(failed),
+            func.count().filter(pruned),
+            func.coalesce(func.sum(one.epochs_asked - one.epochs_done).filter(pruned), 0),
+        ).where(one.study == study, one.role == Role.SEARCH.value)
         with self.engine.connect() as connection:
-            trials, failures = connection.execute(query).one()
-            return int(trials), int(failures)
+            return SearchCounts(*map(int, connection.execute(query).one()))
 
     def curve(self, run: int) -> tuple[Epoch, ...]:
         """Return the epochs of `run`, in order."""

@@ -41,6 +41,23 @@ class RunKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchCounts:
+    """Counts of a study's search.
+
+    Attributes:
+        trials: Trials that have a training.
+        failed: Trainings that failed.
+        pruned: Trainings that were pruned.
+        epochs_saved: Epochs that these were spared.
+    """
+
+    trials: int
+    failed: int
+    pruned: int
+    epochs_saved: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training as it is recorded.
 
