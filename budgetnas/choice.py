@@ -30,6 +30,8 @@ _SPREADS: Final = 3.0
 """How many robust standard deviations below the median a training still counts as what it is."""
 _CONSTANT: Final = 10.0
 """Variance of the mean accuracy, in variances of the accuracies: vague."""
+_VARIANCE: Final = 0.5
+"""Median of the prior of each part's variance, in variances of the accuracies: none is preferred to another."""
 _BOUND: Final = 5.0
 """How many standard deviations of its prior a hyperparameter may move."""
 
@@ -171,13 +173,13 @@ class _Model:
     def of(cls, features: Floats, values: Floats, groups: NDArray[Any]) -> _Model:
         num = features.shape[1]
         differences = features.T[:, :, None] - features.T[:, None, :]
-        variances, scale = np.log([0.5, 0.5, 0.1, 0.5]), math.sqrt(2) + math.log(max(num, 1)) / 2
+        scale = math.sqrt(2) + math.log(max(num, 1)) / 2
         return cls(
             values=values,
             linear=features @ features.T / max(num, 1),
             squares=differences**2,
             same=(groups[:, None] == groups[None, :]).astype(np.float64),
-            prior_mean=np.concatenate([variances, np.full(num, scale)]),
+            prior_mean=np.concatenate([np.full(4, math.log(_VARIANCE)), np.full(num, scale)]),
             prior_spread=np.concatenate([np.full(4, 1.5), np.full(num, math.sqrt(3))]),
         )
 
