@@ -281,6 +281,20 @@ def test_the_slope_of_the_loss_is_that_of_the_loss() -> None:
         assert slope[index] == pytest.approx(rise, rel=1e-4, abs=1e-6)
 
 
+def test_a_difference_too_small_to_divide_by_is_none() -> None:
+    assert smoothed_scores(POOL[:6], [0.0] * 5 + [5e-324]) == pytest.approx([0.0] * 6)
+
+
+def test_of_very_many_trainings_some_decide_the_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are scored, and much as if all had decided."""
+    generator = np.random.default_rng(7)
+    features = generator.normal(size=(120, 3))
+    values = features[:, 0] + generator.normal(0, 1, 120)
+    scores = smooth(features, values, range(120))
+    monkeypatch.setattr(choice, "_MOST_FITTED", 60)
+    assert np.corrcoef(smooth(features, values, range(120)), scores)[0, 1] > 0.95
+
+
 def test_two_hundred_trainings_take_about_a_second() -> None:
     candidates = drawn(200, seed=6)
     accuracies = [random.Random(index).gauss(0.9, 0.01) for index in range(200)]
