@@ -87,6 +87,11 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None
         selection.read(path, Budget(5_000_000))
 
 
+def test_without_a_table_there_is_nothing_to_measure() -> None:
+    with pytest.raises(InputError, match="BUDGETNAS_BENCH_TABLE"):
+        selection.measure()
+
+
 def test_more_trainings_than_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--trainings 120"):
         selection.measure(table(tmp_path), studies=2, trainings=[120])

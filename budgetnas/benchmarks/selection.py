@@ -22,7 +22,7 @@ from budgetnas.benchmarks.machine import machine
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.choice import Floats, smooth
 from budgetnas.errors import InputError, check_seed
-from budgetnas.intervals import Interval, mean_interval
+from budgetnas.intervals import mean_interval
 
 _NOISE: Final = 0.163
 """Pooled standard deviation between the seeds of a network in the table, in points."""
@@ -87,7 +87,7 @@ class Named:
 
 
 def measure(
-    table: Annotated[Path, typer.Option(help="CSV file of networks.", envvar="BUDGETNAS_BENCH_TABLE")],
+    table: Annotated[Path | None, typer.Option(help="CSV of networks.", envvar="BUDGETNAS_BENCH_TABLE")] = None,
     budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
     studies: Annotated[int, typer.Option(help="Simulated studies, each with its own seed.", min=2)] = 1000,
     trainings: Annotated[
@@ -99,6 +99,8 @@ def measure(
     seed: Annotated[int, typer.Option(help="Seed of the first study.")] = 0,
 ) -> None:
     """Simulate studies, and print the bias of selection and the regret of each rule, with 95 % intervals."""
+    if table is None:
+        raise InputError("--table", None, "is needed", "name the table, or set BUDGETNAS_BENCH_TABLE to its path")
     networks, finals = read(table, Budget(parse_budget(budget))), [parse_final(one) for one in final or _FINALS]
     typer.echo(
         f"{len(networks.accuracies):,} networks within {budget}, {studies} studies; "
@@ -216,7 +218,7 @@ def _row(rule: str, found: Sequence[Named]) -> str:
 
 
 def _shown(values: Sequence[float]) -> str:
-    found: Interval = mean_interval(values)
+    found = mean_interval(values)
     return f"{found.estimate:+.3f} +- {found.high - found.estimate:.3f}"
 
 
