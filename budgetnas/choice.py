@@ -24,12 +24,18 @@ Floats = NDArray[np.float64]
 
 FEWEST_TRAININGS: Final = 5
 """With fewer there is nothing to learn a model from: a candidate's score is the mean of its own trainings."""
+_MOST_FITTED: Final = 300
+"""Of more trainings so many, evenly spread from the worst to the best, decide the variances and length scales."""
+_SAME: Final = 1e-9
+"""Accuracies no farther apart are equal."""
 _OF_THE_OPTIMIZER: Final = ("learning_rate", "weight_decay")
 """Fields of a recipe that mean something else under another optimiser."""
 _SPREADS: Final = 3.0
 """How many robust standard deviations below the median a training still counts as what it is."""
 _CONSTANT: Final = 10.0
 """Variance of the mean accuracy, in variances of the accuracies: vague."""
+_VARIANCE: Final = 0.5
+"""Median of the prior of each part's variance, in variances of the accuracies: none is preferred to another."""
 _BOUND: Final = 5.0
 """How many standard deviations of its prior a hyperparameter may move."""
 
@@ -100,7 +106,8 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
     with the number of features.
 
     Values far below the median are moved up to three robust standard deviations (1.4826 times the median absolute
-    deviation) below it, so that a diverged training counts as a bad one and not as more.
+    deviation) below it, so that a diverged training counts as a bad one and not as more. Where that deviation is 0,
+    none is moved.
 
     Args:
         features: One row for each training; constant and repeated columns are left out.
@@ -116,7 +123,7 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
     if not np.isfinite(observed).all():
         raise ValueError("smooth: every value must be finite")
     raised = _raised(observed)
-    if len(observed) < FEWEST_TRAININGS or np.ptp(raised) == 0:
+    if len(observed) < FEWEST_TRAININGS or np.ptp(raised) <= _SAME:
         return _group_means(raised, members)
     order = np.lexsort((*features.T, raised))
     scores = np.empty_like(raised)
@@ -152,13 +159,19 @@ def _standardised(features: Floats) -> Floats:
 
 def _posterior(features: Floats, values: Floats, groups: NDArray[Any]) -> Floats:
     middle, spread = float(values.mean()), float(values.std())
-    model = _Model.of(features, (values - middle) / spread, groups)
-    return middle + spread * model.posterior_mean(model.fitted())
+    scaled = (values - middle) / spread
+    some = np.unique(np.linspace(0, len(values) - 1, _MOST_FITTED).round().astype(np.int64))
+    logs = _Model.of(features[some], scaled[some], groups[some]).fitted()
+    return middle + spread * _Model.of(features, scaled, groups).posterior_mean(logs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """The kernel's parts. Hyperparameters: logs of the variances of linear and smooth part, group, noise; of scales."""
+    """The kernel's parts, and the priors of the hyperparameters.
+
+    These are logarithms: of the variances of the linear part, the smooth part, the group's own and noise, then of the
+    length scale of each feature.
+    """
 
     values: Floats
     linear: Floats
@@ -171,13 +184,13 @@ class _Model:
     def of(cls, features: Floats, values: Floats, groups: NDArray[Any]) -> _Model:
         num = features.shape[1]
         differences = features.T[:, :, None] - features.T[:, None, :]
-        variances, scale = np.log([0.5, 0.5, 0.1, 0.5]), math.sqrt(2) + math.log(max(num, 1)) / 2
+        scale = math.sqrt(2) + math.log(max(num, 1)) / 2
         return cls(
             values=values,
             linear=features @ features.T / max(num, 1),
             squares=differences**2,
             same=(groups[:, None] == groups[None, :]).astype(np.float64),
-            prior_mean=np.concatenate([variances, np.full(num, scale)]),
+            prior_mean=np.concatenate([np.full(4, math.log(_VARIANCE)), np.full(num, scale)]),
             prior_spread=np.concatenate([np.full(4, 1.5), np.full(num, math.sqrt(3))]),
         )
 

@@ -13,6 +13,7 @@ import pytest
             "architecture budget space recipe seeds specification storage storage.slots storage.engine",
             "torch torchvision optuna sklearn",
         ),
+        ("choice", "torch torchvision optuna sklearn sqlalchemy typer"),
         ("stopping epoch errors", "torch optuna sqlalchemy pydantic"),
         ("network data.device data.augment train train.measure", "optuna sqlalchemy typer"),
         ("runs", "optuna typer"),

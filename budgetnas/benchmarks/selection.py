@@ -9,6 +9,7 @@ study as in the final.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ from budgetnas.benchmarks.machine import machine
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.choice import Floats, smooth
 from budgetnas.errors import InputError, check_seed
-from budgetnas.intervals import Interval, mean_interval
+from budgetnas.intervals import mean_interval
 
 _NOISE: Final = 0.163
 """Pooled standard deviation between the seeds of a network in the table, in points."""
+_TRAININGS: Final = (20, 50, 100)
+_FINALS: Final = ("3x3", "5x2", "5x5")
 _COUNTS: Final = ("params", "flops")
 _ERROR: Final = "test_err_mean"
 _WIDTHS: Final = ("stem_w", "b1_mid", "b2_mid", "b3_mid", "s2_out", "b4_mid", "b5_mid")
@@ -41,6 +44,27 @@ class Networks:
 
     features: Floats
     accuracies: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A final round.
+
+    Attributes:
+        networks: Finalists.
+        seeds: Fresh trainings of each.
+    """
+
+    networks: int
+    seeds: int
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in all."""
+        return self.networks * self.seeds
+
+    def __str__(self) -> str:
+        return f"{self.networks}x{self.seeds}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +87,48 @@ class Named:
 
 
 def measure(
-    table: Annotated[Path, typer.Option(help="CSV file of networks.", envvar="BUDGETNAS_BENCH_TABLE")],
+    table: Annotated[Path | None, typer.Option(help="CSV of networks.", envvar="BUDGETNAS_BENCH_TABLE")] = None,
     budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
     studies: Annotated[int, typer.Option(help="Simulated studies, each with its own seed.", min=2)] = 1000,
     trainings: Annotated[
         list[int] | None, typer.Option(help="Trainings of a study.", show_default="20, 50 and 100")
     ] = None,
-    finalists: Annotated[int, typer.Option(help="Networks in the final.", min=1)] = 3,
-    seeds: Annotated[int, typer.Option(help="Fresh trainings of each of them.", min=1)] = 3,
+    final: Annotated[
+        list[str] | None, typer.Option(help="Finalists x fresh trainings of each.", show_default="3x3, 5x2 and 5x5")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first study.")] = 0,
 ) -> None:
     """Simulate studies, and print the bias of selection and the regret of each rule, with 95 % intervals."""
-    networks = read(table, Budget(parse_budget(budget)))
+    if table is None:
+        raise InputError("--table", None, "is needed", "name the table, or set BUDGETNAS_BENCH_TABLE to its path")
+    networks, finals = read(table, Budget(parse_budget(budget))), [parse_final(one) for one in final or _FINALS]
     typer.echo(
-        f"{len(networks.accuracies):,} networks within {budget}, {studies} studies, "
-        f"final of {finalists} networks x {seeds} seeds; points of accuracy, means with 95 % intervals\n"
+        f"{len(networks.accuracies):,} networks within {budget}, {studies} studies; "
+        "points of accuracy, means with 95 % intervals\n"
     )
-    typer.echo("| rule | trainings | bias: chose by, less worth | chose by, less fresh | fresh, less worth | regret |")
+    typer.echo("| rule | trainings | chose by, less worth | chose by, less fresh | fresh, less worth | regret |")
     typer.echo("|---|---:|---:|---:|---:|---:|")
-    pairs = []
-    for count in trainings or (20, 50, 100):
-        _check(networks, count, finalists, seeds)
-        found = [study(networks, count, finalists, seeds, check_seed(seed + one)) for one in range(studies)]
+    notes = []
+    for count in trainings or _TRAININGS:
+        _check(networks, count, finals)
+        found = [study(networks, count, finals, check_seed(seed + one)) for one in range(studies)]
         for rule in found[0]:
             typer.echo(_row(rule, [one[rule] for one in found]))
-        less = [one["smoothed, final"].regret - one["best single, same cost"].regret for one in found]
-        raw = [one["smoothed, final"].regret - one["raw, final"].regret for one in found]
-        pairs.append(
-            f"after {count}: regret of the smoothed final less that of the best single at the same cost "
-            f"{_shown(less)}, less that of the raw final {_shown(raw)}"
-        )
-    typer.echo("\n" + "\n".join(pairs))
+        notes += [_note(found, count, one) for one in finals]
+    typer.echo("\n" + "\n".join(notes))
     typer.echo(machine())
+
+
+def parse_final(text: str) -> Round:
+    """Return finalists and seeds of a final written as ``3x3``.
+
+    Raises:
+        InputError: If it is written in another way.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if found is None:
+        raise InputError("--final", text, "must be finalists x seeds, such as 3x3")
+    return Round(int(found[1]), int(found[2]))
 
 
 def read(table: Path, budget: Budget) -> Networks:
@@ -116,44 +150,61 @@ def read(table: Path, budget: Budget) -> Networks:
     return Networks(np.log(facts), 100 - errors)
 
 
-def study(networks: Networks, trainings: int, finalists: int, seeds: int, seed: int) -> dict[str, Named]:
-    """Return what each rule names after one simulated study."""
-    generator, total = np.random.default_rng(seed), trainings + finalists * seeds
+def study(networks: Networks, trainings: int, finals: Sequence[Round], seed: int) -> dict[str, Named]:
+    """Return what each rule names after one simulated study of so many trainings."""
+    generator, total = np.random.default_rng(seed), trainings + max(one.trainings for one in finals)
     drawn = generator.choice(len(networks.accuracies), size=total, replace=False)
-    worth = networks.accuracies[drawn]
-    single = worth + generator.normal(0, _NOISE, total)
-    final = worth + generator.normal(0, _NOISE, (seeds, total)).mean(axis=0)
-    again = worth + generator.normal(0, _NOISE, (seeds, total)).mean(axis=0)
-    once = worth + generator.normal(0, _NOISE, total)
+    worth, best, most = networks.accuracies[drawn], networks.accuracies.max(), max(one.seeds for one in finals)
+    single, once = worth + generator.normal(0, _NOISE, (2, total))
+    final, again = worth + generator.normal(0, _NOISE, (2, most, total))
     scores = smooth(networks.features[drawn[:trainings]], single[:trainings], range(trainings))
-    best = float(networks.accuracies.max())
 
     def named(made: int, by: Floats, among: Sequence[int], fresh: Floats) -> Named:
         one = max(among, key=lambda index: by[index])
-        return Named(made, float(by[one]), float(worth[one]), float(fresh[one]), best - float(worth[one]))
+        return Named(made, float(by[one]), float(worth[one]), float(fresh[one]), float(best - worth[one]))
 
-    return {
+    rules = {
         "best single": named(trainings, single, range(trainings), once),
-        "best single, same cost": named(total, single, range(total), once),
-        "best smoothed, no final": named(trainings, scores, range(trainings), once),
-        "smoothed, final": named(total, final, _first(scores, finalists), again),
-        "raw, final": named(total, final, _first(single[:trainings], finalists), again),
+        "best smoothed": named(trainings, scores, range(trainings), once),
     }
+    for one in finals:
+        made, means, others = (
+            trainings + one.trainings,
+            final[: one.seeds].mean(axis=0),
+            again[: one.seeds].mean(axis=0),
+        )
+        rules[f"best single, cost of {one}"] = named(made, single, range(made), once)
+        rules[f"smoothed, final {one}"] = named(made, means, _first(scores, one.networks), others)
+        rules[f"raw, final {one}"] = named(made, means, _first(single[:trainings], one.networks), others)
+    return rules
 
 
 def _first(scores: Floats, count: int) -> list[int]:
     return [int(index) for index in np.argsort(-scores, kind="stable")[:count]]
 
 
-def _check(networks: Networks, trainings: int, finalists: int, seeds: int) -> None:
+def _check(networks: Networks, trainings: int, finals: Sequence[Round]) -> None:
     have = len(networks.accuracies)
-    if not finalists <= trainings <= have - finalists * seeds:
+    fewest, most = max(one.networks for one in finals), have - max(one.trainings for one in finals)
+    if not fewest <= trainings <= most:
         raise InputError(
             "--trainings",
             trainings,
-            f"must be from {finalists} finalists to {have - finalists * seeds:,}: {have:,} networks are within "
-            "the budget, and as many as the final trains are needed beside",
+            f"must be from {fewest} to {most}: as many as there are finalists, and with those of the final no more "
+            f"than the {have:,} networks within the budget",
         )
+
+
+def _note(found: Sequence[dict[str, Named]], trainings: int, final: Round) -> str:
+    ours = [one[f"smoothed, final {final}"].regret for one in found]
+    single, raw = (
+        _shown([own - one[f"{rule} {final}"].regret for own, one in zip(ours, found, strict=True)])
+        for rule in ("best single, cost of", "raw, final")
+    )
+    return (
+        f"after {trainings}, smoothed, final {final}: regret less that of the best single at the same cost {single}, "
+        f"less that of the raw final {raw}"
+    )
 
 
 def _row(rule: str, found: Sequence[Named]) -> str:
@@ -167,7 +218,7 @@ def _row(rule: str, found: Sequence[Named]) -> str:
 
 
 def _shown(values: Sequence[float]) -> str:
-    found: Interval = mean_interval(values)
+    found = mean_interval(values)
     return f"{found.estimate:+.3f} +- {found.high - found.estimate:.3f}"
 
 
