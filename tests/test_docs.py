@@ -178,7 +178,8 @@ def benchmark(name: str) -> Any:
 
 
 BENCHMARKS = {
-    name: benchmark(name) for name in ("counting", "learning", "overhead", "proposals", "quality", "rounding")
+    name: benchmark(name)
+    for name in ("counting", "learning", "overhead", "proposals", "quality", "recipes", "rounding")
 }
 
 
