@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
-from budgetnas.data.augment import augment, draw, turn
+from budgetnas.data.augment import augment, cut_out, draw, turn
 from budgetnas.recipe import Augmentation
 
 
@@ -188,12 +188,63 @@ def test_rotation_crop_and_flip_go_together() -> None:
 
 
 def test_draws_of_some_places_are_those_of_the_whole() -> None:
-    images, how = pictures(16), Augmentation(crop_padding=2, rotation=20)
+    images, how = pictures(16), Augmentation(crop_padding=2, rotation=20, cutout=3)
     draws, places = draw(16, how, seeded(3)), torch.tensor([5, 3, 11])
     assert torch.equal(augment(images[places], how, draws.at(places)), augment(images, how, draws)[places])
 
 
-@pytest.mark.parametrize("how", [Augmentation(), Augmentation(crop_padding=0, rotation=5), Augmentation(flip=False)])
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    side=st.integers(1, 12),
+    shares=st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True, width=32)] * 2), min_size=1, max_size=4),
+)
+def test_a_square_is_cut_out_as_a_loop_over_pixels_would(
+    height: int, width: int, side: int, shares: list[tuple[float, float]]
+) -> None:
+    images = torch.randint(1, 256, (len(shares), 2, height, width), dtype=torch.uint8, generator=seeded())
+    result = cut_out(images, side, torch.tensor(shares))
+    for before, after, (down, across) in zip(images, result, shares, strict=True):
+        expected = before.clone()
+        top = min(height - 1, math.floor(down * height)) - side // 2
+        left = min(width - 1, math.floor(across * width)) - side // 2
+        for row in range(max(0, top), min(height, top + side)):
+            for column in range(max(0, left), min(width, left + side)):
+                expected[:, row, column] = 0
+        assert torch.equal(after, expected)
+
+
+def test_every_pixel_is_the_centre_of_a_square_equally_often_and_other_draws_stay() -> None:
+    count, size = 4_900, 7
+    how = Augmentation(crop_padding=1, cutout=1)
+    draws, without = draw(count, how, seeded(4)), draw(count, Augmentation(crop_padding=1), seeded(4))
+    assert draws.centres is not None and draws.offsets is not None and without.offsets is not None
+    assert torch.equal(draws.offsets, without.offsets)
+    white = torch.full((count, 1, size, size), 255, dtype=torch.uint8)
+    holes = (cut_out(white, 1, draws.centres) == 0)[:, 0]
+    assert (holes.flatten(1).sum(dim=1) == 1).all()
+    times = holes.sum(dim=0).double()
+    assert float(((times - 100) ** 2 / 100).sum()) < 84.1  # 48 degrees of freedom: one seed in 1,000 gives more
+
+
+def test_the_square_comes_after_crop_and_flip() -> None:
+    images, how = pictures(16), Augmentation(crop_padding=2, rotation=20, cutout=3)
+    draws = draw(16, how, seeded(3))
+    assert draws.centres is not None
+    cropped = draw(16, Augmentation(crop_padding=2, rotation=20), seeded(3))
+    plain = augment(images, Augmentation(crop_padding=2, rotation=20), cropped)
+    assert torch.equal(augment(images, how, draws), cut_out(plain, 3, draws.centres))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Augmentation(),
+        Augmentation(crop_padding=0, rotation=5),
+        Augmentation(flip=False),
+        Augmentation(flip=False, cutout=4),
+    ],
+)
 def test_draws_are_taken_over_in_place(how: Augmentation) -> None:
     images, kept, fresh = pictures(6), draw(9, how, seeded(1)), draw(6, how, seeded(2))
     kept.copy_(fresh)
@@ -201,6 +252,6 @@ def test_draws_are_taken_over_in_place(how: Augmentation) -> None:
 
 
 def test_images_in_either_memory_order_are_changed_alike() -> None:
-    images, how = pictures(8), Augmentation(crop_padding=2, rotation=20)
+    images, how = pictures(8), Augmentation(crop_padding=2, rotation=20, cutout=3)
     arranged = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(changed_by(how, arranged, seeded()), changed_by(how, images, seeded()))

@@ -22,7 +22,7 @@ def test_the_json_and_digest_of_a_recipe_never_change() -> None:
 @pytest.mark.parametrize("rate", [0.1, 1 / 3, 5e-324, 100.0, 0.1 + 2**-56])
 def test_json_gives_the_same_recipe_back(rate: float) -> None:
     recipe = V2_SGD.model_copy(
-        update={"learning_rate": rate, "normalisation": Normalisation(mean=(rate,), std=(rate,))}
+        update={"learning_rate": rate, "normalisation": Normalisation(mean=(rate,), std=(rate,)), "ema_decay": 0.9}
     )
     again = Recipe.model_validate_json(recipe.canonical_json())
     assert again == recipe
@@ -43,6 +43,11 @@ def test_json_gives_the_same_recipe_back(rate: float) -> None:
         {"augmentation": Augmentation(flip=False)},
         {"augmentation": Augmentation(rotation=1)},
         {"normalisation": Normalisation(mean=(0.5,), std=(0.5,))},
+        {"augmentation": Augmentation(cutout=16)},
+        {"label_smoothing": 0.1},
+        {"decay_norm_and_bias": False},
+        {"warmup_epochs": 1},
+        {"ema_decay": 0.99},
     ],
 )
 def test_every_field_is_part_of_the_digest(change: dict[str, Any]) -> None:
@@ -74,6 +79,17 @@ def test_a_whole_number_and_the_same_fraction_have_one_digest() -> None:
         {"augmentation": {"rotation": 181}},
         {"normalisation": {"mean": (0.0,), "std": (0.0,)}},
         {"colour": "red"},
+        {"label_smoothing": 1.0},
+        {"label_smoothing": -0.1},
+        {"label_smoothing": math.nan},
+        {"warmup_epochs": -1},
+        {"warmup_epochs": 0.5},
+        {"warmup_epochs": 60},
+        {"ema_decay": 1.0},
+        {"ema_decay": -0.1},
+        {"ema_decay": math.nan},
+        {"augmentation": {"cutout": -1}},
+        {"augmentation": {"cutout": 2.5}},
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
@@ -87,6 +103,12 @@ def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
         ({"optimizers": ("sgd", "sgd")}, "optimizers names one twice"),
         ({"optimizers": ()}, "at least 1 item"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
+        ({"nesterov": (False, True), "momentum": 0.0}, "nesterov needs a momentum above 0"),
+        ({"ema_decay": (0.9, 0.0, 0.9)}, "ema_decay names a value twice"),
+        ({"label_smoothing": ()}, "at least 1 item"),
+        ({"label_smoothing": (0.0, 1.0)}, "less than 1"),
+        ({"warmup_epochs": (0, 2), "epochs": 2}, "warmup_epochs must be below epochs, 2, not 2"),
+        ({"augmentation": Augmentation(cutout=8)}, "must be 0, not 8: write cutout = 8 beside augmentation"),
     ],
 )
 def test_ranges_that_make_no_sense_are_refused(values: dict[str, Any], told: str) -> None:
@@ -126,3 +148,9 @@ def test_a_drawn_recipe_has_everything_of_its_space() -> None:
 def test_one_line_describes_it() -> None:
     assert V2_SGD.describe() == "SGD lr 0.1 wd 0.0005, 60 epochs, batch 128"
     assert V2_SGD.model_copy(update={"optimizer": "adam"}).describe().startswith("Adam lr 0.1 ")
+    extras = {"nesterov": True, "label_smoothing": 0.1, "decay_norm_and_bias": False, "warmup_epochs": 3}
+    everything = extras | {"ema_decay": 0.995, "augmentation": Augmentation(cutout=16)}
+    assert V2_SGD.model_copy(update=everything).describe() == (
+        "SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, Nesterov, label smoothing 0.1, cutout 16, "
+        "no decay of norms and biases, warm-up 3, EMA 0.995"
+    )

@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import warnings
 import weakref
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -84,16 +85,61 @@ OPTIMIZERS = {
     "plain sgd": dict(optimizer="sgd", learning_rate=0.1, momentum=0.0),
     "adam": dict(optimizer="adam", learning_rate=0.01),
     "adam with decay": dict(optimizer="adam", learning_rate=0.01, weight_decay=1e-4),
+    "weights alone decay": dict(
+        optimizer="sgd", learning_rate=0.1, weight_decay=0.05, momentum=0.9, decay_norm_and_bias=False
+    ),
+    "adam, weights alone": dict(optimizer="adam", learning_rate=0.01, weight_decay=0.05, decay_norm_and_bias=False),
+}
+EXTRAS: dict[str, dict[str, Any]] = {
+    "smoothing": dict(label_smoothing=0.2),
+    "warm-up": dict(warmup_epochs=2),
+    "average": dict(ema_decay=0.7),
+    "everything": dict(
+        label_smoothing=0.1,
+        warmup_epochs=1,
+        ema_decay=0.95,
+        nesterov=True,
+        decay_norm_and_bias=False,
+        weight_decay=0.01,
+    ),
 }
 
 
 def plain_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    every = dict(network.named_parameters())
+    spared = {
+        f"{name}.{kind}": every[f"{name}.{kind}"]
+        for name, module in network.named_modules()
+        for kind in ("weight", "bias")
+        if f"{name}.{kind}" in every and (isinstance(module, nn.BatchNorm2d) or kind == "bias")
+    }
+    groups = [
+        {"params": [one for name, one in every.items() if name not in spared], "weight_decay": decay},
+        {"params": list(spared.values()), "weight_decay": decay if recipe.decay_norm_and_bias else 0.0},
+    ]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.SGD(
-        network.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov
-    )
+        return torch.optim.Adam(groups, lr=rate)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def plain_schedule(optim: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+    warmup = recipe.warmup_epochs
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=recipe.t_max - warmup)
+    if not warmup:
+        return cosine
+    rising = torch.optim.lr_scheduler.LinearLR(optim, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return torch.optim.lr_scheduler.SequentialLR(optim, [rising, cosine], milestones=[warmup])
+
+
+def plain_average(network: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    def rule(average: Tensor, value: Tensor, steps: Tensor) -> Tensor:
+        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        return average * kept + value * (1 - kept)
+
+    averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=rule, use_buffers=True)
+    averaged.update_parameters(network)  # its first update copies: here the weights before the first step
+    return averaged
 
 
 CROPPED = Augmentation(crop_padding=1)
@@ -112,9 +158,12 @@ def plain_batch(one: Task, indices: Tensor, offsets: Tensor, mirrored: Tensor) -
     return torch.stack(images).contiguous()
 
 
-def plain_training(one: Task, optim: torch.optim.Optimizer, plain: nn.Module) -> list[tuple[float, float, float]]:
+def plain_training(
+    one: Task, optim: torch.optim.Optimizer, plain: nn.Module, averaged: torch.optim.swa_utils.AveragedModel | None
+) -> list[tuple[float, float, float]]:
     """The loop one would write by hand; loss, accuracy, and accuracy on the evaluation images of every epoch."""
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=one.recipe.t_max)
+    schedule, evaluated = plain_schedule(optim, one.recipe), plain if averaged is None else averaged.module
+    criterion = nn.CrossEntropyLoss(label_smoothing=one.recipe.label_smoothing)
     chance = torch.Generator().manual_seed(one.seed)
     curve, dtype = [], next(plain.parameters()).dtype
     for _ in range(one.recipe.epochs):
@@ -125,49 +174,62 @@ def plain_training(one: Task, optim: torch.optim.Optimizer, plain: nn.Module) ->
         for some in torch.arange(500).split(64):
             labels = one.fit.labels[order[some]]
             logits = plain(plain_batch(one, order[some], draws.offsets[some], draws.mirrored[some]).to(dtype))
-            loss = functional.cross_entropy(logits, labels)
+            loss = criterion(logits, labels)
             optim.zero_grad()
             loss.backward()
             optim.step()
+            if averaged is not None:
+                averaged.update_parameters(plain)
             total += loss.item() * len(some)
             correct += int((logits.argmax(1) == labels).sum())
         schedule.step()
-        plain.eval()
+        evaluated.eval()
         with torch.no_grad():
             middle = torch.ones(len(one.evaluation), 2, dtype=torch.int64)
             every, straight = torch.arange(len(one.evaluation)), middle[:, 0] == 0
-            looked_at = plain(plain_batch(replace(one, fit=one.evaluation), every, middle, straight).to(dtype))
+            looked_at = evaluated(plain_batch(replace(one, fit=one.evaluation), every, middle, straight).to(dtype))
         right = int((looked_at.argmax(1) == one.evaluation.labels).sum())
         curve.append((total / 500, correct / 500, right / len(one.evaluation)))
     return curve
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "precise"), [*((name, True) for name in OPTIMIZERS), ("momentum", False), ("nesterov", False)]
+    ("optimizer", "extra", "precise"),
+    [
+        *((name, "", True) for name in OPTIMIZERS),
+        *(("momentum", extra, True) for extra in EXTRAS),
+        ("momentum", "", False),
+        ("nesterov", "", False),
+        ("momentum", "average", False),
+    ],
 )
-def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str, precise: bool) -> None:
+def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str, extra: str, precise: bool) -> None:
     """Channels-last, batches augmented at once and fused optimisers change rounding, and nothing else.
 
     With 64 bits they are the same to many digits. With 32, Adam is not compared: what is rounding in a small gradient
     is a whole step of it.
     """
-    one = task(seed=3, augmentation=CROPPED, epochs=3, t_max=4, **OPTIMIZERS[optimizer])
+    one = task(seed=3, augmentation=CROPPED, epochs=3, t_max=4, **OPTIMIZERS[optimizer] | EXTRAS.get(extra, {}))
     trainer, plain = Trainer(one, CPU), build(SMALL, seed=3)
     if precise:
         trainer.network.double()
+        trainer.outcome.double()
         scale, shift = trainer.normalise.scale, trainer.normalise.shift
         trainer.normalise = trainer.evaluator.normalise = Normaliser(scale.double(), shift.double())
         plain.double()
     epochs = [trainer.epoch(number, Listener()) for number in (1, 2, 3)]
-    curve = plain_training(one, plain_optimizer(plain, one.recipe), plain)
+    averaged = plain_average(plain, one.recipe.ema_decay) if one.recipe.ema_decay else None
+    curve = plain_training(one, plain_optimizer(plain, one.recipe), plain, averaged)
 
     near = 1e-6 if precise else 1e-3
     for epoch, (loss, accuracy, right) in zip(epochs, curve, strict=True):
         assert epoch.train_loss == pytest.approx(loss, rel=near)
         assert epoch.train_accuracy == pytest.approx(accuracy, abs=0 if precise else 2 / 500)
         assert epoch.eval_accuracy == pytest.approx(right, abs=0 if precise else 2 / len(one.evaluation))
-    for key, tensor in trainer.network.state_dict().items():
-        torch.testing.assert_close(tensor, plain.state_dict()[key], rtol=10 * near, atol=2 * near, msg=key)
+    expected = (plain if averaged is None else averaged.module).state_dict()
+    for key, tensor in trainer.outcome.state_dict().items():
+        counted = plain.state_dict()[key] if "num_batches" in key else expected[key]
+        torch.testing.assert_close(tensor, counted, rtol=10 * near, atol=2 * near, msg=key)
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
@@ -200,9 +262,60 @@ def test_the_learning_rate_is_pytorch_s_cosine_also_beyond_t_max(rate: float, t_
         schedule.step()
 
 
-@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(), Augmentation(crop_padding=1, rotation=10)])
-def test_equal_tasks_give_equal_bits(augmentation: Augmentation) -> None:
-    one, other = (trained(task(augmentation=augmentation.model_dump())) for _ in range(2))
+@given(st.floats(1e-6, 10), st.integers(2, 30), st.data())
+def test_the_warm_up_is_pytorch_s_linear_one_before_a_shorter_cosine(
+    rate: float, t_max: int, data: st.DataObject
+) -> None:
+    warmup = data.draw(st.integers(1, t_max - 1))
+    recipe = Recipe(optimizer="sgd", learning_rate=rate, epochs=1, t_max=t_max, warmup_epochs=warmup)
+    optim = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    schedule = plain_schedule(optim, recipe)
+    assert learning_rate(recipe, warmup + 1) == rate
+    for epoch in range(1, t_max + 1):
+        assert learning_rate(recipe, epoch) == pytest.approx(optim.param_groups[0]["lr"], rel=1e-7, abs=rate * 1e-9)
+        optim.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SequentialLR calls its parts in a way that they deprecate
+            schedule.step()
+
+
+def test_an_average_of_long_memory_is_not_junk_after_one_epoch() -> None:
+    """Without the growing memory it would be nine tenths initial weights after these eight steps."""
+    trainer = Trainer(task(ema_decay=0.99, augmentation=PLAIN), CPU)
+    start = {name: one.detach().clone() for name, one in trainer.network.named_parameters()}
+    trainer.epoch(1, Listener())
+    for name, averaged in trainer.outcome.named_parameters():
+        now = dict(trainer.network.named_parameters())[name]
+        assert (averaged - now).norm() < (averaged - start[name]).norm(), name
+
+
+def test_pieces_of_a_batch_are_smoothed_alike_and_averaged_once() -> None:
+    losses, averages = [], []
+    for setup in (CPU, replace(CPU, micro_batch=7)):
+        trainer = Trainer(task(augmentation=PLAIN, label_smoothing=0.3, ema_decay=0.5), setup)
+        freeze_statistics(trainer)
+        assert list(trainer.steps(torch.arange(64))) == [1]
+        losses.extend(read_totals(trainer.totals))
+        averages.append(list(trainer.outcome.parameters()))
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    torch.testing.assert_close(averages[1], averages[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_is_returned_and_the_trained_weights_go_their_way_without_it() -> None:
+    averaged, listener = trained(task(ema_decay=0.9))
+    plain, other = trained(task())
+    assert not averaged.training
+    for mine, theirs in zip(listener.epochs, other.epochs, strict=True):
+        assert (mine.train_loss, mine.train_accuracy) == (theirs.train_loss, theirs.train_accuracy)
+        assert mine.eval_loss != theirs.eval_loss
+    assert not torch.equal(next(averaged.parameters()), next(plain.parameters()))
+
+
+@pytest.mark.parametrize("extra", ["", *EXTRAS])
+@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(), Augmentation(crop_padding=1, rotation=10, cutout=3)])
+def test_equal_tasks_give_equal_bits(augmentation: Augmentation, extra: str) -> None:
+    recipe = {"t_max": 3} | EXTRAS.get(extra, {})
+    one, other = (trained(task(augmentation=augmentation.model_dump(), **recipe)) for _ in range(2))
     assert one[1].epochs == other[1].epochs
     for key, tensor in one[0].state_dict().items():
         assert torch.equal(tensor, other[0].state_dict()[key]), key
@@ -245,7 +358,7 @@ def test_a_training_s_memory_is_free_as_soon_as_it_ends() -> None:
     """Without a garbage collector: on a GPU the next trial needs the memory at once."""
     gc.disable()
     try:
-        trainer = Trainer(task(), CPU)
+        trainer = Trainer(task(ema_decay=0.9), CPU)
         trainer.epoch(1, Listener())
         network, whole = weakref.ref(trainer.network), weakref.ref(trainer)
         del trainer
@@ -268,11 +381,11 @@ class CountReadings(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("micro", [None, 25])
-@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(crop_padding=1, rotation=10)])
-def test_the_host_asks_for_nothing_within_an_epoch(micro: int | None, augmentation: Augmentation) -> None:
-    trainer = Trainer(
-        task(augmentation=augmentation.model_dump(), **OPTIMIZERS["adam"]), replace(CPU, micro_batch=micro)
-    )
+@pytest.mark.parametrize("extra", ["", "everything"])
+@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(crop_padding=1, rotation=10, cutout=3)])
+def test_the_host_asks_for_nothing_within_an_epoch(micro: int | None, augmentation: Augmentation, extra: str) -> None:
+    recipe = OPTIMIZERS["adam"] | EXTRAS.get(extra, {})
+    trainer = Trainer(task(augmentation=augmentation.model_dump(), **recipe), replace(CPU, micro_batch=micro))
     readings = []
 
     class Watching(Listener):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_train import CPU, OPTIMIZERS, Listener, task, trained
+from test_train import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
 
 from budgetnas.data.device import DeviceImages
 from budgetnas.train import Setup, Task, choose_setup, train
@@ -51,9 +51,12 @@ def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:
     assert float(total) == 80.0
 
 
-@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_captured_steps_are_the_plain_ones(optimizer: str, repeatable: None) -> None:
-    one = placed(task(epochs=5, t_max=5, **OPTIMIZERS[optimizer]))
+CHANGES = OPTIMIZERS | EXTRAS | {"cutout": {"augmentation": {"crop_padding": 1, "cutout": 3}}}
+
+
+@pytest.mark.parametrize("changed", list(CHANGES))
+def test_captured_steps_are_the_plain_ones(changed: str, repeatable: None) -> None:
+    one = placed(task(epochs=5, t_max=5, **CHANGES[changed]))
     captured, plain = Listener(), Listener()
     network, other = train(one, CAPTURED, captured), train(one, replace(CAPTURED, graphs=False), plain)
     assert captured.restarts == plain.restarts == []
@@ -73,7 +76,7 @@ def test_a_gpu_learns_what_a_cpu_learns() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_no_step_waits_for_the_gpu(precision: str) -> None:
-    one = placed(task(batch=100))
+    one = placed(task(batch=100, t_max=3, **EXTRAS["everything"]))
     trainer = Trainer(one, Setup("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]
     order = torch.arange(500)
     for _ in range(WARM_UP_CALLS + 1):

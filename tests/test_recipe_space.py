@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from small import run, study_file
+
+from budgetnas.budget import Budget
+from budgetnas.data import Data, DataRequest, load_data
+from budgetnas.errors import InputError
+from budgetnas.recipe import EXTRAS, RecipeSpace, named_extras
+from budgetnas.report.wording import summary
+from budgetnas.search.sampler import BudgetGate, draw_evenly
+from budgetnas.search.samplers import make_sampler
+from budgetnas.search.settings import SearchRequest, read_study_file, specify, stored_request
+from budgetnas.search.tpe import fits_within
+from budgetnas.search.trial import suggest_candidate
+from budgetnas.seeds import SEEDS, seed_candidate
+from budgetnas.space import CandidateSpace, Choice, InputShape, SearchSpace
+from budgetnas.specification import StudySpecification, read_specification
+
+INPUTS = InputShape(in_channels=3, size=32, classes=10)
+TUNED = RecipeSpace.model_validate(named_extras("tuned", resolution=32, epochs=20))
+SPACES = {
+    "paper": RecipeSpace(),
+    "tuned": TUNED,
+    "part": RecipeSpace(optimizers=("adam",), nesterov=(True, False), cutout=(8,), ema_decay=(0.5, 0.0)),
+}
+
+
+def candidates(name: str) -> CandidateSpace:
+    return CandidateSpace(SearchSpace(), SPACES[name], INPUTS)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data(DataRequest("digits"))
+
+
+def asked(digits: Data, **values: Any) -> StudySpecification:
+    return specify(SearchRequest(budget="5e6", data="digits", **values), digits)
+
+
+def test_the_paper_space_has_no_parameter_more_than_before() -> None:
+    space = candidates("paper")
+    assert RecipeSpace.model_validate(named_extras("paper", resolution=32, epochs=20)) == RecipeSpace()
+    assert space.joint_names() == (*space.space.ranges(), "optimizer")
+    assert space.names_for("sgd") == ("sgd_learning_rate", "sgd_weight_decay")
+
+
+def test_the_parameters_of_the_tuned_space() -> None:
+    space = candidates("tuned")
+    ranges = space.ranges()
+    assert {name: ranges[name] for name in space.joint_names() if name not in space.space.ranges()} == {
+        "optimizer": Choice(("sgd", "adam")),
+        "label_smoothing": Choice((0.0, 0.05, 0.1)),
+        "decay_norm_and_bias": Choice((True, False)),
+        "warmup_epochs": Choice((0, 1, 3)),
+        "ema_decay": Choice((0.0, 0.99, 0.995)),
+        "cutout": Choice((0, 8, 16)),
+    }
+    assert space.names_for("sgd") == ("sgd_learning_rate", "sgd_weight_decay", "sgd_nesterov")
+    assert space.names_for("adam") == ("adam_learning_rate", "adam_weight_decay")
+    assert set(ranges) == {*space.joint_names(), *space.names_for("sgd"), *space.names_for("adam")}
+
+
+@given(st.integers(4, 512), st.integers(1, 50))
+def test_a_tuned_space_is_one_for_any_images_and_epochs_and_its_first_choices_are_the_paper_s(
+    resolution: int, epochs: int
+) -> None:
+    extras = named_extras("tuned", resolution=resolution, epochs=epochs)
+    assert tuple(extras) == EXTRAS
+    space = RecipeSpace.model_validate(extras | {"epochs": epochs})
+    assert space.recipe("sgd", 0.1, 0.0) == RecipeSpace(epochs=epochs).recipe("sgd", 0.1, 0.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["paper", "tuned"])
+def test_both_spaces_hold_the_seeds_with_the_report_s_recipe(name: str, seed: str) -> None:
+    space = candidates(name)
+    candidate = seed_candidate(seed, space.recipes, INPUTS)
+    assert candidate == seed_candidate(seed, RecipeSpace(), INPUTS)
+    params = space.params_of(candidate)
+    assert params is not None
+    assert space.candidate(params) == candidate
+
+
+@given(st.sampled_from(list(SPACES)), st.integers(0, 2**32))
+def test_parameters_and_candidate_are_one_to_one(name: str, seed: int) -> None:
+    space, generator = candidates(name), random.Random(seed)
+    ranges = space.ranges()
+    params = {one: draw_evenly(ranges[one], generator) for one in space.joint_names()}
+    params |= {one: draw_evenly(ranges[one], generator) for one in space.names_for(params["optimizer"])}
+    candidate = space.candidate(params)
+    assert space.params_of(candidate) == params
+    for extra, parameter in (
+        ("label_smoothing", "label_smoothing"),
+        ("nesterov", "sgd_nesterov"),
+        ("cutout", "cutout"),
+    ):
+        if parameter in params:
+            assert candidate.recipe.extra(extra) == params[parameter]
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_smoothing": 0.2}, {"warmup_epochs": 2}, {"ema_decay": 0.9}, {"decay_norm_and_bias": True}]
+)
+def test_extras_that_are_no_choice_are_not_held(change: dict[str, Any]) -> None:
+    recipes = RecipeSpace.model_validate(TUNED.model_dump() | {"decay_norm_and_bias": False})
+    space = CandidateSpace(SearchSpace(), recipes, INPUTS)
+    held = space.candidate(space.params_of(seed_candidate("v2-sgd", recipes, INPUTS)) or {})
+    other = type(held)(held.architecture, held.recipe.model_copy(update=change))
+    assert space.params_of(other) is None
+
+
+def test_an_extra_that_adam_has_no_use_for_is_its_first_choice() -> None:
+    space = RecipeSpace(nesterov=(False, True))
+    assert not space.recipe("adam", 0.1, 0.0).nesterov
+    assert space.recipe("sgd", 0.1, 0.0, {"nesterov": True}).nesterov
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "gp"])
+def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
+    space, budget = candidates("tuned"), Budget(300_000)
+    inner = make_sampler(sampler, 0, fits_within(space, budget))
+    gate = BudgetGate(inner, space, budget, known=lambda _: False, refuse=lambda _: None, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=gate)
+    study.enqueue_trial(space.params_of(seed_candidate("v1-adam", space.recipes, INPUTS)) or {})
+    recipes = []
+    for _ in range(24):
+        trial = study.ask()
+        recipes.append(suggest_candidate(trial, space).recipe)
+        assert set(trial.params) == {*space.joint_names(), *space.names_for(trial.params["optimizer"])}
+        study.tell(trial, recipes[-1].label_smoothing - 0.01 * recipes[-1].warmup_epochs)
+    assert recipes[0] == seed_candidate("v1-adam", space.recipes, INPUTS).recipe
+    for extra in EXTRAS:
+        assert len({one.extra(extra) for one in recipes}) > 1, extra
+
+
+def test_a_sampler_that_learns_sees_the_extras() -> None:
+    space, budget = candidates("tuned"), Budget(5_000_000)
+    gate = BudgetGate(
+        make_sampler("tpe", 0, fits_within(space, budget)),
+        space,
+        budget,
+        known=lambda _: False,
+        refuse=lambda _: None,
+        seed=0,
+    )
+    study = optuna.create_study(direction="maximize", sampler=gate)
+    for _ in range(60):
+        trial = study.ask()
+        recipe = suggest_candidate(trial, space).recipe
+        study.tell(trial, float(recipe.augmentation.cutout == 16) + float(recipe.ema_decay == 0.99))
+    last = [trial.params for trial in study.trials[-20:]]
+    assert sum(one["cutout"] == 16 and one["ema_decay"] == 0.99 for one in last) >= 12, "one in nine by chance"
+
+
+def test_the_default_is_the_paper_s(digits: Data) -> None:
+    specification = asked(digits)
+    assert specification.recipe_space == "paper"
+    assert specification.recipes.extras() == RecipeSpace().extras()
+    assert specification == asked(digits, recipe_space="paper")
+
+
+def test_a_tuned_study_fits_its_images_and_epochs(digits: Data) -> None:
+    recipes = asked(digits, recipe_space="tuned", epochs=2).recipes
+    assert recipes.cutout == (0, 2, 4)
+    assert recipes.warmup_epochs == (0, 1)
+    assert recipes.ema_decay == (0.0, 0.99, 0.995)
+
+
+def test_what_a_study_file_says_of_an_extra_goes_over_the_named_space(digits: Data, tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('recipe_space = "tuned"\n[recipe]\nlabel_smoothing = 0.1\nwarmup_epochs = [2, 4]\n')
+    request = read_study_file(str(path))
+    recipes = asked(digits, recipe=request.recipe, recipe_space=request.recipe_space).recipes
+    assert (recipes.label_smoothing, recipes.warmup_epochs) == ((0.1,), (2, 4))
+    assert recipes.nesterov == (False, True)
+    assert asked(digits, recipe=request.recipe, recipe_space="paper").recipes.nesterov == (False,)
+
+
+def test_an_unknown_space_is_refused(digits: Data) -> None:
+    with pytest.raises(InputError, match=r"--recipe-space 'best': must be one of paper, tuned"):
+        asked(digits, recipe_space="best")
+
+
+def test_what_is_stored_is_what_is_asked_for_again(digits: Data) -> None:
+    for name in ("paper", "tuned"):
+        stored = read_specification(asked(digits, recipe_space=name, epochs=2).canonical_json())
+        specify(stored_request(stored), digits).require_same(stored, "s")
+
+
+def test_another_space_is_refused_also_where_the_study_stands_in_for_the_rest(digits: Data) -> None:
+    stored = asked(digits, recipe_space="paper")
+    request = SearchRequest(recipe_space="tuned").over(stored_request(stored))
+    with pytest.raises(InputError, match="--recipe-space was paper, now tuned") as raised:
+        specify(request, digits).require_same(stored, "s")
+    assert raised.value.argument == "--recipe-space"
+
+
+def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None:
+    older = asked(load_data(DataRequest("digits"))).model_dump(mode="json")
+    del older["recipe_space"]
+    for extra in EXTRAS:
+        del older["recipes"][extra]
+    older["recipes"]["nesterov"] = False
+    specification = StudySpecification.model_validate(older)
+    assert specification.recipe_space == "paper"
+    assert specification.recipes.extras() == RecipeSpace().extras()
+
+
+def test_a_space_is_told_in_words(digits: Data) -> None:
+    assert summary(asked(digits)).recipe.endswith("random crops after 1 pixels of padding")
+    told = summary(asked(digits, recipe_space="tuned", recipe=RecipeSpace(label_smoothing=(0.1,)))).recipe
+    assert told.endswith(
+        "; Nesterov's momentum one of off, on; label smoothing 0.1; decay of norms and biases one of on, off; "
+        "epochs of warm-up one of 0, 1, 3; average of the weights with decay one of 0, 0.99, 0.995; "
+        "cutout of side one of 0, 2, 4"
+    )
+
+
+@given(st.sampled_from(EXTRAS), st.sampled_from([[], [None], ["x"], [-1]]))
+def test_choices_that_make_no_sense_are_refused(extra: str, choices: list[object]) -> None:
+    with pytest.raises(ValidationError):
+        RecipeSpace.model_validate({extra: choices})
+
+
+def test_a_search_over_the_recipe_and_its_resumption(tmp_path: Path) -> None:
+    path = study_file(tmp_path, trials="3", recipe_space='"tuned"')
+    searched = run(tmp_path, "search", path)
+    assert searched.returncode == 0, searched.stderr
+    again = run(tmp_path, "search", "--study", "digits-6k", "--trials", "3")
+    assert again.returncode == 0, again.stderr
+    for arguments, extra in ((("--recipe-space", "paper"), {}), ((), {"BUDGETNAS_RECIPE_SPACE": "paper"})):
+        refused = run(tmp_path, "search", "--study", "digits-6k", *arguments, **extra)
+        assert refused.returncode == 2
+        assert "--recipe-space was tuned, now paper" in refused.stderr
