@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
@@ -217,12 +217,6 @@ class Comparison:
         """Mean difference with Student's 95 % interval; nothing before the end, or of fewer than two pairs."""
         return mean_interval(self.differences) if self.finished and len(self.differences) > 1 else None
 
-    def mean_optimism(self, optimizer: OptimizerName) -> float | None:
-        """Return by how much the best tried accuracy is above the fresh one, on average; nothing without pairs."""
-        sides = [pair.side(optimizer) for pair in self.pairs if pair.difference is not None]
-        tried = [one.best.accuracy - one.accuracy for one in sides if one.best and one.best.accuracy and one.accuracy]
-        return fmean(tried) if tried else None
-
     def edges(self, optimizer: OptimizerName) -> int:
         """Return for how many architectures the best rate was the lowest or highest tried."""
         return sum(pair.side(optimizer).at_edge for pair in self.pairs)
@@ -363,4 +357,10 @@ def conclusion(comparison: Comparison) -> Sequence[str]:
     else:
         better = "SGD" if interval.estimate > 0 else "Adam"
         sentences.append(f"It does not include 0: here {better} is the better one on average.")
+    edges = [(NAMES[one], comparison.edges(one)) for one in OPTIMIZERS if comparison.edges(one)]
+    if edges:
+        told = " and ".join(f"{number} of {len(comparison.pairs)} architectures for {name}" for name, number in edges)
+        sentences.append(
+            f"The best rate was the lowest or highest tried in {told}: more rates, or another range, may change this."
+        )
     return tuple(sentences)
