@@ -179,7 +179,17 @@ def benchmark(name: str) -> Any:
 
 BENCHMARKS = {
     name: benchmark(name)
-    for name in ("counting", "learning", "overhead", "proposals", "quality", "recipes", "rounding", "selection")
+    for name in (
+        "counting",
+        "learning",
+        "overhead",
+        "proposals",
+        "quality",
+        "recipes",
+        "rounding",
+        "selection",
+        "studies",
+    )
 }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from budgetnas.benchmarks.studies.quiet import Quiet
+from budgetnas.benchmarks.small_studies.quiet import Quiet
 from budgetnas.data import DataRequest
 from budgetnas.errors import BudgetnasError
 from budgetnas.final import FinishRequest, finish

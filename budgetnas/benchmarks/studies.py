@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from budgetnas.benchmarks.machine import machine
-from budgetnas.benchmarks.studies.make import Design, make_study
-from budgetnas.benchmarks.studies.summary import read_outcomes, summary_lines
+from budgetnas.benchmarks.small_studies.make import Design, make_study
+from budgetnas.benchmarks.small_studies.summary import read_outcomes, summary_lines
 from budgetnas.budget import parse_budget
 from budgetnas.data import DataRequest
 from budgetnas.search.study import open_records

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from budgetnas.benchmarks.studies.make import FIRST_FRESH_SEED, chosen
+from budgetnas.benchmarks.small_studies.make import FIRST_FRESH_SEED, chosen
 from budgetnas.intervals import Interval, difference_interval, mean_interval
 from budgetnas.reopen import study_specification
 from budgetnas.report.final import final_result
