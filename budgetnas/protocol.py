@@ -24,7 +24,7 @@ class Fidelity(Frozen):
     """
 
     pruner: PrunerName = "none"
-    eta: int = Field(default=3, ge=2, le=100)
+    eta: int = Field(default=4, ge=2, le=100)
     first_rung: int = Field(default=1, ge=1, le=10_000)
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
