@@ -42,7 +42,7 @@ def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]
             "height × width. At the right parameters, and below them their share of the budget."
         )
         drawn = winner(tables, tables.chosen)
-        found.append(Figure("winner", "Stage by stage", caption, drawn, data.winner_data(tables)))
+        found.append(Figure("winner", "The winner, stage by stage", caption, drawn, data.winner_data(tables)))
     if tables.final is not None:
         found += _final_figures(tables, tables.final)
     if tables.ranking:
