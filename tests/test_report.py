@@ -31,9 +31,9 @@ from budgetnas.architecture import named
 from budgetnas.errors import InputError
 from budgetnas.intervals import mean_interval
 from budgetnas.report import comparison, study_tables
-from budgetnas.report import data as data_of
+from budgetnas.report import figure_data as data_of
 from budgetnas.report import figures as draw
-from budgetnas.report.data import FigureData
+from budgetnas.report.figure_data import FigureData
 from budgetnas.report.final_figures import finalists
 from budgetnas.report.final_figures import test_accuracies as draw_tests
 from budgetnas.report.importance import importances
