@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import time
@@ -8,9 +10,22 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import optuna
+import plotly.graph_objects as go
 import pytest
+from optuna_dashboard import save_plotly_graph_object
+from playwright.sync_api import expect, sync_playwright
 from small import run, start, study_file
+
+from budgetnas.report import study_tables
+from budgetnas.report.importance import importances
+from budgetnas.report.shown import study_figures
+from budgetnas.search.study import open_records
+from budgetnas.storage.urls import parse_storage
+
+CHROMIUM = os.environ.get("BUDGETNAS_CHROMIUM") or shutil.which("chromium")
 
 
 def free_port() -> int:
@@ -43,25 +58,80 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     assert process.returncode == 130
 
 
-def fetched(address: str) -> dict[str, object]:
+def number_of(address: str, name: str) -> int:
+    studies = fetched(f"{address}/api/studies")["study_summaries"]
+    return next(int(one["study_id"]) for one in studies if one["study_name"] == name)
+
+
+def detail_of(address: str, name: str) -> dict[str, Any]:
+    return fetched(f"{address}/api/studies/{number_of(address, name)}?after=0")
+
+
+def drawn(detail: dict[str, Any]) -> dict[str, Any]:
+    return {one["id"]: json.loads(one["graph_object"]) for one in detail["plotly_graph_objects"]}
+
+
+def fetched(address: str) -> dict[str, Any]:
     with urllib.request.urlopen(address, timeout=20) as answer:
-        value: dict[str, object] = json.load(answer)
+        value: dict[str, Any] = json.load(answer)
         return value
 
 
 def test_the_dashboard_shows_each_trial_with_architecture_counts_verdict_and_note(dashboard: str) -> None:
-    (study,) = fetched(f"{dashboard}/api/studies")["study_summaries"]  # type: ignore[misc, attr-defined]
+    (study,) = fetched(f"{dashboard}/api/studies")["study_summaries"]
     assert study["study_name"] == "t"
     detail = fetched(f"{dashboard}/api/studies/{study['study_id']}?after=0")
-    assert {"key": "params", "sortable": True} in detail["union_user_attrs"]  # type: ignore[operator]
+    assert {"key": "params", "sortable": True} in detail["union_user_attrs"]
     trials = detail["trials"]
-    assert len(trials) == 2  # type: ignore[arg-type]
-    for trial in trials:  # type: ignore[attr-defined]
+    assert len(trials) == 2
+    for trial in trials:
         attributes = {one["key"]: one["value"] for one in trial["user_attrs"]}
         for name in ("architecture", "recipe", "params", "macs", "activations", "verdict"):
             assert f'"{name}": ' in attributes["budgetnas"]
         assert f'"params": {attributes["params"]},' in attributes["budgetnas"]
         assert "| stage 1 |" in trial["note"]["body"]
+
+
+def test_a_studys_page_has_the_reports_figures_and_they_follow_the_search(dashboard: str, tmp_path: Path) -> None:
+    before = drawn(detail_of(dashboard, "t"))
+    records = open_records(parse_storage(f"sqlite:///{tmp_path / 'budgetnas.db'}"), must_exist=True)
+    try:
+        tables = study_tables(records, "t")
+    finally:
+        records.close()
+    shown = study_figures(tables, importances(tables.ranking, tables.specification))
+    assert list(before) == [f"budgetnas-{one.key}" for one in shown]
+    points = {one["name"]: one for one in before["budgetnas-history"]["data"]}
+    assert len(points["searched"]["x"]) == len(tables.ranking) == 2
+    assert before["budgetnas-history"]["layout"]["title"]["text"] == "<b>The search in order of time</b>"
+    assert run(tmp_path, "search", "--study", "t", "--trials", "3").returncode == 0
+    after = drawn(detail_of(dashboard, "t"))
+    assert len({one["name"]: one for one in after["budgetnas-history"]["data"]}["searched"]["x"]) == 3
+
+
+def test_a_study_of_somebody_elses_keeps_its_own_figures_and_gets_none(dashboard: str, tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="theirs", storage=f"sqlite:///{tmp_path / 'budgetnas.db'}")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    save_plotly_graph_object(study, go.Figure().add_scatter(x=[1], y=[2]), graph_object_id="own")
+    assert list(drawn(detail_of(dashboard, "theirs"))) == ["own"]
+    assert "budgetnas-history" in drawn(detail_of(dashboard, "t"))
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        fetched(f"{dashboard}/api/studies/999?after=0")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the chromium package of the system")
+def test_the_browser_draws_them_and_complains_of_nothing(dashboard: str) -> None:
+    expected = len(drawn(detail_of(dashboard, "t")))
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{dashboard}/dashboard/studies/{number_of(dashboard, 't')}", wait_until="domcontentloaded")
+        figures = page.locator("[id^='user-defined-plot:budgetnas-'] svg.main-svg:first-child")
+        expect(figures).to_have_count(expected, timeout=30_000)
+        browser.close()
+    assert complaints == []
 
 
 def test_a_port_in_use_is_told(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reporting import (
     INPUTS,
     NASTY,
     STUDY,
+    add_pruned,
     add_run,
     data,
     open_records,
@@ -18,14 +24,24 @@ from reporting import (
     save,
     seeded_study,
     specification,
+    with_final,
 )
 
+from budgetnas.architecture import named
 from budgetnas.errors import InputError
+from budgetnas.intervals import mean_interval
 from budgetnas.report import comparison, study_tables
+from budgetnas.report import figure_data as data_of
 from budgetnas.report import figures as draw
-from budgetnas.report.page import write_replay_report, write_study_report
+from budgetnas.report.figure_data import FigureData
+from budgetnas.report.final_figures import finalists
+from budgetnas.report.final_figures import test_accuracies as draw_tests
+from budgetnas.report.importance import importances
+from budgetnas.report.page import study_page, write_replay_report, write_study_report
 from budgetnas.report.replay_figures import replay_curves
 from budgetnas.report.replays import report_tables
+from budgetnas.report.tables import parts_of
+from budgetnas.report.winner_figure import winner as winner_figure
 from budgetnas.seeds import seed_candidate
 from budgetnas.storage import Records
 
@@ -61,6 +77,114 @@ def test_figures_hold_no_markup_of_users(records: Records) -> None:
         text = json.dumps(figure.to_dict(), default=str)
         assert "<script" not in text
         assert "&lt;script&gt;" in text
+
+
+def test_history_and_its_data_tell_pruned_runs_apart(records: Records) -> None:
+    spec = seeded_study(records)
+    add_pruned(records, spec)
+    tables = study_tables(records, STUDY)
+    figure, rows = draw.history(tables), dicts(data_of.history_data(tables))
+    shown = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
+    pruned = [(row["order"], row["validation_accuracy_percent"]) for row in rows if row["state"] == "pruned"]
+    assert shown["pruned, at its last epoch"] == pruned
+    assert len(pruned) == 3
+    complete = [(row["order"], row["validation_accuracy_percent"]) for row in rows if row["state"] == "complete"]
+    assert sorted((*shown["searched"], *shown["seed trial"])) == complete
+    assert [row["best_so_far_percent"] for row in rows if row["state"] == "complete"] == list(figure.data[1].y)
+
+
+def test_params_data_is_what_is_drawn_and_leaves_pruned_runs_out(records: Records) -> None:
+    spec = seeded_study(records)
+    add_pruned(records, spec)
+    tables = study_tables(records, STUDY)
+    rows = dicts(data_of.params_data(tables))
+    front, searched, seeds = draw.accuracy_against_params(tables).data
+    points = [(row["params"], row["validation_accuracy_percent"]) for row in rows]
+    assert sorted(points) == sorted([*zip(searched.x, searched.y, strict=True), *zip(seeds.x, seeds.y, strict=True)])
+    assert {row["params"] for row in rows if row["pareto_front"]} == set(front.x)
+
+
+def test_curves_data_is_what_is_drawn(records: Records) -> None:
+    spec = seeded_study(records)
+    add_pruned(records, spec)
+    tables = study_tables(records, STUDY)
+    for figure, rows, name in (
+        (draw.accuracy_curves(tables), dicts(data_of.accuracy_data(tables)), "accuracy_percent"),
+        (draw.loss_curves(tables), dicts(data_of.loss_data(tables)), "loss_nats"),
+    ):
+        for axis, split in (("y", "validation"), ("y2", "training")):
+            lines = [trace for trace in figure.data if trace.yaxis == axis and trace.mode == "lines"]
+            drawn = [(x, y) for trace in lines for x, y in zip(trace.x, trace.y, strict=True) if x is not None]
+            assert sorted(drawn) == sorted((row["epoch"], row[f"{split}_{name}"]) for row in rows)
+            ends = next(trace for trace in figure.data if trace.yaxis == axis and trace.mode == "markers")
+            assert list(ends.x) == [1, 2, 3]
+
+
+def test_overshoot_and_importance_data_are_what_is_drawn(records: Records) -> None:
+    spec = seeded_study(records)
+    tables = study_tables(records, STUDY)
+    rows = dicts(data_of.overshoot_data(tables))
+    (bars,) = draw.overshoot(tables).data
+    assert [row["proposals"] for row in rows] == list(bars.y)
+    assert all(row["params_from"] < x < row["params_below"] for row, x in zip(rows, bars.x, strict=True))
+    shares = importances(tables.ranking, spec)
+    (bars,) = draw.importance_bars(shares).data
+    assert [row["share_percent"] for row in dicts(data_of.importance_data(shares))] == list(reversed(bars.x))
+
+
+def test_the_winner_is_drawn_block_by_block_and_fills_the_budget(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    assert tables.chosen is not None
+    figure = winner_figure(tables, tables.chosen)
+    blocks = {bar.name: len(bar.x) for bar in figure.data if bar.xaxis == "x"}
+    assert blocks == {"stem": 1, "stage 1": 2, "stage 2": 2, "stage 3": 2, "stage 4": 2, "head": 1}
+    budget = [bar for bar in figure.data if bar.xaxis == "x3"]
+    assert [bar.name for bar in budget][-1] == "left"
+    assert sum(bar.x[0] for bar in budget) == pytest.approx(100)
+    assert budget[-1].base[0] == pytest.approx(100 - budget[-1].x[0])
+    rows = dicts(data_of.winner_data(tables))
+    assert [row["share_of_budget_percent"] for row in rows] == pytest.approx([bar.x[0] for bar in budget])
+    assert sum(row["params"] for row in rows) == 5_000_000
+
+
+def test_bottlenecks_are_drawn_with_their_inner_width(records: Records) -> None:
+    seeded_study(records)
+    tables, network = study_tables(records, STUDY), named("resnet50")
+    assert tables.chosen is not None
+    chosen = replace(tables.chosen, architecture=network)
+    figure = winner_figure(replace(tables, chosen=chosen, winner=parts_of(network, 30_000_000)), chosen)
+    assert any("3 bottlenecks of 64 → 256 × 32 × 32" in note.text for note in figure.layout.annotations)
+
+
+def test_finalists_show_points_mean_interval_and_what_the_search_said(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    final = tables.final
+    assert final is not None
+    one_run, score, seeds, mean = finalists(tables, final).data
+    assert list(one_run.x) == [100 * one.search_accuracy for one in final.entrants]
+    assert list(score.x) == [100 * one.score for one in final.entrants]
+    assert len(seeds.x) == 4 * 3
+    for place, entrant in enumerate(final.entrants):
+        expected = mean_interval(entrant.validation)
+        assert mean.x[place] == pytest.approx(100 * expected.estimate)
+        assert mean.error_x.array[place] == pytest.approx(100 * (expected.high - expected.estimate))
+    rows = dicts(data_of.final_data(tables, final))
+    assert [row["accuracy_percent"] for row in rows if row["kind"] == "fresh validation"] == list(seeds.x)
+    assert {row["run"] for row in rows if row["winner"]} == {tables.name_of(final.winner.run) if final.winner else ""}
+    tested = dicts(data_of.test_data(tables, final))
+    assert [row["accuracy_percent"] for row in tested] == list(draw_tests(tables, final).data[0].x)
+
+
+def test_csv_keeps_commas_quotes_line_ends_and_every_script() -> None:
+    names = ('a,"b"', "two\nlines", "Prüfung 試験", "<script>")
+    text = FigureData(("name", "value"), tuple((name, math.nan) for name in names)).csv()
+    assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [[name, ""] for name in names]
+
+
+def dicts(table: FigureData) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
 # Pages
@@ -131,6 +255,46 @@ def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) 
         write_study_report(records, STUDY, tmp_path / "none" / "report.html")
 
 
+def test_page_without_a_final_says_that_one_run_chose(records: Records) -> None:
+    seeded_study(records)
+    html = study_page(study_tables(records, STUDY))
+    assert "Chosen by one run; its accuracy is flattering." in html
+    assert "The final" not in html
+
+
+def test_page_of_a_final_shows_shrinkage_difference_and_one_reading(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    html = study_page(tables)
+    assert tables.final is not None
+    assert tables.final.difference is not None
+    assert "Winner of the final" in html
+    assert "flattering" not in html
+    assert f"{100 * tables.final.difference.estimate:+.2f} points" in html
+    assert "(Welch, over seeds)" in html
+    assert "standard error" in html
+    assert "The test split was read once for this study." in html
+    assert "-3.47" in html  # of v2-sgd, whose one run was the best: mean of its fresh seeds less that run
+    assert "The test split was read 3 times" in study_page(with_final(tables, readings=3))
+
+
+def test_page_of_a_final_under_way_or_without_the_test_split(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    under_way = study_page(with_final(tables, decided=False, readings=0))
+    assert "It is not decided yet" in under_way
+    assert "Chosen by one run" in under_way
+    assert "The test split was not read." in study_page(with_final(tables, readings=0))
+
+
+def test_page_lists_pruned_runs_apart(records: Records) -> None:
+    spec = seeded_study(records)
+    add_pruned(records, spec)
+    html = study_page(study_tables(records, STUDY))
+    assert '<h2 id="pruned">Pruned</h2>' in html
+    assert "2 of 6" in html
+
+
 # Replays
 
 
@@ -173,7 +337,7 @@ def test_replay_page_marks_what_cannot_be_compared(records: Records, tmp_path: P
     results = [replay(records, "v2-sgd", 60, 0.93), replay(records, "v1-adam", 2, 0.5, why)]
     html = write_replay_report(results, tmp_path / "replay.html").read_text(encoding="utf-8")
     assert NASTY not in html
-    assert html.count("NOT COMPARABLE: 2 of 60 epochs") == 3
+    assert html.count("NOT COMPARABLE: 2 of 60 epochs") == 4  # two rows, a heading, and its button
     assert "not replayed" in html
     assert "the honest one" in html
     assert "7x7" in html

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,9 +8,23 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from reporting import NASTY, STUDY, data, open_records, replay, save, seeded_study, specification
+from reporting import (
+    NASTY,
+    STUDY,
+    add_pruned,
+    data,
+    open_records,
+    replay,
+    save,
+    seeded_study,
+    specification,
+    with_final,
+)
 
-from budgetnas.report.page import write_replay_report, write_study_report
+from budgetnas.report import StudyTables, study_tables
+from budgetnas.report.importance import importances
+from budgetnas.report.page import study_page, write_replay_report, write_study_report
+from budgetnas.report.shown import Figure, study_figures
 
 CHROMIUM = os.environ.get("BUDGETNAS_CHROMIUM") or shutil.which("chromium")
 FLAGS = (
@@ -17,7 +32,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 WIDE = (1280, 900)
-PHONE = (380, 800)
+PHONE = (390, 844)
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="needs the chromium package of the system, or BUDGETNAS_CHROMIUM naming a browser"
@@ -33,17 +48,31 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("pages")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> StudyTables:
+    """A study with markup for a name, pruned runs and a final that has read the test split twice."""
+    records = open_records(folder)
+    spec = seeded_study(records, study=NASTY, label=NASTY)
+    add_pruned(records, spec, NASTY)
+    return with_final(study_tables(records, NASTY), readings=2)
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path, finished: StudyTables) -> dict[str, Path]:
     records = open_records(folder)
     seeded_study(records, runs=16)
-    seeded_study(records, study=NASTY, label=NASTY)
+    (folder / "final.html").write_text(study_page(finished), encoding="utf-8")
     save(records, "empty", specification(data()))
     why = ("2 of 60 epochs", f"data folder-{NASTY}, not CIFAR-10")
     results = [replay(records, "v2-sgd", 60, 0.93), replay(records, "v1-adam", 2, 0.5, why)]
     return {
         "study": write_study_report(records, STUDY, folder / "study.html"),
         "nasty": write_study_report(records, NASTY, folder / "nasty.html"),
+        "final": folder / "final.html",
         "empty": write_study_report(records, "empty", folder / "empty.html"),
         "replay": write_replay_report([*results, replay(records, "resnet50", 40, 0.9)], folder / "replay.html"),
     }
@@ -81,7 +110,7 @@ class Visit:
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize(("name", "figures"), [("study", 6), ("nasty", 6), ("empty", 0), ("replay", 3)])
+@pytest.mark.parametrize(("name", "figures"), [("study", 7), ("nasty", 7), ("final", 9), ("empty", 0), ("replay", 3)])
 def test_page_draws_all_figures_and_asks_for_nothing(
     browser: Browser, pages: dict[str, Path], name: str, figures: int, size: tuple[int, int]
 ) -> None:
@@ -92,7 +121,7 @@ def test_page_draws_all_figures_and_asks_for_nothing(
     visit.close()
 
 
-@pytest.mark.parametrize("name", ["study", "nasty", "empty", "replay"])
+@pytest.mark.parametrize("name", ["study", "nasty", "final", "empty", "replay"])
 def test_phone_scrolls_tables_but_not_the_page(browser: Browser, pages: dict[str, Path], name: str) -> None:
     visit = Visit(browser, pages[name], PHONE)
     assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
@@ -100,6 +129,61 @@ def test_phone_scrolls_tables_but_not_the_page(browser: Browser, pages: dict[str
         bounds = box.bounding_box()
         assert bounds is not None
         assert bounds["x"] + bounds["width"] <= PHONE[0] + 1
+    visit.close()
+
+
+def test_phone_text_is_legible_and_nothing_of_the_winner_is_cut_off(browser: Browser, pages: dict[str, Path]) -> None:
+    visit = Visit(browser, pages["final"], PHONE)
+    sizes = visit.page.evaluate(
+        "[...document.querySelectorAll('.plot text')].map((one) => parseFloat(getComputedStyle(one).fontSize))"
+    )
+    assert min(sizes) >= 11
+    frame = visit.page.locator("#figure-winner").bounding_box()
+    assert frame is not None
+    for text in visit.page.locator("#figure-winner text").all():
+        box = text.bounding_box()
+        assert box is not None
+        assert box["x"] >= frame["x"]
+        assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1
+    visit.close()
+
+
+def test_every_figure_downloads_as_csv_that_holds_its_numbers(
+    browser: Browser, pages: dict[str, Path], finished: StudyTables, tmp_path: Path
+) -> None:
+    visit = Visit(browser, pages["final"], WIDE)
+    figures = study_figures(finished, importances(finished.ranking, finished.specification))
+    assert visit.page.locator("button.csv:visible").count() == len(figures) == visit.figures
+    for figure in figures:
+        rows = downloaded(visit.page, figure, tmp_path / f"{figure.key}.csv")
+        assert tuple(rows[0]) == figure.data.columns
+        assert rows[1:] == [[as_text(cell) for cell in row] for row in figure.data.rows]
+    assert (visit.complaints, visit.requests) == ([], [])
+    visit.close()
+
+
+def downloaded(page: Page, figure: Figure, path: Path) -> list[list[str]]:
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=f"Data of {figure.title} as CSV").click()
+    assert waiting.value.suggested_filename == f"-script-alert-1---script--{figure.key}.csv"
+    waiting.value.save_as(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.reader(file))
+
+
+def as_text(cell: object) -> str:
+    return "" if cell is None else str(cell)
+
+
+def test_the_final_tells_winner_reference_and_readings(browser: Browser, pages: dict[str, Path]) -> None:
+    visit = Visit(browser, pages["final"], WIDE)
+    names = visit.page.locator("#figure-finalists .ytick").all_text_contents()
+    assert len(names) == 4
+    assert [name.endswith("winner") for name in names] == [False, True, False, False]
+    assert [name.endswith("reference") for name in names] == [False, False, False, True]
+    bars = visit.page.locator("#figure-finalists .errorbar path.xerror")
+    assert bars.count() == 4
+    assert "The test split was read 2 times" in visit.page.locator("body").inner_text()
     visit.close()
 
 

@@ -12,6 +12,7 @@ from reporting import (
     EPOCHS,
     INPUTS,
     STUDY,
+    add_pruned,
     add_run,
     data,
     open_records,
@@ -19,6 +20,7 @@ from reporting import (
     save,
     seeded_study,
     specification,
+    with_final,
 )
 
 from budgetnas.architecture import Architecture, count, named
@@ -29,7 +31,7 @@ from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.values import RankedRun
 from budgetnas.seeds import SEEDS, seed_candidate
 from budgetnas.specification import StudySpecification
-from budgetnas.storage import Records, Rejection, Role
+from budgetnas.storage import Records, Rejection, Role, State
 
 
 @pytest.fixture
@@ -81,6 +83,45 @@ def test_finals_are_not_ranked(records: Records) -> None:
     candidate = seed_candidate("v2-sgd", spec.recipes, INPUTS)
     add_run(records, STUDY, candidate, 0, plausible_curve(0.99), role=Role.FINAL)
     assert study_tables(records, STUDY).ranking[0].accuracy == 0.94
+
+
+def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
+    spec = seeded_study(records)
+    add_pruned(records, spec)
+    again = seed_candidate("v2-sgd", spec.recipes, INPUTS)
+    add_run(records, STUDY, again, 95, plausible_curve(0.5), seed=1, role=Role.REPEAT)
+    tables = study_tables(records, STUDY)
+    assert [(one.order, one.epochs_done, one.epochs_asked) for one in tables.pruned] == [
+        (13, 1, EPOCHS),
+        (14, 2, EPOCHS),
+        (15, 3, EPOCHS),
+    ]
+    assert (len(tables.ranking), tables.in_time_order[-1].order) == (13, 16)
+    assert (tables.tallies.trained, tables.tallies.pruned) == (16, 3)
+
+
+def test_a_pruned_seed_is_told_as_such(records: Records) -> None:
+    spec = seeded_study(records)
+    pruned = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    add_run(records, STUDY, pruned, 3, plausible_curve(0.3)[:1], label="v2-adam", state=State.PRUNED)
+    outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
+    assert outcomes["v2-adam"] == "pruned"
+
+
+def test_the_network_chosen_is_the_finals_winner_or_the_searchs_best(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    best, second = tables.ranking[:2]
+    assert tables.chosen is not None
+    assert (tables.chosen.run, tables.chosen.seeds, tables.chosen.by_final) == (best.run, 1, False)
+    finished = with_final(tables)
+    assert finished.chosen is not None
+    assert finished.final is not None
+    assert finished.final.winner is not None
+    assert (finished.chosen.run, finished.chosen.seeds, finished.chosen.by_final) == (second.run, 3, True)
+    assert finished.chosen.accuracy == pytest.approx(sum(finished.final.winner.validation) / 3)
+    assert sum(part.params for part in finished.winner) == second.params
+    assert json.loads(json.dumps(finished.to_dict(), allow_nan=False))["final"]["winner"]["run"] == second.run
 
 
 def test_rejections_are_grouped_and_seeds_named(records: Records) -> None:

@@ -34,7 +34,8 @@ def history(tables: StudyTables) -> go.Figure:
         hoverinfo="skip",
     )
     _add_runs(figure, runs, [one.order for one in runs], "bottom right")
-    figure.update_xaxes(title="training, in order of time", tickformat="d", rangemode="tozero")
+    last = len(tables.ranking) + len(tables.pruned)
+    figure.update_xaxes(title="training, in order of time", rangemode="tozero", **_whole_ticks(last))
     figure.update_yaxes(title=_PERCENT)
     return styled(figure)
 
@@ -84,9 +85,10 @@ def overshoot(tables: StudyTables) -> go.Figure:
         hoverinfo="text",
         showlegend=False,
     )
-    _budget_line(figure, budget)
+    _budget_line(figure, budget, xanchor="left")
     figure.update_xaxes(title="parameters of the proposal (log scale)", **_log_axis(budget, budget * bins[-1].high))
-    figure.update_yaxes(title="proposals turned away", rangemode="tozero", tickformat="d")
+    most = max(one.proposals for one in bins)
+    figure.update_yaxes(title="proposals turned away", range=[0, 1.15 * most], **_whole_ticks(most))
     return styled(figure, height=340)
 
 
@@ -172,8 +174,7 @@ def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Fi
     figure.update_yaxes(title=f"validation {title}", row=1)
     figure.update_yaxes(title=f"training {title}", row=2)
     figure.update_xaxes(title="epoch", row=2)
-    if all(len(run.curve) == 1 for run in tables.ranking):
-        figure.update_xaxes(tickvals=[1])
+    figure.update_xaxes(**_whole_ticks(max(len(run.curve) for run in tables.ranking)))
     entries = min(len(tables.ranking), SHOWN_CURVES + 1) + bool(tables.pruned)
     styled(figure, height=560 + 22 * math.ceil(entries / 2))
     return figure.update_layout(legend_traceorder="reversed")
@@ -235,7 +236,12 @@ def _short(name: str) -> str:
     return name if len(name) <= _LEGEND else f"{name[: _LEGEND - 1]}…"
 
 
-def _budget_line(figure: go.Figure, max_params: int) -> None:
+def _whole_ticks(most: int) -> dict[str, object]:
+    """Return an axis of counts: Plotly's own has ticks at halves where they are few."""
+    return {"tickformat": "d", "dtick": 1} if most <= 5 else {"tickformat": "d"}
+
+
+def _budget_line(figure: go.Figure, max_params: int, xanchor: str = "right") -> None:
     """Add the budget to a log axis, on which a line stands at a value but an annotation at its logarithm."""
     figure.add_vline(x=max_params, line={"color": VERMILION, "width": 2, "dash": "dash"})
     figure.add_annotation(
@@ -243,8 +249,8 @@ def _budget_line(figure: go.Figure, max_params: int) -> None:
         y=1,
         yref="paper",
         yanchor="top",
-        xanchor="right",
-        text=f"budget {format_count(max_params)} ",
+        xanchor=xanchor,
+        text=f" budget {format_count(max_params)} ",
         showarrow=False,
         font={"color": VERMILION},
     )

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from budgetnas.recorded import Metric, Split, printed_curve
-from budgetnas.report.data import Cell, FigureData
+from budgetnas.report.figure_data import Cell, FigureData
 from budgetnas.report.replays import ReplayResult
 from budgetnas.report.style import BLUE, VERMILION, styled
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from budgetnas.report import data, figures, final_figures
-from budgetnas.report.data import FigureData
+from budgetnas.report import figure_data as data
+from budgetnas.report import figures, final_figures
+from budgetnas.report.figure_data import FigureData
 from budgetnas.report.final import FinalResult
 from budgetnas.report.values import StudyTables
 from budgetnas.report.winner_figure import winner
@@ -42,7 +43,7 @@ def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]
             "height × width. At the right parameters, and below them their share of the budget."
         )
         drawn = winner(tables, tables.chosen)
-        found.append(Figure("winner", "Stage by stage", caption, drawn, data.winner_data(tables)))
+        found.append(Figure("winner", "The winner, stage by stage", caption, drawn, data.winner_data(tables)))
     if tables.final is not None:
         found += _final_figures(tables, tables.final)
     if tables.ranking:
