@@ -205,7 +205,7 @@ def scripted(study: OpenStudy, levels: Sequence[float], sampler: str = "random",
     return heard
 
 
-LEVELS = [0.5, 0.6, 0.4, 0.7, 0.3, 0.65]
+LEVELS = [0.5, 0.6, 0.4, 0.7, 0.3, 0.75]
 
 
 def test_a_pruned_trial_is_pruned_in_both_tables(storage_url: str) -> None:
@@ -261,13 +261,13 @@ def test_a_mark_counts_once_and_only_of_what_was_not_interrupted(tmp_path: Path)
         records, runs = study.records, study.records.runs(study="s")
         reached = compared(ASHA)
         assert accuracies_at(records, "s", 1, states=reached, but=0) == tuple(LEVELS)
-        assert accuracies_at(records, "s", 2, states=reached, but=0) == (0.5, 0.6, 0.7, 0.65)
+        assert accuracies_at(records, "s", 2, states=reached, but=0) == (0.5, 0.6, 0.7, 0.75)
         assert accuracies_at(records, "s", 1, states=reached, but=runs[1].id) == tuple(LEVELS[1:])
-        assert accuracies_at(records, "s", 1, states=compared(MEDIAN), but=0) == (0.5, 0.6, 0.7, 0.65)
+        assert accuracies_at(records, "s", 1, states=compared(MEDIAN), but=0) == (0.5, 0.6, 0.7, 0.75)
         assert accuracies_at(records, "other", 1, states=reached, but=0) == ()
         for state in (State.INTERRUPTED, State.FAILED):
             records.finish_run(runs[2].id, state)
-            assert accuracies_at(records, "s", 1, states=reached, but=0) == (0.5, 0.4, 0.7, 0.3, 0.65)
+            assert accuracies_at(records, "s", 1, states=reached, but=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
 
 
 def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> None:
