@@ -182,6 +182,7 @@ BENCHMARKS = {
     for name in (
         "counting",
         "learning",
+        "onnx",
         "overhead",
         "proposals",
         "quality",
