@@ -186,7 +186,20 @@ def test_quick_commands_import_neither_torch_nor_optuna(arguments: list[str]) ->
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     names = [command.name for command in app.app.registered_commands]
-    assert names == ["count", "search", "replay", "compare", "bench", "studies", "show", "report", "dashboard"]
+    assert names == [
+        "count",
+        "search",
+        "finish",
+        "export",
+        "predict",
+        "replay",
+        "compare",
+        "bench",
+        "studies",
+        "show",
+        "report",
+        "dashboard",
+    ]
     for name in names:
         code, out, _ = called(capsys, str(name), "--help")
         assert code == 0

@@ -17,6 +17,7 @@ import pytest
         ("stopping epoch errors", "torch optuna sqlalchemy pydantic"),
         ("network data.device data.augment train train.measure", "optuna sqlalchemy typer"),
         ("runs", "optuna typer"),
+        ("bundle.loading", "optuna sqlalchemy plotly onnx onnxruntime typer sklearn torchvision"),
         ("search.session", "optuna_dashboard sklearn plotly typer"),
     ],
 )

@@ -68,7 +68,7 @@ def environment_sentence(chosen: Chosen) -> str:
 
 
 def _splits(data: Data) -> dict[str, Images]:
-    return {"train": data.train, "validation": data.validation, Part.ALL_TRAIN.value: data.all_train}
+    return {"train": data.train, "validation": data.validation, "all_train": data.all_train}
 
 
 def _split(images: Images) -> dict[str, Any]:

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small import run, study_file
+from sqlalchemy import update
+
+import budgetnas
+from budgetnas.bundle import contents
+from budgetnas.bundle.loading import load
+from budgetnas.data import DataRequest, load_data
+from budgetnas.epoch import Epoch
+from budgetnas.errors import InputError
+from budgetnas.export.again import setup_again
+from budgetnas.export.chosen import ExportRequest, choose_run
+from budgetnas.export.session import Exported, export
+from budgetnas.final import FinishRequest, finish
+from budgetnas.protocol import ChoiceProtocol
+from budgetnas.reopen import DataPlace
+from budgetnas.report.final import FinalResult, final_result
+from budgetnas.search.study import open_records
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Records, Role, Run, State, tables
+from budgetnas.storage.urls import parse_storage
+from budgetnas.train import Setup, choose_setup
+
+REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
+
+
+@dataclass
+class View:
+    again: list[int] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def training_again(self, run: Run, setup: Setup) -> None:
+        self.again.append(run.id)
+
+    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+        pass
+
+    def final_training(self, training: object) -> None:
+        pass
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def preparing(self, text: str) -> None:
+        pass
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        pass
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[Records]:
+    with closing(open_records(parse_storage(f"sqlite:///{database}"), must_exist=True)) as records:
+        yield records
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a search of two runs and a replay in one storage."""
+    folder = tmp_path_factory.mktemp("searched")
+    searched = run(folder, "search", study_file(folder, study='"s"', trials="2"))
+    assert searched.returncode == 0, searched.stderr
+    replayed = run(folder, *REPLAYED)
+    assert replayed.returncode == 0, replayed.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path) -> Iterator[Records]:
+    """Its records after a final."""
+    with opened(folder / "budgetnas.db") as records:
+        with pytest.raises(InputError, match=r"no final yet; run budgetnas finish s first, or export .* --run N"):
+            choose_run(records, ExportRequest(DataPlace(), "s"))
+        request = FinishRequest("s", DataPlace(), ChoiceProtocol(finalists=1, seeds=2))
+        finish(request, records, [choose_setup("cpu", "float32")], Stopper(), View())
+        yield records
+
+
+def exported(records: Records, out: Path, view: View | None = None, **request: object) -> tuple[Exported, dict]:
+    asked = ExportRequest(DataPlace(), out=out, **request)
+    done = export(asked, records, Stopper(), view or View())
+    return done, json.loads((out / contents.METRICS).read_text())
+
+
+def weights_in(folder: Path) -> bytes:
+    return (folder / contents.WEIGHTS).read_bytes()
+
+
+def test_a_study_exports_the_network_that_its_final_ended_with(finished: Records, tmp_path: Path) -> None:
+    result = final_result(finished, "s")
+    assert result is not None and result.winner is not None and result.shipped_run is not None
+    view = View()
+    done, metrics = exported(finished, tmp_path / "b", view, study="s")
+    assert (done.chosen.run.id, view.again, done.weights.describe()) == (result.shipped_run, [], "kept with the record")
+    assert weights_in(tmp_path / "b") == finished.weights(result.shipped_run)
+    test = result.winner.test
+    assert (metrics["kind"], metrics["split"], metrics["n"], metrics["seeds"]) == ("final", "test", 2, [2000, 2001])
+    assert metrics["accuracy"] == statistics.fmean(test)
+    assert metrics["standard_deviation"] == statistics.stdev(test)
+    assert metrics["details"]["this_network"] == test[0]
+    assert metrics["details"]["final"] == json.loads(json.dumps(result.to_dict()))
+    assert metrics["trained_again"] is None
+    certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
+    assert (certificate["budget"], certificate["fits"]) == (6_000, True)
+    assert certificate["total"]["built"] == result.winner.params
+
+
+def test_weights_that_are_gone_are_trained_again_to_the_same_bits(finished: Records, tmp_path: Path) -> None:
+    result = final_result(finished, "s")
+    assert result is not None and result.shipped_run is not None
+    (replayed,) = finished.runs(role=Role.REPLAY)
+    for number, request in ((result.shipped_run, {"study": "s"}), (replayed.id, {"replay": "v2-sgd"})):
+        kept = finished.weights(number)
+        assert kept is not None, "finals and replays keep their weights"
+        finished.forget_weights([number])
+        view = View()
+        try:
+            done, metrics = exported(finished, tmp_path / str(number), view, **request)
+        finally:
+            finished.save_weights(number, kept)
+        assert view.again == [number] and len(view.epochs) == 2
+        assert weights_in(tmp_path / str(number)) == kept
+        assert metrics["trained_again"]["equal"] is True and done.weights.equal
+        assert metrics["trained_again"]["again"]["eval_loss"] is None, "no test split, and no validation images left"
+
+
+def test_a_run_of_a_search_says_what_its_figure_is(finished: Records, tmp_path: Path) -> None:
+    first = finished.runs(study="s", role=Role.SEARCH)[0]
+    view = View()
+    done, metrics = exported(finished, tmp_path / "b", view, study="s", run=first.id)
+    assert view.again == [first.id]
+    accuracy = finished.curve(first.id)[-1].eval_accuracy
+    assert (metrics["kind"], metrics["split"], metrics["accuracy"]) == ("search", "validation", accuracy)
+    assert (metrics["n"], metrics["seeds"], metrics["standard_deviation"]) == (1, [first.seed], None)
+    assert any("chosen for being best looks better than it is" in one for one in metrics["sentences"])
+    assert metrics["trained_again"]["equal"] is True
+    data = load_data(DataRequest("digits", subset=200, subset_eval=100))
+    found = load(tmp_path / "b").predict(list(data.validation.images[:, 0]))
+    right = sum(one.best == str(label) for one, label in zip(found, data.validation.labels, strict=True))
+    assert right / len(found) == accuracy, "the recorded accuracy is that of the bundle's network"
+    provenance = json.loads((tmp_path / "b" / contents.PROVENANCE).read_text())
+    assert provenance["run"]["number"] == first.id and provenance["data"]["digest"] == data.identity.digest()
+    assert provenance["data"]["trained_on"] == "train"
+    assert provenance["data"]["splits"]["validation"]["images"] == 100
+    assert done.bundle.onnx.images == 100
+    recipe = json.loads((tmp_path / "b" / contents.RECIPE).read_text())
+    assert recipe == first.recipe.model_dump(mode="json")
+
+
+def test_a_training_that_comes_out_otherwise_is_told(finished: Records, tmp_path: Path) -> None:
+    first = finished.runs(study="s", role=Role.SEARCH)[0]
+    one = tables.epochs.c
+    last = finished.curve(first.id)[-1]
+    written = update(tables.epochs).where(one.run == first.id, one.epoch == last.epoch)
+    view = View()
+    with finished.engine.begin() as connection:
+        connection.execute(written.values(train_loss=last.train_loss + 1e-9))
+    try:
+        _, metrics = exported(finished, tmp_path / "b", view, study="s", run=first.id)
+    finally:
+        with finished.engine.begin() as connection:
+            connection.execute(written.values(train_loss=last.train_loss))
+    assert metrics["trained_again"]["equal"] is False
+    assert any("DIFFER from the record's: train_loss" in one for one in (*view.notices, *metrics["sentences"]))
+
+
+def test_a_replay_says_what_its_figure_is(finished: Records, tmp_path: Path) -> None:
+    done, metrics = exported(finished, tmp_path / "b", replay="V2-sgd")
+    (replayed,) = finished.runs(role=Role.REPLAY)
+    assert (done.chosen.run.id, metrics["kind"], metrics["split"]) == (replayed.id, "replay", "test")
+    assert metrics["accuracy"] == finished.curve(replayed.id)[-1].eval_accuracy
+    assert any("NOT COMPARABLE" in one for one in metrics["sentences"])
+    assert metrics["details"]["beside_the_report"]["printed_test"] == 94.21
+    certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
+    assert (certificate["budget"], certificate["fits"]) == (None, None)
+    preprocessing = load(tmp_path / "b").preprocessing
+    assert preprocessing.normalisation.mean == pytest.approx([(0.4914 + 0.4822 + 0.4465) / 3], abs=1e-3)
+
+
+def test_other_networks_of_a_final_have_figures_of_their_own(finished: Records, tmp_path: Path) -> None:
+    result = final_result(finished, "s")
+    assert result is not None and result.winner is not None
+    by_seed = {one.seed: one for one in finished.runs(study="s", role=Role.FINAL)}
+    _, metrics = exported(finished, tmp_path / "second", study="s", run=by_seed[2001].id)
+    assert (metrics["split"], metrics["accuracy"], metrics["n"]) == ("test", result.winner.test[1], 1)
+    _, metrics = exported(finished, tmp_path / "fresh", study="s", run=by_seed[1000].id)
+    assert (metrics["split"], metrics["accuracy"]) == ("validation", result.winner.validation[0])
+
+
+def test_what_cannot_be_exported_is_told(finished: Records, tmp_path: Path) -> None:
+    place = DataPlace()
+    other = finished.runs(role=Role.REPLAY)[0].id
+    for request, told in (
+        (ExportRequest(place), "STUDY: is missing"),
+        (ExportRequest(place, "s", replay="v2-sgd"), "does not go with --replay"),
+        (ExportRequest(place, run=1, replay="v2-sgd"), "--run 1: does not go with --replay"),
+        (ExportRequest(place, "t"), "is not in this storage; there: s"),
+        (ExportRequest(place, "s", run=other), f"--run {other}: is no run of study 's'; complete are 1, 2"),
+        (ExportRequest(place, replay="v1-sgd"), "no complete replay in this storage; run budgetnas replay v1-sgd"),
+        (ExportRequest(place, replay="v9"), "no recorded run has that name"),
+    ):
+        with pytest.raises(InputError) as caught:
+            export(request, finished, Stopper(), View())
+        assert told in str(caught.value)
+    first = finished.runs(study="s", role=Role.SEARCH)[0]
+    finished.finish_run(first.id, State.FAILED, "no memory")
+    try:
+        with pytest.raises(InputError, match=f"--run {first.id}: is failed, not complete"):
+            choose_run(finished, ExportRequest(place, "s", first.id))
+    finally:
+        finished.finish_run(first.id, State.COMPLETE)
+
+
+def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUDGETNAS_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("a", "b"):
+        (tmp_path / "data" / "train" / name).mkdir(parents=True)
+        for index in range(650):
+            Image.new("L", (8, 8), index % 256).save(tmp_path / "data" / "train" / name / f"{index}.png")
+    place = DataPlace(f"folder:{tmp_path / 'data'}")
+    for request, told in (
+        (ExportRequest(place, "s"), "created with another specification"),
+        (ExportRequest(place, replay="v2-sgd"), "other data than replay 'v2-sgd' was trained on"),
+    ):
+        with pytest.raises(InputError, match=told):
+            export(request, finished, Stopper(), View())
+
+
+def test_a_record_is_trained_again_in_its_own_setup() -> None:
+    recorded = Setup("cpu", "float32", threads=3, micro_batch=16, layout="contiguous")
+    assert setup_again(recorded.to_json(), "auto") == recorded
+    elsewhere = json.dumps(json.loads(recorded.to_json()) | {"device": "cuda:77", "graphs": True})
+    for device in ("auto", "cpu"):
+        again = setup_again(elsewhere, device)
+        assert (again.device, again.micro_batch, again.graphs) != ("cuda:77", 16, True)
+        assert again.micro_batch == 16
+    with pytest.raises(InputError, match="--device"):
+        setup_again(recorded.to_json(), "cuda:77")
+
+
+def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
+    done = run(folder, "export", "s", "--out", str(tmp_path / "b"), "--json")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert value["certificate"]["total"]["equal"] and value["onnx_check"]["same_class"] == 100
+    again = run(folder, "export", "s", "--out", str(tmp_path / "b"))
+    assert (again.returncode, "--force" in again.stderr, again.stdout) == (2, True, "")
+    forced = run(folder, "export", "s", "--out", str(tmp_path / "b"), "--force")
+    assert forced.returncode == 0, forced.stderr
+    for text in ("total", "equal", "kept with the record", "n = 2", "largest absolute difference", "agree on all"):
+        assert text in forced.stdout
+    assert "Warning" not in forced.stderr and "Traceback" not in forced.stderr
+
+    data = load_data(DataRequest("digits", subset=200, subset_eval=100))
+    for index in range(3):
+        Image.fromarray(data.validation.images[index, 0]).save(tmp_path / f"{index}.png")
+    (tmp_path / "text.png").write_text("no image")
+    bundle = budgetnas.load(tmp_path / "b")
+    expected = bundle.predict([tmp_path / f"{index}.png" for index in range(3)])
+
+    said = run(tmp_path, "predict", "b", "0.png", "1.png", "2.png", "--json", "--top", "2")
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert [one["image"] for one in found] == ["0.png", "1.png", "2.png"]
+    assert [one["class"] for one in found] == [one.best for one in expected]
+    assert all(len(one["top"]) == 2 and one["error"] is None for one in found)
+    assert found[0]["top"][0]["probability"] == pytest.approx(expected[0].top(1)[0][1], abs=1e-6)
+
+    mixed = run(tmp_path, "predict", "b", "0.png", "text.png", "1.png")
+    assert mixed.returncode == 2
+    assert "0.png" in mixed.stdout and "1.png" in mixed.stdout
+    assert len(mixed.stderr.splitlines()) == 1 and "'text.png': cannot be read" in mixed.stderr
+
+    (tmp_path / "b" / contents.ONNX).write_bytes(b"")
+    for arguments, told in (
+        (("predict", "b", "0.png"), "network.onnx is damaged"),
+        (("predict", "nowhere", "0.png"), "is no folder"),
+        (("predict", "b", "0.png", "--top", "0"), "--top 0"),
+    ):
+        failed = run(tmp_path, *arguments)
+        assert (failed.returncode, told in failed.stderr, failed.stdout) == (2, True, "")
