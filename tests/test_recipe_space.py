@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
+from budgetnas.benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.recipe import EXTRAS, RecipeSpace, named_extras
+from budgetnas.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
 from budgetnas.report.wording import summary
 from budgetnas.search.sampler import BudgetGate, draw_evenly
 from budgetnas.search.samplers import make_sampler
@@ -242,3 +243,25 @@ def test_a_search_over_the_recipe_and_its_resumption(tmp_path: Path) -> None:
         refused = run(tmp_path, "search", "--study", "digits-6k", *arguments, **extra)
         assert refused.returncode == 2
         assert "--recipe-space was tuned, now paper" in refused.stderr
+
+
+def test_the_benchmark_changes_each_extra_once_and_nothing_else() -> None:
+    base = RecipeSpace(epochs=8).recipe("sgd", 0.1, 5e-4)
+    changed = set()
+    for change in extras_of(base, 32).values():
+        recipe = Recipe.model_validate(base.model_dump() | change)
+        (extra,) = (name for name in EXTRAS if recipe.extra(name) != base.extra(name))
+        changed.add(extra)
+        assert recipe.learning_rate == base.learning_rate
+        assert recipe.augmentation.model_copy(update={"cutout": 0}) == base.augmentation
+    assert changed == set(EXTRAS)
+
+
+def test_the_benchmark_s_differences_are_paired() -> None:
+    """By hand: differences of 0.01, 0.02 and 0.03 have mean 0.02 and standard error 0.01 / sqrt(3); t is 4.3027."""
+    base = [0.1, 0.5, 0.9]
+    found = differences({BASE: base, "good": [0.11, 0.52, 0.93], "noise": [0.11, 0.48, 0.93], "bad": [0.0, 0.4, 0.79]})
+    assert found["good"].estimate == pytest.approx(0.02)
+    assert found["good"].high - 0.02 == pytest.approx(4.30265 * 0.01 / 3**0.5, rel=1e-5)
+    assert helpful(found) == []
+    assert helpful(differences({BASE: base, "better": [0.12, 0.52, 0.921], "bad": [0.0, 0.4, 0.79]})) == ["better"]

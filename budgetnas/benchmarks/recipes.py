@@ -18,6 +18,7 @@ from budgetnas.benchmarks.training.loops import OurLoop
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.device import statistics as normalisation_of
+from budgetnas.errors import InputError
 from budgetnas.intervals import Interval, mean_interval
 from budgetnas.recipe import Augmentation, Recipe
 from budgetnas.train import Setup, Task, choose_setup
@@ -103,6 +104,8 @@ def measure(
     learning_rate: Annotated[float, typer.Option(help="Highest rate.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 5e-4,
     seeds: Annotated[int, typer.Option(help="Trainings with each recipe, at least 2.", min=2)] = 6,
+    first_seed: Annotated[int, typer.Option(help="Training seed of the first.", min=0)] = 0,
+    extras: Annotated[str | None, typer.Option(help="Which extras, with commas between.", show_default="all")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
@@ -123,15 +126,16 @@ def measure(
         batch=batch,
         augmentation=Augmentation(crop_padding=loaded.resolution // 8, flip=loaded.flip),
     )
-    changes = extras_of(base, loaded.resolution)
+    changes = _asked(extras_of(base, loaded.resolution), extras)
     recipes = {BASE: base} | {name: _changed(base, change) for name, change in changes.items()}
     task = _task(_architecture(loaded, blocks, widths, stem_width), base, loaded, setup)
-    alone = Trainings(task, setup, recipes).accuracies(list(recipes), range(seeds))
+    fresh = first_seed + seeds
+    alone = Trainings(task, setup, recipes).accuracies(list(recipes), range(first_seed, fresh))
     chosen = helpful(differences(alone))
     together: dict[str, list[float]] = {}
     if chosen:
         both = {BASE: base, TOGETHER: _changed(base, *(changes[name] for name in chosen))}
-        together = Trainings(task, setup, both).accuracies(list(both), range(seeds, 2 * seeds))
+        together = Trainings(task, setup, both).accuracies(list(both), range(fresh, fresh + seeds))
     if as_json:
         typer.echo(json.dumps({"alone": _plain(alone), "chosen": chosen, "together": _plain(together)}))
         return
@@ -139,14 +143,22 @@ def measure(
         f"{task.architecture.describe()}, {count(task.architecture).params:,} parameters, {base.describe()}; "
         f"{loaded.identity.name}: {len(task.fit):,} images to train with, {len(task.evaluation):,} to validate"
     )
-    _print(f"seeds 0 to {seeds - 1}", alone)
+    _print(f"seeds {first_seed} to {fresh - 1}", alone)
     typer.echo(f"helped: {', '.join(chosen) or 'none'}")
     if together:
-        _print(f"together, seeds {seeds} to {2 * seeds - 1}", together)
+        _print(f"together, seeds {fresh} to {fresh + seeds - 1}", together)
     typer.echo(
         f"{device_name(setup.torch_device)}, {setup.precision}, {setup.threads} threads; {machine()}; "
         f"torch {torch.__version__}"
     )
+
+
+def _asked(changes: dict[str, dict[str, Any]], names: str | None) -> dict[str, dict[str, Any]]:
+    chosen = list(changes) if names is None else [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in changes:
+            raise InputError("--extras", name, f"must be one or more of {', '.join(changes)}")
+    return {name: changes[name] for name in chosen}
 
 
 def _architecture(loaded: Data, blocks: str, widths: str, stem_width: int) -> Architecture:
