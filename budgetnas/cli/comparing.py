@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, shown_storage, stderr, stdout, table
+from budgetnas.cli.output import (
+    DataDirOption,
+    JsonFlag,
+    StorageOption,
+    StudyDataOption,
+    print_json,
+    shown_storage,
+    stderr,
+    stdout,
+    table,
+)
 
 if TYPE_CHECKING:
     from budgetnas.comparison import Comparison, Pair, Side
@@ -21,15 +30,8 @@ def compare_command(
     rates: Annotated[int, typer.Option(help="Learning rates tried with each optimiser.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the architectures drawn and of all trainings.")] = 0,
     storage: StorageOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="folder:DIR, where the study has a folder.", envvar="BUDGETNAS_DATA", show_default="the study's"
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-    ] = None,
+    data: StudyDataOption = None,
+    data_dir: DataDirOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")] = "auto",
     timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,

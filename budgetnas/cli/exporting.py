@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, stderr, stdout, table
+from budgetnas.cli.output import (
+    DataDirOption,
+    JsonFlag,
+    StorageOption,
+    StudyDataOption,
+    print_json,
+    stderr,
+    stdout,
+    table,
+)
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -22,13 +31,8 @@ def export_command(
     replay: Annotated[str | None, typer.Option(help="Instead of a study: the newest complete replay so named.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="STUDY-bundle")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older bundle there.")] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(help="folder:DIR, if the study's data are one.", envvar="BUDGETNAS_DATA", show_default="study's"),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-    ] = None,
+    data: StudyDataOption = None,
+    data_dir: DataDirOption = None,
     storage: StorageOption = None,
     device: Annotated[
         str,

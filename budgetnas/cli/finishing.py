@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from budgetnas.cli.looking import StudyArgument
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, shown_storage, stderr, stdout
+from budgetnas.cli.output import (
+    DataDirOption,
+    JsonFlag,
+    StorageOption,
+    StudyDataOption,
+    print_json,
+    shown_storage,
+    stderr,
+    stdout,
+)
 from budgetnas.errors import Interrupted
 
 
@@ -22,13 +30,8 @@ def finish_command(
     final_seeds: Annotated[
         int | None, typer.Option(help="Fresh seeds of each network.", show_default="the study's, or 3")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="folder:DIR, if the study's data are one.", envvar="BUDGETNAS_DATA", show_default="study's"),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-    ] = None,
+    data: StudyDataOption = None,
+    data_dir: DataDirOption = None,
     storage: StorageOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")] = "auto",

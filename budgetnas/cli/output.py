@@ -25,6 +25,18 @@ StorageOption = Annotated[
         show_default="sqlite:///budgetnas.db",
     ),
 ]
+StudyDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="folder:DIR, if the study's data are one.",
+        envvar="BUDGETNAS_DATA",
+        show_default="the study's",
+    ),
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
+]
 _PLAIN_WIDTH = 160
 
 

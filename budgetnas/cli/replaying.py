@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, check_out, print_json, stderr, stdout, table
+from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, check_out, print_json, stderr, stdout, table
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ def replay_command(
     subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
     subset_eval: Annotated[int | None, typer.Option(help="Thin the test images likewise.")] = None,
     data: Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")] = "cifar10",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-    ] = None,
+    data_dir: DataDirOption = None,
     storage: StorageOption = None,
     precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,

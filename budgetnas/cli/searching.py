@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, print_json, shown_storage, stderr
+from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, print_json, shown_storage, stderr
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -36,9 +35,7 @@ def search_command(
             show_default="cifar10",
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-    ] = None,
+    data_dir: DataDirOption = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
     study: Annotated[
         str | None, typer.Option(help="Name of the study.", envvar="BUDGETNAS_STUDY", show_default="DATA-BUDGET")
