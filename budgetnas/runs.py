@@ -19,7 +19,7 @@ from budgetnas.network import ResNet
 from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
-from budgetnas.storage import Records, Role, Run, RunKey, State
+from budgetnas.storage import Records, Role, RunKey, State
 from budgetnas.train import Observer, Setup, Task, train
 from budgetnas.weights import to_safetensors
 
@@ -116,31 +116,6 @@ def record_training(
     run = begin_run(request, images, setup, records)
     trainer = _keeping(run, records) if keep_weights else train
     return run, train_run(run, request, images, setup, records, stopper, listener, trainer)
-
-
-def known_or_trained(
-    request: RunRequest,
-    images: RunImages,
-    setup: Setup,
-    records: Records,
-    stopper: Stopper,
-    listener: RunListener,
-    *,
-    keep_weights: bool = False,
-) -> Run:
-    """Return the record of the complete training of that key in the request's study, made now if there is none.
-
-    The arguments are those of `record_training`.
-
-    Raises:
-        RunFailedError: If the training failed; the record has the reason.
-        Interrupted: If a stop was requested; the record says so.
-    """
-    known = records.find_complete(request.key(images.identity), study=request.study)
-    if known is not None:
-        return known
-    run, _ = record_training(request, images, setup, records, stopper, listener, keep_weights=keep_weights)
-    return records.run(run)
 
 
 def _keeping(run: int, records: Records) -> TrainFunction:

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from quiet import Quiet
 from small import environment
 
 import budgetnas
@@ -28,7 +29,6 @@ from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data.device import Normaliser, statistics, to_device
-from budgetnas.epoch import Epoch
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Recipe
@@ -46,17 +46,6 @@ METRICS = Metrics(
     seeds=(0,),
     sentences=("one *network*",),
 )
-
-
-class Silent:
-    def step(self, epoch: int, done: int, total: int) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        pass
-
-    def restart(self, setup: Setup, reason: str) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         to_device(data.validation, cpu),
         statistics(data.train),
     )
-    network = train(task, Setup("cpu", "float32", threads=1), Silent()).eval()
+    network = train(task, Setup("cpu", "float32", threads=1), Quiet()).eval()
     source = BundleSource(
         title="digits",
         architecture=ARCHITECTURE,

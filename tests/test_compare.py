@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from quiet import Quiet
 from small import STUDY as STUDY_TEXT
 from small import study_file
 
@@ -27,7 +28,6 @@ from budgetnas.comparison import (
     to_dict,
 )
 from budgetnas.data import DataIdentity
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
 from budgetnas.recipe import OptimizerRange, RecipeSpace
 from budgetnas.report.tables import study_tables
@@ -207,14 +207,13 @@ def test_a_best_rate_at_the_end_of_those_tried_is_told() -> None:
 
 
 @dataclass
-class View:
+class View(Quiet):
     """Notes what it hears; sends a real signal after so many trainings."""
 
     stop_after: int = -1
     plans: list[ComparePlan] = field(default_factory=list)
     started: list[CompareStep] = field(default_factory=list)
     ended: list[tuple[Attempt, bool]] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
 
     def compare_planned(self, plan: ComparePlan) -> None:
         self.plans.append(plan)
@@ -228,21 +227,6 @@ class View:
             os.kill(os.getpid(), signal.SIGINT)
 
     def pair_ended(self, pair: Pair) -> None:
-        pass
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def preparing(self, text: str) -> None:
-        pass
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        pass
-
-    def restart(self, setup: Setup, reason: str) -> None:
         pass
 
 

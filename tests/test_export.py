@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from quiet import Quiet
 from small import run, study_file
 from sqlalchemy import update
 
@@ -16,7 +17,6 @@ import budgetnas
 from budgetnas.bundle import contents
 from budgetnas.bundle.loading import load
 from budgetnas.data import DataRequest, load_data
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
 from budgetnas.export.again import setup_again
 from budgetnas.export.chosen import ExportRequest, choose_run
@@ -35,10 +35,8 @@ REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-
 
 
 @dataclass
-class View:
+class View(Quiet):
     again: list[int] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    epochs: list[Epoch] = field(default_factory=list)
 
     def training_again(self, run: Run, setup: Setup) -> None:
         self.again.append(run.id)
@@ -47,21 +45,6 @@ class View:
         pass
 
     def final_training(self, training: object) -> None:
-        pass
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def preparing(self, text: str) -> None:
-        pass
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.epochs.append(epoch)
-
-    def restart(self, setup: Setup, reason: str) -> None:
         pass
 
 

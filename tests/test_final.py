@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from quiet import Quiet
 from small import run, study_file
 from sqlalchemy import select
 from test_search_study import specification
@@ -17,7 +18,6 @@ from test_search_study import specification
 from budgetnas.architecture import named
 from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.test_split import load_test
-from budgetnas.epoch import Epoch
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
 from budgetnas.intervals import difference_interval
@@ -32,19 +32,18 @@ from budgetnas.space import InputShape
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup, choose_setup
+from budgetnas.train import choose_setup
 from budgetnas.weights import from_safetensors, to_safetensors
 
 PROTOCOL = ChoiceProtocol(finalists=2, seeds=2)
 
 
 @dataclass
-class Listener:
+class Listener(Quiet):
     """Notes what it hears; stops the final after so many trainings were begun."""
 
     stop_after: int = 1_000
     trainings: list[FinalTraining] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
     resumed: list[bool] = field(default_factory=list)
 
     def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
@@ -54,21 +53,6 @@ class Listener:
         if len(self.trainings) == self.stop_after:
             raise Interrupted
         self.trainings.append(training)
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def preparing(self, text: str) -> None:
-        pass
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        pass
-
-    def restart(self, setup: Setup, reason: str) -> None:
-        pass
 
 
 def searched(folder: Path, *arguments: str, **changes: str) -> Path:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+from quiet import Quiet
 
 from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
@@ -27,20 +28,6 @@ CANDIDATE = Candidate(ARCHITECTURE, RECIPE)
 CPU = Setup("cpu", "float32", threads=1)
 
 
-@dataclass
-class Listener:
-    epochs: list[Epoch] = field(default_factory=list)
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        pass
-
-    def epoch(self, epoch: Epoch) -> None:
-        self.epochs.append(epoch)
-
-    def restart(self, setup: Setup, reason: str) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def images() -> RunImages:
     data = load_data(DataRequest("digits"))
@@ -57,7 +44,7 @@ def request(seed: int = 0, **recipe: Any) -> RunRequest:
 
 
 def test_a_training_is_recorded_with_every_epoch(records: Records, images: RunImages) -> None:
-    listener = Listener()
+    listener = Quiet()
     number, network = record_training(request(), images, CPU, records, Stopper(), listener)
     run = records.run(number)
     assert (run.state, run.reason, run.epochs_done) == (State.COMPLETE, "", 2)
@@ -72,7 +59,7 @@ def test_a_training_is_recorded_with_every_epoch(records: Records, images: RunIm
 
 
 def test_a_complete_training_is_found_by_its_key(records: Records, images: RunImages) -> None:
-    number, _ = record_training(request(), images, CPU, records, Stopper(), Listener())
+    number, _ = record_training(request(), images, CPU, records, Stopper(), Quiet())
     found = records.find_complete(request().key(images.identity), study="one")
     assert found is not None
     assert found.id == number
@@ -83,22 +70,22 @@ def test_a_complete_training_is_found_by_its_key(records: Records, images: RunIm
 
 
 def test_a_run_repeated_from_its_record_gives_the_same_bits(records: Records, images: RunImages) -> None:
-    first, _ = record_training(request(), images, CPU, records, Stopper(), Listener())
+    first, _ = record_training(request(), images, CPU, records, Stopper(), Quiet())
     run = records.run(first)
     again = RunRequest(Candidate(run.architecture, run.recipe), run.seed, Role.REPLAY)
-    second, _ = record_training(again, images, CPU, records, Stopper(), Listener())
+    second, _ = record_training(again, images, CPU, records, Stopper(), Quiet())
     one, other = records.curve(first), records.curve(second)
     assert [replace(epoch, seconds=0) for epoch in one] == [replace(epoch, seconds=0) for epoch in other]
 
 
 def test_every_look_at_the_test_split_is_recorded(records: Records, images: RunImages) -> None:
     looking = replace(images, test_reason="replay of v2-sgd")
-    number, _ = record_training(request(), looking, CPU, records, Stopper(), Listener())
+    number, _ = record_training(request(), looking, CPU, records, Stopper(), Quiet())
     assert records.test_readings(number) == 2
 
 
 @dataclass
-class Signalling(Listener):
+class Signalling(Quiet):
     """Sends a real signal after the first epoch."""
 
     number: signal.Signals = signal.SIGTERM
@@ -125,13 +112,13 @@ def test_an_interrupted_training_says_so(
 def test_a_training_that_fails_says_why(records: Records, images: RunImages) -> None:
     wild = request(learning_rate=100, weight_decay=1, batch=4, epochs=9)
     with pytest.raises(RunFailedError, match="loss is") as raised:
-        record_training(wild, images, CPU, records, Stopper(), Listener())
+        record_training(wild, images, CPU, records, Stopper(), Quiet())
     (run,) = records.runs()
     assert (run.state, run.reason) == (State.FAILED, raised.value.reason)
 
 
 def test_an_error_nobody_thought_of_is_a_failed_run(records: Records, images: RunImages) -> None:
-    class Broken(Listener):
+    class Broken(Quiet):
         def epoch(self, epoch: Epoch) -> None:
             raise ZeroDivisionError("of the listener\nwith a second line")
 

@@ -14,7 +14,7 @@ from budgetnas.errors import BudgetnasError
 from budgetnas.final import FinishRequest, finish
 from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.report.final import FinalResult
-from budgetnas.runs import RunRequest, known_or_trained
+from budgetnas.runs import RunRequest, record_training
 from budgetnas.search.session import run_search
 from budgetnas.search.settings import SearchRequest
 from budgetnas.space import Candidate, SearchSpace
@@ -106,7 +106,8 @@ def _train_afresh(
     for candidate in {one.key: one for one in chosen(records, result)}.values():
         for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + design.fresh):
             request = RunRequest(candidate, seed, Role.FINAL, study=result.study)
-            known_or_trained(request, images, setup, records, stopper, view)
+            if records.find_complete(request.key(images.identity), study=result.study) is None:
+                record_training(request, images, setup, records, stopper, view)
 
 
 def chosen(records: Records, result: FinalResult) -> tuple[Candidate, Candidate]:

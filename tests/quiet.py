@@ -1,0 +1,31 @@
+"""A listener that shows nothing and notes what it hears."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from budgetnas.epoch import Epoch
+from budgetnas.train import Setup
+
+
+@dataclass
+class Quiet:
+    """What every listener of a training has; notes notices and epochs."""
+
+    notices: list[str] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def preparing(self, text: str) -> None:
+        pass
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        pass
