@@ -6,7 +6,9 @@ import json
 import re
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -56,15 +58,17 @@ class StudyFigures:
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        self._lock = threading.Lock()
         self._drawn: dict[str, tuple[tuple[Any, ...], list[dict[str, str]]]] = {}
 
     def of(self, study: str) -> list[dict[str, str]]:
         """Return identifier and Plotly's JSON of each figure of `study`; none for a study that is not ours."""
-        seen = activity(self._records, study)
-        drawn = self._drawn.get(study)
-        if drawn is None or drawn[0] != seen:
-            drawn = self._drawn[study] = (seen, self._draw(study))
-        return drawn[1]
+        with self._lock:
+            seen = activity(self._records, study)
+            drawn = self._drawn.get(study)
+            if drawn is None or drawn[0] != seen:
+                drawn = self._drawn[study] = (seen, self._draw(study))
+            return drawn[1]
 
     def _draw(self, study: str) -> list[dict[str, str]]:
         if self._records.specification(study) is None:
@@ -144,7 +148,10 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def _server(host: str, port: int, application: WSGIApplication) -> WSGIServer:
-    class Server(WSGIServer):
+    class Server(ThreadingMixIn, WSGIServer):
+        """A thread for each request: a browser also holds connections open that it asks nothing on."""
+
+        daemon_threads = True
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     try:

@@ -134,6 +134,13 @@ def test_the_browser_draws_them_and_complains_of_nothing(dashboard: str) -> None
     assert complaints == []
 
 
+def test_a_connection_on_which_nothing_is_asked_keeps_nobody_waiting(dashboard: str) -> None:
+    port = int(dashboard.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as silent:
+        silent.send(b"GET /api")
+        assert fetched(f"{dashboard}/api/studies")["study_summaries"]
+
+
 def test_a_port_in_use_is_told(tmp_path: Path) -> None:
     assert run(tmp_path, "search", study_file(tmp_path, trials="1")).returncode == 0
     with socket.socket() as taken:

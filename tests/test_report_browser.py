@@ -177,7 +177,7 @@ def as_text(cell: object) -> str:
 
 def test_the_final_tells_winner_reference_and_readings(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["final"], WIDE)
-    names = visit.page.locator("#figure-finalists .ytick").all_text_contents()
+    names = visit.page.locator("#figure-finalists .ytick text").all_text_contents()
     assert len(names) == 4
     assert [name.endswith("winner") for name in names] == [False, True, False, False]
     assert [name.endswith("reference") for name in names] == [False, False, False, True]
