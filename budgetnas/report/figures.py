@@ -173,6 +173,8 @@ def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Fi
             figure.add_scatter(**_curve(run, field, scale, legend=row == 1), row=row, col=1)
     figure.update_yaxes(title=f"validation {title}", row=1)
     figure.update_yaxes(title=f"training {title}", row=2)
+    if metric == "loss":
+        figure.update_yaxes(type="log")  # one run that goes astray would flatten all others
     figure.update_xaxes(title="epoch", row=2)
     figure.update_xaxes(**_whole_ticks(max(len(run.curve) for run in tables.ranking)))
     entries = min(len(tables.ranking), SHOWN_CURVES + 1) + bool(tables.pruned)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from budgetnas.data.wording import plural
 from budgetnas.recipe import OptimizerRange, RecipeSpace
 from budgetnas.report.values import RankedRun, Summary
 from budgetnas.space import SearchSpace
@@ -25,10 +26,11 @@ _EXTRAS = {
 def summary(specification: StudySpecification) -> Summary:
     """Return what the study was asked to do."""
     inputs, recipes = specification.inputs, specification.recipes
+    channels = plural(inputs.in_channels, "channel")
     return Summary(
         max_params=specification.max_params,
         data=specification.data.label(),
-        images=f"{inputs.size} x {inputs.size} pixels, {inputs.in_channels} channels, {inputs.classes} classes",
+        images=f"{inputs.size} x {inputs.size} pixels, {channels}, {inputs.classes} classes",
         space=_space(specification.space),
         space_size=specification.space.size(),
         recipe=_fixed_recipe(recipes),
@@ -101,7 +103,8 @@ def _span(low: int, high: int) -> str:
 
 def _fixed_recipe(recipes: RecipeSpace) -> str:
     augmentation = recipes.augmentation
-    changes = [f"random crops after {augmentation.crop_padding} pixels of padding"] if augmentation.crop_padding else []
+    padding = augmentation.crop_padding
+    changes = [f"random crops after {plural(padding, 'pixel')} of padding"] if padding else []
     changes += ["mirroring"] if augmentation.flip else []
     changes += [f"rotation up to {augmentation.rotation:g} degrees"] if augmentation.rotation else []
     epochs = f"{recipes.epochs} epoch{'s' if recipes.epochs > 1 else ''}"
