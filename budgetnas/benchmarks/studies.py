@@ -26,7 +26,7 @@ def measure(
     resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")] = None,
     subset: Annotated[int | None, typer.Option(help="Training images, stratified.", show_default="all")] = None,
     subset_eval: Annotated[int | None, typer.Option(help="Validation images.", show_default="all")] = None,
-    budget: Annotated[str, typer.Option(help="Limit of every study.")] = "50e3",
+    budget: Annotated[str, typer.Option(help="Limit of every study.")] = "12e3",
     trials: Annotated[int, typer.Option(help="Trials of every study.")] = 16,
     epochs: Annotated[int, typer.Option(help="Epochs of every trial.")] = 9,
     sampler: Annotated[str, typer.Option(help="Sampler of every study.")] = "tpe",

@@ -24,7 +24,8 @@ from budgetnas.train import Setup, choose_setup
 
 FIRST_FRESH_SEED: Final = 3_000
 """Training seed of the first fresh training, which chooses nothing: a final's begin at 1,000 and 2,000."""
-SPACE: Final = SearchSpace(blocks=((1, 2), (1, 2), (1, 2)), widths=(6, 8, 12, 16, 24, 32))
+SPACE: Final = SearchSpace(blocks=((1, 1), (1, 2), (1, 2)), widths=(4, 6, 8, 12, 16))
+"""Networks of up to a few million multiply-accumulates, so that many studies fit into an hour of a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
