@@ -30,7 +30,7 @@ EXTRAS: Final = ("nesterov", "label_smoothing", "decay_norm_and_bias", "warmup_e
 """What a recipe may have beside an optimiser and its rates; a search fixes each or chooses it."""
 SGD_EXTRAS: Final = ("nesterov",)
 """Those of them that mean nothing to Adam."""
-RecipeSpaceName = Literal["paper", "tuned"]
+RecipeSpaceName = Literal["measured", "paper", "tuned"]
 
 
 def _as_choices(value: Any) -> Any:
@@ -261,12 +261,14 @@ def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict
     """Return the choices of `EXTRAS` in a named space.
 
     Args:
-        name: ``"paper"``: all off, as in the source report. ``"tuned"``: all searched, off among the choices and first.
+        name: ``"paper"``: all off, as in the source report. ``"measured"``: those on whose gain was measured and held
+            with fresh seeds (docs/recipe.md). ``"tuned"``: all searched, off among the choices and first.
         resolution: Side of the images in pixels; squares are a quarter or a half of it.
         epochs: Epochs of a trial; a warm-up is shorter.
     """
-    if name == "paper":
-        return {extra: RecipeSpace.model_fields[extra].default for extra in EXTRAS}
+    if name != "tuned":
+        off = {extra: RecipeSpace.model_fields[extra].default for extra in EXTRAS}
+        return off if name == "paper" else off | {"nesterov": (True,)}
     return {
         "nesterov": (False, True),
         "label_smoothing": (0.0, 0.05, 0.1),

@@ -30,6 +30,7 @@ INPUTS = InputShape(in_channels=3, size=32, classes=10)
 TUNED = RecipeSpace.model_validate(named_extras("tuned", resolution=32, epochs=20))
 SPACES = {
     "paper": RecipeSpace(),
+    "measured": RecipeSpace.model_validate(named_extras("measured", resolution=32, epochs=20)),
     "tuned": TUNED,
     "part": RecipeSpace(optimizers=("adam",), nesterov=(True, False), cutout=(8,), ema_decay=(0.5, 0.0)),
 }
@@ -163,11 +164,19 @@ def test_a_sampler_that_learns_sees_the_extras() -> None:
     assert sum(one["cutout"] == 16 and one["ema_decay"] == 0.99 for one in last) >= 12, "one in nine by chance"
 
 
-def test_the_default_is_the_paper_s(digits: Data) -> None:
+def test_the_default_is_what_was_measured(digits: Data) -> None:
     specification = asked(digits)
-    assert specification.recipe_space == "paper"
-    assert specification.recipes.extras() == RecipeSpace().extras()
-    assert specification == asked(digits, recipe_space="paper")
+    assert specification.recipe_space == "measured"
+    assert specification.recipes.extras() == RecipeSpace().extras() | {"nesterov": (True,)}
+    assert specification == asked(digits, recipe_space="measured")
+    assert asked(digits, recipe_space="paper").recipes.extras() == RecipeSpace().extras()
+
+
+def test_a_study_from_before_is_gone_on_with_by_its_name(digits: Data) -> None:
+    stored = asked(digits, recipe_space="paper")
+    specify(SearchRequest(trials=80).over(stored_request(stored)), digits).require_same(stored, "s")
+    with pytest.raises(InputError, match="--recipe-space was paper, now measured"):
+        asked(digits).require_same(stored, "s")
 
 
 def test_a_tuned_study_fits_its_images_and_epochs(digits: Data) -> None:
@@ -188,12 +197,12 @@ def test_what_a_study_file_says_of_an_extra_goes_over_the_named_space(digits: Da
 
 
 def test_an_unknown_space_is_refused(digits: Data) -> None:
-    with pytest.raises(InputError, match=r"--recipe-space 'best': must be one of paper, tuned"):
+    with pytest.raises(InputError, match=r"--recipe-space 'best': must be one of measured, paper, tuned"):
         asked(digits, recipe_space="best")
 
 
 def test_what_is_stored_is_what_is_asked_for_again(digits: Data) -> None:
-    for name in ("paper", "tuned"):
+    for name in ("paper", "measured", "tuned"):
         stored = read_specification(asked(digits, recipe_space=name, epochs=2).canonical_json())
         specify(stored_request(stored), digits).require_same(stored, "s")
 
@@ -218,7 +227,8 @@ def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None
 
 
 def test_a_space_is_told_in_words(digits: Data) -> None:
-    assert summary(asked(digits)).recipe.endswith("random crops after 1 pixels of padding")
+    assert summary(asked(digits, recipe_space="paper")).recipe.endswith("random crops after 1 pixels of padding")
+    assert summary(asked(digits)).recipe.endswith("; Nesterov's momentum on")
     told = summary(asked(digits, recipe_space="tuned", recipe=RecipeSpace(label_smoothing=(0.1,)))).recipe
     assert told.endswith(
         "; Nesterov's momentum one of off, on; label smoothing 0.1; decay of norms and biases one of on, off; "

@@ -50,9 +50,9 @@ def search_command(
     recipe_space: Annotated[
         str | None,
         typer.Option(
-            help="paper, or tuned: label smoothing, cutout and more searched.",
+            help="measured, paper, or tuned: label smoothing and more searched.",
             envvar="BUDGETNAS_RECIPE_SPACE",
-            show_default="paper",
+            show_default="measured",
         ),
     ] = None,
     sampler: Annotated[

@@ -27,7 +27,7 @@ from budgetnas.specification import StudySpecification, first_problem
 
 DEFAULT_DATA: Final = "cifar10"
 DEFAULT_TRIALS: Final = 50
-DEFAULT_RECIPE_SPACE: Final = "paper"
+DEFAULT_RECIPE_SPACE: Final = "measured"
 _TIMEOUT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
