@@ -87,6 +87,7 @@ def _request(design: Design, pruner: str, seed: int, name: str) -> SearchRequest
         sampler=design.sampler,
         seed=seed,
         pruner=pruner,
+        recipe_space="paper",
         seeds=(),
         space=SPACE,
     )
