@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/budgetnas report digits-demo --storage sqlite:///$(DEMO)/demo.db --out $(DEMO)/digits-demo-report.html
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types imports
 

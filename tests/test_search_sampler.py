@@ -163,3 +163,12 @@ def test_only_the_smallest_network_fits_and_is_found() -> None:
     smallest = DEFAULT.space.smallest(CIFAR)
     study, ledger = gated("random", DEFAULT, count(smallest).params)
     assert propose(study, DEFAULT, ledger).architecture == smallest
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "gp", "nsga2"])
+def test_a_first_parameter_with_one_value_lets_nothing_past_the_gate(name: str) -> None:
+    """Optuna sets it in the trial before it asks for a proposal: the trial then looks as if it had its own."""
+    space = CandidateSpace(SearchSpace(blocks=((1, 1), (1, 2)), widths=(4, 8, 16)), RecipeSpace(), CIFAR)
+    study, ledger = gated(name, space, 6_000)
+    for _ in range(12):
+        assert count(propose(study, space, ledger).architecture).params <= 6_000

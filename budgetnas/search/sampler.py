@@ -89,7 +89,7 @@ class BudgetGate(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the parameters of a candidate that keeps the budget; none for a trial that has its own."""
-        if trial.params or _FIXED_PARAMS in trial.system_attrs:
+        if self._has_its_own(trial):
             return {}
         refused: list[Rejection] = []
         try:
@@ -115,6 +115,15 @@ class BudgetGate(BaseSampler):
         """Seed anew, as parallel workers must."""
         self._inner.reseed_rng()
         self._random.seed()
+
+    def _has_its_own(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial was enqueued with parameters, or put back with them.
+
+        Optuna asks for a proposal when a trial first suggests a parameter that has more than one value; those with one
+        value are in the trial by then.
+        """
+        chosen = [name for name in trial.params if name not in self._ranges or self._ranges[name].only is None]
+        return bool(chosen) or _FIXED_PARAMS in trial.system_attrs
 
     def _propose(self, study: Study, trial: FrozenTrial, refused: list[Rejection]) -> Params:
         def asked(name: str) -> Any:
