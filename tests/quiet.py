@@ -12,8 +12,8 @@ from budgetnas.train import Setup
 class Quiet:
     """What every listener of a training has; notes notices and epochs."""
 
-    notices: list[str] = field(default_factory=list)
-    epochs: list[Epoch] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list, kw_only=True)
+    epochs: list[Epoch] = field(default_factory=list, kw_only=True)
 
     def notice(self, text: str) -> None:
         self.notices.append(text)

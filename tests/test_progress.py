@@ -8,7 +8,7 @@ from small import environment, run, study_file
 
 
 def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
-    arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1", epochs="150"), "--study", "t"]
+    arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1", epochs="400"), "--study", "t"]
     child = pexpect.spawn(
         sys.executable,
         arguments,
@@ -19,7 +19,7 @@ def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
         timeout=180,
     )
     child.expect(r"estimate: about")
-    child.expect(r"trial 0: epoch \d+/150, step \d/4")
+    child.expect(r"trial 0: epoch \d+/400, step \d/4")
     child.expect(r"best none yet; proposed \d+, rejected \d+, duplicate 0, trained 0/1, failed 0; about .* left")
     child.expect(r"trial 0: [\d.]+% on validation")
     child.expect("Winner so far:")

@@ -227,7 +227,7 @@ def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None
 
 
 def test_a_space_is_told_in_words(digits: Data) -> None:
-    assert summary(asked(digits, recipe_space="paper")).recipe.endswith("random crops after 1 pixels of padding")
+    assert summary(asked(digits, recipe_space="paper")).recipe.endswith("random crops after 1 pixel of padding")
     assert summary(asked(digits)).recipe.endswith("; Nesterov's momentum on")
     told = summary(asked(digits, recipe_space="tuned", recipe=RecipeSpace(label_smoothing=(0.1,)))).recipe
     assert told.endswith(

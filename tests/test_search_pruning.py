@@ -301,7 +301,8 @@ def test_every_sampler_goes_on_after_pruned_trials(tmp_path: Path, sampler: str)
 
 
 def pruning_study(folder: Path, **changes: str) -> str:
-    return study_file(folder, **({"epochs": "4", "trials": "6", "pruner": '"asha"', "budget": '"8k"'} | changes))
+    wanted = {"epochs": "4", "trials": "6", "pruner": '"asha"', "fidelity": "{ eta = 3 }", "budget": '"8k"'}
+    return study_file(folder, **(wanted | changes))
 
 
 def records_of(folder: Path) -> Records:

@@ -171,15 +171,22 @@ def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Fi
             figure.add_scatter(**trace, row=row, col=1)
         for run in reversed(tables.ranking):
             figure.add_scatter(**_curve(run, field, scale, legend=row == 1), row=row, col=1)
+        if metric == "loss" and tables.pruned:
+            figure.update_yaxes(range=_range_of(tables.ranking, field), row=row)
     figure.update_yaxes(title=f"validation {title}", row=1)
     figure.update_yaxes(title=f"training {title}", row=2)
-    if metric == "loss":
-        figure.update_yaxes(type="log")  # one run that goes astray would flatten all others
     figure.update_xaxes(title="epoch", row=2)
     figure.update_xaxes(**_whole_ticks(max(len(run.curve) for run in tables.ranking)))
     entries = min(len(tables.ranking), SHOWN_CURVES + 1) + bool(tables.pruned)
     styled(figure, height=560 + 22 * math.ceil(entries / 2))
     return figure.update_layout(legend_traceorder="reversed")
+
+
+def _range_of(runs: Sequence[RankedRun], field: str) -> list[float]:
+    """Return a range for the complete runs: a pruned one that went astray would flatten all others."""
+    values = [float(getattr(epoch, field)) for run in runs for epoch in run.curve]
+    margin = 0.05 * (max(values) - min(values)) or 0.1
+    return [min(values) - margin, max(values) + margin]
 
 
 def _pruned_curves(runs: Sequence[PrunedRun], field: str, scale: float, *, legend: bool) -> list[dict[str, object]]:
