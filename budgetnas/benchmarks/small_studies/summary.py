@@ -110,12 +110,7 @@ def summary_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
     plain = groups.get("none", [])
     for name, group in groups.items():
         if name != "none" and min(len(group), len(plain)) > 1:
-            found = difference_interval([one.winner_fresh for one in group], [one.winner_fresh for one in plain])
-            yield f"winner's fresh accuracy, {name} less none: {_told(found)} (Welch)"
-            seeds = sorted({one.seed for one in group} & {one.seed for one in plain})
-            if len(seeds) > 1:
-                paired = mean_interval([_of(group, seed) - _of(plain, seed) for seed in seeds])
-                yield f"the same, paired by the sampler's seed: {_told(paired)} (Student)"
+            yield from _against(name, group, plain)
     if len(outcomes) > 1:
         yield f"best single run, what chose it less fresh: {_bias(outcomes, 'best_single')}"
         yield f"our rule, what chose it less fresh: {_bias(outcomes, 'winner')}"
@@ -124,13 +119,27 @@ def summary_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield f"our winner less the best single run, both fresh: {_told(gained)}; the same network in {same} studies"
 
 
+def _against(name: str, group: Sequence[Outcome], plain: Sequence[Outcome]) -> Iterator[str]:
+    for figure, of in (("fresh accuracy", _fresh_mean), ("accuracy in the final and fresh", _retrained_mean)):
+        found = difference_interval([of(one) for one in group], [of(one) for one in plain])
+        yield f"winner's {figure}, {name} less none: {_told(found)} (Welch)"
+        pairs = [(of(one), of(other)) for one in group for other in plain if one.seed == other.seed]
+        if len(pairs) > 1:
+            paired = mean_interval([one - other for one, other in pairs])
+            yield f"the same, paired by the sampler's seed: {_told(paired)} (Student)"
+
+
+def _fresh_mean(one: Outcome) -> float:
+    return one.winner_fresh
+
+
+def _retrained_mean(one: Outcome) -> float:
+    return (one.winner + one.winner_fresh) / 2
+
+
 def _share(group: Sequence[Outcome]) -> str:
     trained, asked = sum(one.trained for one in group), sum(one.asked for one in group)
     return f"{trained:,} of {asked:,} epochs trained, {1 - trained / asked:.1%} saved (n = {len(group)} studies)"
-
-
-def _of(group: Sequence[Outcome], seed: int) -> float:
-    return next(one.winner_fresh for one in group if one.seed == seed)
 
 
 def _bias(outcomes: Sequence[Outcome], name: str) -> str:
