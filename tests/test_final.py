@@ -160,6 +160,17 @@ def test_a_final_that_was_stopped_goes_on_and_trains_nothing_twice(database: Pat
         assert len(keys) == len(set(keys)) == 6
 
 
+def test_where_two_processes_trained_the_same_the_first_counts(database: Path) -> None:
+    with opened(database) as records:
+        result = hold(records)
+        with records.engine.begin() as connection:
+            names = ", ".join(one.name for one in tables.runs.columns if one.name != "id")
+            connection.exec_driver_sql(f"INSERT INTO runs ({names}) SELECT {names} FROM runs WHERE role = 'final'")
+        again = final_result(records, "s")
+    assert again is not None and again.winner is not None and result.winner is not None
+    assert again.winner.test == result.winner.test and again.shipped_run == result.shipped_run
+
+
 def test_a_second_reading_warns_and_is_recorded(database: Path) -> None:
     with opened(database) as records:
         hold(records)

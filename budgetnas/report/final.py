@@ -148,9 +148,12 @@ _Trained = Mapping[tuple[str, str, int], Run]
 
 
 def _trained(records: Records, study: str) -> _Trained:
-    """Return the complete trainings of a study's finals by digests of architecture and recipe, and seed."""
+    """Return the complete trainings of a study's finals by digests of architecture and recipe, and seed.
+
+    Where two processes trained the same, the first counts: it is the one that the test split is read for.
+    """
     complete = [one for one in records.runs(study=study, role=Role.FINAL) if one.state is State.COMPLETE]
-    return {(one.architecture.digest, one.recipe.digest, one.seed): one for one in complete}
+    return {(one.architecture.digest, one.recipe.digest, one.seed): one for one in reversed(complete)}
 
 
 def _entrants(

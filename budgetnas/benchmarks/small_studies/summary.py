@@ -83,15 +83,15 @@ def _best_single(records: Records, study: str) -> float:
 
 
 def _fresh(records: Records, study: str, candidate: Candidate) -> list[float]:
-    runs = [
-        run
+    runs = {
+        run.seed: run.id
         for run in records.runs(study=study, role=Role.FINAL)
         if (run.architecture.digest, run.recipe.digest) == candidate.key
         and run.seed >= FIRST_FRESH_SEED
         and run.state is State.COMPLETE
-    ]
-    curves = records.curves(run.id for run in runs)
-    return [curves[run.id][-1].eval_accuracy for run in runs]
+    }
+    curves = records.curves(runs.values())
+    return [curves[runs[seed]][-1].eval_accuracy for seed in sorted(runs)]
 
 
 def summary_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
