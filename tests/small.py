@@ -33,8 +33,9 @@ def study_file(folder: Path, text: str = STUDY, **changes: str) -> str:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment without what a user of this machine may have set, one thread to an operation."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BUDGETNAS_")}
+    """The environment without what a user of this machine or a test runner may have set, one thread to an operation."""
+    size = ("COLUMNS", "LINES")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BUDGETNAS_") and name not in size}
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | extra
 
 
