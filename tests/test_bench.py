@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import small
 import torch
-from test_train import CPU, digits, task
 from torch import nn
+from training import CPU, digits, task
 
 from budgetnas.architecture import Architecture, named
 from budgetnas.benchmarks.hardware import PeakMemory, busy_cores, matrix_peak

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from test_search_study import specification
 
 from budgetnas.architecture import named
+from budgetnas.cli.finishing import tell_stopped
 from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
@@ -291,3 +292,13 @@ def test_damaged_weights_are_told(records: Records) -> None:
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(BudgetnasError, match="do not fit"):
         from_safetensors(named("v1"), to_safetensors(build(named("v2"), seed=0)))
+
+
+def test_a_final_that_is_stopped_shows_no_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql+psycopg://me:secret@host/db"
+    monkeypatch.setattr("sys.argv", ["budgetnas", "search", "--storage", url, "--finalists", "2"])
+    tell_stopped(Interrupted(), url)
+    told = capsys.readouterr().err
+    assert "budgetnas search --storage" in told and "secret" not in told

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_train import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
+from training import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
 
 from budgetnas.data.device import DeviceImages
 from budgetnas.train import Setup, Task, choose_setup, train

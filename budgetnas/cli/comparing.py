@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +12,7 @@ from budgetnas.cli.output import (
     StorageOption,
     StudyDataOption,
     print_json,
-    shown_storage,
+    print_resume,
     stderr,
     stdout,
     table,
@@ -64,8 +62,7 @@ def compare_command(
         _print_comparison(study, outcome.comparison)
     if not outcome.comparison.finished:
         stderr().print("stopped; every training that ended is recorded. Go on with:", markup=False)
-        words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
-        stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
+        print_resume(storage)
     raise typer.Exit(outcome.exit_code)
 
 

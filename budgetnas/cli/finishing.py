@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from budgetnas.cli.output import (
     StorageOption,
     StudyDataOption,
     print_json,
+    print_resume,
     shown_storage,
     stderr,
     stdout,
@@ -75,8 +75,7 @@ def tell_stopped(stop: Interrupted, storage: str | None) -> None:
     if stop.reason:
         stderr().print(stop.reason, markup=False)
     stderr().print("stopped; complete trainings of the final are recorded. Go on with:", markup=False)
-    words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
-    stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
+    print_resume(storage)
 
 
 def _print_next(study: str, storage: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -91,6 +92,12 @@ def shown_storage(storage: str | None) -> str | None:
 
     url = parse_storage(storage)
     return storage if masked(url) == url.render_as_string(hide_password=False) else masked(url)
+
+
+def print_resume(storage: str | None) -> None:
+    """Print the command that was run, to be run again; the storage, as it was named, without its password."""
+    words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
+    stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, print_json, shown_storage, stderr
+from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, print_json, print_resume, stderr
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -121,7 +119,7 @@ def search_command(
     with Lines() as lines:
         result = run_search(request, stopper, SearchProgress(lines))
         if result.finished and result.final:
-            _hold_final(result, stopper, FinalProgress(lines))
+            _hold_final(result, storage, stopper, FinalProgress(lines))
     tables = study_tables(result.records, result.study)
     if as_json:
         print_json(tables.to_dict())
@@ -129,12 +127,11 @@ def search_command(
         print_summary(tables, request.storage)
     if not result.finished:
         stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
-        words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
-        stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
+        print_resume(storage)
     raise typer.Exit(result.exit_code)
 
 
-def _hold_final(result: SearchResult, stopper: Stopper, view: FinalView) -> None:
+def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalView) -> None:
     """Hold the final that ends a search."""
     from budgetnas.cli.finishing import tell_stopped
     from budgetnas.final import FinishRequest, finish
@@ -143,5 +140,5 @@ def _hold_final(result: SearchResult, stopper: Stopper, view: FinalView) -> None
         with stopper.listening():
             finish(FinishRequest(result.study, result.place), result.records, result.setups, stopper, view)
     except Interrupted as stop:
-        tell_stopped(stop, None)
+        tell_stopped(stop, storage)
         raise
