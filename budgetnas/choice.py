@@ -78,13 +78,17 @@ def finalists(candidates: Sequence[Candidate], accuracies: Sequence[float], coun
     """
     if count < 1:
         raise ValueError(f"finalists: {count} finalists; at least 1 is needed")
-    scores = smoothed_scores(candidates, accuracies)
+    return rank(candidates, smoothed_scores(candidates, accuracies))[:count]
+
+
+def rank(candidates: Sequence[Candidate], scores: Sequence[float]) -> tuple[int, ...]:
+    """Return where each distinct candidate stands first, the highest score first; ties as in `finalists`."""
     first = {one.key: index for index, one in reversed(list(enumerate(candidates)))}
 
-    def rank(index: int) -> tuple[float, int, tuple[str, str]]:
+    def place(index: int) -> tuple[float, int, tuple[str, str]]:
         return -scores[index], counts_of(candidates[index].architecture).params, candidates[index].key
 
-    return tuple(sorted(first.values(), key=rank)[:count])
+    return tuple(sorted(first.values(), key=place))
 
 
 def candidate_features(candidates: Sequence[Candidate]) -> Floats:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from budgetnas.architecture import count
-from budgetnas.choice import smoothed_scores
+from budgetnas.choice import rank, smoothed_scores
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.test_split import load_test
@@ -154,14 +154,12 @@ def plan_final(
         protocol: How many finalists.
         specification: The study's.
     """
-    scores = smoothed_scores([Candidate(run.architecture, run.recipe) for run in runs], accuracies)
-    entries: dict[tuple[str, str], Finalist] = {}
-    rows = sorted(zip(runs, scores, accuracies, strict=True), key=lambda row: (-row[1], row[0].params, -row[2]))
-    for run, score, accuracy in rows:
-        entries.setdefault(
-            (run.architecture.digest, run.recipe.digest), Finalist(run=run.id, score=score, accuracy=accuracy)
-        )
-    ranked = list(entries.values())
+    candidates = [Candidate(run.architecture, run.recipe) for run in runs]
+    scores = smoothed_scores(candidates, accuracies)
+    ranked = [
+        Finalist(run=runs[place].id, score=scores[place], accuracy=accuracies[place])
+        for place in rank(candidates, scores)
+    ]
     seeds = {run.id for run in runs if run.label in specification.seeds}
     reference = next((one for one in ranked if one.run in seeds), None)
     return FinalPlan(protocol=protocol, finalists=tuple(ranked[: protocol.finalists]), reference=reference)

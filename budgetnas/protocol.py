@@ -69,7 +69,7 @@ class Finalist(Frozen):
     """A candidate of a final.
 
     Attributes:
-        run: Its record of the search, the best of them if it has several.
+        run: Its record of the search, the first if it has several.
         score: Its smoothed score, a validation accuracy as a share of 1.
         accuracy: The validation accuracy of that record.
     """

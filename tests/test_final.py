@@ -285,8 +285,6 @@ def test_damaged_weights_are_told(records: Records) -> None:
         connection.execute(tables.weights.update().values(tensors=b"wEights"))
     with pytest.raises(BudgetnasError, match="damaged"):
         records.weights(run_of.id)
-    records.forget_weights([run_of.id])
-    assert records.weights(run_of.id) is None
 
 
 def test_weights_of_another_network_are_refused() -> None:

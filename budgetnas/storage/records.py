@@ -274,11 +274,6 @@ class Records:
             raise BudgetnasError(f"the stored weights of run {run} are damaged: their SHA-256 is not the recorded one")
         return tensors
 
-    def forget_weights(self, runs: Sequence[int]) -> None:
-        """Drop the weights of `runs`; their records stay."""
-        with self.engine.begin() as connection:
-            connection.execute(delete(tables.weights).where(tables.weights.c.run.in_(list(runs))))
-
     # Rejections
 
     def reject(self, study: str, rejections: Sequence[Rejection]) -> None:
