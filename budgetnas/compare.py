@@ -24,7 +24,7 @@ from budgetnas.data import Data, DataIdentity
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, RunFailedError
 from budgetnas.recipe import OptimizerName
 from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.runs import RunImages, RunListener, RunRequest, begin_run, train_run
+from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.train import Setup, Task
@@ -264,11 +264,11 @@ class _Trainer:
 
     def _train(self, step: CompareStep) -> Attempt:
         request = self.request(step)
-        run = begin_run(request, self.images, self.setup, self.records)
         try:
-            train_run(run, request, self.images, self.setup, self.records, self.stopper, self.view)
+            run = record_training(request, self.images, self.setup, self.records, self.stopper, self.view)
         except RunFailedError as error:
-            return _failed(step.rate, run, error.reason)
+            failed = self.records.find_failed(request.key(self.images.identity), study=self.study)
+            return _failed(step.rate, failed.id if failed else 0, error.reason)
         return Attempt(step.rate, run, self.records.curve(run)[-1].eval_accuracy)
 
 

@@ -89,3 +89,10 @@ class Interrupted(BaseException):
         self.exit_code = exit_code
         self.reason = reason
         super().__init__(exit_code, reason)
+
+
+class LeaseLost(BaseException):
+    """This process was not heard of for longer than its grace period, and another one has taken over its work.
+
+    What it would still write is turned away. No `Exception`, so that nothing on the way records it as a failed run.
+    """

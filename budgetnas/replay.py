@@ -211,9 +211,7 @@ class _Replayer:
         self.view.preparing(f"timing a few steps of {run.name}")
         setup, seconds = self._timed(wanted.candidate)
         self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
-        number, _ = record_training(
-            wanted, self.images, setup, self.records, self.stopper, self.view, keep_weights=True
-        )
+        number = record_training(wanted, self.images, setup, self.records, self.stopper, self.view, keep_weights=True)
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:

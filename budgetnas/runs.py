@@ -5,26 +5,35 @@ Searches and replays train through `record_training` alone, so that the records 
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from budgetnas.checkpoints import RunKeeper
 from budgetnas.data.device import DeviceImages
 from budgetnas.data.identity import DataIdentity
 from budgetnas.epoch import Epoch
-from budgetnas.errors import Interrupted, RunFailedError, StoppedEarly
+from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.network import ResNet
 from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
-from budgetnas.storage import Records, Role, RunKey, State
-from budgetnas.train import Observer, Setup, Task, train
+from budgetnas.storage import Records, Role, Run, RunKey, State
+from budgetnas.storage.engine import exclusive
+from budgetnas.storage.leases import Heart, Lease, holding, is_held, note_work, take_lease
+from budgetnas.train import Keeper, Observer, Setup, Task, setup_to_go_on, train
 from budgetnas.weights import to_safetensors
 
-TrainFunction = Callable[[Task, Setup, Observer], ResNet]
+TrainFunction = Callable[[Task, Setup, Observer, Keeper], ResNet]
 """What trains: `budgetnas.train.train`, or a stand-in that takes no time where all around it is measured."""
+LOST: Final = (
+    "{} was taken over by another process, for this one was not heard of for too long; it writes no more of it"
+)
+_POLL_SECONDS: Final = 1.0
 
 
 class RunListener(Protocol):
@@ -38,6 +47,9 @@ class RunListener(Protocol):
 
     def restart(self, setup: Setup, reason: str) -> None:
         """Hear that the training begins again in another setup, and why."""
+
+    def notice(self, text: str) -> None:
+        """Hear something else worth telling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,19 @@ class RunRequest:
         return RunKey(architecture, recipe, data.digest(), self.seed, self.role)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What came of asking for a training.
+
+    Attributes:
+        run: Number of its record.
+        known: The record, if it serves as it is or another process makes it at this moment; nothing: train it.
+    """
+
+    run: int
+    known: Run | None = None
+
+
 def record_training(
     request: RunRequest,
     images: RunImages,
@@ -94,8 +119,10 @@ def record_training(
     listener: RunListener,
     *,
     keep_weights: bool = False,
-) -> tuple[int, ResNet]:
-    """Make the training and record it.
+) -> int:
+    """Make the training and record it; if another process makes it, wait for that, and if it is there, use it.
+
+    One that was interrupted goes on from its checkpoint.
 
     Args:
         request: Which training.
@@ -107,41 +134,70 @@ def record_training(
         keep_weights: Whether the trained weights are kept in the storage; a record that is complete has them.
 
     Returns:
-        Number of the record, and the trained network.
+        Number of the record.
 
     Raises:
         RunFailedError: If the training failed; the record has the reason.
         Interrupted: If a stop was requested; the record says so.
     """
-    run = begin_run(request, images, setup, records)
-    trainer = _keeping(run, records) if keep_weights else train
-    return run, train_run(run, request, images, setup, records, stopper, listener, trainer)
+    waiting = False
+    while True:
+        stopper.check()
+        with exclusive(records.engine):
+            claim = claim_run(request, images.identity, setup, records, None)
+            lease = take_lease(records, run=claim.run) if claim.known is None else None
+        if lease is not None:
+            try:
+                with holding(records, lease) as heart:
+                    return train_run(
+                        claim.run, request, images, setup, records, stopper, listener, heart, keep_weights=keep_weights
+                    )
+            except LeaseLost:
+                listener.notice(LOST.format(f"run {claim.run}"))
+        elif claim.known is not None and claim.known.state is not State.RUNNING:
+            return claim.run
+        elif not waiting:
+            listener.notice(f"another process trains run {claim.run}, which is needed here too; waiting for it")
+        waiting = True
+        time.sleep(_POLL_SECONDS)
 
 
-def _keeping(run: int, records: Records) -> TrainFunction:
-    """Return training that keeps the weights of `run` before its record can be complete."""
+def claim_run(
+    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease | None
+) -> Claim:
+    """Return the record of a training, begun or taken up if this process is to make it.
 
-    def train_and_keep(task: Task, setup: Setup, observer: Observer) -> ResNet:
-        network = train(task, setup, observer)
-        records.save_weights(run, to_safetensors(network))
-        return network
+    The caller holds the storage's lock.
 
-    return train_and_keep
-
-
-def begin_run(request: RunRequest, images: RunImages, setup: Setup, records: Records) -> int:
-    """Record that the training begins; return the number of its record, to be given to `train_run`."""
-    candidate = request.candidate
-    return records.start_run(
-        key=request.key(images.identity),
-        architecture=candidate.architecture,
-        recipe=candidate.recipe,
-        data=images.identity.model_dump_json(),
-        environment=setup.to_json(),
-        study=request.study,
-        trial=request.trial,
-        label=request.label,
-    )
+    Args:
+        request: Which training.
+        identity: Its data.
+        setup: Where it would be made.
+        records: The storage.
+        lease: What this process holds, if anything; it then is told the run.
+    """
+    key, candidate = request.key(identity), request.candidate
+    known = records.find_claimed(key, study=request.study)
+    if known is not None and (known.state is not State.RUNNING or is_held(records, known.id, but=lease)):
+        return Claim(known.id, known)
+    found = known or records.find_interrupted(key, study=request.study)
+    if found is not None:
+        records.take_up_run(found.id, request.trial)
+        run = found.id
+    else:
+        run = records.start_run(
+            key=key,
+            architecture=candidate.architecture,
+            recipe=candidate.recipe,
+            data=identity.model_dump_json(),
+            environment=setup.to_json(),
+            study=request.study,
+            trial=request.trial,
+            label=request.label,
+        )
+    if lease is not None:
+        note_work(records, lease, trial=request.trial, run=run)
+    return Claim(run)
 
 
 def train_run(
@@ -152,9 +208,12 @@ def train_run(
     records: Records,
     stopper: Stopper,
     listener: RunListener,
+    heart: Heart,
     trainer: TrainFunction = train,
+    *,
+    keep_weights: bool = False,
 ) -> ResNet:
-    """Make the training that `begin_run` recorded.
+    """Make the training that `claim_run` recorded, from its last checkpoint if there is one.
 
     A failure of the storage passes through: it says nothing about the candidate.
 
@@ -162,18 +221,26 @@ def train_run(
         RunFailedError: If the training failed; the record has the reason.
         StoppedEarly: If the listener ended it; the record has the reason.
         Interrupted: If a stop was requested; the record says so.
+        LeaseLost: If another process took the run over; nothing more is written.
     """
     candidate = request.candidate
     task = Task(
         candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
     )
+    setup = setup_to_go_on(records.run(run).environment, setup)
+    keeper = RunKeeper(run, setup, records, listener.notice)
     try:
-        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener))
+        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener, heart), keeper)
+        tensors = to_safetensors(network)
+        if keep_weights:
+            records.save_weights(run, tensors)
     except RunFailedError as error:
         records.finish_run(run, State.FAILED, error.reason)
+        keeper.forget()
         raise
     except StoppedEarly as stop:
         records.finish_run(run, State.PRUNED, stop.reason)
+        keeper.forget()
         raise
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")
@@ -183,8 +250,10 @@ def train_run(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         records.finish_run(run, State.FAILED, reason)
+        keeper.forget()
         raise RunFailedError(reason) from error
-    records.finish_run(run, State.COMPLETE)
+    records.finish_run(run, State.COMPLETE, weights_sha256=hashlib.sha256(tensors).hexdigest())
+    keeper.forget()
     return network
 
 
@@ -195,8 +264,10 @@ class _Recorder:
     records: Records
     stopper: Stopper
     listener: RunListener
+    heart: Heart
 
     def step(self, epoch: int, done: int, total: int) -> None:
+        self.heart.check()
         self.stopper.check()
         self.listener.step(epoch, done, total)
 

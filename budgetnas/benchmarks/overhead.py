@@ -36,19 +36,19 @@ from budgetnas.data.device import DeviceImages
 from budgetnas.epoch import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
-from budgetnas.runs import RunImages, begin_run
+from budgetnas.runs import RunImages, claim_run
 from budgetnas.search.attributes import describe
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import check_sampler
-from budgetnas.search.study import OpenStudy, open_records, open_study, put_back_orphans
+from budgetnas.search.study import OpenStudy, open_records, open_study, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
-from budgetnas.storage.slots import take_slot
+from budgetnas.storage.leases import take_slot
 from budgetnas.storage.urls import parse_storage
 from budgetnas.train import Observer, Setup, Task
 
@@ -68,10 +68,10 @@ _PARTS: Final[dict[str, Callable[..., Any]]] = {
     "  in it, rejections written": Records.reject,
     "parameters: proposal and writing": suggest_candidate,
     "the trial told to Optuna's storage": describe,
-    "run claimed and begun": begin_run,
+    "run claimed and begun": claim_run,
     "run ended": Records.finish_run,
     "tally": tally,
-    "orphans looked for": put_back_orphans,
+    "orphans looked for": settle_orphans,
     "slot taken": take_slot,
     "Optuna's ask": optuna.Study.ask,
 }

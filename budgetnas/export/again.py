@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from budgetnas.data import Data
@@ -122,8 +122,7 @@ def setup_again(environment: str, device: str) -> Setup:
     Raises:
         InputError: If the device asked for is not there.
     """
-    known = json.loads(environment)
-    recorded = Setup(**{one.name: known[one.name] for one in fields(Setup) if one.name in known})
+    recorded = Setup.from_json(environment)
     here = _on(recorded.device if device == "auto" else device, recorded, fall_back=device == "auto")
     if here.torch_device.type != recorded.torch_device.type:
         return replace(here, micro_batch=recorded.micro_batch)

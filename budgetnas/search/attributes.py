@@ -51,6 +51,11 @@ def add(trial: optuna.Trial, **values: Any) -> None:
     trial.set_user_attr(ATTRIBUTE, described(trial) | values)
 
 
+def add_stored(storage: BaseStorage, trial: FrozenTrial, **values: Any) -> None:
+    """Add to what a trial told that nobody runs any more."""
+    storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, described(trial) | values)
+
+
 def is_rejected(trial: FrozenTrial) -> bool:
     """Return whether the gate turned a trial's candidate away, so that no run was made."""
     return bool(described(trial).get("rejected"))

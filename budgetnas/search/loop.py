@@ -6,21 +6,20 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from budgetnas.errors import RunFailedError, SearchFailedError
-from budgetnas.runs import RunImages, TrainFunction
-from budgetnas.search.attributes import described, is_rejected
+from budgetnas.errors import LeaseLost, RunFailedError, SearchFailedError
+from budgetnas.runs import LOST, RunImages, TrainFunction
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
-from budgetnas.search.study import OpenStudy, put_back_orphans
+from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.slots import Slot, holding, slots_held, take_slot, trained
+from budgetnas.storage.leases import Heart, Lease, holding, slots_held, take_slot, trained
 from budgetnas.train import Setup, train
 
 MAX_FAILURES: Final = 5
@@ -63,11 +62,12 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         Interrupted: If a stop was requested; the trial that ran is queued again.
     """
     _install_sampler(opened, task)
-    failures, waiting = 0, False
+    before, waiting = opened.records.last_run(), False
     while True:
         stopper.check()
-        for number in put_back_orphans(opened):
-            listener.notice(f"trial {number} was left by a process that is gone, and is queued again")
+        _check_failures(opened, before)
+        for text in settle_orphans(opened):
+            listener.notice(text)
         slot = take_slot(opened.records, opened.name, task.trials)
         if slot is None:
             if trained(opened.records, opened.name) >= task.trials:
@@ -79,33 +79,31 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
             time.sleep(_POLL_SECONDS)
             continue
         try:
-            with holding(opened.records, slot):
-                failed = _run_trial(opened, task, slot, stopper, listener)
+            with holding(opened.records, slot) as heart:
+                _run_trial(opened, task, slot, heart, stopper, listener)
         except SpaceUsedUpError as error:
             listener.notice(f"the search ends early: {error}")
             return False
-        if failed is not None:
-            failures = failures + 1 if failed else 0
-        if failures >= MAX_FAILURES:
-            raise SearchFailedError(_failed(opened))
+        except LeaseLost:
+            listener.notice(LOST.format("its trial"))
 
 
 def _run_trial(
-    opened: OpenStudy, task: SearchTask, slot: Slot, stopper: Stopper, listener: SearchListener
-) -> bool | None:
-    """Run one trial; return whether its run failed, or nothing if no run was made."""
-    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, task.trainer)
-    ended: list[FrozenTrial] = []
+    opened: OpenStudy, task: SearchTask, slot: Lease, heart: Heart, stopper: Stopper, listener: SearchListener
+) -> None:
+    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, heart, task.trainer)
     try:
-        opened.optuna_study.optimize(
-            runner, n_trials=1, catch=(RunFailedError,), callbacks=[lambda _, trial: ended.append(trial)]
-        )
+        opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
     except SpaceUsedUpError as error:
         opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
         raise
-    if is_rejected(ended[-1]):
-        return None
-    return ended[-1].state is TrialState.FAIL
+
+
+def _check_failures(opened: OpenStudy, before: int) -> None:
+    """Raise if the last runs since this search began failed in a row, whichever process made them."""
+    reasons = opened.records.last_reasons(opened.name, after=before, limit=MAX_FAILURES)
+    if len(reasons) == MAX_FAILURES and None not in reasons:
+        raise SearchFailedError(f"{MAX_FAILURES} runs failed in a row, the last with: {reasons[0]}")
 
 
 def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
@@ -127,9 +125,3 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         refuse=lambda refused: records.reject(opened.name, refused),
         seed=seed,
     )
-
-
-def _failed(opened: OpenStudy) -> str:
-    failed = opened.optuna_study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    reason = described(failed[-1]).get("reason", "unknown") if failed else "unknown"
-    return f"{MAX_FAILURES} runs failed in a row, the last with: {reason}"

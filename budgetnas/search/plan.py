@@ -13,7 +13,7 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.search.loop import SearchTask
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.seeds import seed_candidate
-from budgetnas.storage.slots import trained
+from budgetnas.storage.leases import trained
 from budgetnas.train import Setup, Task
 from budgetnas.train.measure import measure_pace
 

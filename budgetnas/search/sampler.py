@@ -30,7 +30,8 @@ MAX_SECONDS: Final = 5.0
 """Time for these proposals; only a sampler that takes long for one comes to feel it."""
 MAX_FEASIBLE_DRAWS: Final = 100
 """Feasible draws for one trial, each a candidate already known, before the space counts as used up."""
-_FIXED_PARAMS: Final = "fixed_params"  # where Optuna keeps the parameters of an enqueued trial
+FIXED_PARAMS: Final = "fixed_params"
+"""System attribute in which Optuna keeps the parameters of an enqueued trial."""
 
 
 class SpaceUsedUpError(SearchFailedError):
@@ -123,7 +124,7 @@ class BudgetGate(BaseSampler):
         value are in the trial by then.
         """
         chosen = [name for name in trial.params if name not in self._ranges or self._ranges[name].only is None]
-        return bool(chosen) or _FIXED_PARAMS in trial.system_attrs
+        return bool(chosen) or FIXED_PARAMS in trial.system_attrs
 
     def _propose(self, study: Study, trial: FrozenTrial, refused: list[Rejection]) -> Params:
         def asked(name: str) -> Any:

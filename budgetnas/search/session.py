@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from budgetnas.checkpoints import sweep
 from budgetnas.data import Data, load_data
 from budgetnas.errors import EXIT_DONE, InputError, Interrupted, SearchFailedError, check_seed
 from budgetnas.reopen import DataPlace, validation_images
@@ -93,6 +94,8 @@ def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> Se
     name = study_name(request, data.identity)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
+    records.set_goal(name, trials, sampler)
+    sweep(records)
     others = alternatives(setup, precision)
     task = SearchTask(trials, validation_images(data, setup), setup, sampler, seed, others)
     ended = SearchResult(

@@ -9,21 +9,27 @@ from dataclasses import dataclass
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from budgetnas.architecture import count
 from budgetnas.errors import InputError
+from budgetnas.search.attributes import add_stored, compact
+from budgetnas.search.sampler import FIXED_PARAMS
 from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
-from budgetnas.storage import Records, Rejection
+from budgetnas.storage import Records, Rejection, Run, State
 from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
 from budgetnas.storage.records import create_tables, require_tables
-from budgetnas.storage.slots import release_dead
+from budgetnas.storage.fence import Fence
+from budgetnas.storage.leases import release_dead, times_lost
 from budgetnas.storage.urls import sqlite_file
 
 SEED_ATTRIBUTE = "seed"
+MAX_TAKEOVERS = 3
+"""Times that a trial is taken over from a process that lost it; then it counts as what kills them."""
+_ENDED = (State.COMPLETE, State.PRUNED, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         stored = records.specification(name)
         if stored is not None:
             specification.require_same(read_specification(stored), name)
-        storage = optuna_storage(url)
+        storage = optuna_storage(url, records.fence)
         study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
         if stored is None:
             with warnings.catch_warnings():
@@ -103,10 +109,11 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         return opened
 
 
-def put_back_orphans(opened: OpenStudy) -> tuple[int, ...]:
-    """Queue the trials again whose processes are gone; return their numbers.
+def settle_orphans(opened: OpenStudy) -> tuple[str, ...]:
+    """Settle the trials whose process is gone or was not heard of; return what became of each, in words.
 
-    They keep their parameters, so that a rerun trains the same candidate.
+    One whose training had ended is ended by its record. One that its process was killed in too often failed. Any other
+    is queued again with its parameters, so that whoever takes it trains the same candidate, from its checkpoint.
     """
     with exclusive(opened.records.engine):
         held = release_dead(opened.records, opened.name)
@@ -114,10 +121,7 @@ def put_back_orphans(opened: OpenStudy) -> tuple[int, ...]:
         running = opened.storage.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
         if held is None:
             return ()
-        orphans = tuple(trial.number for trial in running if trial.number not in held)
-        for number in orphans:
-            put_back(opened, number)
-        return orphans
+        return tuple(_settle(opened, trial) for trial in running if trial.number not in held)
 
 
 def put_back(opened: OpenStudy, number: int) -> None:
@@ -126,16 +130,64 @@ def put_back(opened: OpenStudy, number: int) -> None:
     opened.records.interrupt_runs_of(opened.name, number)
 
 
+def _settle(opened: OpenStudy, trial: FrozenTrial) -> str:
+    number, records = trial.number, opened.records
+    run = records.run_of_trial(opened.name, number)
+    if run is not None and run.state in _ENDED:
+        _end_by_record(opened, trial, run)
+        return f"trial {number} was left by a process that is gone after its training had ended; its record is used"
+    losses = times_lost(records, opened.name, number)
+    if len(losses) > MAX_TAKEOVERS:
+        reason = f"lost by {len(losses)} processes in turn, the last: {losses[-1]}"
+        if run is not None:
+            records.finish_run(run.id, State.FAILED, reason)
+        _fail(opened, trial, reason)
+        return f"trial {number} failed: {reason}"
+    if run is None and _is_half_made(opened, trial):
+        _fail(opened, trial, "its process was gone before its candidate was complete", rejected=True)
+        return f"trial {number} was left without a whole candidate by a process that is gone, and is dropped"
+    put_back(opened, number)
+    return f"trial {number} was left by a process that is gone, and is queued again"
+
+
+def _end_by_record(opened: OpenStudy, trial: FrozenTrial, run: Run) -> None:
+    curve = opened.records.curve(run.id)
+    for epoch in curve:
+        opened.storage.set_trial_intermediate_value(trial._trial_id, epoch.epoch, epoch.eval_accuracy)
+    if run.state is State.FAILED:
+        return _fail(opened, trial, run.reason)
+    pruned = run.state is State.PRUNED
+    add_stored(opened.storage, trial, curve=compact(curve), **({"reason": run.reason} if pruned else {}))
+    state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+    opened.storage.set_trial_state_values(trial._trial_id, state, [curve[-1].eval_accuracy])
+
+
+def _fail(opened: OpenStudy, trial: FrozenTrial, reason: str, *, rejected: bool = False) -> None:
+    add_stored(opened.storage, trial, reason=reason, **({"rejected": True} if rejected else {}))
+    opened.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def _is_half_made(opened: OpenStudy, trial: FrozenTrial) -> bool:
+    """Return whether a sampled candidate was not written down to its last parameter: the rest of it is unknown."""
+    space = opened.specification.candidates
+    if not trial.params or FIXED_PARAMS in trial.system_attrs:
+        return False
+    if any(name not in trial.params for name in space.joint_names()):
+        return True
+    return any(name not in trial.params for name in space.names_for(trial.params["optimizer"]))
+
+
 def quiet_optuna() -> None:
     """Leave telling to this program: what Optuna logs of trials is in the progress and the records already."""
     optuna.logging.set_verbosity(logging.CRITICAL)
 
 
-def optuna_storage(url: URL) -> RDBStorage:
-    """Return Optuna's storage in the same database, safe for several processes as ours is."""
+def optuna_storage(url: URL, fence: Fence) -> RDBStorage:
+    """Return Optuna's storage in the same database, safe for several processes as ours is, behind the same fence."""
     text = url.render_as_string(hide_password=False)
     storage = RDBStorage(text, engine_kwargs=engine_arguments(url))
     share(storage.engine)
+    fence.guard(storage.engine)
     return storage
 
 

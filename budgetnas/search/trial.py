@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import optuna
@@ -12,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
-from budgetnas.runs import RunImages, RunRequest, TrainFunction, begin_run, train_run
+from budgetnas.runs import RunImages, RunRequest, TrainFunction, claim_run, train_run
 from budgetnas.search.attributes import add, compact, describe
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
@@ -22,13 +21,11 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import exclusive, storage_failed
 from budgetnas.storage.marks import accuracies_at
-from budgetnas.storage.slots import Slot, touch, trained
+from budgetnas.storage.leases import Heart, Lease, note_work, trained
 from budgetnas.train import Setup, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
-SEEN_EVERY_SECONDS = 10.0
-"""Shorter epochs than this do not each record that the slot's holder is alive."""
 
 
 class RejectedError(RunFailedError):
@@ -55,6 +52,7 @@ class TrialRunner:
         stopper: Notes requests to stop.
         listener: Whoever shows progress.
         slot: The right to train one run.
+        heart: What keeps it.
         trainer: What trains.
     """
 
@@ -63,7 +61,8 @@ class TrialRunner:
     setup: Setup
     stopper: Stopper
     listener: SearchListener
-    slot: Slot
+    slot: Lease
+    heart: Heart
     trainer: TrainFunction = train
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -74,8 +73,9 @@ class TrialRunner:
             RejectedError: If the candidate is over the budget.
             optuna.TrialPruned: If it was cut at a rung.
             Interrupted: If a stop was requested; the trial is queued again.
+            LeaseLost: If another process took the trial over; nothing more is written.
         """
-        touch(self.opened.records, self.slot, trial.number)
+        note_work(self.opened.records, self.slot, trial=trial.number)
         candidate = suggest_candidate(trial, self.opened.specification.candidates)
         request = RunRequest(
             candidate,
@@ -115,14 +115,24 @@ class TrialRunner:
     def _outcome(self, trial: optuna.Trial, request: RunRequest, params: int) -> _Outcome:
         records = self.opened.records
         with exclusive(records.engine):
-            known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
-            run = begin_run(request, self.images, self.setup, records) if known is None else known.id
+            claim = claim_run(request, self.images.identity, self.setup, records, self.slot)
+        run, known = claim.run, claim.known
         reporter = self._reporter(trial, request, run)
         if known is None:
             start = TrialStart(trial.number, request.label, request.candidate, params, tally(self.opened))
             self.listener.trial_started(start)
             try:
-                train_run(run, request, self.images, self.setup, records, self.stopper, reporter, self.trainer)
+                train_run(
+                    run,
+                    request,
+                    self.images,
+                    self.setup,
+                    records,
+                    self.stopper,
+                    reporter,
+                    self.heart,
+                    self.trainer,
+                )
             except StoppedEarly as stop:
                 return _Outcome(records.curve(run), stop.reason, cut=True)
             return _Outcome(records.curve(run))
@@ -146,9 +156,7 @@ class TrialRunner:
             run,
             frozenset(rungs),
             epochs,
-            self.slot,
             self.listener,
-            time.monotonic(),
         )
 
     def _gate(self, trial: optuna.Trial, candidate: Candidate, counted: Verdict) -> None:
@@ -191,7 +199,7 @@ def tally(opened: OpenStudy) -> Tally:
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reporter:
     opened: OpenStudy
     trial: int
@@ -199,22 +207,22 @@ class _Reporter:
     run: int
     rungs: frozenset[int]
     epochs: int
-    slot: Slot
     listener: SearchListener
-    seen_at: float
 
     def step(self, epoch: int, done: int, total: int) -> None:
         self.listener.step(epoch, done, total)
 
     def epoch(self, epoch: Epoch) -> None:
         self.report(epoch)
-        self._touch()
         self.listener.epoch(epoch)
         if epoch.epoch in self.rungs:
             self._judge(epoch)
 
     def restart(self, setup: Setup, reason: str) -> None:
         self.listener.restart(setup, reason)
+
+    def notice(self, text: str) -> None:
+        self.listener.notice(text)
 
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
@@ -227,12 +235,6 @@ class _Reporter:
         cut = verdict(fidelity, epoch.eval_accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs))
-
-    def _touch(self) -> None:
-        now = time.monotonic()
-        if now - self.seen_at >= SEEN_EVERY_SECONDS:
-            touch(self.opened.records, self.slot, self.trial)
-            self.seen_at = now
 
 
 def _suggest(trial: optuna.Trial, name: str, one: Range) -> Value:

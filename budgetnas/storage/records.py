@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ from budgetnas.epoch import Epoch
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.recipe import Recipe
 from budgetnas.storage import tables
-from budgetnas.storage.values import Rejection, Role, Run, RunKey, SearchCounts, State
+from budgetnas.storage.fence import Fence
+from budgetnas.storage.habits import Habits
+from budgetnas.storage.holders import Holder, this_process
+from budgetnas.storage.values import Attempt, Checkpoint, Goal, Rejection, Role, Run, RunKey, SearchCounts, State
 
 _RUN = (
     select(
@@ -42,8 +46,9 @@ def create_tables(engine: Engine) -> None:
     version = _version(engine)
     tables.metadata.create_all(engine)
     if version is None:
+        row = {"version": tables.SCHEMA_VERSION, "storage": uuid.uuid4().hex}
         with engine.begin() as connection:
-            connection.execute(insert(tables.schema).values(version=tables.SCHEMA_VERSION))
+            connection.execute(insert(tables.schema).values(row))
 
 
 def require_tables(engine: Engine) -> None:
@@ -78,14 +83,28 @@ class Records:
 
     Args:
         engine: An engine of `budgetnas.storage.engine.open_engine`, its tables created.
+        habits: The operator's settings; nothing: those of the environment.
+
+    Attributes:
+        engine: The engine.
+        habits: The operator's settings.
+        fence: Guards the engine while this process holds a lease.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, habits: Habits | None = None) -> None:
         self.engine = engine
+        self.habits = Habits.of_environment() if habits is None else habits
+        self.fence = Fence()
+        self.fence.guard(engine)
 
     def close(self) -> None:
         """Close all connections to the storage."""
         self.engine.dispose()
+
+    def storage_id(self) -> str:
+        """Return the storage's random name, under which is kept what lies outside of it."""
+        with self.engine.connect() as connection:
+            return str(connection.scalar(select(tables.schema.c.storage)))
 
     # Specifications
 
@@ -101,6 +120,20 @@ class Records:
         with self.engine.connect() as connection:
             found: str | None = connection.scalar(query)
             return found
+
+    def set_goal(self, study: str, trials: int, sampler: str) -> None:
+        """Record what a search of `study` was asked for: workers that join it later go by the last one."""
+        row = {"study": study, "trials": trials, "sampler": sampler, "at": time.time()}
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.goals).where(tables.goals.c.study == study))
+            connection.execute(insert(tables.goals).values(row))
+
+    def goal(self, study: str) -> Goal | None:
+        """Return what the last search of `study` was asked for, or nothing."""
+        query = select(tables.goals.c.trials, tables.goals.c.sampler).where(tables.goals.c.study == study)
+        with self.engine.connect() as connection:
+            found = connection.execute(query).one_or_none()
+        return None if found is None else Goal(found.trials, found.sampler)
 
     def study_names(self) -> tuple[str, ...]:
         """Return the names of all studies, oldest first."""
@@ -143,8 +176,40 @@ class Records:
         }
         with self.engine.begin() as connection:
             _save_architectures(connection, [architecture])
-            run = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id)).scalar_one()
-            return int(run)
+            run = int(connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id)).scalar_one())
+            connection.execute(insert(tables.attempts).values(_attempt(run, 0, environment)))
+            return run
+
+    def take_up_run(self, run: int, trial: int | None) -> None:
+        """Record that an interrupted training goes on, for `trial`; from where, `resume_run` tells."""
+        values = {"state": State.RUNNING.value, "reason": "", "trial": trial, "ended_at": None}
+        with self.engine.begin() as connection:
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
+
+    def resume_run(self, run: int, epochs: int, environment: str) -> None:
+        """Record that `run` goes on in this process after so many epochs, and forget those beyond.
+
+        Begun anew, it has the environment of this process; else it keeps that of its first epochs, and the attempts
+        hold each.
+        """
+        later = (tables.epochs.c.run == run) & (tables.epochs.c.epoch > epochs)
+        looks = (tables.test_readings.c.run == run) & (tables.test_readings.c.epoch > epochs)
+        values: dict[str, Any] = {"epochs_done": epochs} | ({} if epochs else {"environment": environment})
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.epochs).where(later))
+            connection.execute(delete(tables.test_readings).where(looks))
+            connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
+            connection.execute(insert(tables.attempts).values(_attempt(run, epochs, environment)))
+
+    def attempts(self, run: int) -> tuple[Attempt, ...]:
+        """Return the processes that trained `run` in turn."""
+        one = tables.attempts.c
+        query = select(tables.attempts).where(one.run == run).order_by(one.id)
+        with self.engine.connect() as connection:
+            return tuple(
+                Attempt(row.epochs_before, row.environment, Holder(row.host, row.pid, 0.0).describe(), row.started_at)
+                for row in connection.execute(query)
+            )
 
     def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
         """Record an epoch of `run`; with `test_reason`, also that its evaluation was a look at a test split."""
@@ -162,10 +227,11 @@ class Records:
             connection.execute(delete(tables.epochs).where(tables.epochs.c.run == run))
             values = {"epochs_done": 0, "environment": environment}
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
+            connection.execute(insert(tables.attempts).values(_attempt(run, 0, environment)))
 
-    def finish_run(self, run: int, state: State, reason: str = "") -> None:
-        """Record how a training ended."""
-        values = {"state": state.value, "reason": reason, "ended_at": time.time()}
+    def finish_run(self, run: int, state: State, reason: str = "", *, weights_sha256: str | None = None) -> None:
+        """Record how a training ended, and the SHA-256 of its weights: by it, equal bits can be told later."""
+        values = {"state": state.value, "reason": reason, "ended_at": time.time(), "weights_sha256": weights_sha256}
         with self.engine.begin() as connection:
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
 
@@ -184,9 +250,17 @@ class Records:
         """Return the first complete training of that key in `study` (nothing: replays), or nothing."""
         return self._find(key, study, (State.COMPLETE,))
 
-    def find_claimed(self, key: RunKey, *, study: str) -> Run | None:
-        """Return a training of that key in `study` that is complete, pruned or being made, or nothing."""
-        return self._find(key, study, (State.COMPLETE, State.PRUNED, State.RUNNING))
+    def find_claimed(self, key: RunKey, *, study: str | None) -> Run | None:
+        """Return a training of that key in `study` that is complete or pruned, else one being made, or nothing."""
+        return self._find(key, study, (State.COMPLETE, State.PRUNED)) or self._find(key, study, (State.RUNNING,))
+
+    def find_failed(self, key: RunKey, *, study: str | None) -> Run | None:
+        """Return a training of that key in `study` that failed, or nothing."""
+        return self._find(key, study, (State.FAILED,))
+
+    def find_interrupted(self, key: RunKey, *, study: str | None) -> Run | None:
+        """Return a training of that key in `study` that can go on, or nothing."""
+        return self._find(key, study, (State.INTERRUPTED,))
 
     def _find(self, key: RunKey, study: str | None, states: tuple[State, ...]) -> Run | None:
         one = tables.runs.c
@@ -205,6 +279,46 @@ class Records:
     def run(self, run: int) -> Run:
         """Return the record of that number."""
         return self._runs(_RUN.where(tables.runs.c.id == run))[0]
+
+    def run_of_trial(self, study: str, trial: int) -> Run | None:
+        """Return the last training made for a trial of a search, or nothing."""
+        one = tables.runs.c
+        query = _RUN.where(one.study == study, one.trial == trial).order_by(None).order_by(one.id.desc()).limit(1)
+        found = self._runs(query)
+        return found[0] if found else None
+
+    def last_run(self) -> int:
+        """Return the number of the newest record, or 0."""
+        with self.engine.connect() as connection:
+            return int(connection.scalar(select(func.max(tables.runs.c.id))) or 0)
+
+    def last_reasons(self, study: str, *, after: int, limit: int) -> tuple[str | None, ...]:
+        """Return of the last trainings of a search that ended why they failed, newest first; nothing for good ones.
+
+        Args:
+            study: Name of the study.
+            after: Only trainings with a greater number than this.
+            limit: How many at most.
+        """
+        one = tables.runs.c
+        ended = [state.value for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
+        search = one.role.in_([Role.SEARCH.value, Role.REPEAT.value])
+        query = (
+            select(one.state, one.reason)
+            .where(one.study == study, one.id > after, search, one.state.in_(ended))
+            .order_by(one.ended_at.desc(), one.id.desc())
+            .limit(limit)
+        )
+        with self.engine.connect() as connection:
+            rows = list(connection.execute(query))
+        return tuple(row.reason if row.state == State.FAILED.value else None for row in rows)
+
+    def goes_on(self, run: int) -> bool:
+        """Return whether there is a record of that number that is trained, or can be taken up again."""
+        unfinished = [State.RUNNING.value, State.INTERRUPTED.value]
+        query = select(func.count()).where(tables.runs.c.id == run, tables.runs.c.state.in_(unfinished))
+        with self.engine.connect() as connection:
+            return bool(connection.scalar(query))
 
     def runs(self, *, study: str | None = None, role: Role | None = None) -> tuple[Run, ...]:
         """Return the trainings of a study, or of a role, or all, oldest first."""
@@ -248,6 +362,34 @@ class Records:
         query = select(func.count()).select_from(tables.test_readings).where(tables.test_readings.c.run == run)
         with self.engine.connect() as connection:
             return int(connection.scalar(query) or 0)
+
+    # Checkpoints
+
+    def add_checkpoint(self, run: int, checkpoint: Checkpoint, *, keep: int) -> tuple[str, ...]:
+        """Record a checkpoint of `run` and forget all but the last `keep`; return the files of those forgotten."""
+        one = tables.checkpoints.c
+        row = {"run": run, "epoch": checkpoint.epoch, "file": checkpoint.file, "sha256": checkpoint.sha256}
+        with self.engine.begin() as connection:
+            forgotten = delete(tables.checkpoints).where(one.run == run, one.epoch >= checkpoint.epoch)
+            dropped = list(connection.scalars(forgotten.returning(one.file)))
+            connection.execute(insert(tables.checkpoints).values(**row, at=time.time()))
+            old = select(one.epoch).where(one.run == run).order_by(one.epoch.desc()).offset(keep)
+            beyond = list(connection.scalars(old))
+            late = delete(tables.checkpoints).where(one.run == run, one.epoch.in_(beyond))
+            dropped += connection.scalars(late.returning(one.file))
+        return tuple(file for file in dropped if file != checkpoint.file)
+
+    def checkpoints(self, run: int) -> tuple[Checkpoint, ...]:
+        """Return the checkpoints of `run`, newest first."""
+        one = tables.checkpoints.c
+        query = select(one.epoch, one.file, one.sha256).where(one.run == run).order_by(one.epoch.desc())
+        with self.engine.connect() as connection:
+            return tuple(Checkpoint(row.epoch, row.file, row.sha256) for row in connection.execute(query))
+
+    def forget_checkpoints(self, run: int) -> None:
+        """Forget all checkpoints of `run`."""
+        with self.engine.begin() as connection:
+            connection.execute(delete(tables.checkpoints).where(tables.checkpoints.c.run == run))
 
     # Weights
 
@@ -342,6 +484,18 @@ def _save_architectures(connection: Connection, architectures: Iterable[Architec
     connection.execute(statement, rows)
 
 
+def _attempt(run: int, epochs: int, environment: str) -> dict[str, Any]:
+    holder = this_process()
+    return {
+        "run": run,
+        "epochs_before": epochs,
+        "environment": environment,
+        "host": holder.host,
+        "pid": holder.pid,
+        "started_at": time.time(),
+    }
+
+
 def _run(row: Row[Any]) -> Run:
     values = row._mapping
     return Run(
@@ -364,6 +518,7 @@ def _run(row: Row[Any]) -> Run:
         epochs_done=values["epochs_done"],
         started_at=values["started_at"],
         ended_at=values["ended_at"],
+        weights_sha256=values["weights_sha256"],
     )
 
 

@@ -22,10 +22,15 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 metadata = MetaData()
 
-schema = Table("budgetnas_schema", metadata, Column("version", Integer, primary_key=True))
+schema = Table(
+    "budgetnas_schema",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("storage", String(32), nullable=False),  # a random name: what lies outside the database is kept under it
+)
 
 specifications = Table(
     "specifications",
@@ -67,6 +72,7 @@ runs = Table(
     Column("epochs_done", Integer, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
+    Column("weights_sha256", String(64)),
     Index("runs_key", "architecture", "recipe_digest", "data_digest", "seed", "role"),
 )
 
@@ -129,14 +135,60 @@ test_readings = Table(
     Column("at", Float, nullable=False),
 )
 
-slots = Table(
-    "slots",
+leases = Table(
+    "leases",
     metadata,
     Column("owner", String(40), primary_key=True),
-    Column("study", String(200), nullable=False, index=True),
+    Column("study", String(200), index=True),
     Column("trial", Integer),
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), index=True),
     Column("host", String(200), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("process_started_at", Float, nullable=False),
-    Column("seen_at", Float, nullable=False),
+    Column("grace", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+losses = Table(
+    "losses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", String(200), index=True),
+    Column("trial", Integer),
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), index=True),
+    Column("host", String(200), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("epochs_before", Integer, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("host", String(200), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("file", String(200), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+goals = Table(
+    "goals",
+    metadata,
+    Column("study", String(200), primary_key=True),
+    Column("trials", Integer, nullable=False),
+    Column("sampler", String(64), nullable=False),
+    Column("at", Float, nullable=False),
 )

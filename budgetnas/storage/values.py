@@ -81,6 +81,7 @@ class Run:
         epochs_done: Epochs recorded.
         started_at: Seconds since 1970 UTC.
         ended_at: Seconds since 1970 UTC; nothing while it runs.
+        weights_sha256: SHA-256 of the trained weights as a safetensors file; nothing unless it is complete.
     """
 
     id: int
@@ -102,11 +103,57 @@ class Run:
     epochs_done: int
     started_at: float
     ended_at: float | None
+    weights_sha256: str | None = None
 
     @property
     def seconds(self) -> float | None:
         """How long it took."""
         return None if self.ended_at is None else self.ended_at - self.started_at
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A process's share in a training.
+
+    Attributes:
+        epochs_before: Epochs that were done before it.
+        environment: What its bits depend on, as JSON.
+        holder: The process, in words.
+        started_at: Seconds since 1970 UTC.
+    """
+
+    epochs_before: int
+    environment: str
+    holder: str
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A training's state after an epoch, kept in a file.
+
+    Attributes:
+        epoch: Epochs done.
+        file: Name of the file in the folder of its run.
+        sha256: SHA-256 of what it must hold.
+    """
+
+    epoch: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the last search of a study was asked for.
+
+    Attributes:
+        trials: Runs that the study shall have in all.
+        sampler: Name of the inner sampler.
+    """
+
+    trials: int
+    sampler: str
 
 
 @dataclass(frozen=True, slots=True)

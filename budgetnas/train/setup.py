@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Final, Literal
 
 import torch
@@ -16,6 +16,7 @@ from budgetnas.train.replayed import can_capture
 
 Precision = Literal["float32", "bf16"]
 Layout = Literal["channels-last", "contiguous"]
+_VERSIONS: Final = ("budgetnas", "torch", "python", "device_name")
 PRECISIONS: Final = ("auto", "float32", "bf16")
 
 
@@ -53,6 +54,12 @@ class Setup:
     def with_micro_batch(self, images: int) -> Setup:
         """Return the same with another micro-batch."""
         return replace(self, micro_batch=images)
+
+    @classmethod
+    def from_json(cls, environment: str) -> Setup:
+        """Return the setup that a record keeps."""
+        known = json.loads(environment)
+        return cls(**{one.name: known[one.name] for one in fields(cls) if one.name in known})
 
     def to_json(self) -> str:
         """Return the setup with the device's name and all versions, as a record keeps it."""
@@ -123,6 +130,24 @@ def gains_from_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def setup_to_go_on(environment: str, here: Setup) -> Setup:
+    """Return the setup in which a training goes on that was begun in another process.
+
+    The one it was begun in, if its device and versions are those of this process: its bits are then what they would
+    have been. Else this process's own.
+
+    Args:
+        environment: What it was begun in, as its record has it.
+        here: The setup of this process.
+    """
+    recorded, known = Setup.from_json(environment), json.loads(environment)
+    same = recorded.torch_device.type == here.torch_device.type
+    mine = json.loads(here.to_json())
+    if not same or any(known.get(name) != mine[name] for name in _VERSIONS):
+        return here
+    return replace(recorded, device=here.device)
 
 
 def device_name(device: torch.device) -> str:

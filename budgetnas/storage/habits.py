@@ -1,0 +1,75 @@
+"""How a process behaves towards the storage and its machine: settings of the operator, not of a study."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+from sqlalchemy.engine import URL
+
+from budgetnas.errors import InputError
+from budgetnas.storage.urls import sqlite_file
+
+GRACE: Final = "BUDGETNAS_GRACE"
+CHECKPOINT_EVERY: Final = "BUDGETNAS_CHECKPOINT_EVERY"
+CHECKPOINT_DIR: Final = "BUDGETNAS_CHECKPOINT_DIR"
+GRACE_SECONDS: Final = 180.0
+"""A holder that was not heard of for so long has lost what it held; longer than a database is waited for."""
+CHECKPOINT_SECONDS: Final = 30.0
+_SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s?")
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """The operator's settings.
+
+    Attributes:
+        grace_seconds: After so long without a heartbeat another process may take over what this one holds.
+        checkpoint_seconds: A checkpoint is written at the first epoch end so long after the last one.
+        checkpoint_dir: Folder of the checkpoints; nothing: beside a SQLite file, or in the user's state folder.
+    """
+
+    grace_seconds: float = GRACE_SECONDS
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_dir: Path | None = None
+
+    @classmethod
+    def of_environment(cls) -> Habits:
+        """Return what the environment says, else the defaults.
+
+        Raises:
+            InputError: If a variable holds no time.
+        """
+        folder = os.environ.get(CHECKPOINT_DIR)
+        return cls(
+            _seconds(GRACE, GRACE_SECONDS, lowest=1.0),
+            _seconds(CHECKPOINT_EVERY, CHECKPOINT_SECONDS, lowest=0.0),
+            Path(folder) if folder else None,
+        )
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Time between two heartbeats: several fit into the grace period."""
+        return min(15.0, self.grace_seconds / 6)
+
+    def checkpoints_of(self, url: URL) -> Path:
+        """Return the folder of the checkpoints of a storage's runs."""
+        if self.checkpoint_dir is not None:
+            return self.checkpoint_dir.absolute()
+        if url.get_backend_name() == "sqlite":
+            return Path(f"{sqlite_file(url)}.checkpoints")
+        return platformdirs.user_state_path("budgetnas") / "checkpoints"
+
+
+def _seconds(name: str, default: float, *, lowest: float) -> float:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    match = _SECONDS.fullmatch(text.strip())
+    if match is None or float(match[1]) < lowest:
+        raise InputError(name, text, f"must be a time of at least {lowest:g} seconds", "write e.g. 30s")
+    return float(match[1])
