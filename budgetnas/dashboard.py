@@ -23,6 +23,7 @@ from budgetnas.report.tables import study_tables
 from budgetnas.search.study import optuna_storage, quiet_optuna
 from budgetnas.storage import Records
 from budgetnas.storage.activity import activity
+from budgetnas.storage.fence import Fence
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -40,7 +41,7 @@ def serve(records: Records, host: str, port: int) -> None:
         InputError: If the address is taken, or not this machine's.
     """
     quiet_optuna()
-    application = with_figures(wsgi(optuna_storage(records.engine.url)), StudyFigures(records))
+    application = with_figures(wsgi(optuna_storage(records.engine.url, Fence())), StudyFigures(records))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start a program in the background deaf to it
     with _server(host, port, application) as server:
         try:

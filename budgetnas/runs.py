@@ -149,9 +149,10 @@ def record_training(
         if lease is not None:
             try:
                 with holding(records, lease) as heart:
-                    return train_run(
+                    train_run(
                         claim.run, request, images, setup, records, stopper, listener, heart, keep_weights=keep_weights
                     )
+                return claim.run
             except LeaseLost:
                 listener.notice(LOST.format(f"run {claim.run}"))
         elif claim.known is not None and claim.known.state is not State.RUNNING:

@@ -10,7 +10,7 @@ import pytest
     ("modules", "unwanted"),
     [
         (
-            "architecture budget space recipe seeds specification storage storage.slots storage.engine",
+            "architecture budget space recipe seeds specification storage storage.leases storage.engine",
             "torch torchvision optuna sklearn",
         ),
         ("choice", "torch torchvision optuna sklearn sqlalchemy typer"),

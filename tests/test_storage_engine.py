@@ -79,10 +79,10 @@ def test_tables_of_another_version_are_refused_and_not_touched(engine: Engine, v
     create_tables(engine)
     with engine.begin() as connection:
         connection.execute(update(tables.schema).values(version=version))
-    tables.slots.drop(engine)
+    tables.leases.drop(engine)
     with pytest.raises(InputError, match=f"--storage: its tables have version {version}, this program's have"):
         create_tables(engine)
-    assert "slots" not in inspect(engine).get_table_names()
+    assert "leases" not in inspect(engine).get_table_names()
 
 
 def test_a_creation_that_was_cut_off_is_completed(engine: Engine) -> None:

@@ -11,23 +11,28 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import delete, event, select, update
 
 from budgetnas.architecture import named
+from budgetnas.errors import LeaseLost
 from budgetnas.recipe import Recipe
 from budgetnas.storage import Records, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.records import create_tables
-from budgetnas.storage.slots import (
-    STALE_SECONDS,
-    Slot,
+from budgetnas.storage.habits import GRACE_SECONDS, Habits
+from budgetnas.storage.leases import (
+    Lease,
     holding,
+    is_held,
+    note_work,
     release_dead,
+    renew,
     slots_held,
+    take_lease,
     take_slot,
-    touch,
+    times_lost,
     trained,
 )
+from budgetnas.storage.records import create_tables
 from budgetnas.storage.urls import parse_storage
 
 STUDY = "one"
@@ -37,11 +42,11 @@ RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1)
 
 
 @contextlib.contextmanager
-def opened(url: str) -> Iterator[Records]:
+def opened(url: str, habits: Habits | None = None) -> Iterator[Records]:
     engine = open_engine(parse_storage(url))
     with exclusive(engine):
         create_tables(engine)
-    yield Records(engine)
+    yield Records(engine, habits)
     engine.dispose()
 
 
@@ -139,7 +144,7 @@ def compete(url: str, trials: int, together: Barrier) -> None:
                 continue
             with holding(records, slot):
                 run = start(records)
-                touch(records, slot, run)
+                note_work(records, slot, trial=run)
                 records.finish_run(run, State.COMPLETE)
 
 
@@ -163,7 +168,7 @@ def hold(url: str, trial: int | None, held: Event) -> None:
         slot = take_slot(records, STUDY, 1)
         assert slot is not None
         if trial is not None:
-            touch(records, slot, trial)
+            note_work(records, slot, trial=trial)
         held.set()
         time.sleep(600)
 
@@ -197,27 +202,101 @@ def test_a_holder_that_has_not_said_what_it_works_on_is_waited_for(storage_url: 
         assert release(records) == frozenset()
 
 
-def changed(records: Records, slot: Slot, **values: object) -> None:
+def changed(records: Records, slot: Lease, **values: object) -> None:
     with records.engine.begin() as connection:
-        connection.execute(update(tables.slots).where(tables.slots.c.owner == slot.owner).values(**values))
+        connection.execute(update(tables.leases).where(tables.leases.c.owner == slot.owner).values(**values))
 
 
 def test_a_process_with_the_number_of_the_holder_is_not_the_holder(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
-    touch(records, slot, 1)
+    note_work(records, slot, trial=1)
     assert release(records) == {1}
     changed(records, slot, process_started_at=psutil.Process().create_time() - 60)
     assert release(records) == frozenset()
+    (reason,) = times_lost(records, STUDY, 1)
+    assert reason.endswith("is gone") and str(os.getpid()) in reason
 
 
-def test_a_holder_on_another_machine_lives_while_it_is_seen(records: Records) -> None:
+def test_a_holder_on_another_machine_lives_while_it_is_heard_of(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
-    changed(records, slot, host="another-machine", pid=1, trial=5, seen_at=time.time() - STALE_SECONDS + 60)
+    changed(records, slot, host="another-machine", pid=1, trial=5)
     assert release(records) == {5}
-    changed(records, slot, seen_at=time.time() - STALE_SECONDS - 60)
+    changed(records, slot, expires_at=time.time() - 60)
     assert release(records) == frozenset()
+    assert slots_held(records, STUDY) == 0
+    assert times_lost(records, STUDY, 5) == ("process 1 on another-machine was not heard of for 180 s",)
+
+
+def test_a_lease_lasts_its_grace_period_by_the_clock_of_the_database(records: Records) -> None:
+    slot = take_slot(records, STUDY, 1)
+    assert slot is not None
+    with records.engine.connect() as connection:
+        expires = float(connection.scalar(select(tables.leases.c.expires_at)) or 0)
+    assert abs(expires - time.time() - GRACE_SECONDS) < 5
+    assert renew(records, slot)
+
+
+def test_a_heart_keeps_a_lease_alive_beyond_its_grace_period(storage_url: str) -> None:
+    with opened(storage_url, Habits(grace_seconds=1.0)) as records:
+        slot = take_slot(records, STUDY, 1)
+        assert slot is not None
+        note_work(records, slot, trial=1)
+        with holding(records, slot) as heart:
+            for _ in range(6):
+                time.sleep(0.5)
+                assert release(records) == {1}
+                heart.check()
+        assert times_lost(records, STUDY, 1) == ()
+
+
+def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
+    slot = take_slot(records, STUDY, 1)
+    assert slot is not None
+    with holding(records, slot) as heart:
+        run = start(records)
+        changed(records, slot, process_started_at=0.0)
+        with opened(records.engine.url.render_as_string(hide_password=False)) as other:
+            assert release(other) == frozenset()
+        for write in (
+            lambda: records.finish_run(run, State.COMPLETE),
+            lambda: records.set_goal(STUDY, 9, "tpe"),
+            lambda: note_work(records, slot, trial=1),
+            lambda: start(records),
+            lambda: renew(records, slot),
+        ):
+            with pytest.raises(LeaseLost):
+                write()
+        heart.check()
+    assert [one.state for one in records.runs()] == [State.RUNNING]
+    assert records.goal(STUDY) is None
+    records.finish_run(run, State.FAILED)  # the fence stands for the lease alone
+    assert [one.state for one in records.runs()] == [State.FAILED]
+
+
+def test_the_heart_notices_that_its_lease_is_lost(storage_url: str) -> None:
+    with opened(storage_url, Habits(grace_seconds=1.0)) as records:
+        slot = take_slot(records, STUDY, 1)
+        assert slot is not None
+        with holding(records, slot) as heart:
+            with opened(storage_url) as other, other.engine.begin() as connection:
+                connection.execute(delete(tables.leases))
+            deadline = time.monotonic() + 30
+            with pytest.raises(LeaseLost):
+                while time.monotonic() < deadline:
+                    heart.check()
+                    time.sleep(0.05)
+
+
+def test_a_run_outside_a_search_is_held_too(records: Records) -> None:
+    run = start(records, role=Role.REPLAY)
+    with exclusive(records.engine):
+        lease = take_lease(records, run=run)
+        assert is_held(records, run, but=None)
+        assert not is_held(records, run, but=lease)
+        changed(records, lease, process_started_at=0.0)
+        assert not is_held(records, run, but=None)
     assert slots_held(records, STUDY) == 0
 
 

@@ -56,7 +56,7 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
     number = start(records, study="one", trial=4, label="v2-sgd", of=key(seed=2**40))
     for epoch in EPOCHS:
         records.add_epoch(number, epoch)
-    records.finish_run(number, State.COMPLETE)
+    records.finish_run(number, State.COMPLETE, weights_sha256="ab")
     run = records.run(number)
     assert before <= run.started_at <= (run.ended_at or 0) <= time.time()
     assert run.seconds == (run.ended_at or 0) - run.started_at

@@ -21,9 +21,9 @@ from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Run, State
 from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
-from budgetnas.storage.records import create_tables, require_tables
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.leases import release_dead, times_lost
+from budgetnas.storage.records import create_tables, require_tables
 from budgetnas.storage.urls import sqlite_file
 
 SEED_ATTRIBUTE = "seed"

@@ -20,8 +20,8 @@ from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params,
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import exclusive, storage_failed
-from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.leases import Heart, Lease, note_work, trained
+from budgetnas.storage.marks import accuracies_at
 from budgetnas.train import Setup, train
 
 FIRST_SEED = 0
