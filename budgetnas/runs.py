@@ -20,10 +20,10 @@ from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, RunKey, State
-from budgetnas.train import Observer, Setup, Task, train
+from budgetnas.train import NOTHING_KEPT, Keeper, Observer, Setup, Task, train
 from budgetnas.weights import to_safetensors
 
-TrainFunction = Callable[[Task, Setup, Observer], ResNet]
+TrainFunction = Callable[[Task, Setup, Observer, Keeper], ResNet]
 """What trains: `budgetnas.train.train`, or a stand-in that takes no time where all around it is measured."""
 
 
@@ -121,8 +121,8 @@ def record_training(
 def _keeping(run: int, records: Records) -> TrainFunction:
     """Return training that keeps the weights of `run` before its record can be complete."""
 
-    def train_and_keep(task: Task, setup: Setup, observer: Observer) -> ResNet:
-        network = train(task, setup, observer)
+    def train_and_keep(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+        network = train(task, setup, observer, keeper)
         records.save_weights(run, to_safetensors(network))
         return network
 
@@ -168,7 +168,7 @@ def train_run(
         candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
     )
     try:
-        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener))
+        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener), NOTHING_KEPT)
     except RunFailedError as error:
         records.finish_run(run, State.FAILED, error.reason)
         raise

@@ -1,6 +1,18 @@
 """Training: candidates and images to trained networks, without knowing why they are trained."""
 
-from budgetnas.train.engine import Observer, Task, train
+from budgetnas.train.engine import NOTHING_KEPT, Keeper, NothingKept, Observer, Task, train
 from budgetnas.train.setup import Setup, alternatives, choose_setup
+from budgetnas.train.state import TrainingState
 
-__all__ = ["Observer", "Setup", "Task", "alternatives", "choose_setup", "train"]
+__all__ = [
+    "NOTHING_KEPT",
+    "Keeper",
+    "NothingKept",
+    "Observer",
+    "Setup",
+    "Task",
+    "TrainingState",
+    "alternatives",
+    "choose_setup",
+    "train",
+]
