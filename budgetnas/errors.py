@@ -65,6 +65,18 @@ class SearchFailedError(BudgetnasError):
     """A search that cannot go on (too many failed runs in a row, a space used up)."""
 
 
+class StateError(BudgetnasError):
+    """A kept state that a training cannot go on from.
+
+    Args:
+        reason: One line: what is wrong with it, as a clause.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class StoppedEarly(Exception):
     """A verdict that a training need not go on, raised by whoever follows it.
 

@@ -45,7 +45,7 @@ def request(seed: int = 0, **recipe: Any) -> RunRequest:
 
 def test_a_training_is_recorded_with_every_epoch(records: Records, images: RunImages) -> None:
     listener = Quiet()
-    number, network = record_training(request(), images, CPU, records, Stopper(), listener)
+    number = record_training(request(), images, CPU, records, Stopper(), listener)
     run = records.run(number)
     assert (run.state, run.reason, run.epochs_done) == (State.COMPLETE, "", 2)
     assert (run.study, run.trial, run.label, run.role, run.seed) == ("one", 4, "v2-sgd", Role.SEARCH, 0)
@@ -59,7 +59,7 @@ def test_a_training_is_recorded_with_every_epoch(records: Records, images: RunIm
 
 
 def test_a_complete_training_is_found_by_its_key(records: Records, images: RunImages) -> None:
-    number, _ = record_training(request(), images, CPU, records, Stopper(), Quiet())
+    number = record_training(request(), images, CPU, records, Stopper(), Quiet())
     found = records.find_complete(request().key(images.identity), study="one")
     assert found is not None
     assert found.id == number
@@ -70,17 +70,17 @@ def test_a_complete_training_is_found_by_its_key(records: Records, images: RunIm
 
 
 def test_a_run_repeated_from_its_record_gives_the_same_bits(records: Records, images: RunImages) -> None:
-    first, _ = record_training(request(), images, CPU, records, Stopper(), Quiet())
+    first = record_training(request(), images, CPU, records, Stopper(), Quiet())
     run = records.run(first)
     again = RunRequest(Candidate(run.architecture, run.recipe), run.seed, Role.REPLAY)
-    second, _ = record_training(again, images, CPU, records, Stopper(), Quiet())
+    second = record_training(again, images, CPU, records, Stopper(), Quiet())
     one, other = records.curve(first), records.curve(second)
     assert [replace(epoch, seconds=0) for epoch in one] == [replace(epoch, seconds=0) for epoch in other]
 
 
 def test_every_look_at_the_test_split_is_recorded(records: Records, images: RunImages) -> None:
     looking = replace(images, test_reason="replay of v2-sgd")
-    number, _ = record_training(request(), looking, CPU, records, Stopper(), Quiet())
+    number = record_training(request(), looking, CPU, records, Stopper(), Quiet())
     assert records.test_readings(number) == 2
 
 

@@ -33,7 +33,7 @@ from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Observer, Setup, Task
+from budgetnas.train import Keeper, Observer, Setup, Task
 
 SPACE, INPUTS = SearchSpace(), InputShape(in_channels=3, size=32, classes=10)
 DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32)
@@ -96,7 +96,7 @@ class Asked:
         engine.dispose()  # so that every connection is one that was heard of
 
 
-def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
+def train(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
     accuracy = 1e-12 * count(task.architecture).macs
     for number in range(1, task.recipe.epochs + 1):
         observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))

@@ -37,7 +37,7 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Observer, Setup, Task
+from budgetnas.train import Keeper, Observer, Setup, Task
 
 ASHA = Fidelity(pruner="asha", eta=3)
 MEDIAN = Fidelity(pruner="median")
@@ -151,7 +151,7 @@ class Scripted:
         self.levels = list(levels)
         self.trained: list[str] = []
 
-    def __call__(self, task: Task, setup: Setup, observer: Observer) -> ResNet:
+    def __call__(self, task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
         level = self.levels[len(self.trained)]
         self.trained.append(task.architecture.digest + task.recipe.digest)
         for number in range(1, task.recipe.epochs + 1):

@@ -21,7 +21,7 @@ from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.recipe import RecipeSpace
-from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage, put_back_orphans
+from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage, settle_orphans
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.storage import Role, State
@@ -109,7 +109,7 @@ def test_a_trial_of_a_process_that_is_gone_is_queued_again_with_its_parameters(s
     with opened(storage_url) as study:
         trial = study.optuna_study.ask()
         width = trial.suggest_int("width_1", 0, 24)
-        assert put_back_orphans(study) == (0,)
+        assert settle_orphans(study) == (0,)
         waiting = study.optuna_study.trials[0]
         assert waiting.state is TrialState.WAITING
         again = study.optuna_study.ask()

@@ -50,7 +50,7 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Observer, Setup, Task
+from budgetnas.train import Keeper, Observer, Setup, Task
 
 EPOCH_LIMIT_MS: Final = 5.0
 TRIAL_LIMIT_MS: Final = 250.0
@@ -145,7 +145,7 @@ class _Stopwatch:
     ended: list[_Instant] = field(default_factory=list)
     epochs: list[_Instant] = field(default_factory=list)
 
-    def train(self, task: Task, setup: Setup, observer: Observer) -> ResNet:
+    def train(self, task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
         self.began.append(_Instant.now())
         accuracy = _stand_in(task.architecture)
         for number in range(1, task.recipe.epochs + 1):

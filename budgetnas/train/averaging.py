@@ -30,6 +30,11 @@ class Average:
         self._decay = decay
         self._steps = torch.zeros((), device=next(network.parameters()).device)
 
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """All that steps change, by name: the tensors themselves."""
+        return {"steps": self._steps} | {f"network.{name}": one for name, one in self.network.state_dict().items()}
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step; the device is asked for nothing, and all memory stays where it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -16,15 +16,16 @@ from budgetnas.architecture import Architecture
 from budgetnas.data.augment import augment
 from budgetnas.data.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.epoch import Epoch
-from budgetnas.errors import RunFailedError
+from budgetnas.errors import Interrupted, RunFailedError, StateError
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, Recipe
 from budgetnas.train.averaging import Average
 from budgetnas.train.course import Course
 from budgetnas.train.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
-from budgetnas.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from budgetnas.train.optimizer import kept_of_parameters, learning_rate, make_optimizer, set_learning_rate
 from budgetnas.train.replayed import Calls, CapturedCalls, CaptureError, Place, plainly
 from budgetnas.train.setup import Setup
+from budgetnas.train.state import TrainingState
 
 SMALLEST_MICRO_BATCH: Final = 2
 _OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -41,6 +42,57 @@ class Observer(Protocol):
 
     def restart(self, setup: Setup, reason: str) -> None:
         """Hear that the training begins again in another setup and why, all its epochs void."""
+
+
+class Keeper(Protocol):
+    """Whoever keeps states of a training, so that it can be stopped and gone on with. What it raises passes through."""
+
+    def begin(self) -> Iterable[TrainingState]:
+        """Return the states to go on from, newest first; may be empty. They are asked for one by one."""
+
+    def refused(self, state: TrainingState, reason: str) -> None:
+        """Hear that a state cannot be used and why; the next one is tried, then the training begins at its start."""
+
+    def resumed(self, state: TrainingState) -> None:
+        """Hear that the training goes on after the state's epoch; later ones, if there were any, are made again."""
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Hear how things stand after an epoch that the observer has taken; not called after the last."""
+
+    def interrupted(self, state: TrainingState) -> None:
+        """Hear that `Interrupted` is about to leave the training, and how things stood after the last such epoch.
+
+        Not called where there is none. The state may be the one that the training went on from.
+        """
+
+    def forget(self) -> None:
+        """Hear that the training begins again in another setup: all states kept of it are void."""
+
+
+class NothingKept:
+    """A keeper that keeps nothing and has nothing; no state is made for it."""
+
+    def begin(self) -> Iterable[TrainingState]:
+        """Return none."""
+        return ()
+
+    def refused(self, state: TrainingState, reason: str) -> None:
+        """Do nothing."""
+
+    def resumed(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def interrupted(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
+NOTHING_KEPT: Final = NothingKept()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +116,28 @@ class Task:
     normalisation: Normalisation
 
 
-def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
+def train(task: Task, setup: Setup, observer: Observer, keeper: Keeper = NOTHING_KEPT) -> ResNet:
     """Train `task`'s network to the end of its recipe and return it.
 
-    On a CPU, equal task and setup give equal bits. Where memory runs out the training begins again with half the
-    micro-batch: gradients are summed over it, while batch normalisation then sees fewer images at a time. Where a
-    step cannot be captured as a CUDA graph it begins again without.
+    On a CPU, equal task and setup give equal bits, also where the training goes on from a state that was made in the
+    same setup. Where memory runs out the training begins again with half the micro-batch: gradients are summed over
+    it, while batch normalisation then sees fewer images at a time. Where a step cannot be captured as a CUDA graph it
+    begins again without. Then it begins at its first epoch, wherever it had gone on from.
+
+    Args:
+        task: What to train on what.
+        setup: Where and in which precision.
+        observer: Whoever follows the training; epochs done before it are not told again.
+        keeper: Whoever has states to go on from and keeps new ones.
 
     Raises:
         RunFailedError: If a loss is not finite, or memory runs out with the smallest micro-batch.
     """
+    resuming = True
     while True:
         try:
             with threads(setup.threads):
-                return _train_once(task, setup, observer)
+                return _train_once(task, setup, observer, keeper, resuming)
         except CaptureError as error:
             setup, reason = replace(setup, graphs=False), f"no CUDA graph can be made of a step ({error})"
         except RuntimeError as error:
@@ -90,6 +150,8 @@ def train(task: Task, setup: Setup, observer: Observer) -> ResNet:
             )
         if task.fit.device.type == "cuda":
             torch.cuda.empty_cache()
+        resuming = False
+        keeper.forget()  # first: after a crash in between, nothing is left of the old setup to go on from
         observer.restart(setup, reason)
 
 
@@ -158,6 +220,52 @@ class Trainer:
             self._calls(self._make_step, size)
             yield done
 
+    def state(self, epoch: int) -> TrainingState:
+        """Return how things stand now that `epoch` has ended, as a copy; a GPU is waited for."""
+        memory = self._memory(kept_of_parameters(self.optimizer, self.task.recipe))
+        return TrainingState.copied(epoch, self._training, memory)
+
+    def restore(self, state: TrainingState) -> None:
+        """Put things as they stood at the end of an epoch of this training; the next one to make is the one after it.
+
+        Everything is copied into the memory that is there, laid out as it is.
+
+        Raises:
+            StateError: If it is no such state; nothing was changed then.
+        """
+        if state.training != self._training:
+            raise StateError(f"it is of another training ({state.training}; this is {self._training})")
+        if not 1 <= state.epoch < self.task.recipe.epochs:
+            raise StateError(f"it is of epoch {state.epoch}, after which none of {self.task.recipe.epochs} is to come")
+        kept = kept_of_parameters(self.optimizer, self.task.recipe)
+        memory = self._memory(kept)
+        state.check_fit(memory)
+        try:
+            self.generator.set_state(state.tensors["generator"])
+        except RuntimeError as error:
+            raise StateError(f"its generator is none ({error})") from error
+        for name, place in memory.items():
+            place.copy_(state.tensors[name])
+        self.optimizer.state.update(kept)
+
+    @property
+    def _training(self) -> str:
+        task = self.task
+        return f"architecture {task.architecture.digest}, recipe {task.recipe.digest}, seed {task.seed}"
+
+    def _memory(self, kept: Mapping[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return by name all that an epoch changes and the next one reads; a generator only gives a copy of its own.
+
+        Args:
+            kept: What the optimiser keeps of each parameter.
+        """
+        memory = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            memory |= {f"optimizer.{name}.{what}": tensor for what, tensor in kept[parameter].items()}
+        if self.average is not None:
+            memory |= {f"average.{name}": tensor for name, tensor in self.average.memory.items()}
+        return memory | {"generator": self.generator.get_state()}
+
     def _make_step(self, size: int) -> None:
         indices, draws = self._course.next(size)
         batch = self.task.fit.take(indices)
@@ -183,13 +291,36 @@ def _calls(setup: Setup) -> tuple[Calls, Calls]:
     return CapturedCalls(place), CapturedCalls(place)
 
 
-def _train_once(task: Task, setup: Setup, observer: Observer) -> ResNet:
+def _train_once(task: Task, setup: Setup, observer: Observer, keeper: Keeper, resuming: bool) -> ResNet:
     trainer = Trainer(task, setup)
-    for number in range(1, task.recipe.epochs + 1):
-        epoch = trainer.epoch(number, observer)
-        _check_finite(epoch, task)
-        observer.epoch(epoch)
+    last = _resume(trainer, keeper) if resuming else None
+    keeping = not isinstance(keeper, NothingKept)
+    try:
+        for number in range(last.epoch + 1 if last else 1, task.recipe.epochs + 1):
+            epoch = trainer.epoch(number, observer)
+            _check_finite(epoch, task)
+            observer.epoch(epoch)
+            if keeping and number < task.recipe.epochs:
+                last = trainer.state(number)
+                keeper.epoch_ended(last)
+    except Interrupted:
+        if last is not None:
+            keeper.interrupted(last)
+        raise
     return trainer.outcome
+
+
+def _resume(trainer: Trainer, keeper: Keeper) -> TrainingState | None:
+    """Restore the newest state that fits, if there is one, and return it."""
+    for state in keeper.begin():
+        try:
+            trainer.restore(state)
+        except StateError as error:
+            keeper.refused(state, error.reason)
+        else:
+            keeper.resumed(state)
+            return state
+    return None
 
 
 def _check_finite(epoch: Epoch, task: Task) -> None:

@@ -53,6 +53,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
+def kept_of_parameters(optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[Tensor, dict[str, Tensor]]:
+    """Return what the optimiser keeps of each parameter from step to step, by its own names: the tensors themselves.
+
+    Before its first step it keeps nothing. What it will keep is then returned as new tensors, which become its own by
+    ``optimizer.state.update``. They lie in memory as their parameter does: a fused step walks over both alike.
+    """
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    return {one: optimizer.state.get(one) or _to_be_kept(one, recipe) for one in parameters}
+
+
+def _to_be_kept(parameter: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    if recipe.optimizer == "adam":
+        steps = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return {"step": steps, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+    return {"momentum_buffer": torch.zeros_like(parameter)} if recipe.momentum else {}
+
+
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return all parameters, those without decay apart: scales, shifts and biases are the ones of one dimension."""
     parameters = list(network.parameters())
