@@ -35,9 +35,13 @@ class RunKeeper:
         setup: Where it is trained.
         records: The storage.
         notice: Is told what the user should know.
+        taken_up: Whether the run was begun before.
     """
 
-    def __init__(self, run: int, setup: Setup, records: Records, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: int, setup: Setup, records: Records, notice: Callable[[str], None], *, taken_up: bool
+    ) -> None:
+        self._taken_up = taken_up
         self._run, self._setup, self._records, self._notice = run, setup, records, notice
         self._folder = run_folder(records, run)
         self._token = uuid.uuid4().hex[:8]
@@ -46,11 +50,14 @@ class RunKeeper:
         self._full = False
 
     def begin(self) -> Iterator[TrainingState]:
-        """Yield the states that can be read, newest first."""
+        """Yield the states that can be read, newest first; asked for more than there are, the run begins again."""
         for checkpoint in self._records.checkpoints(self._run):
             state = self._read(checkpoint)
             if state is not None:
                 yield state
+        if self._taken_up:
+            self._records.resume_run(self._run, 0, self._setup.to_json())
+            self._notice(f"run {self._run} begins again: it has no checkpoint to go on from")
 
     def refused(self, state: TrainingState, reason: str) -> None:
         """Tell that a state cannot be used."""

@@ -104,10 +104,12 @@ class Claim:
     Attributes:
         run: Number of its record.
         known: The record, if it serves as it is or another process makes it at this moment; nothing: train it.
+        taken_up: Whether its training was begun before, by this process or another one.
     """
 
     run: int
     known: Run | None = None
+    taken_up: bool = False
 
 
 def record_training(
@@ -150,7 +152,7 @@ def record_training(
             try:
                 with holding(records, lease) as heart:
                     train_run(
-                        claim.run, request, images, setup, records, stopper, listener, heart, keep_weights=keep_weights
+                        claim, request, images, setup, records, stopper, listener, heart, keep_weights=keep_weights
                     )
                 return claim.run
             except LeaseLost:
@@ -198,11 +200,11 @@ def claim_run(
         )
     if lease is not None:
         note_work(records, lease, trial=request.trial, run=run)
-    return Claim(run)
+    return Claim(run, taken_up=found is not None)
 
 
 def train_run(
-    run: int,
+    claim: Claim,
     request: RunRequest,
     images: RunImages,
     setup: Setup,
@@ -224,12 +226,12 @@ def train_run(
         Interrupted: If a stop was requested; the record says so.
         LeaseLost: If another process took the run over; nothing more is written.
     """
-    candidate = request.candidate
+    run, candidate = claim.run, request.candidate
     task = Task(
         candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
     )
     setup = setup_to_go_on(records.run(run).environment, setup)
-    keeper = RunKeeper(run, setup, records, listener.notice)
+    keeper = RunKeeper(run, setup, records, listener.notice, taken_up=claim.taken_up)
     try:
         network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener, heart), keeper)
         tensors = to_safetensors(network)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from quiet import Quiet
 
-from budgetnas.architecture import Architecture
+from budgetnas.architecture import Architecture, count
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.device import DeviceImages, statistics, to_device
 from budgetnas.epoch import Epoch
@@ -50,7 +50,9 @@ def test_a_training_is_recorded_with_every_epoch(records: Records, images: RunIm
     assert (run.state, run.reason, run.epochs_done) == (State.COMPLETE, "", 2)
     assert (run.study, run.trial, run.label, run.role, run.seed) == ("one", 4, "v2-sgd", Role.SEARCH, 0)
     assert (run.architecture, run.recipe) == (ARCHITECTURE, RECIPE)
-    assert run.params == sum(parameter.numel() for parameter in network.parameters())
+    assert run.params == count(ARCHITECTURE).params
+    assert run.weights_sha256 is not None
+    assert [one.epochs_before for one in records.attempts(number)] == [0]
     assert json.loads(run.data) == images.identity.model_dump()
     assert json.loads(run.environment)["threads"] == 1
     assert set(json.loads(run.environment)) >= {"device", "device_name", "precision", "torch", "python", "budgetnas"}
@@ -76,6 +78,7 @@ def test_a_run_repeated_from_its_record_gives_the_same_bits(records: Records, im
     second = record_training(again, images, CPU, records, Stopper(), Quiet())
     one, other = records.curve(first), records.curve(second)
     assert [replace(epoch, seconds=0) for epoch in one] == [replace(epoch, seconds=0) for epoch in other]
+    assert run.weights_sha256 == records.run(second).weights_sha256
 
 
 def test_every_look_at_the_test_split_is_recorded(records: Records, images: RunImages) -> None:

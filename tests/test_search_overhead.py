@@ -132,7 +132,7 @@ def test_what_a_trial_asks_of_the_storage_does_not_grow_with_the_trials_before_i
 def test_an_epoch_is_two_transactions(tmp_path: Path) -> None:
     (trial,) = searched(tmp_path, 10**12, "random", 1).trials
     assert trial["INSERT INTO epochs"] == trial["INSERT INTO trial_intermediate_values"] == 2
-    assert trial["UPDATE slots SET"] == 1, "short epochs do not each record that the holder lives"
+    assert trial["UPDATE leases SET"] == 2, "which trial and which run; heartbeats do not depend on epochs"
 
 
 def test_a_trial_tells_the_dashboard_in_few_writes(tmp_path: Path) -> None:

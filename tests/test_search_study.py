@@ -21,10 +21,12 @@ from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.recipe import RecipeSpace
+from budgetnas.search.attributes import described
 from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage, settle_orphans
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.storage import Role, State
+from budgetnas.storage.fence import Fence
 from budgetnas.storage.urls import parse_storage
 
 
@@ -105,16 +107,29 @@ def test_another_specification_is_refused_by_name(storage_url: str) -> None:
         pass
 
 
-def test_a_trial_of_a_process_that_is_gone_is_queued_again_with_its_parameters(storage_url: str) -> None:
+def test_an_enqueued_trial_of_a_process_that_is_gone_is_queued_again_with_its_parameters(storage_url: str) -> None:
     with opened(storage_url) as study:
         trial = study.optuna_study.ask()
         width = trial.suggest_int("width_1", 0, 24)
-        assert settle_orphans(study) == (0,)
-        waiting = study.optuna_study.trials[0]
-        assert waiting.state is TrialState.WAITING
+        (told,) = settle_orphans(study)
+        assert "trial 0" in told and "queued again" in told
+        assert study.optuna_study.trials[0].state is TrialState.WAITING
         again = study.optuna_study.ask()
         assert again.number == 0
         assert again.suggest_int("width_1", 0, 24) == width
+
+
+def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(storage_url: str) -> None:
+    with opened(storage_url, 60_000) as study:  # no seed fits
+        study.optuna_study.ask().suggest_int("width_1", 0, 24)
+        empty = study.optuna_study.ask().number
+        dropped, queued = settle_orphans(study)
+        assert "dropped" in dropped and "queued again" in queued
+        states = [trial.state for trial in study.optuna_study.trials]
+        assert states == [TrialState.FAIL, TrialState.WAITING]
+        told = described(study.optuna_study.trials[0])
+        assert told["rejected"] is True and "before its candidate was complete" in told["reason"]
+        assert study.optuna_study.ask().number == empty
 
 
 def show(folder: Path, *extra: str) -> dict[str, object]:
@@ -144,7 +159,7 @@ def records_in(folder: Path) -> RecordsIn:
 
 @contextmanager
 def study_in(folder: Path) -> Iterator[optuna.Study]:
-    storage = optuna_storage(parse_storage(f"sqlite:///{folder}/budgetnas.db"))
+    storage = optuna_storage(parse_storage(f"sqlite:///{folder}/budgetnas.db"), Fence())
     yield optuna.load_study(study_name="t", storage=storage)
     storage.remove_session()
     storage.engine.dispose()

@@ -78,6 +78,7 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
         "reason": "",
         "epochs_asked": 3,
         "epochs_done": 3,
+        "weights_sha256": "ab",
     }
     assert run.recipe.digest == RECIPE.digest
     assert run.architecture.digest == V2.digest

@@ -123,7 +123,7 @@ class TrialRunner:
             self.listener.trial_started(start)
             try:
                 train_run(
-                    run,
+                    claim,
                     request,
                     self.images,
                     self.setup,
