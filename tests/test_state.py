@@ -139,6 +139,16 @@ def test_in_every_setup(setup: str, optimizer: str) -> None:
     after_every_epoch(small(epochs=3, **recipe), SETUPS[setup])
 
 
+def test_without_a_keeper_no_state_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(trainer: Trainer, epoch: int) -> TrainingState:
+        raise AssertionError("a state was made")
+
+    monkeypatch.setattr(Trainer, "state", made)
+    trained(small())
+    with pytest.raises(AssertionError, match="a state was made"):
+        resumed(small(), CPU, Drawer())
+
+
 def test_an_epoch_changes_what_a_state_holds() -> None:
     """Or the tests above would hold a state that is not needed to be right."""
     trainer = Trainer(small(**EVERYTHING), CPU)
@@ -378,8 +388,16 @@ def test_a_state_after_which_nothing_is_to_come_is_refused(epoch: int) -> None:
 
 def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
     """Memory runs out in the second epoch of a resumed training, as PyTorch says it."""
-    one, drawer = small(), Drawer()
-    drawer.states.append(state_after(1, one).to_bytes())
+    one = small()
+    state = state_after(1, one)
+
+    class Forgetful(Drawer):
+        """Offers the void state again, if it is asked again."""
+
+        def begin(self) -> Iterator[TrainingState]:
+            return iter([state])
+
+    drawer = Forgetful([b"some"])
     half = replace(CPU, micro_batch=15)
     network, listener = trained(one, half)
 
