@@ -27,16 +27,12 @@ CHANGED_IMAGES = {"augmentation": {"crop_padding": 1, "rotation": 10, "cutout": 
 CHANGES: dict[str, dict[str, Any]] = OPTIMIZERS | EXTRAS | {"changed images": CHANGED_IMAGES}
 EVERYTHING = EXTRAS["everything"] | CHANGED_IMAGES
 SETUPS = {
-    f"{layout}, {threads} threads, at most {micro} images": Setup(
-        "cpu",
-        "float32",
-        threads,
-        micro_batch=micro,
-        layout=layout,  # type: ignore[arg-type]
-    )
-    for layout in ("channels-last", "contiguous")
-    for threads in (1, 2)
-    for micro in (None, 16)
+    "one thread": CPU,
+    "contiguous, pieces of a batch": replace(CPU, layout="contiguous", micro_batch=16),
+    "two threads": replace(CPU, threads=2),
+    "two threads, contiguous": replace(CPU, threads=2, layout="contiguous"),
+    "pieces of a batch": replace(CPU, micro_batch=16),
+    "bfloat16": replace(CPU, precision="bf16"),
 }
 WITH_SHORTCUTS = Architecture((1, 1), (4, 8), (1, 2), stem_width=4, in_channels=1, size=8)
 
@@ -143,8 +139,14 @@ def test_in_every_setup(setup: str, optimizer: str) -> None:
     after_every_epoch(small(epochs=3, **recipe), SETUPS[setup])
 
 
-def test_bfloat16_too() -> None:
-    after_every_epoch(small(**EVERYTHING), replace(CPU, precision="bf16"))
+def test_without_a_keeper_no_state_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(trainer: Trainer, epoch: int) -> TrainingState:
+        raise AssertionError("a state was made")
+
+    monkeypatch.setattr(Trainer, "state", made)
+    trained(small())
+    with pytest.raises(AssertionError, match="a state was made"):
+        resumed(small(), CPU, Drawer())
 
 
 def test_an_epoch_changes_what_a_state_holds() -> None:
@@ -386,8 +388,16 @@ def test_a_state_after_which_nothing_is_to_come_is_refused(epoch: int) -> None:
 
 def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
     """Memory runs out in the second epoch of a resumed training, as PyTorch says it."""
-    one, drawer = small(), Drawer()
-    drawer.states.append(state_after(1, one).to_bytes())
+    one = small()
+    state = state_after(1, one)
+
+    class Forgetful(Drawer):
+        """Offers the void state again, if it is asked again."""
+
+        def begin(self) -> Iterator[TrainingState]:
+            return iter([state])
+
+    drawer = Forgetful([b"some"])
     half = replace(CPU, micro_batch=15)
     network, listener = trained(one, half)
 

@@ -10,7 +10,7 @@ import torch
 from training import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
 
 from budgetnas.data.device import DeviceImages
-from budgetnas.train import Setup, Task, choose_setup, train
+from budgetnas.train import Setup, Task, TrainingState, choose_setup, train
 from budgetnas.train.engine import Trainer
 from budgetnas.train.replayed import WARM_UP_CALLS, CapturedCalls, Place, can_capture
 
@@ -63,6 +63,65 @@ def test_captured_steps_are_the_plain_ones(changed: str, repeatable: None) -> No
     assert captured.epochs == plain.epochs
     for key, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[key]), key
+
+
+class Drawer:
+    """Keeps states as bytes; gives back those it was made with."""
+
+    def __init__(self, *stored: bytes) -> None:
+        self.before = stored
+        self.stored: list[bytes] = []
+
+    def begin(self) -> list[TrainingState]:
+        return [TrainingState.from_bytes(one) for one in self.before]
+
+    def refused(self, state: TrainingState, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def resumed(self, state: TrainingState) -> None: ...
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        self.stored.append(state.to_bytes())
+
+    def interrupted(self, state: TrainingState) -> None: ...
+
+    def forget(self) -> None:
+        raise AssertionError("a restart")
+
+
+@pytest.mark.parametrize("changed", list(CHANGES))
+def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed: str, repeatable: None) -> None:
+    """Each is captured anew, over weights and momentum that were put in place before."""
+    one = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
+    whole, keeper = Listener(), Drawer()
+    network = train(one, CAPTURED, whole, keeper)
+    for done, stored in enumerate(keeper.stored, start=1):
+        rest = Listener()
+        again = train(one, CAPTURED, rest, Drawer(stored))
+        assert rest.epochs == whole.epochs[done:]
+        for key, tensor in again.state_dict().items():
+            assert torch.equal(tensor, network.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("changed", ["momentum", "adam", "everything"])
+def test_a_state_is_restored_on_the_gpu_under_captured_steps(changed: str, repeatable: None) -> None:
+    """Steps that were captured before read what was restored: it was copied to where they read."""
+    one = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
+    trainer = Trainer(one, CAPTURED)
+    trainer.epoch(1, Listener())
+    state = trainer.state(1)
+    assert {tensor.device.type for tensor in state.tensors.values()} == {"cpu"}
+    trainer.epoch(2, Listener())
+    second = trainer.state(2)
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    trainer.restore(state)
+    for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
+        assert group["lr"] is rate
+    for kept in trainer.optimizer.state.values():
+        assert {tensor.device for tensor in kept.values()} == {CUDA}
+    trainer.epoch(2, Listener())
+    for name, tensor in trainer.state(2).tensors.items():
+        assert torch.equal(tensor, second.tensors[name]), name
 
 
 def test_a_gpu_learns_what_a_cpu_learns() -> None:
