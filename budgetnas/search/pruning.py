@@ -3,7 +3,7 @@
 ASHA is the stopping variant of asynchronous successive halving: a trial that reaches a rung goes on at once or ends
 there for good, and is never taken up again. The original promotes trials that wait at a rung (Li, Jamieson,
 Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar, "A System for Massively Parallel Hyperparameter Tuning",
-MLSys 2020); that needs checkpoints, which there are none of here.
+MLSys 2020); that needs the checkpoints of all that wait, and those kept here are of unfinished runs alone.
 
 The median rule is that of Golovin, Solnik, Moitra, Kochanski, Karro, Sculley, "Google Vizier: A Service for Black-Box
 Optimization", KDD 2017, section 3.2.2, on the accuracies after one epoch rather than on their running averages.
