@@ -33,7 +33,6 @@ from budgetnas.space import Candidate
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.engine import exclusive
 from budgetnas.storage.finals import FinalRecord, finals_of, name_winner, record_reading, start_final
 from budgetnas.train import Setup, Task
 from budgetnas.train.evaluation import evaluate
@@ -126,10 +125,9 @@ def finish(
         return result_of(records, held)
     view.preparing("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
-    with exclusive(records.engine):  # of two processes at once the second goes on with the final of the first
-        last = finals_of(records, request.study)[-1:]
-        resumed = bool(last) and last[0].read_at is None
-        final = last[0] if resumed else _begin(records, request.study, protocol, searched, specification, view)
+    last = finals_of(records, request.study)[-1:]
+    resumed = bool(last) and last[0].read_at is None
+    final = last[0] if resumed else _begin(records, request.study, protocol, searched, specification, view)
     result = result_of(records, final)
     view.final_planned(result, resumed=resumed)
     view.preparing("timing a few training steps")
