@@ -15,10 +15,12 @@ from sqlalchemy.exc import DatabaseError
 
 from budgetnas.architecture import count
 from budgetnas.errors import InputError
+from budgetnas.search.rdb import SharedStorage
 from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection
-from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
+from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine
+from budgetnas.storage.patience import patient
 from budgetnas.storage.records import create_tables, require_tables
 from budgetnas.storage.slots import release_dead
 from budgetnas.storage.urls import sqlite_file
@@ -80,6 +82,7 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
     return Records(engine)
 
 
+@patient
 def open_study(url: URL, records: Records, name: str, specification: StudySpecification) -> OpenStudy:
     """Return the study of that name, created with `specification` and seeded if it is new.
 
@@ -103,6 +106,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         return opened
 
 
+@patient
 def put_back_orphans(opened: OpenStudy) -> tuple[int, ...]:
     """Queue the trials again whose processes are gone; return their numbers.
 
@@ -134,9 +138,7 @@ def quiet_optuna() -> None:
 def optuna_storage(url: URL) -> RDBStorage:
     """Return Optuna's storage in the same database, safe for several processes as ours is."""
     text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(text, engine_kwargs=engine_arguments(url))
-    share(storage.engine)
-    return storage
+    return SharedStorage(text, engine_kwargs=engine_arguments(url))
 
 
 def _enqueue_seeds(opened: OpenStudy) -> None:

@@ -19,9 +19,10 @@ from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.stopping import Stopper
-from budgetnas.storage import Rejection, Role, State
+from budgetnas.storage import Rejection, Role, Run, State
 from budgetnas.storage.engine import exclusive, storage_failed
 from budgetnas.storage.marks import accuracies_at
+from budgetnas.storage.patience import patient
 from budgetnas.storage.slots import Slot, touch, trained
 from budgetnas.train import Setup, train
 
@@ -114,9 +115,7 @@ class TrialRunner:
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, params: int) -> _Outcome:
         records = self.opened.records
-        with exclusive(records.engine):
-            known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
-            run = begin_run(request, self.images, self.setup, records) if known is None else known.id
+        known, run = self._claim(request)
         reporter = self._reporter(trial, request, run)
         if known is None:
             start = TrialStart(trial.number, request.label, request.candidate, params, tally(self.opened))
@@ -135,6 +134,14 @@ class TrialRunner:
         note = f"known already: the record of run {run} was used"
         cut = known.state is State.PRUNED
         return _Outcome(curve, f"{known.reason}; {note}" if cut else note, cut)
+
+    @patient
+    def _claim(self, request: RunRequest) -> tuple[Run | None, int]:
+        """Return the record of the same training, if there is one, and the number of the record to go on with."""
+        records = self.opened.records
+        with exclusive(records.engine):
+            known = records.find_claimed(request.key(self.images.identity), study=self.opened.name)
+            return known, begin_run(request, self.images, self.setup, records) if known is None else known.id
 
     def _reporter(self, trial: optuna.Trial, request: RunRequest, run: int) -> _Reporter:
         epochs = request.candidate.recipe.epochs

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy import Row, ScalarSelect, delete, func, insert, select, update
 
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
+from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
 from budgetnas.storage.values import Role, State
 
@@ -41,22 +41,26 @@ class Slot:
     study: str
 
 
+@patient
 def trained(records: Records, study: str) -> int:
     """Return how many runs of `study` count towards ``--trials``: search and repeat, complete or pruned."""
     with records.engine.connect() as connection:
         return int(connection.scalar(select(_trained(study))) or 0)
 
 
+@patient
 def take_slot(records: Records, study: str, trials: int) -> Slot | None:
     """Return a slot if fewer than `trials` are trained or being trained, else nothing."""
     held = select(func.count()).where(tables.slots.c.study == study).scalar_subquery()
     with exclusive(records.engine):
+        if current_call().repeated:
+            _give_back(records, current_call().token)  # an earlier try may have taken it
         # One statement, so one snapshot: a run that ends between two would be counted in neither.
         with records.engine.connect() as connection:
             used = int(connection.scalar(select(_trained(study) + held)) or 0)
         if used >= trials:
             return None
-        slot = Slot(uuid.uuid4().hex, study)
+        slot = Slot(current_call().token, study)
         row = {
             "owner": slot.owner,
             "study": study,
@@ -76,10 +80,16 @@ def holding(records: Records, slot: Slot) -> Iterator[Slot]:
     try:
         yield slot
     finally:
-        with records.engine.begin() as connection:
-            connection.execute(delete(tables.slots).where(tables.slots.c.owner == slot.owner))
+        _give_back(records, slot.owner)
 
 
+@patient
+def _give_back(records: Records, owner: str) -> None:
+    with records.engine.begin() as connection:
+        connection.execute(delete(tables.slots).where(tables.slots.c.owner == owner))
+
+
+@patient
 def touch(records: Records, slot: Slot, trial: int) -> None:
     """Record that the holder is alive, and which trial it works on."""
     values = {"seen_at": time.time(), "trial": trial}
@@ -87,6 +97,7 @@ def touch(records: Records, slot: Slot, trial: int) -> None:
         connection.execute(update(tables.slots).where(tables.slots.c.owner == slot.owner).values(values))
 
 
+@patient
 def slots_held(records: Records, study: str) -> int:
     """Return how many slots of `study` are held."""
     return len(_held(records, study))
