@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from budgetnas.architecture import count
-from budgetnas.errors import InputError
+from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.search.rdb import SharedStorage
 from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
@@ -78,7 +78,11 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
             with exclusive(engine):
                 create_tables(engine)
     except DatabaseError as error:
+        engine.dispose()
         raise cannot_open(url, error) from None
+    except BudgetnasError:
+        engine.dispose()
+        raise
     return Records(engine)
 
 

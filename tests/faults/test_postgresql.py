@@ -59,7 +59,8 @@ def check_complete(storage: str, trials: int, epochs: int) -> None:
             assert [epoch.epoch for epoch in records.curve(one.id)] == list(range(1, epochs + 1))
         with records.engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM slots")) == 0
-            doubled = "SELECT study, trial, origin, architecture, at FROM rejections GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1"
+            columns = "study, trial, origin, architecture, at"
+            doubled = f"SELECT {columns} FROM rejections GROUP BY {columns} HAVING count(*) > 1"
             assert connection.execute(text(doubled)).all() == []
     optuna = optuna_storage(url)
     study = optuna.get_study_id_from_name("t")
