@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -124,13 +125,28 @@ def test_a_search_gives_up_in_the_end_and_goes_on_when_the_server_is_back(
     check_complete(storage, 2, 60)
 
 
+def test_ctrl_c_twice_ends_the_waiting(tmp_path: Path, postgres_server: PostgresServer, storage: str) -> None:
+    process = start(tmp_path, "search", study_file(tmp_path, epochs="4000"), "--study", "t", "--storage", storage)
+    wait_for(1, storage, [process])
+    postgres_server.stop("fast")
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode == 1, err
+    assert err.count("cannot be used any more") == 1, err
+    assert "Traceback" not in err
+
+
 def test_writers_in_different_time_zones_agree(tmp_path: Path, storage: str) -> None:
     """Neither what a process has for local time nor what the database has may make another one look dead."""
     engine = create_engine(storage)
     with engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {engine.url.database} SET timezone TO 'Asia/Kolkata'"))
     engine.dispose()
-    path = study_file(tmp_path, epochs="40", trials="6")
+    path = study_file(tmp_path, epochs="20", trials="4")
     began = time.time()
     arguments = ("search", path, "--study", "t", "--storage", storage)
     processes = [start(tmp_path, *arguments, TZ=zone) for zone in ("Asia/Tokyo", "America/Los_Angeles")]
@@ -139,7 +155,7 @@ def test_writers_in_different_time_zones_agree(tmp_path: Path, storage: str) -> 
         assert process.returncode == 0, err
         assert "left by a process" not in err
     ended = time.time()
-    check_complete(storage, 6, 40)
+    check_complete(storage, 4, 20)
     with closing(open_records(parse_storage(storage))) as records:
         runs = records.runs(study="t")
         with records.engine.connect() as connection:
