@@ -25,6 +25,7 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.leases import Heart, Lease, holding, is_held, note_work, take_lease
+from budgetnas.storage.patience import patient
 from budgetnas.train import Keeper, Observer, Setup, Task, setup_to_go_on, train
 from budgetnas.weights import to_safetensors
 
@@ -145,9 +146,7 @@ def record_training(
     waiting = False
     while True:
         stopper.check()
-        with exclusive(records.engine):
-            claim = claim_run(request, images.identity, setup, records, None)
-            lease = take_lease(records, run=claim.run) if claim.known is None else None
+        claim, lease = _claim_alone(request, images.identity, setup, records)
         if lease is not None:
             try:
                 with holding(records, lease) as heart:
@@ -165,20 +164,35 @@ def record_training(
         time.sleep(_POLL_SECONDS)
 
 
-def claim_run(
-    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease | None
-) -> Claim:
+@patient
+def claim_run(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease) -> Claim:
     """Return the record of a training, begun or taken up if this process is to make it.
-
-    The caller holds the storage's lock.
 
     Args:
         request: Which training.
         identity: Its data.
         setup: Where it would be made.
         records: The storage.
-        lease: What this process holds, if anything; it then is told the run.
+        lease: What this process holds; it then is told the run.
     """
+    with exclusive(records.engine):
+        claim = _claim(request, identity, setup, records, lease)
+        if claim.known is None:
+            note_work(records, lease, trial=request.trial, run=claim.run)
+        return claim
+
+
+@patient
+def _claim_alone(
+    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records
+) -> tuple[Claim, Lease | None]:
+    """Claim a training outside a search; with it comes a lease of its own, if this process is to make it."""
+    with exclusive(records.engine):
+        claim = _claim(request, identity, setup, records, None)
+        return claim, take_lease(records, run=claim.run) if claim.known is None else None
+
+
+def _claim(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease | None) -> Claim:
     key, candidate = request.key(identity), request.candidate
     known = records.find_claimed(key, study=request.study)
     if known is not None and (known.state is not State.RUNNING or is_held(records, known.id, but=lease)):
@@ -186,21 +200,18 @@ def claim_run(
     found = known or records.find_interrupted(key, study=request.study)
     if found is not None:
         records.take_up_run(found.id, request.trial)
-        run = found.id
-    else:
-        run = records.start_run(
-            key=key,
-            architecture=candidate.architecture,
-            recipe=candidate.recipe,
-            data=identity.model_dump_json(),
-            environment=setup.to_json(),
-            study=request.study,
-            trial=request.trial,
-            label=request.label,
-        )
-    if lease is not None:
-        note_work(records, lease, trial=request.trial, run=run)
-    return Claim(run, taken_up=found is not None)
+        return Claim(found.id, taken_up=True)
+    run = records.start_run(
+        key=key,
+        architecture=candidate.architecture,
+        recipe=candidate.recipe,
+        data=identity.model_dump_json(),
+        environment=setup.to_json(),
+        study=request.study,
+        trial=request.trial,
+        label=request.label,
+    )
+    return Claim(run)
 
 
 def train_run(

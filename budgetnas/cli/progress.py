@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -27,6 +28,7 @@ from budgetnas.storage import Run
 from budgetnas.train import Setup
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
+_logger = logging.getLogger("budgetnas")
 
 
 class Lines:
@@ -36,8 +38,10 @@ class Lines:
         self._console = stderr()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
         self._told_at = time.monotonic()
+        self._notes = _Notes(self)
 
     def __enter__(self) -> Self:
+        _logger.addHandler(self._notes)
         if self._live is not None:
             self._live.start()
         return self
@@ -45,6 +49,7 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _logger.removeHandler(self._notes)
         if self._live is not None:
             self._live.stop()
 
@@ -59,6 +64,17 @@ class Lines:
             self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
         elif time.monotonic() - self._told_at >= _PLAIN_EVERY_SECONDS:
             self.say(text)
+
+
+class _Notes(logging.Handler):
+    """Prints what parts of the program log, for those that have no view to tell."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.say(f"note: {record.getMessage()}")
 
 
 class Progress:

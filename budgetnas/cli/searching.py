@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, print_json, print_resume, stderr
-from budgetnas.errors import Interrupted
+from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
     from budgetnas.final import FinalView
@@ -83,6 +83,8 @@ def search_command(
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     from budgetnas.cli.progress import FinalProgress, Lines, SearchProgress
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
@@ -120,11 +122,16 @@ def search_command(
         result = run_search(request, stopper, SearchProgress(lines))
         if result.finished and result.final:
             _hold_final(result, storage, stopper, FinalProgress(lines))
-    tables = study_tables(result.records, result.study)
-    if as_json:
-        print_json(tables.to_dict())
+    try:
+        tables = study_tables(result.records, result.study)
+    except SQLAlchemyError:  # it was told already why the search ended
+        if result.exit_code != EXIT_FAILED:
+            raise
     else:
-        print_summary(tables, request.storage)
+        if as_json:
+            print_json(tables.to_dict())
+        else:
+            print_summary(tables, request.storage)
     if not result.finished:
         stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
         print_resume(storage)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from budgetnas.checkpoints import sweep
 from budgetnas.data import Data, load_data
-from budgetnas.errors import EXIT_DONE, InputError, Interrupted, SearchFailedError, check_seed
+from budgetnas.errors import EXIT_DONE, EXIT_FAILED, InputError, Interrupted, SearchFailedError, check_seed
 from budgetnas.reopen import DataPlace, validation_images
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.loop import SearchTask, search
@@ -26,6 +28,8 @@ from budgetnas.search.study import OpenStudy, open_records, open_study
 from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
+from budgetnas.storage.engine import storage_failed
+from budgetnas.storage.patience import database_error
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 from budgetnas.train import Setup, alternatives, choose_setup
 
@@ -113,6 +117,11 @@ def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> Se
             plan = make_plan(opened, task)
             view.planned(opened, plan, data)
             finished = search(opened, replace(task, setup=plan.setup), stopper, view)
+    except (SQLAlchemyError, UnboundLocalError) as error:  # the latter is Optuna's, if a trial cannot be told to end
+        if database_error(error) is None:
+            raise
+        view.notice(storage_failed(error))
+        return replace(ended, exit_code=EXIT_FAILED)
     except SearchFailedError as error:
         view.notice(str(error))
         return replace(ended, exit_code=error.exit_code)

@@ -14,15 +14,17 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from budgetnas.architecture import count
-from budgetnas.errors import InputError
+from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.search.attributes import add_stored, compact
+from budgetnas.search.rdb import SharedStorage
 from budgetnas.search.sampler import FIXED_PARAMS
 from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Run, State
-from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine, share
+from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.leases import release_dead, times_lost
+from budgetnas.storage.patience import patient
 from budgetnas.storage.records import create_tables, require_tables
 from budgetnas.storage.urls import sqlite_file
 
@@ -82,10 +84,15 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
             with exclusive(engine):
                 create_tables(engine)
     except DatabaseError as error:
+        engine.dispose()
         raise cannot_open(url, error) from None
+    except BudgetnasError:
+        engine.dispose()
+        raise
     return Records(engine)
 
 
+@patient
 def open_study(url: URL, records: Records, name: str, specification: StudySpecification) -> OpenStudy:
     """Return the study of that name, created with `specification` and seeded if it is new.
 
@@ -109,6 +116,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         return opened
 
 
+@patient
 def settle_orphans(opened: OpenStudy) -> tuple[str, ...]:
     """Settle the trials whose process is gone or was not heard of; return what became of each, in words.
 
@@ -185,8 +193,7 @@ def quiet_optuna() -> None:
 def optuna_storage(url: URL, fence: Fence) -> RDBStorage:
     """Return Optuna's storage in the same database, safe for several processes as ours is, behind the same fence."""
     text = url.render_as_string(hide_password=False)
-    storage = RDBStorage(text, engine_kwargs=engine_arguments(url))
-    share(storage.engine)
+    storage = SharedStorage(text, engine_kwargs=engine_arguments(url))
     fence.guard(storage.engine)
     return storage
 

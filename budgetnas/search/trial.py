@@ -19,7 +19,7 @@ from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
-from budgetnas.storage.engine import exclusive, storage_failed
+from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heart, Lease, note_work, trained
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.train import Setup, train
@@ -114,8 +114,7 @@ class TrialRunner:
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, params: int) -> _Outcome:
         records = self.opened.records
-        with exclusive(records.engine):
-            claim = claim_run(request, self.images.identity, self.setup, records, self.slot)
+        claim = claim_run(request, self.images.identity, self.setup, records, self.slot)
         run, known = claim.run, claim.known
         reporter = self._reporter(trial, request, run)
         if known is None:

@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import func, select
 
 from budgetnas.storage import tables
+from budgetnas.storage.patience import patient
 from budgetnas.storage.records import Records
 
 
+@patient
 def activity(records: Records, study: str) -> tuple[Any, ...]:
     """Return a value that changes when a run of `study` starts or ends, a proposal is turned away, or a final goes on.
 

@@ -16,17 +16,27 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.storage.patience import LockLostError, is_passing, patience_seconds, reason_of
 from budgetnas.storage.urls import masked, sqlite_file
 
 LOCK_TIMEOUT_SECONDS: Final = 60.0
 _ADVISORY_KEY: Final = 0x62756467  # "budg"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_SILENCE: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_SESSION: Final = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _SILENCE.items() if "_" in name}
 
 
 def engine_arguments(url: URL) -> dict[str, Any]:
-    """Return the keyword arguments of `create_engine` for this storage."""
+    """Return the keyword arguments of `create_engine` for this storage.
+
+    Both ends of a connection to PostgreSQL ask after a minute of silence whether the other is still there: ours, so
+    that a machine that was switched off is noticed; the server's, so that it takes back the lock from one that was.
+    """
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": LOCK_TIMEOUT_SECONDS, "isolation_level": None}}
-    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "options": "-c timezone=UTC"}}
+    options = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
+    limits = {"connect_timeout": 10, "tcp_user_timeout": 60_000}
+    return {"pool_pre_ping": True, "connect_args": _SILENCE | limits | {"options": options}}
 
 
 def share(engine: Engine) -> Engine:
@@ -41,9 +51,12 @@ def share(engine: Engine) -> Engine:
 def open_engine(url: URL) -> Engine:
     """Return a connected engine.
 
+    It waits for nothing: at its start a program that cannot reach its database says so. Patience begins after that.
+
     Raises:
         InputError: If the database cannot be opened.
     """
+    patience_seconds()
     try:
         engine = share(create_engine(url, **engine_arguments(url)))
         with engine.connect() as connection:
@@ -59,37 +72,41 @@ def open_engine(url: URL) -> Engine:
 
 def cannot_open(url: URL, error: Exception) -> InputError:
     """Return the error that says why a database does not open."""
-    cause = str(getattr(error, "orig", None) or error).strip().splitlines()
-    reason = cause[0] if cause else type(error).__name__
     return InputError(
-        "--storage", masked(url), f"cannot be opened ({reason})", "check the path, its rights or the server"
+        "--storage", masked(url), f"cannot be opened ({reason_of(error)})", "check the path, its rights or the server"
     )
 
 
 def storage_failed(error: BaseException) -> str:
     """Return in one line why the database could not be used: its own words, without statement and values."""
-    cause = error.__cause__ if error.__cause__ is not None and not hasattr(error, "orig") else error
-    told = str(getattr(cause, "orig", None) or cause).strip().splitlines()
-    return f"the storage cannot be used any more: {told[0] if told else type(error).__name__}"
+    return f"the storage cannot be used any more: {reason_of(error)}"
 
 
 @contextmanager
 def exclusive(engine: Engine) -> Iterator[None]:
     """Hold the storage's one lock: creating, seeding and taking slots happen under it, one process at a time.
 
+    PostgreSQL gives the lock back as soon as the connection that holds it breaks, and another process may take it while
+    this one goes on. That is noticed at the end and passes, so that a patient caller does all of it again, reading
+    included; hold the lock within `budgetnas.storage.patience.patient` only.
+
     Raises:
         BudgetnasError: If another process holds it for longer than a minute.
+        LockLostError: If it was lost on the way.
+        OperationalError: If the connection broke.
     """
     if engine.dialect.name == "sqlite":
         with _file_lock(engine.url):
             yield
     else:
         with engine.connect() as connection:
-            _advisory(connection, "pg_advisory_lock")
+            _lock(connection)
             try:
                 yield
-            finally:
-                _advisory(connection, "pg_advisory_unlock")
+            except BaseException:
+                connection.invalidate()  # gives the lock back, and cannot hide the error by one of its own
+                raise
+            _unlock(connection)
 
 
 @contextmanager
@@ -104,13 +121,25 @@ def _file_lock(url: URL) -> Iterator[None]:
         raise InputError("--storage", masked(url), f"its folder cannot be written ({error.strerror})") from None
 
 
-def _advisory(connection: Connection, function: str) -> None:
+def _lock(connection: Connection) -> None:
     try:
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS:.0f}s'"))
-        connection.execute(text(f"SELECT {function}(:key)"), {"key": _ADVISORY_KEY})
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_KEY})
         connection.commit()
     except OperationalError as error:
-        raise BudgetnasError(f"the storage's lock failed: {error.orig}") from None
+        if is_passing(error):
+            raise
+        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+            waited = f"for over {LOCK_TIMEOUT_SECONDS:.0f} s"
+            raise BudgetnasError(f"the storage's lock is held by another process {waited}") from None
+        raise BudgetnasError(f"the storage's lock failed: {reason_of(error)}") from None
+
+
+def _unlock(connection: Connection) -> None:
+    held = connection.scalar(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_KEY})
+    connection.commit()
+    if not held:
+        raise LockLostError("the storage's lock was lost while it was held")
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

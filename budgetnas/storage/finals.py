@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from sqlalchemy import Row, func, insert, select, update
 from budgetnas.protocol import FinalPlan
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
+from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
 
 
@@ -37,18 +37,20 @@ class FinalRecord:
     read_at: float | None
 
 
+@patient
 def start_final(records: Records, study: str, plan: FinalPlan) -> FinalRecord:
     """Record that a final begins, unless one is under way that has not read the test split: then return that."""
     with exclusive(records.engine):
         open_one = next((one for one in finals_of(records, study) if one.read_at is None), None)
         if open_one is not None:
             return open_one
-        row = {"study": study, "plan": plan.canonical_json(), "started_at": time.time()}
+        row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
         with records.engine.begin() as connection:
             connection.execute(insert(tables.finals).values(row))
         return finals_of(records, study)[-1]
 
 
+@patient
 def finals_of(records: Records, study: str) -> tuple[FinalRecord, ...]:
     """Return the finals of `study`, oldest first."""
     query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
@@ -56,12 +58,14 @@ def finals_of(records: Records, study: str) -> tuple[FinalRecord, ...]:
         return tuple(_final(row) for row in connection.execute(query))
 
 
+@patient
 def name_winner(records: Records, final: int, run: int) -> None:
     """Record which entrant, by its search record, won."""
     with records.engine.begin() as connection:
         connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
 
 
+@patient
 def record_reading(
     records: Records, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
 ) -> bool:
@@ -77,7 +81,7 @@ def record_reading(
     Returns:
         Whether it was recorded; not so where another process has done it.
     """
-    now = time.time()
+    now = current_call().asked_at
     rows = [
         {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
         for run, (epochs, accuracy) in accuracies.items()
@@ -86,11 +90,12 @@ def record_reading(
     with records.engine.begin() as connection:
         unread = update(tables.finals).where(one.id == final.id, one.read_at.is_(None))
         if not connection.execute(unread.values(read_at=now, test_images=images)).rowcount:
-            return False
+            return bool(connection.scalar(select(one.read_at).where(one.id == final.id)) == now)  # an earlier try
         connection.execute(insert(tables.test_readings), rows)
     return True
 
 
+@patient
 def readings(records: Records, study: str) -> int:
     """Return how many times the test split was read for finals of `study`."""
     one = tables.finals.c
@@ -99,6 +104,7 @@ def readings(records: Records, study: str) -> int:
         return int(connection.scalar(query) or 0)
 
 
+@patient
 def test_accuracies(records: Records, final: int) -> dict[int, float]:
     """Return the test accuracy of each run that a final read the test split for."""
     one = tables.test_readings.c

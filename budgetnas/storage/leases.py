@@ -7,8 +7,8 @@ grace period, may be taken from it: by the database's clock, so that those of th
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from budgetnas.errors import LeaseLost
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.holders import Holder, this_process
+from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
 from budgetnas.storage.values import Role, State
 
@@ -88,25 +89,30 @@ class Heart:
                 return
 
 
+@patient
 def trained(records: Records, study: str) -> int:
     """Return how many runs of `study` count towards ``--trials``: search and repeat, complete or pruned."""
     with records.engine.connect() as connection:
         return int(connection.scalar(select(_trained(study))) or 0)
 
 
+@patient
 def take_slot(records: Records, study: str, trials: int) -> Lease | None:
     """Return a slot if fewer than `trials` are trained or being trained, else nothing."""
     held = select(func.count()).where(tables.leases.c.study == study).scalar_subquery()
     with exclusive(records.engine):
+        if current_call().repeated:
+            _delete(records, current_call().token)  # an earlier try may have taken it
         # One statement, so one snapshot: a run that ends between two would be counted in neither.
         with records.engine.connect() as connection:
             used = int(connection.scalar(select(_trained(study) + held)) or 0)
         return None if used >= trials else take_lease(records, study)
 
 
+@patient
 def take_lease(records: Records, study: str | None = None, run: int | None = None) -> Lease:
     """Return a new lease; the caller holds the storage's lock."""
-    lease, holder = Lease(uuid.uuid4().hex, study, records.habits.grace_seconds), this_process()
+    lease, holder = Lease(current_call().token, study, records.habits.grace_seconds), this_process()
     row = {
         "owner": lease.owner,
         "study": study,
@@ -116,6 +122,8 @@ def take_lease(records: Records, study: str | None = None, run: int | None = Non
         "process_started_at": holder.process_started_at,
         "grace": lease.grace,
     }
+    if current_call().repeated:
+        _delete(records, lease.owner)  # an earlier try may have taken it
     with records.engine.begin() as connection:
         connection.execute(insert(tables.leases).values(**row, expires_at=_clock(connection) + lease.grace))
     return lease
@@ -136,13 +144,11 @@ def holding(records: Records, lease: Lease) -> Iterator[Heart]:
 
 def give_back(records: Records, lease: Lease) -> None:
     """Give a lease back; where the database is away, it is taken from this process later."""
-    try:
-        with records.engine.begin() as connection:
-            connection.execute(delete(tables.leases).where(tables.leases.c.owner == lease.owner))
-    except SQLAlchemyError:
-        pass
+    with contextlib.suppress(SQLAlchemyError):
+        _delete(records, lease.owner)
 
 
+@patient
 def renew(records: Records, lease: Lease) -> bool:
     """Prolong a lease by its grace period; return whether it still stands."""
     one = tables.leases.c
@@ -152,6 +158,7 @@ def renew(records: Records, lease: Lease) -> bool:
         return done.rowcount > 0
 
 
+@patient
 def note_work(records: Records, lease: Lease, *, trial: int | None = None, run: int | None = None) -> None:
     """Record which trial, or which run, the holder works on.
 
@@ -165,11 +172,13 @@ def note_work(records: Records, lease: Lease, *, trial: int | None = None, run: 
             raise LeaseLost
 
 
+@patient
 def slots_held(records: Records, study: str) -> int:
     """Return how many slots of `study` are held."""
     return len(_rows(records, tables.leases.c.study == study))
 
 
+@patient
 def release_dead(records: Records, study: str) -> frozenset[int] | None:
     """Take their slots from processes that are gone or were not heard of; return the trials that live ones hold.
 
@@ -184,6 +193,7 @@ def release_dead(records: Records, study: str) -> frozenset[int] | None:
     return frozenset(row.trial for row in alive)
 
 
+@patient
 def is_held(records: Records, run: int, *, but: Lease | None) -> bool:
     """Return whether another process that lives works on `run`; the caller holds the storage's lock."""
     one = tables.leases.c
@@ -191,12 +201,19 @@ def is_held(records: Records, run: int, *, but: Lease | None) -> bool:
     return bool(_release(records, _rows(records, (one.run == run) & others)))
 
 
+@patient
 def times_lost(records: Records, study: str, trial: int) -> tuple[str, ...]:
     """Return why `trial` was taken from each process that lost it."""
     one = tables.losses.c
     query = select(one.reason).where(one.study == study, one.trial == trial).order_by(one.id)
     with records.engine.connect() as connection:
         return tuple(connection.scalars(query))
+
+
+@patient
+def _delete(records: Records, owner: str) -> None:
+    with records.engine.begin() as connection:
+        connection.execute(delete(tables.leases).where(tables.leases.c.owner == owner))
 
 
 def _trained(study: str) -> ScalarSelect[int]:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from budgetnas.storage import tables
+from budgetnas.storage.patience import patient
 from budgetnas.storage.records import Records
 from budgetnas.storage.values import Role, State
 
 
+@patient
 def accuracies_at(records: Records, study: str, epoch: int, *, states: Sequence[State], but: int) -> tuple[float, ...]:
     """Return the validation accuracies that the searched candidates of `study` had after `epoch`, oldest run first.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, Row, Select, Table, delete, func, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.architecture import Architecture, count
@@ -20,6 +19,7 @@ from budgetnas.storage import tables
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.habits import Habits
 from budgetnas.storage.holders import Holder, this_process
+from budgetnas.storage.patience import current_call, patient_methods
 from budgetnas.storage.values import Attempt, Checkpoint, Goal, Rejection, Role, Run, RunKey, SearchCounts, State
 
 _RUN = (
@@ -76,10 +76,12 @@ def _version(engine: Engine) -> int | None:
     return version
 
 
+@patient_methods(but=("close",))
 class Records:
     """The records of one storage.
 
-    Every method is one transaction.
+    Every method is one transaction, and is repeated where the database was away: what a method writes must be written
+    once also where an earlier try was committed and only the answer was lost.
 
     Args:
         engine: An engine of `budgetnas.storage.engine.open_engine`, its tables created.
@@ -110,8 +112,9 @@ class Records:
 
     def save_specification(self, study: str, specification: str, digest: str) -> None:
         """Keep the specification that a study is created with."""
-        row = {"study": study, "specification": specification, "digest": digest, "created_at": time.time()}
+        row = {"study": study, "specification": specification, "digest": digest, "created_at": current_call().asked_at}
         with self.engine.begin() as connection:
+            _forget_earlier_try(connection, tables.specifications, row)
             connection.execute(insert(tables.specifications).values(row))
 
     def specification(self, study: str) -> str | None:
@@ -123,7 +126,7 @@ class Records:
 
     def set_goal(self, study: str, trials: int, sampler: str) -> None:
         """Record what a search of `study` was asked for: workers that join it later go by the last one."""
-        row = {"study": study, "trials": trials, "sampler": sampler, "at": time.time()}
+        row = {"study": study, "trials": trials, "sampler": sampler, "at": current_call().asked_at}
         with self.engine.begin() as connection:
             connection.execute(delete(tables.goals).where(tables.goals.c.study == study))
             connection.execute(insert(tables.goals).values(row))
@@ -172,12 +175,13 @@ class Records:
             "reason": "",
             "epochs_asked": recipe.epochs,
             "epochs_done": 0,
-            "started_at": time.time(),
+            "started_at": current_call().asked_at,
         }
         with self.engine.begin() as connection:
+            _forget_earlier_try(connection, tables.runs, row)
             _save_architectures(connection, [architecture])
             run = int(connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id)).scalar_one())
-            connection.execute(insert(tables.attempts).values(_attempt(run, 0, environment)))
+            _add_attempt(connection, run, 0, environment)
             return run
 
     def take_up_run(self, run: int, trial: int | None) -> None:
@@ -199,7 +203,7 @@ class Records:
             connection.execute(delete(tables.epochs).where(later))
             connection.execute(delete(tables.test_readings).where(looks))
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
-            connection.execute(insert(tables.attempts).values(_attempt(run, epochs, environment)))
+            _add_attempt(connection, run, epochs, environment)
 
     def attempts(self, run: int) -> tuple[Attempt, ...]:
         """Return the processes that trained `run` in turn."""
@@ -214,12 +218,15 @@ class Records:
     def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
         """Record an epoch of `run`; with `test_reason`, also that its evaluation was a look at a test split."""
         with self.engine.begin() as connection:
+            _forget_earlier_try(connection, tables.epochs, {"run": run, "epoch": epoch.epoch})
             row = {"run": run} | {name: _or_null(getattr(epoch, name)) for name in _EPOCH_FIELDS}
             connection.execute(insert(tables.epochs).values(row))
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(epochs_done=epoch.epoch))
             if test_reason is not None:
-                reading = {"run": run, "epoch": epoch.epoch, "accuracy": epoch.eval_accuracy, "at": time.time()}
-                connection.execute(insert(tables.test_readings).values(reading | {"reason": test_reason}))
+                reading = {"run": run, "epoch": epoch.epoch, "accuracy": epoch.eval_accuracy, "reason": test_reason}
+                reading |= {"at": current_call().asked_at}
+                _forget_earlier_try(connection, tables.test_readings, reading)
+                connection.execute(insert(tables.test_readings).values(reading))
 
     def restart_run(self, run: int, environment: str) -> None:
         """Forget the epochs of `run`, which begins again in another environment (a smaller micro-batch)."""
@@ -227,22 +234,26 @@ class Records:
             connection.execute(delete(tables.epochs).where(tables.epochs.c.run == run))
             values = {"epochs_done": 0, "environment": environment}
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
-            connection.execute(insert(tables.attempts).values(_attempt(run, 0, environment)))
+            _add_attempt(connection, run, 0, environment)
 
     def finish_run(self, run: int, state: State, reason: str = "", *, weights_sha256: str | None = None) -> None:
         """Record how a training ended, and the SHA-256 of its weights: by it, equal bits can be told later."""
-        values = {"state": state.value, "reason": reason, "ended_at": time.time(), "weights_sha256": weights_sha256}
+        values: dict[str, Any] = {"state": state.value, "reason": reason, "weights_sha256": weights_sha256}
+        values |= {"ended_at": current_call().asked_at}
         with self.engine.begin() as connection:
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
 
     def interrupt_runs_of(self, study: str, trial: int) -> None:
         """Mark the running trainings of a trial as interrupted: their process is gone or was told to stop."""
-        values = {"state": State.INTERRUPTED.value, "reason": "interrupted", "ended_at": time.time()}
+        now = current_call().asked_at
+        values = {"state": State.INTERRUPTED.value, "reason": "interrupted", "ended_at": now}
         running = (
             (tables.runs.c.study == study)
             & (tables.runs.c.trial == trial)
             & (tables.runs.c.state == State.RUNNING.value)
         )
+        if current_call().repeated:  # by now another process may train the trial
+            running &= tables.runs.c.started_at < now
         with self.engine.begin() as connection:
             connection.execute(update(tables.runs).where(running).values(values))
 
@@ -273,6 +284,8 @@ class Records:
             one.study == study,
             one.state.in_([state.value for state in states]),
         ).limit(1)
+        if current_call().repeated:  # an earlier try of this call may have begun the run that is looked for
+            query = query.where(one.started_at != current_call().asked_at)
         found = self._runs(query)
         return found[0] if found else None
 
@@ -372,7 +385,7 @@ class Records:
         with self.engine.begin() as connection:
             forgotten = delete(tables.checkpoints).where(one.run == run, one.epoch >= checkpoint.epoch)
             dropped = list(connection.scalars(forgotten.returning(one.file)))
-            connection.execute(insert(tables.checkpoints).values(**row, at=time.time()))
+            connection.execute(insert(tables.checkpoints).values(**row, at=current_call().asked_at))
             old = select(one.epoch).where(one.run == run).order_by(one.epoch.desc()).offset(keep)
             beyond = list(connection.scalars(old))
             late = delete(tables.checkpoints).where(one.run == run, one.epoch.in_(beyond))
@@ -422,7 +435,7 @@ class Records:
         """Record proposals that were turned away, all in one transaction."""
         if not rejections:
             return
-        now = time.time()
+        now = current_call().asked_at
         rows = [
             {
                 "study": study,
@@ -437,6 +450,8 @@ class Records:
             for one in rejections
         ]
         with self.engine.begin() as connection:
+            for row in rows:
+                _forget_earlier_try(connection, tables.rejections, row)
             _save_architectures(connection, [one.architecture for one in rejections])
             connection.execute(insert(tables.rejections), rows)
 
@@ -474,6 +489,13 @@ def _or_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
+def _forget_earlier_try(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Delete the row that an earlier try of this call may have left; its times are those of the call."""
+    if current_call().repeated:
+        same = (table.c[name] == value for name, value in row.items())
+        connection.execute(delete(table).where(*same))
+
+
 def _save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:
     rows = []
     for digest, architecture in {one.digest: one for one in architectures}.items():
@@ -484,16 +506,18 @@ def _save_architectures(connection: Connection, architectures: Iterable[Architec
     connection.execute(statement, rows)
 
 
-def _attempt(run: int, epochs: int, environment: str) -> dict[str, Any]:
+def _add_attempt(connection: Connection, run: int, epochs: int, environment: str) -> None:
     holder = this_process()
-    return {
+    row = {
         "run": run,
         "epochs_before": epochs,
         "environment": environment,
         "host": holder.host,
         "pid": holder.pid,
-        "started_at": time.time(),
+        "started_at": current_call().asked_at,
     }
+    _forget_earlier_try(connection, tables.attempts, row)
+    connection.execute(insert(tables.attempts).values(row))
 
 
 def _run(row: Row[Any]) -> Run:

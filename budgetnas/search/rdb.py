@@ -1,0 +1,113 @@
+"""Optuna's storage with patience: an operation that the database was away for is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from budgetnas.storage.engine import share
+from budgetnas.storage.patience import current_call, database_error, patient
+
+_BEHIND_THE_CACHE: Final = (
+    "_create_new_trial",
+    "_set_trial_param",
+    "_get_trials",
+    "_get_best_trial_id",
+    "_get_stale_trial_ids",
+)
+"""What Optuna's cache, which every study puts before its storage, calls beside the public operations."""
+_NOT_REPEATED: Final = ("remove_session", "upgrade")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
+    """Return an operation that is repeated, and raises the database's own errors."""
+    repeated = patient(operation)
+
+    @wraps(operation)
+    def told(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return repeated(*arguments, **named)
+        except StorageInternalError as error:
+            raise database_error(error) or error from None
+
+    return told
+
+
+class SharedStorage(RDBStorage):
+    """Optuna's storage in a database that several processes share and that may be away for a while.
+
+    Each operation is repeated as `budgetnas.storage.patience.patient` says. Most may be: they write a value where a
+    value is, or find the row that an earlier try left and take it for theirs. Where the answer to a COMMIT was lost:
+
+    - A trial that has the state and values already that it shall be given was given them by the earlier try.
+    - A trial that shall wait, and runs since another moment than before the first try, was queued and taken by another
+      process meanwhile. It is left alone.
+    - A waiting trial that shall run cannot be told from one that another process has taken. It is left as that one's
+      and, without a holder, found and queued again with the other orphans.
+    - A new trial may be there twice. The other one runs without a holder, and is found likewise; if it was made to
+      wait, it is trained once more, or served from the record of the first.
+    - A new study is told to exist. `optuna.create_study` takes it, if it may.
+
+    Errors of the database are raised as SQLAlchemy raises them, not as Optuna's "typically happens due to invalid
+    data".
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
+        super().__init__(url, engine_kwargs)
+        share(self.engine)
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        share(self.engine)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Set the state of a trial, and its values if given; return whether it was done."""
+        if state is TrialState.WAITING:
+            return self._queue(trial_id, self.get_trial(trial_id).datetime_start)
+        return self._change(trial_id, state, values)
+
+    @_sturdy
+    def _queue(self, trial_id: int, started: datetime | None) -> bool:
+        if current_call().repeated:
+            trial = self.get_trial(trial_id)
+            if trial.state is TrialState.RUNNING and trial.datetime_start != started:
+                return False
+        return super().set_trial_state_values(trial_id, TrialState.WAITING)
+
+    @_sturdy
+    def _change(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
+        try:
+            return super().set_trial_state_values(trial_id, state, values)
+        except UpdateFinishedTrialError:
+            trial = self.get_trial(trial_id)
+            same = trial.state is state and trial.values == (None if values is None else list(values))
+            if not current_call().repeated or not same:
+                raise
+            return True
+
+    @_sturdy
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study."""
+        try:
+            super().delete_study(study_id)
+        except KeyError:
+            if not current_call().repeated:
+                raise
+
+
+def _inherited() -> set[str]:
+    public = {name for name in dir(RDBStorage) if not name.startswith("_") and callable(getattr(RDBStorage, name))}
+    return (public | set(_BEHIND_THE_CACHE)) - set(_NOT_REPEATED) - set(vars(SharedStorage))
+
+
+for _name in _inherited():
+    setattr(SharedStorage, _name, _sturdy(getattr(RDBStorage, _name)))
