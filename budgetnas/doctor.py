@@ -297,6 +297,8 @@ def _journal(connection: Connection) -> Check:
 
     mode = str(connection.scalar(text("PRAGMA journal_mode")))
     told = f"SQLite {sqlite3.sqlite_version}, journal {mode}"
+    if not is_writable(connection.engine.url):
+        return Check("database", "ok", f"SQLite {sqlite3.sqlite_version}, opened to be read only")
     return Check("database", "ok", told if mode == "wal" else f"{told}; the next search turns on the write-ahead log")
 
 
@@ -434,7 +436,7 @@ def _same_data(loaded: Data, specification: StudySpecification, study: str) -> C
 def disks(url: URL) -> Iterator[Check]:
     """Look at how much is free where a search writes."""
     folders = {"cache": cache_root(), "here": Path.cwd()}
-    if url.get_backend_name() == "sqlite":
+    if url.get_backend_name() == "sqlite" and is_writable(url):
         folders = {"storage": sqlite_file(url).parent} | folders
     for name, folder in folders.items():
         there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())

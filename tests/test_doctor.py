@@ -283,7 +283,7 @@ def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path
     path = os.pathsep.join([str(broken.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = run(in_a_fresh_folder, "doctor", "--data", "digits", PYTHONPATH=path)
     assert done.returncode == 1
-    (line,) = [one for one in done.stdout.splitlines() if one.startswith("problem")]
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith("problem ")]
     assert "does not fit torch" in line
     assert "operator torchvision::nms does not exist" in line
     assert "from one index" in line

@@ -176,3 +176,32 @@ def test_output_to_a_full_disk_is_told_in_one_line(
         )
     assert done.returncode == 1
     assert done.stderr == "budgetnas: no space is left for the output; free some, and run it again\n"
+
+
+# The doctor
+
+
+def found(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The state of each check that was printed."""
+    lines = (one.partition(": ")[0].split(None, 1) for one in result.stdout.splitlines() if ": " in one)
+    return {check: state for state, check in (one for one in lines if len(one) == 2)}
+
+
+def test_the_doctor_on_a_read_only_disk(disk: Path, work: Path, tmp_path: Path) -> None:
+    make_read_only(disk)
+    old = run(work, "doctor", "--data", "digits", "--study", "t", "--storage", str(disk / "budgetnas.db"))
+    assert old.returncode == 0, old.stdout
+    assert (found(old)["storage"], found(old)["studies"], found(old)["study's data"]) == ("warning", "ok", "ok")
+    new = run(work, "doctor", "--data", "digits", "--storage", str(disk / "new.db"))
+    assert (new.returncode, found(new)["storage"]) == (1, "problem")
+    assert names(disk) == ["budgetnas.db"]
+
+
+@pytest.mark.parametrize(("mib", "state", "code"), [(8, "problem", 1), (300, "warning", 0), (2048, "ok", 0)])
+def test_the_doctor_on_small_disks(tmp_path: Path, work: Path, mib: int, state: str, code: int) -> None:
+    with small_disk(tmp_path / "small", mib * 1024) as small:
+        done = run(work, "doctor", "--data", "digits", "--storage", str(small / "new.db"))
+    assert found(done)["disk, storage"] == state
+    assert found(done)["disk, here"] == "ok", "the test's own folder has too little space"
+    assert done.returncode == code
+    assert "file system: tmpfs" in done.stdout
