@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import plotly.graph_objects as go
@@ -23,12 +24,12 @@ from budgetnas.report.tables import study_tables
 from budgetnas.search.study import optuna_storage, quiet_optuna
 from budgetnas.storage import Records
 from budgetnas.storage.activity import activity
-from budgetnas.storage.fence import Fence
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _STUDY_PAGE: Final = re.compile(r"/api/studies/\d+")
+_HERE: Final = ("127.0.0.1", "localhost", "::1")
 _HEIGHT: Final = 450
 """What the dashboard gives a figure; it cuts off what is beyond."""
 _TITLE: Final = 32
@@ -41,13 +42,37 @@ def serve(records: Records, host: str, port: int) -> None:
         InputError: If the address is taken, or not this machine's.
     """
     quiet_optuna()
-    application = with_figures(wsgi(optuna_storage(records.engine.url, Fence())), StudyFigures(records))
+    application = with_figures(wsgi(optuna_storage(records.engine.url)), StudyFigures(records))
+    if is_this_machine(host):
+        application = for_this_machine(application)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start a program in the background deaf to it
     with _server(host, port, application) as server:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             return
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether only this machine reaches an address to listen on."""
+    return host in _HERE
+
+
+def for_this_machine(application: WSGIApplication) -> WSGIApplication:
+    """Return an application that answers only what was asked of this machine by one of its own names.
+
+    A page of somebody else's that a browser shows may let its own name lead to this machine, and so read or delete
+    studies; the name it asks by gives it away.
+    """
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        asked = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname
+        if asked in _HERE:
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"asked by a name that is not this machine's; to be reached by others, start it with --host\n"]
+
+    return checked
 
 
 class StudyFigures:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import re
+from typing import Final
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_OVER_BUDGET = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+
+_PASSWORDS: Final = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*pass\w*)=[^&\s'\"]*", re.IGNORECASE)
 
 
 class BudgetnasError(Exception):
@@ -36,6 +42,31 @@ class InputError(BudgetnasError, ValueError):
         shown = "" if value is None else f" {value!r}" if isinstance(value, str) else f" {value}"
         tail = f"; {way_out}" if way_out else ""
         super().__init__(f"{argument}{shown}: {rule}{tail}")
+
+
+def out_of_space(error: OSError) -> bool:
+    """Return whether a disk, or what a user may take of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def unwritable(argument: str, path: object, error: OSError, way_out: str) -> BudgetnasError:
+    """Return the error that says why something could not be written: bad input, or a disk that is full.
+
+    Args:
+        argument: What named the place, e.g. ``--out``.
+        path: The place.
+        error: What the operating system said.
+        way_out: What to do where it is not space that is missing.
+    """
+    if out_of_space(error):
+        told = "what was there before is as it was; free some space, or name another disk"
+        return BudgetnasError(f"{argument} {str(path)!r}: no space is left for it; {told}")
+    return InputError(argument, str(path), f"cannot be written ({error.strerror})", way_out)
+
+
+def hide_passwords(message: str) -> str:
+    """Return a message without the password of any URL in it, such as one given where a study's name belongs."""
+    return _PASSWORDS.sub(lambda found: f"{found[2]}=..." if found[2] else f"{found[1]}:***@", message)
 
 
 def check_seed(seed: int) -> int:

@@ -195,6 +195,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         "replay",
         "compare",
         "bench",
+        "doctor",
         "studies",
         "show",
         "report",

@@ -35,7 +35,6 @@ from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run, State
-from budgetnas.storage.fence import Fence
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.urls import parse_storage
 from budgetnas.train import Keeper, Observer, Setup, Task
@@ -369,7 +368,7 @@ def test_two_processes_prune_one_study(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     runs = runs_in(tmp_path)
-    storage = optuna_storage(parse_storage(f"sqlite:///{tmp_path}/budgetnas.db"), Fence())
+    storage = optuna_storage(parse_storage(f"sqlite:///{tmp_path}/budgetnas.db"))
     states = {one.number: one.state for one in storage.get_all_trials(1)}
     storage.remove_session()
     storage.engine.dispose()

@@ -26,7 +26,6 @@ from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_s
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.storage import Role, State
-from budgetnas.storage.fence import Fence
 from budgetnas.storage.urls import parse_storage
 
 
@@ -159,7 +158,7 @@ def records_in(folder: Path) -> RecordsIn:
 
 @contextmanager
 def study_in(folder: Path) -> Iterator[optuna.Study]:
-    storage = optuna_storage(parse_storage(f"sqlite:///{folder}/budgetnas.db"), Fence())
+    storage = optuna_storage(parse_storage(f"sqlite:///{folder}/budgetnas.db"))
     yield optuna.load_study(study_name="t", storage=storage)
     storage.remove_session()
     storage.engine.dispose()

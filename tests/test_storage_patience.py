@@ -27,7 +27,6 @@ from budgetnas.search.rdb import SharedStorage
 from budgetnas.search.study import optuna_storage
 from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.fence import Fence
 from budgetnas.storage.finals import finals_of, record_reading, start_final
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.patience import LockLostError, current_call, is_passing, patient
@@ -52,7 +51,7 @@ def records(postgres_database: str) -> Iterator[Records]:
 
 @pytest.fixture
 def storage(postgres_database: str) -> Iterator[SharedStorage]:
-    storage = optuna_storage(parse_storage(postgres_database), Fence())
+    storage = optuna_storage(parse_storage(postgres_database))
     assert isinstance(storage, SharedStorage)
     yield storage
     storage.remove_session()
@@ -184,7 +183,7 @@ def test_a_trial_is_told_to_end_once(storage: SharedStorage) -> None:
 def test_a_trial_that_another_process_took_is_not_queued_again(
     storage: SharedStorage, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial, other = new_trial(storage), optuna_storage(parse_storage(postgres_database), Fence())
+    trial, other = new_trial(storage), optuna_storage(parse_storage(postgres_database))
     commit = storage.engine.dialect.do_commit
     commits = iter(range(100))
 

@@ -22,7 +22,7 @@ from budgetnas.bundle.contents import Manifest, Metrics, Preprocessing, sha256
 from budgetnas.bundle.loading import is_bundle, load
 from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onnx
 from budgetnas.bundle.preparing import Preprocessor
-from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.errors import BudgetnasError, InputError, unwritable
 from budgetnas.recipe import Recipe
 from budgetnas.weights import from_safetensors
 
@@ -94,6 +94,8 @@ def check_place(folder: Path, *, replace: bool) -> Path:
     place = Path(os.path.abspath(folder))
     if not place.parent.is_dir():
         raise InputError("--out", str(folder), f"folder {place.parent} does not exist", "create it first")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise InputError("--out", str(folder), f"folder {place.parent} cannot be written", "name another")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise InputError("--out", str(folder), "is there and is no folder", "name another")
     inside = sorted(one.name for one in place.iterdir()) if place.is_dir() else []
@@ -123,18 +125,20 @@ def write_bundle(
 
     Raises:
         InputError: If it cannot lie there.
-        BudgetnasError: If a check fails: the certificate's, the weights' or the ONNX file's.
+        BudgetnasError: If a check fails: the certificate's, the weights' or the ONNX file's; or the disk is full.
     """
     place = check_place(folder, replace=replace)
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     except OSError as error:
-        raise InputError("--out", str(folder), f"cannot be written ({error.strerror})", "name another") from None
+        raise unwritable("--out", folder, error, "name another") from None
     try:
         certificate, onnx = _fill(source, aside, tell)
         _let_others_read(aside)
         check_place(folder, replace=replace)
         _move(aside, place)
+    except OSError as error:
+        raise unwritable("--out", folder, error, "name another") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     sizes = {name: (place / name).stat().st_size for name in (*contents.HASHED, contents.MANIFEST)}

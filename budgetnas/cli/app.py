@@ -9,8 +9,27 @@ from typing import Annotated
 import typer
 
 from budgetnas import __version__
-from budgetnas.cli import benching, comparing, counting, exporting, finishing, looking, predicting, replaying, searching
-from budgetnas.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, BudgetnasError, Interrupted
+from budgetnas.cli import (
+    benching,
+    checking,
+    comparing,
+    counting,
+    exporting,
+    finishing,
+    looking,
+    predicting,
+    replaying,
+    searching,
+)
+from budgetnas.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    BudgetnasError,
+    Interrupted,
+    hide_passwords,
+    out_of_space,
+)
 
 app = typer.Typer(
     name="budgetnas",
@@ -29,6 +48,7 @@ app.command("predict")(predicting.predict_command)
 app.command("replay")(replaying.replay_command)
 app.command("compare")(comparing.compare_command)
 app.command("bench")(benching.bench_command)
+app.command("doctor")(checking.doctor_command)
 app.command("studies")(looking.studies_command)
 app.command("show")(looking.show_command)
 app.command("report")(looking.report_command)
@@ -73,8 +93,13 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_FAILED
+    except OSError as error:
+        if not out_of_space(error):
+            raise
+        _drop_output()
+        return _fail(f"no space is left for {error.filename or 'the output'}; free some, and run it again", EXIT_FAILED)
     except Exception as error:
         if not type(error).__module__.startswith("sqlalchemy."):
             raise
@@ -84,8 +109,13 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _drop_output() -> None:
+    """Let nothing more be written to stdout: what is waiting to be written would fail again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"budgetnas: {' '.join(message.split())}", file=sys.stderr)
+    print(f"budgetnas: {hide_passwords(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -48,12 +48,12 @@ def export_command(
     from budgetnas.export.chosen import ExportRequest
     from budgetnas.export.session import export
     from budgetnas.reopen import DataPlace
-    from budgetnas.search.study import open_records
+    from budgetnas.search.study import look_at_records
     from budgetnas.stopping import Stopper
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)
-    records, stopper = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True), Stopper()
+    records, stopper = look_at_records(parse_storage(storage or DEFAULT_STORAGE)), Stopper()
     try:
         with Lines() as lines, stopper.listening():
             exported = export(request, records, stopper, ExportProgress(lines))

@@ -98,12 +98,14 @@ def dashboard_command(
 
     Example: budgetnas dashboard --port 8080
     """
-    from budgetnas.dashboard import serve
+    from budgetnas.dashboard import is_this_machine, serve
+    from budgetnas.search.study import open_records
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     if not 1 <= port <= 65_535:
         raise InputError("--port", port, "must be from 1 to 65,535")
-    records = _records(storage)
-    if host not in ("127.0.0.1", "localhost", "::1"):
+    records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
+    if not is_this_machine(host):
         stderr().print(f"note: {host} may be reached by others, and the dashboard asks for no password", markup=False)
     stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
     serve(records, host, port)
@@ -121,7 +123,7 @@ def _all_tables(storage: str | None) -> list[StudyTables]:
 
 
 def _records(storage: str | None) -> Records:
-    from budgetnas.search.study import open_records
+    from budgetnas.search.study import look_at_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
-    return open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
+    return look_at_records(parse_storage(storage or DEFAULT_STORAGE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -75,12 +76,14 @@ def check_out(page: Path) -> Path:
     """Return where a page shall be written, if it can lie there.
 
     Raises:
-        InputError: If it is a folder, or lies in none.
+        InputError: If it is a folder, lies in none, or in one that cannot be written.
     """
     if page.is_dir():
         raise InputError("--out", str(page), "is a folder", "name a file in it")
     if not page.absolute().parent.is_dir():
         raise InputError("--out", str(page), f"folder {page.absolute().parent} does not exist", "create it first")
+    if not os.access(page.absolute().parent, os.W_OK | os.X_OK):
+        raise InputError("--out", str(page), f"folder {page.absolute().parent} cannot be written", "name another")
     return page
 
 
@@ -96,7 +99,10 @@ def shown_storage(storage: str | None) -> str | None:
 
 def print_resume(storage: str | None) -> None:
     """Print the command that was run, to be run again; the storage, as it was named, without its password."""
-    words = [shown_storage(one) or "" if one == storage else one for one in sys.argv[1:]]
+    given, shown = storage or "", shown_storage(storage) or ""
+    words = [
+        one.replace(given, shown) if given and one in (given, f"--storage={given}") else one for one in sys.argv[1:]
+    ]
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 
 

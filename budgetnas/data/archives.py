@@ -40,6 +40,16 @@ class _Layout:
         return [f"{self.folder}/{file}" for file in self.files]
 
 
+def is_unpacked(request: DataRequest) -> bool:
+    """Return whether the files of a named set are there, so that reading it downloads and unpacks nothing."""
+    return all((request.archive_dir / relative).is_file() for relative in _layout(request.name).relatives)
+
+
+def archives_of(request: DataRequest) -> tuple[Archive, ...]:
+    """Return what a named set is unpacked from, below the request's `archive_dir`."""
+    return _layout(request.name).archives
+
+
 class ArchiveSource(Source):
     """A named set read by torchvision, downloaded when its files are not there.
 

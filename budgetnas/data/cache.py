@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,17 @@ _LOCK_TIMEOUT_SECONDS = 1800.0
 _MANIFEST = "manifest.json"
 
 _log = logging.getLogger(__name__)
+_look_only: ContextVar[bool] = ContextVar("look_only", default=False)
+
+
+@contextlib.contextmanager
+def only_looking() -> Iterator[None]:
+    """Read entries within it, and write none."""
+    token = _look_only.set(True)
+    try:
+        yield
+    finally:
+        _look_only.reset(token)
 
 
 class Manifest(BaseModel):
@@ -76,7 +88,8 @@ class CacheEntry:
             _log.warning("the cached data in %s are damaged and will be rebuilt (%s)", self._directory, error)
             return None
         with contextlib.suppress(OSError):
-            os.utime(self._directory)
+            if not _look_only.get():
+                os.utime(self._directory)
         return manifest
 
     def read_images(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
@@ -106,6 +119,9 @@ class CacheEntry:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from building the same entry; without a writable cache, do nothing."""
+        if _look_only.get():
+            yield
+            return
         # A few shared locks, not one for each key: lock files cannot be removed safely and would pile up.
         lock = filelock.FileLock(self._root / f"lock-{self._key[0]}", timeout=_LOCK_TIMEOUT_SECONDS)
         try:
@@ -119,6 +135,8 @@ class CacheEntry:
             lock.release()
 
     def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        if _look_only.get():
+            return
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             for left_over in self._directory.glob(".tmp-*"):  # of a process that was killed while it wrote

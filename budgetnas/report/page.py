@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from budgetnas import __version__, recorded
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, unwritable
 from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
 from budgetnas.report.points import spread
 from budgetnas.report.replay_figures import replay_curves, replay_data
@@ -35,6 +36,7 @@ def write_study_report(records: Records, study: str, out: Path) -> Path:
 
     Raises:
         InputError: If the storage has no such study, or the file cannot be written.
+        BudgetnasError: If the disk is full.
     """
     return _write(study_page(study_tables(records, study)), out)
 
@@ -60,6 +62,7 @@ def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
 
     Raises:
         InputError: If the file cannot be written.
+        BudgetnasError: If the disk is full.
     """
     shown = [_replay_figure(place, result) for place, result in enumerate(results, start=1)]
     html = _render(
@@ -160,6 +163,8 @@ def _write(html: str, out: Path) -> Path:
         temporary.write_text(html, encoding="utf-8")
         os.replace(temporary, out)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError("--out", str(out), f"cannot be written ({error.strerror})", "check the folder") from None
+        raise unwritable("--out", out, error, "check the folder") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
     return out

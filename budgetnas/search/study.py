@@ -25,8 +25,9 @@ from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, o
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.leases import release_dead, times_lost
 from budgetnas.storage.patience import patient
+from budgetnas.storage.reading import open_to_read, require_writable
 from budgetnas.storage.records import create_tables, require_tables
-from budgetnas.storage.urls import sqlite_file
+from budgetnas.storage.urls import masked, sqlite_file
 
 SEED_ATTRIBUTE = "seed"
 MAX_TAKEOVERS = 3
@@ -63,19 +64,34 @@ class OpenStudy:
         return self.storage.get_trial_id_from_study_id_trial_number(self.optuna_study._study_id, number)
 
 
+def look_at_records(url: URL) -> Records:
+    """Return the records of a storage to read only: nothing is created in it, and it need not be writable.
+
+    Raises:
+        InputError: If it cannot be opened, no search was run with it, or it has other tables than this version's.
+    """
+    engine = open_to_read(url)
+    try:
+        require_tables(engine)
+    except DatabaseError as error:
+        raise cannot_open(url, error) from None
+    return Records(engine)
+
+
 def open_records(url: URL, *, must_exist: bool = False) -> Records:
     """Return the records of a storage, its tables created if need be.
 
     Args:
         url: The storage.
-        must_exist: Look only: refuse a storage that no search was run with, and create nothing in it.
+        must_exist: Refuse a storage that no search was run with, and create nothing in it.
 
     Raises:
-        InputError: If it cannot be opened, or has other tables than this version's.
+        InputError: If it cannot be opened or written, or has other tables than this version's.
     """
     if must_exist and url.get_backend_name() == "sqlite" and not (file := sqlite_file(url)).exists():
         rule = "there is no such database"
         raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
+    require_writable(url)
     engine = open_engine(url)
     try:
         if must_exist:
@@ -190,11 +206,21 @@ def quiet_optuna() -> None:
     optuna.logging.set_verbosity(logging.CRITICAL)
 
 
-def optuna_storage(url: URL, fence: Fence) -> RDBStorage:
-    """Return Optuna's storage in the same database, safe for several processes as ours is, behind the same fence."""
+def optuna_storage(url: URL, fence: Fence | None = None) -> RDBStorage:
+    """Return Optuna's storage in the same database, safe for several processes as ours is.
+
+    Args:
+        url: The database.
+        fence: Guards it where trials are run.
+    """
     text = url.render_as_string(hide_password=False)
-    storage = SharedStorage(text, engine_kwargs=engine_arguments(url))
-    fence.guard(storage.engine)
+    try:
+        storage = SharedStorage(text, engine_kwargs=engine_arguments(url))
+    except RuntimeError:  # what Optuna says names its own command line, and a storage by its whole URL
+        rule = "its tables of Optuna have another version than the Optuna that is installed"
+        raise InputError("--storage", masked(url), rule, "budgetnas doctor says which, and what to do") from None
+    if fence is not None:
+        fence.guard(storage.engine)
     return storage
 
 

@@ -17,13 +17,28 @@ _WAYS: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABA
 
 
 def parse_storage(text: str) -> URL:
-    """Return the URL of a storage.
+    """Return the URL of a storage whose file, if it is one, can lie where it says.
+
+    Args:
+        text: See `read_storage_url`.
+
+    Raises:
+        InputError: If it is no URL of a supported database, or its file cannot lie where it says.
+    """
+    url = read_storage_url(text)
+    if url.get_backend_name() == "sqlite":
+        check_place(url)
+    return url
+
+
+def read_storage_url(text: str) -> URL:
+    """Return the URL of a storage, without a look at any file.
 
     Args:
         text: A SQLAlchemy URL; ``postgresql://`` means psycopg 3; a path ending in ``.db`` means SQLite.
 
     Raises:
-        InputError: If it is no URL of a supported database, or its file cannot lie where it says.
+        InputError: If it is no URL of a supported database.
     """
     written = f"sqlite:///{text}" if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")) else text
     try:
@@ -37,7 +52,8 @@ def parse_storage(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise InputError("--storage", masked(url), f"{backend} is not supported", _WAYS)
-    _check_file(url)
+    if not url.database or url.database == ":memory:":
+        raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _WAYS)
     return url.set(drivername="sqlite")
 
 
@@ -52,9 +68,12 @@ def sqlite_file(url: URL) -> Path:
     return Path(url.database or "").absolute()
 
 
-def _check_file(url: URL) -> None:
-    if not url.database or url.database == ":memory:":
-        raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _WAYS)
+def check_place(url: URL) -> None:
+    """Check that the file of a SQLite storage can lie where it says.
+
+    Raises:
+        InputError: If it is a folder, or its folder does not exist.
+    """
     file = sqlite_file(url)
     if file.is_dir():
         raise InputError("--storage", masked(url), "is a folder", "name a file in it, e.g. budgetnas.db")

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from reporting import STUDY, seeded_study
+from small import run, study_file
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import make_url
+
+from budgetnas.doctor import (
+    Check,
+    DoctorRequest,
+    clock_check,
+    disk_check,
+    examine,
+    file_system_check,
+    file_system_of,
+)
+from budgetnas.errors import InputError
+from budgetnas.search.study import open_records
+from budgetnas.storage import Records, tables
+from budgetnas.storage.urls import parse_storage
+
+SECRET = "s3cret"
+
+
+@pytest.fixture(autouse=True)
+def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("BUDGETNAS_")]:
+        monkeypatch.delenv(name)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def checks(storage: str = "budgetnas.db", **request: Any) -> dict[str, Check]:
+    request.setdefault("data", "digits")
+    return {one.check: one for one in examine(DoctorRequest(storage, **request))}
+
+
+def contents(folder: Path) -> Mapping[str, str]:
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    return {str(one.relative_to(folder)): hashlib.sha256(one.read_bytes()).hexdigest() for one in files}
+
+
+def made_with_optuna(folder: Path) -> Path:
+    """A database with our tables and Optuna's, after a real search."""
+    done = run(folder, "search", study_file(folder, trials="1"), "--study", "t")
+    assert done.returncode == 0, done.stderr
+    (folder / "study.toml").unlink()
+    return folder / "budgetnas.db"
+
+
+def change(database: Path, statement: str) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def test_a_fresh_folder_is_fine_and_stays_empty(in_a_fresh_folder: Path) -> None:
+    done = run(in_a_fresh_folder, "doctor", "--data", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert all(set(one) == {"check", "state", "detail", "way_out"} for one in found)
+    assert {one["state"] for one in found} <= {"ok", "warning"}
+    named = {one["check"]: one["detail"] for one in found}
+    assert list(named)[:7] == ["python", "budgetnas", "torch", "optuna", "sqlalchemy", "torchvision", "psycopg"]
+    assert "is made by the first search" in named["storage"]
+    assert "1,294 images to train with, 144 to judge" in named["data"]
+    assert list(in_a_fresh_folder.iterdir()) == []
+
+
+def test_lines_say_the_state_first_and_the_way_out_last(in_a_fresh_folder: Path) -> None:
+    done = run(in_a_fresh_folder, "doctor", "--storage", "no/folder/nas.db", "--data", "digits", "--device", "cuda:99")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    wrong = [one for one in lines if one.startswith("problem  ")]
+    assert [one.split(": ")[0] for one in wrong] == ["problem  --device", "problem  storage"]
+    assert wrong[0].endswith("; use --device auto or cpu")
+    assert wrong[1].endswith("does not exist; create it first")
+    assert lines[-1].startswith("problems: 2, warnings: ")
+    assert any(one.split()[1:3] == ["disk,", "here:"] for one in lines), "what comes after a problem is looked at too"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--storage", "nas"], "is not a storage URL"),
+        (["--storage", f"mysql://me:{SECRET}@host/nas"], "mysql is not supported"),
+        (["--data", "cifar"], "must be one of"),
+        (["--device", "tpu"], "must be auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_what_could_never_be_is_bad_input(in_a_fresh_folder: Path, arguments: list[str], told: str) -> None:
+    done = run(in_a_fresh_folder, "doctor", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_a_database_is_looked_at_and_left_to_the_byte(in_a_fresh_folder: Path) -> None:
+    made_with_optuna(in_a_fresh_folder)
+    before = contents(in_a_fresh_folder)
+    found = checks(study="t", data=None)
+    assert {one.check: one for one in found.values() if one.state == "problem"} == {}
+    assert found["tables"].detail == f"version {tables.SCHEMA_VERSION}, this program's"
+    assert "that of optuna" in found["optuna's tables"].detail
+    assert found["studies"].detail == "1: t; 0 runs recorded as being trained"
+    assert found["study's data"].detail == "the same as study 't' was made on"
+    assert "journal wal" in found["database"].detail
+    assert contents(in_a_fresh_folder) == before
+
+
+@pytest.mark.parametrize("version", [0, tables.SCHEMA_VERSION + 1])
+def test_our_tables_in_another_version(in_a_fresh_folder: Path, version: int) -> None:
+    database = made_with_optuna(in_a_fresh_folder)
+    change(database, f"UPDATE budgetnas_schema SET version = {version}")
+    found = checks(study="t")
+    assert found["tables"].state == "problem"
+    assert f"its tables have version {version}" in found["tables"].detail
+    assert found["tables"].way_out
+    assert found["--study"].state == "problem"
+    assert found["data"].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("version", "way_out"), [("v3.0.0.a", "optuna storage upgrade"), ("v9.0.0.a", "pip install --upgrade optuna")]
+)
+def test_optunas_tables_in_another_version(in_a_fresh_folder: Path, version: str, way_out: str) -> None:
+    database = made_with_optuna(in_a_fresh_folder)
+    change(database, f"UPDATE alembic_version SET version_num = '{version}'")
+    found = checks()["optuna's tables"]
+    assert found.state == "problem"
+    assert version in found.detail
+    assert way_out in found.way_out
+    done = run(in_a_fresh_folder, "search", "--study", "t", "--trials", "3")
+    assert done.returncode == 2
+    assert "budgetnas doctor says which" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_database(in_a_fresh_folder: Path) -> None:
+    Path("nas.db").write_text("this is no database, and long enough to be read as one " * 50)
+    found = checks("nas.db")
+    assert found["storage"].state == "problem"
+    assert "file is not a database" in found["storage"].detail
+    assert found["data"].state == "ok"
+    Path("folder.db").mkdir()
+    assert "is a folder" in checks("folder.db")["storage"].detail
+
+
+def test_a_database_of_somebody_elses_is_fine_and_left_alone(in_a_fresh_folder: Path) -> None:
+    change(in_a_fresh_folder / "other.db", "CREATE TABLE a (b)")
+    before = contents(in_a_fresh_folder)
+    found = checks("other.db", study="t")
+    assert "the first search makes them" in found["tables"].detail
+    assert "turns on the write-ahead log" in found["database"].detail
+    assert found["--study"].state == "problem"
+    assert contents(in_a_fresh_folder) == before
+
+
+def test_studies_and_what_is_being_trained(records: Records, storage_url: str) -> None:
+    seeded_study(records)
+    with records.engine.begin() as connection:
+        connection.execute(text("UPDATE runs SET state = 'running' WHERE trial IN (4, 5)"))
+    found = checks(storage_url)
+    assert found["studies"].detail == f"1: {STUDY}; 2 runs recorded as being trained"
+    missing = checks(storage_url, study="other")["--study"]
+    assert (missing.state, f"there: {STUDY}" in missing.detail) == ("problem", True)
+
+
+def test_postgresql_is_looked_at_and_nothing_made_in_it(postgres_database: str) -> None:
+    found = checks(postgres_database)
+    assert "PostgreSQL" in found["storage"].detail
+    assert found["clock"].state == "ok"
+    assert [one for one in found.values() if one.state == "problem"] == []
+    assert "disk, storage" not in found
+    engine = create_engine(postgres_database)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+def test_postgresql_in_another_version(postgres_database: str) -> None:
+    records = open_records(parse_storage(postgres_database))
+    with records.engine.begin() as connection:
+        connection.execute(text("UPDATE budgetnas_schema SET version = 99"))
+    records.close()
+    assert "version 99" in checks(postgres_database)["tables"].detail
+
+
+def test_a_server_that_is_not_there_and_its_password(in_a_fresh_folder: Path) -> None:
+    for url in (f"postgresql://me:{SECRET}@127.0.0.1:1/nas", f"postgresql://127.0.0.1:1/nas?password={SECRET}"):
+        done = run(in_a_fresh_folder, "doctor", "--storage", url, "--data", "digits")
+        assert done.returncode == 1
+        assert "problem  storage: postgresql+psycopg://" in done.stdout
+        assert "cannot be opened" in done.stdout
+        assert "disk, here" in done.stdout
+        assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_good_server_and_its_password(in_a_fresh_folder: Path, postgres_database: str) -> None:
+    url = make_url(postgres_database).set(password=SECRET).render_as_string(hide_password=False)
+    done = run(in_a_fresh_folder, "doctor", "--storage", url, "--data", "digits", "--json")
+    assert done.returncode == 0, done.stdout
+    assert "***" in done.stdout
+    assert SECRET not in done.stdout + done.stderr
+
+
+# Data
+
+
+def images_in(folder: Path, shade: int) -> None:
+    for name in ("cat", "dog"):
+        (folder / "train" / name).mkdir(parents=True)
+        for index in range(20):
+            Image.new("RGB", (8, 8), (index, shade, 0)).save(folder / "train" / name / f"{index}.png")
+
+
+def test_data_that_are_not_the_studys(tmp_path: Path, in_a_fresh_folder: Path) -> None:
+    for place, shade in (("one", 0), ("two", 9)):
+        images_in(tmp_path / place / "pets", shade)
+    shape = ("--data", f"folder:{tmp_path}/one/pets", "--budget", "20k", "--epochs", "1", "--trials", "1")
+    made = run(in_a_fresh_folder, "search", *shape, "--study", "pets")
+    assert made.returncode == 0, made.stderr
+    good = checks(study="pets", data=f"folder:{tmp_path}/one/pets")
+    assert good["study's data"].state == "ok"
+    other = checks(study="pets", data=f"folder:{tmp_path}/two/pets")
+    assert other["data"].state == "ok"
+    assert other["study's data"].state == "problem"
+    assert "was made on folder-pets" in other["study's data"].detail
+    unnamed = checks(study="pets", data=None)["data"]
+    assert (unnamed.state, "--data folder:DIR" in unnamed.way_out) == ("problem", True)
+
+
+def test_a_folder_is_read_without_a_cache_being_made(
+    tmp_path: Path, in_a_fresh_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images_in(tmp_path / "pets", 0)
+    monkeypatch.setenv("BUDGETNAS_CACHE_DIR", str(tmp_path / "cache"))
+    found = checks(data=f"folder:{tmp_path}/pets")
+    assert "29 images to train with, 3 to judge" in found["data"].detail
+    assert not (tmp_path / "cache").exists()
+
+
+def test_data_that_cannot_be_read_are_a_problem(tmp_path: Path) -> None:
+    found = checks(data="folder:nowhere")
+    assert found["data"].state == "problem"
+    assert "nowhere" in found["data"].detail
+    assert found["disk, here"].check
+
+
+def test_an_archive_is_neither_downloaded_nor_unpacked(tmp_path: Path) -> None:
+    place = tmp_path / "archives"
+    found = checks(data="cifar10", data_dir=place)["data"]
+    assert found.state == "warning"
+    assert "is not in" in found.detail
+    assert "--data digits" in found.way_out
+    assert not place.exists()
+    place.mkdir()
+    (place / "cifar-10-python.tar.gz").write_bytes(b"some bytes")
+    assert "is unpacked by the first search" in checks(data="cifar10", data_dir=place)["data"].detail
+    assert [one.name for one in place.iterdir()] == ["cifar-10-python.tar.gz"]
+
+
+# Versions, and what one machine cannot show
+
+
+def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path) -> None:
+    broken = tmp_path / "broken" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    path = os.pathsep.join([str(broken.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = run(in_a_fresh_folder, "doctor", "--data", "digits", PYTHONPATH=path)
+    assert done.returncode == 1
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith("problem ")]
+    assert "does not fit torch" in line
+    assert "operator torchvision::nms does not exist" in line
+    assert "from one index" in line
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "lustre"])
+def test_a_file_system_of_a_network_is_told(kind: str) -> None:
+    found = file_system_check(kind)
+    assert (found.state, "PostgreSQL" in found.way_out) == ("warning", True)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "zfs", "fuse.ext4", ""])
+def test_a_file_system_of_this_machine_is_fine(kind: str) -> None:
+    assert file_system_check(kind).state == "ok"
+
+
+def test_the_kind_of_a_file_system_is_the_mounted_one() -> None:
+    assert file_system_of(Path("/proc")) == "proc"
+    assert file_system_of(Path("/proc/self")) == "proc"
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(0.0, "ok"), (-4.9, "ok"), (5.1, "warning"), (-3600.0, "warning")])
+def test_clocks(seconds: float, state: str) -> None:
+    found = clock_check(seconds)
+    assert found.state == state
+    assert state == "ok" or ("behind" in found.detail) == (seconds < 0)
+
+
+@pytest.mark.parametrize(
+    ("free", "state"), [(1 << 30, "ok"), ((1 << 30) - 1, "warning"), (100 << 20, "warning"), (99 << 20, "problem")]
+)
+def test_free_space(tmp_path: Path, free: int, state: str) -> None:
+    assert disk_check("disk", tmp_path, free).state == state
+
+
+def test_bad_requests_are_refused_before_anything_is_looked_at() -> None:
+    with pytest.raises(InputError):
+        examine(DoctorRequest("nas"))
