@@ -28,7 +28,7 @@ from reporting import (
 )
 
 from budgetnas.architecture import named
-from budgetnas.errors import InputError
+from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.intervals import mean_interval
 from budgetnas.report import comparison, study_tables
 from budgetnas.report import figure_data as data_of
@@ -241,7 +241,7 @@ def test_writing_is_all_or_nothing(records: Records, tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(BudgetnasError, match="no space is left"):
         write_study_report(records, STUDY, out)
     assert out.read_text() == "before"
     assert not list(tmp_path.glob(".*tmp"))
