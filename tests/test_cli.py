@@ -189,6 +189,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     assert names == [
         "count",
         "search",
+        "worker",
         "finish",
         "export",
         "predict",
