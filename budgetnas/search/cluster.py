@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -23,6 +24,7 @@ from budgetnas.storage.urls import masked
 from budgetnas.train import Setup
 
 AUTO: Final = "auto"
+_CONNECT_SECONDS: Final = 10.0
 
 
 class RayCrew:
@@ -132,11 +134,14 @@ def ray_crew(request: SearchRequest, url: URL) -> Iterator[RayCrew]:
         InputError: If that cannot be, or the storage is a file that not all of its nodes have.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = request.ray or AUTO
     try:
         import ray
     except ImportError:
         raise InputError("--ray", address, "needs the ray package", "pip install 'budgetnas[ray]'") from None
+    if address != AUTO:
+        _check_address(address)
     try:
         ray.init(
             address=None if address == AUTO else address,
@@ -145,15 +150,28 @@ def ray_crew(request: SearchRequest, url: URL) -> Iterator[RayCrew]:
             logging_level=logging.CRITICAL,
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            "--ray", address, f"cannot be reached ({reason})", "use --ray auto, or the HOST:PORT of a cluster"
-        ) from None
+        raise _unreachable(address, error) from None
     try:
         check_reach(url, ray.nodes())
         yield _crew(request, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Check that somebody listens there; Ray itself asks for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise InputError("--ray", address, "is no address of a Ray cluster", "write auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError("--ray", address, f"cannot be reached ({reason})", "use auto, or the HOST:PORT of a cluster")
 
 
 def check_reach(url: URL, nodes: list[dict[str, Any]]) -> None:
