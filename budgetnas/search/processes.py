@@ -111,8 +111,7 @@ class ProcessCrew:
         for process in left:
             process.wait()
         for worker in self._crew:
-            if worker.process is not None and worker.process.stdin is not None:
-                worker.process.stdin.close()
+            _let_go(worker)
 
     def outcome(self) -> str | None:
         """Return why the last of them ended; nothing if one of them ended well."""
@@ -123,6 +122,7 @@ class ProcessCrew:
 
     def _start(self, worker: _Worker) -> None:
         assert self._request is not None, "begin comes first"
+        _let_go(worker)
         process = subprocess.Popen(
             [sys.executable, "-m", _MODULE],
             stdin=subprocess.PIPE,
@@ -163,6 +163,12 @@ class ProcessCrew:
 
     def _on(self, device: str) -> int:
         return self._devices().count(device)
+
+
+def _let_go(worker: _Worker) -> None:
+    """Close what a worker listens to, should it be alive or not."""
+    if worker.process is not None and worker.process.stdin is not None:
+        worker.process.stdin.close()
 
 
 def _read(stream: IO[bytes], lines: queue.SimpleQueue[str]) -> None:
