@@ -15,7 +15,7 @@ from budgetnas.cli.output import (
     print_resume,
     stderr,
 )
-from budgetnas.errors import InputError
+from budgetnas.errors import EXIT_FAILED, InputError
 
 
 def worker_command(
@@ -43,6 +43,8 @@ def worker_command(
 
     Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     from budgetnas.cli.progress import Lines, SearchProgress
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
@@ -67,12 +69,17 @@ def worker_command(
     )
     with Lines() as lines:
         result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
-    tables = study_tables(result.records, study)
-    if as_json:
-        print_json(tables.to_dict())
+    try:
+        tables = study_tables(result.records, study)
+    except SQLAlchemyError:  # it was told already why the worker ended
+        if result.outcome.exit_code != EXIT_FAILED:
+            raise
     else:
-        print_summary(tables, storage)
-    if not result.finished:
+        if as_json:
+            print_json(tables.to_dict())
+        else:
+            print_summary(tables, storage)
+    if not result.outcome.finished:
         stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
         print_resume(storage)
-    raise typer.Exit(result.exit_code)
+    raise typer.Exit(result.outcome.exit_code)

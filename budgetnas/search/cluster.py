@@ -119,7 +119,7 @@ def work(request: str) -> tuple[int, list[str]]:
     try:
         result = run_worker(told, Stopper(told.timeout), Notices(said.append))
         result.records.close()
-        return result.exit_code, said
+        return result.outcome.exit_code, said
     except BudgetnasError as error:
         return error.exit_code, [*said, str(error)]
     except Interrupted as stop:

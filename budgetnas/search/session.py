@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from sqlalchemy.engine import URL
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from budgetnas.checkpoints import sweep
-from budgetnas.data import load_data
-from budgetnas.errors import EXIT_DONE, InputError, Interrupted, SearchFailedError, check_seed
+from budgetnas.data import Data, load_data
+from budgetnas.errors import InputError, check_seed
 from budgetnas.reopen import DataPlace, validation_images
 from budgetnas.search.crews import crew_for
 from budgetnas.search.loop import SearchTask, search
+from budgetnas.search.outcome import outcome_of
 from budgetnas.search.plan import make_plan
 from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import (
@@ -34,8 +33,6 @@ from budgetnas.search.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
-from budgetnas.storage.engine import storage_failed
-from budgetnas.storage.patience import database_error
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 from budgetnas.train import Setup, alternatives, choose_setup
 
@@ -106,37 +103,45 @@ def _run(
     here = setup if crew is None or crew.threads is None else replace(setup, threads=crew.threads)
     others = alternatives(here, request.precision or "auto")
     task = SearchTask(trials, validation_images(data, here), here, sampler, _seed(request), others)
-    ended = SearchResult(
-        study=name,
-        records=records,
-        exit_code=EXIT_DONE,
-        finished=False,
-        setups=(setup, *alternatives(setup, request.precision or "auto")),
-        place=DataPlace(request.data, request.data_dir),
-        final=specification.choice is not None,
-    )
-    try:
+    setups = (setup, *alternatives(setup, request.precision or "auto"))
+    final = specification.choice is not None
+
+    def work() -> bool:
         with stopper.listening():
-            if crew is None or crew.timed:
-                view.preparing("timing a few training steps")
-            plan = make_plan(opened, task, timed=crew is None or crew.timed)
-            plan = plan if crew is None else plan.shared(crew.describe(plan.setup), crew.shares)
-            view.planned(opened, plan, data)
             if crew is None:
-                finished = search(opened, replace(task, setup=plan.setup), stopper, view)
-            else:
-                del task, data  # the workers have their own, and a GPU's memory is theirs
-                torch.cuda.empty_cache()
-                told = _worker_request(request, url, opened)
-                finished = search_together(opened, crew, told, plan.setup, stopper, view)
-    except SearchFailedError as error:
-        view.notice(str(error))
-        return replace(ended, exit_code=error.exit_code)
-    except Interrupted as stop:
-        if stop.reason:
-            view.notice(stop.reason)
-        return replace(ended, exit_code=stop.exit_code)
-    return replace(ended, finished=finished)
+                return _alone(opened, task, data, stopper, view)
+            return _together(opened, crew, task, data, _worker_request(request, url, opened), stopper, view)
+
+    ended = outcome_of(work, view.notice)
+    place = DataPlace(request.data, request.data_dir)
+    return SearchResult(name, records, ended.exit_code, ended.finished, setups, place, final)
+
+
+def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, view: SearchView) -> bool:
+    """Search in this process."""
+    view.preparing("timing a few training steps")
+    plan = make_plan(opened, task)
+    view.planned(opened, plan, data)
+    return search(opened, replace(task, setup=plan.setup), stopper, view)
+
+
+def _together(
+    opened: OpenStudy,
+    crew: Crew,
+    task: SearchTask,
+    data: Data,
+    request: WorkerRequest,
+    stopper: Stopper,
+    view: SearchView,
+) -> bool:
+    """Have a crew search."""
+    if crew.timed:
+        view.preparing("timing a few training steps")
+    plan = make_plan(opened, task, timed=crew.timed)
+    plan = plan.shared(crew.describe(plan.setup), crew.shares)
+    view.planned(opened, plan, data)
+    torch.cuda.empty_cache()  # what is left of the GPU is the workers'
+    return search_together(opened, crew, request, plan.setup, stopper, view)
 
 
 def _worker_request(request: SearchRequest, url: URL, opened: OpenStudy) -> WorkerRequest:

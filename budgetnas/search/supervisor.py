@@ -112,6 +112,8 @@ def search_together(
     except Interrupted:
         _wind_up(crew, study, watch, view)
         raise
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first one waited for the database
+        raise Interrupted(EXIT_INTERRUPTED) from None
     finally:
         crew.kill()
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):

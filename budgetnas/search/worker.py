@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from budgetnas.errors import EXIT_DONE, Interrupted, SearchFailedError, check_seed
+from budgetnas.errors import check_seed
 from budgetnas.recipe import Frozen
 from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.search.loop import SearchTask, goal, search
+from budgetnas.search.outcome import Outcome, outcome_of
 from budgetnas.search.plan import make_plan
 from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import check_trials
@@ -58,14 +59,11 @@ class WorkerResult:
 
     Attributes:
         records: The records of its storage.
-        exit_code: 0 when done or out of time, 1 after five failed runs in a row or where the storage is gone,
-            130 after Ctrl-C, 143 after SIGTERM.
-        finished: Whether the study has all of its runs.
+        outcome: How.
     """
 
     records: Records
-    exit_code: int
-    finished: bool
+    outcome: Outcome
 
 
 def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> WorkerResult:
@@ -98,22 +96,17 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
         others=alternatives(setup, request.precision),
     )
     goal(opened, request.trials)  # refuses before the first line of a plan is shown
-    try:
+
+    def work() -> bool:
         with stopper.listening():
-            if request.setup is None:
-                view.preparing("timing a few training steps")
-                plan = make_plan(opened, task)
-                view.planned(opened, plan, data)
-                task = replace(task, setup=plan.setup)
-            finished = search(opened, task, stopper, view)
-    except SearchFailedError as error:
-        view.notice(str(error))
-        return WorkerResult(records, error.exit_code, finished=False)
-    except Interrupted as stop:
-        if stop.reason:
-            view.notice(stop.reason)
-        return WorkerResult(records, stop.exit_code, finished=False)
-    return WorkerResult(records, EXIT_DONE, finished)
+            if request.setup is not None:
+                return search(opened, task, stopper, view)
+            view.preparing("timing a few training steps")
+            plan = make_plan(opened, task)
+            view.planned(opened, plan, data)
+            return search(opened, replace(task, setup=plan.setup), stopper, view)
+
+    return WorkerResult(records, outcome_of(work, view.notice))
 
 
 def _setup(request: WorkerRequest) -> Setup:

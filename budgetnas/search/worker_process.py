@@ -34,7 +34,7 @@ def main() -> int:
     stopper = Stopper(request.timeout)
     threading.Thread(target=_watch_starter, args=(stopper,), daemon=True).start()
     try:
-        return run_worker(request, stopper, Notices(tell)).exit_code
+        return run_worker(request, stopper, Notices(tell)).outcome.exit_code
     except BudgetnasError as error:
         tell(str(error))
         return error.exit_code
