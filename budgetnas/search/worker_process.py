@@ -14,7 +14,7 @@ import threading
 import traceback
 from typing import Final
 
-from budgetnas.errors import EXIT_FAILED, EXIT_TERMINATED, BudgetnasError, Interrupted
+from budgetnas.errors import EXIT_FAILED, EXIT_TERMINATED, BudgetnasError, Interrupted, hide_passwords
 from budgetnas.search.view import Notices
 from budgetnas.search.worker import WorkerRequest, run_worker
 from budgetnas.stopping import Stopper
@@ -52,7 +52,7 @@ def main() -> int:
 def tell(text: str) -> None:
     """Write one line; a starter that is gone does not hear it."""
     with contextlib.suppress(OSError):
-        print(" ".join(text.split()), file=sys.stderr, flush=True)
+        print(hide_passwords(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def _first_line() -> bytes:
