@@ -27,8 +27,13 @@ class DataPlace:
     data_dir: Path | None = None
 
 
-def study_specification(records: Records, study: str) -> StudySpecification:
+def study_specification(records: Records, study: str, argument: str = "STUDY") -> StudySpecification:
     """Return the specification of a study.
+
+    Args:
+        records: The storage.
+        study: Its name.
+        argument: What a user names it with.
 
     Raises:
         InputError: If there is no such study.
@@ -36,7 +41,7 @@ def study_specification(records: Records, study: str) -> StudySpecification:
     stored = records.specification(study)
     if stored is None:
         there = ", ".join(records.study_names()) or "none yet"
-        raise InputError("STUDY", study, f"is not in this storage; there: {there}", "see budgetnas studies")
+        raise InputError(argument, study, f"is not in this storage; there: {there}", "see budgetnas studies")
     return read_specification(stored)
 
 

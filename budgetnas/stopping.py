@@ -35,6 +35,11 @@ class Stopper:
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise Interrupted(EXIT_DONE)
 
+    def stop(self, exit_code: int) -> None:
+        """Note a request to stop that came in another way than by a signal; the first one counts."""
+        if self._exit_code is None:
+            self._exit_code = exit_code
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Note SIGINT and SIGTERM while inside; a second Ctrl-C raises `KeyboardInterrupt` at once."""

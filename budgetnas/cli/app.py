@@ -20,6 +20,7 @@ from budgetnas.cli import (
     predicting,
     replaying,
     searching,
+    working,
 )
 from budgetnas.errors import (
     EXIT_BAD_INPUT,
@@ -42,6 +43,7 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.command("count")(counting.count_command)
 app.command("search")(searching.search_command)
+app.command("worker")(working.worker_command)
 app.command("finish")(finishing.finish_command)
 app.command("export")(exporting.export_command)
 app.command("predict")(predicting.predict_command)

@@ -6,6 +6,8 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -119,15 +121,34 @@ class Progress:
         pass
 
 
+@dataclass
+class _Trial:
+    """A trial that is being trained.
+
+    Attributes:
+        name: Its number, and the seed it is.
+        epochs: Epochs that it was asked for.
+        macs: Multiply-accumulates of its network, per image.
+        done: Epochs done, of which the last may be a part.
+    """
+
+    name: str
+    epochs: int
+    macs: int
+    done: float = 0.0
+
+
 class SearchProgress(Progress):
-    """Shows a search: the plan, each trial, the tally and the time left."""
+    """Shows a search: the plan, each trial, the tally and the time left, however many trials are trained at once."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__(lines)
         self._plan: Plan | None = None
         self._tally = Tally(0, 0, 0, 0, 0)
         self._best: float | None = None
-        self._macs = 0
+        self._trials: dict[int, _Trial] = {}
+        self._seen: set[int] = set()
+        self._trial = _Trial("", 0, 0)
         self._expected = 0.0
         self._done = 0.0
         self._started = time.monotonic()
@@ -155,33 +176,45 @@ class SearchProgress(Progress):
         name = f"trial {start.number}" + (f" ({start.seed_id})" if start.seed_id else "")
         self.prefix, self.epochs, self.last = f"{name}: ", start.candidate.recipe.epochs, ""
         self._tally = start.tally
-        self._macs = count(start.candidate.architecture).macs
-        if not start.seed_id:
-            self._expected += self._macs - plan.mean_macs
+        macs = count(start.candidate.architecture).macs
+        self._trial = self._trials[start.number] = _Trial(name, self.epochs, macs)
+        if not start.seed_id and start.number not in self._seen:
+            self._expected += macs - plan.mean_macs
+        self._seen.add(start.number)
         recipe = start.candidate.recipe.describe()
         self.lines.say(f"{self.prefix}{start.candidate.architecture.describe()}, {start.params:,} parameters; {recipe}")
 
     def trial_ended(self, end: TrialEnd) -> None:
         """Print how a trial ended."""
-        trained = end.cut_after / self.epochs if end.cut_after and self.epochs else 1.0
-        self._done += trained * self._macs
-        self._expected -= (1 - trained) * self._macs
-        self._macs = 0
+        trial = self._trials.pop(end.number, _Trial("", 0, 0))
+        trained = end.cut_after / trial.epochs if end.cut_after and trial.epochs else 1.0
+        self._done += trained * trial.macs
+        self._expected -= (1 - trained) * trial.macs
         self._tally = end.tally
         if end.accuracy is None:
             self.lines.say(f"trial {end.number}: failed: {end.reason}")
         elif end.cut_after is not None:
-            outlook = f"{self._standing()}{self._time_left(self._done)}"
-            self.lines.say(f"trial {end.number}: cut {end.reason}; {outlook}")
+            self.lines.say(f"trial {end.number}: cut {end.reason}; {self._standing()}{self._time_left()}")
         else:
             self._best = max(end.accuracy, self._best or 0.0)
             note = f" ({end.reason})" if end.reason else ""
-            outlook = f"{self._standing()}{self._time_left(self._done)}"
+            outlook = f"{self._standing()}{self._time_left()}"
             self.lines.say(f"trial {end.number}: {end.accuracy:.2%} on validation{note}; {outlook}")
 
+    def at_work(self, epochs: Mapping[int, int]) -> None:
+        """Renew the status of a search by several workers."""
+        for number in set(self._trials) - set(epochs):
+            del self._trials[number]  # put back; whoever takes it up starts it again
+        for number, done in epochs.items():
+            self._trials[number].done = done
+        shown = (
+            f"{one.name}: epoch {min(int(one.done) + 1, one.epochs)}/{one.epochs}" for one in self._trials.values()
+        )
+        self.lines.status(f"{', '.join(shown) or 'no trial at work'}; {self._standing()}{self._time_left()}")
+
     def _outlook(self, epoch: int, done: int, total: int) -> str:
-        share = (epoch - 1 + done / total) / self.epochs
-        return f"; {self._standing()}{self._time_left(self._done + share * self._macs)}"
+        self._trial.done = epoch - 1 + done / total
+        return f"; {self._standing()}{self._time_left()}"
 
     def _standing(self) -> str:
         best = "none yet" if self._best is None else f"{self._best:.2%}"
@@ -192,12 +225,14 @@ class SearchProgress(Progress):
             f"trained {tally.trained}/{trials}, failed {tally.failed}{cut}"
         )
 
-    def _time_left(self, done: float) -> str:
+    def _time_left(self) -> str:
         elapsed = time.monotonic() - self._started
-        if self._plan is None or not self._plan.seconds or self._tally.trained >= self._plan.trials:
+        if self._plan is None or self._tally.trained >= self._plan.trials:
             return ""
+        done = self._done + sum(one.macs * one.done / one.epochs for one in self._trials.values())
         paced = elapsed * max(0.0, self._expected - done) / done if done > 0.02 * self._expected else None
-        return f"; about {duration(self._plan.seconds if paced is None else paced)} left"
+        left = self._plan.seconds if paced is None else paced
+        return "" if left is None else f"; about {duration(left)} left"
 
 
 class FinalProgress(Progress):
@@ -320,7 +355,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"budget: at most {budget.max_params:,} parameters; {plan.feasible_share:.1%} of the space's "
         f"{plan.space_size:,} architectures fit (counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
-        f"on {setup.device}, {setup.precision}" + (f", threads: {setup.threads}" if setup.device == "cpu" else ""),
+        f"{'by' if plan.crew else 'on'} {plan.crew or _where(setup)}",
     ]
     if specification.choice is not None:
         choice = specification.choice
@@ -342,3 +377,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
             f"from a few timed steps of {plan.measured_on}"
         )
     return lines
+
+
+def _where(setup: Setup) -> str:
+    return f"{setup.device}, {setup.precision}" + (f", threads: {setup.threads}" if setup.device == "cpu" else "")

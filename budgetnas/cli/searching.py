@@ -76,6 +76,27 @@ def search_command(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that search together.", envvar="BUDGETNAS_WORKERS", show_default="1"),
+    ] = None,
+    per_device: Annotated[
+        int | None,
+        typer.Option(
+            help="Most workers on one GPU; alone, so many on each.", envvar="BUDGETNAS_PER_DEVICE", show_default="1"
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Search on a Ray cluster: auto or HOST:PORT.", envvar="BUDGETNAS_RAY")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a GPU that a trial takes on Ray, 0 to 1.",
+            envvar="BUDGETNAS_GPUS_PER_TRIAL",
+            show_default="1, or 0 without GPUs",
+        ),
+    ] = None,
     timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -114,6 +135,10 @@ def search_command(
         device=device,
         precision=precision,
         timeout=timeout,
+        workers=workers,
+        per_device=per_device,
+        ray=ray,
+        gpus_per_trial=gpus_per_trial,
     )
     if study_file is not None:
         request = request.over(read_study_file(study_file))

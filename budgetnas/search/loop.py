@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from optuna.trial import TrialState
 
-from budgetnas.errors import LeaseLost, RunFailedError, SearchFailedError
+from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
 from budgetnas.runs import LOST, RunImages, TrainFunction
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
@@ -25,7 +26,6 @@ from budgetnas.train import Setup, train
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
 _POLL_SECONDS: Final = 1.0
-_WORKER_STRIDE: Final = 100_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,16 @@ class SearchTask:
     """What a search needs beside its study.
 
     Attributes:
-        trials: Runs that the study shall have in all.
+        trials: Runs that the study shall have in all; nothing: what its last search was asked for, whenever that is.
         images: Training and validation images, on the device.
         setup: Where and in which precision.
         sampler: Name of the inner sampler.
-        seed: Seed of the sampler.
+        seed: Seed of the sampler, for the first process at work; each other one draws its own.
         others: Setups to time before the first trial, beside the one that was chosen.
         trainer: What trains.
     """
 
-    trials: int
+    trials: int | None
     images: RunImages
     setup: Setup
     sampler: str
@@ -61,16 +61,16 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         SearchFailedError: After five failed runs in a row.
         Interrupted: If a stop was requested; the trial that ran is queued again.
     """
-    _install_sampler(opened, task)
-    before, waiting = opened.records.last_run(), False
+    before, waiting, ready = opened.records.last_run(), False, False
     while True:
         stopper.check()
+        trials = goal(opened, task.trials)
         _check_failures(opened, before)
         for text in settle_orphans(opened):
             listener.notice(text)
-        slot = take_slot(opened.records, opened.name, task.trials)
+        slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
-            if trained(opened.records, opened.name) >= task.trials:
+            if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
                 held = slots_held(opened.records, opened.name)
@@ -80,12 +80,29 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
             continue
         try:
             with holding(opened.records, slot) as heart:
+                if not ready:
+                    _install_sampler(opened, task)
+                ready = True
                 _run_trial(opened, task, slot, heart, stopper, listener)
         except SpaceUsedUpError as error:
             listener.notice(f"the search ends early: {error}")
             return False
         except LeaseLost:
             listener.notice(LOST.format("its trial"))
+
+
+def goal(opened: OpenStudy, trials: int | None) -> int:
+    """Return how many runs a study shall have: `trials`, else what its last search was asked for.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    if trials is not None:
+        return trials
+    asked = opened.records.goal(opened.name)
+    if asked is None:
+        raise InputError("--trials", None, f"is missing: no search of study {opened.name!r} says how many", "add it")
+    return asked.trials
 
 
 def _run_trial(
@@ -107,6 +124,11 @@ def _check_failures(opened: OpenStudy, before: int) -> None:
 
 
 def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
+    """Give the study its sampler.
+
+    This process holds a slot. Of several that start together at most one sees no other's, so that no two of them draw
+    the same candidates, whoever started them.
+    """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()
 
@@ -116,7 +138,8 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         return records.find_claimed(key, study=opened.name) is not None
 
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
-    seed += _WORKER_STRIDE * slots_held(records, opened.name)  # another process has the plain one
+    if slots_held(records, opened.name) > 1:
+        seed += secrets.randbelow(2**30)
     opened.optuna_study.sampler = BudgetGate(
         make_sampler(task.sampler, seed, fits_within(specification.candidates, specification.budget)),
         specification.candidates,

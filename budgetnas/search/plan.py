@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
 from optuna.trial import TrialState
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.search.loop import SearchTask
+from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.seeds import seed_candidate
 from budgetnas.storage.leases import trained
@@ -62,6 +62,7 @@ class Plan:
         measured_on: The network whose steps were timed for it.
         expected_macs: Multiply-accumulates per image of all runs to come, added up.
         mean_macs: The same of one run that is no seed, as expected.
+        crew: Who trains, if several workers do.
     """
 
     study: str
@@ -76,24 +77,30 @@ class Plan:
     measured_on: str
     expected_macs: float
     mean_macs: float
+    crew: str = ""
+
+    def shared(self, crew: str, shares: int) -> Plan:
+        """Return the plan of a search by workers that are `shares` times as fast as one."""
+        shares = min(shares, max(1, self.trials - self.trained))
+        return replace(self, crew=crew, seconds=None if self.seconds is None else self.seconds / shares)
 
 
-def make_plan(opened: OpenStudy, task: SearchTask) -> Plan:
-    """Return the plan of a search; takes a few seconds to time a few training steps."""
-    specification = opened.specification
+def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Plan:
+    """Return the plan of a search; takes a few seconds to time a few training steps, where they tell anything."""
+    specification, trials = opened.specification, goal(opened, task.trials)
     done = trained(opened.records, opened.name)
-    missing = max(0, task.trials - done)
+    missing = max(0, trials - done)
     seeds = _seed_plans(opened)
     share, drawn = _draw(opened)
     mean_macs = fmean(count(one).macs for one in drawn)
     queued = [count(one).macs for one in _queued(opened, seeds)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
     typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
-    setup, seconds = _timed(opened, task, typical, expected) if missing else (task.setup, None)
+    setup, seconds = _timed(opened, task, typical, expected) if missing and timed else (task.setup, None)
     return Plan(
         study=opened.name,
         trained=done,
-        trials=task.trials,
+        trials=trials,
         space_size=specification.space.size(),
         feasible_share=share,
         feasible_draws=_DRAWS,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
+import torch
+from sqlalchemy.engine import URL
 
 from budgetnas.checkpoints import sweep
 from budgetnas.data import Data, load_data
-from budgetnas.errors import EXIT_DONE, EXIT_FAILED, InputError, Interrupted, SearchFailedError, check_seed
+from budgetnas.errors import InputError, check_seed
 from budgetnas.reopen import DataPlace, validation_images
-from budgetnas.search.listener import SearchListener
+from budgetnas.search.crews import crew_for
 from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.plan import Plan, make_plan
+from budgetnas.search.outcome import outcome_of
+from budgetnas.search.plan import make_plan
 from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import (
     SearchRequest,
@@ -25,26 +27,16 @@ from budgetnas.search.settings import (
     study_name,
 )
 from budgetnas.search.study import OpenStudy, open_records, open_study
+from budgetnas.search.supervisor import Crew, search_together
+from budgetnas.search.view import SearchView
+from budgetnas.search.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
-from budgetnas.storage.engine import storage_failed
-from budgetnas.storage.patience import database_error
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 from budgetnas.train import Setup, alternatives, choose_setup
 
-DEFAULT_SAMPLER = "tpe"
 DEFAULT_SEED = 0
-
-
-class SearchView(SearchListener, Protocol):
-    """Whoever shows a whole search."""
-
-    def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
-        """Hear what is about to run."""
-
-    def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,52 +76,97 @@ def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> Se
     Raises:
         InputError: If the request cannot be met.
     """
-    trials, sampler = required_trials(request), check_sampler(request.sampler or DEFAULT_SAMPLER)
-    seed = check_seed(DEFAULT_SEED if request.seed is None else request.seed)
+    required_trials(request)
+    check_sampler(request.sampler or DEFAULT_SAMPLER)
+    check_seed(_seed(request))
     url = parse_storage(request.storage or DEFAULT_STORAGE)
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
     request = _resumed(request, open_records(url)) if request.study and exists else request
     required_budget(request)
-    precision = request.precision or "auto"
-    setup = choose_setup(request.device or "auto", precision)
+    setup = choose_setup(request.device or "auto", request.precision or "auto")
+    with crew_for(request, url, setup) as crew:
+        return _run(request, url, setup, crew, stopper, view)
+
+
+def _run(
+    request: SearchRequest, url: URL, setup: Setup, crew: Crew | None, stopper: Stopper, view: SearchView
+) -> SearchResult:
+    """Open the study, tell what is about to run, and have it run."""
     view.preparing("loading data")
     data = load_data(request.data_request())
     specification = specify(request, data)
-    name = study_name(request, data.identity)
+    name, trials, sampler = study_name(request, data.identity), required_trials(request), _sampler(request)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
     records.set_goal(name, trials, sampler)
     sweep(records)
-    others = alternatives(setup, precision)
-    task = SearchTask(trials, validation_images(data, setup), setup, sampler, seed, others)
-    ended = SearchResult(
-        study=name,
-        records=records,
-        exit_code=EXIT_DONE,
-        finished=False,
-        setups=(setup, *others),
-        place=DataPlace(request.data, request.data_dir),
-        final=specification.choice is not None,
-    )
-    try:
+    here = setup if crew is None or crew.threads is None else replace(setup, threads=crew.threads)
+    others = alternatives(here, request.precision or "auto")
+    task = SearchTask(trials, validation_images(data, here), here, sampler, _seed(request), others)
+    setups = (setup, *alternatives(setup, request.precision or "auto"))
+    final = specification.choice is not None
+
+    def work() -> bool:
         with stopper.listening():
-            view.preparing("timing a few training steps")
-            plan = make_plan(opened, task)
-            view.planned(opened, plan, data)
-            finished = search(opened, replace(task, setup=plan.setup), stopper, view)
-    except (SQLAlchemyError, UnboundLocalError) as error:  # the latter is Optuna's, if a trial cannot be told to end
-        if database_error(error) is None:
-            raise
-        view.notice(storage_failed(error))
-        return replace(ended, exit_code=EXIT_FAILED)
-    except SearchFailedError as error:
-        view.notice(str(error))
-        return replace(ended, exit_code=error.exit_code)
-    except Interrupted as stop:
-        if stop.reason:
-            view.notice(stop.reason)
-        return replace(ended, exit_code=stop.exit_code)
-    return replace(ended, finished=finished)
+            if crew is None:
+                return _alone(opened, task, data, stopper, view)
+            return _together(opened, crew, task, data, _worker_request(request, url, opened), stopper, view)
+
+    ended = outcome_of(work, view.notice)
+    place = DataPlace(request.data, request.data_dir)
+    return SearchResult(name, records, ended.exit_code, ended.finished, setups, place, final)
+
+
+def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, view: SearchView) -> bool:
+    """Search in this process."""
+    view.preparing("timing a few training steps")
+    plan = make_plan(opened, task)
+    view.planned(opened, plan, data)
+    return search(opened, replace(task, setup=plan.setup), stopper, view)
+
+
+def _together(
+    opened: OpenStudy,
+    crew: Crew,
+    task: SearchTask,
+    data: Data,
+    request: WorkerRequest,
+    stopper: Stopper,
+    view: SearchView,
+) -> bool:
+    """Have a crew search."""
+    if crew.timed:
+        view.preparing("timing a few training steps")
+    plan = make_plan(opened, task, timed=crew.timed)
+    plan = plan.shared(crew.describe(plan.setup), crew.shares)
+    view.planned(opened, plan, data)
+    torch.cuda.empty_cache()  # what is left of the GPU is the workers'
+    return search_together(opened, crew, request, plan.setup, stopper, view)
+
+
+def _worker_request(request: SearchRequest, url: URL, opened: OpenStudy) -> WorkerRequest:
+    """Return what each worker is told; paths are whole, for a worker's current folder may be another one."""
+    kind, colon, folder = (request.data or "").partition(":")
+    data = f"{kind}:{Path(folder).absolute()}" if colon else request.data
+    whole = url.set(database=str(sqlite_file(url))) if url.get_backend_name() == "sqlite" else url
+    return WorkerRequest(
+        storage=whole.render_as_string(hide_password=False),
+        study=opened.name,
+        data=data,
+        data_dir=None if request.data_dir is None else request.data_dir.absolute(),
+        precision=request.precision or "auto",
+        sampler=_sampler(request),
+        seed=_seed(request),
+        trials=required_trials(request),
+    )
+
+
+def _sampler(request: SearchRequest) -> str:
+    return request.sampler or DEFAULT_SAMPLER
+
+
+def _seed(request: SearchRequest) -> int:
+    return DEFAULT_SEED if request.seed is None else request.seed
 
 
 def _resumed(request: SearchRequest, records: Records) -> SearchRequest:

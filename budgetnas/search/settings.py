@@ -61,6 +61,10 @@ class SearchRequest:
     fidelity: Fidelity | None = None
     finalists: int | None = None
     final_seeds: int | None = None
+    workers: int | None = None
+    per_device: int | None = None
+    ray: str | None = None
+    gpus_per_trial: float | None = None
 
     def over(self, other: SearchRequest) -> SearchRequest:
         """Return this request, completed by `other`."""
@@ -113,6 +117,10 @@ class StudyFile(Frozen):
     fidelity: Fidelity | None = None
     finalists: int | None = None
     final_seeds: int | None = None
+    workers: int | None = None
+    per_device: int | None = None
+    ray: str | None = None
+    gpus_per_trial: float | None = None
 
     def request(self) -> SearchRequest:
         """Return what the file asks for."""
@@ -212,7 +220,15 @@ def required_trials(request: SearchRequest) -> int:
     Raises:
         InputError: If it is below 1.
     """
-    trials = DEFAULT_TRIALS if request.trials is None else request.trials
+    return check_trials(DEFAULT_TRIALS if request.trials is None else request.trials)
+
+
+def check_trials(trials: int) -> int:
+    """Return `trials` if a study can have so many runs.
+
+    Raises:
+        InputError: If it is below 1.
+    """
     if trials < 1:
         raise InputError("--trials", trials, "must be at least 1: runs the study shall have in all")
     return trials

@@ -342,6 +342,12 @@ class Records:
             query = query.where(tables.runs.c.role == role.value)
         return self._runs(query)
 
+    def search_runs_beyond(self, study: str, newest: int, also: Iterable[int]) -> tuple[Run, ...]:
+        """Return the trainings of a study's search with a number beyond `newest`, and those of the numbers `also`."""
+        one = tables.runs.c
+        search = one.role.in_([Role.SEARCH.value, Role.REPEAT.value])
+        return self._runs(_RUN.where(one.study == study, search, (one.id > newest) | one.id.in_(list(also))))
+
     def search_counts(self, study: str) -> SearchCounts:
         """Return counts of what `study` trained in its search."""
         one = tables.runs.c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from budgetnas.data import Data
 from budgetnas.epoch import Epoch
 from budgetnas.final import FinalTraining
@@ -44,3 +46,6 @@ class Quiet:
 
     def restart(self, setup: Setup, reason: str) -> None:
         """Show nothing."""
+
+    def at_work(self, epochs: Mapping[int, int]) -> None:
+        """Say nothing."""

@@ -1,0 +1,66 @@
+"""What a search as a whole tells whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from budgetnas.data import Data
+from budgetnas.epoch import Epoch
+from budgetnas.search.listener import SearchListener, TrialEnd, TrialStart
+from budgetnas.search.plan import Plan
+from budgetnas.search.study import OpenStudy
+from budgetnas.train import Setup
+
+
+class SearchView(SearchListener, Protocol):
+    """Whoever shows a whole search."""
+
+    def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
+        """Hear what is about to run."""
+
+    def preparing(self, text: str) -> None:
+        """Hear what takes a moment."""
+
+    def at_work(self, epochs: Mapping[int, int]) -> None:
+        """Hear which trials several workers train, and how many epochs of each are done."""
+
+
+class Notices:
+    """Passes on notices alone: whoever started this worker sees everything else in the storage.
+
+    Args:
+        tell: Is handed each notice.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def notice(self, text: str) -> None:
+        """Pass it on."""
+        self._tell(text)
+
+    def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
+        """Say nothing."""
+
+    def preparing(self, text: str) -> None:
+        """Say nothing."""
+
+    def at_work(self, epochs: Mapping[int, int]) -> None:
+        """Say nothing."""
+
+    def trial_started(self, start: TrialStart) -> None:
+        """Say nothing."""
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Say nothing."""
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Pass on why a training begins again."""
+        self._tell(f"a training begins again: {reason}")
+
+    def trial_ended(self, end: TrialEnd) -> None:
+        """Say nothing."""
