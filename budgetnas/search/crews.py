@@ -49,7 +49,9 @@ def _local_crew(request: SearchRequest, setup: Setup) -> ProcessCrew | None:
         raise InputError("--per-device", request.per_device, "is for GPUs; this search runs on cpu", "use --workers")
     if on_cpu:
         workers = request.workers or 1
-        return None if workers == 1 else ProcessCrew(("cpu",) * workers, max(1, setup.threads // workers))
+        return (
+            None if workers == 1 else ProcessCrew(("cpu",) * workers, max(1, setup.threads // workers), setup.threads)
+        )
     devices = gpu_devices(request.workers, request.per_device, gpus(request.device, setup))
     return None if len(devices) == 1 else ProcessCrew(devices, None)
 

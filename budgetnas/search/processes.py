@@ -54,11 +54,12 @@ class ProcessCrew:
     Args:
         devices: The device of each.
         threads: Threads of each on a CPU.
+        cores: Cores that they share on a CPU.
     """
 
-    def __init__(self, devices: tuple[str, ...], threads: int | None) -> None:
+    def __init__(self, devices: tuple[str, ...], threads: int | None, cores: int = 1) -> None:
         self.workers = len(devices)
-        self.shares = self.workers if threads else len(set(devices))
+        self.shares = min(self.workers, cores) if threads else len(set(devices))
         self.threads = threads
         self.timed = True
         self._crew = [_Worker(number, device) for number, device in enumerate(devices, start=1)]
