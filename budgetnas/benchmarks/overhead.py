@@ -8,6 +8,7 @@ accuracy.
 from __future__ import annotations
 
 import cProfile
+import inspect
 import json
 import os
 import pstats
@@ -276,7 +277,7 @@ def _parts(profile: cProfile.Profile) -> dict[str, float]:
     times: dict[tuple[str, int, str], tuple[Any, ...]] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     parts = {}
     for name, function in _PARTS.items():
-        code = function.__code__
+        code = inspect.unwrap(function).__code__
         found = times.get((code.co_filename, code.co_firstlineno, code.co_name))
         parts[name] = 0.0 if found is None else 1000 * float(found[3]) / _PROFILED
     return parts
