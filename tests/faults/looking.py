@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +102,7 @@ def check_ended(url: str, *, trained: int) -> None:
         assert study.rows(tables.leases) == []
         assert {run.state for run in runs} <= {State.COMPLETE, State.FAILED}
         assert max(Counter(run.trial for run in runs).values()) == 1, "a trial has one run"
-        assert max(Counter((run.architecture.digest, run.recipe.digest, run.seed) for run in runs).values()) == 1
+        assert twice(runs) == []
         complete = {run.trial: run for run in runs if run.state is State.COMPLETE}
         assert len(complete) == trained
         assert complete.keys() == {trial.number for trial in trials if trial.state is TrialState.COMPLETE}
@@ -113,6 +113,17 @@ def check_ended(url: str, *, trained: int) -> None:
             assert trials[number].value == curve[-1].eval_accuracy
             assert trials[number].intermediate_values == {epoch.epoch: epoch.eval_accuracy for epoch in curve}
             assert run.weights_sha256
+
+
+def twice(runs: Sequence[Run]) -> list[str]:
+    """Return the runs that have the key of another, each in words."""
+
+    def key(run: Run) -> tuple[str, str, int]:
+        return run.architecture.digest, run.recipe.digest, run.seed
+
+    times = Counter(map(key, runs))
+    again = sorted((run for run in runs if times[key(run)] > 1), key=lambda run: (key(run), run.id))
+    return [f"run {run.id} of trial {run.trial} {run.state}: {run.recipe.describe()} {run.reason}" for run in again]
 
 
 def check_no_checkpoints(url: str, folder: Path) -> None:

@@ -27,12 +27,12 @@ class AtEpoch:
     """Do something at the start of an epoch.
 
     Attributes:
-        epoch: Its number.
+        epoch: Its number; nothing: at each.
         act: What to do.
         learning_rate: Only in the training of the candidate with this learning rate; nothing: of any.
     """
 
-    epoch: int
+    epoch: int | None
     act: Act
     learning_rate: float | None = None
 
@@ -40,7 +40,7 @@ class AtEpoch:
         real = Trainer.epoch
 
         def epoch(trainer: Trainer, number: int, observer: Observer) -> Epoch:
-            if number == self.epoch and self.learning_rate in (None, trainer.task.recipe.learning_rate):
+            if self.epoch in (None, number) and self.learning_rate in (None, trainer.task.recipe.learning_rate):
                 self.act(trainer)
             return real(trainer, number, observer)
 
@@ -55,6 +55,11 @@ def fail(_: Trainer) -> None:
 def die(_: object) -> None:
     """End this process as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pause(_: Trainer) -> None:
+    """Take so long that a test can act in the middle of a training, however fast the machine is."""
+    time.sleep(0.1)
 
 
 def hang(_: Trainer) -> None:
