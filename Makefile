@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 DEMO := budgetnas-demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint types imports benchmarks clean
+.PHONY: demo test test-faults check lint types imports benchmarks clean
 
 demo: $(VENV)/.installed
 	mkdir -p $(DEMO)
@@ -13,6 +13,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: $(VENV)/.installed-dev
+	FAULTS=full $(BIN)/python -m pytest tests/faults
 
 check: lint types imports
 

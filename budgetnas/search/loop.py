@@ -127,7 +127,8 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     """Give the study its sampler.
 
     This process holds a slot. Of several that start together at most one sees no other's, so that no two of them draw
-    the same candidates, whoever started them.
+    the same candidates, whoever started them. One that holds none for a moment, between two trials that were queued and
+    made no new one, is known by what it trained.
     """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()
@@ -137,7 +138,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         key = RunKey(architecture, recipe, data, FIRST_SEED, Role.SEARCH)
         return records.find_claimed(key, study=opened.name) is not None
 
-    seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False))
+    seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False)) + records.search_counts(opened.name).trials
     if slots_held(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
     opened.optuna_study.sampler = BudgetGate(

@@ -1,0 +1,70 @@
+"""Chaos: workers of a study are killed at random moments, and each is replaced at once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from processes import PATIENCE_SECONDS, Command
+from sqlalchemy import Engine, create_engine, func, select
+
+from budgetnas.storage import tables
+
+_AT_MOST_LATER_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Havoc:
+    """What was done.
+
+    Attributes:
+        killed: Numbers of the killed processes.
+        codes: How all others ended.
+        told: What all processes wrote.
+    """
+
+    killed: tuple[int, ...]
+    codes: tuple[int, ...]
+    told: str
+
+
+def wreak(
+    url: str, start: Callable[[], Command], *, workers: int, kills: int, epochs: int, generator: random.Random
+) -> Havoc:
+    """Kill workers at random moments of a study that records about `epochs` epochs in all; wait for the others.
+
+    Each kill comes a random time after a random number of epochs is recorded, so that on a slow machine as on a fast
+    one they are spread over the study, and hits any worker: one that trains, or one that has just been started.
+    """
+    moments = sorted(generator.uniform(0, 0.9 * epochs) for _ in range(kills))
+    engine = create_engine(url)  # reads beside the writers, as no engine of the program does
+    killed: list[Command] = []
+    try:
+        with ExitStack() as stack:
+            running = [stack.enter_context(start()) for _ in range(workers)]
+            for moment in moments:
+                deadline = time.monotonic() + PATIENCE_SECONDS
+                while _recorded(engine) < moment:
+                    assert time.monotonic() < deadline, "\n".join(one.told() for one in running)
+                    ended = [one for one in running if one.code is not None]
+                    assert not ended, f"ended with {ended[0].code}:\n{ended[0].told()}"
+                    time.sleep(0.01)
+                time.sleep(generator.uniform(0, _AT_MOST_LATER_SECONDS))
+                victim = running.pop(generator.randrange(workers))
+                assert victim.code is None, f"ended with {victim.code}:\n{victim.told()}"
+                victim.kill()
+                killed.append(victim)
+                running.append(stack.enter_context(start()))
+            codes = tuple(one.wait() for one in running)
+            told = "\n".join(one.told() for one in (*killed, *running))
+            return Havoc(tuple(one.pid for one in killed), codes, told)
+    finally:
+        engine.dispose()
+
+
+def _recorded(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(select(func.count()).select_from(tables.epochs)) or 0)

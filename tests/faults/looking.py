@@ -1,0 +1,167 @@
+"""Looking at a study from outside, and what must hold of one that has ended, whatever happened to its processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from quiet import Quiet
+from sqlalchemy import Row, func, select
+
+from budgetnas.checkpoints import run_folder
+from budgetnas.data import load_data
+from budgetnas.epoch import Epoch
+from budgetnas.reopen import DataPlace, study_data_request, study_specification, validation_images
+from budgetnas.runs import RunRequest, record_training
+from budgetnas.search.attributes import described
+from budgetnas.search.settings import SearchRequest, read_study_file, specify
+from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage
+from budgetnas.space import Candidate
+from budgetnas.stopping import Stopper
+from budgetnas.storage import Records, Run, State, tables
+from budgetnas.storage.fence import Fence
+from budgetnas.storage.habits import Habits
+from budgetnas.storage.urls import parse_storage
+from budgetnas.train import Setup, choose_setup
+
+NAME = "t"
+
+
+@dataclass(frozen=True)
+class Looker:
+    """A study, seen from outside.
+
+    Attributes:
+        records: Our records.
+        optuna_study: Optuna's.
+    """
+
+    records: Records
+    optuna_study: optuna.Study
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(self.records.runs(study=NAME))
+
+    @property
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self.optuna_study.get_trials(deepcopy=False)
+
+    def rows(self, table: Any) -> list[Row[Any]]:
+        """All rows of one of our tables, in a stable order."""
+        with self.records.engine.connect() as connection:
+            return list(connection.execute(select(table).order_by(*table.primary_key.columns)))
+
+    def number_of(self, table: Any) -> int:
+        with self.records.engine.connect() as connection:
+            return int(connection.scalar(select(func.count()).select_from(table)) or 0)
+
+    def epochs_of(self, trial: int) -> int:
+        """Epochs recorded of a trial's training."""
+        run = self.records.run_of_trial(NAME, trial)
+        return 0 if run is None else len(self.records.curve(run.id))
+
+
+@contextmanager
+def looking(url: str) -> Iterator[Looker]:
+    """Look at a study that is there."""
+    parsed = parse_storage(url)
+    with closing(open_records(parsed, must_exist=True)) as records:
+        storage = optuna_storage(parsed, Fence())
+        try:
+            yield Looker(records, optuna.load_study(study_name=NAME, storage=storage))
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+@contextmanager
+def created(url: str, study_file: str) -> Iterator[OpenStudy]:
+    """Create the study as a search would, without searching."""
+    request = SearchRequest(study=NAME, storage=url).over(read_study_file(study_file))
+    specification = specify(request, load_data(request.data_request()))
+    parsed = parse_storage(url)
+    with closing(open_study(parsed, open_records(parsed), NAME, specification)) as opened:
+        yield opened
+
+
+def check_ended(url: str, *, trained: int) -> None:
+    """Check that a study is as if nothing had happened: each trial ended once, trained once, in both records alike."""
+    with looking(url) as study:
+        trials, runs = study.trials, study.runs
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
+        for trial in trials:
+            assert trial.state is TrialState.COMPLETE or described(trial)["reason"], f"trial {trial.number}"
+        assert study.rows(tables.leases) == []
+        assert {run.state for run in runs} <= {State.COMPLETE, State.FAILED}
+        assert max(Counter(run.trial for run in runs).values()) == 1, "a trial has one run"
+        assert twice(runs) == []
+        complete = {run.trial: run for run in runs if run.state is State.COMPLETE}
+        assert len(complete) == trained
+        assert complete.keys() == {trial.number for trial in trials if trial.state is TrialState.COMPLETE}
+        for number, run in complete.items():
+            assert number is not None
+            curve = study.records.curve(run.id)
+            assert [epoch.epoch for epoch in curve] == list(range(1, run.recipe.epochs + 1))
+            assert trials[number].value == curve[-1].eval_accuracy
+            assert trials[number].intermediate_values == {epoch.epoch: epoch.eval_accuracy for epoch in curve}
+            assert run.weights_sha256
+
+
+def twice(runs: Sequence[Run]) -> list[str]:
+    """Return the runs that have the key of another, each in words."""
+
+    def key(run: Run) -> tuple[str, str, int]:
+        return run.architecture.digest, run.recipe.digest, run.seed
+
+    times = Counter(map(key, runs))
+    again = sorted((run for run in runs if times[key(run)] > 1), key=lambda run: (key(run), run.id))
+    return [f"run {run.id} of trial {run.trial} {run.state}: {run.recipe.describe()} {run.reason}" for run in again]
+
+
+def check_no_checkpoints(url: str, folder: Path) -> None:
+    """Check that no file of a checkpoint is left."""
+    with looking(url) as study:
+        study.records.habits = Habits(checkpoint_dir=folder / "checkpoints")
+        assert study.rows(tables.checkpoints) == []
+        left = [run.id for run in study.runs if run_folder(study.records, run.id).exists()]
+        assert left == []
+
+
+Result = tuple[tuple[Epoch, ...], str | None]
+"""A curve without its times, and the SHA-256 of the weights."""
+
+
+def results(url: str) -> dict[int, Result]:
+    """Return what each complete run of a study gave."""
+    with looking(url) as study:
+        complete = [run for run in study.runs if run.state is State.COMPLETE]
+        return {run.id: _result(study.records, run) for run in complete}
+
+
+def results_alone(url: str, folder: Path) -> dict[int, Result]:
+    """Return what each complete run gives if it is trained alone, without a break, from its record."""
+    fresh = parse_storage(f"sqlite:///{folder / 'alone.db'}")
+    with looking(url) as study, closing(open_records(fresh)) as records:
+        specification = study_specification(study.records, NAME)
+        data = load_data(study_data_request(specification, NAME, DataPlace()))
+        images = validation_images(data, choose_setup("cpu", "float32"))
+        given = {}
+        for run in study.runs:
+            if run.state is State.COMPLETE:
+                request = RunRequest(Candidate(run.architecture, run.recipe), run.seed, run.role)
+                setup = Setup.from_json(run.environment)
+                again = record_training(request, images, setup, records, Stopper(), Quiet())
+                given[run.id] = _result(records, records.run(again))
+        return given
+
+
+def _result(records: Records, run: Run) -> Result:
+    return tuple(replace(epoch, seconds=0.0) for epoch in records.curve(run.id)), run.weights_sha256

@@ -1,0 +1,59 @@
+"""Searches of one study that are started at the same moment on a database that is not there yet."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from amount import amount
+from looking import check_ended, check_no_checkpoints, looking
+from processes import FORKED, Command
+from small import study_file
+
+from budgetnas.search.study import SEED_ATTRIBUTE
+
+PROCESSES = 4
+SEEDS = ["v2-adam", "v2-sgd"]
+STUDY = """
+data = "digits"
+budget = "1.9M"
+subset = 50
+subset_eval = 50
+epochs = 1
+batch = 25
+
+[space]
+blocks = [[1, 2], [1, 2], [1, 2], [1, 2]]
+widths = [4, 6, 8, 12, 64, 128]
+"""
+"""It holds one of the two seed networks, and the other is over its budget."""
+
+
+def search_together(url: str, folder: Path, trials: int) -> None:
+    """Start four searches at the same moment and check what they leave."""
+    path = study_file(folder, STUDY, trials=str(trials))
+    together = FORKED.Barrier(PROCESSES)
+    arguments = ("search", path, "--study", "t", "--storage", url)
+    with ExitStack() as stack:
+        commands = [stack.enter_context(Command(folder, *arguments, together=together)) for _ in range(PROCESSES)]
+        for command in commands:
+            assert command.wait() == 0, command.told()
+            assert "Traceback" not in command.told()
+    check_ended(url, trained=trials)
+    with looking(url) as study:
+        seeds = [trial.user_attrs[SEED_ATTRIBUTE] for trial in study.trials if SEED_ATTRIBUTE in trial.user_attrs]
+        assert sorted(seeds) == SEEDS
+        assert sorted(run.label for run in study.runs if run.label) == SEEDS
+        over = [one.origin for one in study.records.rejections("t") if one.origin.startswith("seed")]
+        assert sorted(over) == ["seed v1-adam", "seed v1-sgd"]
+    check_no_checkpoints(url, folder)
+
+
+def test_sixty_trainings_by_four_searches_started_at_once(storage_url: str, tmp_path: Path) -> None:
+    search_together(storage_url, tmp_path, amount(12, full=60))
+
+
+@pytest.mark.parametrize("number", range(amount(2, full=20)))
+def test_start_after_start_is_good(storage_url: str, tmp_path: Path, number: int) -> None:
+    search_together(storage_url, tmp_path, 6)
