@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -34,8 +35,9 @@ def fill(folder: Path, leave_kib: int = 0) -> Path:
     ballast = folder / "ballast"
     free = os.statvfs(folder)
     room = free.f_bavail * free.f_frsize - leave_kib * 1024
-    with ballast.open("wb") as file:
-        file.write(b"\0" * max(room, 0))
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # others may write at the same time
+        while room > 0:
+            room -= file.write(b"\0" * min(room, 4096))
     return ballast
 
 

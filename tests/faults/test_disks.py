@@ -6,13 +6,15 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from disks import fill, make_read_only, needs_root, small_disk
-from small import environment, run, study_file
+from looking import NAME, check_ended
+from small import environment, run, start, study_file
 
 pytestmark = needs_root
 
@@ -46,6 +48,16 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
     lines = [one for one in result.stderr.splitlines() if one.startswith("budgetnas: ")]
     assert len(lines) == 1, result.stderr
     return lines[0]
+
+
+@contextmanager
+def closing_process(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Leave no process behind, nor what it holds open on a disk."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def names(folder: Path) -> list[str]:
@@ -176,6 +188,45 @@ def test_output_to_a_full_disk_is_told_in_one_line(
         )
     assert done.returncode == 1
     assert done.stderr == "budgetnas: no space is left for the output; free some, and run it again\n"
+
+
+def recorded_epochs(database: Path) -> int:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader:
+        try:
+            return int(reader.execute("SELECT count(*) FROM epochs").fetchone()[0])
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+
+def test_a_search_whose_database_has_no_space_stops_and_goes_on_when_there_is_some(tmp_path: Path, work: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 * 1024) as disk:
+        database = disk / "budgetnas.db"
+        search = ("search", study_file(work, trials="6", epochs="6"), "--study", NAME)
+        with closing_process(start(work, *search, "--storage", str(database), BUDGETNAS_CHECKPOINT_EVERY="0")) as first:
+            while not database.exists() or recorded_epochs(database) < 8:
+                assert first.poll() is None
+                time.sleep(0.02)
+            ballast = fill(disk)
+            _, told = first.communicate(timeout=120)
+        assert first.returncode == 1, told
+        (line,) = [one for one in told.splitlines() if "the storage cannot be used any more" in one]
+        assert "database or disk is full" in line
+        assert "Traceback" not in told
+        ballast.unlink()
+        second = run(work, *search, "--storage", str(database))
+        assert second.returncode == 0, second.stderr
+        check_ended(f"sqlite:///{database}", trained=6)
+
+
+def test_a_search_whose_checkpoints_have_no_space_goes_on_without(tmp_path: Path, work: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        fill(disk)
+        kept = {"BUDGETNAS_CHECKPOINT_EVERY": "0", "BUDGETNAS_CHECKPOINT_DIR": str(disk)}
+        done = run(work, "search", study_file(work, trials="2", epochs="3"), "--study", NAME, **kept)
+        assert done.returncode == 0, done.stderr
+        assert "no checkpoint can be written" in done.stderr and "No space left on device" in done.stderr
+        assert [one for one in disk.rglob("*") if one.is_file()] == [disk / "ballast"]
+    check_ended(f"sqlite:///{work / 'budgetnas.db'}", trained=2)
 
 
 # The doctor
