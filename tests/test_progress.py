@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 import pexpect
+from rich.console import Console
 from small import environment, run, study_file
+
+from budgetnas.cli.output import table
 
 
 def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
@@ -47,3 +51,10 @@ def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
     assert child.exitstatus == 130
     shown = run(tmp_path, "show", "t")
     assert "nothing is trained yet" in shown.stdout
+
+
+def test_what_would_steer_a_terminal_is_not_printed_in_a_table() -> None:
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(table("", ("class",), [("cat\x1b[31m\x07",), ("[red]dog",)]))
+    _, cat, dog, _ = (line.rstrip() for line in printed.getvalue().split("\n"))
+    assert (cat, dog) == ("cat\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}", "[red]dog")

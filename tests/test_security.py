@@ -405,12 +405,28 @@ def test_nasty_names_stay_text_and_make_no_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/x", "/etc/passwd", "..", ".", "a\nb", "a\0b", "C:\\x", "..\\x", " ", "~/x", "a/../../b"]
+    "name",
+    [
+        "../../etc/x",
+        "/etc/passwd",
+        "..",
+        ".",
+        "a\nb",
+        "a\0b",
+        "C:\\x",
+        "..\\x",
+        " ",
+        "~/x",
+        "a/../../b",
+        "\N{SNOWMAN}é" * 100,
+        "é" * 200,
+    ],
 )
 def test_no_name_leads_out_of_the_folder(name: str) -> None:
     made = report_name(name)
     assert made not in ("", ".", "..")
     assert not made.startswith(".")
+    assert len(f".{made}-report.html.{2**22}.tmp".encode()) <= 255
     assert not re.search(r"[/\\\0\n:~ ]", made)
 
 

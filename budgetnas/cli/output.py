@@ -68,8 +68,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for index, column in enumerate(columns):
         made.add_column(escape(column), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(cell) for cell in row))
+        made.add_row(*(escape(_printed(cell)) for cell in row))
     return made
+
+
+def _printed(text: str) -> str:
+    """Return `text` without what would steer a terminal: names of classes and studies come from anybody."""
+    return "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def check_out(page: Path) -> Path:

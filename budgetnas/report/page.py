@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -29,6 +29,8 @@ from budgetnas.storage import Records
 
 # What would end the script element that holds the figures, or break a line in JavaScript.
 _UNSAFE_IN_SCRIPT = re.compile("[<>&\u2028\u2029]")
+_LONGEST_NAME: Final = 180
+"""Bytes: file systems take 255, and endings and a temporary name are to come."""
 
 
 def write_study_report(records: Records, study: str, out: Path) -> Path:
@@ -92,8 +94,9 @@ def _replay_figure(place: int, result: ReplayResult) -> Figure:
 
 
 def report_name(study: str) -> str:
-    """Return a study's name as the beginning of a file's name, whatever it is called."""
-    return "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".") or "study"
+    """Return a study's name as the beginning of a file's name, whatever it is called, and however long it is."""
+    name = "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".") or "study"
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def _render(template: str, shown: Sequence[Figure], about: str, **values: Any) -> str:
