@@ -98,6 +98,19 @@ def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -
     assert count(rejected[0].architecture).params == 4_903_242
 
 
+@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"], ["maximize"]])
+def test_a_study_of_another_program_is_refused(storage_url: str, directions: list[str]) -> None:
+    with closing(open_records(parse_storage(storage_url))):
+        storage = optuna_storage(parse_storage(storage_url))
+        theirs = optuna.create_study(study_name="s", storage=storage, directions=directions)
+        if directions == ["maximize"]:
+            theirs.add_trial(optuna.create_trial(value=0.5))
+        with pytest.raises(InputError, match="'s': is a study that another program made"), opened(storage_url):
+            pass
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def test_another_specification_is_refused_by_name(storage_url: str) -> None:
     with opened(storage_url):
         pass

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
@@ -113,7 +114,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
     """Return the study of that name, created with `specification` and seeded if it is new.
 
     Raises:
-        InputError: If it was created with another specification.
+        InputError: If it was created with another specification, or another program made it.
     """
     quiet_optuna()
     with exclusive(records.engine):
@@ -121,15 +122,30 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         if stored is not None:
             specification.require_same(read_specification(stored), name)
         storage = optuna_storage(url, records.fence)
-        study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-        if stored is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                study.set_metric_names(["validation accuracy"])
-            records.save_specification(name, specification.canonical_json(), specification.digest)
-        opened = OpenStudy(name, specification, records, study, storage)
-        _enqueue_seeds(opened)
+        try:
+            opened = OpenStudy(name, specification, records, _optuna_study(name, storage, new=stored is None), storage)
+            if stored is None:
+                records.save_specification(name, specification.canonical_json(), specification.digest)
+            _enqueue_seeds(opened)
+        except Exception:
+            storage.remove_session()
+            storage.engine.dispose()
+            raise
         return opened
+
+
+def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
+    """Return Optuna's study, which is one of this program's: Optuna loads any that has the name, whatever it is for."""
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    ours = study.directions == [StudyDirection.MAXIMIZE]
+    if not ours or (new and study.get_trials(deepcopy=False)):
+        rule = "is a study that another program made in this storage"
+        raise InputError("--study", name, rule, "name another one")
+    if new:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(["validation accuracy"])
+    return study
 
 
 @patient
