@@ -27,12 +27,12 @@ class AtEpoch:
     """Do something at the start of an epoch.
 
     Attributes:
-        epoch: Its number; nothing: at each.
+        epoch: Its number.
         act: What to do.
         learning_rate: Only in the training of the candidate with this learning rate; nothing: of any.
     """
 
-    epoch: int | None
+    epoch: int
     act: Act
     learning_rate: float | None = None
 
@@ -40,11 +40,27 @@ class AtEpoch:
         real = Trainer.epoch
 
         def epoch(trainer: Trainer, number: int, observer: Observer) -> Epoch:
-            if self.epoch in (None, number) and self.learning_rate in (None, trainer.task.recipe.learning_rate):
+            if number == self.epoch and self.learning_rate in (None, trainer.task.recipe.learning_rate):
                 self.act(trainer)
             return real(trainer, number, observer)
 
         Trainer.epoch = epoch  # type: ignore[method-assign]
+
+
+def slowly() -> None:
+    """Take long over each epoch, so that a test can act in mid-training however fast the machine is.
+
+    All of the time passes between the epoch's last step and the moment it is recorded: a process that is stopped then
+    and goes on later writes at once.
+    """
+    real = Trainer.epoch
+
+    def epoch(trainer: Trainer, number: int, observer: Observer) -> Epoch:
+        done = real(trainer, number, observer)
+        time.sleep(0.2)
+        return done
+
+    Trainer.epoch = epoch  # type: ignore[method-assign]
 
 
 def fail(_: Trainer) -> None:
@@ -55,11 +71,6 @@ def fail(_: Trainer) -> None:
 def die(_: object) -> None:
     """End this process as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def pause(_: Trainer) -> None:
-    """Take so long that a test can act in the middle of a training, however fast the machine is."""
-    time.sleep(0.1)
 
 
 def hang(_: Trainer) -> None:

@@ -14,7 +14,7 @@ from candidates import drawn
 from looking import NAME, Looker, check_ended, created, looking, results, results_alone
 from optuna.trial import TrialState
 from processes import Before, Command, wait_until
-from sabotage import AtEpoch, BeforeComplete, die, fail, hang, overflow, pause
+from sabotage import AtEpoch, BeforeComplete, die, fail, hang, overflow, slowly
 from small import STUDY, study_file
 from stopping import stop
 
@@ -87,9 +87,9 @@ def reason_of(study: Looker, trial: int) -> str:
 def test_a_search_that_is_asked_to_stop_goes_on_later_to_the_same_bits(
     sqlite: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    place = Place(tmp_path, sqlite, trials=1, epochs=20)
+    place = Place(tmp_path, sqlite, trials=1, epochs=12)
     place.queue(None)
-    with place.search(AtEpoch(None, pause)) as command:
+    with place.search(slowly) as command:
         wait_until(lambda: place.epochs_of(0) >= 3, command)
         command.send(number)
         assert command.wait() == code, command.told()
@@ -148,15 +148,14 @@ def written(study: Looker, run: int) -> list[object]:
 
 def test_a_search_that_stands_still_loses_its_trial_and_writes_no_more_of_it(storage_url: str, tmp_path: Path) -> None:
     """The one that took over is made to stand still as well, for a moment, so that only the first can write."""
-    place = Place(tmp_path, storage_url, trials=3, epochs=20)
+    place = Place(tmp_path, storage_url, trials=3, epochs=15)
     place.queue(None, None, None)
-    slow = AtEpoch(None, pause)
     with ExitStack() as stack:
-        first = stack.enter_context(place.search(slow, BUDGETNAS_GRACE="2"))
+        first = stack.enter_context(place.search(slowly, BUDGETNAS_GRACE="2"))
         wait_until(lambda: place.epochs_of(0) >= 5, first)
         stop(first, storage_url)
         time.sleep(2.5)
-        second = stack.enter_context(place.search(slow, BUDGETNAS_GRACE="100"))
+        second = stack.enter_context(place.search(slowly, BUDGETNAS_GRACE="100"))
         with looking(storage_url) as study:
             wait_until(lambda: study.number_of(tables.attempts) == 2, second)
             (run,) = study.runs
