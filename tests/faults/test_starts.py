@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from amount import amount
-from looking import check_ended, check_no_checkpoints, looking
+from candidates import drawn
+from looking import NAME, check_ended, check_no_checkpoints, created, looking, twice
+from optuna.trial import TrialState
 from processes import FORKED, Command
 from small import study_file
 
+from budgetnas.search.attributes import described
 from budgetnas.search.study import SEED_ATTRIBUTE
+from budgetnas.storage import State
 
 PROCESSES = 4
 SEEDS = ["v2-adam", "v2-sgd"]
@@ -57,3 +63,25 @@ def test_sixty_trainings_by_four_searches_started_at_once(storage_url: str, tmp_
 @pytest.mark.parametrize("number", range(amount(2, full=20)))
 def test_start_after_start_is_good(storage_url: str, tmp_path: Path, number: int) -> None:
     search_together(storage_url, tmp_path, 6)
+
+
+def test_a_candidate_that_is_queued_many_times_is_trained_once(storage_url: str, tmp_path: Path) -> None:
+    """Copies of four candidates, side by side in the queue, so that searches want the same one at the same moment."""
+    path = study_file(tmp_path, trials="6")
+    with created(storage_url, path) as opened:
+        for params in drawn(opened, 4, random.Random(0)):
+            for _ in range(5):
+                opened.optuna_study.enqueue_trial(params)
+    together = FORKED.Barrier(PROCESSES)
+    arguments = ("search", path, "--study", NAME, "--storage", storage_url)
+    with ExitStack() as stack:
+        commands = [stack.enter_context(Command(tmp_path, *arguments, together=together)) for _ in range(PROCESSES)]
+        for command in commands:
+            assert command.wait() == 0, command.told()
+    with looking(storage_url) as study:
+        assert twice(study.runs) == []
+        assert [run.state for run in study.runs] == [State.COMPLETE] * 6
+        ended = Counter(trial.state for trial in study.trials)
+        assert ended[TrialState.WAITING] == ended[TrialState.RUNNING] == 0
+        for trial in study.trials:
+            assert trial.state is TrialState.COMPLETE or "trains the same candidate" in described(trial)["reason"]
