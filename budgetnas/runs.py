@@ -250,11 +250,11 @@ def train_run(
             records.save_weights(run, tensors)
     except RunFailedError as error:
         records.finish_run(run, State.FAILED, error.reason)
-        keeper.forget()
+        keeper.clear()
         raise
     except StoppedEarly as stop:
         records.finish_run(run, State.PRUNED, stop.reason)
-        keeper.forget()
+        keeper.clear()
         raise
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")
@@ -264,10 +264,10 @@ def train_run(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         records.finish_run(run, State.FAILED, reason)
-        keeper.forget()
+        keeper.clear()
         raise RunFailedError(reason) from error
     records.finish_run(run, State.COMPLETE, weights_sha256=hashlib.sha256(tensors).hexdigest())
-    keeper.forget()
+    keeper.clear()
     return network
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from conftest import PostgresServer
 from PIL import Image
 from reporting import seeded_study
 from small import STUDY, run, start, study_file
@@ -142,12 +143,13 @@ def test_no_failing_command_shows_the_password_of_a_storage(tmp_path: Path, comm
 
 
 def test_a_server_that_goes_away_is_told_without_the_password(
-    postgres_url: str, postgres_database: str, tmp_path: Path
+    postgres_server: PostgresServer, postgres_database: str, tmp_path: Path
 ) -> None:
     """The lost connection's error is the database's own; it comes in the middle of a search."""
     path = study_file(tmp_path, trials="500", study='"s"')
-    process = start(tmp_path, "search", path, "--storage", in_user_part(postgres_database))
-    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    where = ("--storage", in_user_part(postgres_database))
+    process = start(tmp_path, "search", path, *where, BUDGETNAS_PATIENCE="3s")
+    engine = create_engine(postgres_server.url, isolation_level="AUTOCOMMIT")
     name = make_url(postgres_database).database
     try:
         wait_for_a_training(postgres_database, process)
@@ -155,11 +157,7 @@ def test_a_server_that_goes_away_is_told_without_the_password(
             connection.exec_driver_sql(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
             others = f"datname = '{name}' AND pid <> pg_backend_pid()"
             connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
-        try:
-            out, err = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:  # it may go on asking for the server
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         with engine.connect() as connection:
             connection.exec_driver_sql(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
     finally:

@@ -237,10 +237,15 @@ class Records:
             _add_attempt(connection, run, 0, environment)
 
     def finish_run(self, run: int, state: State, reason: str = "", *, weights_sha256: str | None = None) -> None:
-        """Record how a training ended, and the SHA-256 of its weights: by it, equal bits can be told later."""
+        """Record how a training ended, and the SHA-256 of its weights: by it, equal bits can be told later.
+
+        The checkpoints of one that will not go on are forgotten with it.
+        """
         values: dict[str, Any] = {"state": state.value, "reason": reason, "weights_sha256": weights_sha256}
         values |= {"ended_at": current_call().asked_at}
         with self.engine.begin() as connection:
+            if state is not State.INTERRUPTED:
+                connection.execute(delete(tables.checkpoints).where(tables.checkpoints.c.run == run))
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
 
     def interrupt_runs_of(self, study: str, trial: int) -> None:
