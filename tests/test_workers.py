@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -81,15 +83,44 @@ def at_work(url: str, trials: int, beyond: int = 0) -> bool:
         return False  # nobody has created it yet
 
 
-def start_two(
-    folder: Path, url: str, beyond: int = 0, **changes: str
-) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """Start a search by two workers; return it and them when both train."""
-    path = study_file(folder, **(LONG | changes))
-    process = start(folder, "search", path, "--study", "s", "--storage", url, "--workers", "2")
-    until(lambda: process.poll() is not None or at_work(url, 2, beyond))
-    assert process.poll() is None, process.communicate()
-    return process, workers_of(process)
+Started = tuple[subprocess.Popen[str], list[psutil.Process]]
+
+
+@pytest.fixture
+def start_two(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts a search by two workers; returns it and them when both train. None of them outlives its test."""
+    started: list[Started] = []
+
+    def begin(url: str, beyond: int = 0, **changes: str) -> Started:
+        path = study_file(tmp_path, **(LONG | changes))
+        process = start(tmp_path, "search", path, "--study", "s", "--storage", url, "--workers", "2")
+        started.append((process, []))
+        until(lambda: process.poll() is not None or at_work(url, 2, beyond))
+        assert process.poll() is None, process.communicate()
+        started[-1] = process, workers_of(process)
+        return started[-1]
+
+    yield begin
+    for process, workers in started:
+        for one in workers if workers or process.poll() is not None else workers_of(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.kill()
+        process.communicate()
+
+
+def freeze(worker: psutil.Process, database: str | None) -> None:
+    """Freeze a worker at a moment at which it does not hold the database's lock, as it would hold up all others."""
+    while True:
+        worker.suspend()
+        try:
+            with closing(sqlite3.connect(database or "", timeout=1.0, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError:
+            worker.resume()
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +208,10 @@ def test_a_stopped_worker_puts_its_trial_back(tmp_path: Path, sqlite: str, numbe
     assert (set(runs), set(trials), slots) == ({State.INTERRUPTED}, {TrialState.WAITING}, 0)
 
 
-def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(tmp_path: Path, sqlite: str) -> None:
-    process, workers = start_two(tmp_path, sqlite)
+def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(
+    start_two: Callable[..., Started], sqlite: str
+) -> None:
+    process, workers = start_two(sqlite)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -192,16 +225,16 @@ def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(tmp
         for one in study.records.runs(study="s"):
             assert study.records.checkpoints(one.id)[0].epoch == one.epochs_done > 0
         done = max(one.epochs_done for one in study.records.runs(study="s"))
-    again, _ = start_two(tmp_path, sqlite, beyond=done)
+    again, _ = start_two(sqlite, beyond=done)
     again.send_signal(signal.SIGTERM)
     _, err = again.communicate(timeout=60)
     assert again.returncode == 143
     assert err.count("goes on after epoch") == 2, err
 
 
-def test_a_second_ctrl_c_kills_workers_that_do_not_stop(tmp_path: Path, sqlite: str) -> None:
-    process, workers = start_two(tmp_path, sqlite)
-    workers[0].send_signal(signal.SIGSTOP)
+def test_a_second_ctrl_c_kills_workers_that_do_not_stop(start_two: Callable[..., Started], sqlite: str) -> None:
+    process, workers = start_two(sqlite)
+    freeze(workers[0], parse_storage(sqlite).database)
     process.send_signal(signal.SIGINT)
     until(lambda: are_gone(workers[1:]), 30)
     process.send_signal(signal.SIGINT)
@@ -211,8 +244,10 @@ def test_a_second_ctrl_c_kills_workers_that_do_not_stop(tmp_path: Path, sqlite: 
     assert states(sqlite) == ([State.INTERRUPTED] * 2, [TrialState.WAITING] * 2, 0)
 
 
-def test_a_worker_that_is_killed_is_started_again_and_the_study_is_whole(storage_url: str, tmp_path: Path) -> None:
-    process, workers = start_two(tmp_path, storage_url, trials="4", epochs="150")
+def test_a_worker_that_is_killed_is_started_again_and_the_study_is_whole(
+    storage_url: str, start_two: Callable[..., Started]
+) -> None:
+    process, workers = start_two(storage_url, trials="4", epochs="150")
     workers[0].kill()
     _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
@@ -221,8 +256,8 @@ def test_a_worker_that_is_killed_is_started_again_and_the_study_is_whole(storage
     assert (runs, trials, slots) == ([State.COMPLETE] * 4, [TrialState.COMPLETE] * 4, 0)
 
 
-def test_workers_whose_search_is_killed_end_by_themselves(tmp_path: Path, sqlite: str) -> None:
-    process, workers = start_two(tmp_path, sqlite)
+def test_workers_whose_search_is_killed_end_by_themselves(start_two: Callable[..., Started], sqlite: str) -> None:
+    process, workers = start_two(sqlite)
     process.kill()
     process.communicate(timeout=30)
     until(lambda: are_gone(workers), 30)
@@ -364,11 +399,11 @@ def test_a_request_goes_through_json() -> None:
 
 
 def test_workers_on_postgresql_show_no_password_and_end_when_their_search_is_killed(
-    postgres_database: str, tmp_path: Path
+    postgres_database: str, start_two: Callable[..., Started]
 ) -> None:
     secret = "s3cret-of-this-test"
     url = parse_storage(postgres_database).set(password=secret)  # the server trusts whoever reaches its socket
-    process, workers = start_two(tmp_path, url.render_as_string(hide_password=False))
+    process, workers = start_two(url.render_as_string(hide_password=False))
     for one in workers:
         assert secret not in " ".join(one.cmdline())
         assert secret not in " ".join(f"{name}={value}" for name, value in one.environ().items())
