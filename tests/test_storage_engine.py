@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_sqlite_is_set_up_for_several_processes(sqlite_engine: Engine) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 60_000}
+
+
+def test_a_new_file_can_be_opened_by_several_at_the_same_moment(tmp_path: Path) -> None:
+    """Without a repetition one of them is now and then refused, at once and without any waiting."""
+    together = threading.Barrier(4)
+
+    def open_all(_: int) -> None:
+        for number in range(100):
+            together.wait(60)
+            open_engine(parse_storage(f"sqlite:///{tmp_path / str(number)}.db")).dispose()
+
+    with ThreadPoolExecutor(together.parties) as pool:
+        list(pool.map(open_all, range(together.parties)))
 
 
 def test_a_sqlite_transaction_keeps_other_writers_out_from_its_first_read(sqlite_engine: Engine) -> None:

@@ -6,17 +6,18 @@ both read a queued trial as free before either writes, and run it twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.storage.patience import LockLostError, is_passing, patience_seconds, reason_of
+from budgetnas.storage.patience import LockLostError, is_busy, is_passing, patience_seconds, reason_of
 from budgetnas.storage.urls import masked, sqlite_file
 
 LOCK_TIMEOUT_SECONDS: Final = 60.0
@@ -24,6 +25,7 @@ _ADVISORY_KEY: Final = 0x62756467  # "budg"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _SILENCE: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _SESSION: Final = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _SILENCE.items() if "_" in name}
+R = TypeVar("R")
 
 
 def engine_arguments(url: URL) -> dict[str, Any]:
@@ -145,8 +147,22 @@ def _unlock(connection: Connection) -> None:
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+        _not_at_once_busy(cursor.execute)(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _not_at_once_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
+    """Return `execute`, repeated while SQLite is busy.
+
+    Where two processes give a new file its write-ahead log at the same moment, each would have to wait for the other,
+    and SQLite refuses one of them without waiting for the time that was set.
+    """
+    return Retrying(
+        retry=retry_if_exception(is_busy),
+        wait=wait_random(0.005, 0.05),
+        stop=stop_after_delay(LOCK_TIMEOUT_SECONDS),
+        reraise=True,
+    ).wraps(execute)
 
 
 def _begin_immediate(connection: Connection) -> None:

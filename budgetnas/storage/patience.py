@@ -96,12 +96,17 @@ def is_passing(error: BaseException) -> bool:
     if not isinstance(cause, DBAPIError):
         return False
     if isinstance(cause.orig, sqlite3.Error):
-        return getattr(cause.orig, "sqlite_errorcode", 0) & 0xFF in _BUSY
+        return is_busy(cause.orig)
     state = getattr(cause.orig, "sqlstate", None)
     if state is not None and not cause.connection_invalidated:
         return str(state).startswith(_PASSING)
     refused = any(words in str(cause.orig) for words in _REFUSALS)
     return cause.connection_invalidated or (isinstance(cause, OperationalError) and not refused)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Return whether SQLite itself says that somebody else has the file or a table locked."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def database_error(error: BaseException) -> SQLAlchemyError | None:
