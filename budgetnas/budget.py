@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from budgetnas.architecture import Architecture, Counts, Part, count, count_parts
 from budgetnas.errors import InputError
@@ -135,6 +135,10 @@ class Excess:
     def over(self) -> int:
         """By how much the limit is broken."""
         return self.count - self.most
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"quantity": self.quantity, "count": self.count, "most": self.most, "over": self.over}
 
     def sentence(self) -> str:
         """Return it in words: the count, the limit, and by how much it is broken."""

@@ -19,6 +19,7 @@ from small import environment
 
 import budgetnas
 from budgetnas.architecture import Architecture, count, count_parts
+from budgetnas.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import escaped
 from budgetnas.bundle.certificate import certify
@@ -83,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         preprocessing=Preprocessing(
             classes=data.classes, channels=1, resolution=8, normalisation=statistics(data.train), steps=("as it is",)
         ),
-        max_params=60_000,
+        budget=Budget(60_000),
         metrics=METRICS,
         provenance={"run": 1},
         data=("digits",),
@@ -229,7 +230,7 @@ def test_a_network_with_more_than_was_counted_gets_no_certificate() -> None:
     network = build(replace(ARCHITECTURE, stem_width=7), seed=0)
     with pytest.raises(BudgetnasError, match="stem: 66 counted, 77 built"):
         certify(ARCHITECTURE, network, None).check()
-    assert certify(ARCHITECTURE, build(ARCHITECTURE), 10).fits is False
+    assert certify(ARCHITECTURE, build(ARCHITECTURE), Budget(10)).fits is False
 
 
 def test_only_an_empty_folder_or_an_older_bundle_is_written_to(made: Made, copy: Path, tmp_path: Path) -> None:

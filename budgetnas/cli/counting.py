@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, default_strides, named
-from budgetnas.budget import Budget, parse_budget
+from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, format_count, parse_budget, parse_limit
 from budgetnas.cli.output import JsonFlag, print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
@@ -33,13 +33,19 @@ def count_command(
     budget: Annotated[
         str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
     ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="Most multiply-accumulates, e.g. 600M; goes with --budget.")
+    ] = None,
+    max_activations: Annotated[
+        str | None, typer.Option(help="Most activations, e.g. 600e3; goes with --budget.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count parameters, multiply-accumulates and activations, exactly and per part.
 
-    Example: budgetnas count resnet18 v2 --budget 5e6
+    Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
-    limit = None if budget is None else Budget(parse_budget(budget))
+    limit = _budget(budget, max_macs, max_activations)
     networks = [
         (name.lower(), named(name, in_channels=in_channels, size=size, classes=classes)) for name in names or ()
     ]
@@ -74,6 +80,21 @@ def count_command(
         raise typer.Exit(EXIT_OVER_BUDGET)
 
 
+def _budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
+    """Return the limits that were asked for, or nothing.
+
+    Raises:
+        InputError: If one is no number, or there are others than that on parameters only.
+    """
+    macs, activations = parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations")
+    if budget is not None:
+        return Budget(parse_budget(budget), macs, activations)
+    for flag, text in (("--max-macs", max_macs), ("--max-activations", max_activations)):
+        if text is not None:
+            raise InputError(flag, text, "goes with --budget, the most parameters", "add e.g. --budget 5e6")
+    return None
+
+
 def numbers(argument: str, text: str | None) -> tuple[int, ...]:
     """Return whole numbers that commas separate.
 
@@ -89,12 +110,16 @@ def numbers(argument: str, text: str | None) -> tuple[int, ...]:
 
 
 def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:
+    excesses = None if limit is None else limit.verdict(architecture).excesses
     return {
         "name": name,
         **count(architecture)._asdict(),
         "parts": [{"name": part.name, **part.counts._asdict()} for part in count_parts(architecture)],
         "budget": None if limit is None else limit.max_params,
-        "fits": None if limit is None else limit.fits(architecture),
+        "max_macs": None if limit is None else limit.max_macs,
+        "max_activations": None if limit is None else limit.max_activations,
+        "fits": None if excesses is None else not excesses,
+        "excesses": None if excesses is None else [one.to_dict() for one in excesses],
         "architecture": architecture.to_dict(),
     }
 
@@ -103,16 +128,26 @@ def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> N
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
     rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
     title = f"{name}: {architecture.describe()}"
-    columns = ("part", "parameters", f"share of {shown}", "multiply-accumulates", "activations")
+    columns = ["part"]
+    for quantity, limit_of in _limits_of(shown).items():
+        columns += [WORDS[quantity], *([f"share of {format_count(limit_of.most)}"] if limit_of else [])]
     console = stdout()
     console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
     verdict = shown.verdict(architecture).sentence()
     console.print(f"\n{verdict[:1].upper()}{verdict[1:]}.{'' if limit else ' (No --budget given: 5e6 is shown.)'}")
 
 
-def _row(name: str, counts: Counts, limit: Budget) -> tuple[str, ...]:
-    share = counts.params / limit.max_params
-    return name, f"{counts.params:,}", f"{share:.1%}", f"{counts.macs:,}", f"{counts.activations:,}"
+def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
+    cells = [name]
+    for quantity, limit in _limits_of(shown).items():
+        cells += [f"{getattr(counts, quantity):,}", *([f"{limit.share(counts):.1%}"] if limit else [])]
+    return tuple(cells)
+
+
+def _limits_of(budget: Budget) -> dict[Quantity, Limit | None]:
+    """Return every quantity that is counted, with the limit on it, if there is one."""
+    limits = {limit.quantity: limit for limit in budget.limits}
+    return {quantity: limits.get(quantity) for quantity in QUANTITIES}
 
 
 def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget | None) -> None:
@@ -127,10 +162,14 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget 
     rows.append(("width per stage", *("-".join(map(str, one.widths)) for _, one in networks)))
     rows.append(("block", *(one.block for _, one in networks)))
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
-    rows.append((f"share of {shown}", *(f"{one.params / shown.max_params:.1%}" for one in totals)))
-    verdicts = [shown.verdict(one) for _, one in networks]
-    rows.append(("verdict", *("fits" if one.fits else "over the budget" for one in verdicts)))
-    rows.append(("overshoot", *(f"{one.overshoot:,}" for one in verdicts)))
+    several = len(shown.limits) > 1
+    for one in shown.limits:
+        of = f"{one}" if several else format_count(one.most)
+        rows.append((f"share of {of}", *(f"{one.share(counts):.1%}" for counts in totals)))
+    rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
+    for one in shown.limits:
+        over = f"overshoot in {one.words}" if several else "overshoot"
+        rows.append((over, *(f"{max(0, one.count(counts) - one.most):,}" for counts in totals)))
     title = "Counts for one image" + ("" if limit else " (no --budget given: 5e6 is shown)")
     stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
 
