@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -45,28 +46,16 @@ def count_command(
 
     Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
-    limit = _budget(budget, max_macs, max_activations)
-    networks = [
-        (name.lower(), named(name, in_channels=in_channels, size=size, classes=classes)) for name in names or ()
-    ]
-    if blocks is not None or widths is not None:
-        stages = numbers("--blocks", blocks)
-        custom = Architecture(
-            blocks=stages,
-            widths=numbers("--widths", widths),
-            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
-            block=block or "basic",
-            in_channels=in_channels,
-            size=size,
-            classes=classes,
-        )
-        networks.append(("custom", custom))
-    elif block is not None or strides is not None:
-        argument, value = ("--block", block) if block is not None else ("--strides", strides)
-        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    stem = {"stem_width": stem_width, "stem_kernel": stem_kernel}
-    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
-    networks = [(name, replace(architecture, **changes)) for name, architecture in networks]
+    limit = asked_budget(budget, max_macs, max_activations)
+    networks = described(
+        names or (),
+        blocks=blocks,
+        widths=widths,
+        block=block,
+        strides=strides,
+        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
+        shape={"in_channels": in_channels, "size": size, "classes": classes},
+    )
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:
@@ -80,7 +69,7 @@ def count_command(
         raise typer.Exit(EXIT_OVER_BUDGET)
 
 
-def _budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
+def asked_budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
     """Return the limits that were asked for, or nothing.
 
     Raises:
@@ -93,6 +82,48 @@ def _budget(budget: str | None, max_macs: str | None, max_activations: str | Non
         if text is not None:
             raise InputError(flag, text, "goes with --budget, the most parameters", "add e.g. --budget 5e6")
     return None
+
+
+def described(
+    names: Sequence[str],
+    *,
+    blocks: str | None,
+    widths: str | None,
+    block: str | None,
+    strides: str | None,
+    stem: Mapping[str, int | None],
+    shape: Mapping[str, int],
+) -> list[tuple[str, Architecture]]:
+    """Return the networks that a user named, and ``custom`` if blocks and widths describe one.
+
+    Args:
+        names: Names of networks.
+        blocks: Blocks of each stage, separated by commas.
+        widths: Their widths.
+        block: Kind of block.
+        strides: Their strides.
+        stem: What is asked of the stem of every one of them, nothing where it stays as it is.
+        shape: Channels and size of an image, and classes.
+
+    Raises:
+        InputError: If a name is unknown, a list no list of whole numbers, or a rule broken.
+    """
+    networks = [(name.lower(), named(name, **shape)) for name in names]
+    if blocks is not None or widths is not None:
+        stages = numbers("--blocks", blocks)
+        custom = Architecture(
+            blocks=stages,
+            widths=numbers("--widths", widths),
+            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
+            block=block or "basic",
+            **shape,
+        )
+        networks.append(("custom", custom))
+    elif block is not None or strides is not None:
+        argument, value = ("--block", block) if block is not None else ("--strides", strides)
+        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
+    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
+    return [(name, replace(architecture, **changes)) for name, architecture in networks]
 
 
 def numbers(argument: str, text: str | None) -> tuple[int, ...]:

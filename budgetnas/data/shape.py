@@ -20,38 +20,38 @@ _COLOURS: Final = 3
 
 
 def data_shape(
-    request: DataRequest, *, in_channels: int | None = None, classes: int | None = None
+    request: DataRequest, *, in_channels: int | None = None, size: int | None = None, classes: int | None = None
 ) -> tuple[InputShape, str]:
     """Return the shape of the images and the number of classes, and in words where they come from.
 
     Named sets have a known shape. A folder's classes are its class folders and its images have three channels, as a
     search makes them; their side is the commonest shorter side of 256 of them, from their headers, where a search
-    takes that of all. A folder is not looked at if `request` has the resolution and `classes` is given.
+    takes that of all. What is given wins; a folder of which size and classes are given is not looked at.
 
     Args:
         request: Which data; its resolution wins over the data's own.
-        in_channels: Channels that win over the data's.
-        classes: A number of classes that wins over theirs.
+        in_channels: Channels of an image.
+        size: Side of an image in pixels; wins over the resolution.
+        classes: Number of classes.
 
     Raises:
         InputError: The request cannot be met, or the folder cannot be used.
     """
     check_request(request)
-    found, told = _folder_shape(request, classes) if request.is_folder else _named_shape(request)
-    changes = {"in_channels": in_channels, "classes": classes}
+    side = size or request.resolution
+    found, told = _folder_shape(request, side, classes) if request.is_folder else _named_shape(request, side)
+    changes = {"in_channels": in_channels, "size": size, "classes": classes}
     return found.model_copy(update={name: one for name, one in changes.items() if one is not None}), told
 
 
-def _named_shape(request: DataRequest) -> tuple[InputShape, str]:
+def _named_shape(request: DataRequest, side: int | None) -> tuple[InputShape, str]:
     shape = NAMED_SHAPES[request.name]
-    return shape.model_copy(update={"size": request.resolution or shape.size}), request.name
+    return shape.model_copy(update={"size": side or shape.size}), request.name
 
 
-def _folder_shape(request: DataRequest, classes: int | None) -> tuple[InputShape, str]:
-    if request.resolution is not None and classes is not None:
-        told = f"{request.name}, not looked at"
-        return InputShape(in_channels=_COLOURS, size=request.resolution, classes=classes), told
+def _folder_shape(request: DataRequest, side: int | None, classes: int | None) -> tuple[InputShape, str]:
+    if side is not None and classes is not None:
+        return InputShape.model_construct(in_channels=_COLOURS, size=side, classes=classes), f"{request.name}, not read"
     listing = list_folder(request)
-    side = request.resolution or likely_side(listing)
-    told = request.name if request.resolution else f"{request.name}, side from the headers of at most 256 images"
-    return InputShape(in_channels=_COLOURS, size=side, classes=len(listing.classes)), told
+    told = request.name if side else f"{request.name}, side from the headers of at most 256 images"
+    return InputShape(in_channels=_COLOURS, size=side or likely_side(listing), classes=len(listing.classes)), told

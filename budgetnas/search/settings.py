@@ -15,7 +15,7 @@ from typing import Any, Final, cast, get_args
 
 from pydantic import ConfigDict, ValidationError
 
-from budgetnas.budget import format_count, parse_budget, parse_limit
+from budgetnas.budget import Budget, format_count, parse_budget, parse_limit
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol, Fidelity, PrunerName
@@ -220,6 +220,16 @@ def required_budget(request: SearchRequest) -> int:
             "--budget", None, "is missing: the most parameters a network may have", "add e.g. --budget 5e6"
         )
     return parse_budget(request.budget)
+
+
+def required_limits(request: SearchRequest) -> Budget:
+    """Return all limits.
+
+    Raises:
+        InputError: If the budget is missing, or a limit is no number.
+    """
+    macs, activations = parse_limit(request.max_macs, "macs"), parse_limit(request.max_activations, "activations")
+    return Budget(required_budget(request), macs, activations)
 
 
 def required_trials(request: SearchRequest) -> int:

@@ -9,7 +9,7 @@ compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -17,15 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.architecture import BLOCKS, Counts, default_strides, head_counts, stage_counts, stem_counts
-from budgetnas.budget import Budget, Limit, Quantity
+from budgetnas.budget import Budget, Limit
 from budgetnas.space import InputShape, Params, SearchSpace
+from budgetnas.survey.costs import Costs, SpaceCosts, space_costs
 from budgetnas.survey.tally import Found, Share, Tally, ValueShare
 
-Costs = NDArray[np.int64]
-
-MAX_WIDTHS: Final = 100
-"""Widths in the table: the cost of a stage is counted for each pair of them."""
 MAX_HALVES: Final = 4_000_000
 """Halves that are listed."""
 MAX_PAIRS: Final = 300_000_000
@@ -35,9 +31,11 @@ _CHUNK: Final = 4_000_000
 
 def count_space(space: SearchSpace, inputs: InputShape, budget: Budget) -> Tally | None:
     """Return what fits of the whole space, exactly, or nothing if it is too large for that."""
-    if len(space.widths) > MAX_WIDTHS or _halves(space, _cut(space)) > MAX_HALVES:
+    if _halves(space, _cut(space)) > MAX_HALVES:
         return None
-    return _Count(space, inputs, budget).tally()
+    others = tuple(one.quantity for one in budget.limits if one.quantity != "params")
+    costs = space_costs(space, inputs, ("params", *others))
+    return None if costs is None else _Count(space, inputs, budget, costs).tally()
 
 
 def _cut(space: SearchSpace) -> int:
@@ -84,14 +82,12 @@ class _Matches:
 class _Count:
     """The halves of a space, and what fits of their pairs."""
 
-    def __init__(self, space: SearchSpace, inputs: InputShape, budget: Budget) -> None:
+    def __init__(self, space: SearchSpace, inputs: InputShape, budget: Budget, costs: SpaceCosts) -> None:
         self._space, self._inputs = space, inputs
-        others: list[Quantity] = [one.quantity for one in budget.limits if one.quantity != "params"]
-        self._quantities: tuple[Quantity, ...] = ("params", *others)
+        self._quantities = costs.quantities
         self._cut = _cut(space)
-        stages = _stage_costs(space, inputs, self._quantities)
-        self._left = _left_halves(stages[: self._cut])
-        self._right = _right_halves(stages[self._cut :], _head_costs(space, inputs, self._quantities))
+        self._left = _left_halves(costs.stages[: self._cut])
+        self._right = _right_halves(costs.stages[self._cut :], costs.head)
         self._limits = tuple(limit for limit in budget.limits if self._binds(limit))
 
     def tally(self) -> Tally | None:
@@ -216,60 +212,7 @@ def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
     return _Matches(left, right, (one, int(order[first[one]])))
 
 
-def _stage_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> list[Costs]:
-    """Return the costs of every stage: quantity x width before it (not for the first) x width x blocks."""
-    side, found = inputs.size, []
-    strides = space.strides or default_strides(space.num_stages)
-    stem = space.stem_width
-    for stage, ((low, high), stride) in enumerate(zip(space.blocks, strides, strict=True)):
-        blocks = range(low, high + 1)
-        rows: list[Any] = []
-        next_side = side
-        for before in space.widths:
-            row = []
-            for width in space.widths:
-                channels = _out_channels(space, before) if stage else (width if stem is None else stem)
-                counts, next_side = _at_most_two(space.block, channels, width, stride, side, blocks)
-                if not stage:
-                    of_stem = stem_counts(inputs.in_channels, channels, space.stem_kernel, side)
-                    counts = [of_stem.plus(one) for one in counts]
-                row.append([_chosen(one, quantities) for one in counts])
-            rows.append(row)
-            if not stage:
-                break
-        costs = np.moveaxis(np.array(rows, dtype=np.int64), -1, 0)
-        found.append(costs if stage else costs[:, 0])
-        side = next_side
-    return found
-
-
-def _at_most_two(
-    kind: str, channels: int, width: int, stride: int, side: int, blocks: range
-) -> tuple[list[Counts], int]:
-    """Return the counts of a stage for each number of blocks, from counting two: each further block costs the same."""
-    lowest, (_, out_side) = stage_counts(kind, channels, width, stride, side, blocks[0])
-    if len(blocks) == 1:
-        return [lowest], out_side
-    second, _ = stage_counts(kind, channels, width, stride, side, blocks[0] + 1)
-    further = second.plus(lowest.times(-1))
-    return [lowest.plus(further.times(one)) for one in range(len(blocks))], out_side
-
-
-def _head_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> Costs:
-    """Return the costs of the head behind each width: quantity x width."""
-    heads = (head_counts(_out_channels(space, width), inputs.classes) for width in space.widths)
-    return np.array([_chosen(one, quantities) for one in heads], dtype=np.int64).T
-
-
-def _chosen(counts: Counts, quantities: tuple[Quantity, ...]) -> list[int]:
-    return [getattr(counts, quantity) for quantity in quantities]
-
-
-def _out_channels(space: SearchSpace, width: int) -> int:
-    return BLOCKS[space.block].expansion * width
-
-
-def _left_halves(stages: list[Costs]) -> Costs:
+def _left_halves(stages: Sequence[Costs]) -> Costs:
     """Return the costs of all beginnings: quantity x width 1 x blocks 1 x width 2 x blocks 2 ..."""
     costs = stages[0]
     for stage in stages[1:]:
@@ -280,7 +223,7 @@ def _left_halves(stages: list[Costs]) -> Costs:
     return costs
 
 
-def _right_halves(stages: list[Costs], head: Costs) -> Costs:
+def _right_halves(stages: Sequence[Costs], head: Costs) -> Costs:
     """Return the costs of all ends: quantity x width before them x width x blocks x width x blocks ..."""
     costs = head
     for stage in reversed(stages):

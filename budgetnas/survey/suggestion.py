@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from budgetnas.architecture import Architecture
 from budgetnas.budget import Budget
 from budgetnas.space import InputShape, Params, SearchSpace
@@ -55,8 +58,8 @@ def suggest(
 ) -> Suggestion | None:
     """Return narrower ranges, or nothing if there are none worth it.
 
-    Widths go from the table of all stages, the largest first; numbers of blocks from the top of each stage's range. What
-    is left is measured again after each round.
+    Widths go from the table of all stages, the largest first; numbers of blocks from the top of each stage's range.
+    What is left is measured again after each round.
 
     Args:
         space: The space as it is.
@@ -122,7 +125,7 @@ class _Looking:
             if after is None or after.kept < KEPT:
                 break
             now = after
-            if not now.tally.share.counted:  # each time it is drawn from takes half a second
+            if not now.tally.share.counted:  # each drawing takes time
                 break
         return now
 
@@ -250,14 +253,15 @@ def _kept(before: _Narrowed, space: SearchSpace, tally: Tally, drop: _Drop) -> t
     if before.tally.share.counted:
         return tally.share.fits / before.tally.share.fits, True
     fitting = before.tally.fitting
-    return sum(_inside(params, before.space, space) for params in fitting) / len(fitting), False
+    assert fitting is not None
+    return float(_inside(fitting, before.space, space).mean()), False
 
 
-def _inside(params: Params, was: SearchSpace, now: SearchSpace) -> bool:
-    return all(
-        was.widths[int(params[f"width_{stage}"])] in now.widths and int(params[f"blocks_{stage}"]) <= high
-        for stage, (_, high) in enumerate(now.blocks, start=1)
-    )
+def _inside(drawn: NDArray[np.int64], was: SearchSpace, now: SearchSpace) -> NDArray[np.bool_]:
+    """Return which networks of the ranges that were are in those that are now."""
+    left = np.isin(was.widths, now.widths)
+    highest = np.array([high for _, high in now.blocks])
+    return np.asarray((left[drawn[:, 1::2]] & (drawn[:, ::2] <= highest)).all(axis=1))
 
 
 def _keys(space: SearchSpace) -> Iterator[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
 from budgetnas.intervals import share_interval
-from budgetnas.space import Params
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Tally:
         smallest: The network with the fewest parameters.
         largest: The one with the most.
         largest_fitting: The one with the most among those that fit; nothing if none was seen.
-        fitting: What was drawn and fits; empty where the space was counted.
+        fitting: What was drawn and fits, draw x parameter in the order of the ranges; nothing where it was counted.
     """
 
     share: Share
@@ -86,4 +88,4 @@ class Tally:
     smallest: Found
     largest: Found
     largest_fitting: Found | None
-    fitting: tuple[Params, ...] = ()
+    fitting: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
