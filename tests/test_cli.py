@@ -74,6 +74,29 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
             for text in ("five", "0", "-5", "nan", "inf", "1.5")
         ),
         (["search"], ["--budget", "is missing", "--budget 5e6"]),
+        (["space"], ["--budget", "is missing", "--budget 5e6"]),
+        (["space", "--budget", "five"], ["--budget 'five'", "write it as 5e6"]),
+        (["space", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
+        (["space", "--budget", "5000"], ["--budget '5k'", "nothing in the space fits", "allow at least 5,298"]),
+        (["space", "--budget", "5e6", "--max-macs", "9"], ["--max-macs '9'", "nothing in the space fits"]),
+        (["space", "--budget", "5e6", "--data", "cifar"], ["--data 'cifar'", "cifar10", "digits"]),
+        (["space", "--budget", "5e6", "--data", "folder:nowhere"], ["--data", "nowhere", "does not exist"]),
+        (["space", "--budget", "5e6", "--size", "0"], ["--size 0", "from 1 to 1,024"]),
+        (["space", "--budget", "5e6", "--classes", "0"], ["--classes 0", "from 1"]),
+        (["space", "--budget", "5e6", "--in-channels", "0"], ["--in-channels 0", "from 1"]),
+        (["space", "--budget", "5e6", "--seed", "-1"], ["--seed -1"]),
+        (["space", "--budget", "5e6", "--size", "big"], ["--size", "see budgetnas space --help"]),
+        (["space", "nothing", "--budget", "5e6"], ["STUDY_FILE", "digits-demo"]),
+        (["fit"], ["--budget", "is missing"]),
+        (["fit", "--budget", "5e6"], ["NAME", "is missing", "budgetnas fit resnet18"]),
+        (["fit", "resnet19", "--budget", "5e6"], ["NAME 'resnet19'", "did you mean resnet1"]),
+        (["fit", "resnet18"], ["--budget", "is missing", "--budget 5e6"]),
+        (["fit", "resnet18", "--max-macs", "1G"], ["--max-macs '1G'", "goes with --budget"]),
+        (["fit", "resnet18", "--budget", "1k"], ["--budget '1k'", "no edits make it fit", "1,506"]),
+        (["fit", "resnet18", "--budget", "5M", "--max-activations", "99"], ["--max-activations '99'", "no edits"]),
+        (["fit", "resnet18", "--budget", "5M", "--top", "0"], ["--top 0", "at least 1"]),
+        (["fit", "v1", "--blocks", "2", "--widths", "8", "--budget", "5M"], ["NAME 'v1'", "without --blocks"]),
+        (["fit", "v1", "--block", "bottleneck", "--budget", "5M"], ["--block", "--blocks and --widths"]),
         (["search", "--budget", "5e6", "--trials", "0"], ["--trials 0", "at least 1"]),
         (["search", "--budget", "5e6", "--trials", "-3"], ["--trials -3", "at least 1"]),
         (["search", "--budget", "5e6", "--sampler", "tpee"], ["--sampler 'tpee'", "did you mean tpe"]),
@@ -199,10 +222,27 @@ def test_quick_commands_import_neither_torch_nor_optuna(arguments: list[str]) ->
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["space", "--budget", "5M"], ["space", "digits-demo", "--json"], ["fit", "resnet18", "--budget", "5M"]],
+)
+def test_looks_at_spaces_and_networks_import_neither_torch_nor_optuna(arguments: list[str]) -> None:
+    code = (
+        "import sys; from budgetnas.cli.app import run; code = run(sys.argv[1:]); "
+        "heavy = {'torch', 'torchvision', 'optuna', 'sqlalchemy', 'plotly', 'sklearn', 'scipy.stats'}; "
+        "heavy &= set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment())
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     names = [command.name for command in app.app.registered_commands]
     assert names == [
         "count",
+        "space",
+        "fit",
         "search",
         "worker",
         "finish",

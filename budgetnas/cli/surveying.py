@@ -158,7 +158,9 @@ def _share_sentence(share: Share) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share in percent, small ones with two digits that say something: ``63.0%``, ``0.85%``, ``1.3e-05%``."""
+    """Return a share in percent, as 0 or 100 only where it is: ``63.0%``, ``0.85%``, ``1.3e-05%``, ``over 99.9%``."""
+    if 0.9995 <= share < 1:
+        return "over 99.9%"
     return f"{share:.1%}" if share >= 0.01 or share == 0 else f"{100 * share:.2g}%"
 
 

@@ -14,9 +14,9 @@ from budgetnas.survey.costs import Costs, space_costs
 from budgetnas.survey.tally import Found, Share, Tally, ValueShare
 
 DRAWS: Final = 200_000
-"""A fraction of a second, and an error of about 0.2 points in the share of the whole space."""
-FEW_DRAWS: Final = 2_500
-"""Where the table has so many widths that every draw is counted by itself: half a second, an error of 2 points."""
+"""A fraction of a second, and an error of 0.2 points in the share of the whole space."""
+FEW_DRAWS: Final = 2_000
+"""Where the table has so many widths that every draw is counted by itself; an error of about 2 points."""
 
 
 def draw_space(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int, draws: int | None = None) -> Tally:
@@ -82,8 +82,8 @@ def _value_shares(
     fitting = np.bincount(drawn[fits], minlength=one.high + 1).tolist()
     found = []
     for value in range(one.low, one.high + 1):
-        least = at_least(space.architecture(lowest | {name: value}, inputs))
-        possible = fitting[value] > 0 or not budget.excesses(least)
+        least = space.architecture(lowest | {name: value}, inputs)
+        possible = fitting[value] > 0 or not budget.excesses(at_least(least))
         found.append(ValueShare(value, Share(fitting[value], of[value], counted=False), possible))
     return tuple(found)
 
