@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,12 @@ def test_space_says_what_was_drawn(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_space_prints_a_table_that_says_never(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "space", "--budget", "50k")
-    for text in ("0.85% fits: 270,203 of 31,640,625 networks, all counted", "48 to 512", "never", "4,853,242 too many"):
+    for text in (
+        "0.85% of the space fits: 270,203 of 31,640,625 networks, all counted",
+        "48 to 512",
+        "never",
+        "4,853,242 too many",
+    ):
         assert text in out
     assert "widths = [8, 10, 12, 14, 16, 20, 24, 28, 32, 40]" in out
 
@@ -197,3 +204,14 @@ def test_fit_of_a_described_network_within_three_limits(capsys: pytest.CaptureFi
         network = Architecture.from_dict(one["architecture"])
         assert Budget(2_000_000, 300_000_000, 2_000_000).fits(network)
         assert (network.classes, network.size, network.in_channels, network.block) == (100, 28, 1, "bottleneck")
+
+
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each shell block of docs/space.md that a block of text follows: its lines, but for what is left out, in order."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "space.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```sh\nbudgetnas ([^\n]*)\n```\n+```text\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(shown) >= 3
+    for command, text in shown:
+        lines = iter([line.rstrip() for line in printed(capsys, *shlex.split(command)).splitlines()])
+        for line in text.splitlines():
+            assert line == "..." or line in lines, f"{command}: {line}"

@@ -12,8 +12,9 @@ from budgetnas.cli.output import JsonFlag, print_json, stdout, table
 from budgetnas.errors import check_seed
 
 if TYPE_CHECKING:
-    from budgetnas.survey import Share, Survey, ValueShare
+    from budgetnas.survey import Share, Suggestion, Survey, ValueShare
 
+_MOST_NAMED = 16
 MOST_ROWS = 30
 """Rows of a table of values; where there are more values, neighbours share a row."""
 
@@ -135,7 +136,7 @@ def _print(found: Survey, origin: str) -> None:
     shape = f"{inputs.in_channels}x{inputs.size}x{inputs.size} images, {inputs.classes} classes ({origin})"
     say(console, f"{space.size():,} networks of {space.num_stages} stages of {space.block} blocks; {shape}")
     say(console, f"limits: {', '.join(map(str, found.budget.limits))}\n")
-    say(console, _share_sentence(found.tally.share))
+    say(console, _share_sentence(found.tally.share, "the space"))
     console.print()
     _print_ends(console, found)
     _print_ranges(console, found)
@@ -148,13 +149,14 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _share_sentence(share: Share) -> str:
+def _share_sentence(share: Share, of_what: str) -> str:
     one_in = f"; a proposal drawn evenly fits one time in {share.of / share.fits:,.3g}" if share.fits else ""
+    told = f"{percent(share.estimate)} of {of_what} fits"
     if share.counted:
-        return f"{percent(share.estimate)} fits: {share.fits:,} of {share.of:,} networks, all counted{one_in}"
+        return f"{told}: {share.fits:,} of {share.of:,} networks, all counted{one_in}"
     low, high = (percent(one) for one in share.interval)
     measured = f"{share.fits:,} of {share.of:,} networks drawn evenly, 95 % interval {low} to {high}"
-    return f"{percent(share.estimate)} fits: {measured}{one_in}"
+    return f"{told}: {measured}{one_in}"
 
 
 def percent(share: float) -> str:
@@ -258,5 +260,19 @@ def _print_suggestion(console: Console, found: Survey) -> None:
         return
     kept = "all" if one.kept == 1 and one.kept_counted else percent(one.kept)
     how = "" if one.kept_counted else ", by the draws"
-    say(console, f"Suggested ranges, with {kept} of the networks that fit{how}. {_share_sentence(one.share)}.")
+    say(console, f"Suggested ranges, without {_dropped(one)}; {kept} of the networks that fit are in them{how}:")
+    say(console, _share_sentence(one.share, "that"))
     say(console, f"\n{one.toml()}")
+
+
+def _dropped(one: Suggestion) -> str:
+    """Return what is gone: ``widths 448, 512 and 3 blocks in stage 1``."""
+    from budgetnas.data.wording import listed
+
+    widths = [str(width) for width in one.widths_dropped]
+    told = [f"{'width' if len(widths) == 1 else 'widths'} {listed(widths, limit=_MOST_NAMED)}"] if widths else []
+    for stage, gone in enumerate(one.blocks_dropped, start=1):
+        if gone:
+            numbers = str(gone[0]) if len(gone) == 1 else f"{gone[0]} to {gone[-1]}"
+            told.append(f"{numbers} blocks in stage {stage}")
+    return " and ".join((", ".join(told[:-1]), told[-1])) if len(told) > 1 else told[0]
