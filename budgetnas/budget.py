@@ -113,8 +113,14 @@ class Limit:
         """Return the limited quantity as a share of the limit, 1.0 being all of it."""
         return self.count(counts) / self.most
 
+    @property
+    def short(self) -> str:
+        """The limit as people write it where that is exact: ``600M``, else ``1,000,000,000``."""
+        written = format_count(self.most)
+        return f"{self.most:,}" if written.isdigit() else written
+
     def __str__(self) -> str:
-        return f"{format_count(self.most)} {self.words}"
+        return f"{self.short} {self.words}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -377,3 +377,22 @@ def test_a_bundle_is_loaded_where_nothing_else_can_be_imported(made: Made, tmp_p
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("torch.Size([1, 10])")
+
+
+def test_a_certificate_tells_each_limit_with_its_count_and_how_it_was_counted(made: Made, tmp_path: Path) -> None:
+    counts = count(ARCHITECTURE)
+    limits = Budget(60_000, counts.macs, 10 * counts.activations)
+    bundle = write_bundle(replace(made.source, budget=limits), tmp_path / "b", replace=False)
+    told = json.loads((bundle.folder / contents.CERTIFICATE).read_text())
+    assert (told["budget"], told["fits"]) == (60_000, True)
+    assert [(one["quantity"], one["most"], one["count"], one["counted"], one["fits"]) for one in told["limits"]] == [
+        ("params", 60_000, counts.params, "built", True),
+        ("macs", counts.macs, counts.macs, "static", True),
+        ("activations", 10 * counts.activations, counts.activations, "static", True),
+    ]
+    card = (bundle.folder / contents.CARD).read_text()
+    assert "It keeps the budget of 60,000 parameters." in card
+    assert f"It keeps the limit of {counts.macs:,} multiply-accumulates with {counts.macs:,} (counted without" in card
+    over = certify(ARCHITECTURE, build(ARCHITECTURE), Budget(60_000, counts.macs - 1))
+    assert (over.fits, [one.fits for one in over.limits]) == (False, [True, False])
+    assert "BREAKS" in over.limits[1].sentence()

@@ -51,6 +51,38 @@ def test_count_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [(each["budget"], each["fits"]) for each in json.loads(out)] == [(5_000_000, True), (5_000_000, False)]
 
 
+def test_count_against_several_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(capsys, "count", "v1", "--budget", "5e6", "--max-macs", "300M")[0] == 0
+    limits = ("--budget", "5e6", "--max-macs", "300M", "--max-activations", "600e3")
+    code, out, _ = called(capsys, "count", "v2", *limits)
+    assert code == 3
+    told = " ".join(out.split())
+    assert "Over the budget: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too many (1.12 x)." in told
+    for text in ("share of 5M", "share of 300M", "share of 600k", "111.8%", "90.5%"):
+        assert text in told
+    code, out, _ = called(capsys, "count", "v1", "resnet18", *limits)
+    assert code == 3
+    told = " ".join(out.split())
+    for text in (
+        "verdict fits over the budget",
+        "overshoot in parameters 0 6,173,962",
+        "overshoot in activations 0 14,400",
+    ):
+        assert text in told
+
+
+def test_count_against_several_limits_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "count", "v2", "--budget", "5e6", "--max-macs", "300M", "--json")
+    one = json.loads(out)
+    assert (code, one["budget"], one["max_macs"], one["max_activations"], one["fits"]) == (
+        *(3, 5_000_000, 300_000_000),
+        *(None, False),
+    )
+    assert one["excesses"] == [{"quantity": "macs", "count": 335_480_064, "most": 300_000_000, "over": 35_480_064}]
+    code, out, _ = called(capsys, "count", "v2", "--json")
+    assert (code, json.loads(out)["max_macs"], json.loads(out)["excesses"]) == (0, None, None)
+
+
 def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> None:
     stages = ("--blocks", "3,4,6,3", "--widths", "64,128,256,512")
     code, out, _ = called(capsys, "count", *stages, "--block", "bottleneck", "--json")
@@ -68,6 +100,13 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["count", "--blocks", "0", "--widths", "8"], ["--blocks 0", "from 1"]),
         (["count", "v2", "--stem-kernel", "x"], ["--stem-kernel", "see budgetnas count --help"]),
         (["count", "v2", "--wide"], ["--wide"]),
+        (["count", "v2", "--max-macs", "300M"], ["--max-macs '300M'", "goes with --budget"]),
+        (["count", "v2", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
+        (["search", "--budget", "5e6", "--data", "digits", "--max-macs", "x"], ["--max-macs 'x'", "write it as"]),
+        (
+            ["search", "--budget", "5e6", "--data", "digits", "--max-activations", "1k"],
+            ["--max-activations '1k'", "nothing in the space fits", "activations", "allow at least"],
+        ),
         (["fly"], ["fly"]),
         *(
             (["search", "--budget", text], ["--budget", text, "write it as 5e6"])

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, default_strides, named
-from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, format_count, parse_budget, parse_limit
+from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
 from budgetnas.cli.output import JsonFlag, print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
@@ -160,8 +160,8 @@ def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> N
     rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
     title = f"{name}: {architecture.describe()}"
     columns = ["part"]
-    for quantity, limit_of in _limits_of(shown).items():
-        columns += [WORDS[quantity], *([f"share of {format_count(limit_of.most)}"] if limit_of else [])]
+    for quantity, bound in _limits_of(shown).items():
+        columns += [WORDS[quantity], *([f"share of {bound.short}"] if bound else [])]
     console = stdout()
     console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
     verdict = shown.verdict(architecture).sentence()
@@ -170,8 +170,8 @@ def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> N
 
 def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
     cells = [name]
-    for quantity, limit in _limits_of(shown).items():
-        cells += [f"{getattr(counts, quantity):,}", *([f"{limit.share(counts):.1%}"] if limit else [])]
+    for quantity, bound in _limits_of(shown).items():
+        cells += [f"{getattr(counts, quantity):,}", *([f"{bound.share(counts):.1%}"] if bound else [])]
     return tuple(cells)
 
 
@@ -195,8 +195,7 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget 
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
     several = len(shown.limits) > 1
     for one in shown.limits:
-        of = f"{one}" if several else format_count(one.most)
-        rows.append((f"share of {of}", *(f"{one.share(counts):.1%}" for counts in totals)))
+        rows.append((f"share of {one if several else one.short}", *(f"{one.share(counts):.1%}" for counts in totals)))
     rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
     for one in shown.limits:
         over = f"overshoot in {one.words}" if several else "overshoot"

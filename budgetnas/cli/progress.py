@@ -381,12 +381,10 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
 
 
 def _seed_line(seed: SeedPlan, budget: Budget) -> str:
-    line = f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}"
-    if not seed.excesses:
-        return line
-    if len(budget.limits) == 1:
-        return f"{line} by {seed.excesses[0].over:,}: rejected"
-    return f"{line} ({'; '.join(one.sentence() for one in seed.excesses)}): rejected"
+    if seed.excesses and len(budget.limits) > 1:
+        return f"seed {seed.seed}: rejected, over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
+    over = f" by {seed.excesses[0].over:,}: rejected" if seed.excesses else ""
+    return f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}"
 
 
 def _where(setup: Setup) -> str:
