@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 
 import numpy as np
@@ -80,12 +81,16 @@ def _value_shares(
     lowest: Params = {each: other.low for each, other in space.ranges().items()}
     of = np.bincount(drawn, minlength=one.high + 1).tolist()
     fitting = np.bincount(drawn[fits], minlength=one.high + 1).tolist()
-    found = []
-    for value in range(one.low, one.high + 1):
-        least = space.architecture(lowest | {name: value}, inputs)
-        possible = fitting[value] > 0 or not budget.excesses(at_least(least))
-        found.append(ValueShare(value, Share(fitting[value], of[value], counted=False), possible))
-    return tuple(found)
+
+    def never(value: int) -> bool:
+        return bool(budget.excesses(at_least(space.architecture(lowest | {name: value}, inputs))))
+
+    values = range(one.low, one.high + 1)
+    possible = bisect_left(values, True, key=never)  # the least counts rise with the value
+    return tuple(
+        ValueShare(value, Share(fitting[value], of[value], counted=False), fitting[value] > 0 or at < possible)
+        for at, value in enumerate(values)
+    )
 
 
 def at_least(lowest: Architecture) -> Counts:
