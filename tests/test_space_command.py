@@ -44,7 +44,7 @@ def value(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_space_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = value(capsys, "space", "--budget", "5e6")
     assert found["networks"] == 31_640_625
-    assert found["limits"] == {"params": 5_000_000}
+    assert (found["budget"], found["max_macs"], found["max_activations"]) == (5_000_000, None, None)
     share = found["share"]
     assert (share["fits"], share["of"], share["how"]) == (19_935_663, 31_640_625, "counted")
     assert share["low"] == share["share"] == share["high"]
@@ -65,14 +65,14 @@ def test_space_with_further_limits_from_a_study_file(capsys: pytest.CaptureFixtu
         'budget = "60k"\nmax_macs = "2M"\ndata = "digits"\nseeds = []\n[space]\nblocks = [[1, 2], [1, 3]]\n'
     )
     found = value(capsys, "space", "s.toml")
-    assert found["limits"] == {"params": 60_000, "macs": 2_000_000}
+    assert (found["budget"], found["max_macs"], found["max_activations"]) == (60_000, 2_000_000, None)
     assert found["inputs"] == {"in_channels": 1, "size": 8, "classes": 10}
     assert found["share"]["of"] == found["networks"] == 2 * 25 * 3 * 25
     assert [one["seeds"] for one in found["seeds"]] == [[], []]
     fragment = StudyFile.model_validate(tomllib.loads(found["suggestion"]["toml"]))
     assert fragment.space == SearchSpace.model_validate(found["suggestion"]["space"])
     other = value(capsys, "space", "s.toml", "--max-macs", "3M", "--size", "16", "--classes", "4", "--in-channels", "3")
-    assert other["limits"]["macs"] == 3_000_000
+    assert other["max_macs"] == 3_000_000
     assert other["inputs"] == {"in_channels": 3, "size": 16, "classes": 4}
 
 

@@ -159,9 +159,10 @@ def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> N
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
     rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
     title = f"{name}: {architecture.describe()}"
+    several = len(shown.limits) > 1
     columns = ["part"]
     for quantity, bound in _limits_of(shown).items():
-        columns += [WORDS[quantity], *([f"share of {bound.short}"] if bound else [])]
+        columns += [WORDS[quantity], *([f"share of {bound.short if several else shown}"] if bound else [])]
     console = stdout()
     console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
     verdict = shown.verdict(architecture).sentence()
@@ -195,7 +196,7 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget 
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
     several = len(shown.limits) > 1
     for one in shown.limits:
-        rows.append((f"share of {one if several else one.short}", *(f"{one.share(counts):.1%}" for counts in totals)))
+        rows.append((f"share of {one if several else shown}", *(f"{one.share(counts):.1%}" for counts in totals)))
     rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
     for one in shown.limits:
         over = f"overshoot in {one.words}" if several else "overshoot"

@@ -79,7 +79,9 @@ def _json(found: Survey, origin: str) -> dict[str, Any]:
         "inputs": found.inputs.model_dump(),
         "space": found.space.model_dump(mode="json"),
         "networks": found.space.size(),
-        "limits": {limit.quantity: limit.most for limit in found.budget.limits},
+        "budget": found.budget.max_params,
+        "max_macs": found.budget.max_macs,
+        "max_activations": found.budget.max_activations,
         "share": _share_json(tally.share),
         **{
             name: None if one is None else {"certain": one.certain, **_network_json(one.architecture)}
