@@ -98,6 +98,9 @@ def test_a_counted_space_is_what_making_every_network_says(space: SearchSpace, d
             with_it = [fit for fit, each in zip(fits, params, strict=True) if each[name] == one.value]
             assert (one.share.fits, one.share.of, one.possible) == (sum(with_it), len(with_it), any(with_it))
     assert count(tally.smallest.architecture).params == min(one.params for one in counts)
+    known = draw_space(space, INPUTS, budget, seed=0, draws=0).smallest
+    assert known.certain
+    assert count(known.architecture).params == count(tally.smallest.architecture).params
     assert count(tally.largest.architecture).params == max(one.params for one in counts)
     largest = max((one.params for one, fit in zip(counts, fits, strict=True) if fit), default=None)
     found = tally.largest_fitting
@@ -177,7 +180,7 @@ def test_draws_are_those_of_their_seed_and_agree_with_counting() -> None:
     assert first == again
     assert first.share != other.share or first.values != other.values
     assert sum(one.share.of for one in first.values["width_2"]) == 2_000
-    assert not first.smallest.certain
+    assert not first.largest.certain
     assert first.largest_fitting is not None
     assert budget.fits(first.largest_fitting.architecture)
 
@@ -290,6 +293,11 @@ def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> Non
     assert not v1.held
     assert not v2.held
     assert {seed for one in survey(TINY, INPUTS, Budget(10**4)).seeds for seed in one.seeds} == set(SEEDS)
+
+
+def test_a_seed_trial_that_is_unknown_is_refused() -> None:
+    with pytest.raises(InputError, match="seeds 'v3-sgd': unknown; known are v1-sgd"):
+        survey(TINY, INPUTS, Budget(10**4), seeds=("v1-sgd", "v3-sgd"))
 
 
 def test_everything_fits() -> None:

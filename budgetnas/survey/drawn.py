@@ -37,7 +37,7 @@ def draw_space(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int
     return Tally(
         share=Share(int(fits.sum()), draws, counted=False),
         values={name: _value_shares(space, inputs, budget, name, drawn[:, at], fits) for at, name in enumerate(ranges)},
-        smallest=Found(min(ends, key=_params), certain=False),
+        smallest=Found(min(space.floors(inputs), key=_params), certain=True),
         largest=Found(max(ends, key=_params), certain=False),
         largest_fitting=Found(max(fitting, key=_params), certain=False) if fitting else None,
         fitting=drawn[fits],

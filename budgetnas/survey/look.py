@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from budgetnas.architecture import Architecture, Counts, count, named
 from budgetnas.budget import Budget, Quantity
+from budgetnas.errors import InputError
 from budgetnas.seeds import SEEDS
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.survey.measure import measure
@@ -74,8 +75,11 @@ def survey(
         seed: Seed of the draws, where they are needed.
 
     Raises:
-        InputError: If nothing in the space fits.
+        InputError: If nothing in the space fits, or a seed trial is unknown.
     """
+    for one in seeds:
+        if one not in SEEDS:
+            raise InputError("seeds", one, f"unknown; known are {', '.join(SEEDS)}")
     space.require_feasible(inputs, budget)
     tally = measure(space, inputs, budget, seed)
     networks = _seed_networks(space, inputs, budget, seeds)
