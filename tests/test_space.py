@@ -302,6 +302,15 @@ def test_every_parameter_at_its_lowest_can_have_more_activations_than_a_wider_ne
     assert params == {"blocks_1": 1, "width_1": 1}
 
 
+def test_it_can_take_several_stages_as_wide_as_the_stem_to_have_the_fewest_activations() -> None:
+    space = SearchSpace(blocks=((1, 1),) * 2, widths=(7, 8), stem_width=8, strides=(1, 1))
+    found = [count(one).activations // 36 for one in space.floors(SMALL)]
+    assert found == [8 + 3 * 7 + 2 * 7, 8 + 2 * 8 + 3 * 7, 8 + 2 * 8 + 2 * 8]
+    budget = Budget(10**6, max_activations=36 * min(found))
+    params = space.draw_feasible(SMALL, budget, random.Random(0))
+    assert params == {"blocks_1": 1, "width_1": 1, "blocks_2": 1, "width_2": 1}
+
+
 def test_limits_that_nothing_keeps_are_refused_with_each_and_what_would_do() -> None:
     smallest = count(SPACE.smallest(INPUTS))
     with pytest.raises(InputError) as raised:
