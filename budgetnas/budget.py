@@ -1,4 +1,4 @@
-"""The hard limit on parameters: how it is written, and whether an architecture keeps it."""
+"""The hard limits on a network's static counts: how they are written, and whether an architecture keeps them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final, Literal
 
-from budgetnas.architecture import Architecture, Part, count, count_parts
+from budgetnas.architecture import Architecture, Counts, Part, count, count_parts
 from budgetnas.errors import InputError
+
+Quantity = Literal["params", "macs", "activations"]
+QUANTITIES: Final[tuple[Quantity, ...]] = ("params", "macs", "activations")
+WORDS: Final[dict[Quantity, str]] = {
+    "params": "parameters",
+    "macs": "multiply-accumulates",
+    "activations": "activations",
+}
+"""What each quantity is called in sentences."""
+FLAGS: Final[dict[Quantity, str]] = {
+    "params": "--budget",
+    "macs": "--max-macs",
+    "activations": "--max-activations",
+}
+"""The option that limits each quantity."""
 
 _SUFFIXES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _NUMBER: Final = re.compile(
@@ -21,27 +36,38 @@ _WAYS: Final = "write it as 5e6, 5M or 5_000_000"
 
 
 def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
-    """Return the parameters that `text` allows: ``5e6``, ``5M``, ``300k`` or ``5_000_000``.
+    """Return the limit that `text` sets: ``5e6``, ``5M``, ``300k`` or ``5_000_000``.
 
     Args:
         text: The limit as a user writes it.
-        argument: What an error calls it.
+        argument: What an error calls it. By it an error also knows what is limited: parameters, or with
+            ``--max-macs`` multiply-accumulates, with ``--max-activations`` activations.
 
     Raises:
         InputError: If it is no whole number from 1 to 1e18.
     """
+    unit = next((WORDS[quantity] for quantity, flag in FLAGS.items() if flag == argument), WORDS["params"])
     if isinstance(text, float) and not math.isfinite(text):
-        raise InputError(argument, text, "must be a finite number of parameters", _WAYS)
+        raise InputError(argument, text, f"must be a finite number of {unit}", _WAYS)
     written = str(text).strip()
     if written.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        raise InputError(argument, written, "must be a finite number of parameters", _WAYS)
+        raise InputError(argument, written, f"must be a finite number of {unit}", _WAYS)
     match = _NUMBER.fullmatch(written)
     if match is None:
-        raise InputError(argument, written, "is not a number of parameters", _WAYS)
+        raise InputError(argument, written, f"is not a number of {unit}", _WAYS)
     value = Fraction(match[1].replace("_", "").replace("+", "")) * _SUFFIXES[match[2].lower()]
     if value.denominator != 1 or not 1 <= value <= MAX_BUDGET:
-        raise InputError(argument, written, "must be a whole number of parameters, from 1 to 1e18", _WAYS)
+        raise InputError(argument, written, f"must be a whole number of {unit}, from 1 to 1e18", _WAYS)
     return int(value)
+
+
+def parse_limit(text: str | None, quantity: Quantity) -> int | None:
+    """Return the limit on `quantity` that `text` sets, or nothing where there is none.
+
+    Raises:
+        InputError: If it is no whole number from 1 to 1e18.
+    """
+    return None if text is None else parse_budget(text, argument=FLAGS[quantity])
 
 
 def format_count(value: int) -> str:
@@ -53,65 +79,177 @@ def format_count(value: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether an architecture keeps a budget.
+class Limit:
+    """The most of one quantity that a network may have.
 
     Attributes:
-        params: Its parameters.
-        max_params: The limit. It is a maximum: equal to it fits.
-        parts: Counts of its parts, in order.
+        quantity: What is limited.
+        most: The limit. It is a maximum: equal to it fits.
     """
 
-    params: int
-    max_params: int
-    parts: tuple[Part, ...]
+    quantity: Quantity
+    most: int
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise InputError(FLAGS[self.quantity], self.most, "must be at least 1", _WAYS)
 
     @property
-    def fits(self) -> bool:
-        """True if the parameters are at most the limit."""
-        return self.params <= self.max_params
+    def words(self) -> str:
+        """What is limited, in words: ``multiply-accumulates``."""
+        return WORDS[self.quantity]
 
     @property
-    def overshoot(self) -> int:
-        """Parameters over the limit; 0 if it fits."""
-        return max(0, self.params - self.max_params)
+    def flag(self) -> str:
+        """The option that sets it."""
+        return FLAGS[self.quantity]
 
-    def share(self, params: int) -> float:
-        """Return `params` as a share of the budget, 1.0 being all of it."""
-        return params / self.max_params
+    def count(self, counts: Counts) -> int:
+        """Return how much of the limited quantity there is."""
+        found: int = getattr(counts, self.quantity)
+        return found
+
+    def share(self, counts: Counts) -> float:
+        """Return the limited quantity as a share of the limit, 1.0 being all of it."""
+        return self.count(counts) / self.most
+
+    @property
+    def short(self) -> str:
+        """The limit as people write it where that is exact: ``600M``, else ``1,000,000,000``."""
+        written = format_count(self.most)
+        return f"{self.most:,}" if written.isdigit() else written
+
+    def __str__(self) -> str:
+        return f"{self.short} {self.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A limit that an architecture breaks.
+
+    Attributes:
+        quantity: What there is too much of.
+        count: How much there is.
+        most: The limit.
+    """
+
+    quantity: Quantity
+    count: int
+    most: int
+
+    @property
+    def over(self) -> int:
+        """By how much the limit is broken."""
+        return self.count - self.most
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"quantity": self.quantity, "count": self.count, "most": self.most, "over": self.over}
 
     def sentence(self) -> str:
-        """Return the verdict in words."""
-        if self.fits:
-            left = self.max_params - self.params
-            return f"fits: {self.params:,} of {self.max_params:,} parameters, {left:,} to spare"
+        """Return it in words: the count, the limit, and by how much it is broken."""
         return (
-            f"over the budget: {self.params:,} of {self.max_params:,} parameters, "
-            f"{self.overshoot:,} too many ({self.share(self.params):.2f} x)"
+            f"{self.count:,} of {self.most:,} {WORDS[self.quantity]}, "
+            f"{self.over:,} too many ({self.count / self.most:.2f} x)"
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an architecture keeps a budget.
+
+    Attributes:
+        counts: Its static counts.
+        budget: The limits.
+        parts: Counts of its parts, in order.
+    """
+
+    counts: Counts
+    budget: Budget
+    parts: tuple[Part, ...]
+
+    @property
+    def fits(self) -> bool:
+        """True if every limit is kept."""
+        return not self.excesses
+
+    @property
+    def excesses(self) -> tuple[Excess, ...]:
+        """The limits that are broken, in the order of `Budget.limits`."""
+        return self.budget.excesses(self.counts)
+
+    @property
+    def params(self) -> int:
+        """Its parameters."""
+        return self.counts.params
+
+    @property
+    def max_params(self) -> int:
+        """The limit on parameters."""
+        return self.budget.max_params
+
+    @property
+    def overshoot(self) -> int:
+        """Parameters over the limit on parameters; 0 if these keep it."""
+        return max(0, self.params - self.max_params)
+
+    def share(self, params: int) -> float:
+        """Return `params` as a share of the limit on parameters, 1.0 being all of it."""
+        return params / self.max_params
+
+    def sentence(self) -> str:
+        """Return the verdict in one line: every limit if all are kept, else every one that is broken."""
+        if self.fits:
+            kept = ((limit.count(self.counts), limit) for limit in self.budget.limits)
+            return "fits: " + "; ".join(
+                f"{found:,} of {limit.most:,} {limit.words}, {limit.most - found:,} to spare" for found, limit in kept
+            )
+        return "over the budget: " + "; ".join(one.sentence() for one in self.excesses)
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """A hard limit on an architecture's static counts.
+    """Hard limits on an architecture's static counts, for one image.
 
     Args:
         max_params: The most trainable parameters that a network may have.
+        max_macs: The most multiply-accumulates of a forward pass; nothing: as many as it likes.
+        max_activations: The most output elements of all convolutions; nothing: as many as it likes.
     """
 
     max_params: int
+    max_macs: int | None = None
+    max_activations: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_params < 1:
-            raise InputError("--budget", self.max_params, "must be at least 1", _WAYS)
+        _ = self.limits  # each checks itself
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits that are set: parameters, multiply-accumulates, activations."""
+        most = (self.max_params, self.max_macs, self.max_activations)
+        named = zip(QUANTITIES, most, strict=True)
+        return tuple(Limit(quantity, limit) for quantity, limit in named if limit is not None)
+
+    def excesses(self, counts: Counts) -> tuple[Excess, ...]:
+        """Return the limits that `counts` break."""
+        found = ((limit, limit.count(counts)) for limit in self.limits)
+        return tuple(Excess(limit.quantity, much, limit.most) for limit, much in found if much > limit.most)
 
     def fits(self, architecture: Architecture) -> bool:
-        """Return whether `architecture` keeps the budget."""
-        return count(architecture).params <= self.max_params
+        """Return whether `architecture` keeps every limit."""
+        counts = count(architecture)
+        return (
+            counts.params <= self.max_params
+            and (self.max_macs is None or counts.macs <= self.max_macs)
+            and (self.max_activations is None or counts.activations <= self.max_activations)
+        )
 
     def verdict(self, architecture: Architecture) -> Verdict:
         """Return the verdict on `architecture`, with the counts of its parts."""
-        return Verdict(count(architecture).params, self.max_params, count_parts(architecture))
+        return Verdict(count(architecture), self, count_parts(architecture))
 
     def __str__(self) -> str:
-        return format_count(self.max_params)
+        """Return ``5M``; with further limits ``5M parameters, 600M multiply-accumulates``."""
+        limits = self.limits
+        return format_count(self.max_params) if len(limits) == 1 else ", ".join(map(str, limits))

@@ -1,4 +1,4 @@
-"""Intervals for what was measured a few times."""
+"""Intervals for what was measured or drawn a few times."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -37,6 +35,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
     """
     if len(values) < 2:
         raise ValueError(f"mean_interval: {len(values)} values have no spread; at least 2 are needed")
+    from scipy import stats  # takes a second to import
+
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
     return Interval(mean, mean - reach, mean + reach, len(values))
@@ -64,5 +64,25 @@ def difference_interval(some: Sequence[float], others: Sequence[float]) -> Inter
     difference = statistics.fmean(some) - statistics.fmean(others)
     if len({*some}) == 1 == len({*others}):
         return Interval(difference, difference, difference, len(some) + len(others))
+    from scipy import stats
+
     found = stats.ttest_ind(some, others, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(difference, float(found.low), float(found.high), len(some) + len(others))
+
+
+def share_interval(successes: int, of: int) -> Interval:
+    """Return a share with the interval of Clopper and Pearson (1934), for draws that are independent of each other.
+
+    It holds the true share in at least 95 % of all cases, whatever that is; the usual intervals do not at the ends.
+
+    Raises:
+        ValueError: If there are no draws, or not from 0 to `of` successes.
+    """
+    if not 0 <= successes <= of or of < 1:
+        raise ValueError(f"share_interval: {successes} of {of} is no share")
+    from scipy.special import betaincinv
+
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(successes, of - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, of - successes, 1 - tail)) if successes < of else 1.0
+    return Interval(successes / of, low, high, of)

@@ -15,8 +15,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from budgetnas.architecture import Architecture, count, default_strides
-from budgetnas.budget import Budget
+from budgetnas.architecture import BLOCKS, Architecture, count, default_strides
+from budgetnas.budget import FLAGS, Budget, Excess, format_count
 from budgetnas.errors import InputError
 from budgetnas.recipe import SGD_EXTRAS, Frozen, Recipe, RecipeSpace
 
@@ -165,19 +165,29 @@ class SearchSpace(Frozen):
         """Return parameters drawn evenly from all ranges, whether they fit a budget or not."""
         return {name: generator.randint(one.low, one.high) for name, one in self.ranges().items()}
 
-    def draw_feasible(self, inputs: InputShape, budget: Budget, generator: random.Random) -> Params:
-        """Return parameters whose architecture keeps `budget`, by construction.
+    def floors(self, inputs: InputShape) -> tuple[Architecture, ...]:
+        """Return networks of which one has at most the counts of any given network of the space, in all three at once.
 
-        The parameters are fixed one after the other in random order, each evenly among the values with which
-        the network still fits when all that are left stand at their lowest. Some value always does: the one
-        that the previous step counted.
+        Narrower and shallower is less in parameters, multiply-accumulates and activations alike, with one exception:
+        a block of stride 1 that puts out as many channels as come in needs no projection, so that a stage as wide as a
+        stem of fixed width can cost less than a narrower one. The first floor has every parameter at its lowest; each
+        of the others keeps one stage more, from the first on, as wide as the stem.
+        """
+        return tuple(self.architecture(params, inputs) for params in self._floors())
+
+    def draw_feasible(self, inputs: InputShape, budget: Budget, generator: random.Random) -> Params:
+        """Return parameters whose architecture keeps all of `budget`, by construction.
+
+        It begins with a floor that fits. The parameters are fixed one after the other in random order, each evenly
+        among the values with which the network still fits when all that are left stand where the floor has them. Some
+        value always does: the one that the previous step counted.
 
         Raises:
-            InputError: If not even the smallest network fits.
+            InputError: If nothing in the space fits.
         """
         self.require_feasible(inputs, budget)
         ranges = self.ranges()
-        params: Params = {name: one.low for name, one in ranges.items()}
+        params = next(one for one in self._floors() if budget.fits(self.architecture(one, inputs)))
         order = list(ranges)
         generator.shuffle(order)
         for name in order:
@@ -193,20 +203,39 @@ class SearchSpace(Frozen):
         """Check that something in the space fits.
 
         Raises:
-            InputError: If not even the smallest network fits; it names that network.
+            InputError: If nothing does; it names the network that comes nearest, and each limit that this one breaks.
         """
-        smallest = self.smallest(inputs)
-        params = count(smallest).params
-        if params > budget.max_params:
-            raise InputError(
-                "--budget",
-                str(budget),
-                f"nothing in the space fits: its smallest network ({smallest.describe()}) has {params:,} parameters",
-                f"allow at least {params:,}, or add smaller widths to the space",
-            )
+        broken = [(one, budget.excesses(count(one))) for one in self.floors(inputs)]
+        if any(not excesses for _, excesses in broken):
+            return
+        smallest, excesses = min(broken, key=lambda one: max(each.count / each.most for each in one[1]))
+        limits = {limit.quantity: limit for limit in budget.limits}
+        found = ", ".join(f"{one.count:,} {limits[one.quantity].words}" for one in excesses)
+        raise InputError(
+            limits[excesses[0].quantity].flag,
+            format_count(excesses[0].most),
+            f"nothing in the space fits: its smallest network ({smallest.describe()}) has {found}",
+            f"allow at least {_allowances(excesses)}, or add smaller widths to the space",
+        )
+
+    def _floors(self) -> list[Params]:
+        lowest: Params = {name: one.low for name, one in self.ranges().items()}
+        as_wide_as_the_stem = None if self.stem_width is None else self.stem_width / BLOCKS[self.block].expansion
+        if as_wide_as_the_stem not in self.widths:
+            return [lowest]
+        index = self.widths.index(int(as_wide_as_the_stem))
+        kept = ({f"width_{stage}": index for stage in range(1, last + 1)} for last in range(self.num_stages + 1))
+        return [lowest | one for one in kept] if index else [lowest]
 
     def _stem(self, widths: tuple[int, ...]) -> int:
         return widths[0] if self.stem_width is None else self.stem_width
+
+
+def _allowances(excesses: tuple[Excess, ...]) -> str:
+    """Return the limits that would be kept; alone, a limit was named already."""
+    if len(excesses) == 1:
+        return f"{excesses[0].count:,}"
+    return " and ".join(f"{FLAGS[one.quantity]} {one.count:,}" for one in excesses)
 
 
 @dataclass(frozen=True, slots=True)

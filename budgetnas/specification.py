@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,6 +17,8 @@ from budgetnas.space import CandidateSpace, InputShape, SearchSpace
 
 _FLAGS = {
     "max_params": "--budget",
+    "max_macs": "--max-macs",
+    "max_activations": "--max-activations",
     "recipe_space": "--recipe-space",
     "recipes.epochs": "--epochs",
     "recipes.batch": "--batch",
@@ -39,6 +41,8 @@ class StudySpecification(Frozen):
     Attributes:
         version: Version of this description.
         max_params: The budget: the most parameters a network may have.
+        max_macs: The most multiply-accumulates of a forward pass, per image; nothing: no such limit.
+        max_activations: The most output elements of all convolutions, per image; nothing: no such limit.
         space: The architectures that may be proposed.
         recipe_space: Name of the space that `recipes` began as.
         recipes: The recipes that may be proposed, and how long each trial trains.
@@ -50,8 +54,12 @@ class StudySpecification(Frozen):
         objective: What a trial is judged by.
     """
 
+    added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations")
+
     version: Literal[1] = 1
     max_params: int = Field(ge=1)
+    max_macs: int | None = Field(default=None, ge=1)
+    max_activations: int | None = Field(default=None, ge=1)
     space: SearchSpace
     recipe_space: RecipeSpaceName = "paper"
     recipes: RecipeSpace
@@ -71,8 +79,8 @@ class StudySpecification(Frozen):
 
     @property
     def budget(self) -> Budget:
-        """The limit that every network keeps."""
-        return Budget(self.max_params)
+        """The limits that every network keeps."""
+        return Budget(self.max_params, self.max_macs, self.max_activations)
 
     @property
     def candidates(self) -> CandidateSpace:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgetnas.architecture import count, named
-from budgetnas.budget import MAX_BUDGET, Budget, format_count, parse_budget
+from budgetnas.architecture import Architecture, Counts, count, named
+from budgetnas.budget import FLAGS, MAX_BUDGET, WORDS, Budget, Excess, Limit, format_count, parse_budget, parse_limit
 from budgetnas.errors import InputError
 
 
@@ -156,3 +156,99 @@ def test_shares_of_the_parts_add_up() -> None:
 def test_a_budget_of_nothing_is_refused(value: int) -> None:
     with pytest.raises(InputError, match="--budget"):
         Budget(value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "unit"), [("--max-macs", "multiply-accumulates"), ("--max-activations", "activations")]
+)
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ("inf", "must be a finite number of {}"),
+        ("five", "is not a number of {}"),
+        ("1.5", "must be a whole number of {}, from 1 to 1e18"),
+        ("0", "must be a whole number of {}, from 1 to 1e18"),
+    ],
+)
+def test_a_limit_that_cannot_be_read_is_told_in_its_own_unit(argument: str, unit: str, written: str, rule: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse_budget(written, argument=argument)
+    assert str(raised.value).startswith(f"{argument} '{written}': {rule.format(unit)}; ")
+
+
+def test_a_limit_may_be_missing() -> None:
+    assert parse_limit(None, "macs") is None
+    assert parse_limit("600M", "macs") == 600_000_000
+    with pytest.raises(InputError, match=r"^--max-activations '-1'"):
+        parse_limit("-1", "activations")
+
+
+V2 = Counts(params=1_891_658, macs=335_480_064, activations=542_720)
+
+
+@pytest.mark.parametrize("quantity", ["params", "macs", "activations"])
+def test_each_limit_is_kept_by_its_count_and_broken_one_below(quantity: str) -> None:
+    assert count(named("v2")) == V2
+    exact = Budget(*V2)
+    assert exact.fits(named("v2"))
+    assert exact.verdict(named("v2")).excesses == ()
+    short = Budget(*V2._replace(**{quantity: getattr(V2, quantity) - 1}))
+    verdict = short.verdict(named("v2"))
+    assert not short.fits(named("v2")) and not verdict.fits
+    (excess,) = verdict.excesses
+    assert (excess.quantity, excess.count, excess.over) == (quantity, getattr(V2, quantity), 1)
+
+
+def test_limits_are_those_that_are_set_in_one_order() -> None:
+    assert Budget(5).limits == (Limit("params", 5),)
+    assert Budget(5, max_activations=7).limits == (Limit("params", 5), Limit("activations", 7))
+    assert Budget(5, 6, 7).limits == (Limit("params", 5), Limit("macs", 6), Limit("activations", 7))
+    assert [one.flag for one in Budget(5, 6, 7).limits] == list(FLAGS.values())
+    assert str(Budget(5_000_000, 10**9, 600_000)) == (
+        "5M parameters, 1,000,000,000 multiply-accumulates, 600k activations"
+    )
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_further_limit_of_nothing_is_refused(value: int) -> None:
+    with pytest.raises(InputError, match="--max-macs"):
+        Budget(1, max_macs=value)
+    with pytest.raises(InputError, match="--max-activations"):
+        Budget(1, max_activations=value)
+
+
+def test_a_verdict_names_every_broken_limit_in_one_line() -> None:
+    verdict = Budget(5_000_000, 300_000_000, 500_000).verdict(named("resnet18"))
+    assert verdict.sentence() == (
+        "over the budget: 11,173,962 of 5,000,000 parameters, 6,173,962 too many (2.23 x); "
+        "555,422,720 of 300,000,000 multiply-accumulates, 255,422,720 too many (1.85 x); "
+        "614,400 of 500,000 activations, 114,400 too many (1.23 x)"
+    )
+    assert Budget(5_000_000, 300_000_000, 600_000).verdict(named("v2")).sentence() == (
+        "over the budget: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too many (1.12 x)"
+    )
+    assert Budget(5_000_000, max_activations=600_000).verdict(named("v2")).sentence() == (
+        "fits: 1,891,658 of 5,000,000 parameters, 3,108,342 to spare; 542,720 of 600,000 activations, 57,280 to spare"
+    )
+    assert Excess("macs", 12, 10).to_dict() == {"quantity": "macs", "count": 12, "most": 10, "over": 2}
+
+
+def plain_convolutions(width: int, side: int) -> Architecture:
+    """One stage of one block, as wide as its stem: three 3x3 convolutions and no projection."""
+    return Architecture((1,), (width,), (1,), stem_width=width, in_channels=1, size=side, classes=2)
+
+
+@given(st.integers(1, 64), st.integers(1, 32), st.data())
+def test_a_verdict_is_arithmetic(width: int, side: int, data: st.DataObject) -> None:
+    closed = {
+        "params": 9 * width + 18 * width**2 + 6 * width + 2 * width + 2,
+        "macs": (9 * width + 18 * width**2) * side**2 + 2 * width,
+        "activations": 3 * width * side**2,
+    }
+    limits = {name: data.draw(st.integers(1, 2 * much)) for name, much in closed.items()}
+    budget = Budget(*limits.values())
+    verdict = budget.verdict(plain_convolutions(width, side))
+    broken = {name: closed[name] - limits[name] for name in closed if closed[name] > limits[name]}
+    assert {one.quantity: one.over for one in verdict.excesses} == broken
+    assert verdict.fits == budget.fits(plain_convolutions(width, side)) == (not broken)
+    assert all(WORDS[one.quantity] in verdict.sentence() for one in verdict.excesses)

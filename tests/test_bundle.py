@@ -19,6 +19,7 @@ from small import environment
 
 import budgetnas
 from budgetnas.architecture import Architecture, count, count_parts
+from budgetnas.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import escaped
 from budgetnas.bundle.certificate import certify
@@ -83,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         preprocessing=Preprocessing(
             classes=data.classes, channels=1, resolution=8, normalisation=statistics(data.train), steps=("as it is",)
         ),
-        max_params=60_000,
+        budget=Budget(60_000),
         metrics=METRICS,
         provenance={"run": 1},
         data=("digits",),
@@ -229,7 +230,7 @@ def test_a_network_with_more_than_was_counted_gets_no_certificate() -> None:
     network = build(replace(ARCHITECTURE, stem_width=7), seed=0)
     with pytest.raises(BudgetnasError, match="stem: 66 counted, 77 built"):
         certify(ARCHITECTURE, network, None).check()
-    assert certify(ARCHITECTURE, build(ARCHITECTURE), 10).fits is False
+    assert certify(ARCHITECTURE, build(ARCHITECTURE), Budget(10)).fits is False
 
 
 def test_only_an_empty_folder_or_an_older_bundle_is_written_to(made: Made, copy: Path, tmp_path: Path) -> None:
@@ -376,3 +377,22 @@ def test_a_bundle_is_loaded_where_nothing_else_can_be_imported(made: Made, tmp_p
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("torch.Size([1, 10])")
+
+
+def test_a_certificate_tells_each_limit_with_its_count_and_how_it_was_counted(made: Made, tmp_path: Path) -> None:
+    counts = count(ARCHITECTURE)
+    limits = Budget(60_000, counts.macs, 10 * counts.activations)
+    bundle = write_bundle(replace(made.source, budget=limits), tmp_path / "b", replace=False)
+    told = json.loads((bundle.folder / contents.CERTIFICATE).read_text())
+    assert (told["budget"], told["fits"]) == (60_000, True)
+    assert [(one["quantity"], one["most"], one["count"], one["counted"], one["fits"]) for one in told["limits"]] == [
+        ("params", 60_000, counts.params, "built", True),
+        ("macs", counts.macs, counts.macs, "static", True),
+        ("activations", 10 * counts.activations, counts.activations, "static", True),
+    ]
+    card = (bundle.folder / contents.CARD).read_text()
+    assert "It keeps the budget of 60,000 parameters." in card
+    assert f"It keeps the limit of {counts.macs:,} multiply-accumulates with {counts.macs:,} (counted without" in card
+    over = certify(ARCHITECTURE, build(ARCHITECTURE), Budget(60_000, counts.macs - 1))
+    assert (over.fits, [one.fits for one in over.limits]) == (False, [True, False])
+    assert "BREAKS" in over.limits[1].sentence()

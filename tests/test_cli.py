@@ -51,6 +51,38 @@ def test_count_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [(each["budget"], each["fits"]) for each in json.loads(out)] == [(5_000_000, True), (5_000_000, False)]
 
 
+def test_count_against_several_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(capsys, "count", "v1", "--budget", "5e6", "--max-macs", "300M")[0] == 0
+    limits = ("--budget", "5e6", "--max-macs", "300M", "--max-activations", "600e3")
+    code, out, _ = called(capsys, "count", "v2", *limits)
+    assert code == 3
+    told = " ".join(out.split())
+    assert "Over the budget: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too many (1.12 x)." in told
+    for text in ("share of 5M", "share of 300M", "share of 600k", "111.8%", "90.5%"):
+        assert text in told
+    code, out, _ = called(capsys, "count", "v1", "resnet18", *limits)
+    assert code == 3
+    told = " ".join(out.split())
+    for text in (
+        "verdict fits over the budget",
+        "overshoot in parameters 0 6,173,962",
+        "overshoot in activations 0 14,400",
+    ):
+        assert text in told
+
+
+def test_count_against_several_limits_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "count", "v2", "--budget", "5e6", "--max-macs", "300M", "--json")
+    one = json.loads(out)
+    assert (code, one["budget"], one["max_macs"], one["max_activations"], one["fits"]) == (
+        *(3, 5_000_000, 300_000_000),
+        *(None, False),
+    )
+    assert one["excesses"] == [{"quantity": "macs", "count": 335_480_064, "most": 300_000_000, "over": 35_480_064}]
+    code, out, _ = called(capsys, "count", "v2", "--json")
+    assert (code, json.loads(out)["max_macs"], json.loads(out)["excesses"]) == (0, None, None)
+
+
 def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> None:
     stages = ("--blocks", "3,4,6,3", "--widths", "64,128,256,512")
     code, out, _ = called(capsys, "count", *stages, "--block", "bottleneck", "--json")
@@ -68,12 +100,42 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["count", "--blocks", "0", "--widths", "8"], ["--blocks 0", "from 1"]),
         (["count", "v2", "--stem-kernel", "x"], ["--stem-kernel", "see budgetnas count --help"]),
         (["count", "v2", "--wide"], ["--wide"]),
+        (["count", "v2", "--max-macs", "300M"], ["--max-macs '300M'", "goes with --budget"]),
+        (["count", "v2", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
+        (["search", "--budget", "5e6", "--data", "digits", "--max-macs", "x"], ["--max-macs 'x'", "write it as"]),
+        (
+            ["search", "--budget", "5e6", "--data", "digits", "--max-activations", "1k"],
+            ["--max-activations '1k'", "nothing in the space fits", "activations", "allow at least"],
+        ),
         (["fly"], ["fly"]),
         *(
             (["search", "--budget", text], ["--budget", text, "write it as 5e6"])
             for text in ("five", "0", "-5", "nan", "inf", "1.5")
         ),
         (["search"], ["--budget", "is missing", "--budget 5e6"]),
+        (["space"], ["--budget", "is missing", "--budget 5e6"]),
+        (["space", "--budget", "five"], ["--budget 'five'", "write it as 5e6"]),
+        (["space", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
+        (["space", "--budget", "5000"], ["--budget '5k'", "nothing in the space fits", "allow at least 5,298"]),
+        (["space", "--budget", "5e6", "--max-macs", "9"], ["--max-macs '9'", "nothing in the space fits"]),
+        (["space", "--budget", "5e6", "--data", "cifar"], ["--data 'cifar'", "cifar10", "digits"]),
+        (["space", "--budget", "5e6", "--data", "folder:nowhere"], ["--data", "nowhere", "does not exist"]),
+        (["space", "--budget", "5e6", "--size", "0"], ["--size 0", "from 1 to 1,024"]),
+        (["space", "--budget", "5e6", "--classes", "0"], ["--classes 0", "from 1"]),
+        (["space", "--budget", "5e6", "--in-channels", "0"], ["--in-channels 0", "from 1"]),
+        (["space", "--budget", "5e6", "--seed", "-1"], ["--seed -1"]),
+        (["space", "--budget", "5e6", "--size", "big"], ["--size", "see budgetnas space --help"]),
+        (["space", "nothing", "--budget", "5e6"], ["STUDY_FILE", "digits-demo"]),
+        (["fit"], ["--budget", "is missing"]),
+        (["fit", "--budget", "5e6"], ["NAME", "is missing", "budgetnas fit resnet18"]),
+        (["fit", "resnet19", "--budget", "5e6"], ["NAME 'resnet19'", "did you mean resnet1"]),
+        (["fit", "resnet18"], ["--budget", "is missing", "--budget 5e6"]),
+        (["fit", "resnet18", "--max-macs", "1G"], ["--max-macs '1G'", "goes with --budget"]),
+        (["fit", "resnet18", "--budget", "1k"], ["--budget '1k'", "no edits make it fit", "1,506"]),
+        (["fit", "resnet18", "--budget", "5M", "--max-activations", "99"], ["--max-activations '99'", "no edits"]),
+        (["fit", "resnet18", "--budget", "5M", "--top", "0"], ["--top 0", "at least 1"]),
+        (["fit", "v1", "--blocks", "2", "--widths", "8", "--budget", "5M"], ["NAME 'v1'", "without --blocks"]),
+        (["fit", "v1", "--block", "bottleneck", "--budget", "5M"], ["--block", "--blocks and --widths"]),
         (["search", "--budget", "5e6", "--trials", "0"], ["--trials 0", "at least 1"]),
         (["search", "--budget", "5e6", "--trials", "-3"], ["--trials -3", "at least 1"]),
         (["search", "--budget", "5e6", "--sampler", "tpee"], ["--sampler 'tpee'", "did you mean tpe"]),
@@ -199,10 +261,27 @@ def test_quick_commands_import_neither_torch_nor_optuna(arguments: list[str]) ->
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["space", "--budget", "5M"], ["space", "digits-demo", "--json"], ["fit", "resnet18", "--budget", "5M"]],
+)
+def test_looks_at_spaces_and_networks_import_neither_torch_nor_optuna(arguments: list[str]) -> None:
+    code = (
+        "import sys; from budgetnas.cli.app import run; code = run(sys.argv[1:]); "
+        "heavy = {'torch', 'torchvision', 'optuna', 'sqlalchemy', 'plotly', 'sklearn', 'scipy.stats'}; "
+        "heavy &= set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment())
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     names = [command.name for command in app.app.registered_commands]
     assert names == [
         "count",
+        "space",
+        "fit",
         "search",
         "worker",
         "finish",

@@ -13,6 +13,8 @@ import pytest
             "architecture budget space recipe seeds specification storage storage.leases storage.engine",
             "torch torchvision optuna sklearn",
         ),
+        ("edits nearest", "torch optuna sqlalchemy pydantic numpy scipy typer"),
+        ("survey data.shape", "torch torchvision optuna sklearn sqlalchemy scipy.stats typer"),
         ("choice", "torch torchvision optuna sklearn sqlalchemy typer"),
         ("stopping epoch errors", "torch optuna sqlalchemy pydantic"),
         ("network data.device data.augment train train.measure", "optuna sqlalchemy typer"),

@@ -7,7 +7,7 @@ import statistics
 import pytest
 from scipy import stats
 
-from budgetnas.intervals import difference_interval, mean_interval, ratio_interval
+from budgetnas.intervals import difference_interval, mean_interval, ratio_interval, share_interval
 
 
 def test_the_interval_of_a_mean_is_scipy_s() -> None:
@@ -64,3 +64,27 @@ def test_a_difference_without_spread_has_no_width() -> None:
 def test_a_difference_needs_two_of_each() -> None:
     with pytest.raises(ValueError, match="at least 2 of each"):
         difference_interval([0.5, 0.6], [0.4])
+
+
+@pytest.mark.parametrize(("successes", "of"), [(0, 1), (1, 1), (0, 50), (3, 50), (25, 50), (50, 50), (9_999, 10_000)])
+def test_the_interval_of_a_share_is_scipy_s_exact_one(successes: int, of: int) -> None:
+    found, exact = share_interval(successes, of), stats.binomtest(successes, of).proportion_ci(0.95, "exact")
+    assert (found.estimate, found.n) == (successes / of, of)
+    assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.1, 0.37, 0.5, 0.9, 0.999, 1.0])
+def test_the_interval_of_a_share_holds_any_share_often_enough(share: float) -> None:
+    """Every outcome of 60 draws, each with its chance: an exact sum, no simulation."""
+    intervals = [share_interval(successes, 60) for successes in range(61)]
+    chances = stats.binom.pmf(range(61), 60, share)
+    held = sum(
+        chance for one, chance in zip(intervals, chances, strict=True) if one.low - 1e-12 <= share <= one.high + 1e-12
+    )
+    assert held >= 0.95 - 1e-9
+
+
+@pytest.mark.parametrize(("successes", "of"), [(-1, 5), (6, 5), (0, 0)])
+def test_what_is_no_share(successes: int, of: int) -> None:
+    with pytest.raises(ValueError, match="is no share"):
+        share_interval(successes, of)

@@ -27,6 +27,7 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
 from budgetnas.report import study_tables
 from budgetnas.report.importance import importances, top_share
+from budgetnas.report.page import study_page
 from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.values import RankedRun
 from budgetnas.seeds import SEEDS, seed_candidate
@@ -271,3 +272,40 @@ def test_architectures_of_the_fixture_keep_the_budget(records: Records) -> None:
     spec = seeded_study(records)
     chosen: list[Architecture] = [one.architecture for one in study_tables(records, STUDY).ranking]
     assert all(spec.budget.fits(one) for one in chosen)
+
+
+def test_rejections_are_told_by_limit(records: Records) -> None:
+    spec = specification(data()).model_copy(update={"max_macs": 300_000_000, "max_activations": 600_000})
+    save(records, STUDY, spec)
+    rejected = [(named("v2"), "seed v2-sgd"), (named("resnet18"), "sampler"), (named("v2"), "sampler")]
+    records.reject(STUDY, [Rejection.of(one, origin, spec.budget) for one, origin in rejected])
+    tables = study_tables(records, STUDY)
+    found = tables.rejections
+    assert [(one.quantity, one.proposals) for one in found.limits] == [("params", 1), ("macs", 3), ("activations", 1)]
+    assert found.params == (11_173_962,), "the figure is about parameters"
+    (seed,) = found.seeds
+    assert (seed.overshoot, [(one.quantity, one.over) for one in seed.excesses]) == (0, [("macs", 35_480_064)])
+    assert (tables.tallies.over_budget, tables.tallies.duplicates) == (3, 0)
+    plain = json.loads(json.dumps(tables.to_dict()))
+    assert plain["summary"]["limits"][1] == {"quantity": "macs", "most": 300_000_000}
+    assert plain["rejections"]["seeds"][0]["excesses"][0]["over"] == 35_480_064
+    page = " ".join(study_page(tables).split())
+    assert "5,000,000 parameters, 300,000,000 multiply-accumulates, 600,000 activations" in page
+    assert '<th scope="row">multiply-accumulates</th><td class="n">300,000,000</td><td class="n">3</td>' in page
+    assert "Seed trial v2-sgd was turned away: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too" in page
+
+
+def test_without_further_limits_a_page_tells_nothing_of_limits(records: Records) -> None:
+    seeded_study(records)
+    page = study_page(study_tables(records, STUDY))
+    assert "Limit on" not in page and "It fits:" not in page
+    assert "<dd>5,000,000 parameters</dd>" in page
+
+
+def test_a_page_where_only_other_limits_were_broken(records: Records) -> None:
+    spec = specification(data()).model_copy(update={"max_macs": 300_000_000})
+    save(records, STUDY, spec)
+    records.reject(STUDY, [Rejection.of(named("v2"), "sampler", spec.budget)])
+    tables = study_tables(records, STUDY)
+    assert (tables.rejections.overshoot, tables.rejections.params) == (None, ())
+    assert "No proposal was over the budget in parameters." in study_page(tables)

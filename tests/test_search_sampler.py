@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from budgetnas.architecture import count
@@ -37,12 +39,12 @@ class Ledger:
         return candidate in self.accepted
 
 
-def gated(name: str, space: CandidateSpace, limit: int, *, knows: bool = False) -> tuple[optuna.Study, Ledger]:
-    ledger = Ledger()
+def gated(name: str, space: CandidateSpace, limit: int | Budget, *, knows: bool = False) -> tuple[optuna.Study, Ledger]:
+    ledger, budget = Ledger(), limit if isinstance(limit, Budget) else Budget(limit)
     gate = BudgetGate(
-        make_sampler(name, 1, fits_within(space, Budget(limit))),
+        make_sampler(name, 1, fits_within(space, budget)),
         space,
-        Budget(limit),
+        budget,
         known=ledger.known if knows else lambda _: False,
         refuse=ledger.refuse,
         seed=1,
@@ -72,6 +74,37 @@ def test_no_proposal_is_over_the_budget(name: str, proposals: int, limit: int) -
         assert one.overshoot == count(one.architecture).params - limit > 0
         assert one.max_params == limit
         assert not one.duplicate
+
+
+THREE = Budget(2_000_000, 80_000_000, 200_000)
+
+
+@pytest.mark.parametrize(("name", "proposals"), [("random", 60), ("tpe", 30), ("nsga2", 30), ("gp", 12)])
+def test_no_proposal_is_over_any_of_three_limits(name: str, proposals: int) -> None:
+    study, ledger = gated(name, DEFAULT, THREE)
+    for _ in range(proposals):
+        assert THREE.verdict(propose(study, DEFAULT, ledger).architecture).excesses == ()
+    assert len(study.trials) == ledger.calls == proposals
+    excesses = [THREE.verdict(one.architecture).excesses for one in ledger.rejections]
+    assert all(excesses), "nothing that fits is turned away"
+    if name == "random":
+        alone = {one[0].quantity for one in excesses if len(one) == 1}
+        assert alone == {"params", "macs", "activations"}, "each of them forbids what the others allow"
+    for one in ledger.rejections:
+        assert one.overshoot == max(0, count(one.architecture).params - THREE.max_params)
+        assert not one.duplicate, "what breaks another limit than that on parameters is no duplicate"
+
+
+@settings(max_examples=25)
+@given(st.integers(30_000, 10**7), st.integers(2 * 10**6, 10**9), st.integers(80_000, 10**7), st.integers(0, 2**32))
+def test_nothing_that_a_gate_lets_through_is_over_a_limit(params: int, macs: int, activations: int, seed: int) -> None:
+    budget, ledger = Budget(params, macs, activations), Ledger()
+    inner = optuna.samplers.RandomSampler(seed=seed)
+    gate = BudgetGate(inner, DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=seed)
+    study = optuna.create_study(sampler=gate)
+    for _ in range(3):
+        assert budget.verdict(propose(study, DEFAULT, ledger).architecture).excesses == ()
+    assert not any(budget.fits(one.architecture) for one in ledger.rejections)
 
 
 def test_the_inner_sampler_proposes_all_of_the_architecture_together() -> None:

@@ -29,9 +29,10 @@ from budgetnas.storage import Role, State
 from budgetnas.storage.urls import parse_storage
 
 
-def specification(max_params: int = 5_000_000) -> StudySpecification:
+def specification(max_params: int = 5_000_000, **more: int) -> StudySpecification:
     return StudySpecification(
         max_params=max_params,
+        **more,
         space=SearchSpace(),
         recipes=RecipeSpace(epochs=2),
         data=DataIdentity(
@@ -42,10 +43,10 @@ def specification(max_params: int = 5_000_000) -> StudySpecification:
 
 
 @contextmanager
-def opened(url: str, max_params: int = 5_000_000) -> Iterator[OpenStudy]:
+def opened(url: str, max_params: int = 5_000_000, **more: int) -> Iterator[OpenStudy]:
     parsed = parse_storage(url)
     with closing(open_records(parsed)) as records:
-        study = open_study(parsed, records, "s", specification(max_params))
+        study = open_study(parsed, records, "s", specification(max_params, **more))
         with closing(study):
             yield study
 
@@ -96,6 +97,30 @@ def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -
         ("seed v1-adam", 2_903_242),
     ]
     assert count(rejected[0].architecture).params == 4_903_242
+
+
+def test_a_seed_over_any_limit_is_rejected(storage_url: str) -> None:
+    """V1 has 253,432,832 multiply-accumulates, V2 335,480,064; both keep the limit on parameters."""
+    for _ in range(2):
+        with opened(storage_url, max_macs=253_432_832) as study:
+            assert seeds_of(study) == ["v1-adam", "v1-sgd"]
+            rejected = study.records.rejections("s")
+            broken = study.records.broken_limits("s", study.specification.budget)
+    assert [(one.origin, one.overshoot, one.duplicate) for one in rejected] == [
+        ("seed v2-sgd", 0, False),
+        ("seed v2-adam", 0, False),
+    ]
+    assert [(one.quantity, one.proposals) for one in broken] == [("params", 0), ("macs", 2)]
+
+
+def test_a_limit_that_was_added_later_is_refused_by_name(storage_url: str) -> None:
+    with opened(storage_url):
+        pass
+    added = r"--max-activations was none, now 600000"
+    with pytest.raises(InputError, match=added), opened(storage_url, max_activations=600_000):
+        pass
+    with opened(storage_url):
+        pass
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"], ["maximize"]])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from budgetnas.architecture import count, named
+from budgetnas.architecture import Architecture, count, named
 from budgetnas.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.recipe import RecipeSpace
@@ -233,3 +233,91 @@ def test_seeds_are_the_source_report_s_runs_fitted_to_the_data() -> None:
     }
     assert found["v1-adam"].architecture == named("v1", in_channels=1, size=8, classes=3)
     assert (found["v1-adam"].recipe.epochs, found["v1-adam"].recipe.t_max) == (7, 7)
+
+
+@st.composite
+def small_spaces(draw: st.DrawFn) -> SearchSpace:
+    """Spaces of at most 1,000 architectures, many with stages of stride 1 beside a stem of a width of the table."""
+    stages = draw(st.integers(1, 3))
+    widths = tuple(sorted(draw(st.sets(st.integers(1, 24), min_size=1, max_size=5))))
+    block = draw(st.sampled_from(["basic", "bottleneck"]))
+    as_wide = draw(st.sampled_from(widths)) * (4 if block == "bottleneck" else 1)
+    return SearchSpace(
+        block=block,
+        blocks=tuple((low, low + draw(st.integers(0, 1))) for low in draw(st.tuples(*[st.integers(1, 2)] * stages))),
+        widths=widths,
+        stem_width=draw(st.none() | st.just(as_wide) | st.integers(1, 96)),
+        strides=draw(st.none() | st.tuples(*[st.sampled_from([1, 2])] * stages)),
+    )
+
+
+SMALL = InputShape(in_channels=1, size=6, classes=3)
+
+
+def all_of(space: SearchSpace) -> list[Architecture]:
+    ranges = space.ranges()
+    spans = (range(one.low, one.high + 1) for one in ranges.values())
+    return [space.architecture(dict(zip(ranges, values, strict=True)), SMALL) for values in product(*spans)]
+
+
+@given(small_spaces())
+def test_no_network_has_less_of_anything_than_every_floor(space: SearchSpace) -> None:
+    floors = [count(one) for one in space.floors(SMALL)]
+    assert space.floors(SMALL)[0] == space.smallest(SMALL)
+    for one in all_of(space):
+        counts = count(one)
+        assert any(all(low <= much for low, much in zip(floor, counts, strict=True)) for floor in floors)
+
+
+@given(small_spaces(), st.data(), seeds)
+def test_a_space_is_refused_exactly_where_nothing_keeps_all_limits(
+    space: SearchSpace, data: st.DataObject, seed: int
+) -> None:
+    counts = [count(one) for one in all_of(space)]
+    tight = [data.draw(st.sampled_from(sorted({one[place] for one in counts}))) for place in range(3)]
+    params, macs, activations = (much - data.draw(st.integers(0, 1)) for much in tight)
+    budget = Budget(
+        max(1, params),
+        data.draw(st.none() | st.just(max(1, macs))),
+        data.draw(st.none() | st.just(max(1, activations))),
+    )
+    if any(not budget.excesses(one) for one in counts):
+        space.require_feasible(SMALL, budget)
+        drawn = space.architecture(space.draw_feasible(SMALL, budget, random.Random(seed)), SMALL)
+        assert budget.fits(drawn)
+        assert budget.verdict(drawn).excesses == ()
+    else:
+        with pytest.raises(InputError, match="nothing in the space fits"):
+            space.draw_feasible(SMALL, budget, random.Random(seed))
+
+
+def test_every_parameter_at_its_lowest_can_have_more_activations_than_a_wider_network() -> None:
+    """A stage as wide as the stem needs no projection."""
+    space = SearchSpace(blocks=((1, 2),), widths=(6, 8), stem_width=8)
+    narrow, wide = (count(one).activations for one in space.floors(SMALL))
+    assert (narrow, wide) == ((8 + 3 * 6) * 36, (8 + 2 * 8) * 36)
+    budget = Budget(10**6, max_activations=wide)
+    assert not budget.fits(space.smallest(SMALL))
+    params = space.draw_feasible(SMALL, budget, random.Random(0))
+    assert params == {"blocks_1": 1, "width_1": 1}
+
+
+def test_it_can_take_several_stages_as_wide_as_the_stem_to_have_the_fewest_activations() -> None:
+    space = SearchSpace(blocks=((1, 1),) * 2, widths=(7, 8), stem_width=8, strides=(1, 1))
+    found = [count(one).activations // 36 for one in space.floors(SMALL)]
+    assert found == [8 + 3 * 7 + 2 * 7, 8 + 2 * 8 + 3 * 7, 8 + 2 * 8 + 2 * 8]
+    budget = Budget(10**6, max_activations=36 * min(found))
+    params = space.draw_feasible(SMALL, budget, random.Random(0))
+    assert params == {"blocks_1": 1, "width_1": 1, "blocks_2": 1, "width_2": 1}
+
+
+def test_limits_that_nothing_keeps_are_refused_with_each_and_what_would_do() -> None:
+    smallest = count(SPACE.smallest(INPUTS))
+    with pytest.raises(InputError) as raised:
+        SPACE.require_feasible(INPUTS, Budget(5_000_000, smallest.macs - 1, smallest.activations - 1))
+    assert raised.value.argument == "--max-macs"
+    assert f"has {smallest.macs:,} multiply-accumulates, {smallest.activations:,} activations" in str(raised.value)
+    allowed = f"allow at least --max-macs {smallest.macs:,} and --max-activations {smallest.activations:,}"
+    assert allowed in str(raised.value)
+    with pytest.raises(InputError, match=rf"--max-activations '1k'.*allow at least {smallest.activations:,}, or"):
+        SPACE.require_feasible(INPUTS, Budget(5_000_000, 10**12, 1000))

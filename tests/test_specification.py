@@ -34,6 +34,24 @@ def test_json_gives_the_same_specification_back() -> None:
     again.require_same(one, "one")
 
 
+def test_without_further_limits_a_specification_is_what_it_was_before_there_were_any() -> None:
+    """Else every study stored until then would be another one."""
+    assert "max_macs" not in SPECIFICATION.canonical_json() and "max_activations" not in SPECIFICATION.canonical_json()
+    assert SPECIFICATION.digest == "b0dfa71e5aa87eeb"
+    assert read_specification(SPECIFICATION.canonical_json()).budget == Budget(5_000_000)
+
+
+def test_limits_are_part_of_a_specification() -> None:
+    one = changed(max_macs=600, max_activations=70)
+    assert one.budget == Budget(5_000_000, 600, 70)
+    assert read_specification(one.canonical_json()) == one
+    assert len({one.digest, SPECIFICATION.digest, changed(max_macs=600).digest}) == 3
+    with pytest.raises(InputError, match=r"--max-macs was 600, now none"):
+        changed(max_activations=70).require_same(one, "one")
+    with pytest.raises(InputError, match="max_macs 0: input should be greater than or equal to 1"):
+        read_specification(one.canonical_json().replace('"max_macs":600', '"max_macs":0'))
+
+
 def test_what_follows_from_it() -> None:
     assert SPECIFICATION.budget == Budget(5_000_000)
     assert SPECIFICATION.candidates.inputs == SPECIFICATION.inputs
@@ -44,6 +62,8 @@ def test_what_follows_from_it() -> None:
     ("values", "argument", "told"),
     [
         ({"max_params": 10}, "--budget", "--budget was 5000000, now 10"),
+        ({"max_macs": 600_000_000}, "--max-macs", "--max-macs was none, now 600000000"),
+        ({"max_activations": 600_000}, "--max-activations", "--max-activations was none, now 600000"),
         ({"recipes": RecipeSpace(epochs=3)}, "--epochs", "--epochs was 20, now 3"),
         ({"recipes": RecipeSpace(batch=64)}, "--batch", "--batch was 128, now 64"),
         ({"data": DATA.model_copy(update={"name": "cifar10"})}, "--data", "--data was digits, now cifar10"),

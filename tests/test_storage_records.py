@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from budgetnas.architecture import Architecture, count, named
+from budgetnas.budget import Budget
 from budgetnas.epoch import Epoch
 from budgetnas.recipe import Augmentation, Normalisation, Recipe
-from budgetnas.storage import Records, Rejection, Role, RunKey, State
+from budgetnas.storage import Broken, Records, Rejection, Role, RunKey, State
 
 V1, V2 = named("v1"), named("v2")
 RECIPE = Recipe(
@@ -210,6 +211,26 @@ def test_rejections_are_read_as_they_were_written(records: Records) -> None:
     assert records.rejection_counts("one") == (2, 1)
     assert records.rejection_counts("two") == (1, 0)
     assert records.rejection_counts("three") == (0, 0)
+
+
+def test_rejections_are_counted_by_the_limits_that_they_break(records: Records) -> None:
+    budget = Budget(2_000_000, 300_000_000, 600_000)
+    over_params, over_macs = Rejection.of(V1, "sampler", budget, 1), Rejection.of(V2, "seed v2-sgd", budget)
+    over_all = Rejection.of(named("resnet18"), "sampler", budget, 1)
+    duplicate = Rejection.of(named("v1", size=4), "sampler", Budget(10**9))
+    assert (over_params.overshoot, over_macs.overshoot, duplicate.overshoot) == (2_903_242, 0, 0)
+    assert [one.duplicate for one in (over_params, over_macs, over_all, duplicate)] == [False, False, False, True]
+    records.reject("one", [over_params, over_macs, over_all, over_macs, duplicate])
+    records.reject("two", [over_params])
+    assert records.rejections("one")[1] == over_macs
+    assert records.rejection_counts("one") == (4, 1)
+    assert records.broken_limits("one", budget) == (
+        Broken("params", 2_000_000, 2),
+        Broken("macs", 300_000_000, 3),
+        Broken("activations", 600_000, 1),
+    )
+    assert records.broken_limits("two", Budget(2_000_000)) == (Broken("params", 2_000_000, 1),)
+    assert records.broken_limits("three", Budget(1)) == (Broken("params", 1, 0),)
 
 
 def test_specifications_are_kept_once_each(records: Records) -> None:

@@ -1,10 +1,19 @@
 """Architectures: what is built, and what it costs, without building it."""
 
 from budgetnas.architecture.blocks import BLOCKS, Block, Branches
-from budgetnas.architecture.counting import Part, count, count_parts, head, stem
+from budgetnas.architecture.counting import (
+    Part,
+    count,
+    count_parts,
+    head,
+    head_counts,
+    stage_counts,
+    stem,
+    stem_counts,
+)
 from budgetnas.architecture.model import Architecture, default_strides
 from budgetnas.architecture.named import NAMES, named
-from budgetnas.architecture.primitives import Counts, Path, Primitive, Shape
+from budgetnas.architecture.primitives import Counts, Path, Primitive, Shape, path_counts
 
 __all__ = [
     "BLOCKS",
@@ -21,6 +30,10 @@ __all__ = [
     "count_parts",
     "default_strides",
     "head",
+    "head_counts",
     "named",
+    "path_counts",
+    "stage_counts",
     "stem",
+    "stem_counts",
 ]

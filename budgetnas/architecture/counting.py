@@ -51,11 +51,11 @@ def count(architecture: Architecture) -> Counts:
     Matches the network that `budgetnas.network.build` makes, to the unit.
     """
     kind, channels, side = architecture.block, architecture.stem_width, architecture.size
-    total = _stem_counts(architecture.in_channels, channels, architecture.stem_kernel, side)
+    total = stem_counts(architecture.in_channels, channels, architecture.stem_kernel, side)
     for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
-        counts, (channels, side) = _stage_counts(kind, channels, width, stride, side, blocks)
+        counts, (channels, side) = stage_counts(kind, channels, width, stride, side, blocks)
         total = total.plus(counts)
-    return total.plus(path_counts(head(architecture), Shape(channels, side, side)))
+    return total.plus(head_counts(channels, architecture.classes))
 
 
 def count_parts(architecture: Architecture) -> tuple[Part, ...]:
@@ -66,7 +66,7 @@ def count_parts(architecture: Architecture) -> tuple[Part, ...]:
         zip(architecture.blocks, architecture.widths, architecture.strides, strict=True), start=1
     ):
         before = parts[-1].out_shape
-        counts, (channels, side) = _stage_counts(
+        counts, (channels, side) = stage_counts(
             architecture.block, before.channels, width, stride, before.height, blocks
         )
         parts.append(Part(f"stage {index}", counts, Shape(channels, side, side)))
@@ -74,20 +74,36 @@ def count_parts(architecture: Architecture) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _path_part(name: str, path: Path, shape: Shape) -> Part:
-    return Part(name, path_counts(path, shape), path_out_shape(path, shape))
-
-
-def _stem_counts(in_channels: int, width: int, kernel: int, side: int) -> Counts:
+def stem_counts(in_channels: int, width: int, kernel: int, side: int) -> Counts:
+    """Return the counts of a stem on a square input of side `side`."""
     conv = Conv(in_channels, width, kernel)
     return conv.counts(Shape(in_channels, side, side)).plus(Counts(2 * width, 0, 0))
 
 
-def _stage_counts(
+def stage_counts(
     kind: str, channels: int, width: int, stride: int, side: int, blocks: int
 ) -> tuple[Counts, tuple[int, int]]:
+    """Return the counts of a stage, and the channels and the side that it puts out.
+
+    Args:
+        kind: Kind of its blocks.
+        channels: Channels that come in.
+        width: Its width.
+        stride: Stride of its first block.
+        side: Side of what comes in.
+        blocks: Its blocks.
+    """
     first, shape = block_counts(kind, channels, width, stride, side)
     if blocks == 1:
         return first, (shape.channels, shape.height)
     rest, _ = block_counts(kind, shape.channels, width, 1, shape.height)
     return first.plus(rest.times(blocks - 1)), (shape.channels, shape.height)
+
+
+def head_counts(channels: int, classes: int) -> Counts:
+    """Return the counts of the head of a network whose last stage puts out `channels`."""
+    return Linear(channels, classes).counts(Shape(channels, 1, 1))
+
+
+def _path_part(name: str, path: Path, shape: Shape) -> Part:
+    return Part(name, path_counts(path, shape), path_out_shape(path, shape))

@@ -90,11 +90,15 @@ def _parameters(certificate: Certificate) -> list[str]:
         f"| {one.name} | {one.static:,} | {one.built:,} | {'yes' if one.equal else 'NO'} |"
         for one in (*certificate.parts, certificate.total)
     ]
-    limit = "No budget was set."
-    if certificate.max_params is not None:
-        verb = "keeps" if certificate.fits else "BREAKS"
-        limit = f"It {verb} the budget of {certificate.max_params:,} parameters."
-    return ["| part | counted | built | equal |", "|---|---:|---:|---|", *rows, "", limit]
+    return ["| part | counted | built | equal |", "|---|---:|---:|---|", *rows, "", *_budget(certificate)]
+
+
+def _budget(certificate: Certificate) -> list[str]:
+    if not certificate.limits:
+        return ["No budget was set."]
+    params, *others = certificate.limits
+    verb = "keeps" if params.fits else "BREAKS"
+    return [f"It {verb} the budget of {params.limit.most:,} parameters.", *(one.sentence() for one in others)]
 
 
 def _classes(classes: Sequence[str]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from budgetnas.architecture import Architecture, count_parts, head, stem
+from budgetnas.architecture import Architecture, Counts, count, count_parts, head, stem
+from budgetnas.budget import Budget, Limit
 from budgetnas.errors import BudgetnasError
 
 
@@ -37,17 +38,55 @@ class CertifiedPart:
 
 
 @dataclass(frozen=True, slots=True)
+class CertifiedLimit:
+    """A limit, and the count it was held against.
+
+    Attributes:
+        limit: The limit.
+        count: Of parameters, those of the built network; of all else, what was counted without building it.
+    """
+
+    limit: Limit
+    count: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is kept."""
+        return self.count <= self.limit.most
+
+    @property
+    def counted(self) -> str:
+        """How it was counted: ``built`` or ``static``."""
+        return "built" if self.limit.quantity == "params" else "static"
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        verb, how = "keeps" if self.fits else "BREAKS", " (counted without building it)"
+        return (
+            f"It {verb} the limit of {self.limit.most:,} {self.limit.words} with {self.count:,}"
+            f"{how if self.counted == 'static' else ''}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        named = {"quantity": self.limit.quantity, "most": self.limit.most}
+        return {**named, "count": self.count, "counted": self.counted, "fits": self.fits}
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """The parameters of a network, twice.
 
     Attributes:
         parts: Each part, in order.
-        max_params: The budget; nothing where there was none.
+        budget: The limits; nothing where there were none.
+        counts: Static counts of the whole network, for one image.
         modules_elsewhere: Parameters of the built network that are in none of the parts: 0.
     """
 
     parts: tuple[CertifiedPart, ...]
-    max_params: int | None
+    budget: Budget | None
+    counts: Counts
     modules_elsewhere: int
 
     @property
@@ -58,8 +97,15 @@ class Certificate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether it keeps the budget; nothing where there was none."""
-        return None if self.max_params is None else self.total.built <= self.max_params
+        """Whether it keeps every limit; nothing where there was none."""
+        return None if self.budget is None else all(one.fits for one in self.limits)
+
+    @property
+    def limits(self) -> tuple[CertifiedLimit, ...]:
+        """Every limit, that on parameters first, with its count."""
+        counts = self.counts._replace(params=self.total.built)
+        limits = () if self.budget is None else self.budget.limits
+        return tuple(CertifiedLimit(limit, limit.count(counts)) for limit in limits)
 
     def check(self) -> None:
         """Check that both counts are equal, part by part.
@@ -77,12 +123,13 @@ class Certificate:
         return {
             "parts": [part.to_dict() for part in self.parts],
             "total": self.total.to_dict(),
-            "budget": self.max_params,
+            "budget": None if self.budget is None else self.budget.max_params,
+            "limits": [one.to_dict() for one in self.limits],
             "fits": self.fits,
         }
 
 
-def certify(architecture: Architecture, network: nn.Module, max_params: int | None) -> Certificate:
+def certify(architecture: Architecture, network: nn.Module, budget: Budget | None) -> Certificate:
     """Return the certificate of `network`, which was built from `architecture`."""
     modules = dict(network.named_children())
     stages = (f"layer{index}" for index in range(1, architecture.num_stages + 1))
@@ -91,7 +138,8 @@ def certify(architecture: Architecture, network: nn.Module, max_params: int | No
         CertifiedPart(part.name, part.counts.params, sum(_trainable(modules[name]) for name in inside))
         for part, inside in zip(count_parts(architecture), names, strict=True)
     )
-    return Certificate(parts, max_params, _trainable(network) - sum(part.built for part in parts))
+    elsewhere = _trainable(network) - sum(part.built for part in parts)
+    return Certificate(parts, budget, count(architecture), elsewhere)
 
 
 def _names(path: Iterable[tuple[str, object]]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
+from budgetnas.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import CardFacts, model_card
 from budgetnas.bundle.certificate import Certificate, certify
@@ -40,7 +41,7 @@ class BundleSource:
         seed: Seed of its training.
         weights: Its weights, a safetensors file.
         preprocessing: Classes, and how images are prepared.
-        max_params: The budget; nothing where there was none.
+        budget: The limits; nothing where there were none.
         metrics: How good it is.
         provenance: Where it comes from, as plain JSON.
         data: The data, in sentences.
@@ -54,7 +55,7 @@ class BundleSource:
     seed: int
     weights: bytes
     preprocessing: Preprocessing
-    max_params: int | None
+    budget: Budget | None
     metrics: Metrics
     provenance: Mapping[str, Any]
     data: tuple[str, ...]
@@ -147,7 +148,7 @@ def write_bundle(
 
 def _fill(source: BundleSource, folder: Path, tell: Callable[[str], None]) -> tuple[Certificate, OnnxCheck]:
     network = from_safetensors(source.architecture, source.weights)
-    certificate = certify(source.architecture, network, source.max_params)
+    certificate = certify(source.architecture, network, source.budget)
     certificate.check()
     preprocessing = source.preprocessing.model_copy(update={"onnx": onnx_words(source.preprocessing)})
     tell("writing the ONNX file")

@@ -16,10 +16,12 @@ from budgetnas.cli import (
     counting,
     exporting,
     finishing,
+    fitting,
     looking,
     predicting,
     replaying,
     searching,
+    surveying,
     working,
 )
 from budgetnas.errors import (
@@ -42,6 +44,8 @@ app = typer.Typer(
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.command("count")(counting.count_command)
+app.command("space")(surveying.space_command)
+app.command("fit")(fitting.fit_command)
 app.command("search")(searching.search_command)
 app.command("worker")(working.worker_command)
 app.command("finish")(finishing.finish_command)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, default_strides, named
-from budgetnas.budget import Budget, parse_budget
+from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
 from budgetnas.cli.output import JsonFlag, print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
@@ -33,34 +34,28 @@ def count_command(
     budget: Annotated[
         str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
     ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="Most multiply-accumulates, e.g. 600M; goes with --budget.")
+    ] = None,
+    max_activations: Annotated[
+        str | None, typer.Option(help="Most activations, e.g. 600e3; goes with --budget.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count parameters, multiply-accumulates and activations, exactly and per part.
 
-    Example: budgetnas count resnet18 v2 --budget 5e6
+    Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
-    limit = None if budget is None else Budget(parse_budget(budget))
-    networks = [
-        (name.lower(), named(name, in_channels=in_channels, size=size, classes=classes)) for name in names or ()
-    ]
-    if blocks is not None or widths is not None:
-        stages = numbers("--blocks", blocks)
-        custom = Architecture(
-            blocks=stages,
-            widths=numbers("--widths", widths),
-            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
-            block=block or "basic",
-            in_channels=in_channels,
-            size=size,
-            classes=classes,
-        )
-        networks.append(("custom", custom))
-    elif block is not None or strides is not None:
-        argument, value = ("--block", block) if block is not None else ("--strides", strides)
-        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    stem = {"stem_width": stem_width, "stem_kernel": stem_kernel}
-    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
-    networks = [(name, replace(architecture, **changes)) for name, architecture in networks]
+    limit = asked_budget(budget, max_macs, max_activations)
+    networks = described(
+        names or (),
+        blocks=blocks,
+        widths=widths,
+        block=block,
+        strides=strides,
+        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
+        shape={"in_channels": in_channels, "size": size, "classes": classes},
+    )
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:
@@ -72,6 +67,63 @@ def count_command(
         _print_side_by_side(networks, limit)
     if limit is not None and not all(limit.fits(architecture) for _, architecture in networks):
         raise typer.Exit(EXIT_OVER_BUDGET)
+
+
+def asked_budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
+    """Return the limits that were asked for, or nothing.
+
+    Raises:
+        InputError: If one is no number, or there are others than that on parameters only.
+    """
+    macs, activations = parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations")
+    if budget is not None:
+        return Budget(parse_budget(budget), macs, activations)
+    for flag, text in (("--max-macs", max_macs), ("--max-activations", max_activations)):
+        if text is not None:
+            raise InputError(flag, text, "goes with --budget, the most parameters", "add e.g. --budget 5e6")
+    return None
+
+
+def described(
+    names: Sequence[str],
+    *,
+    blocks: str | None,
+    widths: str | None,
+    block: str | None,
+    strides: str | None,
+    stem: Mapping[str, int | None],
+    shape: Mapping[str, int],
+) -> list[tuple[str, Architecture]]:
+    """Return the networks that a user named, and ``custom`` if blocks and widths describe one.
+
+    Args:
+        names: Names of networks.
+        blocks: Blocks of each stage, separated by commas.
+        widths: Their widths.
+        block: Kind of block.
+        strides: Their strides.
+        stem: What is asked of the stem of every one of them, nothing where it stays as it is.
+        shape: Channels and size of an image, and classes.
+
+    Raises:
+        InputError: If a name is unknown, a list no list of whole numbers, or a rule broken.
+    """
+    networks = [(name.lower(), named(name, **shape)) for name in names]
+    if blocks is not None or widths is not None:
+        stages = numbers("--blocks", blocks)
+        custom = Architecture(
+            blocks=stages,
+            widths=numbers("--widths", widths),
+            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
+            block=block or "basic",
+            **shape,
+        )
+        networks.append(("custom", custom))
+    elif block is not None or strides is not None:
+        argument, value = ("--block", block) if block is not None else ("--strides", strides)
+        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
+    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
+    return [(name, replace(architecture, **changes)) for name, architecture in networks]
 
 
 def numbers(argument: str, text: str | None) -> tuple[int, ...]:
@@ -89,12 +141,16 @@ def numbers(argument: str, text: str | None) -> tuple[int, ...]:
 
 
 def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:
+    excesses = None if limit is None else limit.verdict(architecture).excesses
     return {
         "name": name,
         **count(architecture)._asdict(),
         "parts": [{"name": part.name, **part.counts._asdict()} for part in count_parts(architecture)],
         "budget": None if limit is None else limit.max_params,
-        "fits": None if limit is None else limit.fits(architecture),
+        "max_macs": None if limit is None else limit.max_macs,
+        "max_activations": None if limit is None else limit.max_activations,
+        "fits": None if excesses is None else not excesses,
+        "excesses": None if excesses is None else [one.to_dict() for one in excesses],
         "architecture": architecture.to_dict(),
     }
 
@@ -103,16 +159,27 @@ def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> N
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
     rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
     title = f"{name}: {architecture.describe()}"
-    columns = ("part", "parameters", f"share of {shown}", "multiply-accumulates", "activations")
+    several = len(shown.limits) > 1
+    columns = ["part"]
+    for quantity, bound in _limits_of(shown).items():
+        columns += [WORDS[quantity], *([f"share of {bound.short if several else shown}"] if bound else [])]
     console = stdout()
     console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
     verdict = shown.verdict(architecture).sentence()
     console.print(f"\n{verdict[:1].upper()}{verdict[1:]}.{'' if limit else ' (No --budget given: 5e6 is shown.)'}")
 
 
-def _row(name: str, counts: Counts, limit: Budget) -> tuple[str, ...]:
-    share = counts.params / limit.max_params
-    return name, f"{counts.params:,}", f"{share:.1%}", f"{counts.macs:,}", f"{counts.activations:,}"
+def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
+    cells = [name]
+    for quantity, bound in _limits_of(shown).items():
+        cells += [f"{getattr(counts, quantity):,}", *([f"{bound.share(counts):.1%}"] if bound else [])]
+    return tuple(cells)
+
+
+def _limits_of(budget: Budget) -> dict[Quantity, Limit | None]:
+    """Return every quantity that is counted, with the limit on it, if there is one."""
+    limits = {limit.quantity: limit for limit in budget.limits}
+    return {quantity: limits.get(quantity) for quantity in QUANTITIES}
 
 
 def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget | None) -> None:
@@ -127,10 +194,13 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget 
     rows.append(("width per stage", *("-".join(map(str, one.widths)) for _, one in networks)))
     rows.append(("block", *(one.block for _, one in networks)))
     shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
-    rows.append((f"share of {shown}", *(f"{one.params / shown.max_params:.1%}" for one in totals)))
-    verdicts = [shown.verdict(one) for _, one in networks]
-    rows.append(("verdict", *("fits" if one.fits else "over the budget" for one in verdicts)))
-    rows.append(("overshoot", *(f"{one.overshoot:,}" for one in verdicts)))
+    several = len(shown.limits) > 1
+    for one in shown.limits:
+        rows.append((f"share of {one if several else shown}", *(f"{one.share(counts):.1%}" for counts in totals)))
+    rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
+    for one in shown.limits:
+        over = f"overshoot in {one.words}" if several else "overshoot"
+        rows.append((over, *(f"{max(0, one.count(counts) - one.most):,}" for counts in totals)))
     title = "Counts for one image" + ("" if limit else " (no --budget given: 5e6 is shown)")
     stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
 

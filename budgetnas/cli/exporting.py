@@ -75,9 +75,10 @@ def _print(exported: Exported) -> None:
     ]
     console.print(f"{exported.chosen.name}: {run.architecture.describe()}", markup=False, soft_wrap=True)
     console.print(table("", ("parameters of", "counted", "built", "equal"), rows))
-    if certificate.max_params is not None:
-        verdict = "within" if certificate.fits else "OVER"
-        console.print(f"{verdict} the budget of {certificate.max_params:,}", markup=False)
+    for one in certificate.limits:
+        verdict, others = "within" if one.fits else "OVER", f" {one.limit.words}: {one.count:,}, {one.counted}"
+        tail = "" if one.limit.quantity == "params" else others
+        console.print(f"{verdict} the budget of {one.limit.most:,}{tail}", markup=False)
     lines = [
         f"weights of run {run.id}: {exported.weights.describe()}",
         f"accuracy: {bundle.metrics.describe()}",

@@ -11,6 +11,7 @@ from budgetnas.cli.output import JsonFlag, StorageOption, check_out, print_json,
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
+    from budgetnas.budget import Budget
     from budgetnas.report.values import StudyTables
     from budgetnas.storage import Records
 
@@ -31,6 +32,8 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
                 {
                     "study": one.study,
                     "budget": one.specification.max_params,
+                    "max_macs": one.specification.max_macs,
+                    "max_activations": one.specification.max_activations,
                     "trained": one.tallies.trained,
                     "failed": one.tallies.failed,
                     "best": one.ranking[0].accuracy if one.ranking else None,
@@ -43,7 +46,7 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
         (
             one.study,
             one.summary.data,
-            f"{one.specification.max_params:,}",
+            _limits(one.specification.budget),
             str(one.tallies.trained),
             f"{one.ranking[0].accuracy:.2%}" if one.ranking else "-",
         )
@@ -110,6 +113,10 @@ def dashboard_command(
     stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
     serve(records, host, port)
     raise typer.Exit(EXIT_INTERRUPTED)  # a server ends by Ctrl-C alone
+
+
+def _limits(budget: Budget) -> str:
+    return f"{budget.max_params:,}" if len(budget.limits) == 1 else str(budget)
 
 
 def _all_tables(storage: str | None) -> list[StudyTables]:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from budgetnas.errors import InputError
+
+if TYPE_CHECKING:
+    from budgetnas.storage import Broken
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 StorageOption = Annotated[
@@ -109,6 +112,12 @@ def print_resume(storage: str | None) -> None:
         one.replace(given, shown) if given and one in (given, f"--storage={given}") else one for one in sys.argv[1:]
     ]
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
+
+
+def by_limit(broken: Sequence[Broken]) -> str:
+    """Return how many proposals broke each limit, with a space before; empty where there is but one limit."""
+    told = ", ".join(f"{one.proposals} in {one.words}" for one in broken)
+    return f" ({told})" if len(broken) > 1 else ""
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from budgetnas.architecture import count
-from budgetnas.cli.output import duration, stderr
+from budgetnas.budget import Budget
+from budgetnas.cli.output import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.epoch import Epoch
 from budgetnas.final import FinalTraining
@@ -24,7 +25,7 @@ from budgetnas.replay import ReplayPlan
 from budgetnas.report.final import FinalResult
 from budgetnas.report.replays import ReplayResult, comparison
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
-from budgetnas.search.plan import Plan
+from budgetnas.search.plan import Plan, SeedPlan
 from budgetnas.search.study import OpenStudy
 from budgetnas.storage import Run
 from budgetnas.train import Setup
@@ -221,7 +222,8 @@ class SearchProgress(Progress):
         tally, trials = self._tally, self._plan.trials if self._plan else 0
         cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
         return (
-            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}, duplicate {tally.duplicate}, "
+            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
+            f"duplicate {tally.duplicate}, "
             f"trained {tally.trained}/{trials}, failed {tally.failed}{cut}"
         )
 
@@ -352,8 +354,9 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}; "
         f"{len(data.train):,} images to train with, {len(data.validation):,} to choose by",
-        f"budget: at most {budget.max_params:,} parameters; {plan.feasible_share:.1%} of the space's "
-        f"{plan.space_size:,} architectures fit (counted in {plan.feasible_draws:,} random ones)",
+        f"budget: at most {', '.join(f'{one.most:,} {one.words}' for one in budget.limits)}; "
+        f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
+        f"(counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"{'by' if plan.crew else 'on'} {plan.crew or _where(setup)}",
     ]
@@ -363,9 +366,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
             f"then a final: the {choice.finalists} best and the best seed, {choice.seeds} fresh seeds each; the winner "
             "and the seed again on all training images, and one reading of the test split"
         )
-    for seed in plan.seeds:
-        over = f" by {seed.overshoot:,}: rejected" if seed.overshoot else ""
-        lines.append(f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}")
+    lines += [_seed_line(seed, budget) for seed in plan.seeds]
     pruning = specification.fidelity.describe(recipes.epochs)
     if pruning:
         lines.append(f"pruning: {pruning}")
@@ -377,6 +378,13 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
             f"from a few timed steps of {plan.measured_on}"
         )
     return lines
+
+
+def _seed_line(seed: SeedPlan, budget: Budget) -> str:
+    if seed.excesses and len(budget.limits) > 1:
+        return f"seed {seed.seed}: rejected, over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
+    over = f" by {seed.excesses[0].over:,}: rejected" if seed.excesses else ""
+    return f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}"
 
 
 def _where(setup: Setup) -> str:

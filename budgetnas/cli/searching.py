@@ -22,6 +22,14 @@ def search_command(
     budget: Annotated[
         str | None, typer.Option(help="Most parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
     ] = None,
+    max_macs: Annotated[
+        str | None,
+        typer.Option(help="Most multiply-accumulates for an image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
+    ] = None,
+    max_activations: Annotated[
+        str | None,
+        typer.Option(help="Most activations for an image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Runs the study shall have in all.", envvar="BUDGETNAS_TRIALS", show_default="50")
     ] = None,
@@ -115,6 +123,8 @@ def search_command(
 
     request = SearchRequest(
         budget=budget,
+        max_macs=max_macs,
+        max_activations=max_activations,
         trials=trials,
         data=data,
         data_dir=data_dir,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from budgetnas.budget import format_count
 from budgetnas.cli.final_text import print_final
-from budgetnas.cli.output import duration, shown_storage, stdout, table
-from budgetnas.report.values import Pruning, RankedRun, SeedDistance, StudyTables
+from budgetnas.cli.output import by_limit, duration, shown_storage, stdout, table
+from budgetnas.report.values import Pruning, RankedRun, RejectedSeed, SeedDistance, StudyTables
 
 _CUTS_SHOWN = 10
 
@@ -33,16 +34,13 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     for failed in tables.failed:
         console.print(f"failed: trial {failed.trial}, {failed.architecture.describe()}: {failed.reason}", markup=False)
     console.print(
-        f"\nproposed {tallies.proposed}: {tallies.over_budget} over the budget and {tallies.duplicates} duplicates "
-        f"turned away untrained; trained {tallies.trained}, failed {tallies.failed}",
+        f"\nproposed {tallies.proposed}: {tallies.over_budget} over the budget{by_limit(tables.rejections.limits)} and "
+        f"{tallies.duplicates} duplicates turned away untrained; trained {tallies.trained}, failed {tallies.failed}",
         markup=False,
     )
     _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
-        console.print(
-            f"seed {seed.name}: rejected, {seed.params:,} parameters are {seed.overshoot:,} over the budget",
-            markup=False,
-        )
+        console.print(f"seed {seed.name}: rejected, {_why(seed, tables)}", markup=False)
     shown = shown_storage(storage)
     where = ["--storage", shown] if shown else []
     console.print("\nGo on with:", markup=False)
@@ -55,6 +53,12 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
         ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)],
     ):
         console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
+
+
+def _why(seed: RejectedSeed, tables: StudyTables) -> str:
+    if len(tables.summary.limits) == 1:
+        return f"{seed.params:,} parameters are {seed.overshoot:,} over the budget"
+    return f"over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
 
 
 def _print_pruning(pruning: Pruning) -> None:
@@ -105,8 +109,11 @@ def _print_winner(tables: StudyTables) -> None:
         )
         for part in tables.winner
     ]
-    columns = ("part", "parameters", f"share of {tables.specification.budget}", "multiply-accumulates", "output")
+    budget = format_count(tables.summary.max_params)
+    columns = ("part", "parameters", f"share of {budget}", "multiply-accumulates", "output")
     console.print(table("", columns, rows))
+    if len(tables.summary.limits) > 1:
+        console.print(f"  {tables.specification.budget.verdict(winner.architecture).sentence()}", markup=False)
     for seed in tables.distances:
         console.print(f"  {_distance(seed)}", markup=False)
 

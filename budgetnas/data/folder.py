@@ -97,9 +97,7 @@ class FolderSource(Source):
         a second pass, but a right one saves reading every header first.
         """
         listing = self._listing
-        step = -(-len(listing.train) // _SAMPLE)
-        sample = listing.train[::step]
-        side = self._resolution or _commonest(count_shorter_sides(listing.root, sample))
+        side = self._resolution or likely_side(listing)
         decoded = decode_files(listing.root, listing.train, side, only_hashed=listing.test)
         actual = self._resolution or _commonest(decoded.shorter_sides)
         if actual != side:
@@ -108,6 +106,16 @@ class FolderSource(Source):
 
     def _side_by_headers(self) -> int:
         return self._resolution or _commonest(count_shorter_sides(self._listing.root, self._listing.train))
+
+
+def likely_side(listing: FolderListing) -> int:
+    """Return the commonest side of a sample of the training images, from their headers.
+
+    Raises:
+        InputError: A file cannot be read, or is not an image.
+    """
+    step = -(-len(listing.train) // _SAMPLE)
+    return _commonest(count_shorter_sides(listing.root, listing.train[::step]))
 
 
 def _commonest(shorter_sides: Counter[int]) -> int:

@@ -92,7 +92,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
         seed=chosen.run.seed,
         weights=weights.tensors,
         preprocessing=_preprocessing(chosen, data),
-        max_params=None if chosen.specification is None else chosen.specification.max_params,
+        budget=None if chosen.specification is None else chosen.specification.budget,
         metrics=metrics_of(chosen, weights, records),
         provenance=provenance_of(chosen, data),
         data=data_sentences(chosen, data),

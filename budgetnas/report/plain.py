@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from budgetnas.architecture import Architecture
+from budgetnas.budget import Excess
 
 
 def to_plain(value: Any) -> Any:
@@ -17,6 +18,8 @@ def to_plain(value: Any) -> Any:
 
     A dataclass field with ``metadata={"plain": False}`` is left out.
     """
+    if isinstance(value, Excess):
+        return value.to_dict()
     if isinstance(value, Architecture):
         return value.to_dict() | {"description": value.describe()}
     if is_dataclass(value):

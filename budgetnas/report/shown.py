@@ -52,7 +52,8 @@ def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]
         drawn, numbers = figures.importance_bars(shares), data.importance_data(shares)
         found.append(Figure("importance", "Importance by parameter", "", drawn, numbers))
     if tables.rejections.params:
-        caption = "Proposals over the budget, by the parameters they would have had."
+        others = "" if len(tables.summary.limits) == 1 else " Those over other limits alone are left out."
+        caption = f"Proposals over the budget, by the parameters they would have had.{others}"
         drawn, numbers = figures.overshoot(tables), data.overshoot_data(tables)
         found.append(Figure("overshoot", "How far over the budget", caption, drawn, numbers))
     return found

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 from budgetnas.architecture import Architecture, count, count_parts
+from budgetnas.budget import Budget
 from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
 from budgetnas.report.final import Entrant, FinalResult, final_result
@@ -29,7 +30,7 @@ from budgetnas.report.values import (
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.specification import read_specification
-from budgetnas.storage import Records, Rejection, Role, Run, State
+from budgetnas.storage import Broken, Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "
 _SEARCHED = (Role.SEARCH, Role.REPEAT)
@@ -52,7 +53,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
     trained = [run for run in runs if run.id in curves]
     rejected = records.rejections(study)
     ranking = _ranking(trained, curves, max_params)
-    rejections = _rejections(rejected, max_params)
+    rejections = _rejections(rejected, specification.budget)
     failed = tuple(_failed(run) for run in runs if run.state is State.FAILED)
     pruned = tuple(
         _pruned(run, order, curves[run.id]) for order, run in enumerate(trained, start=1) if run.state is State.PRUNED
@@ -197,15 +198,24 @@ def _pruning(pruner: str, runs: Sequence[Run], cut: tuple[PrunedRun, ...]) -> Pr
     return Pruning(pruner, cut, asked, saved, saved / asked if asked else 0.0)
 
 
-def _rejections(rejected: Sequence[Rejection], max_params: int) -> Rejections:
+def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
     over = [one for one in rejected if not one.duplicate]
-    params = tuple(one.max_params + one.overshoot for one in over)
-    factors = sorted(value / max_params for value in params)
+    params = tuple(one.max_params + one.overshoot for one in over if one.overshoot)
+    factors = sorted(value / budget.max_params for value in params)
     return Rejections(
         origins=_origins(rejected),
-        seeds=tuple(_rejected_seed(one) for one in rejected if one.origin.startswith(_SEED_ORIGIN)),
+        seeds=tuple(_rejected_seed(one, budget) for one in rejected if one.origin.startswith(_SEED_ORIGIN)),
         overshoot=Overshoot(factors[0], median(factors), factors[-1]) if factors else None,
+        limits=_broken(over, budget),
         params=params,
+    )
+
+
+def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[Broken, ...]:
+    counts = [count(one.architecture) for one in over]
+    return tuple(
+        Broken(limit.quantity, limit.most, sum(limit.count(one) > limit.most for one in counts))
+        for limit in budget.limits
     )
 
 
@@ -219,9 +229,9 @@ def _origin(one: Rejection) -> str:
     return "seed" if one.origin.startswith(_SEED_ORIGIN) else one.origin
 
 
-def _rejected_seed(one: Rejection) -> RejectedSeed:
-    name = one.origin.removeprefix(_SEED_ORIGIN)
-    return RejectedSeed(name, count(one.architecture).params, one.overshoot, one.duplicate)
+def _rejected_seed(one: Rejection, budget: Budget) -> RejectedSeed:
+    name, counts = one.origin.removeprefix(_SEED_ORIGIN), count(one.architecture)
+    return RejectedSeed(name, counts.params, one.overshoot, one.duplicate, budget.excesses(counts))
 
 
 def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:

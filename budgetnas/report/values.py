@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetnas.architecture import Architecture
+from budgetnas.budget import Excess, Limit
 from budgetnas.data.wording import plural
 from budgetnas.epoch import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.report.final import FinalResult
 from budgetnas.report.plain import to_plain
 from budgetnas.specification import StudySpecification
-from budgetnas.storage import Role
+from budgetnas.storage import Broken, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class Summary:
     """What a study was asked to do.
 
     Attributes:
-        max_params: The budget.
+        max_params: The budget: the limit on parameters.
+        limits: All limits, that on parameters first.
         data: Label of the data.
         images: Shape of the images and number of classes, in words.
         space: The architectures, in words.
@@ -32,6 +34,7 @@ class Summary:
     """
 
     max_params: int
+    limits: tuple[Limit, ...]
     data: str
     images: str
     space: str
@@ -178,7 +181,7 @@ class OriginCount:
 
 @dataclass(frozen=True, slots=True)
 class Overshoot:
-    """How far the proposals over the budget were over it, as parameters / budget (1.0 is the budget)."""
+    """How far the proposals with too many parameters were over the budget, as parameters / budget."""
 
     smallest: float
     median: float
@@ -187,12 +190,21 @@ class Overshoot:
 
 @dataclass(frozen=True, slots=True)
 class RejectedSeed:
-    """A seed trial that was turned away."""
+    """A seed trial that was turned away.
+
+    Attributes:
+        name: Its name.
+        params: Its parameters.
+        overshoot: Parameters over the budget; 0 if these keep it.
+        duplicate: True if it was turned away because the study has it already.
+        excesses: The limits that it breaks.
+    """
 
     name: str
     params: int
     overshoot: int
     duplicate: bool
+    excesses: tuple[Excess, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +214,15 @@ class Rejections:
     Attributes:
         origins: Counts by origin, the most frequent first.
         seeds: Seed trials among them.
-        overshoot: How far over the budget; nothing if none was over it.
-        params: Parameters of each proposal over the budget, oldest first.
+        overshoot: How far over the budget in parameters; nothing if none was over it in these.
+        limits: How many broke each limit.
+        params: Parameters of each proposal with too many of them, oldest first.
     """
 
     origins: tuple[OriginCount, ...]
     seeds: tuple[RejectedSeed, ...]
     overshoot: Overshoot | None
+    limits: tuple[Broken, ...]
     params: tuple[int, ...] = field(metadata={"plain": False})
 
 

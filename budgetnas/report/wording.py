@@ -29,6 +29,7 @@ def summary(specification: StudySpecification) -> Summary:
     channels = plural(inputs.in_channels, "channel")
     return Summary(
         max_params=specification.max_params,
+        limits=specification.budget.limits,
         data=specification.data.label(),
         images=f"{inputs.size} x {inputs.size} pixels, {channels}, {inputs.classes} classes",
         space=_space(specification.space),

@@ -12,7 +12,8 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from budgetnas.budget import Verdict
+from budgetnas.architecture import Counts
+from budgetnas.budget import Budget, Quantity, Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.space import Candidate
 
@@ -29,14 +30,15 @@ def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, ve
         return
     trial.set_user_attr(PARAMS, verdict.params)
     save_note(trial, storage, note(candidate, verdict))
-    trial.set_constraint("params", verdict.params - verdict.max_params)
+    for limit in verdict.budget.limits:
+        trial.set_constraint(limit.quantity, limit.count(verdict.counts) - limit.most)
     add(  # last: it says that the others are there
         trial,
         architecture=candidate.architecture.describe(),
         recipe=candidate.recipe.describe(),
         params=verdict.params,
-        macs=sum(part.counts.macs for part in verdict.parts),
-        activations=sum(part.counts.activations for part in verdict.parts),
+        macs=verdict.counts.macs,
+        activations=verdict.counts.activations,
         verdict=verdict.sentence(),
     )
 
@@ -71,7 +73,7 @@ def note(candidate: Candidate, verdict: Verdict) -> str:
     """Return the Markdown note that the dashboard shows for a trial."""
     rows = "\n".join(
         f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
-        f"| {part.counts.macs:,} | {part.counts.activations:,} |"
+        f"| {_cell(verdict.budget, 'macs', part.counts)} | {_cell(verdict.budget, 'activations', part.counts)} |"
         for part in verdict.parts
     )
     return (
@@ -79,6 +81,12 @@ def note(candidate: Candidate, verdict: Verdict) -> str:
         "| part | parameters | of the budget | multiply-accumulates | activations |\n"
         f"|---|---:|---:|---:|---:|\n{rows}\n"
     )
+
+
+def _cell(budget: Budget, quantity: Quantity, counts: Counts) -> str:
+    """Return a count, and its share of the limit where there is one."""
+    shares = [f" ({limit.share(counts):.1%})" for limit in budget.limits if limit.quantity == quantity]
+    return f"{getattr(counts, quantity):,}{''.join(shares)}"
 
 
 def save_note(trial: optuna.Trial, storage: BaseStorage, body: str) -> None:

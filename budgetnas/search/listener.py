@@ -7,6 +7,7 @@ from typing import Protocol
 
 from budgetnas.epoch import Epoch
 from budgetnas.space import Candidate
+from budgetnas.storage import Broken
 from budgetnas.train import Setup
 
 
@@ -22,6 +23,7 @@ class Tally:
         failed: Runs that failed.
         cut: Runs among the trained ones that ended at a rung.
         epochs_saved: Epochs that these were spared.
+        broken: How many of the rejected broke each limit, where there are several.
     """
 
     proposed: int
@@ -31,6 +33,7 @@ class Tally:
     failed: int
     cut: int = 0
     epochs_saved: int = 0
+    broken: tuple[Broken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

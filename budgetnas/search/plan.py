@@ -10,6 +10,7 @@ from typing import Final
 from optuna.trial import TrialState
 
 from budgetnas.architecture import Architecture, count
+from budgetnas.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.seeds import seed_candidate
@@ -35,13 +36,13 @@ class SeedPlan:
     Attributes:
         seed: Its name.
         params: Parameters of its network, for these data.
-        overshoot: Parameters over the budget.
+        excesses: The limits that it breaks.
         fate: ``queued``, ``trained``, ``failed``, ``over the budget`` or ``not in the space``.
     """
 
     seed: str
     params: int
-    overshoot: int
+    excesses: tuple[Excess, ...]
     fate: str
 
 
@@ -121,10 +122,10 @@ def _seed_plans(opened: OpenStudy) -> tuple[SeedPlan, ...]:
     plans = []
     for seed in specification.seeds:
         architecture = seed_candidate(seed, specification.recipes, specification.inputs).architecture
-        params = count(architecture).params
-        overshoot = max(0, params - specification.max_params)
-        fate = "over the budget" if overshoot else _FATES.get(states.get(seed), "not in the space")
-        plans.append(SeedPlan(seed, params, overshoot, fate))
+        counts = count(architecture)
+        excesses = specification.budget.excesses(counts)
+        fate = "over the budget" if excesses else _FATES.get(states.get(seed), "not in the space")
+        plans.append(SeedPlan(seed, counts.params, excesses, fate))
     return tuple(plans)
 
 

@@ -17,7 +17,6 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from budgetnas.architecture import count
 from budgetnas.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
@@ -167,13 +166,11 @@ class BudgetGate(BaseSampler):
     ) -> Params | None:
         """Return the whole candidate, or note why there is none; the rates are drawn only for what fits."""
         architecture = self._space.space.architecture(joint, self._space.inputs)
-        limit = self._budget.max_params
-        overshoot = max(0, count(architecture).params - limit)
-        if not overshoot:
+        if self._budget.fits(architecture):
             params = self._filled(joint, self._space.names_for(joint["optimizer"]), value)
             if not self._known(self._space.candidate(params)):
                 return params
-        refused.append(Rejection(architecture, origin, limit, overshoot, duplicate=not overshoot, trial=trial))
+        refused.append(Rejection.of(architecture, origin, self._budget, trial))
         return None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, cast, get_args
 
 from pydantic import ConfigDict, ValidationError
 
-from budgetnas.budget import format_count, parse_budget
+from budgetnas.budget import Budget, format_count, parse_budget, parse_limit
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol, Fidelity, PrunerName
@@ -37,6 +37,8 @@ class SearchRequest:
     """What a user asked for; nothing where a study file or a default decides."""
 
     budget: str | None = None
+    max_macs: str | None = None
+    max_activations: str | None = None
     trials: int | None = None
     data: str | None = None
     data_dir: Path | None = None
@@ -93,6 +95,8 @@ class StudyFile(Frozen):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     budget: str | int | float | None = None
+    max_macs: str | int | float | None = None
+    max_activations: str | int | float | None = None
     trials: int | None = None
     data: str | None = None
     data_dir: Path | None = None
@@ -125,7 +129,7 @@ class StudyFile(Frozen):
     def request(self) -> SearchRequest:
         """Return what the file asks for."""
         values: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
-        for name in ("budget", "timeout"):
+        for name in ("budget", "max_macs", "max_activations", "timeout"):
             values[name] = None if values[name] is None else str(values[name])
         return SearchRequest(**values)
 
@@ -159,6 +163,8 @@ def stored_request(specification: StudySpecification) -> SearchRequest:
     folder = data.name.startswith("folder-")
     return SearchRequest(
         budget=str(specification.max_params),
+        max_macs=_written(specification.max_macs),
+        max_activations=_written(specification.max_activations),
         data=None if folder else data.name,
         resolution=data.resolution,
         subset=data.subset,
@@ -180,12 +186,14 @@ def specify(request: SearchRequest, data: Data) -> StudySpecification:
     """Return the specification that `request` means for `data`.
 
     Raises:
-        InputError: If the budget is missing or no number, a value breaks a rule, or nothing in the space fits.
+        InputError: If the budget is missing, a limit is no number, a value breaks a rule, or nothing in the space fits.
     """
     inputs = InputShape(in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
     try:
         specification = StudySpecification(
             max_params=required_budget(request),
+            max_macs=parse_limit(request.max_macs, "macs"),
+            max_activations=parse_limit(request.max_activations, "activations"),
             space=request.space or SearchSpace(),
             recipe_space=recipe_space_name(request),
             recipes=_recipes(request, data),
@@ -212,6 +220,16 @@ def required_budget(request: SearchRequest) -> int:
             "--budget", None, "is missing: the most parameters a network may have", "add e.g. --budget 5e6"
         )
     return parse_budget(request.budget)
+
+
+def required_limits(request: SearchRequest) -> Budget:
+    """Return all limits.
+
+    Raises:
+        InputError: If the budget is missing, or a limit is no number.
+    """
+    macs, activations = parse_limit(request.max_macs, "macs"), parse_limit(request.max_activations, "activations")
+    return Budget(required_budget(request), macs, activations)
 
 
 def required_trials(request: SearchRequest) -> int:
@@ -290,6 +308,10 @@ def choice_protocol(finalists: int | None, seeds: int | None) -> ChoiceProtocol 
             raise InputError(argument, value, f"must be a whole number from {lowest} to 100")
     asked = {name: value for name, value in (("finalists", finalists), ("seeds", seeds)) if value is not None}
     return ChoiceProtocol(**asked) if asked else None
+
+
+def _written(limit: int | None) -> str | None:
+    return None if limit is None else str(limit)
 
 
 def _fidelity(request: SearchRequest) -> Fidelity:

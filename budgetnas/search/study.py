@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
-from budgetnas.architecture import count
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.search.attributes import add_stored, compact
 from budgetnas.search.rdb import SharedStorage
@@ -246,11 +245,10 @@ def _enqueue_seeds(opened: OpenStudy) -> None:
     turned_down = {one.origin for one in opened.records.rejections(opened.name)}
     for seed in specification.seeds:
         candidate = seed_candidate(seed, specification.recipes, specification.inputs)
-        overshoot = count(candidate.architecture).params - specification.max_params
+        fits = specification.budget.fits(candidate.architecture)
         params = specification.candidates.params_of(candidate)
         origin = f"seed {seed}"
-        if overshoot > 0 and origin not in turned_down:
-            rejection = Rejection(candidate.architecture, origin, specification.max_params, overshoot)
-            opened.records.reject(opened.name, [rejection])
-        elif overshoot <= 0 and params is not None and seed not in there:
+        if not fits and origin not in turned_down:
+            opened.records.reject(opened.name, [Rejection.of(candidate.architecture, origin, specification.budget)])
+        elif fits and params is not None and seed not in there:
             study.enqueue_trial(params, user_attrs={SEED_ATTRIBUTE: seed})

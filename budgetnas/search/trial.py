@@ -136,7 +136,7 @@ class TrialRunner:
                 return _Outcome(records.curve(run), stop.reason, cut=True)
             return _Outcome(records.curve(run))
         if known.state is State.RUNNING:
-            self._reject(trial, request.candidate, overshoot=0)
+            self._reject(trial, request.candidate)
             raise RejectedError(f"turned away: trial {known.trial} trains the same candidate at this moment")
         curve = records.curve(run)
         for epoch in curve:
@@ -161,14 +161,12 @@ class TrialRunner:
     def _gate(self, trial: optuna.Trial, candidate: Candidate, counted: Verdict) -> None:
         """Catch what came past the sampler: parameters that somebody enqueued."""
         if not counted.fits:
-            self._reject(trial, candidate, overshoot=counted.overshoot)
+            self._reject(trial, candidate)
             raise RejectedError(f"rejected before it was built: {counted.sentence()}")
 
-    def _reject(self, trial: optuna.Trial, candidate: Candidate, *, overshoot: int) -> None:
-        limit = self.opened.specification.max_params
-        rejection = Rejection(
-            candidate.architecture, "enqueued", limit, overshoot, duplicate=not overshoot, trial=trial.number
-        )
+    def _reject(self, trial: optuna.Trial, candidate: Candidate) -> None:
+        budget = self.opened.specification.budget
+        rejection = Rejection.of(candidate.architecture, "enqueued", budget, trial.number)
         self.opened.records.reject(self.opened.name, [rejection])
 
 
@@ -186,6 +184,8 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
 def tally(opened: OpenStudy) -> Tally:
     """Return what became of all proposals of a study so far."""
     over, duplicate = opened.records.rejection_counts(opened.name)
+    budget = opened.specification.budget
+    broken = opened.records.broken_limits(opened.name, budget) if len(budget.limits) > 1 else ()
     counts = opened.records.search_counts(opened.name)
     return Tally(
         proposed=over + duplicate + counts.trials,
@@ -195,6 +195,7 @@ def tally(opened: OpenStudy) -> Tally:
         failed=counts.failed,
         cut=counts.pruned,
         epochs_saved=counts.epochs_saved,
+        broken=broken,
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, delete, func, ins
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.architecture import Architecture, count
+from budgetnas.budget import Budget
 from budgetnas.epoch import Epoch
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.recipe import Recipe
@@ -20,7 +21,18 @@ from budgetnas.storage.fence import Fence
 from budgetnas.storage.habits import Habits
 from budgetnas.storage.holders import Holder, this_process
 from budgetnas.storage.patience import current_call, patient_methods
-from budgetnas.storage.values import Attempt, Checkpoint, Goal, Rejection, Role, Run, RunKey, SearchCounts, State
+from budgetnas.storage.values import (
+    Attempt,
+    Broken,
+    Checkpoint,
+    Goal,
+    Rejection,
+    Role,
+    Run,
+    RunKey,
+    SearchCounts,
+    State,
+)
 
 _RUN = (
     select(
@@ -485,6 +497,19 @@ class Records:
         with self.engine.connect() as connection:
             counts = {bool(row[0]): int(row[1]) for row in connection.execute(query)}
         return counts.get(False, 0), counts.get(True, 0)
+
+    def broken_limits(self, study: str, budget: Budget) -> tuple[Broken, ...]:
+        """Return how many proposals over the budget broke each of its limits in `study`."""
+        one, counts = tables.rejections.c, tables.architectures.c
+        limits = budget.limits
+        query = (
+            select(*(func.count().filter(counts[limit.quantity] > limit.most) for limit in limits))
+            .select_from(tables.rejections.join(tables.architectures))
+            .where(one.study == study, ~one.duplicate)
+        )
+        with self.engine.connect() as connection:
+            found = connection.execute(query).one()
+        return tuple(Broken(limit.quantity, limit.most, int(much)) for limit, much in zip(limits, found, strict=True))
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
         with self.engine.connect() as connection:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from budgetnas.architecture import Architecture
+from budgetnas.architecture import Architecture, count
+from budgetnas.budget import WORDS, Budget, Quantity
 from budgetnas.recipe import Recipe
 
 
@@ -160,11 +161,13 @@ class Goal:
 class Rejection:
     """A proposal that was turned away before anything was built.
 
+    Which other limits it broke, and by how much, follows from its counts and its study's specification.
+
     Attributes:
         architecture: What was proposed.
         origin: Who proposed it: ``sampler``, ``seed v1-sgd``, ``enqueued``.
-        max_params: The limit it was held against.
-        overshoot: Parameters over the limit; 0 for a duplicate.
+        max_params: The limit on parameters it was held against.
+        overshoot: Parameters over that limit; 0 for a duplicate, and for what broke other limits only.
         duplicate: True if it was turned away because the study has it already.
         trial: The Optuna trial it was proposed for, if there was one.
     """
@@ -175,3 +178,30 @@ class Rejection:
     overshoot: int
     duplicate: bool = False
     trial: int | None = None
+
+    @classmethod
+    def of(cls, architecture: Architecture, origin: str, budget: Budget, trial: int | None = None) -> Rejection:
+        """Return the rejection of a network: over the budget or, if it keeps all of it, a duplicate."""
+        counts = count(architecture)
+        overshoot = max(0, counts.params - budget.max_params)
+        return cls(architecture, origin, budget.max_params, overshoot, not budget.excesses(counts), trial)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """How many of the proposals over the budget broke one of its limits.
+
+    Attributes:
+        quantity: What is limited.
+        most: The limit.
+        proposals: How many broke it; one that broke several counts for each.
+    """
+
+    quantity: Quantity
+    most: int
+    proposals: int
+
+    @property
+    def words(self) -> str:
+        """What is limited, in words."""
+        return WORDS[self.quantity]

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import random
+import tomllib
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from budgetnas.architecture import Counts, count, named
+from budgetnas.budget import Budget
+from budgetnas.errors import InputError
+from budgetnas.search.settings import StudyFile
+from budgetnas.seeds import SEEDS
+from budgetnas.space import InputShape, Params, SearchSpace
+from budgetnas.survey import Tally, survey
+from budgetnas.survey.counted import count_space
+from budgetnas.survey.drawn import at_least, draw_space
+from budgetnas.survey.suggestion import GAIN, KEPT
+
+INPUTS = InputShape(in_channels=3, size=32, classes=10)
+TINY = SearchSpace(blocks=((1, 2),), widths=(4, 8))
+LARGE = SearchSpace(blocks=((1, 40),) * 4)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    """Spaces of at most some thousand networks, with every key of a study file."""
+    stages = draw(st.integers(1, 4))
+    lows = draw(st.lists(st.integers(1, 3), min_size=stages, max_size=stages))
+    widths = draw(st.sets(st.integers(1, 70), min_size=1, max_size=3))
+    space = SearchSpace(
+        block=draw(st.sampled_from(["basic", "bottleneck"])),
+        blocks=tuple((low, low + draw(st.integers(0, 2))) for low in lows),
+        widths=tuple(sorted(widths)),
+        stem_width=draw(st.none() | st.integers(1, 70) | st.sampled_from(sorted(widths))),
+        strides=draw(st.none() | st.tuples(*[st.sampled_from([1, 2])] * stages)),
+    )
+    assume(space.size() <= 2_500)
+    return space
+
+
+def every(space: SearchSpace) -> list[Params]:
+    ranges = space.ranges()
+    return [
+        dict(zip(ranges, values, strict=True))
+        for values in product(*(range(one.low, one.high + 1) for one in ranges.values()))
+    ]
+
+
+@st.composite
+def budgets(draw: st.DrawFn, counts: list[Counts]) -> Budget:
+    """Limits that some network of a space meets exactly: on parameters alone, or with others."""
+    at = st.sampled_from(counts)
+    return Budget(
+        draw(at).params, draw(st.none() | at.map(lambda one: one.macs)), draw(st.none() | at.map(_activations))
+    )
+
+
+def _activations(counts: Counts) -> int:
+    return counts.activations
+
+
+def test_a_tiny_space_counted_by_hand() -> None:
+    """One stage of 1 or 2 blocks, 4 or 8 wide, the stem as wide: four networks.
+
+    With w channels the stem has 27 w + 2 w parameters, a block 2 (9 w^2 + 2 w), the head 10 w + 10.
+    """
+    by_hand = {(blocks, w): 29 * w + blocks * (18 * w**2 + 4 * w) + 10 * w + 10 for blocks in (1, 2) for w in (4, 8)}
+    assert sorted(by_hand.values()) == [470, 774, 1506, 2690]
+    tally = survey(TINY, INPUTS, Budget(774)).tally
+    assert (tally.share.fits, tally.share.of, tally.share.counted) == (2, 4, True)
+    assert tally.share.interval == (0.5, 0.5)
+    assert {name: [one.share.estimate for one in values] for name, values in tally.values.items()} == {
+        "blocks_1": [0.5, 0.5],
+        "width_1": [1.0, 0.0],
+    }
+    assert [one.possible for one in tally.values["width_1"]] == [True, False]
+    assert tally.largest_fitting is not None
+    ends = (tally.smallest, tally.largest_fitting, tally.largest)
+    assert [count(one.architecture).params for one in ends] == [470, 774, 2690]
+
+
+@settings(max_examples=60)
+@given(spaces(), st.data())
+def test_a_counted_space_is_what_making_every_network_says(space: SearchSpace, data: st.DataObject) -> None:
+    params = every(space)
+    counts = [count(space.architecture(one, INPUTS)) for one in params]
+    budget = data.draw(budgets(counts))
+    fits = [not budget.excesses(one) for one in counts]
+    tally = count_space(space, INPUTS, budget)
+    assert tally is not None
+    assert (tally.share.fits, tally.share.of) == (sum(fits), len(params))
+    for name, values in tally.values.items():
+        for one in values:
+            with_it = [fit for fit, each in zip(fits, params, strict=True) if each[name] == one.value]
+            assert (one.share.fits, one.share.of, one.possible) == (sum(with_it), len(with_it), any(with_it))
+    assert count(tally.smallest.architecture).params == min(one.params for one in counts)
+    known = draw_space(space, INPUTS, budget, seed=0, draws=0).smallest
+    assert known.certain
+    assert count(known.architecture).params == count(tally.smallest.architecture).params
+    assert count(tally.largest.architecture).params == max(one.params for one in counts)
+    largest = max((one.params for one, fit in zip(counts, fits, strict=True) if fit), default=None)
+    found = tally.largest_fitting
+    assert (None if found is None else count(found.architecture).params) == largest
+    assert found is None or budget.fits(found.architecture)
+
+
+@settings(max_examples=60)
+@given(spaces(), st.data())
+def test_a_space_of_which_nothing_fits_is_refused_and_no_other(space: SearchSpace, data: st.DataObject) -> None:
+    counts = [count(space.architecture(one, INPUTS)) for one in every(space)]
+    budget = data.draw(budgets(counts))
+    tally = count_space(space, INPUTS, budget)
+    assert tally is not None
+    if tally.share.fits:
+        space.require_feasible(INPUTS, budget)
+    else:
+        with pytest.raises(InputError, match="nothing in the space fits"):
+            survey(space, INPUTS, budget)
+
+
+@settings(max_examples=60)
+@given(spaces(), st.data())
+def test_what_is_called_impossible_without_counting_fits_nowhere(space: SearchSpace, data: st.DataObject) -> None:
+    counts = [count(space.architecture(one, INPUTS)) for one in every(space)]
+    budget = data.draw(budgets(counts))
+    counted = count_space(space, INPUTS, budget)
+    assert counted is not None
+    for name, values in draw_space(space, INPUTS, budget, seed=0, draws=0).values.items():
+        for drawn, exact in zip(values, counted.values[name], strict=True):
+            assert drawn.possible or not exact.share.fits
+
+
+@settings(max_examples=60)
+@given(spaces(), st.data())
+def test_no_network_is_below_the_least_counts(space: SearchSpace, data: st.DataObject) -> None:
+    least = at_least(space.smallest(INPUTS))
+    counts = count(space.architecture(data.draw(st.sampled_from(every(space))), INPUTS))
+    assert all(low <= found for low, found in zip(least, counts, strict=True))
+
+
+def test_a_stage_of_stride_1_as_wide_as_the_stem_can_be_the_cheaper_one() -> None:
+    """The case for which the least counts leave projections out."""
+    space = SearchSpace(blocks=((1, 1),), widths=(63, 64), stem_width=64)
+    narrow, wide = (count(space.architecture({"blocks_1": 1, "width_1": index}, INPUTS)).params for index in (0, 1))
+    assert wide < narrow
+    assert at_least(space.smallest(INPUTS)).params < wide
+    tally = survey(space, INPUTS, Budget(wide)).tally
+    assert [one.share.fits for one in tally.values["width_1"]] == [0, 1]
+
+
+def test_the_default_space_is_counted_within_its_documented_share() -> None:
+    tally = survey(SearchSpace(), INPUTS, Budget(5_000_000)).tally
+    assert tally.share.counted
+    assert tally.share.of == SearchSpace().size() == 31_640_625
+    assert tally.share.fits == 19_935_663  # 63.0 %; 100,000 draws gave 63.0 %
+    one_less = survey(SearchSpace(), INPUTS, Budget(4_999_997)).tally
+    assert tally.largest_fitting is not None
+    assert count(tally.largest_fitting.architecture).params == 4_999_998
+    assert one_less.share.fits < tally.share.fits
+
+
+def test_draws_cover_the_counted_share_as_often_as_their_interval_says() -> None:
+    space, budget = SearchSpace(blocks=((1, 2),) * 3, widths=(8, 16, 24, 32, 48, 64)), Budget(40_000)
+    counted = count_space(space, INPUTS, budget)
+    assert counted is not None
+    covered = 0
+    for seed in range(200):
+        low, high = draw_space(space, INPUTS, budget, seed, draws=150).share.interval
+        covered += low <= counted.share.estimate <= high
+    assert covered >= 180  # of 200 at least 190 are expected; below 180 chance has one in a thousand
+
+
+def test_draws_are_those_of_their_seed_and_agree_with_counting() -> None:
+    budget = Budget(5_000_000)
+    first, again, other = (draw_space(SearchSpace(), INPUTS, budget, seed, draws=2_000) for seed in (1, 1, 2))
+    assert first == again
+    assert first.share != other.share or first.values != other.values
+    assert sum(one.share.of for one in first.values["width_2"]) == 2_000
+    assert not first.largest.certain
+    assert first.largest_fitting is not None
+    assert budget.fits(first.largest_fitting.architecture)
+
+
+def test_a_space_too_large_is_drawn_from_and_says_so() -> None:
+    found = survey(LARGE, INPUTS, Budget(5_000_000, 300_000_000))
+    assert not found.tally.share.counted
+    assert found.tally.share.of == 200_000
+    low, high = found.tally.share.interval
+    assert low < found.tally.share.estimate < high < low + 0.005
+
+
+def test_values_that_can_never_fit_are_proved_in_a_space_too_large_to_be_counted() -> None:
+    found = survey(LARGE, INPUTS, Budget(100_000, 10**9))
+    never = [LARGE.widths[one.value] for one in found.tally.values["width_4"] if not one.possible]
+    lowest = {name: one.low for name, one in LARGE.ranges().items()}
+    for index, width in enumerate(LARGE.widths):
+        least = count(LARGE.architecture(lowest | {"width_4": index}, INPUTS)).params
+        assert (width in never) == (least > 100_000)
+
+
+@pytest.mark.parametrize("limits", [(1_000_000,), (300_000,), (50_000,), (6_000,), (5_000_000, 50_000_000, 400_000)])
+def test_suggested_ranges_fit_more_and_keep_what_fits(limits: tuple[int, ...]) -> None:
+    space, budget = SearchSpace(), Budget(*limits)
+    found = survey(space, INPUTS, budget)
+    one = found.suggestion
+    assert one is not None
+    again = count_space(one.space, INPUTS, budget)
+    assert again is not None
+    assert again.share == one.share
+    assert one.share.estimate >= GAIN * found.tally.share.estimate
+    assert one.kept == again.share.fits / found.tally.share.fits >= KEPT
+    assert set(one.space.widths) | set(one.widths_dropped) == set(space.widths)
+    assert not set(one.space.widths) & set(one.widths_dropped)
+    for (low, high), (old_low, old_high), gone in zip(one.space.blocks, space.blocks, one.blocks_dropped, strict=True):
+        assert (low, [*range(high + 1, old_high + 1)]) == (old_low, [*gone])
+
+
+@settings(max_examples=40)
+@given(spaces(), st.data())
+def test_suggestions_in_any_space(space: SearchSpace, data: st.DataObject) -> None:
+    counts = [count(space.architecture(one, INPUTS)) for one in every(space)]
+    budget = data.draw(budgets(counts))
+    tally = count_space(space, INPUTS, budget)
+    assert tally is not None
+    assume(tally.share.fits)
+    one = survey(space, INPUTS, budget).suggestion
+    if one is None:
+        values = [value for values in tally.values.values() for value in values]
+        tops = [values[-1].possible for name, values in tally.values.items() if name.startswith("blocks")]
+        assert all(tops) or not values
+        return
+    assert one.share.estimate > tally.share.estimate
+    assert one.share.fits >= KEPT * tally.share.fits
+    if one.never:
+        assert one.share.fits == tally.share.fits
+    assert StudyFile.model_validate(tomllib.loads(one.toml())).space == one.space
+
+
+@pytest.mark.parametrize("budget", [Budget(5_000_000), Budget(2_000_000), Budget(5_000_000, 340_000_000)])
+def test_seeds_that_fit_stay_in_the_suggested_ranges(budget: Budget) -> None:
+    space = SearchSpace(blocks=((1, 6),) * 4)
+    found = survey(space, INPUTS, budget)
+    kept = [one for one in found.seeds if one.fits]
+    assert kept
+    assert found.suggestion is not None
+    for one in kept:
+        assert found.suggestion.space.params_of(one.architecture) is not None
+    without = survey(space, INPUTS, budget, seeds=()).suggestion
+    assert without is not None
+    assert set(without.space.widths) <= set(found.suggestion.space.widths)
+    if budget.max_params == 5_000_000:
+        assert 512 in {*found.suggestion.space.widths} - {*without.space.widths}
+
+
+def test_a_suggestion_keeps_the_other_keys_of_the_space() -> None:
+    space = SearchSpace(block="bottleneck", blocks=((1, 3),) * 3, stem_width=16, stem_kernel=5, strides=(1, 2, 1))
+    found = survey(space, INPUTS, Budget(60_000)).suggestion
+    assert found is not None
+    assert StudyFile.model_validate(tomllib.loads(found.toml())).space == found.space
+    same = ("block", "stem_width", "stem_kernel", "strides")
+    assert {name: getattr(found.space, name) for name in same} == {name: getattr(space, name) for name in same}
+
+
+def test_suggestions_from_draws_keep_most_of_what_fits() -> None:
+    budget = Budget(1_000_000, 100_000_000)
+    found = survey(LARGE, INPUTS, budget)
+    one = found.suggestion
+    assert one is not None
+    assert not one.kept_counted
+    assert one.kept >= KEPT
+    fresh, generator = draw_space(LARGE, INPUTS, budget, seed=99), random.Random(5)
+    drawn = (LARGE.architecture(LARGE.draw(generator), INPUTS) for _ in range(20_000))
+    inside = [one.space.params_of(each) is not None for each in drawn if budget.fits(each)]
+    assert sum(inside) / len(inside) > KEPT - 4 * 0.25 / len(inside) ** 0.5
+    assert draw_space(one.space, INPUTS, budget, seed=99).share.estimate > GAIN * fresh.share.estimate
+
+
+def test_seed_networks_and_their_distance_to_each_limit() -> None:
+    v1, v2 = survey(SearchSpace(), INPUTS, Budget(5_000_000, 300_000_000, 10**6)).seeds
+    assert (v1.name, v1.seeds, v1.held, v1.fits) == ("v1", ("v1-sgd", "v1-adam"), True, True)
+    assert v1.left == {"params": 96_758, "macs": 300_000_000 - 253_432_832, "activations": 10**6 - 368_640}
+    assert (v2.name, v2.held, v2.fits, v2.left["macs"]) == ("v2", True, False, 300_000_000 - 335_480_064)
+    assert v2.counts == count(named("v2"))
+
+
+def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> None:
+    v1, v2 = survey(TINY, INPUTS, Budget(10**4), seeds=("v2-adam",)).seeds
+    assert (v1.seeds, v2.seeds) == ((), ("v2-adam",))
+    assert not v1.held
+    assert not v2.held
+    assert {seed for one in survey(TINY, INPUTS, Budget(10**4)).seeds for seed in one.seeds} == set(SEEDS)
+
+
+def test_a_seed_trial_that_is_unknown_is_refused() -> None:
+    with pytest.raises(InputError, match="seeds 'v3-sgd': unknown; known are v1-sgd"):
+        survey(TINY, INPUTS, Budget(10**4), seeds=("v1-sgd", "v3-sgd"))
+
+
+def test_everything_fits() -> None:
+    found = survey(SearchSpace(), INPUTS, Budget(10**9, 10**12))
+    assert found.tally.share.fits == found.tally.share.of
+    assert found.suggestion is None
+    assert found.tally.largest_fitting == found.tally.largest
+
+
+def _tally(space: SearchSpace, budget: Budget) -> Tally:
+    found = count_space(space, INPUTS, budget)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("changes", [{"blocks": ((1, 3),) * 5}, {"blocks": ((1, 12),) * 4}])
+def test_billions_of_networks_are_counted(changes: dict[str, Any]) -> None:
+    space, budget = SearchSpace(**changes), Budget(5_000_000)
+    tally, generator = _tally(space, budget), random.Random(3)
+    assert tally.share.of == space.size() > 2 * 10**9
+    drawn = sum(budget.fits(space.architecture(space.draw(generator), INPUTS)) for _ in range(4_000))
+    assert abs(drawn / 4_000 - tally.share.estimate) < 4 * 0.5 / 4_000**0.5
