@@ -181,6 +181,7 @@ BENCHMARKS = {
     name: benchmark(name)
     for name in (
         "counting",
+        "gate",
         "learning",
         "onnx",
         "overhead",
