@@ -11,15 +11,16 @@ from scipy.stats import norm
 from budgetnas.sampling.encoding import Floats
 from budgetnas.sampling.surrogate import Belief
 
-_OUTCOMES: Final = norm.ppf((np.arange(11) + 0.5) / 11)
-"""Outcomes of a training that stand for all, in standard deviations, each as probable as the others."""
+_RANGES: Final = 31
+_OUTCOMES: Final = -_RANGES * np.diff(norm.pdf(norm.ppf(np.linspace(0, 1, _RANGES + 1))))
+"""Outcomes of a training that stand for all, in standard deviations: the means of ranges of equal probability."""
 
 
 def knowledge_gradient(belief: Belief) -> Floats:
     """Return by how much one training of each candidate is expected to lower the least expected value.
 
     The knowledge gradient for correlated beliefs (Frazier, Powell and Dayanik, INFORMS Journal on Computing 21(4),
-    2009), with the expectation taken over eleven outcomes. A candidate that was trained is judged in the same way, so
+    2009), with the expectation taken over 31 outcomes. A candidate that was trained is judged in the same way, so
     that it is repeated where this teaches more than another candidate would.
     """
     deviations = np.sqrt(np.diag(belief.covariance) + belief.noise)
