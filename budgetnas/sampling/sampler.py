@@ -28,7 +28,8 @@ _DESIGN_SHARE: Final = 0.4
 _FEWEST: Final = 3
 _CHOICE: Final = 60
 _HOPEFUL_AMONG: Final = 600
-_LOCAL: Final = 5
+_BEAM: Final = 5
+_STEPS: Final = 10
 _SCALES: Final = prior_scales()
 
 
@@ -183,16 +184,10 @@ class BudgetSampler(BaseSampler):
         return [*seen.candidates, *others][int(np.argmax(gain))]
 
     def _untrained(self, ground: _Ground, seen: Observed, believed: Posterior) -> list[Params]:
-        """Return candidates to choose from: those expected to be the best, and some of those that may be yet.
-
-        They are taken from what was drawn at the start, and from what is near to the best of it and of the trained.
-        """
-        drawn = np.argsort(believed.untrained(ground.drawn_rows))[:_LOCAL]
-        trained = np.argsort(believed.trained())[:_LOCAL]
-        centres = [*(ground.drawn[index] for index in drawn), *(seen.candidates[index] for index in trained)]
-        near = {key_of(one): one for centre in centres for one in ground.pool.neighbours(ground.of_space(centre))}
+        """Return candidates to choose from: those expected to be the best, and some of those that may be yet."""
         known = {key_of(ground.of_space(one)) for one in seen.candidates}
-        fresh = [one for key, one in near.items() if key not in known and key not in ground.keys]
+        climbed = self._climbed(ground, seen, believed)
+        fresh = [one for key, one in climbed.items() if key not in known and key not in ground.keys]
         old = [index for key, index in ground.keys.items() if key not in known]
         left = [*fresh, *(ground.drawn[index] for index in old)]
         rows = np.concatenate([ground.rows(fresh), ground.drawn_rows[old]])
@@ -201,6 +196,25 @@ class BudgetSampler(BaseSampler):
         hopeful = some[np.argsort(expected[some] - believed.spread(rows[some]))[:_CHOICE]]
         chosen = np.unique(np.concatenate([np.argsort(expected)[:_CHOICE], hopeful]))
         return [left[index] for index in chosen]
+
+    def _climbed(self, ground: _Ground, seen: Observed, believed: Posterior) -> dict[Key, Params]:
+        """Return candidates on the way to better ones: from the best, always on to the best that is near."""
+        drawn = np.argsort(believed.untrained(ground.drawn_rows))[:_BEAM]
+        trained = np.argsort(believed.trained())[:_BEAM]
+        starts = [*(ground.drawn[index] for index in drawn), *(seen.candidates[index] for index in trained)]
+        reached = {key_of(one): one for one in map(ground.of_space, starts)}
+        expected = dict(zip(reached, believed.untrained(ground.rows(list(reached.values()))), strict=True))
+        left_from: set[Key] = set()
+        for _ in range(_STEPS):
+            best = [key for key in sorted(expected, key=expected.__getitem__)[:_BEAM] if key not in left_from]
+            if not best:
+                break
+            left_from.update(best)
+            near = {key_of(one): one for key in best for one in ground.pool.neighbours(reached[key])}
+            new = {key: one for key, one in near.items() if key not in reached}
+            reached |= new
+            expected |= dict(zip(new, believed.untrained(ground.rows(list(new.values()))), strict=True))
+        return reached
 
 
 @dataclass(frozen=True, slots=True)
