@@ -102,7 +102,8 @@ class Networks:
     """The networks of a table, each known by the places of its widths among those that the table has.
 
     Attributes:
-        digest: Tells the table from others.
+        path: The table.
+        digest: Tells it from others.
         levels: The values of each column that is searched, ascending.
         params: Trainable parameters of each network.
         errors: What each is worth: its mean test error, in percent.
@@ -110,6 +111,7 @@ class Networks:
         rows: Which network has these places.
     """
 
+    path: Path
     digest: str
     levels: Mapping[str, tuple[float, ...]]
     params: Floats
@@ -134,7 +136,7 @@ def read_networks(table: Path | None) -> Networks:
         if rows.setdefault(key, network) != network:
             told = f"has the same {', '.join(levels)} for networks {rows[key] + 1} and {network + 1}"
             raise InputError("--table", str(sheet.path), told, "every network must be there once")
-    return Networks(sheet.digest, levels, facts[:, 0], facts[:, 1], _noise(sheet), rows)
+    return Networks(sheet.path, sheet.digest, levels, facts[:, 0], facts[:, 1], _noise(sheet), rows)
 
 
 def _places(sheet: Sheet) -> tuple[dict[str, tuple[float, ...]], Sequence[tuple[int, ...]]]:
