@@ -27,7 +27,7 @@ def test_a_counter_that_is_wrong_is_noticed() -> None:
     one = space.architecture({name: one.high for name, one in space.ranges().items()}, inputs)
     exact = gate.closed_form(one.blocks, one.widths)
     assert exact == count(one)
-    assert gate.closed_form(one.blocks[:-1] + (1,), one.widths) != exact
+    assert gate.closed_form((*one.blocks[:-1], 1), one.widths) != exact
 
 
 def test_the_command_prints_what_it_found() -> None:

@@ -1,0 +1,157 @@
+"""Candidates within the limit: drawn, and near to others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Params = dict[str, Any]
+Key = tuple[tuple[str, Any], ...]
+_DRAWS: Final = 2_000
+_TRIES: Final = 20_000
+_NEIGHBOURS: Final = 8
+
+
+class NothingFitsError(ValueError):
+    """No candidate within the limit was found."""
+
+
+def key_of(params: Mapping[str, Any]) -> Key:
+    """Return what is equal for equal candidates."""
+    return tuple(sorted(params.items()))
+
+
+class Pool:
+    """The candidates of a search space that keep a limit.
+
+    Args:
+        space: The parameters.
+        cost: Cost of a candidate.
+        limit: The most that it may be; equal to it is within.
+        generator: Draws them.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, BaseDistribution],
+        cost: Callable[[Params], float],
+        limit: float,
+        generator: random.Random,
+    ) -> None:
+        self._space = dict(space)
+        self._cost = cost
+        self._limit = limit
+        self._random = generator
+        self._known: dict[Key, bool] = {}
+
+    def fits(self, params: Params) -> bool:
+        """Return whether a candidate keeps the limit."""
+        key = key_of(params)
+        if key not in self._known:
+            self._known[key] = self._cost(params) <= self._limit
+        return self._known[key]
+
+    def costs(self, many: list[Params]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the cost of each candidate."""
+        return np.array([self._cost(params) for params in many], dtype=np.float64)
+
+    def anything(self, number: int) -> list[Params]:
+        """Return candidates drawn evenly, within the limit or not."""
+        return [self._draw() for _ in range(number)]
+
+    def draw(self) -> list[Params]:
+        """Return distinct candidates within the limit.
+
+        They are drawn evenly as long as enough of the draws fit. Where next to none does, the rest is reached from
+        those that do, or from the cheapest, by changing one parameter after the other.
+
+        Raises:
+            NothingFitsError: If not even the cheapest that was found keeps the limit.
+        """
+        found: dict[Key, Params] = {}
+        for _ in range(_TRIES):
+            params = self._draw()
+            if self.fits(params):
+                found.setdefault(key_of(params), params)
+            if len(found) >= _DRAWS:
+                return list(found.values())
+        if len(found) < _DRAWS // 10:
+            self._wander(found)
+        return list(found.values())
+
+    def neighbours(self, params: Params) -> Iterator[Params]:
+        """Yield candidates within the limit that differ from one in a single parameter."""
+        for name, distribution in self._space.items():
+            for value in self._values(distribution):
+                near = {**params, name: value}
+                if value != params[name] and self.fits(near):
+                    yield near
+
+    def _wander(self, found: dict[Key, Params]) -> None:
+        here = next(iter(found.values()), None) or self._cheapest()
+        for _ in range(_TRIES // 4):
+            name, distribution = self._random.choice(list(self._space.items()))
+            near = {**here, name: self._value(distribution)}
+            if self.fits(near):
+                here = near
+                found.setdefault(key_of(near), near)
+
+    def _cheapest(self) -> Params:
+        """Return the cheapest candidate that changing one parameter after the other comes to."""
+        best = min(self.anything(100), key=self._cost)
+        cost = self._cost(best)
+        while True:
+            near = [
+                {**best, name: value} for name, one in self._space.items() for value in self._values(one, ends=True)
+            ]
+            cheaper = min(near, key=self._cost)
+            if not self._cost(cheaper) < cost:
+                break
+            best, cost = cheaper, self._cost(cheaper)
+        if cost > self._limit:
+            raise NothingFitsError(f"limit {self._limit:g}: the cheapest candidate found costs {cost:g}: {best}")
+        return best
+
+    def _draw(self) -> Params:
+        return {name: self._value(one) for name, one in self._space.items()}
+
+    def _value(self, distribution: BaseDistribution) -> Any:
+        if isinstance(distribution, CategoricalDistribution):
+            return self._random.choice(distribution.choices)
+        if isinstance(distribution, IntDistribution):
+            return _whole(distribution, self._random.random())
+        assert isinstance(distribution, FloatDistribution), "the encoding refuses any other"
+        return _number(distribution, self._random.random())
+
+    def _values(self, distribution: BaseDistribution, *, ends: bool = False) -> list[Any]:
+        """Return all values where they are few, else some drawn evenly; with `ends` the two ends among them."""
+        if isinstance(distribution, CategoricalDistribution):
+            return list(distribution.choices)
+        assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding refuses any other"
+        if isinstance(distribution, IntDistribution):
+            whole = range(distribution.low, distribution.high + 1, distribution.step)
+            if len(whole) <= 2 * _NEIGHBOURS:
+                return list(whole)
+        drawn = [self._value(distribution) for _ in range(_NEIGHBOURS)]
+        return [*drawn, distribution.low, distribution.high] if ends else drawn
+
+
+def _whole(one: IntDistribution, share: float) -> int:
+    if one.log:
+        low, high = np.log(one.low - 0.5), np.log(one.high + 0.5)
+        return int(min(one.high, max(one.low, round(float(np.exp(low + share * (high - low)))))))
+    steps = (one.high - one.low) // one.step
+    return int(one.low + one.step * min(steps, int(share * (steps + 1))))
+
+
+def _number(one: FloatDistribution, share: float) -> float:
+    if one.log:
+        return float(min(one.high, max(one.low, one.low * (one.high / one.low) ** share)))
+    if one.step is not None:
+        steps = round((one.high - one.low) / one.step)
+        return float(min(one.high, one.low + one.step * min(steps, int(share * (steps + 1)))))
+    return float(one.low + share * (one.high - one.low))

@@ -1,0 +1,226 @@
+"""The budget sampler as a sampler of Optuna: its own tests of samplers, and studies as a user makes them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+from optuna.trial import Trial, TrialState
+
+from budgetnas.sampling import BudgetSampler
+
+WIDTHS = ("a", "b", "c")
+SPACE: dict[str, BaseDistribution] = {name: IntDistribution(1, 8) for name in WIDTHS}
+LIMIT = 60.0
+
+
+def cost(params: dict[str, Any]) -> float:
+    return float(sum(params[name] ** 2 for name in WIDTHS))
+
+
+def value(params: dict[str, Any]) -> float:
+    """What a candidate is worth: the more of `a` the better, of which it costs as much as of the others."""
+    return float(3 * np.log(params["a"]) + 2 * np.log(params["b"]) + 0.5 * np.log(params["c"]))
+
+
+def noisy(seed: int, sign: float = 1.0) -> Callable[[Trial], float]:
+    generator = np.random.default_rng(seed)
+
+    def objective(trial: Trial) -> float:
+        params = {name: trial.suggest_int(name, 1, 8) for name in WIDTHS}
+        return sign * (value(params) + generator.normal(0, 0.3))
+
+    return objective
+
+
+def searched(seed: int, trainings: int = 30, sign: float = 1.0, **changes: Any) -> tuple[BudgetSampler, optuna.Study]:
+    asked = {"n_trainings": trainings, "cost": cost, "limit": LIMIT, "search_space": SPACE, "seed": seed} | changes
+    sampler = BudgetSampler(**asked)
+    study = optuna.create_study(direction="maximize" if sign > 0 else "minimize", sampler=sampler)
+    study.optimize(noisy(seed, sign), n_trials=trainings)
+    return sampler, study
+
+
+class TestBudgetSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: BudgetSampler(n_trainings=10, cost=lambda _: 1.0, limit=2.0, seed=0)
+
+
+def test_every_proposal_keeps_the_limit_and_the_best_few_are_repeated() -> None:
+    sampler, study = searched(1, 40)
+    assert all(cost(trial.params) <= LIMIT for trial in study.trials)
+    times = Counter(tuple(sorted(trial.params.items())) for trial in study.trials)
+    assert 5 <= len(times) < 40
+    taken = tuple(sorted(sampler.recommend(study).params.items()))
+    assert times[taken] > 1, "what is recommended was trained again"
+
+
+def test_it_finds_better_candidates_than_even_draws_do() -> None:
+    best = max(
+        value({"a": a, "b": b, "c": c})
+        for a in range(1, 9)
+        for b in range(1, 9)
+        for c in range(1, 9)
+        if cost({"a": a, "b": b, "c": c}) <= LIMIT
+    )
+    ours, theirs = [], []
+    for seed in range(8):
+        sampler, study = searched(seed, 20)
+        ours.append(best - value(sampler.recommend(study).params))
+        generator = np.random.default_rng(seed)
+        drawn = [dict(zip(WIDTHS, map(int, row), strict=True)) for row in generator.integers(1, 9, (400, 3))]
+        fitting = [one for one in drawn if cost(one) <= LIMIT][:20]
+        theirs.append(best - value(max(fitting, key=lambda one: value(one) + generator.normal(0, 0.3))))
+    assert np.mean(ours) < 0.5 * np.mean(theirs)
+
+
+def test_a_study_that_minimises_is_the_mirror_image_of_one_that_maximises() -> None:
+    _, up = searched(3, 15)
+    _, down = searched(3, 15, sign=-1.0)
+    assert [one.params for one in up.trials] == [one.params for one in down.trials]
+
+
+def test_the_same_seed_makes_the_same_study() -> None:
+    assert [one.params for one in searched(4)[1].trials] == [one.params for one in searched(4)[1].trials]
+
+
+def test_without_a_search_space_the_first_trial_takes_the_lowest_of_each_range() -> None:
+    _, study = searched(5, 12, search_space=None)
+    assert study.trials[0].params == dict.fromkeys(WIDTHS, 1)
+    assert all(cost(trial.params) <= LIMIT for trial in study.trials)
+
+
+def test_it_goes_on_in_a_study_that_another_one_began() -> None:
+    _, study = searched(6, 12)
+    study.sampler = BudgetSampler(n_trainings=20, cost=cost, limit=LIMIT, seed=7)
+    study.optimize(noisy(7), n_trials=8)
+    assert all(cost(trial.params) <= LIMIT for trial in study.trials)
+
+
+def test_several_threads_share_a_study() -> None:
+    sampler = BudgetSampler(n_trainings=20, cost=cost, limit=LIMIT, search_space=SPACE, seed=8)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(noisy(8), n_trials=20, n_jobs=3)
+    assert [one.state for one in study.trials] == [TrialState.COMPLETE] * 20
+    assert all(cost(trial.params) <= LIMIT for trial in study.trials)
+
+
+def test_a_trial_that_has_not_ended_is_not_proposed_again_at_once() -> None:
+    sampler, study = searched(9, 14)
+    asked = [study.ask() for _ in range(5)]
+    proposed = [tuple(trial.suggest_int(name, 1, 8) for name in WIDTHS) for trial in asked]
+    assert len(set(proposed)) > 2
+    del sampler
+
+
+def test_parameters_of_some_trials_only_are_kept_when_a_candidate_is_repeated() -> None:
+    sampler = BudgetSampler(n_trainings=40, cost=cost, limit=LIMIT, search_space=SPACE, seed=10)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    objective = noisy(10)
+
+    def conditional(trial: Trial) -> float:
+        result = objective(trial)
+        if trial.params["a"] > 3:
+            result -= abs(trial.suggest_float("rate", 0.0, 1.0) - 0.5)
+        return result
+
+    study.optimize(conditional, n_trials=40)
+    times = Counter(tuple(sorted(trial.params.items())) for trial in study.trials)
+    repeated = [dict(params) for params, number in times.items() if number > 1]
+    assert any("rate" in params for params in repeated)
+    assert sampler.recommend(study).params in [dict(params) for params in times]
+
+
+def test_pruned_and_failed_trials_do_no_harm() -> None:
+    sampler = BudgetSampler(n_trainings=24, cost=cost, limit=LIMIT, search_space=SPACE, seed=11)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    objective = noisy(11)
+
+    def flaky(trial: Trial) -> float:
+        result = objective(trial)
+        if trial.number % 5 == 1:
+            trial.report(result, 1)
+            raise optuna.TrialPruned
+        if trial.number % 5 == 2:
+            raise RuntimeError("a training that came to nothing")
+        return -1e6 if trial.number % 5 == 3 else result
+
+    study.optimize(flaky, n_trials=24, catch=(RuntimeError,))
+    assert sampler.recommend(study).state is TrialState.COMPLETE
+    assert sampler.recommend(study).value != -1e6
+
+
+def test_what_is_over_the_limit_is_never_recommended() -> None:
+    sampler = BudgetSampler(n_trainings=10, cost=cost, limit=LIMIT, search_space=SPACE, seed=12)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.enqueue_trial(dict.fromkeys(WIDTHS, 8))
+    study.optimize(noisy(12), n_trials=1)
+    with pytest.raises(ValueError, match="no complete trial within the limit 60"):
+        sampler.recommend(study)
+    study.optimize(noisy(12), n_trials=9)
+    assert cost(sampler.recommend(study).params) <= LIMIT
+
+
+def test_any_study_can_be_asked_for_a_recommendation() -> None:
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(noisy(13), n_trials=30)
+    taken = BudgetSampler(n_trainings=30, cost=cost, limit=LIMIT).recommend(study)
+    assert cost(taken.params) <= LIMIT
+    assert value(taken.params) > np.median([value(one.params) for one in study.trials if cost(one.params) <= LIMIT])
+
+
+def test_a_limit_that_nothing_keeps_and_a_number_that_is_none_are_told() -> None:
+    with pytest.raises(ValueError, match="n_trainings 0 must be at least 1"):
+        BudgetSampler(n_trainings=0, cost=cost, limit=LIMIT)
+    sampler = BudgetSampler(n_trainings=5, cost=cost, limit=2.0, search_space=SPACE, seed=0)
+    with pytest.raises(ValueError, match="limit 2: the cheapest candidate found costs 3"):
+        optuna.create_study(sampler=sampler).optimize(noisy(0), n_trials=1)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> dict[str, BaseDistribution]:
+    one: st.SearchStrategy[BaseDistribution] = st.one_of(
+        st.builds(lambda low, more: IntDistribution(low, low + more), st.integers(1, 5), st.integers(0, 30)),
+        st.builds(lambda low, more: IntDistribution(low, low + 3 * more, step=3), st.integers(0, 5), st.integers(1, 9)),
+        st.builds(lambda more: IntDistribution(1, 1 + more, log=True), st.integers(1, 99)),
+        st.builds(lambda more: FloatDistribution(0.01, 0.01 + more, log=True), st.floats(0.1, 9)),
+        st.builds(lambda more: FloatDistribution(0.0, more), st.floats(0.1, 9)),
+        st.builds(lambda more: CategoricalDistribution(tuple(range(more))), st.integers(1, 5)),
+        st.just(CategoricalDistribution(("x", "yy", None))),
+    )
+    return {f"p{place}": draw(one) for place in range(draw(st.integers(1, 4)))}
+
+
+@given(spaces(), st.floats(0.02, 1.0), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_proposals_of_any_space_are_within_it_and_keep_any_limit(
+    space: dict[str, BaseDistribution], share: float, seed: int
+) -> None:
+    def price(params: dict[str, Any]) -> float:
+        sizes = [len(one) if isinstance(one, str) else float(one or 0.0) for one in params.values()]
+        return float(np.prod([1.0 + size for size in sizes]))
+
+    def least(one: BaseDistribution) -> Any:
+        return one.low if hasattr(one, "low") else next(iter(one.choices[::-1] if None in one.choices else one.choices))  # type: ignore[attr-defined]
+
+    def most(one: BaseDistribution) -> Any:
+        return one.high if hasattr(one, "high") else ("yy" if None in one.choices else one.choices[-1])  # type: ignore[attr-defined]
+
+    low, high = (price({name: end(one) for name, one in space.items()}) for end in (least, most))
+    limit = low * (high / low) ** share * (1 + 1e-9)
+    sampler = BudgetSampler(n_trainings=8, cost=price, limit=limit, search_space=space, seed=seed)
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(8):
+        trial = study.ask(space)
+        assert price(trial.params) <= limit
+        study.tell(trial, price(trial.params) % 1.0)

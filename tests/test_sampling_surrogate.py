@@ -1,0 +1,155 @@
+"""The parts of the budget sampler against closed forms and other ways to compute the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.stats import multivariate_t, norm
+from small_beliefs import one_scale
+
+from budgetnas.sampling.acquisition import knowledge_gradient, most_informative
+from budgetnas.sampling.encoding import Encoding
+from budgetnas.sampling.surrogate import OWN, Belief, posterior, prior_scales
+from budgetnas.sampling.terms import CONSTANT, GROUPS, Terms, cost_direction
+
+Floats = NDArray[np.float64]
+
+
+def made_up(seed: int, columns: int = 3, candidates: int = 12, trainings: int = 20) -> tuple[Floats, ...]:
+    generator = np.random.default_rng(seed)
+    codes = generator.uniform(-1, 1, (candidates, columns))
+    which = np.concatenate([np.arange(candidates), generator.integers(0, candidates, trainings - candidates)])
+    return codes, which, 5.0 + codes[which, 0] + generator.normal(0, 0.3, trainings)
+
+
+TERMS = Terms(np.ones(3), np.ones(3, dtype=bool))
+
+
+def kernel(scales: dict[str, Floats], rows: Floats, others: Floats, same: Floats) -> Floats:
+    """The covariance of candidates before any training, in units of the noise, as a Gaussian process has it."""
+    groups = TERMS.groups()
+    variances = np.array([100.0 if one == CONSTANT else scales[GROUPS[one]][0] ** 2 for one in groups])
+    return (rows * variances) @ others.T + scales[OWN][0] ** 2 * same
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_posterior_is_that_of_a_gaussian_process(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales = one_scale(seed, monkeypatch)
+    codes, which, values = made_up(seed)
+    which = which.astype(int)
+    new = np.random.default_rng(seed + 100).uniform(-1, 1, (6, 3))
+    rows, new_rows = TERMS.of(codes), TERMS.of(new)
+    found = posterior(rows, TERMS.groups(), which, values, scales)
+
+    every = np.concatenate([rows, new_rows])
+    prior = kernel(scales, every, every, np.eye(len(every)))
+    seen = prior[np.ix_(which, which)] + np.eye(len(which))
+    cross = prior[:, which]
+    solved = np.linalg.solve(seen, cross.T)
+    centred = values - values.mean()
+    mean = values.mean() + solved.T @ centred
+    covariance = found.noise * (prior - cross @ solved)
+
+    belief = found.joint(new_rows)
+    np.testing.assert_allclose(belief.mean, mean, rtol=1e-8)
+    np.testing.assert_allclose(belief.covariance, covariance, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.trained(), mean[: len(rows)], rtol=1e-8)
+    np.testing.assert_allclose(found.untrained(new_rows), mean[len(rows) :], rtol=1e-8)
+    np.testing.assert_allclose(found.spread(new_rows) ** 2, np.diag(covariance)[len(rows) :], rtol=1e-6)
+
+
+def test_scales_count_by_how_well_they_explain_the_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evidence is the density of a multivariate t distribution, with the noise integrated out."""
+    scales = {name: np.array([one_scale(seed, monkeypatch)[name][0] for seed in (1, 2)]) for name in (*GROUPS, OWN)}
+    monkeypatch.setattr("budgetnas.sampling.surrogate._SCALES", 2)
+    codes, which, values = made_up(3)
+    which = which.astype(int)
+    rows = TERMS.of(codes)
+    found = posterior(rows, TERMS.groups(), which, values, scales)
+    centred = values - values.mean()
+    shape, floor = 1.5, 1.5 * (0.5 * centred.std()) ** 2
+    densities = []
+    for place in range(2):
+        one = {name: column[[place]] for name, column in scales.items()}
+        covariance = kernel(one, rows[which], rows[which], (which[:, None] == which[None]).astype(float)) + np.eye(20)
+        densities.append(multivariate_t.logpdf(centred, shape=floor / shape * covariance, df=2 * shape))
+    weights = np.exp(densities - np.max(densities))
+    np.testing.assert_allclose(np.sort(found.share), np.sort(weights / weights.sum()), rtol=1e-6)
+
+
+def test_repeats_are_trusted_more_and_noise_is_told_from_differences() -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.uniform(-1, 1, (20, 3))
+    values = generator.normal(0, 0.1, 20)
+    which = np.repeat(np.arange(20), 6)
+    results = values[which] + generator.normal(0, 0.1, len(which))
+    found = posterior(TERMS.of(codes), TERMS.groups(), which, results, prior_scales())
+    assert found.noise == pytest.approx(0.01, rel=0.3)
+    np.testing.assert_allclose(found.trained(), values, atol=0.1)
+    assert np.all(found.trust > 0.5)
+
+
+def test_the_knowledge_gradient_of_independent_candidates_is_its_closed_form() -> None:
+    mean = np.array([0.0, 0.3, -0.2])
+    variance = np.array([0.5, 1.0, 0.1])
+    gain = knowledge_gradient(Belief(mean, np.diag(variance), noise=0.4))
+    deviation = variance / np.sqrt(variance + 0.4)
+    best_other = np.array([-0.2, -0.2, 0.0])
+    distance = -np.abs(mean - best_other) / deviation
+    exact = deviation * (distance * norm.cdf(distance) + norm.pdf(distance))
+    np.testing.assert_allclose(gain, exact, rtol=0.05, atol=1e-3)
+
+
+def test_the_knowledge_gradient_counts_what_a_training_tells_of_others() -> None:
+    generator = np.random.default_rng(1)
+    root = generator.normal(size=(5, 5))
+    belief = Belief(generator.normal(size=5), root @ root.T, noise=0.5)
+    deviations = np.sqrt(np.diag(belief.covariance) + belief.noise)
+    outcomes = generator.normal(size=200_000)
+    for index, gain in enumerate(knowledge_gradient(belief)):
+        after = belief.mean[:, None] + (belief.covariance[:, index] / deviations[index])[:, None] * outcomes
+        assert gain == pytest.approx(belief.mean.min() - after.min(axis=0).mean(), rel=0.1, abs=5e-3)
+
+
+def test_what_is_known_for_sure_is_worth_no_training() -> None:
+    gain = knowledge_gradient(Belief(np.array([0.0, 1.0]), np.diag([0.0, 0.5]), noise=0.1))
+    assert gain[0] == 0.0
+    assert gain[1] > 0.0
+
+
+def test_a_design_goes_to_the_ends_and_not_twice_to_the_same() -> None:
+    line = np.linspace(-1, 1, 21)
+    rows = np.stack([np.ones(21), line], axis=1)
+    chosen: list[int] = []
+    for _ in range(6):
+        chosen.append(most_informative(rows, rows[chosen].reshape(-1, 2)))
+    assert {line[one] for one in chosen} == {-1.0, 1.0}
+    assert 2 <= chosen.count(0) <= 4
+
+
+def test_codes_have_their_ends_at_one_and_ratios_on_a_log_scale() -> None:
+    encoding = Encoding.of(
+        {
+            "count": IntDistribution(0, 4),
+            "fixed": IntDistribution(3, 3),
+            "kind": CategoricalDistribution(("x", "y", "z")),
+            "rate": FloatDistribution(1e-4, 1e-2, log=True),
+            "switch": CategoricalDistribution((False, True)),
+            "width": CategoricalDistribution((64, 256, 16)),
+        }
+    )
+    assert encoding.columns == 7
+    row = {"count": 1, "fixed": 3, "kind": "y", "rate": 1e-3, "switch": True, "width": 64}
+    np.testing.assert_allclose(encoding.code([row]), [[-0.5, -2 / 3, 4 / 3, -2 / 3, 0.0, 1.0, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(encoding.code([{}]), np.zeros((1, 7)))
+    assert encoding.ordered().tolist() == [True, False, False, False, True, False, True]
+    assert encoding.code([]).shape == (0, 7)
+
+
+def test_the_direction_of_the_cost_is_found() -> None:
+    codes = np.random.default_rng(0).uniform(-1, 1, (200, 3))
+    direction = cost_direction(codes, np.exp(2.0 * codes[:, 0] - 0.5 * codes[:, 1]))
+    assert direction.tolist() == [1.0, -1.0, 0.0]
+    assert cost_direction(codes, np.ones(200)).tolist() == [0.0, 0.0, 0.0]
