@@ -96,5 +96,5 @@ class Rows:
 
 def _written(one: Found, table: str) -> Sequence[object]:
     cell = one.cell
-    regret, seconds = f"{one.regret:.6f}", f"{one.seconds:.4f}"
-    return table, cell.sampler, cell.rule, cell.trainings, cell.limit, one.seed, regret, one.networks, seconds
+    which = cell.sampler, cell.rule, cell.trainings, cell.limit, one.seed
+    return table, *which, one.regret, one.networks, one.seconds

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.distributions import IntDistribution
 
 from budgetnas.benchmarks.table_search.problem import Problem
 from budgetnas.benchmarks.table_search.rules import Training, best_repeated, best_single, repeats, searched
@@ -109,15 +108,14 @@ def search(task: Task, problem: Problem) -> list[Found]:
         for cell in task.cells:
             if cell.searched == len(made):
                 regret = problem.regret(_named(cell, study, made, problem, streams))
-                found.append(Found(cell, task.seed, regret, len({one.network for one in made}), seconds))
+                trained = len({one.network for one in made})
+                found.append(Found(cell, task.seed, round(regret, 6), trained, round(seconds, 4)))
     return found
 
 
 def _suggested(trial: optuna.Trial, problem: Problem) -> dict[str, int]:
     return {
-        name: trial.suggest_int(name, one.low, one.high)
-        for name, one in problem.distributions.items()
-        if isinstance(one, IntDistribution)
+        name: trial.suggest_int(name, one.low, one.high, step=one.step) for name, one in problem.distributions.items()
     }
 
 
@@ -134,10 +132,11 @@ def _named(cell: Cell, study: optuna.Study, made: Sequence[Training], problem: P
     if cell.rule == "repeat":
         generator = streams.repeats(cell.trainings)
         return best_repeated(made, repeats(cell.trainings), lambda network: problem.train(network, generator))
-    return _recommended(study, problem, cell.trainings, streams.sampler_seed)
+    return recommended(study, problem, cell.trainings, streams.sampler_seed)
 
 
-def _recommended(study: optuna.Study, problem: Problem, trainings: int, seed: int) -> int:
+def recommended(study: optuna.Study, problem: Problem, trainings: int, seed: int) -> int:
+    """Return the network that `BudgetSampler.recommend` names, whichever sampler made the study."""
     named = ours(problem, trainings, seed).recommend(study).params
     network = problem.network(named)
     if network is None or not problem.fits(named):
