@@ -77,7 +77,13 @@ def test_finalists_are_not_the_winner_by_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [(None, "cannot be read"), ("params,flops\n1,2\n", "it needs columns"), ("", "no network")]
+    ("text", "told"),
+    [
+        (None, "cannot be read"),
+        ("params,flops\n1,2\n", "it needs columns"),
+        ("", "it needs columns"),
+        (",".join((*WIDTHS, "params,flops,test_err_mean")), "no network"),
+    ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None, told: str) -> None:
     path = tmp_path / "other.csv"

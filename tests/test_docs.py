@@ -189,6 +189,7 @@ BENCHMARKS = {
         "quality",
         "recipes",
         "rounding",
+        "search",
         "selection",
         "studies",
     )

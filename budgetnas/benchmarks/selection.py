@@ -8,7 +8,6 @@ study as in the final.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ import numpy as np
 import typer
 
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.running import run
+from budgetnas.benchmarks.table import ERROR, PARAMS, read_sheet
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.choice import Floats, smooth
 from budgetnas.errors import InputError, check_seed
@@ -28,8 +29,7 @@ _NOISE: Final = 0.163
 """Pooled standard deviation between the seeds of a network in the table, in points."""
 _TRAININGS: Final = (20, 50, 100)
 _FINALS: Final = ("3x3", "5x2", "5x5")
-_COUNTS: Final = ("params", "flops")
-_ERROR: Final = "test_err_mean"
+_COUNTS: Final = (PARAMS, "flops")
 _WIDTHS: Final = ("stem_w", "b1_mid", "b2_mid", "b3_mid", "s2_out", "b4_mid", "b5_mid")
 
 
@@ -99,8 +99,6 @@ def measure(
     seed: Annotated[int, typer.Option(help="Seed of the first study.")] = 0,
 ) -> None:
     """Simulate studies, and print the bias of selection and the regret of each rule, with 95 % intervals."""
-    if table is None:
-        raise InputError("--table", None, "is needed", "name the table, or set BUDGETNAS_BENCH_TABLE to its path")
     networks, finals = read(table, Budget(parse_budget(budget))), [parse_final(one) for one in final or _FINALS]
     typer.echo(
         f"{len(networks.accuracies):,} networks within {budget}, {studies} studies; "
@@ -131,23 +129,18 @@ def parse_final(text: str) -> Round:
     return Round(int(found[1]), int(found[2]))
 
 
-def read(table: Path, budget: Budget) -> Networks:
+def read(table: Path | None, budget: Budget) -> Networks:
     """Return the networks of the CSV file `table` that keep `budget`.
 
     Raises:
-        InputError: If the file cannot be read, lacks a column, or has no network within the budget.
+        InputError: If there is no file, it cannot be read, lacks a column, or has no network within the budget.
     """
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if float(row["params"]) <= budget.max_params]
-        facts = np.array([[float(row[name]) for name in (*_WIDTHS, *_COUNTS)] for row in rows])
-        errors = np.array([float(row[_ERROR]) for row in rows])
-    except (OSError, KeyError, ValueError) as error:
-        columns = ", ".join((*_WIDTHS, *_COUNTS, _ERROR))
-        raise InputError("--table", str(table), f"cannot be read ({error})", f"it needs columns {columns}") from None
-    if not rows:
+    sheet = read_sheet(table)
+    facts, errors = sheet.columns(*_WIDTHS, *_COUNTS), sheet.columns(ERROR)[:, 0]
+    keep = facts[:, len(_WIDTHS)] <= budget.max_params
+    if not keep.any():
         raise InputError("--budget", str(budget), "no network of the table keeps it")
-    return Networks(np.log(facts), 100 - errors)
+    return Networks(np.log(facts[keep]), 100 - errors[keep])
 
 
 def study(networks: Networks, trainings: int, finals: Sequence[Round], seed: int) -> dict[str, Named]:
@@ -223,4 +216,4 @@ def _shown(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)
