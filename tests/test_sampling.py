@@ -171,6 +171,15 @@ def test_what_is_over_the_limit_is_never_recommended() -> None:
     assert cost(sampler.recommend(study).params) <= LIMIT
 
 
+def test_what_somebody_queued_over_the_limit_is_not_repeated_however_good_it_was() -> None:
+    sampler = BudgetSampler(n_trainings=30, cost=cost, limit=LIMIT, search_space=SPACE, seed=14)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for over in (dict.fromkeys(WIDTHS, 8), {"a": 8, "b": 8, "c": 7}):
+        study.enqueue_trial(over)
+    study.optimize(noisy(14), n_trials=30)
+    assert [cost(trial.params) > LIMIT for trial in study.trials] == [True] * 2 + [False] * 28
+
+
 def test_any_study_can_be_asked_for_a_recommendation() -> None:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(noisy(13), n_trials=30)

@@ -180,8 +180,10 @@ class BudgetSampler(BaseSampler):
             seen = with_expected(seen, believed.untrained(ground.rows(seen.waiting)))
             believed = _believe(ground, seen)
         others = self._untrained(ground, seen, believed)
-        gain = knowledge_gradient(believed.joint(ground.rows(others)))
-        return [*seen.candidates, *others][int(np.argmax(gain))]
+        candidates = [*seen.candidates, *others]
+        within = [index for index, one in enumerate(candidates) if ground.pool.fits(ground.of_space(one))]
+        gain = knowledge_gradient(believed.joint(ground.rows(others)).of(within))
+        return candidates[within[int(np.argmax(gain))]]
 
     def _untrained(self, ground: _Ground, seen: Observed, believed: Posterior) -> list[Params]:
         """Return candidates to choose from: those expected to be the best, and some of those that may be yet."""

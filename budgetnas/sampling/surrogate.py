@@ -9,7 +9,7 @@ Processes for Machine Learning" (2006), chapters 2 and 5; O'Hagan and Forster, "
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +57,10 @@ class Belief:
     mean: Floats
     covariance: Floats
     noise: float
+
+    def of(self, candidates: Sequence[int]) -> Belief:
+        """Return the belief about some of them."""
+        return Belief(self.mean[candidates], self.covariance[np.ix_(candidates, candidates)], self.noise)
 
 
 @dataclass(frozen=True, slots=True)
