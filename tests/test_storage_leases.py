@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import delete, event, select, update
 
 from budgetnas.architecture import named
+from budgetnas.epoch import Epoch
 from budgetnas.errors import LeaseLost
 from budgetnas.recipe import Recipe
 from budgetnas.storage import Records, Role, RunKey, State, tables
@@ -36,6 +37,7 @@ from budgetnas.storage.records import create_tables
 from budgetnas.storage.urls import parse_storage
 
 STUDY = "one"
+EPOCH = Epoch(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0)
 SPAWN = multiprocessing.get_context("spawn")
 V2 = named("v2")
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1)
@@ -259,7 +261,9 @@ def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
         changed(records, slot, process_started_at=0.0)
         with opened(records.engine.url.render_as_string(hide_password=False)) as other:
             assert release(other) == frozenset()
+            other.add_epoch(run, EPOCH)
         for write in (
+            lambda: records.add_epoch(run, EPOCH),
             lambda: records.finish_run(run, State.COMPLETE),
             lambda: records.set_goal(STUDY, 9, "tpe"),
             lambda: note_work(records, slot, trial=1),

@@ -24,7 +24,7 @@ class Fence:
 
     def guard(self, engine: Engine) -> None:
         """Guard all transactions of `engine` from now on."""
-        event.listen(engine, "commit", self._check)
+        event.listen(engine, "commit", self.check)
 
     @contextmanager
     def requiring(self, owner: str) -> Iterator[None]:
@@ -35,7 +35,15 @@ class Fence:
         finally:
             self._owner = before
 
-    def _check(self, connection: Connection) -> None:
+    def check(self, connection: Connection) -> None:
+        """Check that the lease that is required stands, and keep it from being taken until the transaction ends.
+
+        Every transaction is checked before it is committed. One that would run into what a successor has written must
+        be checked before it writes, or it would end with the database's words for that.
+
+        Raises:
+            LeaseLost: If it does not.
+        """
         owner = self._owner
         if owner is None:
             return

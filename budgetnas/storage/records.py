@@ -230,6 +230,7 @@ class Records:
     def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
         """Record an epoch of `run`; with `test_reason`, also that its evaluation was a look at a test split."""
         with self.engine.begin() as connection:
+            self.fence.check(connection)
             _forget_earlier_try(connection, tables.epochs, {"run": run, "epoch": epoch.epoch})
             row = {"run": run} | {name: _or_null(getattr(epoch, name)) for name in _EPOCH_FIELDS}
             connection.execute(insert(tables.epochs).values(row))
