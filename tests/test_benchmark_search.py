@@ -10,7 +10,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -289,24 +290,29 @@ def test_several_processes_find_the_same(tmp_path: Path) -> None:
     assert without_seconds(one) == without_seconds(two)
 
 
-def started(path: Path, *arguments: object) -> subprocess.Popen[str]:
+@contextmanager
+def started(path: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "budgetnas.benchmarks.search", "--table", path, *arguments]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [str(one) for one in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path: Path, jobs: int) -> None:
     path, out = table(tmp_path), tmp_path / "rows.csv"
-    process = started(path, *ARGUMENTS, "--seeds", 3_000, "--out", out, "--jobs", jobs)
-    deadline = time.monotonic() + 60
-    while not out.exists() or out.read_text(encoding="utf-8").count("\n") < 10:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    with started(path, *ARGUMENTS, "--seeds", 3_000, "--out", out, "--jobs", jobs) as process:
+        deadline = time.monotonic() + 60
+        while not out.exists() or out.read_text(encoding="utf-8").count("\n") < 10:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert told.strip().splitlines()[-1] == f"interrupted; run it again to go on from {out}"
     cells = [Cell(LIMIT, 10, "random", "single")]
@@ -314,8 +320,8 @@ def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path: Path, jobs: int) -
 
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    process = started(tmp_path / "missing.csv")
-    shown, told = process.communicate(timeout=60)
+    with started(tmp_path / "missing.csv") as process:
+        shown, told = process.communicate(timeout=60)
     assert process.returncode == 2
     assert shown == ""
     assert len(told.splitlines()) == 1

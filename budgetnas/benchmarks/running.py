@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,11 @@ from budgetnas.errors import BudgetnasError
 
 
 def run(measure: Callable[..., None]) -> None:
-    """Run `measure` with the arguments of the shell, and exit."""
+    """Run `measure` with the arguments of the shell, and exit.
+
+    SIGINT interrupts it also where a shell started it in the background, which has it ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         typer.run(measure)
     except BudgetnasError as error:
