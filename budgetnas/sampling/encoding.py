@@ -29,10 +29,15 @@ class Scale:
         """Number of columns."""
         return 1
 
-    def code(self, value: Any) -> Sequence[float]:
-        """Return the column's entry for a value."""
-        low, high, at = (math.log(one) if self.log else one for one in (self.low, self.high, float(value)))
-        return (2.0 * (at - low) / (high - low) - 1.0,)
+    def code(self, values: Sequence[Any]) -> Floats:
+        """Return the column for values, one row for each."""
+        low, high = self._read([self.low, self.high])
+        column: Floats = 2.0 * (self._read(values) - low) / (high - low) - 1.0
+        return column[:, None]
+
+    def _read(self, values: Sequence[Any]) -> Floats:
+        read = math.log if self.log else float
+        return np.array([read(one) for one in values], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,12 @@ class Labels:
         """Number of columns."""
         return 1 if len(self.choices) == 2 else len(self.choices)
 
-    def code(self, value: Any) -> Sequence[float]:
-        """Return the columns' entries for a value."""
-        place = self.choices.index(value)
-        if len(self.choices) == 2:
-            return (2.0 * place - 1.0,)
-        return tuple(float(place == one) * 2.0 - 2.0 / len(self.choices) for one in range(len(self.choices)))
+    def code(self, values: Sequence[Any]) -> Floats:
+        """Return the columns for values, one row for each."""
+        number = len(self.choices)
+        table = np.array([[-1.0], [1.0]]) if number == 2 else 2.0 * np.eye(number) - 2.0 / number
+        rows: Floats = table[[self.choices.index(one) for one in values]]
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +85,14 @@ class Encoding:
 
     def code(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
         """Return one row for each candidate. What a candidate does not have counts nothing: 0 in all its columns."""
-        rows = [
-            [
-                entry
-                for name, one in self.scales.items()
-                for entry in (one.code(params[name]) if name in params else (0.0,) * one.width)
-            ]
-            for params in candidates
-        ]
-        return np.array(rows, dtype=np.float64).reshape(len(candidates), self.columns)
+        codes = np.zeros((len(candidates), self.columns))
+        at = 0
+        for name, one in self.scales.items():
+            having = [place for place, params in enumerate(candidates) if name in params]
+            if having:
+                codes[having, at : at + one.width] = one.code([candidates[place][name] for place in having])
+            at += one.width
+        return codes
 
 
 def _scale(distribution: BaseDistribution) -> Scale | Labels:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna import Study
-from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.sampling.encoding import Floats
-from budgetnas.sampling.pool import Params, key_of
+from budgetnas.sampling.pool import key_of
+from budgetnas.sampling.ranges import Params, Ranges
 
 _OUTLIER: Final = 5.0
 """Standard deviations beyond the median at which a bad result is cut off; told from the median deviation."""
@@ -41,20 +41,18 @@ class Observed:
         return len(self.values)
 
 
-def observe(study: Study, space: Mapping[str, BaseDistribution], *, but: int | None = None) -> Observed:
-    """Return what a study has seen of candidates that have the parameters of `space`.
+def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed:
+    """Return what a study has seen of candidates that have the parameters of `ranges`.
 
     A pruned trial is taken to be no better than the median of those that are complete. A result far worse than all
     others, as of a training that came to nothing, is cut off: it would hide the differences between the others.
 
     Args:
         study: The study.
-        space: The parameters.
+        ranges: The parameters.
         but: Number of a trial to leave out.
     """
-    trials = [
-        one for one in study.get_trials(deepcopy=False) if one.number != but and space.keys() <= one.params.keys()
-    ]
+    trials = [one for one in study.get_trials(deepcopy=False) if one.number != but and ranges.complete(one.params)]
     sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
     trained = [(one.params, sign * float(one.value)) for one in trials if is_complete(one) and one.value is not None]
     if trained:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-Params = dict[str, Any]
+from budgetnas.sampling.ranges import Params, Ranges
+
 Key = tuple[tuple[str, Any], ...]
-_DRAWS: Final = 2_000
+_LISTED: Final = 20_000
+"""Search spaces of no more candidates than this, all of finitely many values, are listed instead of drawn from."""
+_DRAWS: Final = 5_000
 _TRIES: Final = 20_000
+_ENOUGH: Final = 200
 _NEIGHBOURS: Final = 8
 
 
@@ -29,7 +35,7 @@ class Pool:
     """The candidates of a search space that keep a limit.
 
     Args:
-        space: The parameters.
+        ranges: The parameters.
         cost: Cost of a candidate.
         limit: The most that it may be; equal to it is within.
         generator: Draws them.
@@ -37,12 +43,12 @@ class Pool:
 
     def __init__(
         self,
-        space: Mapping[str, BaseDistribution],
+        ranges: Ranges,
         cost: Callable[[Params], float],
         limit: float,
         generator: random.Random,
     ) -> None:
-        self._space = dict(space)
+        self._ranges = ranges
         self._cost = cost
         self._limit = limit
         self._random = generator
@@ -64,38 +70,52 @@ class Pool:
         return [self._draw() for _ in range(number)]
 
     def draw(self) -> list[Params]:
-        """Return distinct candidates within the limit.
+        """Return distinct candidates within the limit: all of them where the search space is small.
 
-        They are drawn evenly as long as enough of the draws fit. Where next to none does, the rest is reached from
+        Else they are drawn evenly as long as enough of the draws fit. Where next to none does, the rest is reached from
         those that do, or from the cheapest, by changing one parameter after the other.
 
         Raises:
             NothingFitsError: If not even the cheapest that was found keeps the limit.
         """
+        listed = self._all()
+        if listed is not None:
+            return [one for one in listed if self.fits(one)] or [self._cheapest()]
         found: dict[Key, Params] = {}
         for _ in range(_TRIES):
             params = self._draw()
             if self.fits(params):
                 found.setdefault(key_of(params), params)
             if len(found) >= _DRAWS:
-                return list(found.values())
-        if len(found) < _DRAWS // 10:
+                break
+        if len(found) < _ENOUGH:
             self._wander(found)
         return list(found.values())
 
     def neighbours(self, params: Params) -> Iterator[Params]:
         """Yield candidates within the limit that differ from one in a single parameter."""
-        for name, distribution in self._space.items():
-            for value in self._values(distribution):
-                near = {**params, name: value}
+        for name in params:
+            for value in self._values(self._ranges.distributions[name]):
+                near = self._with({**params, name: value})
                 if value != params[name] and self.fits(near):
                     yield near
+
+    def _all(self) -> list[Params] | None:
+        """Return all candidates, within the limit or not; None where they are too many."""
+        values = {name: _listed(one) for name, one in self._ranges.distributions.items()}
+        if any(one is None for one in values.values()):
+            return None
+        lists = [one for one in values.values() if one is not None]
+        if math.prod(len(one) for one in lists) > _LISTED:
+            return None
+        every = (self._ranges.of(dict(zip(values, one, strict=True))) for one in itertools.product(*lists))
+        return list({key_of(one): one for one in every}.values())
 
     def _wander(self, found: dict[Key, Params]) -> None:
         here = next(iter(found.values()), None) or self._cheapest()
         for _ in range(_TRIES // 4):
-            name, distribution = self._random.choice(list(self._space.items()))
-            near = {**here, name: self._value(distribution)}
+            name = self._random.choice(list(here))
+            near = self._with({**here, name: self._value(self._ranges.distributions[name])})
             if self.fits(near):
                 here = near
                 found.setdefault(key_of(near), near)
@@ -106,7 +126,9 @@ class Pool:
         cost = self._cost(best)
         while True:
             near = [
-                {**best, name: value} for name, one in self._space.items() for value in self._values(one, ends=True)
+                self._with({**best, name: value})
+                for name in best
+                for value in self._values(self._ranges.distributions[name], ends=True)
             ]
             cheaper = min(near, key=self._cost)
             if not self._cost(cheaper) < cost:
@@ -117,7 +139,13 @@ class Pool:
         return best
 
     def _draw(self) -> Params:
-        return {name: self._value(one) for name, one in self._space.items()}
+        return self._ranges.of({name: self._value(one) for name, one in self._ranges.distributions.items()})
+
+    def _with(self, params: Params) -> Params:
+        """Return a candidate without parameters that it does not have, and with drawn ones where it lacks some."""
+        if not self._ranges.conditions:
+            return params
+        return self._ranges.of({name: self._value(one) for name, one in self._ranges.distributions.items()} | params)
 
     def _value(self, distribution: BaseDistribution) -> Any:
         if isinstance(distribution, CategoricalDistribution):
@@ -129,15 +157,21 @@ class Pool:
 
     def _values(self, distribution: BaseDistribution, *, ends: bool = False) -> list[Any]:
         """Return all values where they are few, else some drawn evenly; with `ends` the two ends among them."""
-        if isinstance(distribution, CategoricalDistribution):
-            return list(distribution.choices)
+        listed = _listed(distribution)
+        if listed is not None and (isinstance(distribution, CategoricalDistribution) or len(listed) <= 2 * _NEIGHBOURS):
+            return list(listed)
         assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding refuses any other"
-        if isinstance(distribution, IntDistribution):
-            whole = range(distribution.low, distribution.high + 1, distribution.step)
-            if len(whole) <= 2 * _NEIGHBOURS:
-                return list(whole)
         drawn = [self._value(distribution) for _ in range(_NEIGHBOURS)]
         return [*drawn, distribution.low, distribution.high] if ends else drawn
+
+
+def _listed(distribution: BaseDistribution) -> Sequence[Any] | None:
+    """Return all values of a parameter; None where they are not finitely many."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    return None
 
 
 def _whole(one: IntDistribution, share: float) -> int:

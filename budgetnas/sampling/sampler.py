@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial
 from budgetnas.sampling.acquisition import knowledge_gradient, most_informative
 from budgetnas.sampling.encoding import Encoding, Floats
 from budgetnas.sampling.observed import Observed, is_complete, observe, with_expected
-from budgetnas.sampling.pool import Key, Params, Pool, key_of
+from budgetnas.sampling.pool import Key, Pool, key_of
+from budgetnas.sampling.ranges import Condition, Params, Ranges
 from budgetnas.sampling.surrogate import Posterior, posterior, prior_scales
 from budgetnas.sampling.terms import Terms, cost_direction
 
@@ -42,21 +43,23 @@ class BudgetSampler(BaseSampler):
     most (the knowledge gradient); where that is of a candidate that was trained before, it is proposed again with equal
     parameters, and the objective should train it with another seed. At the end `recommend` names the one to take.
 
-    Every proposal over the parameters that all trials have keeps the limit. A parameter that only some trials have is
-    drawn evenly, and `cost` must not depend on it. What is known of parameters is: which direction costs more, and that
-    sizes act by their ratio. The method, and what was tried and failed, is in
-    ``docs/decisions/0029-a-sampler-for-budgets.md``.
+    Every proposal keeps the limit. Parameters that only some candidates have are proposed together with the others
+    where `conditions` tells which have them; else they are drawn evenly, and `cost` must not depend on them. What is
+    known of parameters is: which direction costs more, and that sizes act by their ratio. The method, and what was
+    tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md``.
 
     Args:
         n_trainings: Trainings that the study will have in all, repeats included; more may follow.
         cost: Cost of a candidate: given its parameters, a number. It must be cheap: it is asked thousands of times.
         limit: The most that the cost may be; equal to it is within the limit.
-        search_space: The parameters that all trials have. Without it they are those that all trials so far have had;
-            the first trial, of which nothing is known, then takes the lowest value of each range.
+        search_space: The parameters. Without it they are those that all trials so far have had; the first trial, of
+            which nothing is known, then takes the lowest value of each range.
+        conditions: Of each parameter in `search_space` that only some candidates have: the name of another one, and
+            the values of that with which it exists.
         seed: Seed of its draws.
 
     Raises:
-        ValueError: If `n_trainings` is less than 1.
+        ValueError: If `n_trainings` is less than 1, or a condition is about a parameter outside of `search_space`.
 
     Example:
         ::
@@ -74,6 +77,7 @@ class BudgetSampler(BaseSampler):
         cost: Callable[[Params], float],
         limit: float,
         search_space: Mapping[str, BaseDistribution] | None = None,
+        conditions: Mapping[str, Condition] | None = None,
         seed: int | None = None,
     ) -> None:
         if n_trainings < 1:
@@ -81,7 +85,8 @@ class BudgetSampler(BaseSampler):
         self._n_trainings = n_trainings
         self._cost = cost
         self._limit = limit
-        self._space = None if search_space is None else dict(search_space)
+        given = Ranges(dict(search_space or {}), dict(conditions or {}))
+        self._ranges = None if search_space is None else given
         self._common = IntersectionSearchSpace()
         self._random = random.Random(seed)
         self._even = RandomSampler(seed=seed)
@@ -89,8 +94,8 @@ class BudgetSampler(BaseSampler):
         self._repeated: dict[int, Params] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the parameters that all trials have."""
-        return dict(self._common.calculate(study) if self._space is None else self._space)
+        """Return the parameters that are proposed together."""
+        return dict(self._common.calculate(study) if self._ranges is None else self._ranges.distributions)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -104,13 +109,14 @@ class BudgetSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         if all(one.single() for one in search_space.values()):
             return {}
-        ground = self._on(search_space, study)
-        seen = observe(study, search_space, but=trial.number)
+        ranges = self._ranges or Ranges(search_space)
+        ground = self._on(ranges, study)
+        seen = observe(study, ranges, but=trial.number)
         if len(seen) < _FEWEST or len(seen) + len(seen.waiting) < self._design_size(ground):
             return self._next_of_design(ground, seen)
         chosen = self._worth_most(ground, seen)
         self._repeated[trial.number] = chosen
-        return ground.of_space(chosen)
+        return ground.ranges.of(chosen)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -143,24 +149,25 @@ class BudgetSampler(BaseSampler):
         Raises:
             ValueError: If no trial within the limit is complete.
         """
-        space = self._space or IntersectionSearchSpace().calculate(study)
+        ranges = self._ranges or Ranges(IntersectionSearchSpace().calculate(study))
         complete = [one for one in study.get_trials(deepcopy=False) if is_complete(one)]
-        trials = [one for one in complete if space.keys() <= one.params.keys()]
-        within = [one for one in trials if self._cost({name: one.params[name] for name in space}) <= self._limit]
+        trials = [one for one in complete if ranges.complete(one.params)]
+        within = [one for one in trials if self._cost(ranges.of(one.params)) <= self._limit]
         if not within:
             raise ValueError(f"study {study.study_name!r} has no complete trial within the limit {self._limit:g}")
-        seen = observe(study, space)
-        expected = _believe(self._on(space, study), seen).trained()
+        seen = observe(study, ranges)
+        expected = _believe(self._on(ranges, study), seen).trained()
         place = {key_of(candidate): index for index, candidate in enumerate(seen.candidates)}
         return min(within, key=lambda one: (expected[place[key_of(one.params)]], one.number))
 
-    def _on(self, space: dict[str, BaseDistribution], study: Study) -> _Ground:
+    def _on(self, ranges: Ranges, study: Study) -> _Ground:
         """Return what a proposal stands on, made anew where other parameters have turned up."""
         trials = study.get_trials(deepcopy=False)
-        everything = {name: one for trial in trials for name, one in trial.distributions.items()} | space
-        if self._ground is None or self._ground.space != space or self._ground.everything.keys() != everything.keys():
-            pool = Pool(space, self._cost, self._limit, self._random)
-            self._ground = _Ground.of(space, everything, pool)
+        everything = {name: one for trial in trials for name, one in trial.distributions.items()}
+        everything |= ranges.distributions
+        if self._ground is None or self._ground.ranges != ranges or self._ground.everything.keys() != everything.keys():
+            pool = Pool(ranges, self._cost, self._limit, self._random)
+            self._ground = _Ground.of(ranges, everything, pool)
         return self._ground
 
     def _design_size(self, ground: _Ground) -> int:
@@ -181,13 +188,13 @@ class BudgetSampler(BaseSampler):
             believed = _believe(ground, seen)
         others = self._untrained(ground, seen, believed)
         candidates = [*seen.candidates, *others]
-        within = [index for index, one in enumerate(candidates) if ground.pool.fits(ground.of_space(one))]
-        gain = knowledge_gradient(believed.joint(ground.rows(others)).of(within))
+        within = [index for index, one in enumerate(candidates) if ground.pool.fits(ground.ranges.of(one))]
+        gain = knowledge_gradient(believed.joint(ground.rows(others)).of(within), self._n_trainings - len(seen))
         return candidates[within[int(np.argmax(gain))]]
 
     def _untrained(self, ground: _Ground, seen: Observed, believed: Posterior) -> list[Params]:
         """Return candidates to choose from: those expected to be the best, and some of those that may be yet."""
-        known = {key_of(ground.of_space(one)) for one in seen.candidates}
+        known = {key_of(ground.ranges.of(one)) for one in seen.candidates}
         climbed = self._climbed(ground, seen, believed)
         fresh = [one for key, one in climbed.items() if key not in known and key not in ground.keys]
         old = [index for key, index in ground.keys.items() if key not in known]
@@ -204,7 +211,7 @@ class BudgetSampler(BaseSampler):
         drawn = np.argsort(believed.untrained(ground.drawn_rows))[:_BEAM]
         trained = np.argsort(believed.trained())[:_BEAM]
         starts = [*(ground.drawn[index] for index in drawn), *(seen.candidates[index] for index in trained)]
-        reached = {key_of(one): one for one in map(ground.of_space, starts)}
+        reached = {key_of(one): one for one in map(ground.ranges.of, starts)}
         expected = dict(zip(reached, believed.untrained(ground.rows(list(reached.values()))), strict=True))
         left_from: set[Key] = set()
         for _ in range(_STEPS):
@@ -224,8 +231,8 @@ class _Ground:
     """What does not change from proposal to proposal.
 
     Attributes:
-        space: The parameters that all trials have.
-        everything: These and those that some trials have.
+        ranges: The parameters that are proposed together.
+        everything: These, and those that some trials have beside.
         pool: Draws candidates within the limit.
         encoding: Of everything.
         terms: Of the codes.
@@ -234,7 +241,7 @@ class _Ground:
         keys: Their places.
     """
 
-    space: dict[str, BaseDistribution]
+    ranges: Ranges
     everything: dict[str, BaseDistribution]
     pool: Pool
     encoding: Encoding
@@ -244,22 +251,18 @@ class _Ground:
     keys: dict[Key, int]
 
     @classmethod
-    def of(cls, space: dict[str, BaseDistribution], everything: dict[str, BaseDistribution], pool: Pool) -> _Ground:
+    def of(cls, ranges: Ranges, everything: dict[str, BaseDistribution], pool: Pool) -> _Ground:
         """Draw candidates, and learn from their costs in which direction each parameter costs more."""
         encoding = Encoding.of(everything)
         evenly = pool.anything(_DIRECTION_DRAWS)
         terms = Terms(cost_direction(encoding.code(evenly), pool.costs(evenly)), encoding.ordered())
         drawn = pool.draw()
         keys = {key_of(one): place for place, one in enumerate(drawn)}
-        return cls(space, everything, pool, encoding, terms, drawn, terms.of(encoding.code(drawn)), keys)
+        return cls(ranges, everything, pool, encoding, terms, drawn, terms.of(encoding.code(drawn)), keys)
 
     def rows(self, candidates: Sequence[Params]) -> Floats:
         """Return the terms of candidates."""
         return self.terms.of(self.encoding.code(candidates))
-
-    def of_space(self, candidate: Params) -> Params:
-        """Return the parameters of a candidate that all trials have."""
-        return {name: candidate[name] for name in self.space}
 
 
 def _believe(ground: _Ground, seen: Observed) -> Posterior:
