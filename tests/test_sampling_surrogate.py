@@ -11,7 +11,7 @@ from small_beliefs import one_scale
 
 from budgetnas.sampling.acquisition import knowledge_gradient, most_informative
 from budgetnas.sampling.encoding import Encoding
-from budgetnas.sampling.surrogate import OWN, Belief, posterior, prior_scales
+from budgetnas.sampling.surrogate import OWN, Belief, TermPrior, posterior, prior_scales
 from budgetnas.sampling.terms import CONSTANT, GROUPS, Terms, cost_direction
 
 Floats = NDArray[np.float64]
@@ -119,14 +119,42 @@ def test_what_is_known_for_sure_is_worth_no_training() -> None:
     assert gain[1] > 0.0
 
 
-def test_a_design_goes_to_the_ends_and_not_twice_to_the_same() -> None:
+def test_a_training_is_judged_by_several_where_a_single_one_would_change_nothing() -> None:
+    belief = Belief(np.array([0.0, 0.5]), np.diag([0.0, 0.25]), noise=4.0)
+    once, often = knowledge_gradient(belief)[1], knowledge_gradient(belief, left=50)[1]
+    eight = knowledge_gradient(Belief(belief.mean, belief.covariance, noise=4.0 / 8))[1]
+    assert often == pytest.approx(eight / 8)
+    assert often > 10 * once
+    assert knowledge_gradient(belief, left=7)[1] < often
+
+
+def test_the_next_of_a_design_leaves_the_least_variance_on_average() -> None:
+    generator = np.random.default_rng(4)
+    rows, known, others = (generator.normal(size=(count, 3)) for count in (8, 4, 6))
+    prior = TermPrior(np.array([2.0, 0.5, 1.0]), unexplained=0.7)
+
+    def left(trained: Floats) -> float:
+        covariance = trained @ np.diag(prior.weights) @ trained.T + prior.unexplained * np.eye(len(trained))
+        across = others @ np.diag(prior.weights) @ trained.T
+        before = others @ np.diag(prior.weights) @ others.T
+        return float(np.trace(before - across @ np.linalg.inv(covariance) @ across.T))
+
+    best = min(range(len(rows)), key=lambda index: left(np.concatenate([known, rows[[index]]])))
+    assert most_informative(rows, known, others, prior) == best
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_a_design_goes_to_both_ends_of_a_line_and_inside_where_it_may_be_curved(curved: bool) -> None:
     line = np.linspace(-1, 1, 21)
-    rows = np.stack([np.ones(21), line], axis=1)
+    terms = [np.ones(21), line, *([1.5 * line**2 - 0.5] if curved else [])]
+    rows = np.stack(terms, axis=1)
+    prior = TermPrior(np.full(len(terms), 100.0), unexplained=1.0)
     chosen: list[int] = []
-    for _ in range(6):
-        chosen.append(most_informative(rows, rows[chosen].reshape(-1, 2)))
-    assert {line[one] for one in chosen} == {-1.0, 1.0}
-    assert 2 <= chosen.count(0) <= 4
+    for _ in range(8):
+        chosen.append(most_informative(rows, rows[np.array(chosen, dtype=int)], rows, prior))
+    at = line[chosen]
+    assert {-1.0, 1.0} <= set(at)
+    assert np.count_nonzero(np.abs(at) < 0.25) == (3 if curved else 1)
 
 
 def test_codes_have_their_ends_at_one_and_ratios_on_a_log_scale() -> None:

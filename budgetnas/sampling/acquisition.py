@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from budgetnas.sampling.encoding import Floats
-from budgetnas.sampling.surrogate import Belief
+from budgetnas.sampling.surrogate import Belief, TermPrior
 
 _TIMES: Final = (1, 2, 4, 8)
 _RANGES: Final = 31
@@ -44,14 +43,19 @@ def _gain(belief: Belief, times: int) -> Floats:
     return gain
 
 
-def most_informative(rows: Floats, known: Floats) -> int:
-    """Return which of `rows` a regression on `rows` and `known` is least sure of: the next of a D-optimal design.
+def most_informative(rows: Floats, known: Floats, others: Floats, prior: TermPrior) -> int:
+    """Return which training leaves the least uncertain: the next one of a Bayesian I-optimal design.
+
+    See Chaloner and Verdinelli, "Bayesian experimental design: a review", Statistical Science 10(3), 1995.
 
     Args:
-        rows: Terms of the candidates to choose from, the first one constant.
+        rows: Terms of the candidates to choose from.
         known: Terms of those that were chosen before.
+        others: Terms of the candidates whose variance is to be small, on average.
+        prior: What is believed of the weights before.
     """
-    precision = np.eye(rows.shape[1]) + known.T @ known
-    precision[0, 0] += 0.01 - 1.0
-    variance: NDArray[np.float64] = np.einsum("np,pq,nq->n", rows, np.linalg.inv(precision), rows)
-    return int(np.argmax(variance))
+    precision = np.diag(1.0 / prior.weights) + known.T @ known / prior.unexplained
+    spread = rows @ np.linalg.inv(precision)
+    variance = (spread * rows).sum(axis=1)
+    lowered: Floats = ((others @ spread.T) ** 2).mean(axis=0) / (prior.unexplained + variance)
+    return int(np.argmax(lowered))

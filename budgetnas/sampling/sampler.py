@@ -19,7 +19,7 @@ from budgetnas.sampling.encoding import Encoding, Floats
 from budgetnas.sampling.observed import Observed, is_complete, observe, with_expected
 from budgetnas.sampling.pool import Key, Pool, key_of
 from budgetnas.sampling.ranges import Condition, Params, Ranges
-from budgetnas.sampling.surrogate import Posterior, posterior, prior_scales
+from budgetnas.sampling.surrogate import Posterior, TermPrior, posterior, prior_scales
 from budgetnas.sampling.terms import Terms, cost_direction
 
 _DIRECTION_DRAWS: Final = 500
@@ -38,10 +38,11 @@ class BudgetSampler(BaseSampler):
     """Searches under a hard limit on something that is known before training, with few noisy trainings.
 
     For studies with one objective, in which the trainings of a candidate differ about as much as good candidates differ
-    from each other. The first trainings are spread so that a regression learns most from them (a D-optimal design among
-    candidates within the limit). Each later one is the training that is expected to lower the least expected value
-    most (the knowledge gradient); where that is of a candidate that was trained before, it is proposed again with equal
-    parameters, and the objective should train it with another seed. At the end `recommend` names the one to take.
+    from each other. The first trainings are spread so that they leave the least uncertain of all candidates within the
+    limit (a Bayesian I-optimal design). Each later one is the training that is worth most for finding the least
+    expected value (the knowledge gradient); where that is of a candidate that was trained before, it is proposed again
+    with equal parameters, and the objective should train it with another seed. At the end `recommend` names the one to
+    take.
 
     Every proposal keeps the limit. Parameters that only some candidates have are proposed together with the others
     where `conditions` tells which have them; else they are drawn evenly, and `cost` must not depend on them. What is
@@ -172,14 +173,16 @@ class BudgetSampler(BaseSampler):
 
     def _design_size(self, ground: _Ground) -> int:
         """Return how many trainings the design has: two for each coefficient of a linear regression, if that many."""
-        return min(_DESIGN_PER_TERM * len(ground.terms.linear()), int(_DESIGN_SHARE * self._n_trainings))
+        return min(_DESIGN_PER_TERM * (1 + ground.encoding.columns), int(_DESIGN_SHARE * self._n_trainings))
 
     def _next_of_design(self, ground: _Ground, seen: Observed) -> Params:
         trained = [seen.candidates[index] for index in seen.which]
         known = ground.rows([*trained, *seen.waiting])
-        linear = ground.terms.linear()
-        some = self._random.sample(range(len(ground.drawn)), min(_DESIGN_CHOICE, len(ground.drawn)))
-        return ground.drawn[some[most_informative(ground.drawn_rows[some][:, linear], known[:, linear])]]
+        number = min(_DESIGN_CHOICE, len(ground.drawn))
+        some, others = (self._random.sample(range(len(ground.drawn)), number) for _ in range(2))
+        rows = ground.drawn_rows
+        prior = TermPrior.of(ground.terms.groups())
+        return ground.drawn[some[most_informative(rows[some], known, rows[others], prior)]]
 
     def _worth_most(self, ground: _Ground, seen: Observed) -> Params:
         believed = _believe(ground, seen)

@@ -45,6 +45,25 @@ def prior_scales() -> dict[str, Floats]:
 
 
 @dataclass(frozen=True, slots=True)
+class TermPrior:
+    """What is believed before any training, in units of the noise.
+
+    Attributes:
+        weights: Variance of the weight of each term.
+        unexplained: Variance of a training around what the terms explain: of the candidate's own part, and the noise.
+    """
+
+    weights: Floats
+    unexplained: float
+
+    @classmethod
+    def of(cls, groups: NDArray[np.intp]) -> TermPrior:
+        """Return it for terms of these groups, with all scales at the middle of what they may be."""
+        middle = {name: np.array([median]) for name, (median, _) in PRIOR.items()}
+        return cls(_prior_variances(groups, middle)[0], 1.0 + PRIOR[OWN][0] ** 2)
+
+
+@dataclass(frozen=True, slots=True)
 class Belief:
     """A joint normal belief about candidates.
 
@@ -173,6 +192,7 @@ def posterior(
 
 
 def _prior_variances(groups: NDArray[np.intp], scales: Mapping[str, Floats]) -> Floats:
-    by_group = np.stack([*(scales[name] ** 2 for name in GROUPS), np.full(_SCALES, _CONSTANT_VARIANCE)], axis=1)
+    constant = np.full(len(scales[OWN]), _CONSTANT_VARIANCE)
+    by_group = np.stack([*(scales[name] ** 2 for name in GROUPS), constant], axis=1)
     variances: Floats = by_group[:, np.where(groups == CONSTANT, len(GROUPS), groups)]
     return variances

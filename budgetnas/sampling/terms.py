@@ -37,11 +37,6 @@ class Terms:
         sizes = (1, columns, int(self.ordered.sum()), columns * (columns - 1) // 2)
         return np.concatenate([[CONSTANT], np.repeat(np.arange(len(GROUPS)), sizes)]).astype(np.intp)
 
-    def linear(self) -> NDArray[np.intp]:
-        """Return the places of the constant and of the terms of single parameters."""
-        groups = self.groups()
-        return np.flatnonzero((groups == CONSTANT) | (groups == GROUPS.index("linear")))
-
     def of(self, codes: Floats) -> Floats:
         """Return a row of terms for each row of codes."""
         columns = codes.shape[1]
