@@ -174,7 +174,7 @@ class SearchProgress(Progress):
         """Print which network is trained."""
         plan = self._plan
         assert plan is not None, "a plan comes before the first trial"
-        name = f"trial {start.number}" + (f" ({start.seed_id})" if start.seed_id else "")
+        name = f"trial {start.number}" + (f" ({start.seed_id})" if start.seed_id else "") + _repeat(start)
         self.prefix, self.epochs, self.last = f"{name}: ", start.candidate.recipe.epochs, ""
         self._tally = start.tally
         macs = count(start.candidate.architecture).macs
@@ -220,11 +220,12 @@ class SearchProgress(Progress):
     def _standing(self) -> str:
         best = "none yet" if self._best is None else f"{self._best:.2%}"
         tally, trials = self._tally, self._plan.trials if self._plan else 0
+        again = f" ({tally.repeats} repeat{'s' if tally.repeats != 1 else ''})" if tally.repeats else ""
         cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
         return (
             f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
             f"duplicate {tally.duplicate}, "
-            f"trained {tally.trained}/{trials}, failed {tally.failed}{cut}"
+            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{cut}"
         )
 
     def _time_left(self) -> str:
@@ -342,6 +343,10 @@ class ExportProgress(Progress):
             f"{self.prefix}epoch {epoch.epoch}/{self.epochs}: train {epoch.train_accuracy:.2%} "
             f"(loss {epoch.train_loss:.3f}){shown}, {epoch.seconds:.1f} s"
         )
+
+
+def _repeat(start: TrialStart) -> str:
+    return "" if start.repeat_of is None else f" (repeat of trial {start.repeat_of}, training seed {start.seed})"
 
 
 def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
