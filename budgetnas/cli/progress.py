@@ -19,6 +19,7 @@ from budgetnas.architecture import count
 from budgetnas.budget import Budget
 from budgetnas.cli.output import by_limit, duration, stderr
 from budgetnas.data import Data
+from budgetnas.data.wording import plural
 from budgetnas.epoch import Epoch
 from budgetnas.final import FinalTraining
 from budgetnas.replay import ReplayPlan
@@ -220,7 +221,7 @@ class SearchProgress(Progress):
     def _standing(self) -> str:
         best = "none yet" if self._best is None else f"{self._best:.2%}"
         tally, trials = self._tally, self._plan.trials if self._plan else 0
-        again = f" ({tally.repeats} repeat{'s' if tally.repeats != 1 else ''})" if tally.repeats else ""
+        again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
         cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
         return (
             f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
@@ -255,9 +256,11 @@ class FinalProgress(Progress):
         )
         for one in result.entrants:
             why = "finalist" if one.is_finalist else "reference: the best seed"
+            several = one.search_trainings > 1
+            seen = f"the mean of its {one.search_trainings} runs" if several else "its one run"
             self.lines.say(
                 f"{why}: {one.name}, {one.params:,} parameters; {one.recipe.describe()}; "
-                f"smoothed {one.score:.2%}, its one run {one.search_accuracy:.2%}"
+                f"smoothed {one.score:.2%}, {seen} {one.search_accuracy:.2%}"
             )
 
     def final_training(self, training: FinalTraining) -> None:
