@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from optuna.trial import TrialState
-
 from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
 from budgetnas.runs import LOST, RunImages, TrainFunction
 from budgetnas.search.listener import SearchListener
@@ -108,11 +106,7 @@ def _run_trial(
     opened: OpenStudy, task: SearchTask, slot: Lease, heart: Heart, stopper: Stopper, listener: SearchListener
 ) -> None:
     runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, heart, task.trainer)
-    try:
-        opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
-    except SpaceUsedUpError as error:
-        opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
-        raise
+    opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
 
 
 def _check_failures(opened: OpenStudy, before: int) -> None:
