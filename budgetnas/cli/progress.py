@@ -219,8 +219,8 @@ class SearchProgress(Progress):
         return f"; {self._standing()}{self._time_left()}"
 
     def _standing(self) -> str:
-        best = "none yet" if self._best is None else f"{self._best:.2%}"
         tally, trials = self._tally, self._plan.trials if self._plan else 0
+        best = "none yet" if self._best is None else f"{self._best:.2%}" + (" (one run)" if tally.repeats else "")
         again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
         cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
         return (

@@ -69,8 +69,8 @@ def repeat_of(trial: optuna.Trial | FrozenTrial) -> int | None:
     return number
 
 
-def mark_repeat(storage: BaseStorage, trial: FrozenTrial, number: int) -> None:
-    """Note that a trial trains the candidate of trial `number` once more."""
+def mark_repeat(storage: BaseStorage, trial: FrozenTrial, number: int | None) -> None:
+    """Note that a trial trains the candidate of trial `number` once more, or no other's."""
     storage.set_trial_user_attr(trial._trial_id, REPEAT_OF, number)
     trial.set_user_attr(REPEAT_OF, number)
 

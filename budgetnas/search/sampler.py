@@ -21,7 +21,7 @@ from budgetnas.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
 from budgetnas.sampling.pool import NothingFitsError
-from budgetnas.search.attributes import mark_repeat
+from budgetnas.search.attributes import mark_repeat, repeat_of
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection
 
@@ -103,9 +103,11 @@ class BudgetGate(BaseSampler):
             return {}
         refused: list[Rejection] = []
         try:
-            return dict(self._propose(study, trial, refused))
+            params = self._propose(study, trial, refused)
         finally:
             self._refuse(refused)
+        self._mark(study, trial, params)
+        return dict(params)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -151,7 +153,6 @@ class BudgetGate(BaseSampler):
             again = self._repeated is not None
             params = self._accepted(joint, asked, "sampler", trial.number, refused, may_be_known=again)
             if params is not None:
-                self._mark_repeat(study, trial, params)
                 return params
             turned_down.append(joint)
         for _ in range(MAX_FEASIBLE_DRAWS):
@@ -169,9 +170,10 @@ class BudgetGate(BaseSampler):
         except NothingFitsError:
             return None
 
-    def _mark_repeat(self, study: Study, trial: FrozenTrial, params: Params) -> None:
+    def _mark(self, study: Study, trial: FrozenTrial, params: Params) -> None:
+        """Mark a repeat as such; what was marked by a process that died before it wrote a parameter may be none now."""
         number = None if self._repeated is None else self._repeated(self._space.candidate(params))
-        if number is not None:
+        if number != repeat_of(trial):
             mark_repeat(study._storage, trial, number)
 
     def _filled(self, params: Params, names: Iterable[str], value: Callable[[str], Value]) -> Params:
