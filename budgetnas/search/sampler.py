@@ -148,13 +148,15 @@ class BudgetGate(BaseSampler):
             if proposed is None:
                 break
             joint = self._filled(proposed, self._joint, asked)
-            if joint in turned_down or time.monotonic() > deadline:
-                break  # a sampler that repeats itself, or is slow, would not come to an answer soon
+            if joint in turned_down:
+                break  # a sampler that repeats itself would not come to an answer soon
             again = self._repeated is not None
             params = self._accepted(joint, asked, "sampler", trial.number, refused, may_be_known=again)
             if params is not None:
                 return params
             turned_down.append(joint)
+            if time.monotonic() > deadline:
+                break  # nor would one that is slow
         for _ in range(MAX_FEASIBLE_DRAWS):
             drawn = self._space.space.draw_feasible(self._space.inputs, self._budget, self._random)
             joint = self._filled(drawn, self._joint, self._evenly)
