@@ -81,7 +81,9 @@ def _search_figures(tables: StudyTables) -> list[Figure]:
     several = any(one.repeats for one in tables.ranking)
     means = " Of a candidate with several trainings it is their mean." if several else ""
     again = " A hollow circle is a further training of a candidate that was trained before." if several else ""
-    each = " Every training of a repeated candidate has a line." if several else ""
+    thick = (
+        "thick lines are the trainings of the best candidate" if several else "thick line is the best run of the search"
+    )
     make: list[tuple[str, str, str, Callable[[StudyTables], go.Figure], Callable[[StudyTables], FigureData]]] = [
         (
             "params",
@@ -100,14 +102,14 @@ def _search_figures(tables: StudyTables) -> list[Figure]:
         (
             "accuracy",
             "Accuracy by epoch",
-            f"The thick line is the best run of the search.{each}{few}{ended}",
+            f"The {thick}.{few}{ended}",
             figures.accuracy_curves,
             data.accuracy_data,
         ),
         (
             "loss",
             "Loss by epoch",
-            f"Cross-entropy; the thick line is the best run of the search.{each}{few}{ended}",
+            f"Cross-entropy; the {thick}.{few}{ended}",
             figures.loss_curves,
             data.loss_data,
         ),

@@ -48,7 +48,7 @@ class SpaceUsedUpError(SearchFailedError):
 
 
 class BudgetGate(BaseSampler):
-    """Proposes candidates of an inner sampler that keep the budget and are not known yet.
+    """Proposes candidates of an inner sampler that keep the budget and are not known yet, or are repeated on purpose.
 
     What every trial has, the architecture's parameters, the optimiser and the recipe's extras, is asked of the inner
     sampler together; then, if the architecture fits, what belongs to the chosen optimiser one by one, since it exists
