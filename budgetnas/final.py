@@ -32,7 +32,7 @@ from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
 from budgetnas.space import Candidate
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
-from budgetnas.storage import Records, Role, Run, State
+from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import FinalRecord, finals_of, name_winner, record_reading, start_final
 from budgetnas.train import Setup, Task
 from budgetnas.train.evaluation import evaluate
@@ -40,7 +40,6 @@ from budgetnas.train.measure import measure_pace
 from budgetnas.weights import from_safetensors
 
 TEST_REASON: Final = "final: the winner's and the reference's networks, trained on training and validation images"
-_SEARCHED: Final = (Role.SEARCH, Role.REPEAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +155,18 @@ def plan_final(
     """
     candidates = [Candidate(run.architecture, run.recipe) for run in runs]
     scores = smoothed_scores(candidates, accuracies)
-    ranked = [
-        Finalist(run=runs[place].id, score=scores[place], accuracy=accuracies[place])
-        for place in rank(candidates, scores)
-    ]
-    seeds = {run.id for run in runs if run.label in specification.seeds}
-    reference = next((one for one in ranked if one.run in seeds), None)
-    return FinalPlan(protocol=protocol, finalists=tuple(ranked[: protocol.finalists]), reference=reference)
+    reached: dict[tuple[str, str], list[float]] = {}
+    for candidate, accuracy in zip(candidates, accuracies, strict=True):
+        reached.setdefault(candidate.key, []).append(accuracy)
+    places = rank(candidates, scores)
+    ranked = tuple(_finalist(runs[place], scores[place], reached[candidates[place].key]) for place in places)
+    seeds = {candidate.key for candidate, run in zip(candidates, runs, strict=True) if run.label in specification.seeds}
+    reference = next((one for one, place in zip(ranked, places, strict=True) if candidates[place].key in seeds), None)
+    return FinalPlan(protocol=protocol, finalists=ranked[: protocol.finalists], reference=reference)
+
+
+def _finalist(run: Run, score: float, accuracies: Sequence[float]) -> Finalist:
+    return Finalist(run=run.id, score=score, accuracy=statistics.fmean(accuracies), trainings=len(accuracies))
 
 
 def _protocol(specification: StudySpecification, request: FinishRequest) -> ChoiceProtocol:
@@ -175,7 +179,7 @@ def _protocol(specification: StudySpecification, request: FinishRequest) -> Choi
 
 
 def _searched(records: Records, study: str) -> list[Run]:
-    runs = [run for run in records.runs(study=study) if run.role in _SEARCHED and run.state is State.COMPLETE]
+    runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.COMPLETE]
     if not runs:
         rule = "has no complete training to choose from"
         raise InputError("STUDY", study, rule, "search first: budgetnas search --study NAME --trials N")

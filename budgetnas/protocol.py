@@ -71,12 +71,14 @@ class Finalist(Frozen):
     Attributes:
         run: Its record of the search, the first if it has several.
         score: Its smoothed score, a validation accuracy as a share of 1.
-        accuracy: The validation accuracy of that record.
+        accuracy: Its validation accuracy, the mean of all its records of the search.
+        trainings: How many these are.
     """
 
     run: int
     score: float
     accuracy: float
+    trainings: int = 1
 
 
 class FinalPlan(Frozen):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -176,10 +176,25 @@ def claim_run(request: RunRequest, identity: DataIdentity, setup: Setup, records
         lease: What this process holds; it then is told the run.
     """
     with exclusive(records.engine):
-        claim = _claim(request, identity, setup, records, lease)
-        if claim.known is None:
-            note_work(records, lease, trial=request.trial, run=claim.run)
-        return claim
+        return _claim_for(lease, request, identity, setup, records)
+
+
+@patient
+def claim_repeat(
+    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease
+) -> tuple[Claim, RunRequest]:
+    """Claim one more training of a candidate of a study, as `claim_run` does; its seed is not the request's.
+
+    It has the seed that the trial trained it with before, if it was interrupted; else the next one of the candidate,
+    reserved under the lock under which the record is made: whoever repeats it at the same time gets another.
+
+    Returns:
+        The claim, and the request with that seed.
+    """
+    with exclusive(records.engine):
+        seed = records.repeat_seed(request.key(identity), study=request.study, trial=request.trial)
+        request = replace(request, seed=seed)
+        return _claim_for(lease, request, identity, setup, records), request
 
 
 @patient
@@ -190,6 +205,13 @@ def _claim_alone(
     with exclusive(records.engine):
         claim = _claim(request, identity, setup, records, None)
         return claim, take_lease(records, run=claim.run) if claim.known is None else None
+
+
+def _claim_for(lease: Lease, request: RunRequest, identity: DataIdentity, setup: Setup, records: Records) -> Claim:
+    claim = _claim(request, identity, setup, records, lease)
+    if claim.known is None:
+        note_work(records, lease, trial=request.trial, run=claim.run)
+    return claim
 
 
 def _claim(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease | None) -> Claim:

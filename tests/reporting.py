@@ -174,6 +174,7 @@ def _entrant(run: RankedRun, place: int, *, reference: bool, decided: bool, test
         params=run.params,
         score=run.accuracy - 0.8 * drops[0],
         search_accuracy=run.accuracy,
+        search_trainings=len(run.trainings),
         is_finalist=not reference or place < 3,
         is_reference=reference,
         is_winner=won,

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from budgetnas.architecture import count
 from budgetnas.budget import Budget
+from budgetnas.distributions import distribution
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
@@ -205,3 +206,17 @@ def test_a_first_parameter_with_one_value_lets_nothing_past_the_gate(name: str) 
     study, ledger = gated(name, space, 6_000)
     for _ in range(12):
         assert count(propose(study, space, ledger).architecture).params <= 6_000
+
+
+def test_a_slow_proposal_that_fits_is_taken_and_no_second_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("budgetnas.search.sampler.MAX_SECONDS", -1.0)
+    study, ledger = gated("random", DEFAULT, 10**12)
+    alone = optuna.create_study(sampler=make_sampler("random", 1, lambda _: True)).ask()
+    params = {name: alone._suggest(name, distribution(DEFAULT.ranges()[name])) for name in DEFAULT.joint_names()}
+    first = propose(study, DEFAULT, ledger)
+    assert {name: study.trials[0].params[name] for name in params} == params, "the sampler's own, no feasible draw"
+    assert first == ledger.accepted[0]
+    study, ledger = gated("random", DEFAULT, 50_000)
+    for _ in range(5):
+        propose(study, DEFAULT, ledger)
+    assert len(ledger.rejections) <= 5

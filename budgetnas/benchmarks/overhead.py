@@ -206,7 +206,7 @@ def measure(
     trials: Annotated[int, typer.Option(help="Trials of the search.")] = 1000,
     epochs: Annotated[int, typer.Option(help="Epochs that each reports.")] = 5,
     budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp or nsga2.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="tpe, random, gp, nsga2 or budget.")] = "tpe",
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
     start: Annotated[bool, typer.Option("--start", help="Measure process start to first trial instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

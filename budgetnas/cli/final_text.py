@@ -13,7 +13,7 @@ def print_final(result: FinalResult) -> None:
     """Print what a final gave: all that was trained again, and what the test split says."""
     console = stdout()
     console.print()
-    columns = ("", "architecture", "recipe", "parameters", "search, one run", "smoothed", "fresh mean", "sd", "n")
+    columns = ("", "architecture", "recipe", "parameters", "in the search", "smoothed", "fresh mean", "sd", "n")
     title = f"Final of study {result.study}: validation accuracy with fresh seeds"
     console.print(table(title, columns, [_entrant_row(one) for one in result.entrants], left=3))
     if result.winner is None:
@@ -78,7 +78,7 @@ def _entrant_row(one: Entrant) -> tuple[str, ...]:
         one.name,
         one.recipe.describe(),
         f"{one.params:,}",
-        f"{one.search_accuracy:.2%}",
+        f"{one.search_accuracy:.2%}" + (f" (mean of {one.search_trainings})" if one.search_trainings > 1 else ""),
         f"{one.score:.2%}",
         "-" if one.mean_validation is None else f"{one.mean_validation:.2%}",
         "-" if spread is None else f"{100 * spread:.2f}",

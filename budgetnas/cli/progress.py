@@ -19,6 +19,7 @@ from budgetnas.architecture import count
 from budgetnas.budget import Budget
 from budgetnas.cli.output import by_limit, duration, stderr
 from budgetnas.data import Data
+from budgetnas.data.wording import plural
 from budgetnas.epoch import Epoch
 from budgetnas.final import FinalTraining
 from budgetnas.replay import ReplayPlan
@@ -174,7 +175,7 @@ class SearchProgress(Progress):
         """Print which network is trained."""
         plan = self._plan
         assert plan is not None, "a plan comes before the first trial"
-        name = f"trial {start.number}" + (f" ({start.seed_id})" if start.seed_id else "")
+        name = f"trial {start.number}" + (f" ({start.seed_id})" if start.seed_id else "") + _repeat(start)
         self.prefix, self.epochs, self.last = f"{name}: ", start.candidate.recipe.epochs, ""
         self._tally = start.tally
         macs = count(start.candidate.architecture).macs
@@ -218,13 +219,14 @@ class SearchProgress(Progress):
         return f"; {self._standing()}{self._time_left()}"
 
     def _standing(self) -> str:
-        best = "none yet" if self._best is None else f"{self._best:.2%}"
         tally, trials = self._tally, self._plan.trials if self._plan else 0
+        best = "none yet" if self._best is None else f"{self._best:.2%}" + (" (one run)" if tally.repeats else "")
+        again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
         cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
         return (
             f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
             f"duplicate {tally.duplicate}, "
-            f"trained {tally.trained}/{trials}, failed {tally.failed}{cut}"
+            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{cut}"
         )
 
     def _time_left(self) -> str:
@@ -254,9 +256,11 @@ class FinalProgress(Progress):
         )
         for one in result.entrants:
             why = "finalist" if one.is_finalist else "reference: the best seed"
+            several = one.search_trainings > 1
+            seen = f"the mean of its {one.search_trainings} runs" if several else "its one run"
             self.lines.say(
                 f"{why}: {one.name}, {one.params:,} parameters; {one.recipe.describe()}; "
-                f"smoothed {one.score:.2%}, its one run {one.search_accuracy:.2%}"
+                f"smoothed {one.score:.2%}, {seen} {one.search_accuracy:.2%}"
             )
 
     def final_training(self, training: FinalTraining) -> None:
@@ -342,6 +346,10 @@ class ExportProgress(Progress):
             f"{self.prefix}epoch {epoch.epoch}/{self.epochs}: train {epoch.train_accuracy:.2%} "
             f"(loss {epoch.train_loss:.3f}){shown}, {epoch.seconds:.1f} s"
         )
+
+
+def _repeat(start: TrialStart) -> str:
+    return "" if start.repeat_of is None else f" (repeat of trial {start.repeat_of}, training seed {start.seed})"
 
 
 def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:

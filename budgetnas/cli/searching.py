@@ -62,7 +62,8 @@ def search_command(
         ),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="tpe, random, gp or nsga2.", envvar="BUDGETNAS_SAMPLER", show_default="tpe")
+        str | None,
+        typer.Option(help="tpe, random, gp, nsga2 or budget.", envvar="BUDGETNAS_SAMPLER", show_default="tpe"),
     ] = None,
     pruner: Annotated[
         str | None, typer.Option(help="asha, median or none.", envvar="BUDGETNAS_PRUNER", show_default="none")

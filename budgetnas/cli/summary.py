@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+
+from rich.table import Table
 
 from budgetnas.budget import format_count
 from budgetnas.cli.final_text import print_final
 from budgetnas.cli.output import by_limit, duration, shown_storage, stdout, table
-from budgetnas.report.values import Pruning, RankedRun, RejectedSeed, SeedDistance, StudyTables
+from budgetnas.data.wording import plural
+from budgetnas.report.values import Pruning, RankedRun, RejectedSeed, SeedDistance, StudyTables, name_of
 
 _CUTS_SHOWN = 10
+_RANKS_SHOWN = 20
 
 
 def print_summary(tables: StudyTables, storage: str | None) -> None:
@@ -20,12 +25,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     for text in tables.notices:
         console.print(f"note: {text}", markup=False)
     if tables.ranking:
-        columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
-        console.print(
-            table(
-                "Ranking by validation accuracy after the last epoch", columns, map(_row, tables.ranking[:20]), left=5
-            )
-        )
+        console.print(_ranking(tables.ranking[:_RANKS_SHOWN]))
         if tables.final is not None:
             print_final(tables.final)
         _print_winner(tables)
@@ -33,9 +33,10 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
         console.print("nothing is trained yet", markup=False)
     for failed in tables.failed:
         console.print(f"failed: trial {failed.trial}, {failed.architecture.describe()}: {failed.reason}", markup=False)
+    trained = f"{tallies.trained}" + (f" ({plural(tallies.repeats, 'repeat')})" if tallies.repeats else "")
     console.print(
         f"\nproposed {tallies.proposed}: {tallies.over_budget} over the budget{by_limit(tables.rejections.limits)} and "
-        f"{tallies.duplicates} duplicates turned away untrained; trained {tallies.trained}, failed {tallies.failed}",
+        f"{tallies.duplicates} duplicates turned away untrained; trained {trained}, failed {tallies.failed}",
         markup=False,
     )
     _print_pruning(tables.pruning)
@@ -71,6 +72,22 @@ def _print_pruning(pruning: Pruning) -> None:
         console.print(f"  and {len(pruning.cut) - _CUTS_SHOWN} more; --json shows all", markup=False)
 
 
+def _ranking(runs: Sequence[RankedRun]) -> Table:
+    """Return the table of the best; where candidates were repeated, accuracies are means."""
+    repeated = any(one.repeats for one in runs)
+    title = "Ranking by validation accuracy after the last epoch"
+    columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
+    if not repeated:
+        return table(title, columns, map(_row, runs), left=5)
+    title += "; mean of n trainings, with the trials that repeat the first"
+    rows = ((*_row(one)[:-1], str(len(one.trainings)), _repeats(one)) for one in runs)
+    return table(title, (*columns[:-1], "n", "repeated by"), rows, left=5)
+
+
+def _repeats(run: RankedRun) -> str:
+    return ", ".join(name_of(one).removeprefix("trial ") for one in run.repeats)
+
+
 def _row(run: RankedRun) -> tuple[str, ...]:
     return (
         str(run.rank),
@@ -95,7 +112,9 @@ def _print_winner(tables: StudyTables) -> None:
             f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False
         )
     else:
-        how = f"one run, the best of {len(tables.ranking)}: it flatters; see finish"
+        runs, number = "one run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
+        among = plural(number, "candidate") if tables.tallies.repeats else str(number)
+        how = f"{runs}, the best of {among}: it flatters; see finish"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
     console.print(f"  {winner.architecture.describe()}", markup=False)
     console.print(f"  {winner.recipe.describe()}", markup=False)

@@ -31,7 +31,9 @@ def worker_command(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="tpe, random, gp or nsga2.", envvar="BUDGETNAS_SAMPLER", show_default="the last search's"),
+        typer.Option(
+            help="tpe, random, gp, nsga2 or budget.", envvar="BUDGETNAS_SAMPLER", show_default="the last search's"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",

@@ -11,7 +11,7 @@ from budgetnas.export.chosen import Chosen, Part
 from budgetnas.recorded import recorded_run
 from budgetnas.report.final import FIRST_TEST_SEED, final_seeds
 from budgetnas.report.replays import comparison, replay_result
-from budgetnas.storage import Records, Role, State
+from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.storage.finals import finals_of, test_accuracies
 
 
@@ -67,9 +67,10 @@ def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
 
 def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     run, epoch = chosen.run, weights.again or weights.recorded
-    searched = [one for one in records.runs(study=run.study, role=Role.SEARCH) if one.state is State.COMPLETE]
+    made = records.runs(study=run.study)
+    searched = [one for one in made if one.role in SEARCHED and one.state is State.COMPLETE]
     sentences = ["Validation accuracy after the last epoch of one training; one network has no spread."]
-    if run.role in (Role.SEARCH, Role.REPEAT):
+    if run.role in SEARCHED:
         sentences.append(
             f"One of {len(searched)} trainings of a search. A single run which was chosen for being best looks better "
             "than it is; a final with fresh seeds tells how good it is."

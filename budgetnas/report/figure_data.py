@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from budgetnas.epoch import Epoch
 from budgetnas.report.final import Entrant, FinalResult
 from budgetnas.report.points import overshoot_bins, pareto_front
-from budgetnas.report.values import PrunedRun, RankedRun, StudyTables, name_of
+from budgetnas.report.values import PrunedRun, StudyTables, Training, name_of
 
 Cell = str | int | float | bool | None
 
@@ -38,30 +38,39 @@ class FigureData:
 
 
 def history_data(tables: StudyTables) -> FigureData:
-    """Return the trainings in the order of time."""
-    runs: list[RankedRun | PrunedRun] = sorted((*tables.ranking, *tables.pruned), key=lambda one: one.order)
+    """Return the trainings in the order of time, and of each repeat which training it repeats."""
+    runs: list[Training | PrunedRun] = sorted((*tables.complete, *tables.pruned), key=lambda one: one.order)
+    repeated = {each.run: name_of(one) for one in tables.ranking for each in one.repeats}
     best, rows = -math.inf, []
     for run in runs:
         pruned = isinstance(run, PrunedRun)
         best = best if pruned else max(best, run.accuracy)
         known = None if math.isinf(best) else 100 * best
         state = "pruned" if pruned else "complete"
-        rows.append((run.order, name_of(run), state, run.label, len(run.curve), 100 * run.accuracy, known))
-    columns = ("order", "run", "state", "seed_trial", "epochs", "validation_accuracy_percent", "best_so_far_percent")
+        drawn = (run.order, name_of(run), state, run.label, len(run.curve), 100 * run.accuracy, known)
+        rows.append((*drawn, repeated.get(run.run, "")))
+    columns = (
+        *("order", "run", "state", "seed_trial", "epochs", "validation_accuracy_percent", "best_so_far_percent"),
+        "repeat_of",
+    )
     return FigureData(columns, tuple(rows))
 
 
 def params_data(tables: StudyTables) -> FigureData:
-    """Return accuracy and parameters of the complete trainings, in the order of time."""
+    """Return accuracy and parameters of the candidates with complete trainings, in the order of time."""
     front = {one.run for one in pareto_front(tables.ranking)}
     rows = tuple(
         (
             *(name_of(run), run.label, run.params, tables.summary.max_params, 100 * run.accuracy, run.run in front),
             run.architecture.describe(),
+            len(run.trainings),
         )
         for run in tables.in_time_order
     )
-    columns = ("run", "seed_trial", "params", "budget", "validation_accuracy_percent", "pareto_front", "architecture")
+    columns = (
+        *("run", "seed_trial", "params", "budget", "validation_accuracy_percent", "pareto_front", "architecture"),
+        "trainings",
+    )
     return FigureData(columns, rows)
 
 
@@ -116,8 +125,9 @@ _KEY = ("rank", "run", "state", "epoch")
 
 def _epochs(tables: StudyTables) -> Iterator[tuple[tuple[Cell, ...], Epoch]]:
     for run in tables.ranking:
-        for epoch in run.curve:
-            yield (run.rank, name_of(run), "complete", epoch.epoch), epoch
+        for training in run.trainings:
+            for epoch in training.curve:
+                yield (run.rank, name_of(training), "complete", epoch.epoch), epoch
     for pruned in tables.pruned:
         for epoch in pruned.curve:
             yield (None, name_of(pruned), "pruned", epoch.epoch), epoch

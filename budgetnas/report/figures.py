@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -11,7 +12,7 @@ from plotly.subplots import make_subplots
 from budgetnas.budget import format_count
 from budgetnas.report.points import overshoot_bins, pareto_front, running_best
 from budgetnas.report.style import BLUE, DASHES, GREEN, GREY, LINES, ORANGE, VERMILION, lines, marker, safe, styled
-from budgetnas.report.values import PrunedRun, RankedRun, StudyTables, name_of
+from budgetnas.report.values import PrunedRun, RankedRun, StudyTables, Training, name_of
 
 SHOWN_CURVES = 10
 _PERCENT = "validation accuracy (%)"
@@ -21,7 +22,7 @@ _PRUNED = {"symbol": "x-thin", "size": 7, "line": {"width": 2, "color": GREY}}
 
 def history(tables: StudyTables) -> go.Figure:
     """Draw each training in the order of time, the pruned ones muted, and the best complete one so far."""
-    runs = tables.in_time_order
+    runs = tables.complete
     best = running_best([100 * one.accuracy for one in runs])
     figure = go.Figure()
     _add_pruned(figure, tables.pruned)
@@ -33,8 +34,10 @@ def history(tables: StudyTables) -> go.Figure:
         line={"color": VERMILION, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
-    _add_runs(figure, runs, [one.order for one in runs], "bottom right")
-    last = len(tables.ranking) + len(tables.pruned)
+    _add_runs(
+        figure, [_Point(run, each, each.order) for run in tables.ranking for each in run.trainings], "bottom right"
+    )
+    last = len(runs) + len(tables.pruned)
     figure.update_xaxes(title="training, in order of time", rangemode="tozero", **_whole_ticks(last))
     figure.update_yaxes(title=_PERCENT)
     return styled(figure)
@@ -53,7 +56,7 @@ def accuracy_against_params(tables: StudyTables) -> go.Figure:
         line={"color": GREEN, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
-    _add_runs(figure, runs, [one.params for one in runs], "bottom left")
+    _add_runs(figure, [_Point(one, one, one.params) for one in runs], "bottom left")
     smallest = min(one.params for one in runs)
     _budget_line(figure, tables.summary.max_params)
     figure.update_xaxes(title="parameters (log scale)", **_log_axis(smallest, tables.summary.max_params))
@@ -109,23 +112,42 @@ def importance_bars(shares: dict[str, float]) -> go.Figure:
     return styled(figure, height=120 + 26 * len(names))
 
 
-def _add_runs(figure: go.Figure, runs: Sequence[RankedRun], x: Sequence[float], label_at: str) -> None:
-    """Add the runs as points, the seeds named and with a sign of their own."""
-    places = list(zip(runs, x, strict=True))
-    for title, seeds in (("searched", False), ("seed trial", True)):
-        chosen = [(run, at) for run, at in places if bool(run.label) is seeds]
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What a point stands for: a candidate, by one of its trainings or by all of them; and where it stands."""
+
+    candidate: RankedRun
+    shown: RankedRun | Training
+    x: float
+
+    @property
+    def kind(self) -> str:
+        if self.shown.run != self.candidate.run:
+            return "repeat"
+        return "seed trial" if self.shown.label else "searched"
+
+
+def _add_runs(figure: go.Figure, points: Sequence[_Point], label_at: str) -> None:
+    """Add trainings or candidates as points, the seeds named and with a sign of their own, and so the repeats."""
+    signs = {
+        "searched": marker(BLUE),
+        "seed trial": marker(ORANGE, "diamond", 11),
+        "repeat": marker(BLUE, "circle-open") | {"line": {"width": 2, "color": BLUE}},
+    }
+    for kind, sign in signs.items():
+        chosen, seeds = sorted((one for one in points if one.kind == kind), key=lambda one: one.x), kind == "seed trial"
         if chosen:
             figure.add_scatter(
-                x=[at for _, at in chosen],
-                y=[100 * run.accuracy for run, _ in chosen],
-                name=title,
+                x=[one.x for one in chosen],
+                y=[100 * one.shown.accuracy for one in chosen],
+                name=kind,
                 mode="markers+text" if seeds else "markers",
-                text=[safe(_short(run.label)) for run, _ in chosen] if seeds else None,
+                text=[safe(_short(one.shown.label)) for one in chosen] if seeds else None,
                 textposition=label_at,
                 textfont={"size": 11},
                 cliponaxis=False,
-                marker=marker(ORANGE, "diamond", 11) if seeds else marker(BLUE),
-                hovertext=[_hover(run) for run, _ in chosen],
+                marker=sign,
+                hovertext=[_hover(one.candidate, one.shown) for one in chosen],
                 hoverinfo="text",
             )
 
@@ -152,15 +174,26 @@ def _hover_pruned(run: PrunedRun) -> str:
     )
 
 
-def _hover(run: RankedRun) -> str:
+def _hover(run: RankedRun, shown: RankedRun | Training) -> str:
     blocks, _, widths = run.architecture.describe().partition(" x ")
     return lines(
-        f"<b>#{run.rank} {safe(name_of(run))}</b>: {100 * run.accuracy:.2f} %",
+        f"<b>#{run.rank} {safe(name_of(shown))}</b>: {100 * shown.accuracy:.2f} %",
+        _told_of_repeats(run, shown),
         safe(blocks),
         safe(f"x {widths}") if widths else "",
         f"{run.params:,} parameters ({100 * run.budget_share:.0f} % of the budget)",
         safe(run.recipe.describe().split(",")[0]),
     )
+
+
+def _told_of_repeats(run: RankedRun, shown: RankedRun | Training) -> str:
+    if not run.repeats:
+        return ""
+    mean = f"mean of {len(run.trainings)} trainings"
+    if isinstance(shown, RankedRun):
+        return mean
+    which = f"repeat of {safe(name_of(run))}; " if shown.run != run.run else ""
+    return f"{which}{mean}: {100 * run.accuracy:.2f} %"
 
 
 def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Figure:
@@ -170,13 +203,15 @@ def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Fi
         for trace in _pruned_curves(tables.pruned, field, scale, legend=row == 1):
             figure.add_scatter(**trace, row=row, col=1)
         for run in reversed(tables.ranking):
-            figure.add_scatter(**_curve(run, field, scale, legend=row == 1), row=row, col=1)
+            for training in reversed(run.trainings):
+                first = training.run == run.run
+                figure.add_scatter(**_curve(run, training, field, scale, legend=first and row == 1), row=row, col=1)
         if metric == "loss" and tables.pruned:
             figure.update_yaxes(range=_range_of(tables.ranking, field), row=row)
     figure.update_yaxes(title=f"validation {title}", row=1)
     figure.update_yaxes(title=f"training {title}", row=2)
     figure.update_xaxes(title="epoch", row=2)
-    figure.update_xaxes(**_whole_ticks(max(len(run.curve) for run in tables.ranking)))
+    figure.update_xaxes(**_whole_ticks(max(len(run.curve) for run in tables.complete)))
     entries = min(len(tables.ranking), SHOWN_CURVES + 1) + bool(tables.pruned)
     styled(figure, height=560 + 22 * math.ceil(entries / 2))
     return figure.update_layout(legend_traceorder="reversed")
@@ -184,7 +219,7 @@ def _curves(tables: StudyTables, title: str, metric: str, scale: float) -> go.Fi
 
 def _range_of(runs: Sequence[RankedRun], field: str) -> list[float]:
     """Return a range for the complete runs: a pruned one that went astray would flatten all others."""
-    values = [float(getattr(epoch, field)) for run in runs for epoch in run.curve]
+    values = [float(getattr(epoch, field)) for run in runs for each in run.trainings for epoch in each.curve]
     margin = 0.05 * (max(values) - min(values)) or 0.1
     return [min(values) - margin, max(values) + margin]
 
@@ -219,18 +254,18 @@ def _pruned_curves(runs: Sequence[PrunedRun], field: str, scale: float, *, legen
     ]
 
 
-def _curve(run: RankedRun, field: str, scale: float, *, legend: bool) -> dict[str, object]:
+def _curve(run: RankedRun, training: Training, field: str, scale: float, *, legend: bool) -> dict[str, object]:
     shown = run.rank <= SHOWN_CURVES
     place = run.rank - 2
     first = {"color": VERMILION, "width": 3}
     other = {"color": LINES[place % len(LINES)], "dash": DASHES[place // len(LINES) % len(DASHES)], "width": 1.5}
     faint = {"color": GREY, "width": 1}
-    name = f"#{run.rank} {name_of(run)}"
+    name = f"#{run.rank} {name_of(training)}"
     return {
-        "x": [epoch.epoch for epoch in run.curve],
-        "y": [scale * float(getattr(epoch, field)) for epoch in run.curve],
+        "x": [epoch.epoch for epoch in training.curve],
+        "y": [scale * float(getattr(epoch, field)) for epoch in training.curve],
         "name": safe(_short(name)) if shown else "the rest",
-        "mode": "lines" if len(run.curve) > 1 else "markers",
+        "mode": "lines" if len(training.curve) > 1 else "markers",
         "line": first if run.rank == 1 else other if shown else faint,
         "opacity": 1.0 if shown else 0.35,
         "legendgroup": str(run.rank) if shown else "rest",

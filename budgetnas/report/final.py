@@ -33,7 +33,8 @@ class Entrant:
         recipe: How.
         params: Parameters.
         score: Its smoothed score, the validation accuracy that the search's model expects of it.
-        search_accuracy: The validation accuracy of that one record.
+        search_accuracy: Its validation accuracy in the search, the mean of all its trainings there.
+        search_trainings: How many these are.
         is_finalist: Whether its score made it a finalist.
         is_reference: Whether it is the seed network that the winner is held against.
         is_winner: Whether it won.
@@ -49,6 +50,7 @@ class Entrant:
     params: int
     score: float
     search_accuracy: float
+    search_trainings: int
     is_finalist: bool
     is_reference: bool
     is_winner: bool
@@ -182,6 +184,7 @@ def _entrants(
             params=run.params,
             score=one.score,
             search_accuracy=one.accuracy,
+            search_trainings=one.trainings,
             is_finalist=one.run in finalists,
             is_reference=one.run == reference,
             is_winner=one.run == final.winner,

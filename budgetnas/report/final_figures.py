@@ -20,7 +20,7 @@ def finalists(tables: StudyTables, final: FinalResult) -> go.Figure:
     entrants = final.entrants
     figure = go.Figure()
     said = [
-        ("the search's one run", VERMILION, "square-open", [one.search_accuracy for one in entrants]),
+        ("in the search", VERMILION, "square-open", [one.search_accuracy for one in entrants]),
         ("smoothed score", ORANGE, "triangle-up", [one.score for one in entrants]),
     ]
     for name, colour, symbol, values in said:

@@ -78,32 +78,38 @@ def _search_figures(tables: StudyTables) -> list[Figure]:
     ended = " A dotted grey line that ends in a cross is a pruned run." if tables.pruned else ""
     left_out = " Pruned runs are left out." if tables.pruned else ""
     crosses = " A cross is a pruned run, at its last epoch; it has no rank." if tables.pruned else ""
+    several = any(one.repeats for one in tables.ranking)
+    means = " Of a candidate with several trainings it is their mean." if several else ""
+    again = " A hollow circle is a further training of a candidate that was trained before." if several else ""
+    thick = (
+        "thick lines are the trainings of the best candidate" if several else "thick line is the best run of the search"
+    )
     make: list[tuple[str, str, str, Callable[[StudyTables], go.Figure], Callable[[StudyTables], FigureData]]] = [
         (
             "params",
             "Accuracy against parameters",
-            f"Networks on the Pareto front are beaten by none with as few parameters.{left_out}",
+            f"Networks on the Pareto front are beaten by none with as few parameters.{means}{left_out}",
             figures.accuracy_against_params,
             data.params_data,
         ),
         (
             "history",
             "The search in order of time",
-            f"Accuracy after the last epoch of each training; the line is the best so far.{crosses}",
+            f"Accuracy after the last epoch of each training; the line is the best so far.{again}{crosses}",
             figures.history,
             data.history_data,
         ),
         (
             "accuracy",
             "Accuracy by epoch",
-            f"The thick line is the best run of the search.{few}{ended}",
+            f"The {thick}.{few}{ended}",
             figures.accuracy_curves,
             data.accuracy_data,
         ),
         (
             "loss",
             "Loss by epoch",
-            f"Cross-entropy; the thick line is the best run of the search.{few}{ended}",
+            f"Cross-entropy; the {thick}.{few}{ended}",
             figures.loss_curves,
             data.loss_data,
         ),

@@ -26,14 +26,14 @@ from budgetnas.report.values import (
     SeedDistance,
     StudyTables,
     Tallies,
+    Training,
     name_of,
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.specification import read_specification
-from budgetnas.storage import Broken, Records, Rejection, Role, Run, State
+from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "
-_SEARCHED = (Role.SEARCH, Role.REPEAT)
 _COUNTED = (State.COMPLETE, State.PRUNED)
 
 
@@ -48,7 +48,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
         raise _unknown(study, records.study_names())
     specification = read_specification(text)
     max_params = specification.max_params
-    runs = [run for run in records.runs(study=study) if run.role in _SEARCHED]
+    runs = [run for run in records.runs(study=study) if run.role in SEARCHED]
     curves = records.curves(run.id for run in runs if run.state in _COUNTED)
     trained = [run for run in runs if run.id in curves]
     rejected = records.rejections(study)
@@ -78,7 +78,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
 
 
 def chosen_network(ranking: Sequence[RankedRun], final: FinalResult | None, max_params: int) -> Chosen | None:
-    """Return the winner of the final; without one, the best run of the search; nothing if nothing is trained."""
+    """Return the winner of the final; without one, the best of the search; nothing if nothing is trained."""
     if final is not None and final.winner is not None:
         return _chosen_by_final(final.winner, ranking, max_params)
     if not ranking:
@@ -93,7 +93,7 @@ def chosen_network(ranking: Sequence[RankedRun], final: FinalResult | None, max_
         budget_share=best.budget_share,
         macs=best.macs,
         accuracy=best.accuracy,
-        seeds=1,
+        seeds=len(best.trainings),
         by_final=False,
     )
 
@@ -139,33 +139,56 @@ def _unknown(study: str, known: Sequence[str]) -> InputError:
 
 def _ranking(trained: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]], max_params: int) -> tuple[RankedRun, ...]:
     order = {run.id: place for place, run in enumerate(trained, start=1)}
-    complete = [run for run in trained if run.state is State.COMPLETE]
-    ranked = sorted(complete, key=lambda run: (-curves[run.id][-1].eval_accuracy, run.params, run.id))
-    return tuple(
-        _ranked(run, rank, order[run.id], curves[run.id], max_params) for rank, run in enumerate(ranked, start=1)
-    )
+    found: dict[tuple[str, str], list[tuple[Run, Training]]] = {}
+    for run in trained:
+        if run.state is State.COMPLETE:
+            key = run.architecture.digest, run.recipe.digest
+            found.setdefault(key, []).append((run, _training(run, order[run.id], curves[run.id])))
+    candidates = [(runs[0][0], tuple(training for _, training in runs)) for runs in found.values()]
+    candidates.sort(key=lambda one: (-_mean(one[1]), one[0].params, one[0].id))
+    return tuple(_ranked(run, rank, several, max_params) for rank, (run, several) in enumerate(candidates, start=1))
 
 
-def _ranked(run: Run, rank: int, order: int, curve: tuple[Epoch, ...], max_params: int) -> RankedRun:
-    best = max(curve, key=lambda epoch: epoch.eval_accuracy)
-    return RankedRun(
-        rank=rank,
+def _training(run: Run, order: int, curve: tuple[Epoch, ...]) -> Training:
+    return Training(
         order=order,
         run=run.id,
         trial=run.trial,
         role=run.role,
         label=run.label,
         seed=run.seed,
+        accuracy=curve[-1].eval_accuracy,
+        seconds=run.seconds,
+        curve=curve,
+    )
+
+
+def _mean(trainings: Sequence[Training]) -> float:
+    return fmean(one.accuracy for one in trainings)
+
+
+def _ranked(run: Run, rank: int, trainings: tuple[Training, ...], max_params: int) -> RankedRun:
+    curve = trainings[0].curve
+    best = max(curve, key=lambda epoch: epoch.eval_accuracy)
+    return RankedRun(
+        rank=rank,
+        order=trainings[0].order,
+        run=run.id,
+        trial=run.trial,
+        role=run.role,
+        label=next((one.label for one in trainings if one.label), ""),
+        seed=run.seed,
         architecture=run.architecture,
         recipe=run.recipe,
         params=run.params,
         budget_share=run.params / max_params,
         macs=run.macs,
-        accuracy=curve[-1].eval_accuracy,
+        accuracy=_mean(trainings),
         best_accuracy=best.eval_accuracy,
         best_epoch=best.epoch,
         seconds=run.seconds,
         curve=curve,
+        trainings=trainings,
     )
 
 
@@ -248,13 +271,14 @@ def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
         failed=states[State.FAILED],
         running=states[State.RUNNING],
         interrupted=states[State.INTERRUPTED],
+        repeats=sum(run.role is Role.REPEAT and run.state is State.COMPLETE for run in runs),
     )
 
 
 def _distance(
     seed: str, ranking: Sequence[RankedRun], unranked: Sequence[FailedRun | PrunedRun], rejections: Rejections
 ) -> SeedDistance:
-    trained = [one for one in ranking if one.label == seed and one.role is Role.SEARCH]
+    trained = [one for one in ranking if one.label == seed]
     if trained:
         points = 100 * (ranking[0].accuracy - trained[0].accuracy)
         return SeedDistance(seed, "trained", trained[0].accuracy, points)

@@ -46,11 +46,38 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class RankedRun:
-    """One complete training and its rank.
+class Training:
+    """A complete training of a candidate.
 
     Attributes:
-        rank: From 1: by accuracy after the last epoch; equal ones by fewer parameters.
+        order: Its place in time among the complete and pruned trainings, from 1.
+        run: Number of the record.
+        trial: Number of its Optuna trial.
+        role: ``search`` or ``repeat``.
+        label: Name of the seed trial it is, or empty.
+        seed: Its training seed.
+        accuracy: Validation accuracy after the last epoch.
+        seconds: How long it took.
+        curve: Its epochs.
+    """
+
+    order: int
+    run: int
+    trial: int | None
+    role: Role
+    label: str
+    seed: int
+    accuracy: float
+    seconds: float | None
+    curve: tuple[Epoch, ...] = field(metadata={"plain": False})
+
+
+@dataclass(frozen=True, slots=True)
+class RankedRun:
+    """A candidate by its first complete training, and its rank by all of them.
+
+    Attributes:
+        rank: From 1: by `accuracy`; equal ones by fewer parameters.
         order: Its place in time among the complete and pruned trainings, from 1.
         run: Number of the record.
         trial: Number of its Optuna trial.
@@ -62,11 +89,12 @@ class RankedRun:
         params: Parameters.
         budget_share: Parameters as a share of the budget.
         macs: Multiply-accumulates of a forward pass, per image.
-        accuracy: Validation accuracy after the last epoch: what it is judged by.
-        best_accuracy: Highest validation accuracy of any epoch.
+        accuracy: Validation accuracy after the last epoch, the mean of `trainings`: what it is judged by.
+        best_accuracy: Highest validation accuracy of any epoch of the first training.
         best_epoch: The epoch that had it.
-        seconds: How long it took.
+        seconds: How long that training took.
         curve: Its epochs.
+        trainings: All complete trainings of the candidate, oldest first; more than one if it was repeated.
     """
 
     rank: int
@@ -86,6 +114,12 @@ class RankedRun:
     best_epoch: int
     seconds: float | None
     curve: tuple[Epoch, ...] = field(metadata={"plain": False})
+    trainings: tuple[Training, ...]
+
+    @property
+    def repeats(self) -> tuple[Training, ...]:
+        """All trainings but the first."""
+        return self.trainings[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +169,7 @@ class FailedRun:
     reason: str
 
 
-def name_of(run: RankedRun | PrunedRun | FailedRun) -> str:
+def name_of(run: RankedRun | Training | PrunedRun | FailedRun) -> str:
     """Return what figures and tables call a run: its seed's name, or its number."""
     return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
 
@@ -230,7 +264,8 @@ class Rejections:
 class Tallies:
     """Counts of a study; a proposal is a trial that was started, or a candidate turned away.
 
-    `trained` is what counts towards ``--trials``: complete and pruned.
+    `trained` is what counts towards ``--trials``: complete and pruned. `repeats` are the complete ones among them of
+    candidates that had been trained before.
     """
 
     proposed: int
@@ -242,6 +277,7 @@ class Tallies:
     failed: int
     running: int
     interrupted: int
+    repeats: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +313,10 @@ class Chosen:
         params: Parameters.
         budget_share: Parameters as a share of the budget.
         macs: Multiply-accumulates of a forward pass, per image.
-        accuracy: Mean validation accuracy of the final's fresh seeds; without a final, that of its one run.
+        accuracy: Mean validation accuracy of the final's fresh seeds; without a final, that of its trainings
+            in the search.
         seeds: Trainings behind that accuracy.
-        by_final: True if a final chose it, False if one run of the search did.
+        by_final: True if a final chose it, False if its trainings in the search did.
     """
 
     run: int
@@ -321,7 +358,7 @@ class StudyTables:
         summary: The same in words.
         notices: Why figures of this study must be read with care, in full sentences.
         tallies: Counts.
-        ranking: Complete trainings, the best first.
+        ranking: Candidates with complete trainings, the best first.
         failed: Trainings that failed.
         rejections: What was turned away.
         winner: Parts of the chosen network; empty when nothing is trained.
@@ -356,8 +393,13 @@ class StudyTables:
         return name_of(found[0]) if found else f"run {run}"
 
     @property
-    def in_time_order(self) -> tuple[RankedRun, ...]:
+    def complete(self) -> tuple[Training, ...]:
         """The complete trainings, oldest first."""
+        return tuple(sorted((each for one in self.ranking for each in one.trainings), key=lambda one: one.order))
+
+    @property
+    def in_time_order(self) -> tuple[RankedRun, ...]:
+        """The candidates with complete trainings, by the first of each, oldest first."""
         return tuple(sorted(self.ranking, key=lambda one: one.order))
 
     def to_dict(self) -> dict[str, Any]:

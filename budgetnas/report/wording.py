@@ -76,12 +76,13 @@ def _few_evaluated(images: int, ranking: Sequence[RankedRun]) -> str:
 
 
 def _noise(ranking: Sequence[RankedRun]) -> str:
-    candidates = len({(one.architecture.digest, one.recipe.digest) for one in ranking})
-    trainings = f"{len(ranking)} complete training{'s' if len(ranking) > 1 else ''}"
-    if candidates == len(ranking):
+    number, repeated = sum(len(one.trainings) for one in ranking), sum(bool(one.repeats) for one in ranking)
+    trainings = plural(number, "complete training")
+    if not repeated:
         text = f"n = {trainings}, one training seed per candidate"
     else:
-        text = f"n = {trainings} of {candidates} candidates, few of them with more than one training seed"
+        candidates = plural(len(ranking), "candidate")
+        text = f"n = {trainings} of {candidates}, {repeated} of them with more than one training seed"
     return (
         f"{text}: another seed would give other accuracies, and the best of many is partly luck. Small differences "
         "between candidates may not be real."

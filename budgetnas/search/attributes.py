@@ -21,6 +21,11 @@ ATTRIBUTE: Final = "budgetnas"
 """User attribute that holds the JSON value."""
 PARAMS: Final = "params"
 """User attribute with the number of parameters once more: the dashboard sorts by numbers only."""
+REPEAT_OF: Final = "repeat_of"
+"""User attribute of a trial that trains a candidate once more: the number of the trial that trained it first.
+
+It is written with the proposal, before the trial has a parameter: a trial that is put back and taken by another process
+stays the repeat that it is."""
 _NOTE_PIECE: Final = 2045  # the most that the dashboard puts into one attribute
 
 
@@ -29,7 +34,7 @@ def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, ve
     if ATTRIBUTE in trial.user_attrs:
         return
     trial.set_user_attr(PARAMS, verdict.params)
-    save_note(trial, storage, note(candidate, verdict))
+    save_note(trial, storage, note(candidate, verdict, repeat_of(trial)))
     for limit in verdict.budget.limits:
         trial.set_constraint(limit.quantity, limit.count(verdict.counts) - limit.most)
     add(  # last: it says that the others are there
@@ -58,6 +63,18 @@ def add_stored(storage: BaseStorage, trial: FrozenTrial, **values: Any) -> None:
     storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, described(trial) | values)
 
 
+def repeat_of(trial: optuna.Trial | FrozenTrial) -> int | None:
+    """Return the number of the trial whose candidate a trial trains once more, or nothing."""
+    number: int | None = trial.user_attrs.get(REPEAT_OF)
+    return number
+
+
+def mark_repeat(storage: BaseStorage, trial: FrozenTrial, number: int | None) -> None:
+    """Note that a trial trains the candidate of trial `number` once more, or no other's."""
+    storage.set_trial_user_attr(trial._trial_id, REPEAT_OF, number)
+    trial.set_user_attr(REPEAT_OF, number)
+
+
 def is_rejected(trial: FrozenTrial) -> bool:
     """Return whether the gate turned a trial's candidate away, so that no run was made."""
     return bool(described(trial).get("rejected"))
@@ -69,15 +86,16 @@ def compact(curve: Sequence[Epoch]) -> dict[str, list[float]]:
     return {name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names}
 
 
-def note(candidate: Candidate, verdict: Verdict) -> str:
-    """Return the Markdown note that the dashboard shows for a trial."""
+def note(candidate: Candidate, verdict: Verdict, repeated: int | None = None) -> str:
+    """Return the Markdown note that the dashboard shows for a trial, and for a repeat which trial it repeats."""
+    once_more = "" if repeated is None else f"Repeat of trial {repeated}, with another training seed.\n\n"
     rows = "\n".join(
         f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
         f"| {_cell(verdict.budget, 'macs', part.counts)} | {_cell(verdict.budget, 'activations', part.counts)} |"
         for part in verdict.parts
     )
     return (
-        f"**{candidate.architecture.describe()}**\n\n{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
+        f"**{candidate.architecture.describe()}**\n\n{once_more}{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
         "| part | parameters | of the budget | multiply-accumulates | activations |\n"
         f"|---|---:|---:|---:|---:|\n{rows}\n"
     )

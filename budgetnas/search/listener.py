@@ -23,6 +23,7 @@ class Tally:
         failed: Runs that failed.
         cut: Runs among the trained ones that ended at a rung.
         epochs_saved: Epochs that these were spared.
+        repeats: Complete runs among the trained ones of candidates that had been trained before.
         broken: How many of the rejected broke each limit, where there are several.
     """
 
@@ -33,6 +34,7 @@ class Tally:
     failed: int
     cut: int = 0
     epochs_saved: int = 0
+    repeats: int = 0
     broken: tuple[Broken, ...] = ()
 
 
@@ -46,6 +48,8 @@ class TrialStart:
         candidate: What is trained.
         params: Parameters of its network.
         tally: What became of all proposals so far.
+        repeat_of: The trial whose candidate it trains once more, or nothing.
+        seed: The training seed.
     """
 
     number: int
@@ -53,6 +57,8 @@ class TrialStart:
     candidate: Candidate
     params: int
     tally: Tally
+    repeat_of: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

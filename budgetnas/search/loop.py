@@ -7,15 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from optuna.trial import TrialState
-
 from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
 from budgetnas.runs import LOST, RunImages, TrainFunction
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
-from budgetnas.search.samplers import make_sampler
+from budgetnas.search.samplers import repeats, search_sampler
 from budgetnas.search.study import OpenStudy, settle_orphans
-from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
@@ -109,11 +106,7 @@ def _run_trial(
     opened: OpenStudy, task: SearchTask, slot: Lease, heart: Heart, stopper: Stopper, listener: SearchListener
 ) -> None:
     runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, heart, task.trainer)
-    try:
-        opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
-    except SpaceUsedUpError as error:
-        opened.storage.set_trial_state_values(opened.trial_id(error.trial), TrialState.FAIL)
-        raise
+    opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
 
 
 def _check_failures(opened: OpenStudy, before: int) -> None:
@@ -133,19 +126,23 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()
 
-    def known(candidate: Candidate) -> bool:
+    def first_trial(candidate: Candidate) -> int | None:
         architecture, recipe = candidate.key
         key = RunKey(architecture, recipe, data, FIRST_SEED, Role.SEARCH)
-        return records.find_claimed(key, study=opened.name) is not None
+        run = records.find_claimed(key, study=opened.name)
+        return None if run is None else run.trial
 
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False)) + records.search_counts(opened.name).trials
     if slots_held(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
+    candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
     opened.optuna_study.sampler = BudgetGate(
-        make_sampler(task.sampler, seed, fits_within(specification.candidates, specification.budget)),
-        specification.candidates,
-        specification.budget,
-        known=known,
+        search_sampler(task.sampler, seed, candidates, budget, goal(opened, task.trials)),
+        candidates,
+        budget,
+        known=lambda candidate: first_trial(candidate) is not None,
         refuse=lambda refused: records.reject(opened.name, refused),
         seed=seed,
+        together=candidates.common_names() if again else None,
+        repeated=first_trial if again else None,
     )

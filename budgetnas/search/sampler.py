@@ -20,6 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from budgetnas.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
+from budgetnas.sampling.pool import NothingFitsError
+from budgetnas.search.attributes import mark_repeat, repeat_of
 from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection
 
@@ -46,7 +48,7 @@ class SpaceUsedUpError(SearchFailedError):
 
 
 class BudgetGate(BaseSampler):
-    """Proposes candidates of an inner sampler that keep the budget and are not known yet.
+    """Proposes candidates of an inner sampler that keep the budget and are not known yet, or are repeated on purpose.
 
     What every trial has, the architecture's parameters, the optimiser and the recipe's extras, is asked of the inner
     sampler together; then, if the architecture fits, what belongs to the chosen optimiser one by one, since it exists
@@ -59,6 +61,11 @@ class BudgetGate(BaseSampler):
         known: Tells whether the study has a candidate already.
         refuse: Is handed all that was turned down for one trial, once.
         seed: Seed of the draws by construction.
+        together: Names of the parameters that the inner sampler is asked for together; nothing: those that every trial
+            has whatever its optimiser.
+        repeated: For an inner sampler that proposes a candidate again on purpose: tells the number of the trial that
+            trained it first, or nothing. What it proposes again is let through and its trial marked; what is drawn by
+            construction must be new nevertheless.
     """
 
     def __init__(
@@ -70,16 +77,19 @@ class BudgetGate(BaseSampler):
         known: Callable[[Candidate], bool],
         refuse: Callable[[Sequence[Rejection]], None],
         seed: int | None = None,
+        together: Sequence[str] | None = None,
+        repeated: Callable[[Candidate], int | None] | None = None,
     ) -> None:
         self._inner = inner
         self._space = space
         self._budget = budget
         self._known = known
         self._refuse = refuse
+        self._repeated = repeated
         self._random = random.Random(seed)
         self._ranges = space.ranges()
         self._distributions = {name: distribution(one) for name, one in self._ranges.items()}
-        self._joint = {name: self._distributions[name] for name in space.joint_names()}
+        self._joint = {name: self._distributions[name] for name in together or space.joint_names()}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter a trial can have: all are proposed together, so that all can be judged."""
@@ -93,9 +103,11 @@ class BudgetGate(BaseSampler):
             return {}
         refused: list[Rejection] = []
         try:
-            return dict(self._propose(study, trial, refused))
+            params = self._propose(study, trial, refused)
         finally:
             self._refuse(refused)
+        self._mark(study, trial, params)
+        return dict(params)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -132,13 +144,19 @@ class BudgetGate(BaseSampler):
         turned_down: list[Params] = []
         deadline = time.monotonic() + MAX_SECONDS
         for _ in range(MAX_PROPOSALS):
-            joint = self._filled(self._inner.sample_relative(study, trial, self._joint), self._joint, asked)
-            if joint in turned_down or time.monotonic() > deadline:
-                break  # a sampler that repeats itself, or is slow, would not come to an answer soon
-            params = self._accepted(joint, asked, "sampler", trial.number, refused)
+            proposed = self._asked_together(study, trial)
+            if proposed is None:
+                break
+            joint = self._filled(proposed, self._joint, asked)
+            if joint in turned_down:
+                break  # a sampler that repeats itself would not come to an answer soon
+            again = self._repeated is not None
+            params = self._accepted(joint, asked, "sampler", trial.number, refused, may_be_known=again)
             if params is not None:
                 return params
             turned_down.append(joint)
+            if time.monotonic() > deadline:
+                break  # nor would one that is slow
         for _ in range(MAX_FEASIBLE_DRAWS):
             drawn = self._space.space.draw_feasible(self._space.inputs, self._budget, self._random)
             joint = self._filled(drawn, self._joint, self._evenly)
@@ -146,6 +164,19 @@ class BudgetGate(BaseSampler):
             if params is not None:
                 return params
         raise SpaceUsedUpError(trial.number)
+
+    def _asked_together(self, study: Study, trial: FrozenTrial) -> Params | None:
+        """Return what the inner sampler proposes; nothing where it finds none that fits."""
+        try:
+            return self._inner.sample_relative(study, trial, self._joint)
+        except NothingFitsError:
+            return None
+
+    def _mark(self, study: Study, trial: FrozenTrial, params: Params) -> None:
+        """Mark a repeat as such; what was marked by a process that died before it wrote a parameter may be none now."""
+        number = None if self._repeated is None else self._repeated(self._space.candidate(params))
+        if number != repeat_of(trial):
+            mark_repeat(study._storage, trial, number)
 
     def _filled(self, params: Params, names: Iterable[str], value: Callable[[str], Value]) -> Params:
         """Return `params` with a value for each of `names`."""
@@ -162,13 +193,20 @@ class BudgetGate(BaseSampler):
         return draw_evenly(self._ranges[name], self._random)
 
     def _accepted(
-        self, joint: Params, value: Callable[[str], Value], origin: str, trial: int, refused: list[Rejection]
+        self,
+        joint: Params,
+        value: Callable[[str], Value],
+        origin: str,
+        trial: int,
+        refused: list[Rejection],
+        *,
+        may_be_known: bool = False,
     ) -> Params | None:
         """Return the whole candidate, or note why there is none; the rates are drawn only for what fits."""
         architecture = self._space.space.architecture(joint, self._space.inputs)
         if self._budget.fits(architecture):
             params = self._filled(joint, self._space.names_for(joint["optimizer"]), value)
-            if not self._known(self._space.candidate(params)):
+            if may_be_known or not self._known(self._space.candidate(params)):
                 return params
         refused.append(Rejection.of(architecture, origin, self._budget, trial))
         return None

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
+from budgetnas.architecture import count
+from budgetnas.budget import Budget
+from budgetnas.distributions import distribution
 from budgetnas.errors import InputError
-from budgetnas.search.tpe import BudgetTPE, Fits
+from budgetnas.sampling import BudgetSampler
+from budgetnas.search.tpe import BudgetTPE, Fits, fits_within
+from budgetnas.space import CandidateSpace, Params, Value
 
 _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "tpe": lambda seed, fits: BudgetTPE(fits, seed),
@@ -19,7 +25,11 @@ _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "gp": lambda seed, _: GPSampler(seed=seed),
     "nsga2": lambda seed, _: NSGAIISampler(seed=seed, population_size=20),
 }
-SAMPLERS: Final = tuple(_MAKERS)
+ONCE: Final = tuple(_MAKERS)
+"""Samplers that train no candidate twice; they need not know how long the search is."""
+BUDGET: Final = "budget"
+SAMPLERS: Final = (*ONCE, BUDGET)
+_COSTS_KEPT: Final = 2**17
 
 
 def check_sampler(name: str) -> str:
@@ -28,19 +38,58 @@ def check_sampler(name: str) -> str:
     Raises:
         InputError: If it is not.
     """
-    if name in _MAKERS:
-        return name
-    close = difflib.get_close_matches(name, SAMPLERS, n=1)
-    raise InputError(
-        "--sampler", name, f"must be one of {', '.join(SAMPLERS)}", f"did you mean {close[0]}?" if close else ""
-    )
+    return _checked(name, SAMPLERS)
 
 
-def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
-    """Return the sampler of that name.
+def repeats(name: str) -> bool:
+    """Return whether the sampler of that name proposes a candidate again where another training of it is wanted."""
+    return name == BUDGET
+
+
+def search_sampler(
+    name: str, seed: int | None, candidates: CandidateSpace, budget: Budget, trainings: int
+) -> BaseSampler:
+    """Return the sampler of that name for a search.
 
     Args:
         name: One of `SAMPLERS`.
+        seed: Seed of its draws.
+        candidates: What the search draws from.
+        budget: Its limits.
+        trainings: Trainings that it shall have in all.
+
+    Raises:
+        InputError: If no sampler has the name.
+    """
+    if check_sampler(name) != BUDGET:
+        return make_sampler(name, seed, fits_within(candidates, budget))
+    ranges = candidates.ranges()
+    return BudgetSampler(
+        n_trainings=trainings,
+        cost=share_taken(candidates, budget),
+        limit=1.0,
+        search_space={one: distribution(ranges[one]) for one in candidates.common_names()},
+        seed=seed,
+    )
+
+
+def share_taken(candidates: CandidateSpace, budget: Budget) -> Callable[[Params], float]:
+    """Return what tells how much of a budget a network takes: the greatest share of any limit, 1.0 being all of it."""
+    names, limits = tuple(candidates.space.ranges()), budget.limits
+
+    @functools.lru_cache(_COSTS_KEPT)
+    def taken(*values: Value) -> float:
+        counts = count(candidates.space.architecture(dict(zip(names, values, strict=True)), candidates.inputs))
+        return max(limit.share(counts) for limit in limits)
+
+    return lambda params: taken(*(params[name] for name in names))
+
+
+def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
+    """Return the sampler of that name, for whatever is searched.
+
+    Args:
+        name: One of `ONCE`.
         seed: Seed of its draws.
         fits: Tells whether parameters keep the budget; for samplers that can heed it. The gate judges all the same.
 
@@ -49,4 +98,13 @@ def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _MAKERS[check_sampler(name)](seed, fits)
+        return _MAKERS[_checked(name, ONCE)](seed, fits)
+
+
+def _checked(name: str, names: Sequence[str]) -> str:
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, n=1)
+    raise InputError(
+        "--sampler", name, f"must be one of {', '.join(names)}", f"did you mean {close[0]}?" if close else ""
+    )

@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.budget import Verdict
 from budgetnas.epoch import Epoch
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
-from budgetnas.runs import RunImages, RunRequest, TrainFunction, claim_run, train_run
-from budgetnas.search.attributes import add, compact, describe
+from budgetnas.runs import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
+from budgetnas.search.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
@@ -34,9 +34,10 @@ class RejectedError(RunFailedError):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """A curve, why it is what it is if that needs telling, and whether it was cut."""
+    """A curve, its training seed, why it is what it is if that needs telling, and whether it was cut."""
 
     curve: tuple[Epoch, ...]
+    seed: int
     note: str = ""
     cut: bool = False
 
@@ -77,10 +78,11 @@ class TrialRunner:
         """
         note_work(self.opened.records, self.slot, trial=trial.number)
         candidate = suggest_candidate(trial, self.opened.specification.candidates)
+        repeated = repeat_of(trial)
         request = RunRequest(
             candidate,
             FIRST_SEED,
-            Role.SEARCH,
+            Role.SEARCH if repeated is None else Role.REPEAT,
             study=self.opened.name,
             trial=trial.number,
             label=str(trial.user_attrs.get(SEED_ATTRIBUTE, "")),
@@ -103,7 +105,8 @@ class TrialRunner:
         except (SQLAlchemyError, StorageInternalError) as error:
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
         last = outcome.curve[-1]
-        add(trial, curve=compact(outcome.curve), **({"reason": outcome.note} if outcome.cut else {}))
+        more = ({"reason": outcome.note} if outcome.cut else {}) | ({} if repeated is None else {"seed": outcome.seed})
+        add(trial, curve=compact(outcome.curve), **more)
         cut_after = last.epoch if outcome.cut else None
         self.listener.trial_ended(
             TrialEnd(trial.number, last.eval_accuracy, outcome.note, tally(self.opened), cut_after)
@@ -114,12 +117,14 @@ class TrialRunner:
 
     def _outcome(self, trial: optuna.Trial, request: RunRequest, params: int) -> _Outcome:
         records = self.opened.records
-        claim = claim_run(request, self.images.identity, self.setup, records, self.slot)
+        claim, request = self._claim(request)
         run, known = claim.run, claim.known
         reporter = self._reporter(trial, request, run)
         if known is None:
-            start = TrialStart(trial.number, request.label, request.candidate, params, tally(self.opened))
-            self.listener.trial_started(start)
+            candidate, told = request.candidate, tally(self.opened)
+            self.listener.trial_started(
+                TrialStart(trial.number, request.label, candidate, params, told, repeat_of(trial), request.seed)
+            )
             try:
                 train_run(
                     claim,
@@ -133,8 +138,8 @@ class TrialRunner:
                     self.trainer,
                 )
             except StoppedEarly as stop:
-                return _Outcome(records.curve(run), stop.reason, cut=True)
-            return _Outcome(records.curve(run))
+                return _Outcome(records.curve(run), request.seed, stop.reason, cut=True)
+            return _Outcome(records.curve(run), request.seed)
         if known.state is State.RUNNING:
             self._reject(trial, request.candidate)
             raise RejectedError(f"turned away: trial {known.trial} trains the same candidate at this moment")
@@ -143,11 +148,19 @@ class TrialRunner:
             reporter.report(epoch)
         note = f"known already: the record of run {run} was used"
         cut = known.state is State.PRUNED
-        return _Outcome(curve, f"{known.reason}; {note}" if cut else note, cut)
+        return _Outcome(curve, request.seed, f"{known.reason}; {note}" if cut else note, cut)
+
+    def _claim(self, request: RunRequest) -> tuple[Claim, RunRequest]:
+        """Claim the training; that of a repeat has a seed of its own."""
+        identity, setup, records = self.images.identity, self.setup, self.opened.records
+        if request.role is Role.REPEAT:
+            return claim_repeat(request, identity, setup, records, self.slot)
+        return claim_run(request, identity, setup, records, self.slot), request
 
     def _reporter(self, trial: optuna.Trial, request: RunRequest, run: int) -> _Reporter:
         epochs = request.candidate.recipe.epochs
-        rungs = () if request.label else self.opened.specification.fidelity.rungs(epochs)
+        to_the_end = request.label or request.role is Role.REPEAT
+        rungs = () if to_the_end else self.opened.specification.fidelity.rungs(epochs)
         return _Reporter(
             self.opened,
             trial.number,
@@ -195,6 +208,7 @@ def tally(opened: OpenStudy) -> Tally:
         failed=counts.failed,
         cut=counts.pruned,
         epochs_saved=counts.epochs_saved,
+        repeats=counts.repeats,
         broken=broken,
     )
 

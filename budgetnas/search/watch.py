@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from budgetnas.search.attributes import repeat_of
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.study import OpenStudy
 from budgetnas.search.trial import tally
 from budgetnas.space import Candidate
-from budgetnas.storage import Run, State
+from budgetnas.storage import Role, Run, State
 
 _ENDED: Final = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})
 
@@ -66,7 +67,13 @@ class Watch:
 
     def _start(self, run: Run) -> TrialStart:
         candidate = Candidate(run.architecture, run.recipe)
-        return TrialStart(run.trial or 0, run.label, candidate, run.params, tally(self._opened))
+        number, told = run.trial or 0, tally(self._opened)
+        return TrialStart(number, run.label, candidate, run.params, told, self._repeat_of(run), run.seed)
+
+    def _repeat_of(self, run: Run) -> int | None:
+        if run.role is not Role.REPEAT or run.trial is None:
+            return None
+        return repeat_of(self._opened.storage.get_trial(self._opened.trial_id(run.trial)))
 
     def _end(self, run: Run) -> TrialEnd:
         trial, known = run.trial or 0, tally(self._opened)

@@ -23,10 +23,10 @@ from budgetnas.storage.engine import exclusive
 from budgetnas.storage.holders import Holder, this_process
 from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
-from budgetnas.storage.values import Role, State
+from budgetnas.storage.values import SEARCHED, State
 
 _COUNTED: Final = (State.COMPLETE.value, State.PRUNED.value)
-_ROLES: Final = (Role.SEARCH.value, Role.REPEAT.value)
+_ROLES: Final = tuple(role.value for role in SEARCHED)
 _JULIAN_1970: Final = 2_440_587.5
 
 

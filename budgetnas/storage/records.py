@@ -22,6 +22,7 @@ from budgetnas.storage.habits import Habits
 from budgetnas.storage.holders import Holder, this_process
 from budgetnas.storage.patience import current_call, patient_methods
 from budgetnas.storage.values import (
+    SEARCHED,
     Attempt,
     Broken,
     Checkpoint,
@@ -45,6 +46,7 @@ _RUN = (
     .join(tables.architectures, tables.runs.c.architecture == tables.architectures.c.digest)
     .order_by(tables.runs.c.id)
 )
+_SEARCHED = tuple(role.value for role in SEARCHED)
 _EPOCH_FIELDS = tuple(Epoch.__dataclass_fields__)
 
 
@@ -291,6 +293,26 @@ class Records:
         """Return a training of that key in `study` that can go on, or nothing."""
         return self._find(key, study, (State.INTERRUPTED,))
 
+    def repeat_seed(self, key: RunKey, *, study: str | None, trial: int | None) -> int:
+        """Return the training seed of the repeat that `trial` is: its own if it was begun, else its candidate's next.
+
+        The caller holds the storage's lock until the repeat is recorded, so that no two have the same.
+        """
+        one = tables.runs.c
+        query = select(one.seed, one.trial, one.role).where(
+            one.architecture == key.architecture,
+            one.recipe_digest == key.recipe,
+            one.data_digest == key.data,
+            one.role.in_(_SEARCHED),
+            one.study == study,
+        )
+        if current_call().repeated:  # an earlier try of this call may have begun it
+            query = query.where(one.started_at != current_call().asked_at)
+        with self.engine.connect() as connection:
+            runs = list(connection.execute(query))
+        own = [run.seed for run in runs if run.role == Role.REPEAT.value and run.trial == trial]
+        return int(max(own) if own else max((run.seed for run in runs), default=0) + 1)
+
     def _find(self, key: RunKey, study: str | None, states: tuple[State, ...]) -> Run | None:
         one = tables.runs.c
         query = _RUN.where(
@@ -333,7 +355,7 @@ class Records:
         """
         one = tables.runs.c
         ended = [state.value for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
-        search = one.role.in_([Role.SEARCH.value, Role.REPEAT.value])
+        search = one.role.in_(_SEARCHED)
         query = (
             select(one.state, one.reason)
             .where(one.study == study, one.id > after, search, one.state.in_(ended))
@@ -363,19 +385,20 @@ class Records:
     def search_runs_beyond(self, study: str, newest: int, also: Iterable[int]) -> tuple[Run, ...]:
         """Return the trainings of a study's search with a number beyond `newest`, and those of the numbers `also`."""
         one = tables.runs.c
-        search = one.role.in_([Role.SEARCH.value, Role.REPEAT.value])
+        search = one.role.in_(_SEARCHED)
         return self._runs(_RUN.where(one.study == study, search, (one.id > newest) | one.id.in_(list(also))))
 
     def search_counts(self, study: str) -> SearchCounts:
         """Return counts of what `study` trained in its search."""
         one = tables.runs.c
-        failed, pruned = (one.state == state.value for state in (State.FAILED, State.PRUNED))
+        failed, pruned, complete = (one.state == state.value for state in (State.FAILED, State.PRUNED, State.COMPLETE))
         query = select(
             func.count(one.trial.distinct()),
             func.count().filter(failed),
             func.count().filter(pruned),
             func.coalesce(func.sum(one.epochs_asked - one.epochs_done).filter(pruned), 0),
-        ).where(one.study == study, one.role == Role.SEARCH.value)
+            func.count().filter(complete & (one.role == Role.REPEAT.value)),
+        ).where(one.study == study, one.role.in_(_SEARCHED))
         with self.engine.connect() as connection:
             return SearchCounts(*map(int, connection.execute(query).one()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.budget import WORDS, Budget, Quantity
@@ -18,6 +19,10 @@ class Role(StrEnum):
     FINAL = "final"
     REPLAY = "replay"
     COMPARE = "compare"
+
+
+SEARCHED: Final = (Role.SEARCH, Role.REPEAT)
+"""The roles of a search's own trainings, which count towards ``--trials``."""
 
 
 class State(StrEnum):
@@ -50,12 +55,14 @@ class SearchCounts:
         failed: Trainings that failed.
         pruned: Trainings that were pruned.
         epochs_saved: Epochs that these were spared.
+        repeats: Complete trainings of candidates that had been trained before.
     """
 
     trials: int
     failed: int
     pruned: int
     epochs_saved: int
+    repeats: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from budgetnas.search.session import run_search
 from budgetnas.search.settings import SearchRequest
 from budgetnas.space import Candidate, SearchSpace
 from budgetnas.stopping import Stopper
-from budgetnas.storage import Records, Role, State
+from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.train import Setup, choose_setup
 
 FIRST_FRESH_SEED: Final = 3_000
@@ -114,7 +114,7 @@ def _train_afresh(
 
 def chosen(records: Records, result: FinalResult) -> tuple[Candidate, Candidate]:
     """Return the candidate of the best single run of a search, and that of the final's winner."""
-    runs = [run for run in records.runs(study=result.study, role=Role.SEARCH) if run.state is State.COMPLETE]
+    runs = [run for run in records.runs(study=result.study) if run.role in SEARCHED and run.state is State.COMPLETE]
     curves = records.curves(run.id for run in runs)
     best = max(runs, key=lambda run: (curves[run.id][-1].eval_accuracy, -run.params, -run.id))
     winner = result.winner

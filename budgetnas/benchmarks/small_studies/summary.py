@@ -11,7 +11,7 @@ from budgetnas.intervals import Interval, difference_interval, mean_interval
 from budgetnas.reopen import study_specification
 from budgetnas.report.final import final_result
 from budgetnas.space import Candidate
-from budgetnas.storage import Records, Role, State
+from budgetnas.storage import SEARCHED, Records, Role, State
 
 POINTS = 100
 
@@ -60,7 +60,7 @@ def _outcome(records: Records, study: str) -> Outcome | None:
     if not all(len(one) == max(map(len, fresh)) > 1 for one in fresh):
         return None
     pruner, _, seed = study.partition("/")
-    runs = records.runs(study=study, role=Role.SEARCH)
+    runs = [run for run in records.runs(study=study) if run.role in SEARCHED]
     counted = [run for run in runs if run.state in (State.COMPLETE, State.PRUNED)]
     return Outcome(
         pruner=pruner,
@@ -77,7 +77,7 @@ def _outcome(records: Records, study: str) -> Outcome | None:
 
 
 def _best_single(records: Records, study: str) -> float:
-    runs = [run for run in records.runs(study=study, role=Role.SEARCH) if run.state is State.COMPLETE]
+    runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.COMPLETE]
     curves = records.curves(run.id for run in runs)
     return max(curve[-1].eval_accuracy for curve in curves.values())
 

@@ -16,7 +16,7 @@ from budgetnas.benchmarks.table_search.problem import Problem
 from budgetnas.errors import InputError
 from budgetnas.sampling import BudgetSampler
 from budgetnas.search.sampler import MAX_PROPOSALS
-from budgetnas.search.samplers import SAMPLERS as OTHERS
+from budgetnas.search.samplers import ONCE as OTHERS
 from budgetnas.search.samplers import make_sampler
 
 OURS: Final = "budget"

@@ -1,0 +1,578 @@
+"""A sampler that asks for a candidate again: it is trained again, with the next seed, and counted as what it is."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from optuna_dashboard._note import get_note_from_system_attrs
+from quiet import Quiet
+from small import run, study_file
+
+from budgetnas.budget import Budget
+from budgetnas.data import DataIdentity, DataRequest, load_data
+from budgetnas.data.device import DeviceImages, to_device
+from budgetnas.data.device import statistics as constants
+from budgetnas.epoch import Epoch
+from budgetnas.errors import InputError, Interrupted
+from budgetnas.final import plan_final
+from budgetnas.network import ResNet, build
+from budgetnas.protocol import ChoiceProtocol, Fidelity
+from budgetnas.recipe import Normalisation, Recipe, RecipeSpace
+from budgetnas.report.figure_data import accuracy_data, history_data
+from budgetnas.report.figures import history
+from budgetnas.report.tables import study_tables
+from budgetnas.report.values import name_of
+from budgetnas.runs import RunImages, RunRequest, claim_repeat, record_training
+from budgetnas.search.attributes import REPEAT_OF, described, repeat_of
+from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.loop import SearchTask, _install_sampler, search
+from budgetnas.search.samplers import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
+from budgetnas.search.study import OpenStudy, open_records, open_study, put_back, settle_orphans
+from budgetnas.search.trial import suggest_candidate, tally
+from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.specification import StudySpecification
+from budgetnas.stopping import Stopper
+from budgetnas.storage import SEARCHED, Records, Role, Run, State
+from budgetnas.storage.leases import take_slot
+from budgetnas.storage.marks import accuracies_at
+from budgetnas.storage.urls import parse_storage
+from budgetnas.train import Keeper, Observer, Setup, Task, train
+
+CPU = Setup("cpu", "float32", threads=1)
+INPUTS = InputShape(in_channels=1, size=8, classes=10)
+FOUR = SearchSpace(blocks=((1, 2),), widths=(4, 6, 40))
+"""Six networks, of which the four narrow ones have fewer than 6,000 parameters."""
+BUDGET = 6_000
+RECIPES = RecipeSpace.model_validate(
+    {"epochs": 3, "batch": 50, "optimizers": ["sgd"], "sgd": {"learning_rate": [0.05, 0.05], "weight_decay": [0.0]}}
+)
+NOTHING = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=8)
+NETWORK = build(FOUR.smallest(INPUTS))
+STUDY = """
+data = "digits"
+budget = "6k"
+subset = 200
+subset_eval = 100
+epochs = 2
+batch = 50
+trials = 12
+sampler = "budget"
+seeds = []
+
+[space]
+blocks = [[1, 2]]
+widths = [4, 6, 40]
+
+[recipe]
+optimizers = ["sgd"]
+
+[recipe.sgd]
+learning_rate = [0.05, 0.05]
+weight_decay = [0.0]
+"""
+
+
+def specification(data: DataIdentity = NOTHING, **changes: object) -> StudySpecification:
+    values = {"max_params": BUDGET, "space": FOUR, "recipes": RECIPES, "inputs": INPUTS, "seeds": ()} | changes
+    return StudySpecification.model_validate(values | {"data": data})
+
+
+@contextmanager
+def opened(url: str, spec: StudySpecification | None = None) -> Iterator[OpenStudy]:
+    parsed = parse_storage(url)
+    with closing(open_study(parsed, open_records(parsed), "s", spec or specification())) as study:
+        yield study
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+@dataclass
+class Heard(Quiet):
+    """Keeps the trials' starts and ends."""
+
+    starts: list[TrialStart] = field(default_factory=list)
+    ends: list[TrialEnd] = field(default_factory=list)
+
+    def trial_started(self, start: TrialStart) -> None:
+        self.starts.append(start)
+
+    def trial_ended(self, end: TrialEnd) -> None:
+        self.ends.append(end)
+
+
+def made_up(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+    """A training that takes no time: each network has an accuracy of its own, and each seed moves it a little."""
+    accuracy = 0.3 + 0.05 * sum(task.architecture.widths) / 10 + 0.001 * (task.seed * 7 % 5)
+    for number in range(1, task.recipe.epochs + 1):
+        observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+    return NETWORK
+
+
+def no_images() -> RunImages:
+    none = DeviceImages(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    return RunImages(NOTHING, none, none, Normalisation(mean=(0.0,), std=(1.0,)))
+
+
+def asked(trials: int, sampler: str = "budget") -> SearchTask:
+    return SearchTask(trials, no_images(), CPU, sampler, 0, trainer=made_up)
+
+
+def searched(study: OpenStudy, trials: int, sampler: str = "budget") -> Heard:
+    heard = Heard()
+    assert search(study, asked(trials, sampler), Stopper(None), heard)
+    return heard
+
+
+def runs_of(study: OpenStudy) -> tuple[Run, ...]:
+    return study.records.runs(study="s")
+
+
+def key(one: Run) -> tuple[str, str]:
+    return Candidate(one.architecture, one.recipe).key
+
+
+def check_seeds(runs: tuple[Run, ...]) -> None:
+    """Each candidate has one training of the search, seed 0, and repeats with the seeds after it."""
+    for candidate in {key(one) for one in runs}:
+        mine = sorted((one for one in runs if key(one) == candidate), key=lambda one: one.seed)
+        assert [one.seed for one in mine] == list(range(len(mine)))
+        assert [one.role for one in mine] == [Role.SEARCH] + [Role.REPEAT] * (len(mine) - 1)
+
+
+# Proposals
+
+
+def test_every_sampler_that_is_offered_can_be_made() -> None:
+    space = CandidateSpace(FOUR, RECIPES, INPUTS)
+    for name in SAMPLERS:
+        assert isinstance(search_sampler(name, 0, space, Budget(BUDGET), 12), optuna.samplers.BaseSampler)
+    assert set(SAMPLERS) - set(ONCE) == {"budget"}
+    with pytest.raises(InputError, match="--sampler 'budget'"):
+        make_sampler("budget", 0, lambda _: True)
+    with pytest.raises(InputError, match="must be one of tpe, random, gp, nsga2, budget; did you mean budget"):
+        check_sampler("budgett")
+
+
+def test_the_cost_is_the_greatest_share_of_any_limit() -> None:
+    space = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
+    budget = Budget(2_000_000, 80_000_000, 200_000)
+    cost, binding = share_taken(space, budget), set()
+    study = optuna.create_study()
+    for _ in range(200):
+        trial = study.ask()
+        verdict = budget.verdict(suggest_candidate(trial, space).architecture)
+        shares = {limit.quantity: limit.share(verdict.counts) for limit in budget.limits}
+        assert cost(trial.params) == max(shares.values())
+        assert (cost(trial.params) <= 1.0) is verdict.fits
+        binding.add(max(shares, key=shares.__getitem__))
+    assert binding == {"params", "macs", "activations"}
+
+
+@pytest.mark.parametrize("optimizers", [("sgd", "adam"), ("sgd",)])
+def test_the_sampler_is_told_the_distributions_that_a_trial_suggests(sqlite: str, optimizers: tuple[str, ...]) -> None:
+    recipes = RecipeSpace(epochs=1, optimizers=optimizers)
+    with opened(sqlite, specification(recipes=recipes, max_params=5_000)) as study:
+        searched(study, 3)
+        candidates = study.specification.candidates
+        told = search_sampler("budget", 0, candidates, Budget(5_000), 3).infer_relative_search_space(
+            study.optuna_study, study.optuna_study.trials[0]
+        )
+        for trial in study.optuna_study.trials:
+            assert all(trial.distributions[name] == one for name, one in told.items())
+    everywhere = {"optimizer", "sgd_learning_rate", "sgd_weight_decay"} if len(optimizers) == 1 else {"optimizer"}
+    assert told.keys() == FOUR.ranges().keys() | everywhere
+
+
+# Searches whose trainings take no time
+
+
+def test_a_used_up_space_is_trained_again_with_the_next_seeds(storage_url: str) -> None:
+    with opened(storage_url) as study:
+        heard = searched(study, 12)
+        runs, trials = runs_of(study), study.optuna_study.trials
+        assert [one.state for one in runs] == [State.COMPLETE] * 12
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
+        check_seeds(runs)
+        assert len({key(one) for one in runs}) <= 4
+        assert all(one.params <= BUDGET for one in runs)
+        first = {key(one): one.trial for one in runs if one.role is Role.SEARCH}
+        notes = study.storage.get_study_system_attrs(study.optuna_study._study_id)
+        for one, trial, start, end in zip(runs, trials, heard.starts, heard.ends, strict=True):
+            repeats = one.role is Role.REPEAT
+            assert (one.trial, one.label) == (trial.number, "")
+            assert repeat_of(trial) == start.repeat_of == (first[key(one)] if repeats else None)
+            assert start.seed == one.seed
+            assert described(trial).get("seed", 0) == one.seed
+            assert trial.value == end.accuracy == study.records.curve(one.id)[-1].eval_accuracy
+            if repeats:
+                repeated = trials[trial.user_attrs[REPEAT_OF]]
+                assert trial.params == repeated.params
+                told = get_note_from_system_attrs(notes, trial._trial_id)["body"]
+                assert f"Repeat of trial {repeated.number}, with another training seed" in told
+        counts = tally(study)
+        repeats = len(runs) - len(first)
+        assert (counts.proposed, counts.trained, counts.duplicate, counts.repeats) == (12, 12, 0, repeats)
+        values = {(key(one), trial.value) for one, trial in zip(runs, trials, strict=True)}
+        assert len(values) > len(first), "another seed gives another accuracy"
+        assert searched(study, 15).starts[-1].tally.trained == 14
+        check_seeds(runs_of(study))
+
+
+def test_a_repeat_has_the_rate_and_decay_of_what_it_repeats(sqlite: str) -> None:
+    """With two optimisers these exist in some trials only, and a rate hardly comes twice by chance."""
+    with opened(sqlite, specification(recipes=RecipeSpace(epochs=1))) as study:
+        searched(study, 25)
+        runs, trials = runs_of(study), study.optuna_study.trials
+    check_seeds(runs)
+    repeats = [trial for trial in trials if repeat_of(trial) is not None]
+    assert repeats
+    assert all(trial.params == trials[trial.user_attrs[REPEAT_OF]].params for trial in repeats)
+
+
+def test_no_other_sampler_repeats(sqlite: str) -> None:
+    for name in ONCE:
+        with opened(f"{sqlite}.{name}") as study:
+            heard = Heard()
+            assert not search(study, asked(12, name), Stopper(None), heard), "it ends early: the space is used up"
+            runs = runs_of(study)
+            assert len(runs) == len({key(one) for one in runs}) == 4
+            assert {one.role for one in runs} == {Role.SEARCH}
+            assert tally(study).repeats == 0
+
+
+def test_all_limits_hold(sqlite: str) -> None:
+    inputs = InputShape(in_channels=3, size=32, classes=10)
+    spec = specification(
+        space=SearchSpace(),
+        recipes=RecipeSpace(epochs=1),
+        inputs=inputs,
+        max_params=2_000_000,
+        max_macs=80_000_000,
+        max_activations=200_000,
+        seeds=("v1-sgd", "v2-sgd"),
+    )
+    with opened(sqlite, spec) as study:
+        searched(study, 12)
+        runs = runs_of(study)
+        assert len(runs) == 12
+        assert all(spec.budget.fits(one.architecture) for one in runs)
+        refused = [one for one in study.records.rejections("s") if not one.origin.startswith("seed")]
+        assert refused == [], "it proposes nothing over a limit"
+
+
+def test_what_somebody_enqueued_twice_is_no_repeat(sqlite: str) -> None:
+    """A repeat is what the sampler asks for: an equal candidate from elsewhere is served by the record."""
+    with opened(sqlite) as study:
+        searched(study, 2)
+        study.optuna_study.enqueue_trial(study.optuna_study.trials[0].params)
+        searched(study, 3)
+        runs, served = runs_of(study), study.optuna_study.trials[2]
+        assert [one.trial for one in runs] == [0, 1, 3]
+        assert repeat_of(served) is None
+        assert served.value == study.optuna_study.trials[0].value
+
+
+def test_a_repeat_that_was_not_begun_stays_one_whoever_takes_it(sqlite: str) -> None:
+    spec = specification(space=SearchSpace(blocks=((1, 2),), widths=(4, 40)))  # two networks fit
+    with opened(sqlite, spec) as study:
+        searched(study, 6)
+        assert len({key(one) for one in runs_of(study)}) == 2
+        _install_sampler(study, asked(7))
+        trial = study.optuna_study.ask()
+        suggest_candidate(trial, study.specification.candidates)
+        number, repeated = trial.number, repeat_of(trial)
+        assert repeated is not None
+        put_back(study, number)
+    with opened(sqlite, spec) as study:
+        searched(study, 7, "random")
+        last = runs_of(study)[-1]
+        assert (last.trial, last.role) == (number, Role.REPEAT)
+        assert repeat_of(study.optuna_study.trials[number]) == repeated
+        check_seeds(runs_of(study))
+
+
+def test_a_mark_without_parameters_means_nothing_to_another_sampler(sqlite: str) -> None:
+    """A process may die between the mark of its proposal and the first parameter; the next one draws anew."""
+    with opened(sqlite) as study:
+        searched(study, 2)
+        trial = study.optuna_study.ask()
+        trial.set_user_attr(REPEAT_OF, 0)
+        assert "queued again" in settle_orphans(study)[0]
+        searched(study, 3, "random")
+        taken, last = study.optuna_study.trials[trial.number], runs_of(study)[-1]
+        assert (last.trial, last.role, last.seed) == (trial.number, Role.SEARCH, 0)
+        assert repeat_of(taken) is None
+        check_seeds(runs_of(study))
+
+
+def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
+    asha = Fidelity(pruner="asha", eta=2)
+    with opened(sqlite, specification(fidelity=asha)) as study:
+        searched(study, 14)
+        runs = runs_of(study)
+        repeats = [one for one in runs if one.role is Role.REPEAT]
+        assert len(repeats) >= 10
+        assert all((one.state, one.epochs_done) == (State.COMPLETE, 3) for one in repeats)
+        others = accuracies_at(study.records, "s", 1, states=(State.COMPLETE, State.PRUNED), but=0)
+        assert len(others) == len(runs) - len(repeats)
+
+
+def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
+    def fails_at_times(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+        if task.seed == 1:
+            raise RuntimeError("an unlucky seed")
+        return made_up(task, setup, observer, keeper)
+
+    with opened(sqlite) as study:
+        assert search(study, replace(asked(12), trainer=fails_at_times), Stopper(None), Heard())
+        runs = runs_of(study)
+        assert Counter(one.state for one in runs)[State.COMPLETE] == 12
+        assert {one.seed for one in runs if one.state is State.FAILED} == {1}
+        check_seeds(runs)
+
+
+# Seeds
+
+
+def claims(url: str, numbers: tuple[int, ...], seeds: list[int]) -> None:
+    with opened(url) as study:
+        first = next(one for one in runs_of(study) if one.trial == 0)
+        for number in numbers:
+            request = RunRequest(Candidate(first.architecture, first.recipe), 0, Role.REPEAT, study="s", trial=number)
+            slot = take_slot(study.records, "s", 1_000)
+            assert slot is not None
+            claim, with_seed = claim_repeat(request, NOTHING, CPU, study.records, slot)
+            assert study.records.run(claim.run).seed == with_seed.seed
+            seeds.append(with_seed.seed)
+
+
+def test_two_that_repeat_a_candidate_at_once_get_different_seeds(storage_url: str) -> None:
+    with opened(storage_url) as study:
+        searched(study, 1)
+    seeds: list[int] = []
+    threads = [
+        threading.Thread(target=claims, args=(storage_url, tuple(range(start, start + 5)), seeds)) for start in (10, 20)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sorted(seeds) == list(range(1, 11))
+    claims(storage_url, (12, 30), seeds)
+    with opened(storage_url) as study:
+        own = next(one for one in runs_of(study) if one.trial == 12)
+    assert seeds[-2:] == [own.seed, 11], "a trial keeps the seed that it had; only a new one gets the next"
+
+
+# What is made of them
+
+
+def test_a_report_has_a_repeated_candidate_once(sqlite: str) -> None:
+    with opened(sqlite) as study:
+        searched(study, 10)
+        runs, tables = runs_of(study), study_tables(study.records, "s")
+        curves = study.records.curves(one.id for one in runs)
+    groups = {candidate: [one for one in runs if key(one) == candidate] for candidate in {key(one) for one in runs}}
+    assert len(tables.ranking) == len(groups) < len(runs) == len(tables.complete) == 10
+    assert (tables.tallies.trained, tables.tallies.repeats) == (10, 10 - len(groups))
+    for one in tables.ranking:
+        mine = groups[one.architecture.digest, one.recipe.digest]
+        assert [each.run for each in one.trainings] == [each.id for each in mine]
+        assert (one.run, one.trial, one.role) == (mine[0].id, mine[0].trial, Role.SEARCH)
+        assert one.accuracy == pytest.approx(statistics.fmean(curves[each.id][-1].eval_accuracy for each in mine))
+        assert [each.accuracy for each in one.trainings] == [curves[each.id][-1].eval_accuracy for each in mine]
+    assert all(better.accuracy >= worse.accuracy for better, worse in pairwise(tables.ranking))
+    best = tables.ranking[0]
+    assert tables.chosen is not None
+    assert (tables.chosen.run, tables.chosen.accuracy) == (best.run, best.accuracy)
+    assert tables.chosen.seeds == len(best.trainings)
+    repeated = sum(len(one) > 1 for one in groups.values())
+    assert f"n = 10 complete trainings of {len(groups)} candidates, {repeated} of them with" in tables.notices[-1]
+    data = history_data(tables)
+    assert [row[0] for row in data.rows] == list(range(1, 11))
+    of = dict(zip((name_of(one) for one in tables.complete), (row[-1] for row in data.rows), strict=True))
+    assert {name: told for name, told in of.items() if told} == {
+        name_of(each): name_of(one) for one in tables.ranking for each in one.repeats
+    }
+    assert len({row[1] for row in accuracy_data(tables).rows}) == 10
+    points = {trace.name: len(trace.x) for trace in history(tables).data}
+    assert (points["searched"], points["repeat"]) == (len(groups), 10 - len(groups))
+
+
+def test_a_final_hears_all_trainings_of_a_candidate(sqlite: str) -> None:
+    with opened(sqlite) as study:
+        searched(study, 10)
+        runs = [one for one in runs_of(study) if one.role in SEARCHED]
+        curves = study.records.curves(one.id for one in runs)
+        accuracies = [curves[one.id][-1].eval_accuracy for one in runs]
+        plan = plan_final(runs, accuracies, ChoiceProtocol(finalists=3, seeds=2), study.specification)
+    by_run = {one.id: one for one in runs}
+    candidates = [key(by_run[one.run]) for one in plan.finalists]
+    assert len(set(candidates)) == len(candidates) == 3
+    for one, candidate in zip(plan.finalists, candidates, strict=True):
+        mine = [accuracy for run_, accuracy in zip(runs, accuracies, strict=True) if key(run_) == candidate]
+        assert (one.trainings, by_run[one.run].role) == (len(mine), Role.SEARCH)
+        assert one.accuracy == pytest.approx(statistics.fmean(mine))
+
+
+def test_seeds_can_be_repeated(sqlite: str) -> None:
+    """In a small space of equally good networks the seed comes again too; it stays the seed that it is."""
+
+    def all_alike(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+        accuracy = 0.5 + 0.01 * ((int(task.architecture.digest, 16) + 7 * task.seed) % 5)
+        observer.epoch(Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+        return NETWORK
+
+    inputs = InputShape(in_channels=3, size=32, classes=10)
+    spec = specification(
+        space=SearchSpace(blocks=((2, 2),) * 4, widths=(64, 128)),
+        recipes=RecipeSpace.model_validate(
+            {"epochs": 1, "optimizers": ["sgd"], "sgd": {"learning_rate": [0.1, 0.1], "weight_decay": [5e-4]}}
+        ),
+        inputs=inputs,
+        max_params=1_900_000,
+        seeds=("v1-sgd", "v2-sgd"),
+    )
+    with opened(sqlite, spec) as study:
+        assert search(study, replace(asked(30), trainer=all_alike), Stopper(None), Heard())
+        runs, tables = runs_of(study), study_tables(study.records, "s")
+    labelled = {key(one): one.label for one in runs if one.label}
+    assert set(labelled.values()) == {"v2-sgd"}
+    check_seeds(runs)
+    assert any(one.role is Role.REPEAT and key(one) in labelled for one in runs)
+    for one in tables.ranking:
+        assert one.label == labelled.get((one.architecture.digest, one.recipe.digest), "")
+
+
+# Real trainings
+
+
+@pytest.fixture(scope="module")
+def images() -> RunImages:
+    data = load_data(DataRequest("digits"))
+    cpu = torch.device("cpu")
+    fit = to_device(data.train, cpu)
+    few = DeviceImages(fit.images[:200], fit.labels[:200])
+    return RunImages(data.identity, few, to_device(data.validation, cpu), constants(data.train))
+
+
+@dataclass
+class StopsInRepeats(Heard):
+    """Stops a search in the first repeat that it sees, in its second epoch of three."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        super().epoch(epoch)
+        if self.starts[-1].repeat_of is not None and epoch.epoch == 2:
+            raise Interrupted
+
+
+def test_an_interrupted_repeat_goes_on_to_the_same_bits(
+    tmp_path: Path, sqlite: str, images: RunImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUDGETNAS_CHECKPOINT_EVERY", "0")
+    task = replace(asked(8), images=images, trainer=train)
+    spec = specification(images.identity)
+    with opened(sqlite, spec) as study, pytest.raises(Interrupted):
+        search(study, task, Stopper(None), StopsInRepeats())
+    with opened(sqlite, spec) as study:
+        cut = runs_of(study)[-1]
+        assert (cut.role, cut.seed, cut.state, cut.epochs_done) == (Role.REPEAT, 1, State.INTERRUPTED, 2)
+        heard = Heard()
+        assert search(study, task, Stopper(None), heard)
+        runs = runs_of(study)
+        check_seeds(runs)
+        assert len(runs) == 8
+        again = next(one for one in runs if one.id == cut.id)
+        assert (again.state, again.role, again.seed, again.trial) == (State.COMPLETE, Role.REPEAT, 1, cut.trial)
+        assert heard.starts[0].number == cut.trial
+        assert any("goes on after epoch" in text for text in heard.notices)
+        curve = [replace(epoch, seconds=0.0) for epoch in study.records.curve(again.id)]
+    with closing(open_records(parse_storage(f"sqlite:///{tmp_path / 'whole.db'}"))) as records:
+        whole = uninterrupted(records, again, images)
+        assert whole.weights_sha256 == again.weights_sha256
+        assert [replace(epoch, seconds=0.0) for epoch in records.curve(whole.id)] == curve
+    seeds_of_one = [one for one in runs if key(one) == key(again)]
+    assert len({one.weights_sha256 for one in seeds_of_one}) == len(seeds_of_one) > 1
+
+
+def uninterrupted(records: Records, one: Run, images: RunImages) -> Run:
+    recipe = Recipe.model_validate(one.recipe.model_dump())
+    request = RunRequest(Candidate(one.architecture, recipe), one.seed, Role.REPLAY)
+    return records.run(record_training(request, images, CPU, records, Stopper(None), Quiet()))
+
+
+def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> None:
+    with opened(sqlite) as study:
+        searched(study, 8)
+        one = study.optuna_study.trials[0]
+        study.optuna_study.enqueue_trial(one.params, user_attrs={REPEAT_OF: 0})
+        trial = study.optuna_study.ask()
+        first = runs_of(study)[0]
+        request = RunRequest(Candidate(first.architecture, first.recipe), 0, Role.REPEAT, study="s", trial=trial.number)
+        slot = take_slot(study.records, "s", 12)
+        assert slot is not None
+        claim, with_seed = claim_repeat(request, NOTHING, CPU, study.records, slot)
+        with study.records.engine.begin() as connection:  # its process is gone
+            connection.exec_driver_sql("DELETE FROM leases")
+        assert "queued again" in settle_orphans(study)[0]
+        searched(study, 9, "tpe")
+        run_ = study.records.run(claim.run)
+        assert (run_.state, run_.role, run_.seed, run_.trial) == (
+            State.COMPLETE,
+            Role.REPEAT,
+            with_seed.seed,
+            trial.number,
+        )
+        assert len(runs_of(study)) == 9
+
+
+def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
+    path = study_file(tmp_path, STUDY)
+    done = run(tmp_path, "search", path, "--study", "s")
+    assert done.returncode == 0, done.stderr
+    assert "trained 12/12 (8 repeats), failed 0" in done.stderr
+    assert "(repeat of trial 0, training seed 1): basic " in done.stderr
+    assert "trained 12 (8 repeats)" in done.stdout
+    assert "mean of n trainings, with the trials that repeat the first" in done.stdout
+    assert "the best of 4 candidates: it flatters" in done.stdout
+    shown = json.loads(run(tmp_path, "show", "s", "--json").stdout)
+    assert sum(len(one["trainings"]) for one in shown["ranking"]) == 12
+    assert len(shown["ranking"]) == 4
+    assert shown["tallies"]["repeats"] == 8
+    report = run(tmp_path, "report", "s", "--out", "s.html")
+    assert report.returncode == 0, report.stderr
+    assert "of the trained, repeats" in (tmp_path / "s.html").read_text(encoding="utf-8")
+    final = run(tmp_path, "finish", "s", "--finalists", "2", "--final-seeds", "2")
+    assert final.returncode == 0, final.stderr
+    assert "the mean of its " in final.stderr
+    assert "(mean of " in final.stdout
+
+
+def test_two_workers_repeat_together(tmp_path: Path, storage_url: str) -> None:
+    path = study_file(tmp_path, STUDY, trials="14")
+    where = ("--study", "s", "--storage", storage_url)
+    done = run(tmp_path, "search", path, *where, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "trained 14/14 (10 repeats), failed 0" in done.stderr
+    assert done.stderr.count("(repeat of trial ") == 10
+    with closing(open_records(parse_storage(storage_url), must_exist=True)) as records:
+        runs = records.runs(study="s")
+        assert [one.state for one in runs] == [State.COMPLETE] * 14
+        check_seeds(runs)
+        assert len({one.weights_sha256 for one in runs}) == 14
+        assert len({one.holder for run_ in runs for one in records.attempts(run_.id)}) == 2
