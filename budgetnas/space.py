@@ -275,11 +275,6 @@ class CandidateSpace:
         shared = (name for extra, name in self._searched("sgd").items() if extra not in SGD_EXTRAS)
         return (*self.space.ranges(), "optimizer", *shared)
 
-    def common_names(self) -> tuple[str, ...]:
-        """Return the names of the parameters that every trial has; with one optimiser, those of its own too."""
-        optimizers = self.recipes.optimizers
-        return (*self.joint_names(), *(self.names_for(optimizers[0]) if len(optimizers) == 1 else ()))
-
     def names_for(self, optimizer: Value) -> tuple[str, ...]:
         """Return the names of the parameters that exist only when `optimizer` is chosen."""
         own = (name for extra, name in self._searched(optimizer).items() if extra in SGD_EXTRAS)

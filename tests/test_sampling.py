@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from optuna.trial import Trial, TrialState
 
 from budgetnas.sampling import BudgetSampler
+from budgetnas.sampling.pool import Pool
+from budgetnas.sampling.ranges import Ranges
 
 WIDTHS = ("a", "b", "c")
 SPACE: dict[str, BaseDistribution] = {name: IntDistribution(1, 8) for name in WIDTHS}
@@ -116,7 +119,7 @@ def test_several_threads_share_a_study() -> None:
 
 
 def test_a_trial_that_has_not_ended_is_not_proposed_again_at_once() -> None:
-    sampler, study = searched(9, 14)
+    sampler, study = searched(9, 14, n_trainings=40)
     asked = [study.ask() for _ in range(5)]
     proposed = [tuple(trial.suggest_int(name, 1, 8) for name in WIDTHS) for trial in asked]
     assert len(set(proposed)) > 2
@@ -139,6 +142,68 @@ def test_parameters_of_some_trials_only_are_kept_when_a_candidate_is_repeated() 
     repeated = [dict(params) for params, number in times.items() if number > 1]
     assert any("rate" in params for params in repeated)
     assert sampler.recommend(study).params in [dict(params) for params in times]
+
+
+KINDS: dict[str, BaseDistribution] = {
+    **SPACE,
+    "kind": CategoricalDistribution(("slow", "fast")),
+    "slow_rate": FloatDistribution(1e-3, 1.0, log=True),
+    "fast_rate": FloatDistribution(1e-4, 1e-1, log=True),
+    "fast_extra": IntDistribution(0, 3),
+}
+OF_KIND = {"slow_rate": ("kind", ("slow",)), "fast_rate": ("kind", ("fast",)), "fast_extra": ("kind", ("fast",))}
+
+
+def test_parameters_with_conditions_are_proposed_together_with_the_others() -> None:
+    """The rate must be near 0.1; the value falls by one for each factor of ten beside it."""
+    generator = np.random.default_rng(0)
+
+    def objective(trial: Trial) -> float:
+        params = {name: trial.suggest_int(name, 1, 8) for name in WIDTHS}
+        kind = trial.suggest_categorical("kind", ("slow", "fast"))
+        if kind == "slow":
+            rate = trial.suggest_float("slow_rate", 1e-3, 1.0, log=True)
+        else:
+            rate = trial.suggest_float("fast_rate", 1e-4, 1e-1, log=True)
+            trial.suggest_int("fast_extra", 0, 3)
+        return value(params) - 2.0 * float(np.log10(rate / 0.1)) ** 2 + generator.normal(0, 0.2)
+
+    study = searched_by(objective, n_trainings=50, conditions=OF_KIND, search_space=KINDS)
+    for trial in study.trials:
+        own = {"slow_rate"} if trial.params["kind"] == "slow" else {"fast_rate", "fast_extra"}
+        assert trial.params.keys() == {*WIDTHS, "kind", *own}
+        assert cost(trial.params) <= LIMIT
+    rates = [trial.params.get("slow_rate", trial.params.get("fast_rate")) for trial in study.trials[-20:]]
+    assert np.median(np.abs(np.log10(np.array(rates) / 0.1))) < 0.35
+    assert max(Counter(tuple(sorted(trial.params.items())) for trial in study.trials).values()) > 1
+
+
+def searched_by(objective: Callable[[Trial], float], **changes: Any) -> optuna.Study:
+    sampler = BudgetSampler(**{"cost": cost, "limit": LIMIT, "seed": 0} | changes)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=changes["n_trainings"])
+    return study
+
+
+@pytest.mark.parametrize("conditions", [{"rate": ("kind", (1,))}, {"a": ("kind", (1,))}])
+def test_a_condition_is_about_parameters_of_the_search_space(conditions: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"conditions: .* must be one of the search space's parameters"):
+        BudgetSampler(n_trainings=5, cost=cost, limit=LIMIT, search_space=SPACE, conditions=conditions)
+
+
+def test_what_a_condition_needs_may_itself_have_one() -> None:
+    ranges = Ranges({name: CategoricalDistribution((0, 1)) for name in "abc"}, {"b": ("a", (1,)), "c": ("b", (1,))})
+    assert ranges.names({"a": 1, "b": 1}) == ("a", "b", "c")
+    assert ranges.names({"a": 0, "b": 1, "c": 1}) == ("a",)
+    assert ranges.of({"a": 0, "b": 1, "c": 1, "d": 1}) == {"a": 0}
+    assert not ranges.complete({"a": 1})
+    assert ranges.complete({"a": 1, "b": 0})
+
+
+def test_a_small_space_is_listed_and_a_candidate_is_in_it_once() -> None:
+    ranges = Ranges({"a": IntDistribution(1, 4), "b": CategoricalDistribution(("x", "y", "z"))}, {"b": ("a", (2, 3))})
+    drawn = Pool(ranges, lambda params: params["a"], 3, random.Random(0)).draw()
+    assert sorted(tuple(one.values()) for one in drawn) == [(1,), *((a, b) for a in (2, 3) for b in "xyz")]
 
 
 def test_pruned_and_failed_trials_do_no_harm() -> None:

@@ -143,6 +143,5 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         known=lambda candidate: first_trial(candidate) is not None,
         refuse=lambda refused: records.reject(opened.name, refused),
         seed=seed,
-        together=candidates.common_names() if again else None,
         repeated=first_trial if again else None,
     )

@@ -61,8 +61,6 @@ class BudgetGate(BaseSampler):
         known: Tells whether the study has a candidate already.
         refuse: Is handed all that was turned down for one trial, once.
         seed: Seed of the draws by construction.
-        together: Names of the parameters that the inner sampler is asked for together; nothing: those that every trial
-            has whatever its optimiser.
         repeated: For an inner sampler that proposes a candidate again on purpose: tells the number of the trial that
             trained it first, or nothing. What it proposes again is let through and its trial marked; what is drawn by
             construction must be new nevertheless.
@@ -77,7 +75,6 @@ class BudgetGate(BaseSampler):
         known: Callable[[Candidate], bool],
         refuse: Callable[[Sequence[Rejection]], None],
         seed: int | None = None,
-        together: Sequence[str] | None = None,
         repeated: Callable[[Candidate], int | None] | None = None,
     ) -> None:
         self._inner = inner
@@ -89,7 +86,7 @@ class BudgetGate(BaseSampler):
         self._random = random.Random(seed)
         self._ranges = space.ranges()
         self._distributions = {name: distribution(one) for name, one in self._ranges.items()}
-        self._joint = {name: self._distributions[name] for name in together or space.joint_names()}
+        self._joint = {name: self._distributions[name] for name in space.joint_names()}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter a trial can have: all are proposed together, so that all can be judged."""

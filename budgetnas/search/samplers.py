@@ -63,12 +63,16 @@ def search_sampler(
     """
     if check_sampler(name) != BUDGET:
         return make_sampler(name, seed, fits_within(candidates, budget))
-    ranges = candidates.ranges()
     return BudgetSampler(
         n_trainings=trainings,
         cost=share_taken(candidates, budget),
         limit=1.0,
-        search_space={one: distribution(ranges[one]) for one in candidates.common_names()},
+        search_space={name: distribution(one) for name, one in candidates.ranges().items()},
+        conditions={
+            name: ("optimizer", (optimizer,))
+            for optimizer in candidates.recipes.optimizers
+            for name in candidates.names_for(optimizer)
+        },
         seed=seed,
     )
 
