@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budgetnas.architecture import Architecture, default_strides, named
-from budgetnas.cli.counting import numbers
+from budgetnas.architecture import Architecture, named, parse_architecture
 from budgetnas.cli.output import JsonFlag, print_json, stdout, table
 from budgetnas.errors import InputError, check_seed
 
@@ -94,8 +93,7 @@ def _network(
         if stem:
             raise InputError("--stem-width", stem_width, "goes with --blocks and --widths, not with a name")
         return named(arch, **inputs)
-    stages = numbers("--blocks", blocks)
-    return Architecture(stages, numbers("--widths", widths), default_strides(len(stages)), **stem, **inputs)
+    return parse_architecture(blocks, widths, **stem, **inputs)
 
 
 def _print(summary: BenchSummary) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from budgetnas.architecture import Architecture, Counts, count, count_parts, default_strides, named
+from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
 from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
 from budgetnas.cli.output import JsonFlag, print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
@@ -110,34 +110,13 @@ def described(
     """
     networks = [(name.lower(), named(name, **shape)) for name in names]
     if blocks is not None or widths is not None:
-        stages = numbers("--blocks", blocks)
-        custom = Architecture(
-            blocks=stages,
-            widths=numbers("--widths", widths),
-            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
-            block=block or "basic",
-            **shape,
-        )
+        custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
         networks.append(("custom", custom))
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
     changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
     return [(name, replace(architecture, **changes)) for name, architecture in networks]
-
-
-def numbers(argument: str, text: str | None) -> tuple[int, ...]:
-    """Return whole numbers that commas separate.
-
-    Raises:
-        InputError: If they are missing or no whole numbers.
-    """
-    if text is None:
-        raise InputError(argument, None, "is missing: --blocks and --widths go together", "write e.g. 2,2,2,2")
-    try:
-        return tuple(int(one) for one in text.split(","))
-    except ValueError:
-        raise InputError(argument, text, "must be whole numbers separated by commas", "write e.g. 2,2,2,2") from None
 
 
 def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:
