@@ -31,6 +31,8 @@ from sqlalchemy import Engine, event
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import BudgetOption, SamplerOption, SeedOption
+from budgetnas.benchmarks.running import run
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.data import DataIdentity
 from budgetnas.data.device import DeviceImages
@@ -203,11 +205,11 @@ class _Statements:
 
 
 def measure(
-    trials: Annotated[int, typer.Option(help="Trials of the search.")] = 1000,
-    epochs: Annotated[int, typer.Option(help="Epochs that each reports.")] = 5,
-    budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp or nsga2.")] = "tpe",
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    trials: Annotated[int, typer.Option(help="Trials of the search.", min=1)] = 1000,
+    epochs: Annotated[int, typer.Option(help="Epochs that each reports.", min=1)] = 5,
+    budget: BudgetOption = "5e6",
+    sampler: SamplerOption = "tpe",
+    seed: SeedOption = 0,
     start: Annotated[bool, typer.Option("--start", help="Measure process start to first trial instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -338,4 +340,4 @@ def _start_lines(seconds: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)
