@@ -10,7 +10,17 @@ import typer
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
 from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
-from budgetnas.cli.output import JsonFlag, print_json, stdout, table
+from budgetnas.cli.options import (
+    BlockOption,
+    ClassesOption,
+    InChannelsOption,
+    JsonFlag,
+    SizeOption,
+    StemKernelOption,
+    StemWidthOption,
+    StridesOption,
+)
+from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
 _DEFAULT_BUDGET = "5e6"
@@ -22,15 +32,13 @@ def count_command(
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
     widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
-    block: Annotated[
-        str | None, typer.Option(help="basic or bottleneck; for --blocks and --widths.", show_default="basic")
-    ] = None,
-    stem_width: Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")] = None,
-    stem_kernel: Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")] = None,
-    strides: Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")] = None,
-    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 32,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    block: BlockOption = None,
+    stem_width: StemWidthOption = None,
+    stem_kernel: StemKernelOption = None,
+    strides: StridesOption = None,
+    in_channels: InChannelsOption = 3,
+    size: SizeOption = 32,
+    classes: ClassesOption = 10,
     budget: Annotated[
         str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
     ] = None,
