@@ -32,6 +32,7 @@ from sqlalchemy import Engine, event
 from budgetnas.architecture import Architecture, count
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SamplerOption, SeedOption
+from budgetnas.benchmarks.quiet import QuietListener
 from budgetnas.benchmarks.running import run
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.data import DataIdentity
@@ -41,7 +42,6 @@ from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages, claim_run
 from budgetnas.search.attributes import describe
-from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import check_sampler
@@ -164,28 +164,6 @@ class _Stopwatch:
         return [began.since(ended) for began, ended in zip(self.began, [started, *self.ended], strict=False)]
 
 
-class _Silent:
-    """Shows nothing."""
-
-    def trial_started(self, start: TrialStart) -> None:
-        """Show nothing."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Show nothing."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Show nothing."""
-
-    def restart(self, setup: Setup, reason: str) -> None:
-        """Show nothing."""
-
-    def trial_ended(self, end: TrialEnd) -> None:
-        """Show nothing."""
-
-    def notice(self, text: str) -> None:
-        """Show nothing."""
-
-
 @dataclass(slots=True)
 class _Statements:
     """Counts what an engine is asked."""
@@ -248,7 +226,8 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
         statements.listen(engine)
 
     def search_until(runs: int) -> None:
-        search(opened, SearchTask(runs, images, setup, sampler, seed, trainer=watch.train), Stopper(None), _Silent())
+        task = SearchTask(runs, images, setup, sampler, seed, trainer=watch.train)
+        search(opened, task, Stopper(None), QuietListener())
 
     started = _Instant.now()
     search_until(trials)
