@@ -116,6 +116,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
             for text in ("five", "0", "-5", "nan", "inf", "1.5")
         ),
         (["search"], ["--budget", "is missing", "--budget 5e6"]),
+        (["export"], ["STUDY", "is missing", "--replay NAME"]),
         (["space"], ["--budget", "is missing", "--budget 5e6"]),
         (["space", "--budget", "five"], ["--budget 'five'", "write it as 5e6"]),
         (["space", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),

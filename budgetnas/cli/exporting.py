@@ -45,6 +45,7 @@ def export_command(
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)
+    request.check()
     records, stopper = look_at_records(parse_storage(storage or DEFAULT_STORAGE)), Stopper()
     try:
         with Lines() as lines, stopper.listening():
