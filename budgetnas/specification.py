@@ -29,7 +29,6 @@ _FLAGS = {
     "data.split_seed": "--split-seed",
     "data.resolution": "--resolution",
     "fidelity.pruner": "--pruner",
-    "choice": "--finalists",
     "choice.finalists": "--finalists",
     "choice.seeds": "--final-seeds",
 }
@@ -125,17 +124,22 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such key"
     given = problem.get("input")
     shown = "" if isinstance(given, dict) or problem["type"] in ("missing", "value_error") else f" {given!r}"
     return f"{where}{shown}: {message[:1].lower()}{message[1:]}" if where else message
 
 
 def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in sorted(was.keys() | now.keys()):
+    if was == now:
+        return
+    if isinstance(was, dict | None) and isinstance(now, dict | None):
+        before, after = was or {}, now or {}
+        for name in sorted(before.keys() | after.keys()):
             inner = f"{path}.{name}" if path else name
-            yield from _differences(was.get(name), now.get(name), inner)
-    elif was != now:
+            yield from _differences(before.get(name), after.get(name), inner)
+    else:
         yield path, was, now
 
 

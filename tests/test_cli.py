@@ -98,7 +98,10 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["count", "--blocks", "2,2,2", "--widths", "64,128"], ["3 stages", "64,128 names 2"]),
         (["count", "--blocks", "2,x", "--widths", "1,2"], ["--blocks '2,x'", "whole numbers"]),
         (["count", "--blocks", "0", "--widths", "8"], ["--blocks 0", "from 1"]),
-        (["count", "v2", "--stem-kernel", "x"], ["--stem-kernel", "see budgetnas count --help"]),
+        (
+            ["count", "v2", "--stem-kernel", "x"],
+            ["--stem-kernel 'x': must be a whole number", "see budgetnas count --help"],
+        ),
         (["count", "v2", "--wide"], ["--wide"]),
         (["count", "v2", "--max-macs", "300M"], ["--max-macs '300M'", "goes with --budget"]),
         (["count", "v2", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
@@ -113,6 +116,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
             for text in ("five", "0", "-5", "nan", "inf", "1.5")
         ),
         (["search"], ["--budget", "is missing", "--budget 5e6"]),
+        (["export"], ["STUDY", "is missing", "--replay NAME"]),
         (["space"], ["--budget", "is missing", "--budget 5e6"]),
         (["space", "--budget", "five"], ["--budget 'five'", "write it as 5e6"]),
         (["space", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
@@ -124,7 +128,10 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["space", "--budget", "5e6", "--classes", "0"], ["--classes 0", "from 1"]),
         (["space", "--budget", "5e6", "--in-channels", "0"], ["--in-channels 0", "from 1"]),
         (["space", "--budget", "5e6", "--seed", "-1"], ["--seed -1"]),
-        (["space", "--budget", "5e6", "--size", "big"], ["--size", "see budgetnas space --help"]),
+        (
+            ["space", "--budget", "5e6", "--size", "big"],
+            ["--size 'big': must be a whole number", "see budgetnas space --help"],
+        ),
         (["space", "nothing", "--budget", "5e6"], ["STUDY_FILE", "digits-demo"]),
         (["fit"], ["--budget", "is missing"]),
         (["fit", "--budget", "5e6"], ["NAME", "is missing", "budgetnas fit resnet18"]),
@@ -155,7 +162,10 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["search", "nothing"], ["STUDY_FILE", "digits-demo"]),
         (["search", "nothing.toml"], ["STUDY_FILE", "no such file"]),
         (["search", "--budget", "5e6", "--workers", "0"], ["--workers 0", "from 1 to 256"]),
-        (["search", "--budget", "5e6", "--workers", "x"], ["--workers", "see budgetnas search --help"]),
+        (
+            ["search", "--budget", "5e6", "--workers", "x"],
+            ["--workers 'x': must be a whole number", "see budgetnas search --help"],
+        ),
         (
             ["search", "--budget", "5e6", "--device", "cpu", "--per-device", "2"],
             ["--per-device 2", "for GPUs"],

@@ -24,6 +24,7 @@ from budgetnas.search.settings import StudyFile
 from budgetnas.shipped import shipped_studies
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.storage import Role, State, tables
+from budgetnas.usage import USAGE_ERROR
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -154,7 +155,7 @@ def test_a_wrong_command_would_be_noticed(line: str) -> None:
     assert words is not None
     with pytest.raises(Exception, match=r".") as caught:
         check_shown(words)
-    assert isinstance(caught.value, AssertionError | cli._USAGE_ERROR)
+    assert isinstance(caught.value, AssertionError | USAGE_ERROR)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from budgetnas.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
+from budgetnas.protocol import ChoiceProtocol
 from budgetnas.recipe import Augmentation, RecipeSpace
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification, first_problem, read_specification
@@ -75,6 +76,11 @@ def test_what_follows_from_it() -> None:
         ({"space": SearchSpace(block="bottleneck")}, "space.block", "space.block was basic, now bottleneck"),
         ({"seeds": ("v2-sgd",)}, "seeds", "now ['v2-sgd']"),
         (
+            {"choice": ChoiceProtocol(finalists=3, seeds=2)},
+            "--finalists",
+            "--finalists was none, now 3; --final-seeds was none, now 2",
+        ),
+        (
             {"recipes": RecipeSpace(augmentation=Augmentation(flip=False))},
             "recipes.augmentation.flip",
             "recipes.augmentation.flip was True, now False",
@@ -114,7 +120,10 @@ def test_every_difference_is_named() -> None:
         (SPECIFICATION.canonical_json().replace('"version":1', '"version":2'), "version 2: input should be 1"),
         (SPECIFICATION.canonical_json().replace('"max_params":5000000', '"max_params":0'), "max_params 0: "),
         (SPECIFICATION.canonical_json().replace('"seeds":["v1-sgd"', '"seeds":["v9"'), "seeds: v9 unknown"),
-        (SPECIFICATION.canonical_json().replace('"version":1', '"version":1,"colour":"red"'), "colour 'red': extra"),
+        (
+            SPECIFICATION.canonical_json().replace('"version":1', '"version":1,"colour":"red"'),
+            "colour 'red': there is no",
+        ),
     ],
 )
 def test_a_stored_specification_that_cannot_be_read(text: str, told: str) -> None:
@@ -134,7 +143,7 @@ def test_a_stored_specification_that_cannot_be_read(text: str, told: str) -> Non
             "blocks.0.1 'x': input should be a valid integer, unable to parse string as an integer",
         ),
         ({"widths": [16, 8], "blocks": 3}, "blocks 3: input should be a valid tuple"),
-        ({"depth": 3}, "depth 3: extra inputs are not permitted"),
+        ({"depth": 3}, "depth 3: there is no such key"),
     ],
 )
 def test_the_first_problem_is_told_in_one_line(values: dict[str, Any], told: str) -> None:

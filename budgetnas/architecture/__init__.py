@@ -14,6 +14,7 @@ from budgetnas.architecture.counting import (
 from budgetnas.architecture.model import Architecture, default_strides
 from budgetnas.architecture.named import NAMES, named
 from budgetnas.architecture.primitives import Counts, Path, Primitive, Shape, path_counts
+from budgetnas.architecture.written import parse_architecture
 
 __all__ = [
     "BLOCKS",
@@ -32,6 +33,7 @@ __all__ = [
     "head",
     "head_counts",
     "named",
+    "parse_architecture",
     "path_counts",
     "stage_counts",
     "stem",

@@ -11,14 +11,15 @@ import typer
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.running import run
 from budgetnas.space import InputShape, SearchSpace
 
 _INPUTS = InputShape(in_channels=3, size=32, classes=10)
 
 
 def measure(
-    architectures: Annotated[int, typer.Option(help="Random architectures of the default space.")] = 20_000,
-    repeats: Annotated[int, typer.Option(help="Measurements.")] = 5,
+    architectures: Annotated[int, typer.Option(help="Random architectures of the default space.", min=1)] = 20_000,
+    repeats: Annotated[int, typer.Option(help="Measurements.", min=1)] = 5,
 ) -> None:
     """Count random architectures of the default space, each measurement its own."""
     rates = [_rate(architectures, seed) for seed in range(repeats)]
@@ -41,4 +42,4 @@ def _rate(architectures: int, seed: int) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

@@ -16,6 +16,8 @@ import typer
 
 from budgetnas.architecture import Architecture, Counts, count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import BudgetOption, SeedOption
+from budgetnas.benchmarks.running import run
 from budgetnas.budget import QUANTITIES, Budget, parse_budget, parse_limit
 from budgetnas.errors import SearchFailedError
 from budgetnas.space import InputShape, SearchSpace
@@ -47,19 +49,15 @@ class Passed:
 
 
 def measure(
-    budget: Annotated[str, typer.Option(help="Limit on parameters.")] = "5e6",
+    budget: BudgetOption = "5e6",
     max_macs: Annotated[str | None, typer.Option(help="Limit on multiply-accumulates.", show_default="none")] = None,
     max_activations: Annotated[str | None, typer.Option(help="Limit on activations.", show_default="none")] = None,
-    proposals: Annotated[int, typer.Option(help="Proposals, drawn evenly from the default space.")] = 1_000_000,
-    built: Annotated[int, typer.Option(help="Accepted networks to build.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    proposals: Annotated[int, typer.Option(help="Proposals, drawn evenly from the default space.", min=1)] = 1_000_000,
+    built: Annotated[int, typer.Option(help="Accepted networks to build.", min=0)] = 200,
+    seed: SeedOption = 0,
 ) -> None:
     """Hold random proposals against the limits, and check what was accepted in two other ways."""
-    limits = Budget(
-        parse_budget(budget),
-        None if max_macs is None else parse_limit(max_macs, "macs"),
-        None if max_activations is None else parse_limit(max_activations, "activations"),
-    )
+    limits = Budget(parse_budget(budget), parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations"))
     passed = propose(limits, proposals, built, seed)
     wrong = sum(counts_of_built(one) != count(one) for one in passed.sample)
     typer.echo(
@@ -142,4 +140,4 @@ def counts_of_built(architecture: Architecture) -> Counts:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

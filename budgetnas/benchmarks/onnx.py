@@ -10,6 +10,7 @@ import typer
 
 import budgetnas
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.running import run
 from budgetnas.bundle.contents import ONNX
 from budgetnas.bundle.onnx_file import check_onnx
 from budgetnas.errors import InputError
@@ -42,4 +43,4 @@ def _evenly(files: list[Path], count: int) -> list[Path]:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

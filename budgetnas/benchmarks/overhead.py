@@ -31,6 +31,9 @@ from sqlalchemy import Engine, event
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import BudgetOption, SamplerOption, SeedOption
+from budgetnas.benchmarks.quiet import QuietListener
+from budgetnas.benchmarks.running import run
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.data import DataIdentity
 from budgetnas.data.device import DeviceImages
@@ -39,7 +42,6 @@ from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages, claim_run
 from budgetnas.search.attributes import describe
-from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import check_sampler
@@ -162,28 +164,6 @@ class _Stopwatch:
         return [began.since(ended) for began, ended in zip(self.began, [started, *self.ended], strict=False)]
 
 
-class _Silent:
-    """Shows nothing."""
-
-    def trial_started(self, start: TrialStart) -> None:
-        """Show nothing."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Show nothing."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Show nothing."""
-
-    def restart(self, setup: Setup, reason: str) -> None:
-        """Show nothing."""
-
-    def trial_ended(self, end: TrialEnd) -> None:
-        """Show nothing."""
-
-    def notice(self, text: str) -> None:
-        """Show nothing."""
-
-
 @dataclass(slots=True)
 class _Statements:
     """Counts what an engine is asked."""
@@ -203,11 +183,11 @@ class _Statements:
 
 
 def measure(
-    trials: Annotated[int, typer.Option(help="Trials of the search.")] = 1000,
-    epochs: Annotated[int, typer.Option(help="Epochs that each reports.")] = 5,
-    budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp, nsga2 or budget.")] = "tpe",
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    trials: Annotated[int, typer.Option(help="Trials of the search.", min=1)] = 1000,
+    epochs: Annotated[int, typer.Option(help="Epochs that each reports.", min=1)] = 5,
+    budget: BudgetOption = "5e6",
+    sampler: SamplerOption = "tpe",
+    seed: SeedOption = 0,
     start: Annotated[bool, typer.Option("--start", help="Measure process start to first trial instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -246,7 +226,8 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
         statements.listen(engine)
 
     def search_until(runs: int) -> None:
-        search(opened, SearchTask(runs, images, setup, sampler, seed, trainer=watch.train), Stopper(None), _Silent())
+        task = SearchTask(runs, images, setup, sampler, seed, trainer=watch.train)
+        search(opened, task, Stopper(None), QuietListener())
 
     started = _Instant.now()
     search_until(trials)
@@ -338,4 +319,4 @@ def _start_lines(seconds: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

@@ -15,6 +15,8 @@ import typer
 
 from budgetnas.architecture import count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import SamplerOption, SeedOption
+from budgetnas.benchmarks.running import run
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
@@ -29,9 +31,9 @@ _SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, 
 
 def measure(
     budgets: Annotated[list[str] | None, typer.Option("--budget", help="Limits.", show_default="5e6, 50e3")] = None,
-    proposals: Annotated[int, typer.Option(help="Accepted proposals to ask for.")] = 500,
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp or nsga2.")] = "tpe",
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    proposals: Annotated[int, typer.Option(help="Accepted proposals to ask for.", min=1)] = 500,
+    sampler: SamplerOption = "tpe",
+    seed: SeedOption = 0,
 ) -> None:
     """Ask for accepted proposals of the default space, and print the share rejected on the way."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -70,4 +72,4 @@ def _study(budget: Budget, sampler: str, seed: int, rejected: list[Rejection]) -
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

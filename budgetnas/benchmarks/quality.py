@@ -19,6 +19,8 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from budgetnas.architecture import count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import BudgetOption, SamplerOption
+from budgetnas.benchmarks.running import run
 from budgetnas.budget import Budget, parse_budget
 from budgetnas.intervals import mean_interval
 from budgetnas.recipe import RecipeSpace
@@ -35,9 +37,9 @@ _TRIALS: Final = (50, 100)
 
 
 def measure(
-    budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp or nsga2.")] = "tpe",
-    seeds: Annotated[int, typer.Option(help="Searches, each with its own seed.")] = 40,
+    budget: BudgetOption = "5e6",
+    sampler: SamplerOption = "tpe",
+    seeds: Annotated[int, typer.Option(help="Searches, each with its own seed.", min=2)] = 40,
     plain: Annotated[bool, typer.Option("--plain", help="Optuna's TPE inside the gate, not ours.")] = False,
 ) -> None:
     """Search with each seed, and print the mean error of what looked best, with a 95 % interval."""
@@ -94,4 +96,4 @@ def _error(candidate: Candidate) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

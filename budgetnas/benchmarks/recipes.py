@@ -6,24 +6,35 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import torch
 import typer
 
-from budgetnas.architecture import Architecture, count, default_strides
+from budgetnas.architecture import count
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import (
+    BatchOption,
+    BlocksOption,
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    JsonFlag,
+    PrecisionOption,
+    StemWidthOption,
+    SubsetEvalOption,
+    SubsetOption,
+    WidthsOption,
+)
+from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.training.loops import OurLoop
-from budgetnas.data import Data, DataRequest, load_data
-from budgetnas.data.device import Normaliser, to_device
-from budgetnas.data.device import statistics as normalisation_of
+from budgetnas.benchmarks.training.task import final_accuracy, network_for, sgd_recipe, task_with
+from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.intervals import Interval, mean_interval
 from budgetnas.recipe import Augmentation, Recipe
 from budgetnas.train import Setup, Task, choose_setup
 from budgetnas.train.engine import threads
-from budgetnas.train.evaluation import evaluate
 from budgetnas.train.setup import device_name
 
 BASE: Final = "base"
@@ -51,17 +62,10 @@ class Trainings:
         with threads(self.setup.threads):
             for seed in seeds:
                 for name in names:
-                    found[name].append(self._accuracy(self.recipes[name], seed))
+                    task = replace(self.task, recipe=self.recipes[name], seed=seed)
+                    found[name].append(final_accuracy(OurLoop(self.setup), task, self.setup))
                     typer.echo(f"seed {seed}, {name}: {found[name][-1]:.2%}", err=True)
         return found
-
-    def _accuracy(self, recipe: Recipe, seed: int) -> float:
-        run = OurLoop(self.setup).start(replace(self.task, recipe=recipe, seed=seed))
-        for epoch in range(1, recipe.epochs + 1):
-            for _ in run.steps(epoch):
-                pass
-        normalise = Normaliser.of(self.task.normalisation, self.setup.torch_device)
-        return evaluate(run.network, self.task.evaluation, normalise, self.setup)[1]
 
 
 def extras_of(base: Recipe, resolution: int) -> dict[str, dict[str, Any]]:
@@ -92,23 +96,23 @@ def helpful(found: Mapping[str, Interval]) -> list[str]:
 
 
 def measure(
-    data: Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")] = "digits",
-    data_dir: Annotated[Path | None, typer.Option(help="Where archives lie.", envvar="BUDGETNAS_DATA_DIR")] = None,
-    subset: Annotated[int | None, typer.Option(help="Training images, stratified.", show_default="all")] = None,
-    subset_eval: Annotated[int | None, typer.Option(help="Validation images.", show_default="all")] = None,
-    blocks: Annotated[str, typer.Option(help="Blocks of each stage.")] = "1,1,1",
-    widths: Annotated[str, typer.Option(help="Width of each stage.")] = "8,16,32",
-    stem_width: Annotated[int, typer.Option(help="Channels of the stem.")] = 8,
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    subset: SubsetOption = None,
+    subset_eval: SubsetEvalOption = None,
+    blocks: BlocksOption = "1,1,1",
+    widths: WidthsOption = "8,16,32",
+    stem_width: StemWidthOption = 8,
     epochs: Annotated[int, typer.Option(help="Epochs of each training, at least 2.", min=2)] = 10,
-    batch: Annotated[int, typer.Option(help="Images in one optimiser step.")] = 128,
+    batch: BatchOption = 128,
     learning_rate: Annotated[float, typer.Option(help="Highest rate.")] = 0.1,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = 5e-4,
     seeds: Annotated[int, typer.Option(help="Trainings with each recipe, at least 2.", min=2)] = 6,
     first_seed: Annotated[int, typer.Option(help="Training seed of the first.", min=0)] = 0,
     extras: Annotated[str | None, typer.Option(help="Which extras, with commas between.", show_default="all")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    as_json: JsonFlag = False,
 ) -> None:
     """Train a network with the base recipe and with each extra alone, then with those together that helped.
 
@@ -117,18 +121,16 @@ def measure(
     """
     setup = choose_setup(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
-    base = Recipe(
-        optimizer="sgd",
+    base = sgd_recipe(
+        epochs,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        epochs=epochs,
-        t_max=epochs,
         batch=batch,
         augmentation=Augmentation(crop_padding=loaded.resolution // 8, flip=loaded.flip),
     )
     changes = _asked(extras_of(base, loaded.resolution), extras)
     recipes = {BASE: base} | {name: _changed(base, change) for name, change in changes.items()}
-    task = _task(_architecture(loaded, blocks, widths, stem_width), base, loaded, setup)
+    task = task_with(loaded, network_for(loaded, blocks, widths, stem_width), base, setup)
     fresh = first_seed + seeds
     alone = Trainings(task, setup, recipes).accuracies(list(recipes), range(first_seed, fresh))
     chosen = helpful(differences(alone))
@@ -161,24 +163,6 @@ def _asked(changes: dict[str, dict[str, Any]], names: str | None) -> dict[str, d
     return {name: changes[name] for name in chosen}
 
 
-def _architecture(loaded: Data, blocks: str, widths: str, stem_width: int) -> Architecture:
-    stages = tuple(int(one) for one in blocks.split(","))
-    return Architecture(
-        stages,
-        tuple(int(one) for one in widths.split(",")),
-        default_strides(len(stages)),
-        stem_width=stem_width,
-        in_channels=loaded.in_channels,
-        size=loaded.resolution,
-        classes=len(loaded.classes),
-    )
-
-
-def _task(architecture: Architecture, recipe: Recipe, loaded: Data, setup: Setup) -> Task:
-    fit, evaluation = (to_device(images, setup.torch_device) for images in (loaded.train, loaded.validation))
-    return Task(architecture, recipe, 0, fit, evaluation, normalisation_of(loaded.train))
-
-
 def _changed(base: Recipe, *changes: Mapping[str, Any]) -> Recipe:
     values = base.model_dump()
     for change in changes:
@@ -207,4 +191,4 @@ def _print(title: str, accuracies: Accuracies) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

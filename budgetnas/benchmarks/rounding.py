@@ -9,26 +9,26 @@ import torch.nn.functional as functional
 import typer
 from torch import Tensor
 
-from budgetnas.architecture import Architecture, count, default_strides
+from budgetnas.architecture import Architecture, count, parse_architecture
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import BlocksOption, StemWidthOption, WidthsOption
+from budgetnas.benchmarks.running import run
 from budgetnas.network import ResNet, build
 
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 def measure(
-    blocks: Annotated[str, typer.Option(help="Blocks of each stage.")] = "1,1,1",
-    widths: Annotated[str, typer.Option(help="Width of each stage.")] = "8,16,32",
-    stem_width: Annotated[int, typer.Option(help="Channels of the stem.")] = 8,
-    batch: Annotated[int, typer.Option(help="Images in the step.")] = 128,
-    seeds: Annotated[int, typer.Option(help="Networks and batches of random images.")] = 5,
-    threads: Annotated[int, typer.Option(help="Threads of a CPU operation.")] = 1,
+    blocks: BlocksOption = "1,1,1",
+    widths: WidthsOption = "8,16,32",
+    stem_width: StemWidthOption = 8,
+    batch: Annotated[int, typer.Option(help="Images in the step.", min=2)] = 128,
+    seeds: Annotated[int, typer.Option(help="Networks and batches of random images.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of a CPU operation.", min=1)] = 1,
 ) -> None:
     """Print the norm of the difference of all gradients by the norm of those of 64 bits: lowest and highest of all."""
+    architecture = parse_architecture(blocks, widths, stem_width=stem_width)
     torch.set_num_threads(threads)
-    stages = tuple(int(one) for one in blocks.split(","))
-    widths_of_stages = tuple(int(one) for one in widths.split(","))
-    architecture = Architecture(stages, widths_of_stages, default_strides(len(stages)), stem_width=stem_width)
     typer.echo(
         f"{architecture.describe()}, {count(architecture).params:,} parameters, batch {batch}, random images "
         f"and labels, {threads} thread{'' if threads == 1 else 's'}, n = {seeds}"
@@ -59,4 +59,4 @@ def _gradients(architecture: Architecture, batch: int, seed: int, dtype: torch.d
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

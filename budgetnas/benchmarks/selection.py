@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import BudgetOption
 from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.table import ERROR, PARAMS, read_sheet
 from budgetnas.budget import Budget, parse_budget
@@ -88,7 +89,7 @@ class Named:
 
 def measure(
     table: Annotated[Path | None, typer.Option(help="CSV of networks.", envvar="BUDGETNAS_BENCH_TABLE")] = None,
-    budget: Annotated[str, typer.Option(help="Limit.")] = "5e6",
+    budget: BudgetOption = "5e6",
     studies: Annotated[int, typer.Option(help="Simulated studies, each with its own seed.", min=2)] = 1000,
     trainings: Annotated[
         list[int] | None, typer.Option(help="Trainings of a study.", show_default="20, 50 and 100")

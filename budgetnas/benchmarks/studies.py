@@ -6,12 +6,13 @@ can run beside it; `--summary` prints what the storage holds.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from budgetnas.benchmarks.machine import machine
+from budgetnas.benchmarks.options import DataDirOption, DataOption, SamplerOption, SubsetEvalOption, SubsetOption
+from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.small_studies.make import Design, make_study
 from budgetnas.benchmarks.small_studies.summary import read_outcomes, summary_lines
 from budgetnas.budget import parse_budget
@@ -21,20 +22,20 @@ from budgetnas.storage.urls import parse_storage
 
 
 def measure(
-    data: Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")] = "digits",
-    data_dir: Annotated[Path | None, typer.Option(help="Where archives lie.", envvar="BUDGETNAS_DATA_DIR")] = None,
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")] = None,
-    subset: Annotated[int | None, typer.Option(help="Training images, stratified.", show_default="all")] = None,
-    subset_eval: Annotated[int | None, typer.Option(help="Validation images.", show_default="all")] = None,
+    subset: SubsetOption = None,
+    subset_eval: SubsetEvalOption = None,
     budget: Annotated[str, typer.Option(help="Limit of every study.")] = "12e3",
     trials: Annotated[int, typer.Option(help="Trials of every study.")] = 16,
     epochs: Annotated[int, typer.Option(help="Epochs of every trial.")] = 9,
-    sampler: Annotated[str, typer.Option(help="Sampler of every study.")] = "tpe",
+    sampler: SamplerOption = "tpe",
     pruner: Annotated[
         list[str] | None, typer.Option(help="Pruners to compare, the first with each other.", show_default="none, asha")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Studies with each pruner.")] = 5,
-    first_seed: Annotated[int, typer.Option(help="Sampler seed of the first study.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Studies with each pruner.", min=1)] = 5,
+    first_seed: Annotated[int, typer.Option(help="Sampler seed of the first study.", min=0)] = 0,
     fresh: Annotated[int, typer.Option(help="Fresh trainings of each network that was chosen.", min=2)] = 3,
     storage: Annotated[str, typer.Option(help="Storage of the studies.")] = "sqlite:///studies.db",
     only_summary: Annotated[bool, typer.Option("--summary", help="Train nothing; print what is there.")] = False,
@@ -55,4 +56,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    typer.run(measure)
+    run(measure)

@@ -33,6 +33,7 @@ from budgetnas.errors import (
     hide_passwords,
     out_of_space,
 )
+from budgetnas.usage import USAGE_ERROR, usage_problem
 
 app = typer.Typer(
     name="budgetnas",
@@ -41,7 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 app.command("count")(counting.count_command)
 app.command("space")(surveying.space_command)
@@ -91,8 +91,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except BudgetnasError as error:
         return _fail(str(error), error.exit_code)
-    except _USAGE_ERROR as error:
-        told = _usage(error)
+    except USAGE_ERROR as error:
+        told = usage_problem(error)
         return _fail(f"{told}; see budgetnas {_command(arguments)}--help", EXIT_BAD_INPUT) if told else EXIT_BAD_INPUT
     except Interrupted as error:
         return error.exit_code
@@ -123,11 +123,6 @@ def _drop_output() -> None:
 def _fail(message: str, code: int) -> int:
     print(f"budgetnas: {hide_passwords(' '.join(message.split()))}", file=sys.stderr)
     return code
-
-
-def _usage(error: Exception) -> str:
-    told = getattr(error, "format_message", lambda: str(error))()
-    return str(told).rstrip(".")
 
 
 def _command(arguments: list[str]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budgetnas.architecture import Architecture, default_strides, named
-from budgetnas.cli.counting import numbers
-from budgetnas.cli.output import JsonFlag, print_json, stdout, table
+from budgetnas.architecture import Architecture, named, parse_architecture
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StemWidthOption
+from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import InputError, check_seed
 
 if TYPE_CHECKING:
@@ -21,14 +20,12 @@ def bench_command(
     arch: Annotated[str, typer.Option(help="v1, v2, resnet18, ..., or custom with --blocks and --widths.")] = "v2",
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 1,1,1.")] = None,
     widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 16,32,64.")] = None,
-    stem_width: Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")] = None,
+    stem_width: StemWidthOption = None,
     batch: Annotated[int, typer.Option(help="Images in one optimiser step.")] = 128,
     repeats: Annotated[int, typer.Option(help="Trainings of each loop.")] = 5,
     epochs: Annotated[int, typer.Option(help="Epochs of each training; the first is not timed.")] = 2,
-    data: Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")] = "cifar10",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-    ] = None,
+    data: DataOption = "cifar10",
+    data_dir: DataDirOption = None,
     subset: Annotated[
         int | None,
         typer.Option(help="Training images.", show_default="all on a GPU; on a CPU what takes 8 s"),
@@ -37,7 +34,7 @@ def bench_command(
         int | None, typer.Option(help="Validation images.", show_default="all on a GPU; on a CPU 1,000")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
+    device: DeviceOption = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, float32 or bf16; of ours.", envvar="BUDGETNAS_PRECISION")
     ] = "auto",
@@ -94,8 +91,7 @@ def _network(
         if stem:
             raise InputError("--stem-width", stem_width, "goes with --blocks and --widths, not with a name")
         return named(arch, **inputs)
-    stages = numbers("--blocks", blocks)
-    return Architecture(stages, numbers("--widths", widths), default_strides(len(stages)), **stem, **inputs)
+    return parse_architecture(blocks, widths, **stem, **inputs)
 
 
 def _print(summary: BenchSummary) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, print_json, stdout
+from budgetnas.cli.options import DataDirOption, DeviceOption, JsonFlag, StorageOption
+from budgetnas.cli.output import print_json, stdout
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def doctor_command(
         ),
     ] = None,
     data_dir: DataDirOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
+    device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Check versions, device, storage, data and free space, and say what to do; nothing is changed.

@@ -6,33 +6,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import (
+from budgetnas.cli.options import (
     DataDirOption,
+    DeviceOption,
     JsonFlag,
+    PrecisionOption,
     StorageOption,
+    StudyArgument,
     StudyDataOption,
-    print_json,
-    print_resume,
-    stderr,
-    stdout,
-    table,
+    TimeoutOption,
 )
+from budgetnas.cli.output import print_json, print_resume, stderr, stdout, table
 
 if TYPE_CHECKING:
     from budgetnas.comparison import Comparison, Pair, Side
 
 
 def compare_command(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study, as budgetnas studies lists it.")],
+    study: StudyArgument,
     architectures: Annotated[int, typer.Option(help="Architectures that both optimisers train.")] = 5,
     rates: Annotated[int, typer.Option(help="Learning rates tried with each optimiser.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the architectures drawn and of all trainings.")] = 0,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")] = "auto",
-    timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train the same architectures with SGD and with Adam, equally tuned, and print the interval of the difference.

@@ -8,9 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from budgetnas.architecture import Architecture, Counts, count, count_parts, default_strides, named
+from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
 from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
-from budgetnas.cli.output import JsonFlag, print_json, stdout, table
+from budgetnas.cli.options import (
+    BlockOption,
+    ClassesOption,
+    InChannelsOption,
+    JsonFlag,
+    SizeOption,
+    StemKernelOption,
+    StemWidthOption,
+    StridesOption,
+)
+from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
 _DEFAULT_BUDGET = "5e6"
@@ -22,15 +32,13 @@ def count_command(
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
     widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
-    block: Annotated[
-        str | None, typer.Option(help="basic or bottleneck; for --blocks and --widths.", show_default="basic")
-    ] = None,
-    stem_width: Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")] = None,
-    stem_kernel: Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")] = None,
-    strides: Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")] = None,
-    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 32,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    block: BlockOption = None,
+    stem_width: StemWidthOption = None,
+    stem_kernel: StemKernelOption = None,
+    strides: StridesOption = None,
+    in_channels: InChannelsOption = 3,
+    size: SizeOption = 32,
+    classes: ClassesOption = 10,
     budget: Annotated[
         str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
     ] = None,
@@ -110,34 +118,13 @@ def described(
     """
     networks = [(name.lower(), named(name, **shape)) for name in names]
     if blocks is not None or widths is not None:
-        stages = numbers("--blocks", blocks)
-        custom = Architecture(
-            blocks=stages,
-            widths=numbers("--widths", widths),
-            strides=default_strides(len(stages)) if strides is None else numbers("--strides", strides),
-            block=block or "basic",
-            **shape,
-        )
+        custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
         networks.append(("custom", custom))
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
     changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
     return [(name, replace(architecture, **changes)) for name, architecture in networks]
-
-
-def numbers(argument: str, text: str | None) -> tuple[int, ...]:
-    """Return whole numbers that commas separate.
-
-    Raises:
-        InputError: If they are missing or no whole numbers.
-    """
-    if text is None:
-        raise InputError(argument, None, "is missing: --blocks and --widths go together", "write e.g. 2,2,2,2")
-    try:
-        return tuple(int(one) for one in text.split(","))
-    except ValueError:
-        raise InputError(argument, text, "must be whole numbers separated by commas", "write e.g. 2,2,2,2") from None
 
 
 def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import (
-    DataDirOption,
-    JsonFlag,
-    StorageOption,
-    StudyDataOption,
-    print_json,
-    stderr,
-    stdout,
-    table,
-)
+from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption
+from budgetnas.cli.output import print_json, stderr, stdout, table
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -53,6 +45,7 @@ def export_command(
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)
+    request.check()
     records, stopper = look_at_records(parse_storage(storage or DEFAULT_STORAGE)), Stopper()
     try:
         with Lines() as lines, stopper.listening():

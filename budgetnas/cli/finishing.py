@@ -7,18 +7,17 @@ from typing import Annotated
 
 import typer
 
-from budgetnas.cli.looking import StudyArgument
-from budgetnas.cli.output import (
+from budgetnas.cli.options import (
     DataDirOption,
+    DeviceOption,
     JsonFlag,
+    PrecisionOption,
     StorageOption,
+    StudyArgument,
     StudyDataOption,
-    print_json,
-    print_resume,
-    shown_storage,
-    stderr,
-    stdout,
+    TimeoutOption,
 )
+from budgetnas.cli.output import print_json, print_resume, shown_storage, stderr, stdout
 from budgetnas.errors import Interrupted
 
 
@@ -33,9 +32,9 @@ def finish_command(
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")] = "auto",
-    timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Choose the winner of a study honestly: train the best again, and read the test split once.

@@ -9,7 +9,20 @@ import typer
 from budgetnas.architecture import Architecture, Counts, count
 from budgetnas.budget import Budget
 from budgetnas.cli.counting import asked_budget, described
-from budgetnas.cli.output import JsonFlag, print_json, stdout, table
+from budgetnas.cli.options import (
+    BlockOption,
+    BudgetOption,
+    ClassesOption,
+    InChannelsOption,
+    JsonFlag,
+    MaxActivationsOption,
+    MaxMacsOption,
+    SizeOption,
+    StemKernelOption,
+    StemWidthOption,
+    StridesOption,
+)
+from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,26 +33,16 @@ def fit_command(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.")] = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2; instead of a name.")] = None,
     widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,256,512.")] = None,
-    block: Annotated[
-        str | None, typer.Option(help="basic or bottleneck; for --blocks and --widths.", show_default="basic")
-    ] = None,
-    stem_width: Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")] = None,
-    stem_kernel: Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")] = None,
-    strides: Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")] = None,
-    in_channels: Annotated[int, typer.Option(help="Channels of an image.")] = 3,
-    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 32,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
-    budget: Annotated[
-        str | None, typer.Option(help="Most parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
-    ] = None,
-    max_macs: Annotated[
-        str | None,
-        typer.Option(help="Most multiply-accumulates for an image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
-    ] = None,
-    max_activations: Annotated[
-        str | None,
-        typer.Option(help="Most activations for an image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
-    ] = None,
+    block: BlockOption = None,
+    stem_width: StemWidthOption = None,
+    stem_kernel: StemKernelOption = None,
+    strides: StridesOption = None,
+    in_channels: InChannelsOption = 3,
+    size: SizeOption = 32,
+    classes: ClassesOption = 10,
+    budget: BudgetOption = None,
+    max_macs: MaxMacsOption = None,
+    max_activations: MaxActivationsOption = None,
     top: Annotated[int, typer.Option(help="List so many, and the networks with a name.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:

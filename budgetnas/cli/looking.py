@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import JsonFlag, StorageOption, check_out, print_json, stderr, stdout, table
+from budgetnas.cli.options import JsonFlag, StorageOption, StudyArgument
+from budgetnas.cli.output import check_out, print_json, stderr, stdout, table
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
     from budgetnas.budget import Budget
     from budgetnas.report.values import StudyTables
     from budgetnas.storage import Records
-
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study, as budgetnas studies lists it.")]
 
 
 def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) -> None:

@@ -8,9 +8,8 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,28 +19,6 @@ from budgetnas.errors import InputError
 if TYPE_CHECKING:
     from budgetnas.storage import Broken
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
-StorageOption = Annotated[
-    str | None,
-    typer.Option(
-        "--storage",
-        help="Database: sqlite:///FILE.db or postgresql+psycopg://...",
-        envvar="BUDGETNAS_STORAGE",
-        show_default="sqlite:///budgetnas.db",
-    ),
-]
-StudyDataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="folder:DIR, if the study's data are one.",
-        envvar="BUDGETNAS_DATA",
-        show_default="the study's",
-    ),
-]
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
-]
 _PLAIN_WIDTH = 160
 
 

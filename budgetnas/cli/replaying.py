@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, check_out, print_json, stderr, stdout, table
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption
+from budgetnas.cli.output import check_out, print_json, stderr, stdout, table
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ def replay_command(
     t_max: Annotated[int | None, typer.Option(help="Length of the cosine, instead of the text's.")] = None,
     subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
     subset_eval: Annotated[int | None, typer.Option(help="Thin the test images likewise.")] = None,
-    data: Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")] = "cifar10",
+    data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
     precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
+    device: DeviceOption = "auto",
     out: Annotated[Path, typer.Option(help="Where the page of all replays is written.")] = DEFAULT_PAGE,
     as_json: JsonFlag = False,
 ) -> None:

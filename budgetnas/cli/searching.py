@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.output import DataDirOption, JsonFlag, StorageOption, print_json, print_resume, stderr
+from budgetnas.cli.options import (
+    BudgetOption,
+    DataDirOption,
+    JsonFlag,
+    MaxActivationsOption,
+    MaxMacsOption,
+    StorageOption,
+    StudyFileArgument,
+    TimeoutOption,
+)
+from budgetnas.cli.output import print_json, print_resume, stderr
 from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
@@ -16,20 +26,10 @@ if TYPE_CHECKING:
 
 
 def search_command(
-    study_file: Annotated[
-        str | None, typer.Argument(metavar="[STUDY_FILE]", help="A study file, or the name of a shipped one.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Most parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
-    ] = None,
-    max_macs: Annotated[
-        str | None,
-        typer.Option(help="Most multiply-accumulates for an image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
-    ] = None,
-    max_activations: Annotated[
-        str | None,
-        typer.Option(help="Most activations for an image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
-    ] = None,
+    study_file: StudyFileArgument = None,
+    budget: BudgetOption = None,
+    max_macs: MaxMacsOption = None,
+    max_activations: MaxActivationsOption = None,
     trials: Annotated[
         int | None, typer.Option(help="Runs the study shall have in all.", envvar="BUDGETNAS_TRIALS", show_default="50")
     ] = None,
@@ -106,7 +106,7 @@ def search_command(
             show_default="1, or 0 without GPUs",
         ),
     ] = None,
-    timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,
+    timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search the best residual network within a budget; run it again to resume.

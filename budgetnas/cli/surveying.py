@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.cli.output import JsonFlag, print_json, stdout, table
+from budgetnas.cli.options import BudgetOption, JsonFlag, MaxActivationsOption, MaxMacsOption, StudyFileArgument
+from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import check_seed
 
 if TYPE_CHECKING:
@@ -20,20 +21,10 @@ MOST_ROWS = 30
 
 
 def space_command(
-    study_file: Annotated[
-        str | None, typer.Argument(metavar="[STUDY_FILE]", help="A study file, or the name of a shipped one.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Most parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
-    ] = None,
-    max_macs: Annotated[
-        str | None,
-        typer.Option(help="Most multiply-accumulates for an image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
-    ] = None,
-    max_activations: Annotated[
-        str | None,
-        typer.Option(help="Most activations for an image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
-    ] = None,
+    study_file: StudyFileArgument = None,
+    budget: BudgetOption = None,
+    max_macs: MaxMacsOption = None,
+    max_activations: MaxActivationsOption = None,
     data: Annotated[
         str | None,
         typer.Option(

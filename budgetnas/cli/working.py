@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from budgetnas.cli.output import (
+from budgetnas.cli.options import (
     DataDirOption,
+    DeviceOption,
     JsonFlag,
+    PrecisionOption,
     StorageOption,
     StudyDataOption,
-    print_json,
-    print_resume,
-    stderr,
+    TimeoutOption,
 )
+from budgetnas.cli.output import print_json, print_resume, stderr
 from budgetnas.errors import EXIT_FAILED, InputError
 
 
@@ -36,9 +37,9 @@ def worker_command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")] = "auto",
-    timeout: Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Join a study that a search has made, from this or another machine, until it has its runs.

@@ -45,6 +45,18 @@ class ExportRequest:
     replace: bool = False
     device: str = "auto"
 
+    def check(self) -> None:
+        """Turn down what names no training.
+
+        Raises:
+            InputError: If neither or both of study and replay are named, or a run of a replay is.
+        """
+        if (self.study is None) == (self.replay is None):
+            rule = "is missing: name a study" if self.study is None else "does not go with --replay"
+            raise InputError("STUDY", self.study, rule, "export one study, or one replay with --replay NAME")
+        if self.replay is not None and self.run is not None:
+            raise InputError("--run", self.run, "does not go with --replay", "the newest complete replay is exported")
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -86,13 +98,9 @@ def choose_run(records: Records, request: ExportRequest) -> Chosen:
     Raises:
         InputError: If there is none.
     """
-    if (request.study is None) == (request.replay is None):
-        rule = "is missing: name a study" if request.study is None else "does not go with --replay"
-        raise InputError("STUDY", request.study, rule, "export one study, or one replay with --replay NAME")
+    request.check()
     if request.study is not None:
         return _of_study(records, request.study, request.run)
-    if request.run is not None:
-        raise InputError("--run", request.run, "does not go with --replay", "the newest complete replay is exported")
     assert request.replay is not None, "one of the two is given"
     return _of_replay(records, request.replay)
 

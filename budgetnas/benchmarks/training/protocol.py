@@ -14,10 +14,11 @@ import torch
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.benchmarks.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
 from budgetnas.benchmarks.training.loops import Loop, OurLoop, ReferenceLoop, Run
+from budgetnas.benchmarks.training.task import sgd_recipe, task_with
 from budgetnas.data import Data
-from budgetnas.data.device import Normaliser, epoch_size, statistics, to_device
+from budgetnas.data.device import Normaliser, epoch_size
 from budgetnas.data.thinning import thin_evaluation, thin_training
-from budgetnas.recipe import Augmentation, Recipe
+from budgetnas.recipe import Augmentation
 from budgetnas.train import Setup, Task
 from budgetnas.train.engine import threads
 from budgetnas.train.evaluation import evaluate
@@ -174,18 +175,14 @@ def _prepared(request: BenchRequest, data: Data) -> tuple[Setup, Task]:
 
 
 def _task(request: BenchRequest, data: Data) -> Task:
-    device = request.setups[0].torch_device
-    recipe = Recipe(
-        optimizer="sgd",
+    recipe = sgd_recipe(
+        request.epochs,
         learning_rate=0.1,
         weight_decay=5e-4,
-        epochs=request.epochs,
-        t_max=request.epochs,
         batch=request.batch,
         augmentation=Augmentation(flip=data.flip),
     )
-    fit, validation = to_device(data.train, device), to_device(data.validation, device)
-    return Task(request.architecture, recipe, request.seed, fit, validation, statistics(data.train))
+    return task_with(data, request.architecture, recipe, request.setups[0], request.seed)
 
 
 def _tuned_references(task: Task, setup: Setup, tried: dict[str, float], tell: Tell) -> tuple[Loop, ...]:

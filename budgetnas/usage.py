@@ -1,0 +1,42 @@
+"""What is wrong with the words of a command line, in one line: the argument, its value, the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import typer
+from pydantic import ValidationError
+
+USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__bases__[0]
+_RULES: Final = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
+}
+
+
+def usage_problem(error: Exception) -> str:
+    """Return what a `USAGE_ERROR` says, without a full stop.
+
+    Typer's own sentence names the argument, but not the value that it was given.
+    """
+    told: Any = error
+    if isinstance(error.__cause__, ValidationError) and told.param is not None:
+        problem: Mapping[str, Any] = error.__cause__.errors()[0]
+        rule = _RULES.get(problem["type"])
+        if rule is not None:
+            given = problem["input"] if "at " in rule else repr(problem["input"])
+            return f"{_argument(told)} {given}: {rule.format(**problem.get('ctx', {}))}"
+    return str(told.format_message()).rstrip(".")
+
+
+def _argument(error: Any) -> str:
+    """Return what the value was given as: an option, an argument, or the variable of the environment."""
+    source = error.ctx.get_parameter_source(error.param.name)
+    if source is not None and source.name == "ENVIRONMENT":
+        return str(error.param.envvar)
+    is_option = error.param.param_type_name == "option"
+    return " / ".join(error.param.opts) if is_option else str(error.param.display_name_raw)
