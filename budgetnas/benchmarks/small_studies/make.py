@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,17 +62,18 @@ def make_study(design: Design, records: Records, pruner: str, seed: int) -> None
     name, started = study_name(pruner, seed), time.monotonic()
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
-        searched = run_search(_request(design, pruner, seed, name), stopper, view)
+        searched = run_search(search_request(design, seed, name, pruner=pruner), stopper, view)
         if not searched.finished:
             raise BudgetnasError(f"study {name} did not finish")
         place = DataPlace(design.data.name, design.data.data_dir)
         setup = choose_setup("cpu" if searched.setups[0].device == "cpu" else "cuda", "auto")
         result = finish(FinishRequest(name, place), records, [setup], stopper, view)
-        _train_afresh(design, records, result, place, setup, stopper, view)
+        train_afresh(records, result.study, chosen(records, result), design.fresh, place, setup, stopper, view)
     typer.echo(f"{name}: {time.monotonic() - started:.0f} s", err=True)
 
 
-def _request(design: Design, pruner: str, seed: int, name: str) -> SearchRequest:
+def search_request(design: Design, seed: int, name: str, *, pruner: str = "none") -> SearchRequest:
+    """Return what is asked of the search of a study."""
     data = design.data
     return SearchRequest(
         budget=str(design.max_params),
@@ -93,23 +95,37 @@ def _request(design: Design, pruner: str, seed: int, name: str) -> SearchRequest
     )
 
 
-def _train_afresh(
-    design: Design,
+def train_afresh(
     records: Records,
-    result: FinalResult,
+    study: str,
+    candidates: Sequence[Candidate],
+    times: int,
     place: DataPlace,
     setup: Setup,
     stopper: Stopper,
     view: Quiet,
 ) -> None:
-    """Train the final's winner and the best single run's candidate with seeds that choose nothing."""
-    data, _ = load_study_data(study_specification(records, result.study), result.study, place)
+    """Train each of a study's candidates with seeds that choose nothing."""
+    data, _ = load_study_data(study_specification(records, study), study, place)
     images = validation_images(data, setup)
-    for candidate in {one.key: one for one in chosen(records, result)}.values():
-        for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + design.fresh):
-            request = RunRequest(candidate, seed, Role.FINAL, study=result.study)
-            if records.find_complete(request.key(images.identity), study=result.study) is None:
+    for candidate in {one.key: one for one in candidates}.values():
+        for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + times):
+            request = RunRequest(candidate, seed, Role.FINAL, study=study)
+            if records.find_complete(request.key(images.identity), study=study) is None:
                 record_training(request, images, setup, records, stopper, view)
+
+
+def fresh_accuracies(records: Records, study: str, candidate: Candidate) -> list[float]:
+    """Return the last accuracy of each fresh training of a candidate, as shares of 1."""
+    runs = {
+        run.seed: run.id
+        for run in records.runs(study=study, role=Role.FINAL)
+        if (run.architecture.digest, run.recipe.digest) == candidate.key
+        and run.seed >= FIRST_FRESH_SEED
+        and run.state is State.COMPLETE
+    }
+    curves = records.curves(runs.values())
+    return [curves[runs[seed]][-1].eval_accuracy for seed in sorted(runs)]
 
 
 def chosen(records: Records, result: FinalResult) -> tuple[Candidate, Candidate]:

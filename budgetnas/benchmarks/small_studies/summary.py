@@ -6,12 +6,11 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from budgetnas.benchmarks.small_studies.make import FIRST_FRESH_SEED, chosen
+from budgetnas.benchmarks.small_studies.make import chosen, fresh_accuracies
 from budgetnas.intervals import Interval, difference_interval, mean_interval
 from budgetnas.reopen import study_specification
 from budgetnas.report.final import final_result
-from budgetnas.space import Candidate
-from budgetnas.storage import SEARCHED, Records, Role, State
+from budgetnas.storage import SEARCHED, Records, State
 
 POINTS = 100
 
@@ -56,7 +55,7 @@ def _outcome(records: Records, study: str) -> Outcome | None:
     if result is None or result.winner is None or result.winner.mean_test is None:
         return None
     best, winner = chosen(records, result)
-    fresh = [_fresh(records, study, one) for one in (best, winner)]
+    fresh = [fresh_accuracies(records, study, one) for one in (best, winner)]
     if not all(len(one) == max(map(len, fresh)) > 1 for one in fresh):
         return None
     pruner, _, seed = study.partition("/")
@@ -80,18 +79,6 @@ def _best_single(records: Records, study: str) -> float:
     runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.COMPLETE]
     curves = records.curves(run.id for run in runs)
     return max(curve[-1].eval_accuracy for curve in curves.values())
-
-
-def _fresh(records: Records, study: str, candidate: Candidate) -> list[float]:
-    runs = {
-        run.seed: run.id
-        for run in records.runs(study=study, role=Role.FINAL)
-        if (run.architecture.digest, run.recipe.digest) == candidate.key
-        and run.seed >= FIRST_FRESH_SEED
-        and run.state is State.COMPLETE
-    }
-    curves = records.curves(runs.values())
-    return [curves[runs[seed]][-1].eval_accuracy for seed in sorted(runs)]
 
 
 def summary_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
