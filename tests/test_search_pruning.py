@@ -287,7 +287,7 @@ def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> Non
         assert len({(one.architecture.digest, one.recipe.digest) for one in records}) == 4
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "budget"])
 def test_every_sampler_goes_on_after_pruned_trials(tmp_path: Path, sampler: str) -> None:
     levels = [0.1 + (37 * place % 24) / 40 for place in range(24)]
     with closing(opened(f"sqlite:///{tmp_path}/a.db", ASHA)) as study:

@@ -540,6 +540,22 @@ def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> 
         assert len(runs_of(study)) == 9
 
 
+def test_a_repeat_whose_process_died_at_its_very_end_is_ended_by_its_record(sqlite: str) -> None:
+    with opened(sqlite) as study:
+        searched(study, 8)
+        last = next(one for one in reversed(runs_of(study)) if one.role is Role.REPEAT)
+        with study.storage.engine.begin() as connection:  # as if it had not come to tell Optuna
+            connection.exec_driver_sql(f"UPDATE trials SET state = 'RUNNING' WHERE number = {last.trial}")
+            connection.exec_driver_sql("DELETE FROM trial_values")
+            connection.exec_driver_sql("DELETE FROM trial_user_attributes WHERE key = 'budgetnas'")
+    with opened(sqlite) as study:
+        assert "its record is used" in settle_orphans(study)[0]
+        trial, curve = study.optuna_study.trials[last.trial or 0], study.records.curve(last.id)
+        assert (trial.state, trial.value) == (TrialState.COMPLETE, curve[-1].eval_accuracy)
+        assert described(trial)["seed"] == last.seed
+        assert repeat_of(trial) is not None
+
+
 def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
     path = study_file(tmp_path, STUDY)
     done = run(tmp_path, "search", path, "--study", "s")

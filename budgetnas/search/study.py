@@ -20,7 +20,7 @@ from budgetnas.search.rdb import SharedStorage
 from budgetnas.search.sampler import FIXED_PARAMS
 from budgetnas.seeds import seed_candidate
 from budgetnas.specification import StudySpecification, read_specification
-from budgetnas.storage import Records, Rejection, Run, State
+from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.leases import release_dead, times_lost
@@ -196,7 +196,8 @@ def _end_by_record(opened: OpenStudy, trial: FrozenTrial, run: Run) -> None:
     if run.state is State.FAILED:
         return _fail(opened, trial, run.reason)
     pruned = run.state is State.PRUNED
-    add_stored(opened.storage, trial, curve=compact(curve), **({"reason": run.reason} if pruned else {}))
+    more = ({"reason": run.reason} if pruned else {}) | ({"seed": run.seed} if run.role is Role.REPEAT else {})
+    add_stored(opened.storage, trial, curve=compact(curve), **more)
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE
     opened.storage.set_trial_state_values(trial._trial_id, state, [curve[-1].eval_accuracy])
 
