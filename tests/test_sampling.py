@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +145,19 @@ def test_parameters_of_some_trials_only_are_kept_when_a_candidate_is_repeated() 
     repeated = [dict(params) for params, number in times.items() if number > 1]
     assert any("rate" in params for params in repeated)
     assert sampler.recommend(study).params in [dict(params) for params in times]
+
+
+def test_the_example_of_the_docs_runs_and_finds_what_is_good(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "samplers.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    found: dict[str, Any] = {}
+    exec(example, found)
+    named = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    assert found["parameters"](named) <= 100_000
+    assert all(found["parameters"](trial.params) <= 100_000 for trial in found["study"].trials)
+    error = np.mean([found["train"](named, seed) for seed in range(1000, 1400)])
+    best = 20 - 2 * np.log(104)  # at a depth of 1: of all that keep the limit, without noise
+    assert error < best + 0.5
 
 
 KINDS: dict[str, BaseDistribution] = {
