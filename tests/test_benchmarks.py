@@ -36,6 +36,8 @@ BAD_INPUT = [
     ("recipes", ["--data", "folder:nowhere"], NOT_THERE),
     ("recipes", ["--data", "digits", "--widths", "8"], ["--widths 8", "one number for each stage"]),
     ("rounding", ["--widths", "wide"], ["--widths 'wide'", "whole numbers"]),
+    ("samplers", ["--budget", "five"], NO_BUDGET),
+    ("samplers", ["--sampler", "budgt"], ["--sampler 'budgt'", "did you mean budget"]),
     ("search", ["--table", "nowhere"], ["--table 'nowhere'", "CSV"]),
     ("selection", ["--table", "nowhere"], ["--table 'nowhere'", "CSV"]),
     ("selection", ["--budgets", "5e6"], ["--budgets", "--budget", "see --help"]),

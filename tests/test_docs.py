@@ -190,6 +190,7 @@ BENCHMARKS = {
         "quality",
         "recipes",
         "rounding",
+        "samplers",
         "search",
         "selection",
         "studies",

@@ -44,6 +44,7 @@ def measure(
     """Make the searches, seed by seed and sampler by sampler, and print the comparison."""
     url = parse_storage(storage)
     samplers = [check_sampler(one) for one in sampler or ("random", "budget")]
+    limit = parse_budget(budget)
     records = open_records(url)
     if not only_summary:
         request = DataRequest(
@@ -51,7 +52,7 @@ def measure(
         )
         for seed in range(first_seed, first_seed + seeds):
             for name in samplers:
-                design = Design(request, parse_budget(budget), trials, epochs, name, fresh, storage)
+                design = Design(request, limit, trials, epochs, name, fresh, storage)
                 make_sampled(design, records, url, seed)
     for line in sampled_lines(read_sampled(records, url)):
         typer.echo(line)
