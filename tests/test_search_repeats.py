@@ -232,6 +232,23 @@ def test_a_used_up_space_is_trained_again_with_the_next_seeds(storage_url: str) 
         check_seeds(runs_of(study))
 
 
+ONE = SearchSpace(blocks=((1, 1),), widths=(4,))
+
+
+def test_a_space_of_one_candidate_is_repeated_or_ends_the_search(sqlite: str) -> None:
+    with opened(sqlite, specification(space=ONE)) as study:
+        heard = Heard()
+        assert not search(study, asked(4, "tpe"), Stopper(None), heard)
+        assert len(heard.ends) == 1
+        assert [trial.state for trial in study.optuna_study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
+        searched(study, 4)
+        assert [(one.seed, one.role) for one in runs_of(study)] == [
+            (0, Role.SEARCH),
+            *((n, Role.REPEAT) for n in (1, 2, 3)),
+        ]
+        assert len({key(one) for one in runs_of(study)}) == 1
+
+
 def test_a_repeat_has_the_rate_and_decay_of_what_it_repeats(sqlite: str) -> None:
     """With two optimisers these exist in some trials only, and a rate hardly comes twice by chance."""
     with opened(sqlite, specification(recipes=RecipeSpace(epochs=1))) as study:

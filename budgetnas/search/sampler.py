@@ -87,6 +87,8 @@ class BudgetGate(BaseSampler):
         self._ranges = space.ranges()
         self._distributions = {name: distribution(one) for name, one in self._ranges.items()}
         self._joint = {name: self._distributions[name] for name in space.joint_names()}
+        only = {name: one.only for name, one in self._ranges.items() if one.only is not None}
+        self._one = space.candidate(only) if only.keys() == self._ranges.keys() else None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return every parameter a trial can have: all are proposed together, so that all can be judged."""
@@ -103,7 +105,7 @@ class BudgetGate(BaseSampler):
             params = self._propose(study, trial, refused)
         finally:
             self._refuse(refused)
-        self._mark(study, trial, params)
+        self._mark(study, trial, self._space.candidate(params))
         return dict(params)
 
     def sample_independent(
@@ -113,8 +115,10 @@ class BudgetGate(BaseSampler):
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Pass on to the inner sampler."""
+        """Pass on to the inner sampler; judge the trial of a space of one candidate, of which no proposal is asked."""
         self._inner.before_trial(study, trial)
+        if self._one is not None and FIXED_PARAMS not in trial.system_attrs:
+            self._judge_the_one(study, trial, self._one)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Pass on to the inner sampler."""
@@ -169,9 +173,15 @@ class BudgetGate(BaseSampler):
         except NothingFitsError:
             return None
 
-    def _mark(self, study: Study, trial: FrozenTrial, params: Params) -> None:
+    def _judge_the_one(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> None:
+        if self._repeated is None and self._known(candidate):
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            raise SpaceUsedUpError(trial.number)
+        self._mark(study, trial, candidate)
+
+    def _mark(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> None:
         """Mark a repeat as such; what was marked by a process that died before it wrote a parameter may be none now."""
-        number = None if self._repeated is None else self._repeated(self._space.candidate(params))
+        number = None if self._repeated is None else self._repeated(candidate)
         if number != repeat_of(trial):
             mark_repeat(study._storage, trial, number)
 
