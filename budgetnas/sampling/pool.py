@@ -145,7 +145,10 @@ class Pool:
         """Return a candidate without parameters that it does not have, and with drawn ones where it lacks some."""
         if not self._ranges.conditions:
             return params
-        return self._ranges.of({name: self._value(one) for name, one in self._ranges.distributions.items()} | params)
+        complete = dict(params)
+        while missing := [name for name in self._ranges.names(complete) if name not in complete]:
+            complete |= {name: self._value(self._ranges.distributions[name]) for name in missing}
+        return self._ranges.of(complete)
 
     def _value(self, distribution: BaseDistribution) -> Any:
         if isinstance(distribution, CategoricalDistribution):
