@@ -32,15 +32,18 @@ from sqlalchemy import MetaData, create_engine, insert, select
 from sqlalchemy.engine import make_url
 
 import budgetnas
+from budgetnas.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.loading import load
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.cache import CacheEntry
 from budgetnas.errors import BudgetnasError, InputError, hide_passwords
+from budgetnas.recipe import RecipeSpace
 from budgetnas.report.page import report_name
-from budgetnas.search.samplers import SAMPLERS, make_sampler
+from budgetnas.search.samplers import SAMPLERS, search_sampler
 from budgetnas.search.settings import check_study_name
 from budgetnas.search.study import open_records
+from budgetnas.space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import tables
 from budgetnas.storage.urls import parse_storage
 
@@ -266,8 +269,9 @@ def test_no_sampler_keeps_its_state_as_a_pickle_in_the_storage() -> None:
     """Optuna's CMA-ES does: whoever can write into a shared storage could run code in every worker."""
     optuna = importlib.import_module("optuna.samplers")
     assert "pickle" in inspect.getsource(inspect.getmodule(optuna.CmaEsSampler) or optuna), "the test would notice"
+    candidates = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
     for name in SAMPLERS:
-        sampler = make_sampler(name, 0, lambda _: True)
+        sampler = search_sampler(name, 0, candidates, Budget(5_000_000), 50)
         for kind in type(sampler).__mro__:
             if kind.__module__.startswith(("optuna", "budgetnas")):
                 assert "pickle" not in inspect.getsource(importlib.import_module(kind.__module__)), (name, kind)
