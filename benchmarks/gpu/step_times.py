@@ -147,6 +147,7 @@ def _in_a_process(case: Case, device: str, steps: int, repeats: int, path: Path)
 def main(
     arch: Annotated[str, typer.Option(help="A named network.")] = "v2",
     batches: Annotated[str, typer.Option(help="Batch sizes.")] = "128,512",
+    precisions: Annotated[str, typer.Option(help="Precisions, or all.")] = "all",
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
     steps: Annotated[int, typer.Option(help="Steps in one measurement.")] = 39,
     repeats: Annotated[int, typer.Option(help="Measurements of each.")] = 5,
@@ -155,6 +156,8 @@ def main(
     """Measure every case in turn; a case that fails leaves a row with its error."""
     fork = multiprocessing.get_context("fork")  # PyTorch is imported once; no GPU is touched before the fork
     for case in cases(arch, [int(batch) for batch in batches.split(",")]):
+        if precisions != "all" and case.precision not in precisions.split(","):
+            continue
         process = fork.Process(target=_in_a_process, args=(case, device, steps, repeats, out))
         process.start()
         process.join()
