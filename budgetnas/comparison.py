@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError, check_seed
-from budgetnas.intervals import Interval, mean_interval
 from budgetnas.recipe import OptimizerName, RecipeSpace
 from budgetnas.seeds import WEIGHT_DECAY
 from budgetnas.space import Candidate
 from budgetnas.specification import StudySpecification
+from budgetnas.stats import Interval, mean_interval
 
 DEFAULT_ARCHITECTURES: Final = 5
 DEFAULT_RATES: Final = 3

@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.checkpoints import RunKeeper
 from budgetnas.data.device import DeviceImages
 from budgetnas.data.identity import DataIdentity
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
+from budgetnas.metrics import Epoch
 from budgetnas.network import ResNet
 from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate

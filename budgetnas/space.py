@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from budgetnas.architecture import BLOCKS, Architecture, count, default_strides
-from budgetnas.budget import FLAGS, Budget, Excess, format_count
+from budgetnas.architecture.budget import FLAGS, Budget, Excess, format_count
 from budgetnas.errors import InputError
 from budgetnas.recipe import SGD_EXTRAS, Frozen, Recipe, RecipeSpace
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol, Fidelity

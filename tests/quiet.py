@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.train import Setup
 
 

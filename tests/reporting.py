@@ -11,8 +11,7 @@ from pathlib import Path
 
 from budgetnas.architecture import count, named
 from budgetnas.data.identity import DataIdentity
-from budgetnas.epoch import Epoch
-from budgetnas.intervals import difference_interval
+from budgetnas.metrics import Epoch
 from budgetnas.protocol import ChoiceProtocol
 from budgetnas.recipe import RecipeSpace
 from budgetnas.recorded import recorded_run
@@ -23,6 +22,7 @@ from budgetnas.report.values import RankedRun
 from budgetnas.seeds import seed_candidate
 from budgetnas.space import Candidate, InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
+from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State
 from budgetnas.storage.engine import open_engine
 from budgetnas.storage.records import create_tables

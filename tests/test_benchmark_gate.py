@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from budgetnas.architecture import count
+from budgetnas.architecture.budget import Budget
 from budgetnas.benchmarks import gate
-from budgetnas.budget import Budget
 from budgetnas.space import InputShape, SearchSpace
 
 

@@ -19,7 +19,7 @@ from small import environment
 
 import budgetnas
 from budgetnas.architecture import Architecture, count, count_parts
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import escaped
 from budgetnas.bundle.certificate import certify

@@ -18,8 +18,8 @@ from budgetnas.architecture import Architecture
 from budgetnas.checkpoints import KEPT, run_folder, sweep
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.device import DeviceImages, statistics, to_device
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.runs import RunImages, RunRequest, record_training
 from budgetnas.search.study import open_records

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from budgetnas import choice
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.choice import FEWEST_TRAININGS, candidate_features, finalists, smooth, smoothed_scores
 from budgetnas.recipe import Augmentation, Recipe, RecipeSpace
 from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace

@@ -21,7 +21,6 @@ from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
-from budgetnas.intervals import difference_interval
 from budgetnas.network import build
 from budgetnas.protocol import ChoiceProtocol
 from budgetnas.recipe import RecipeSpace
@@ -30,6 +29,7 @@ from budgetnas.report.final import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, Final
 from budgetnas.search.study import open_records
 from budgetnas.seeds import seed_candidate
 from budgetnas.space import InputShape
+from budgetnas.stats import difference_interval
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.urls import parse_storage

@@ -17,7 +17,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from small import run, study_file
 
 from budgetnas.architecture import Counts, count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.cli import app
 from budgetnas.search.study import look_at_records

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
+from budgetnas.architecture.budget import Budget
 from budgetnas.benchmarks.recipes import BASE, differences, extras_of, helpful
-from budgetnas.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.recipe import EXTRAS, Recipe, RecipeSpace, named_extras

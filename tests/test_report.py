@@ -29,7 +29,6 @@ from reporting import (
 
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.intervals import mean_interval
 from budgetnas.report import comparison, study_tables
 from budgetnas.report import figure_data as data_of
 from budgetnas.report import figures as draw
@@ -43,6 +42,7 @@ from budgetnas.report.replays import report_tables
 from budgetnas.report.tables import parts_of
 from budgetnas.report.winner_figure import winner as winner_figure
 from budgetnas.seeds import seed_candidate
+from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 
 

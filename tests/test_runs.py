@@ -13,8 +13,8 @@ from quiet import Quiet
 from budgetnas.architecture import Architecture, count
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.device import DeviceImages, statistics, to_device
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted, RunFailedError
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.runs import RunImages, RunRequest, record_training
 from budgetnas.space import Candidate

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, event
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages

@@ -20,8 +20,8 @@ from small import run, start, study_file
 
 from budgetnas.data import DataIdentity
 from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
+from budgetnas.metrics import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.protocol import Fidelity
 from budgetnas.recipe import Normalisation, RecipeSpace

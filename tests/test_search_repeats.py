@@ -20,13 +20,13 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from quiet import Quiet
 from small import run, study_file
 
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.data import DataIdentity, DataRequest, load_data
 from budgetnas.data.device import DeviceImages, to_device
 from budgetnas.data.device import statistics as constants
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError, Interrupted
 from budgetnas.final import plan_final
+from budgetnas.metrics import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.protocol import ChoiceProtocol, Fidelity
 from budgetnas.recipe import Normalisation, Recipe, RecipeSpace

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError

@@ -13,7 +13,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate

@@ -32,7 +32,7 @@ from sqlalchemy import MetaData, create_engine, insert, select
 from sqlalchemy.engine import make_url
 
 import budgetnas
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.loading import load
 from budgetnas.data import DataRequest, load_data

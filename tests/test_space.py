@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from budgetnas.architecture import Architecture, count, named
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.recipe import RecipeSpace
 from budgetnas.seeds import SEEDS, seed_candidate

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.cli import app
 from budgetnas.cli.surveying import percent
 from budgetnas.data import DataRequest, load_data

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol

@@ -17,8 +17,8 @@ from training import CPU, EXTRAS, OPTIMIZERS, SMALL, Listener, task, trained
 
 from budgetnas.architecture import Architecture
 from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted, RunFailedError, StateError, StoppedEarly
+from budgetnas.metrics import Epoch
 from budgetnas.train import Setup, Task, TrainingState, train
 from budgetnas.train.engine import Trainer
 

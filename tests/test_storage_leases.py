@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import delete, event, select, update
 
 from budgetnas.architecture import named
-from budgetnas.epoch import Epoch
 from budgetnas.errors import LeaseLost
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.storage import Records, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine

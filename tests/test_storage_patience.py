@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from budgetnas.architecture import named
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
+from budgetnas.metrics import Epoch
 from budgetnas.protocol import ChoiceProtocol, Finalist, FinalPlan
 from budgetnas.recipe import Recipe
 from budgetnas.search.rdb import SharedStorage

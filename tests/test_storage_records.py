@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from budgetnas.architecture import Architecture, count, named
-from budgetnas.budget import Budget
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Budget
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Augmentation, Normalisation, Recipe
 from budgetnas.storage import Broken, Records, Rejection, Role, RunKey, State
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from budgetnas.architecture import Counts, count, named
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.search.settings import StudyFile
 from budgetnas.seeds import SEEDS

@@ -12,7 +12,7 @@ from torch import nn
 from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.device import DeviceImages, statistics, to_device
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Augmentation, Recipe
 from budgetnas.train import Setup, Task, train
 from budgetnas.train.engine import Trainer

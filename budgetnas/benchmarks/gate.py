@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.architecture import Architecture, Counts, count
+from budgetnas.architecture.budget import QUANTITIES, Budget, parse_budget, parse_limit
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SeedOption
 from budgetnas.benchmarks.running import run
-from budgetnas.budget import QUANTITIES, Budget, parse_budget, parse_limit
 from budgetnas.errors import SearchFailedError
 from budgetnas.space import InputShape, SearchSpace
 

@@ -29,8 +29,8 @@ from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.training.loops import Loop, OurLoop, ReferenceLoop
 from budgetnas.benchmarks.training.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.data import DataRequest, load_data
-from budgetnas.intervals import difference_interval
 from budgetnas.recipe import Augmentation
+from budgetnas.stats import difference_interval
 from budgetnas.train import choose_setup
 from budgetnas.train.engine import threads
 from budgetnas.train.setup import device_name

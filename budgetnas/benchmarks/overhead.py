@@ -30,14 +30,14 @@ import typer
 from sqlalchemy import Engine, event
 
 from budgetnas.architecture import Architecture, count
+from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SamplerOption, SeedOption
 from budgetnas.benchmarks.quiet import QuietListener
 from budgetnas.benchmarks.running import run
-from budgetnas.budget import Budget, parse_budget
 from budgetnas.data import DataIdentity
 from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages, claim_run

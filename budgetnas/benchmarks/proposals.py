@@ -14,10 +14,10 @@ import optuna
 import typer
 
 from budgetnas.architecture import count
+from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import SamplerOption, SeedOption
 from budgetnas.benchmarks.running import run
-from budgetnas.budget import Budget, parse_budget
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import make_sampler

@@ -18,11 +18,10 @@ import typer
 from optuna.samplers import BaseSampler, TPESampler
 
 from budgetnas.architecture import count
+from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SamplerOption
 from budgetnas.benchmarks.running import run
-from budgetnas.budget import Budget, parse_budget
-from budgetnas.intervals import mean_interval
 from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import make_sampler
@@ -30,6 +29,7 @@ from budgetnas.search.study import quiet_optuna
 from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.stats import mean_interval
 
 _SPACE: Final = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
 _NOISE: Final = 0.163

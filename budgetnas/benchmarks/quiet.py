@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.train import Setup
 

@@ -31,8 +31,8 @@ from budgetnas.benchmarks.training.loops import OurLoop
 from budgetnas.benchmarks.training.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.intervals import Interval, mean_interval
 from budgetnas.recipe import Augmentation, Recipe
+from budgetnas.stats import Interval, mean_interval
 from budgetnas.train import Setup, Task, choose_setup
 from budgetnas.train.engine import threads
 from budgetnas.train.setup import device_name

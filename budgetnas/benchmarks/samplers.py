@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.architecture.budget import parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import DataDirOption, DataOption, SubsetEvalOption, SubsetOption
 from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.small_studies.make import Design
 from budgetnas.benchmarks.small_studies.sampled import make_sampled, read_sampled, sampled_lines
-from budgetnas.budget import parse_budget
 from budgetnas.data import DataRequest
 from budgetnas.search.samplers import check_sampler
 from budgetnas.search.study import open_records

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from budgetnas.architecture.budget import format_count, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.table import Networks, read_networks
@@ -24,9 +25,8 @@ from budgetnas.benchmarks.table_search.rules import FEWEST, RULES
 from budgetnas.benchmarks.table_search.samplers import SAMPLERS, SLOW, check_names
 from budgetnas.benchmarks.table_search.searching import Cell, Found
 from budgetnas.benchmarks.table_search.working import tasks_left, work
-from budgetnas.budget import format_count, parse_budget
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
-from budgetnas.intervals import mean_interval
+from budgetnas.stats import mean_interval
 
 _TRAININGS: Final = (20, 50, 100)
 _LIMITS: Final = ("2e6", "5e6", "8e6")

@@ -17,14 +17,14 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
+from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption
 from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.table import ERROR, PARAMS, read_sheet
-from budgetnas.budget import Budget, parse_budget
 from budgetnas.choice import Floats, smooth
 from budgetnas.errors import InputError, check_seed
-from budgetnas.intervals import mean_interval
+from budgetnas.stats import mean_interval
 
 _NOISE: Final = 0.163
 """Pooled standard deviation between the seeds of a network in the table, in points."""

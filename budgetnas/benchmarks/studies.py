@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.architecture.budget import parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import DataDirOption, DataOption, SamplerOption, SubsetEvalOption, SubsetOption
 from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.small_studies.make import Design, make_study
 from budgetnas.benchmarks.small_studies.summary import read_outcomes, summary_lines
-from budgetnas.budget import parse_budget
 from budgetnas.data import DataRequest
 from budgetnas.search.study import open_records
 from budgetnas.storage.urls import parse_storage

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import CardFacts, model_card
 from budgetnas.bundle.certificate import Certificate, certify

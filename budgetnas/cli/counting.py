@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
-from budgetnas.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
+from budgetnas.architecture.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
 from budgetnas.cli.options import (
     BlockOption,
     ClassesOption,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetnas.architecture import Architecture, Counts, count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.cli.counting import asked_budget, described
 from budgetnas.cli.options import (
     BlockOption,
@@ -26,7 +26,7 @@ from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
-    from budgetnas.nearest import Near
+    from budgetnas.architecture.fit import Near
 
 
 def fit_command(
@@ -50,7 +50,7 @@ def fit_command(
 
     Example: budgetnas fit resnet18 --budget 5e6
     """
-    from budgetnas.nearest import nearest
+    from budgetnas.architecture.fit import nearest
 
     limits = asked_budget(budget, max_macs, max_activations)
     if limits is None:
@@ -81,7 +81,7 @@ def fit_command(
 
 
 def _json(one: Near, network: Architecture) -> dict[str, Any]:
-    from budgetnas.edits import to_dicts
+    from budgetnas.architecture.edits import to_dicts
 
     whole = count(network)
     return {
@@ -111,7 +111,7 @@ def _print(asked: tuple[str, Architecture], limits: Budget, listed: list[Near]) 
 
 
 def _row(one: Near, network: Architecture, whole: Counts) -> tuple[str, ...]:
-    from budgetnas.edits import sentences
+    from budgetnas.architecture.edits import sentences
 
     saved = whole.params - one.counts.params
     return (

@@ -12,7 +12,7 @@ from budgetnas.cli.output import check_out, print_json, stderr, stdout, table
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
-    from budgetnas.budget import Budget
+    from budgetnas.architecture.budget import Budget
     from budgetnas.report.values import StudyTables
     from budgetnas.storage import Records
 

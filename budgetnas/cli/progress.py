@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.text import Text
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.cli.output import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.data.wording import plural
-from budgetnas.epoch import Epoch
 from budgetnas.final import FinalTraining
+from budgetnas.metrics import Epoch
 from budgetnas.replay import ReplayPlan
 from budgetnas.report.final import FinalResult
 from budgetnas.report.replays import ReplayResult, comparison

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from budgetnas.budget import format_count
+from budgetnas.architecture.budget import format_count
 from budgetnas.cli.final_text import print_final
 from budgetnas.cli.output import by_limit, duration, shown_storage, stdout, table
 from budgetnas.data.wording import plural

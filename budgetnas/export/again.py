@@ -9,9 +9,9 @@ from typing import Any, Final, Protocol
 
 from budgetnas.data import Data
 from budgetnas.data.device import statistics, to_device
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
 from budgetnas.export.chosen import Chosen, Part
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Normalisation
 from budgetnas.recorded import for_channels
 from budgetnas.reopen import all_training_images, validation_images

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.architecture import Architecture
-from budgetnas.intervals import Interval, difference_interval
 from budgetnas.protocol import ChoiceProtocol, Finalist
 from budgetnas.recipe import Recipe
 from budgetnas.report.plain import to_plain
+from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.finals import FinalRecord, finals_of, readings, test_accuracies
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import Excess
+from budgetnas.architecture.budget import Excess
 
 
 def to_plain(value: Any) -> Any:

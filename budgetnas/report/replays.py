@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.data.identity import DataIdentity
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.recorded import RecordedRun, recorded_runs
 from budgetnas.report.plain import to_plain

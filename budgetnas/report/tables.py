@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 from budgetnas.architecture import Architecture, count, count_parts
-from budgetnas.budget import Budget
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
+from budgetnas.metrics import Epoch
 from budgetnas.report.final import Entrant, FinalResult, final_result
 from budgetnas.report.values import (
     Chosen,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import Excess, Limit
+from budgetnas.architecture.budget import Excess, Limit
 from budgetnas.data.wording import plural
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.report.final import FinalResult
 from budgetnas.report.plain import to_plain

@@ -13,8 +13,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from budgetnas.architecture import Counts
-from budgetnas.budget import Budget, Quantity, Verdict
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Budget, Quantity, Verdict
+from budgetnas.metrics import Epoch
 from budgetnas.space import Candidate
 
 ATTRIBUTE: Final = "budgetnas"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.space import Candidate
 from budgetnas.storage import Broken
 from budgetnas.train import Setup

@@ -10,7 +10,7 @@ from typing import Final
 from optuna.trial import TrialState
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Excess
+from budgetnas.architecture.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.seeds import seed_candidate

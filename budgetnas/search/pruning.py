@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, assert_never
 
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.protocol import Fidelity
 from budgetnas.storage import State
 

@@ -12,7 +12,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.distributions import distribution
 from budgetnas.errors import InputError
 from budgetnas.sampling import BudgetSampler

@@ -15,7 +15,7 @@ from typing import Any, Final, cast, get_args
 
 from pydantic import ConfigDict, ValidationError
 
-from budgetnas.budget import Budget, format_count, parse_budget, parse_limit
+from budgetnas.architecture.budget import Budget, format_count, parse_budget, parse_limit
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
 from budgetnas.protocol import ChoiceProtocol, Fidelity, PrunerName

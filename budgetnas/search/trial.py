@@ -8,9 +8,9 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgetnas.budget import Verdict
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Verdict
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
+from budgetnas.metrics import Epoch
 from budgetnas.runs import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
 from budgetnas.search.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, delete, func, ins
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Budget
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.fence import Fence

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import WORDS, Budget, Quantity
+from budgetnas.architecture.budget import WORDS, Budget, Quantity
 from budgetnas.recipe import Recipe
 
 

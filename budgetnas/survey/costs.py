@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import BLOCKS, default_strides, head_counts, stage_counts, stem_counts
-from budgetnas.budget import QUANTITIES, Quantity
+from budgetnas.architecture.budget import QUANTITIES, Quantity
 from budgetnas.space import InputShape, SearchSpace
 
 Costs = NDArray[np.int64]

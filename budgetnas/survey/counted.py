@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.budget import Budget, Limit
+from budgetnas.architecture.budget import Budget, Limit
 from budgetnas.space import InputShape, Params, SearchSpace
 from budgetnas.survey.costs import Costs, SpaceCosts, space_costs
 from budgetnas.survey.tally import Found, Share, Tally, ValueShare

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, count, path_counts
-from budgetnas.budget import QUANTITIES, Budget
+from budgetnas.architecture.budget import QUANTITIES, Budget
 from budgetnas.space import InputShape, Params, SearchSpace
 from budgetnas.survey.costs import Costs, space_costs
 from budgetnas.survey.tally import Found, Share, Tally, ValueShare

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from budgetnas.architecture import Architecture, Counts, count, named
-from budgetnas.budget import Budget, Quantity
+from budgetnas.architecture.budget import Budget, Quantity
 from budgetnas.errors import InputError
 from budgetnas.seeds import SEEDS
 from budgetnas.space import InputShape, SearchSpace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.space import InputShape, SearchSpace
 from budgetnas.survey.counted import count_space
 from budgetnas.survey.drawn import draw_space

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.space import InputShape, Params, SearchSpace
 from budgetnas.survey.measure import measure
 from budgetnas.survey.tally import Share, Tally, ValueShare

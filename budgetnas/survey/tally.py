@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
-from budgetnas.intervals import share_interval
+from budgetnas.stats import share_interval
 
 
 @dataclass(frozen=True, slots=True)

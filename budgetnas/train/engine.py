@@ -15,8 +15,8 @@ from torch import Tensor
 from budgetnas.architecture import Architecture
 from budgetnas.data.augment import augment
 from budgetnas.data.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted, RunFailedError, StateError
+from budgetnas.metrics import Epoch
 from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, Recipe
 from budgetnas.train.averaging import Average

@@ -16,7 +16,7 @@ from sqlalchemy import Row, func, select
 
 from budgetnas.checkpoints import run_folder
 from budgetnas.data import load_data
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.reopen import DataPlace, study_data_request, study_specification, validation_images
 from budgetnas.runs import RunRequest, record_training
 from budgetnas.search.attributes import described

@@ -14,12 +14,12 @@ from sqlalchemy import URL
 from budgetnas.benchmarks.small_studies.make import Design, fresh_accuracies, search_request, train_afresh
 from budgetnas.benchmarks.small_studies.quiet import Quiet
 from budgetnas.errors import BudgetnasError
-from budgetnas.intervals import Interval, difference_interval
 from budgetnas.reopen import DataPlace, study_specification
 from budgetnas.search.samplers import BUDGET, search_sampler
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space import Candidate
+from budgetnas.stats import Interval, difference_interval
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.train import choose_setup

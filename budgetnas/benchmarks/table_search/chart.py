@@ -9,11 +9,11 @@ from typing import Final
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from budgetnas.architecture.budget import format_count
 from budgetnas.benchmarks.table_search.searching import Cell
-from budgetnas.budget import format_count
 from budgetnas.errors import InputError, unwritable
-from budgetnas.intervals import Interval
 from budgetnas.report.style import LINES
+from budgetnas.stats import Interval
 
 _SYMBOLS: Final = ("circle-open", "diamond-open", "circle")
 _HEIGHT: Final = 380

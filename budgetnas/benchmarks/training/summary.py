@@ -16,7 +16,7 @@ from budgetnas.architecture import count
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.training.protocol import BenchResult, LoopResult
 from budgetnas.data import Data
-from budgetnas.intervals import Interval, ratio_interval
+from budgetnas.stats import Interval, ratio_interval
 from budgetnas.train.setup import device_name
 
 _REPORT_IMAGES: Final = 60 * 50_000

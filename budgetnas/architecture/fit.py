@@ -15,8 +15,8 @@ from itertools import combinations, product
 from typing import Final
 
 from budgetnas.architecture import NAMES, Architecture, Counts, count, named
-from budgetnas.budget import Budget, format_count
-from budgetnas.edits import (
+from budgetnas.architecture.budget import Budget, format_count
+from budgetnas.architecture.edits import (
     WIDTH_STEP,
     Cap,
     Edit,
