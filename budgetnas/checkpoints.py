@@ -20,8 +20,8 @@ from typing import Final
 from budgetnas.errors import BudgetnasError
 from budgetnas.storage import Records
 from budgetnas.storage.values import Checkpoint
-from budgetnas.train import Setup
-from budgetnas.train.state import TrainingState
+from budgetnas.training import Setup
+from budgetnas.training.state import TrainingState
 
 KEPT: Final = 2
 """Checkpoints of a run: the last, and the one before it, should the last be damaged."""

@@ -27,8 +27,8 @@ from budgetnas.reopen import DataPlace, load_study_data, study_specification, va
 from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
-from budgetnas.train import Setup, Task
-from budgetnas.train.measure import measure_pace
+from budgetnas.training import Setup, Task
+from budgetnas.training.measure import measure_pace
 
 _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss is -inf in epoch ")
 

@@ -15,7 +15,6 @@ from typing import Final, Protocol
 from budgetnas.architecture import count
 from budgetnas.choice import rank, smoothed_scores
 from budgetnas.data import Data, DataRequest
-from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
 from budgetnas.protocol import ChoiceProtocol, Finalist, FinalPlan
@@ -34,10 +33,11 @@ from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import FinalRecord, finals_of, name_winner, record_reading, start_final
-from budgetnas.train import Setup, Task
-from budgetnas.train.evaluation import evaluate
-from budgetnas.train.measure import measure_pace
-from budgetnas.weights import from_safetensors
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import Normaliser, to_device
+from budgetnas.training.evaluation import evaluate
+from budgetnas.training.measure import measure_pace
+from budgetnas.training.weights import from_safetensors
 
 TEST_REASON: Final = "final: the winner's and the reference's networks, trained on training and validation images"
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
-from budgetnas.data.device import statistics, to_device
 from budgetnas.errors import InputError
 from budgetnas.runs import RunImages
 from budgetnas.specification import StudySpecification, read_specification
 from budgetnas.storage import Records
-from budgetnas.train import Setup
+from budgetnas.training import Setup
+from budgetnas.training.device import statistics, to_device
 
 
 @dataclass(frozen=True, slots=True)

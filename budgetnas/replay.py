@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataRequest, load_data
-from budgetnas.data.device import to_device
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.recipe import Normalisation, Recipe
@@ -19,8 +18,9 @@ from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.train import Setup, Task
-from budgetnas.train.measure import measure_pace
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import to_device
+from budgetnas.training.measure import measure_pace
 
 TEST_REASON: Final = "replay: the report's protocol looks at the test split after every epoch"
 

@@ -14,11 +14,9 @@ from typing import Final, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.checkpoints import RunKeeper
-from budgetnas.data.device import DeviceImages
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
-from budgetnas.network import ResNet
 from budgetnas.recipe import Normalisation
 from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
@@ -26,11 +24,13 @@ from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.leases import Heart, Lease, holding, is_held, note_work, take_lease
 from budgetnas.storage.patience import patient
-from budgetnas.train import Keeper, Observer, Setup, Task, setup_to_go_on, train
-from budgetnas.weights import to_safetensors
+from budgetnas.training import Keeper, Observer, Setup, Task, setup_to_go_on, train
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet
+from budgetnas.training.weights import to_safetensors
 
 TrainFunction = Callable[[Task, Setup, Observer, Keeper], ResNet]
-"""What trains: `budgetnas.train.train`, or a stand-in that takes no time where all around it is measured."""
+"""What trains: `budgetnas.training.train`, or a stand-in that takes no time where all around it is measured."""
 LOST: Final = (
     "{} was taken over by another process, for this one was not heard of for too long; it writes no more of it"
 )

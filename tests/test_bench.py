@@ -18,10 +18,10 @@ from budgetnas.benchmarks.training.loops import OurLoop, PilImages, ReferenceLoo
 from budgetnas.benchmarks.training.protocol import training_flops
 from budgetnas.benchmarks.training.summary import BenchSummary, LoopSummary, Spread
 from budgetnas.cli.app import run
-from budgetnas.network import build
 from budgetnas.recipe import Augmentation
 from budgetnas.stats import ratio_interval
-from budgetnas.train.memory import free_as_usual, keep_freed_memory
+from budgetnas.training.memory import free_as_usual, keep_freed_memory
+from budgetnas.training.network import build
 
 DEVICE = torch.device("cpu")
 NETWORK = ("--blocks", "1,1", "--widths", "4,8", "--stem-width", "4")

@@ -17,7 +17,6 @@ from quiet import Quiet
 from budgetnas.architecture import Architecture
 from budgetnas.checkpoints import KEPT, run_folder, sweep
 from budgetnas.data import DataRequest, load_data
-from budgetnas.data.device import DeviceImages, statistics, to_device
 from budgetnas.errors import Interrupted
 from budgetnas.metrics import Epoch
 from budgetnas.recipe import Recipe
@@ -28,7 +27,8 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.habits import Habits
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup
+from budgetnas.training import Setup
+from budgetnas.training.device import DeviceImages, statistics, to_device
 
 EPOCHS = 6
 ARCHITECTURE = Architecture((1,), (8,), (1,), stem_width=8, in_channels=1, size=8)

@@ -37,7 +37,7 @@ from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, State
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 CPU = Setup("cpu", "float32", threads=1)
 STUDY = "digits-6k"

@@ -29,7 +29,7 @@ from budgetnas.search.study import open_records
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State, tables
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup, choose_setup
+from budgetnas.training import Setup, choose_setup
 
 REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
 

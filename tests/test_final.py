@@ -17,11 +17,9 @@ from test_search_study import specification
 
 from budgetnas.architecture import named
 from budgetnas.cli.finishing import tell_stopped
-from budgetnas.data.device import Normaliser, to_device
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
-from budgetnas.network import build
 from budgetnas.protocol import ChoiceProtocol
 from budgetnas.recipe import RecipeSpace
 from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
@@ -33,8 +31,10 @@ from budgetnas.stats import difference_interval
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import choose_setup
-from budgetnas.weights import from_safetensors, to_safetensors
+from budgetnas.training import choose_setup
+from budgetnas.training.device import Normaliser, to_device
+from budgetnas.training.network import build
+from budgetnas.training.weights import from_safetensors, to_safetensors
 
 PROTOCOL = ChoiceProtocol(finalists=2, seeds=2)
 

@@ -20,9 +20,7 @@ from sqlalchemy import Engine, event
 
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
-from budgetnas.data.device import DeviceImages
 from budgetnas.metrics import Epoch
-from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages
 from budgetnas.search.attributes import save_note
@@ -33,7 +31,9 @@ from budgetnas.space import InputShape, SearchSpace
 from budgetnas.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task
+from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet, build
 
 SPACE, INPUTS = SearchSpace(), InputShape(in_channels=3, size=32, classes=10)
 DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32)

@@ -19,10 +19,8 @@ from optuna.trial import TrialState
 from small import run, start, study_file
 
 from budgetnas.data import DataIdentity
-from budgetnas.data.device import DeviceImages
 from budgetnas.errors import InputError
 from budgetnas.metrics import Epoch
-from budgetnas.network import ResNet, build
 from budgetnas.protocol import Fidelity
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.report.tables import study_tables
@@ -37,7 +35,9 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task
+from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet, build
 
 ASHA = Fidelity(pruner="asha", eta=3)
 MEDIAN = Fidelity(pruner="median")

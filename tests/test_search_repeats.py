@@ -22,12 +22,9 @@ from small import run, study_file
 
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import DataIdentity, DataRequest, load_data
-from budgetnas.data.device import DeviceImages, to_device
-from budgetnas.data.device import statistics as constants
 from budgetnas.errors import InputError, Interrupted
 from budgetnas.final import plan_final
 from budgetnas.metrics import Epoch
-from budgetnas.network import ResNet, build
 from budgetnas.protocol import ChoiceProtocol, Fidelity
 from budgetnas.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.report.figure_data import accuracy_data, history_data
@@ -48,7 +45,10 @@ from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task, train
+from budgetnas.training import Keeper, Observer, Setup, Task, train
+from budgetnas.training.device import DeviceImages, to_device
+from budgetnas.training.device import statistics as constants
+from budgetnas.training.network import ResNet, build
 
 CPU = Setup("cpu", "float32", threads=1)
 INPUTS = InputShape(in_channels=1, size=8, classes=10)

@@ -34,7 +34,7 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, State
 from budgetnas.storage.leases import slots_held, take_slot
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 CPU = Setup("cpu", "float32", threads=1)
 LONG = {"trials": "2", "epochs": "5000"}

@@ -119,7 +119,7 @@ def counts_of_built(architecture: Architecture) -> Counts:
     """Return the counts of the network that PyTorch builds: its tensors, and what its layers do to one image."""
     import torch
 
-    from budgetnas.network import build
+    from budgetnas.training.network import build
 
     network = build(architecture).eval()
     counted = dict.fromkeys(QUANTITIES, 0)

@@ -31,9 +31,9 @@ from budgetnas.benchmarks.training.task import final_accuracy, network_for, sgd_
 from budgetnas.data import DataRequest, load_data
 from budgetnas.recipe import Augmentation
 from budgetnas.stats import difference_interval
-from budgetnas.train import choose_setup
-from budgetnas.train.engine import threads
-from budgetnas.train.setup import device_name
+from budgetnas.training import choose_setup
+from budgetnas.training.engine import threads
+from budgetnas.training.setup import device_name
 
 
 def measure(

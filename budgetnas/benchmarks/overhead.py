@@ -36,9 +36,7 @@ from budgetnas.benchmarks.options import BudgetOption, SamplerOption, SeedOption
 from budgetnas.benchmarks.quiet import QuietListener
 from budgetnas.benchmarks.running import run
 from budgetnas.data import DataIdentity
-from budgetnas.data.device import DeviceImages
 from budgetnas.metrics import Epoch
-from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages, claim_run
 from budgetnas.search.attributes import describe
@@ -53,7 +51,9 @@ from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task
+from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet, build
 
 EPOCH_LIMIT_MS: Final = 5.0
 TRIAL_LIMIT_MS: Final = 250.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import TrialEnd, TrialStart
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 
 class QuietListener:

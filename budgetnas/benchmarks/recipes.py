@@ -33,9 +33,9 @@ from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.recipe import Augmentation, Recipe
 from budgetnas.stats import Interval, mean_interval
-from budgetnas.train import Setup, Task, choose_setup
-from budgetnas.train.engine import threads
-from budgetnas.train.setup import device_name
+from budgetnas.training import Setup, Task, choose_setup
+from budgetnas.training.engine import threads
+from budgetnas.training.setup import device_name
 
 BASE: Final = "base"
 TOGETHER: Final = "together"

@@ -13,7 +13,7 @@ from budgetnas.architecture import Architecture, count, parse_architecture
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BlocksOption, StemWidthOption, WidthsOption
 from budgetnas.benchmarks.running import run
-from budgetnas.network import ResNet, build
+from budgetnas.training.network import ResNet, build
 
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 

@@ -25,7 +25,7 @@ from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onn
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, unwritable
 from budgetnas.recipe import Recipe
-from budgetnas.weights import from_safetensors
+from budgetnas.training.weights import from_safetensors
 
 _OURS = {*contents.HASHED, contents.MANIFEST}
 

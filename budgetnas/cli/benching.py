@@ -53,7 +53,7 @@ def bench_command(
     from budgetnas.benchmarks.training.summary import summarise
     from budgetnas.cli.progress import Lines
     from budgetnas.data import DataRequest, load_data
-    from budgetnas.train import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_setup
 
     setup = choose_setup(device, precision)
     with Lines() as lines:

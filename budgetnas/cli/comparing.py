@@ -48,7 +48,7 @@ def compare_command(
     from budgetnas.search.study import open_records
     from budgetnas.stopping import Stopper
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.train import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_setup
 
     request = CompareRequest(study, architectures, rates, seed, DataPlace(data, data_dir))
     stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)

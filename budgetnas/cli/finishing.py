@@ -49,7 +49,7 @@ def finish_command(
     from budgetnas.search.study import open_records
     from budgetnas.stopping import Stopper
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.train import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_setup
 
     request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
     stopper = Stopper(parse_timeout(timeout))

@@ -29,7 +29,7 @@ from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan, SeedPlan
 from budgetnas.search.study import OpenStudy
 from budgetnas.storage import Run
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")

@@ -50,7 +50,7 @@ def replay_command(
     from budgetnas.search.study import open_records
     from budgetnas.stopping import Stopper
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.train import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_setup
 
     request = ReplayRequest(
         names_of(names or (), everything=everything),

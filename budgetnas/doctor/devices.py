@@ -17,8 +17,8 @@ def devices(asked: str) -> Iterator[Check]:
     """Look at processor and GPUs, and whether the one asked for is there."""
     import torch
 
-    from budgetnas.train import choose_setup
-    from budgetnas.train.setup import device_name, gains_from_bf16
+    from budgetnas.training import choose_setup
+    from budgetnas.training.setup import device_name, gains_from_bf16
 
     cpu = torch.device("cpu")
     memory = psutil.virtual_memory()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from budgetnas.data import Data
-from budgetnas.data.device import statistics, to_device
 from budgetnas.errors import InputError
 from budgetnas.export.chosen import Chosen, Part
 from budgetnas.metrics import Epoch
@@ -18,8 +17,9 @@ from budgetnas.reopen import all_training_images, validation_images
 from budgetnas.runs import RunImages, RunListener
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run
-from budgetnas.train import Setup, Task, choose_setup, train
-from budgetnas.weights import to_safetensors
+from budgetnas.training import Setup, Task, choose_setup, train
+from budgetnas.training.device import statistics, to_device
+from budgetnas.training.weights import to_safetensors
 
 _COMPARED: Final = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
 

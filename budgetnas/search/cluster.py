@@ -21,7 +21,7 @@ from budgetnas.search.view import Notices
 from budgetnas.search.worker import WorkerRequest, run_worker
 from budgetnas.stopping import Stopper
 from budgetnas.storage.urls import masked
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 AUTO: Final = "auto"
 _CONNECT_SECONDS: Final = 10.0

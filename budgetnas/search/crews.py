@@ -13,7 +13,7 @@ from budgetnas.errors import InputError
 from budgetnas.search.processes import ProcessCrew
 from budgetnas.search.settings import SearchRequest
 from budgetnas.search.supervisor import Crew
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 MOST_WORKERS: Final = 256
 

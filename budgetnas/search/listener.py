@@ -8,7 +8,7 @@ from typing import Protocol
 from budgetnas.metrics import Epoch
 from budgetnas.space import Candidate
 from budgetnas.storage import Broken
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from budgetnas.space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.leases import Heart, Lease, holding, slots_held, take_slot, trained
-from budgetnas.train import Setup, train
+from budgetnas.training import Setup, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""

@@ -16,7 +16,7 @@ from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
 from budgetnas.search.supervisor import Progress
 from budgetnas.search.worker import WorkerRequest
 from budgetnas.search.worker_process import CRASHED
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 MAX_CRASHES: Final = 3
 """Crashes of a worker, no run of the study having ended meanwhile, after which it is not started again."""

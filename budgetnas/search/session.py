@@ -34,7 +34,7 @@ from budgetnas.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.train import Setup, alternatives, choose_setup
+from budgetnas.training import Setup, alternatives, choose_setup
 
 DEFAULT_SEED = 0
 

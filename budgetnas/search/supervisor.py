@@ -17,7 +17,7 @@ from budgetnas.search.watch import Watch
 from budgetnas.search.worker import WorkerRequest
 from budgetnas.stopping import Stopper
 from budgetnas.storage.leases import trained
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 _LOOK_SECONDS: Final = 1.0
 _TEND_SECONDS: Final = 0.1

@@ -22,7 +22,7 @@ from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heart, Lease, note_work, trained
 from budgetnas.storage.marks import accuracies_at
-from budgetnas.train import Setup, train
+from budgetnas.training import Setup, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""

@@ -10,7 +10,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.search.listener import SearchListener, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 
 class SearchView(SearchListener, Protocol):

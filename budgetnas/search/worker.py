@@ -18,7 +18,7 @@ from budgetnas.search.view import SearchView
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup, alternatives, choose_setup
+from budgetnas.training import Setup, alternatives, choose_setup
 
 DEFAULT_SAMPLER = "tpe"
 

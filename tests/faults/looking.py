@@ -28,7 +28,7 @@ from budgetnas.storage import Records, Run, State, tables
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.habits import Habits
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup, choose_setup
+from budgetnas.training import Setup, choose_setup
 
 NAME = "t"
 

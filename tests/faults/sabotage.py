@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from budgetnas.metrics import Epoch
-from budgetnas.train.engine import Observer, Trainer
+from budgetnas.training.engine import Observer, Trainer
 
 Act = Callable[[Trainer], None]
 

@@ -21,7 +21,7 @@ from budgetnas.search.settings import SearchRequest
 from budgetnas.space import Candidate, SearchSpace
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State
-from budgetnas.train import Setup, choose_setup
+from budgetnas.training import Setup, choose_setup
 
 FIRST_FRESH_SEED: Final = 3_000
 """Training seed of the first fresh training, which chooses nothing: a final's begin at 1,000 and 2,000."""

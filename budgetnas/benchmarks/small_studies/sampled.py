@@ -22,7 +22,7 @@ from budgetnas.space import Candidate
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State
-from budgetnas.train import choose_setup
+from budgetnas.training import choose_setup
 
 
 def best_single(opened: OpenStudy) -> Candidate:

@@ -2,7 +2,7 @@
 
 The reference is the loop of countless tutorials: a `DataLoader` over PIL images that are changed one by one, float32,
 the default memory order, and `.item()` after every step. Tuned, it has channels-last memory, pinned memory, and
-bfloat16 where that is faster. Ours is `budgetnas.train`.
+bfloat16 where that is faster. Ours is `budgetnas.training`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from budgetnas.data.device import epoch_order
-from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, Recipe
-from budgetnas.train import Setup, Task
-from budgetnas.train.engine import Trainer
-from budgetnas.train.evaluation import read_totals
-from budgetnas.train.optimizer import learning_rate, set_learning_rate
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import epoch_order
+from budgetnas.training.engine import Trainer
+from budgetnas.training.evaluation import read_totals
+from budgetnas.training.network import ResNet, build
+from budgetnas.training.optimizer import learning_rate, set_learning_rate
 
 
 class Run(Protocol):
@@ -60,7 +60,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OurLoop:
-    """The way of `budgetnas.train`.
+    """The way of `budgetnas.training`.
 
     Attributes:
         setup: Where and in which precision.

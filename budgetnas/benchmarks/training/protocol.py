@@ -16,14 +16,14 @@ from budgetnas.benchmarks.hardware import PeakMemory, busy_cores, matrix_peak, w
 from budgetnas.benchmarks.training.loops import Loop, OurLoop, ReferenceLoop, Run
 from budgetnas.benchmarks.training.task import sgd_recipe, task_with
 from budgetnas.data import Data
-from budgetnas.data.device import Normaliser, epoch_size
 from budgetnas.data.thinning import thin_evaluation, thin_training
 from budgetnas.recipe import Augmentation
-from budgetnas.train import Setup, Task
-from budgetnas.train.engine import threads
-from budgetnas.train.evaluation import evaluate
-from budgetnas.train.measure import measure_pace
-from budgetnas.train.memory import free_as_usual, keep_freed_memory
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import Normaliser, epoch_size
+from budgetnas.training.engine import threads
+from budgetnas.training.evaluation import evaluate
+from budgetnas.training.measure import measure_pace
+from budgetnas.training.memory import free_as_usual, keep_freed_memory
 
 START_STEPS: Final = 5
 """Steps until a loop runs as it will: a captured step has been captured by then."""

@@ -17,7 +17,7 @@ from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.training.protocol import BenchResult, LoopResult
 from budgetnas.data import Data
 from budgetnas.stats import Interval, ratio_interval
-from budgetnas.train.setup import device_name
+from budgetnas.training.setup import device_name
 
 _REPORT_IMAGES: Final = 60 * 50_000
 

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from budgetnas.architecture import Architecture, parse_architecture
 from budgetnas.benchmarks.training.loops import Loop
 from budgetnas.data import Data
-from budgetnas.data.device import Normaliser, statistics, to_device
 from budgetnas.errors import InputError
 from budgetnas.recipe import Recipe
 from budgetnas.specification import first_problem
-from budgetnas.train import Setup, Task
-from budgetnas.train.evaluation import evaluate
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import Normaliser, statistics, to_device
+from budgetnas.training.evaluation import evaluate
 
 
 def network_for(data: Data, blocks: str, widths: str, stem_width: int) -> Architecture:

@@ -10,10 +10,10 @@ from typing import Final
 import torch
 
 from budgetnas.architecture import count
-from budgetnas.train.engine import Task, Trainer, is_out_of_memory, threads
-from budgetnas.train.evaluation import read_totals
-from budgetnas.train.replayed import WARM_UP_CALLS
-from budgetnas.train.setup import Setup
+from budgetnas.training.cuda_graphs import WARM_UP_CALLS
+from budgetnas.training.engine import Task, Trainer, is_out_of_memory, threads
+from budgetnas.training.evaluation import read_totals
+from budgetnas.training.setup import Setup
 
 _BATCH: Final = 32
 _STEPS: Final = 3

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from budgetnas.data.device import DeviceImages, Normaliser, batch_sizes
-from budgetnas.train.replayed import Calls, plainly
-from budgetnas.train.setup import Setup
+from budgetnas.training.cuda_graphs import Calls, plainly
+from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes
+from budgetnas.training.setup import Setup
 
 EVALUATION_BATCH: Final = 500
 

@@ -6,7 +6,7 @@ import safetensors.torch
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import BudgetnasError
-from budgetnas.network import ResNet, build
+from budgetnas.training.network import ResNet, build
 
 
 def to_safetensors(network: ResNet) -> bytes:

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from budgetnas.network import ResNet
+from budgetnas.training.network import ResNet
 
 
 class Average:

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from budgetnas.architecture import Architecture
-from budgetnas.data.augment import augment
-from budgetnas.data.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.errors import Interrupted, RunFailedError, StateError
 from budgetnas.metrics import Epoch
-from budgetnas.network import ResNet, build
 from budgetnas.recipe import Normalisation, Recipe
-from budgetnas.train.averaging import Average
-from budgetnas.train.course import Course
-from budgetnas.train.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
-from budgetnas.train.optimizer import kept_of_parameters, learning_rate, make_optimizer, set_learning_rate
-from budgetnas.train.replayed import Calls, CapturedCalls, CaptureError, Place, plainly
-from budgetnas.train.setup import Setup
-from budgetnas.train.state import TrainingState
+from budgetnas.training.augmentation import augment
+from budgetnas.training.averaging import Average
+from budgetnas.training.course import Course
+from budgetnas.training.cuda_graphs import Calls, CapturedCalls, CaptureError, Place, plainly
+from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
+from budgetnas.training.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
+from budgetnas.training.network import ResNet, build
+from budgetnas.training.optimizer import kept_of_parameters, learning_rate, make_optimizer, set_learning_rate
+from budgetnas.training.setup import Setup
+from budgetnas.training.state import TrainingState
 
 SMALLEST_MICRO_BATCH: Final = 2
 _OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")

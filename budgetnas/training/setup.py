@@ -11,8 +11,8 @@ import torch
 
 from budgetnas import __version__
 from budgetnas.errors import InputError
-from budgetnas.train.memory import keep_freed_memory
-from budgetnas.train.replayed import can_capture
+from budgetnas.training.cuda_graphs import can_capture
+from budgetnas.training.memory import keep_freed_memory
 
 Precision = Literal["float32", "bf16"]
 Layout = Literal["channels-last", "contiguous"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from budgetnas.data.augment import Draws, draw
 from budgetnas.recipe import Augmentation
+from budgetnas.training.augmentation import Draws, draw
 
 
 class Course:
