@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from budgetnas.architecture import count as counts_of
-from budgetnas.space import Candidate
+from budgetnas.space.search_space import Candidate
 
 Floats = NDArray[np.float64]
 

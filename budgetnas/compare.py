@@ -22,9 +22,9 @@ from budgetnas.comparison import (
 )
 from budgetnas.data import Data, DataIdentity
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, RunFailedError
-from budgetnas.recipe import OptimizerName
 from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
+from budgetnas.space.recipe import OptimizerName
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.training import Setup, Task

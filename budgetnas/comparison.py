@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError, check_seed
-from budgetnas.recipe import OptimizerName, RecipeSpace
-from budgetnas.seeds import WEIGHT_DECAY
-from budgetnas.space import Candidate
-from budgetnas.specification import StudySpecification
+from budgetnas.space.initial_trials import WEIGHT_DECAY
+from budgetnas.space.recipe import OptimizerName, RecipeSpace
+from budgetnas.space.search_space import Candidate
+from budgetnas.space.specification import StudySpecification
 from budgetnas.stats import Interval, mean_interval
 
 DEFAULT_ARCHITECTURES: Final = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from budgetnas.space import Choice, LogRange, Range, WholeRange
+from budgetnas.space.search_space import Choice, LogRange, Range, WholeRange
 
 
 def distribution(one: Range) -> BaseDistribution:

@@ -17,7 +17,6 @@ from budgetnas.choice import rank, smoothed_scores
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
-from budgetnas.protocol import ChoiceProtocol, Finalist, FinalPlan
 from budgetnas.reopen import DataPlace, all_training_images, load_study_data, study_specification, validation_images
 from budgetnas.report.final import (
     FIRST_TEST_SEED,
@@ -28,11 +27,19 @@ from budgetnas.report.final import (
     result_of,
 )
 from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
-from budgetnas.space import Candidate
-from budgetnas.specification import StudySpecification
+from budgetnas.space.search_space import Candidate
+from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.finals import FinalRecord, finals_of, name_winner, record_reading, start_final
+from budgetnas.storage.finals import (
+    Finalist,
+    FinalPlan,
+    FinalRecord,
+    finals_of,
+    name_winner,
+    record_reading,
+    start_final,
+)
 from budgetnas.training import Setup, Task
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate

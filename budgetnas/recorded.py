@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Final, Literal, cast
 
 from budgetnas.errors import InputError
-from budgetnas.recipe import Augmentation, Frozen, Normalisation, OptimizerName, Recipe
-from budgetnas.shipped import REPORT, shipped
+from budgetnas.space.presets import REPORT, shipped
+from budgetnas.space.recipe import Augmentation, Frozen, Normalisation, OptimizerName, Recipe
 
 Split = Literal["train", "test"]
 Metric = Literal["accuracy", "loss"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.runs import RunImages
-from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records
 from budgetnas.training import Setup
 from budgetnas.training.device import statistics, to_device

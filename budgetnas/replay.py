@@ -11,11 +11,11 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
-from budgetnas.recipe import Normalisation, Recipe
 from budgetnas.recorded import RecordedRun, for_channels, recorded_run, recorded_runs
 from budgetnas.report.replays import ReplayResult, incomparable, replay_result
 from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
-from budgetnas.space import Candidate
+from budgetnas.space.recipe import Normalisation, Recipe
+from budgetnas.space.search_space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.training import Setup, Task

@@ -17,8 +17,8 @@ from budgetnas.checkpoints import RunKeeper
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Normalisation
-from budgetnas.space import Candidate
+from budgetnas.space.recipe import Normalisation
+from budgetnas.space.search_space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive

@@ -12,16 +12,15 @@ from pathlib import Path
 from budgetnas.architecture import count, named
 from budgetnas.data.identity import DataIdentity
 from budgetnas.metrics import Epoch
-from budgetnas.protocol import ChoiceProtocol
-from budgetnas.recipe import RecipeSpace
 from budgetnas.recorded import recorded_run
 from budgetnas.report import ReplayResult, StudyTables
 from budgetnas.report.final import Entrant, FinalResult
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import RankedRun
-from budgetnas.seeds import seed_candidate
-from budgetnas.space import Candidate, InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State
 from budgetnas.storage.engine import open_engine

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
 from budgetnas.training.augmentation import augment, cut_out, draw, turn
 
 

@@ -18,7 +18,7 @@ from budgetnas.benchmarks.training.loops import OurLoop, PilImages, ReferenceLoo
 from budgetnas.benchmarks.training.protocol import training_flops
 from budgetnas.benchmarks.training.summary import BenchSummary, LoopSummary, Spread
 from budgetnas.cli.app import run
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
 from budgetnas.stats import ratio_interval
 from budgetnas.training.memory import free_as_usual, keep_freed_memory
 from budgetnas.training.network import build

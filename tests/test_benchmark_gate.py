@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.benchmarks import gate
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 
 def test_the_gate_is_checked_in_two_other_ways() -> None:

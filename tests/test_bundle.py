@@ -30,7 +30,7 @@ from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.recipe import Recipe
+from budgetnas.space.recipe import Recipe
 from budgetnas.training import Setup, Task, train
 from budgetnas.training.device import Normaliser, statistics, to_device
 from budgetnas.training.network import ResNet, build

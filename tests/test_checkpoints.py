@@ -19,10 +19,10 @@ from budgetnas.checkpoints import KEPT, run_folder, sweep
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import Interrupted
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Recipe
 from budgetnas.runs import RunImages, RunRequest, record_training
 from budgetnas.search.study import open_records
-from budgetnas.space import Candidate
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.search_space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.habits import Habits

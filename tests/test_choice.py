@@ -14,8 +14,8 @@ from budgetnas import choice
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget
 from budgetnas.choice import FEWEST_TRAININGS, candidate_features, finalists, smooth, smoothed_scores
-from budgetnas.recipe import Augmentation, Recipe, RecipeSpace
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 
 SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
 

@@ -29,11 +29,11 @@ from budgetnas.comparison import (
 )
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.recipe import OptimizerRange, RecipeSpace
 from budgetnas.report.tables import study_tables
 from budgetnas.search.study import open_records
-from budgetnas.space import InputShape
-from budgetnas.specification import StudySpecification
+from budgetnas.space.recipe import OptimizerRange, RecipeSpace
+from budgetnas.space.search_space import InputShape
+from budgetnas.space.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, State
 from budgetnas.storage.urls import parse_storage

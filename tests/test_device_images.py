@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetnas.data import Images
-from budgetnas.recipe import Normalisation
+from budgetnas.space.recipe import Normalisation
 from budgetnas.training.device import Normaliser, batch_sizes, epoch_order, num_steps, statistics, to_device
 
 CPU = torch.device("cpu")

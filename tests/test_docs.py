@@ -18,11 +18,11 @@ from sqlalchemy import create_engine, text
 from budgetnas import errors
 from budgetnas.architecture import NAMES, count, named
 from budgetnas.cli import app as cli
-from budgetnas.recipe import Augmentation, RecipeSpace
 from budgetnas.recorded import recorded_runs
 from budgetnas.search.settings import StudyFile
-from budgetnas.shipped import shipped_studies
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.presets import shipped_studies
+from budgetnas.space.recipe import Augmentation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Role, State, tables
 from budgetnas.usage import USAGE_ERROR
 

@@ -20,13 +20,13 @@ from budgetnas.cli.finishing import tell_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
-from budgetnas.protocol import ChoiceProtocol
-from budgetnas.recipe import RecipeSpace
 from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.report.final import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
 from budgetnas.search.study import open_records
-from budgetnas.seeds import seed_candidate
-from budgetnas.space import InputShape
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import InputShape
+from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import difference_interval
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables

@@ -21,7 +21,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.cli import app
 from budgetnas.search.study import look_at_records
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Records
 from budgetnas.storage.urls import parse_storage
 

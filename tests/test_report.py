@@ -41,7 +41,7 @@ from budgetnas.report.replay_figures import replay_curves
 from budgetnas.report.replays import report_tables
 from budgetnas.report.tables import parts_of
 from budgetnas.report.winner_figure import winner as winner_figure
-from budgetnas.seeds import seed_candidate
+from budgetnas.space.initial_trials import seed_candidate
 from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 

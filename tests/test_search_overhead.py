@@ -21,14 +21,14 @@ from sqlalchemy import Engine, event
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.runs import RunImages
 from budgetnas.search.attributes import save_note
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_records, open_study
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.space.recipe import Normalisation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Keeper, Observer, Setup, Task

@@ -21,16 +21,15 @@ from small import run, start, study_file
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.metrics import Epoch
-from budgetnas.protocol import Fidelity
-from budgetnas.recipe import Normalisation, RecipeSpace
 from budgetnas.report.tables import study_tables
 from budgetnas.runs import RunImages
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
 from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.space.recipe import Normalisation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import Fidelity, StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at

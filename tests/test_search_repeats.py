@@ -25,8 +25,6 @@ from budgetnas.data import DataIdentity, DataRequest, load_data
 from budgetnas.errors import InputError, Interrupted
 from budgetnas.final import plan_final
 from budgetnas.metrics import Epoch
-from budgetnas.protocol import ChoiceProtocol, Fidelity
-from budgetnas.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.report.figure_data import accuracy_data, history_data
 from budgetnas.report.figures import history
 from budgetnas.report.tables import study_tables
@@ -38,8 +36,9 @@ from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.samplers import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
 from budgetnas.search.study import OpenStudy, open_records, open_study, put_back, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import take_slot

@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.distributions import distribution
-from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import make_sampler
 from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

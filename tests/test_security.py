@@ -38,12 +38,12 @@ from budgetnas.bundle.loading import load
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.cache import CacheEntry
 from budgetnas.errors import BudgetnasError, InputError, hide_passwords
-from budgetnas.recipe import RecipeSpace
 from budgetnas.report.page import report_name
 from budgetnas.search.samplers import SAMPLERS, search_sampler
 from budgetnas.search.settings import check_study_name
 from budgetnas.search.study import open_records
-from budgetnas.space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import tables
 from budgetnas.storage.urls import parse_storage
 

@@ -16,7 +16,7 @@ from sqlalchemy import delete, event, select, update
 from budgetnas.architecture import named
 from budgetnas.errors import LeaseLost
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Recipe
+from budgetnas.space.recipe import Recipe
 from budgetnas.storage import Records, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
 from budgetnas.storage.habits import GRACE_SECONDS, Habits

@@ -21,13 +21,13 @@ from sqlalchemy.pool import NullPool
 from budgetnas.architecture import named
 from budgetnas.errors import InputError
 from budgetnas.metrics import Epoch
-from budgetnas.protocol import ChoiceProtocol, Finalist, FinalPlan
-from budgetnas.recipe import Recipe
 from budgetnas.search.rdb import SharedStorage
 from budgetnas.search.study import optuna_storage
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.finals import finals_of, record_reading, start_final
+from budgetnas.storage.finals import Finalist, FinalPlan, finals_of, record_reading, start_final
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.patience import LockLostError, current_call, is_passing, patient
 from budgetnas.storage.records import create_tables

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Augmentation, Normalisation, Recipe
+from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
 from budgetnas.storage import Broken, Records, Rejection, Role, RunKey, State
 
 V1, V2 = named("v1"), named("v2")

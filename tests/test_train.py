@@ -27,7 +27,7 @@ from training import (
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import InputError, Interrupted, RunFailedError
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
 from budgetnas.training import Setup, alternatives, choose_setup, train
 from budgetnas.training.device import DeviceImages, Normaliser
 from budgetnas.training.engine import Trainer, is_out_of_memory

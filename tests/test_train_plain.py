@@ -22,7 +22,7 @@ from training import (
     trained,
 )
 
-from budgetnas.recipe import Augmentation, Recipe
+from budgetnas.space.recipe import Augmentation, Recipe
 from budgetnas.training import Task
 from budgetnas.training.augmentation import draw
 from budgetnas.training.device import Normaliser

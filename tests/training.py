@@ -12,7 +12,7 @@ from torch import nn
 from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Augmentation, Recipe
+from budgetnas.space.recipe import Augmentation, Recipe
 from budgetnas.training import Setup, Task, train
 from budgetnas.training.device import DeviceImages, statistics, to_device
 from budgetnas.training.engine import Trainer

@@ -12,7 +12,7 @@ import typer
 from budgetnas.architecture import Architecture, count
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.running import run
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 _INPUTS = InputShape(in_channels=3, size=32, classes=10)
 

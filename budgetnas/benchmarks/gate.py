@@ -20,7 +20,7 @@ from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SeedOption
 from budgetnas.benchmarks.running import run
 from budgetnas.errors import SearchFailedError
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 if TYPE_CHECKING:
     import torch

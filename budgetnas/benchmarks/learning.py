@@ -29,7 +29,7 @@ from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.training.loops import Loop, OurLoop, ReferenceLoop
 from budgetnas.benchmarks.training.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.data import DataRequest, load_data
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
 from budgetnas.stats import difference_interval
 from budgetnas.training import choose_setup
 from budgetnas.training.engine import threads

@@ -18,12 +18,12 @@ from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import SamplerOption, SeedOption
 from budgetnas.benchmarks.running import run
-from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import make_sampler
 from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 _SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))

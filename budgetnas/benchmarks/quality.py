@@ -22,13 +22,13 @@ from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SamplerOption
 from budgetnas.benchmarks.running import run
-from budgetnas.recipe import RecipeSpace
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import make_sampler
 from budgetnas.search.study import quiet_optuna
 from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.stats import mean_interval
 
 _SPACE: Final = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))

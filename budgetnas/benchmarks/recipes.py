@@ -31,7 +31,7 @@ from budgetnas.benchmarks.training.loops import OurLoop
 from budgetnas.benchmarks.training.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.recipe import Augmentation, Recipe
+from budgetnas.space.recipe import Augmentation, Recipe
 from budgetnas.stats import Interval, mean_interval
 from budgetnas.training import Setup, Task, choose_setup
 from budgetnas.training.engine import threads

@@ -24,7 +24,7 @@ from budgetnas.bundle.loading import is_bundle, load
 from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onnx
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, unwritable
-from budgetnas.recipe import Recipe
+from budgetnas.space.recipe import Recipe
 from budgetnas.training.weights import from_safetensors
 
 _OURS = {*contents.HASHED, contents.MANIFEST}

@@ -68,7 +68,7 @@ def compare_command(
 
 def _print_comparison(study: str, comparison: Comparison) -> None:
     from budgetnas.comparison import NAMES, OPTIMIZERS, conclusion
-    from budgetnas.seeds import WEIGHT_DECAY
+    from budgetnas.space.initial_trials import WEIGHT_DECAY
 
     console, design = stdout(), comparison.design
     console.print(f"\nSGD and Adam on study {study}", markup=False)

@@ -22,7 +22,7 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
 
     Example: budgetnas studies
     """
-    from budgetnas.shipped import shipped_studies
+    from budgetnas.space.presets import shipped_studies
 
     tables = _all_tables(storage)
     if as_json:

@@ -13,7 +13,7 @@ from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import check_seed
 
 if TYPE_CHECKING:
-    from budgetnas.survey import Share, Suggestion, Survey, ValueShare
+    from budgetnas.space.survey import Share, Suggestion, Survey, ValueShare
 
 _MOST_NAMED = 16
 MOST_ROWS = 30
@@ -43,11 +43,11 @@ def space_command(
 
     Example: budgetnas space --budget 5e6
     """
-    from budgetnas.data.shape import data_shape
     from budgetnas.search.settings import SearchRequest, read_study_file, required_limits
-    from budgetnas.seeds import SEEDS
-    from budgetnas.space import SearchSpace
-    from budgetnas.survey import survey
+    from budgetnas.space.initial_trials import SEEDS
+    from budgetnas.space.search_space import SearchSpace
+    from budgetnas.space.shape import data_shape
+    from budgetnas.space.survey import survey
 
     request = SearchRequest(budget=budget, max_macs=max_macs, max_activations=max_activations, data=data)
     if study_file is not None:

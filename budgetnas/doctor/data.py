@@ -11,7 +11,7 @@ from budgetnas.data.load import Data, load_data
 from budgetnas.data.request import DataRequest
 from budgetnas.doctor.check import Check, many
 from budgetnas.doctor.request import DoctorRequest
-from budgetnas.specification import StudySpecification
+from budgetnas.space.specification import StudySpecification
 
 DEFAULT_DATA: Final = "cifar10"
 

@@ -16,7 +16,7 @@ from budgetnas.doctor.storage import storage
 from budgetnas.doctor.studies import named_study, studies
 from budgetnas.doctor.versions import versions
 from budgetnas.errors import InputError, hide_passwords
-from budgetnas.specification import StudySpecification
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.urls import read_storage_url

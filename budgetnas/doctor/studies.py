@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from budgetnas.doctor.check import Check, many
 from budgetnas.errors import InputError
-from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, State, tables
 
 _SHOWN_STUDIES: Final = 10

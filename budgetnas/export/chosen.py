@@ -11,7 +11,7 @@ from budgetnas.errors import InputError
 from budgetnas.recorded import recorded_run
 from budgetnas.reopen import DataPlace, study_specification
 from budgetnas.report.final import FinalResult, final_result
-from budgetnas.specification import StudySpecification
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Role, Run, State
 
 

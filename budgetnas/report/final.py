@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.architecture import Architecture
-from budgetnas.protocol import ChoiceProtocol, Finalist
-from budgetnas.recipe import Recipe
 from budgetnas.report.plain import to_plain
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.finals import FinalRecord, finals_of, readings, test_accuracies
+from budgetnas.storage.finals import Finalist, FinalRecord, finals_of, readings, test_accuracies
 
 FIRST_VALIDATION_SEED: Final = 1_000
 """Training seed of a final's first training on the training images; a search's seeds count from 0."""

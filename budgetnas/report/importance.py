@@ -14,8 +14,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from budgetnas.distributions import distribution
 from budgetnas.report.values import RankedRun
-from budgetnas.space import Candidate, Params
-from budgetnas.specification import StudySpecification
+from budgetnas.space.search_space import Candidate, Params
+from budgetnas.space.specification import StudySpecification
 
 EVALUATOR: Final = "PED-ANOVA"
 FEWEST_RUNS: Final = 8

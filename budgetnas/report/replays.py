@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from budgetnas.data.identity import DataIdentity
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Recipe
 from budgetnas.recorded import RecordedRun, recorded_runs
 from budgetnas.report.plain import to_plain
+from budgetnas.space.recipe import Recipe
 from budgetnas.storage import Records, Run
 
 TABLES: Final[dict[int, str]] = {

@@ -30,7 +30,7 @@ from budgetnas.report.values import (
     name_of,
 )
 from budgetnas.report.wording import notices, summary
-from budgetnas.specification import read_specification
+from budgetnas.space.specification import read_specification
 from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "

@@ -9,10 +9,10 @@ from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Excess, Limit
 from budgetnas.data.wording import plural
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Recipe
 from budgetnas.report.final import FinalResult
 from budgetnas.report.plain import to_plain
-from budgetnas.specification import StudySpecification
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Broken, Role
 
 

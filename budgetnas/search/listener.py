@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from budgetnas.metrics import Epoch
-from budgetnas.space import Candidate
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Broken
 from budgetnas.training import Setup
 

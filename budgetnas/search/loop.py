@@ -14,7 +14,7 @@ from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import repeats, search_sampler
 from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
-from budgetnas.space import Candidate
+from budgetnas.space.search_space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.leases import Heart, Lease, holding, slots_held, take_slot, trained

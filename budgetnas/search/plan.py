@@ -13,7 +13,7 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
-from budgetnas.seeds import seed_candidate
+from budgetnas.space.initial_trials import seed_candidate
 from budgetnas.storage.leases import trained
 from budgetnas.training import Setup, Task
 from budgetnas.training.measure import measure_pace

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Final, assert_never
 
 from budgetnas.metrics import Epoch
-from budgetnas.protocol import Fidelity
+from budgetnas.space.specification import Fidelity
 from budgetnas.storage import State
 
 MEDIAN_NEEDS: Final = 5

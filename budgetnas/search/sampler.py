@@ -22,7 +22,7 @@ from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
 from budgetnas.sampling.pool import NothingFitsError
 from budgetnas.search.attributes import mark_repeat, repeat_of
-from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection
 
 MAX_PROPOSALS: Final = 32

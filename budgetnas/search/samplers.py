@@ -17,7 +17,7 @@ from budgetnas.distributions import distribution
 from budgetnas.errors import InputError
 from budgetnas.sampling import BudgetSampler
 from budgetnas.search.tpe import BudgetTPE, Fits, fits_within
-from budgetnas.space import CandidateSpace, Params, Value
+from budgetnas.space.search_space import CandidateSpace, Params, Value
 
 _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "tpe": lambda seed, fits: BudgetTPE(fits, seed),

@@ -30,7 +30,7 @@ from budgetnas.search.study import OpenStudy, open_records, open_study
 from budgetnas.search.supervisor import Crew, search_together
 from budgetnas.search.view import SearchView
 from budgetnas.search.worker import DEFAULT_SAMPLER, WorkerRequest
-from budgetnas.specification import read_specification
+from budgetnas.space.specification import read_specification
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file

@@ -18,8 +18,8 @@ from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.search.attributes import add_stored, compact
 from budgetnas.search.rdb import SharedStorage
 from budgetnas.search.sampler import FIXED_PARAMS
-from budgetnas.seeds import seed_candidate
-from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine
 from budgetnas.storage.fence import Fence

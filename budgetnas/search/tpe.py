@@ -23,7 +23,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture.budget import Budget
-from budgetnas.space import CandidateSpace, Params
+from budgetnas.space.search_space import CandidateSpace, Params
 
 DOUBLINGS: Final = 5
 """Rounds of draws for one proposal, each twice as many as the one before: 24, 48, ... 384, until one fits."""

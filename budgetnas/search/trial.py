@@ -16,7 +16,7 @@ from budgetnas.search.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
-from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed

@@ -9,7 +9,7 @@ from budgetnas.search.attributes import repeat_of
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.study import OpenStudy
 from budgetnas.search.trial import tally
-from budgetnas.space import Candidate
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, Run, State
 
 _ENDED: Final = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})

@@ -15,7 +15,7 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Recipe
+from budgetnas.space.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.habits import Habits

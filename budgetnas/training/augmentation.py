@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from budgetnas.data import Images, channel_statistics
-from budgetnas.recipe import Normalisation
+from budgetnas.space.recipe import Normalisation
 
 
 @dataclass(frozen=True, slots=True)

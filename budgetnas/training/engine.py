@@ -15,7 +15,7 @@ from torch import Tensor
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted, RunFailedError, StateError
 from budgetnas.metrics import Epoch
-from budgetnas.recipe import Normalisation, Recipe
+from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.augmentation import augment
 from budgetnas.training.averaging import Average
 from budgetnas.training.course import Course

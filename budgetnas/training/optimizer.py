@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from budgetnas.recipe import Recipe
+from budgetnas.space.recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

@@ -6,7 +6,7 @@ import random
 
 from budgetnas.search.sampler import draw_evenly
 from budgetnas.search.study import OpenStudy
-from budgetnas.space import Params
+from budgetnas.space.search_space import Params
 
 
 def queue_drawn(opened: OpenStudy, number: int, generator: random.Random) -> None:

@@ -22,7 +22,7 @@ from budgetnas.runs import RunRequest, record_training
 from budgetnas.search.attributes import described
 from budgetnas.search.settings import SearchRequest, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage
-from budgetnas.space import Candidate
+from budgetnas.space.search_space import Candidate
 from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run, State, tables
 from budgetnas.storage.fence import Fence

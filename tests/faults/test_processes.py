@@ -21,7 +21,7 @@ from stopping import stop
 from budgetnas.checkpoints import run_folder
 from budgetnas.search.attributes import described
 from budgetnas.search.study import MAX_TAKEOVERS
-from budgetnas.space import Params
+from budgetnas.space.search_space import Params
 from budgetnas.storage import State, tables
 from budgetnas.storage.habits import Habits
 

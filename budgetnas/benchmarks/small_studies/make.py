@@ -18,7 +18,7 @@ from budgetnas.report.final import FinalResult
 from budgetnas.runs import RunRequest, record_training
 from budgetnas.search.session import run_search
 from budgetnas.search.settings import SearchRequest
-from budgetnas.space import Candidate, SearchSpace
+from budgetnas.space.search_space import Candidate, SearchSpace
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.training import Setup, choose_setup

@@ -18,7 +18,7 @@ from budgetnas.reopen import DataPlace, study_specification
 from budgetnas.search.samplers import BUDGET, search_sampler
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.space import Candidate
+from budgetnas.space.search_space import Candidate
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from budgetnas.recipe import Normalisation, Recipe
+from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training import Setup, Task
 from budgetnas.training.device import epoch_order
 from budgetnas.training.engine import Trainer

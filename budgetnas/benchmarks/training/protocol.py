@@ -17,7 +17,7 @@ from budgetnas.benchmarks.training.loops import Loop, OurLoop, ReferenceLoop, Ru
 from budgetnas.benchmarks.training.task import sgd_recipe, task_with
 from budgetnas.data import Data
 from budgetnas.data.thinning import thin_evaluation, thin_training
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
 from budgetnas.training import Setup, Task
 from budgetnas.training.device import Normaliser, epoch_size
 from budgetnas.training.engine import threads

@@ -10,8 +10,8 @@ from budgetnas.architecture import Architecture, parse_architecture
 from budgetnas.benchmarks.training.loops import Loop
 from budgetnas.data import Data
 from budgetnas.errors import InputError
-from budgetnas.recipe import Recipe
-from budgetnas.specification import first_problem
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.specification import first_problem
 from budgetnas.training import Setup, Task
 from budgetnas.training.device import Normaliser, statistics, to_device
 from budgetnas.training.evaluation import evaluate

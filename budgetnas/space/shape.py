@@ -7,7 +7,7 @@ from typing import Final
 from budgetnas.data.folder import likely_side
 from budgetnas.data.listing import list_folder
 from budgetnas.data.request import DataRequest, check_request
-from budgetnas.space import InputShape
+from budgetnas.space.search_space import InputShape
 
 NAMED_SHAPES: Final = {
     "cifar10": InputShape(in_channels=3, size=32, classes=10),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from budgetnas.architecture import Architecture, Counts, count, named
 from budgetnas.architecture.budget import Budget, Quantity
 from budgetnas.errors import InputError
-from budgetnas.seeds import SEEDS
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.survey.measure import measure
-from budgetnas.survey.suggestion import Suggestion, suggest
-from budgetnas.survey.tally import Tally
+from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.survey.measure import measure
+from budgetnas.space.survey.suggestion import Suggestion, suggest
+from budgetnas.space.survey.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from budgetnas.architecture.budget import Budget
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.survey.counted import count_space
-from budgetnas.survey.drawn import draw_space
-from budgetnas.survey.tally import Tally
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.survey.counted import count_space
+from budgetnas.space.survey.drawn import draw_space
+from budgetnas.space.survey.tally import Tally
 
 
 def measure(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int) -> Tally:

@@ -37,6 +37,6 @@ def shipped_studies() -> tuple[str, ...]:
 
 def _folder() -> Path:
     """Return the folder of study files: in the package when installed, beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "studies"
     return installed if installed.is_dir() else package.parent / "studies"

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from budgetnas.architecture import BLOCKS, Architecture, count, default_strides
 from budgetnas.architecture.budget import FLAGS, Budget, Excess, format_count
 from budgetnas.errors import InputError
-from budgetnas.recipe import SGD_EXTRAS, Frozen, Recipe, RecipeSpace
+from budgetnas.space.recipe import SGD_EXTRAS, Frozen, Recipe, RecipeSpace
 
 Value = int | float | str
 Params = dict[str, Value]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Budget
-from budgetnas.space import InputShape, Params, SearchSpace
-from budgetnas.survey.measure import measure
-from budgetnas.survey.tally import Share, Tally, ValueShare
+from budgetnas.space.search_space import InputShape, Params, SearchSpace
+from budgetnas.space.survey.measure import measure
+from budgetnas.space.survey.tally import Share, Tally, ValueShare
 
 KEPT: Final = 0.95
 """Of the networks that fit, at least so many are in the suggested ranges."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budgetnas.architecture import BLOCKS, default_strides, head_counts, stage_counts, stem_counts
 from budgetnas.architecture.budget import QUANTITIES, Quantity
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 Costs = NDArray[np.int64]
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, count, path_counts
 from budgetnas.architecture.budget import QUANTITIES, Budget
-from budgetnas.space import InputShape, Params, SearchSpace
-from budgetnas.survey.costs import Costs, space_costs
-from budgetnas.survey.tally import Found, Share, Tally, ValueShare
+from budgetnas.space.search_space import InputShape, Params, SearchSpace
+from budgetnas.space.survey.costs import Costs, space_costs
+from budgetnas.space.survey.tally import Found, Share, Tally, ValueShare
 
 DRAWS: Final = 200_000
 """A fraction of a second, and an error of 0.2 points in the share of the whole space."""

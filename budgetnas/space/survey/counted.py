@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture.budget import Budget, Limit
-from budgetnas.space import InputShape, Params, SearchSpace
-from budgetnas.survey.costs import Costs, SpaceCosts, space_costs
-from budgetnas.survey.tally import Found, Share, Tally, ValueShare
+from budgetnas.space.search_space import InputShape, Params, SearchSpace
+from budgetnas.space.survey.costs import Costs, SpaceCosts, space_costs
+from budgetnas.space.survey.tally import Found, Share, Tally, ValueShare
 
 MAX_HALVES: Final = 4_000_000
 """Halves that are listed."""
