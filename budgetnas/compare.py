@@ -22,10 +22,10 @@ from budgetnas.comparison import (
 )
 from budgetnas.data import Data, DataIdentity
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, RunFailedError
-from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.recipe import OptimizerName
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.training import Setup, Task
 from budgetnas.training.measure import measure_pace

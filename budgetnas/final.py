@@ -17,7 +17,6 @@ from budgetnas.choice import rank, smoothed_scores
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
-from budgetnas.reopen import DataPlace, all_training_images, load_study_data, study_specification, validation_images
 from budgetnas.report.final import (
     FIRST_TEST_SEED,
     FIRST_VALIDATION_SEED,
@@ -26,10 +25,17 @@ from budgetnas.report.final import (
     final_seeds,
     result_of,
 )
-from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.reopen import (
+    DataPlace,
+    all_training_images,
+    load_study_data,
+    study_specification,
+    validation_images,
+)
 from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
-from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import (
     Finalist,

@@ -13,10 +13,10 @@ from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.recorded import RecordedRun, for_channels, recorded_run, recorded_runs
 from budgetnas.report.replays import ReplayResult, incomparable, replay_result
-from budgetnas.runs import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.training import Setup, Task
 from budgetnas.training.device import to_device

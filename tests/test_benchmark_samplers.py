@@ -8,9 +8,9 @@ import pytest
 from small import environment
 
 from budgetnas.benchmarks.small_studies.sampled import Sampled, sampled_lines
-from budgetnas.reopen import study_specification
-from budgetnas.search.study import open_records
+from budgetnas.runs.reopen import study_specification
 from budgetnas.storage import SEARCHED, Role
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 

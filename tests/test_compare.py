@@ -30,12 +30,12 @@ from budgetnas.comparison import (
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.report.tables import study_tables
-from budgetnas.search.study import open_records
+from budgetnas.runs.interrupts import Stopper
 from budgetnas.space.recipe import OptimizerRange, RecipeSpace
 from budgetnas.space.search_space import InputShape
 from budgetnas.space.specification import StudySpecification
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Setup
 

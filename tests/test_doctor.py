@@ -26,8 +26,8 @@ from budgetnas.doctor import (
     file_system_of,
 )
 from budgetnas.errors import InputError
-from budgetnas.search.study import open_records
 from budgetnas.storage import Records, tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 SECRET = "s3cret"

@@ -22,12 +22,12 @@ from budgetnas.export.again import setup_again
 from budgetnas.export.chosen import ExportRequest, choose_run
 from budgetnas.export.session import Exported, export
 from budgetnas.final import FinishRequest, finish
-from budgetnas.reopen import DataPlace
 from budgetnas.report.final import FinalResult, final_result
-from budgetnas.search.study import open_records
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace
 from budgetnas.space.specification import ChoiceProtocol
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, State, tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Setup, choose_setup
 

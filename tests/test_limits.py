@@ -20,9 +20,9 @@ from budgetnas.architecture import Counts, count
 from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.cli import app
-from budgetnas.search.study import look_at_records
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Records
+from budgetnas.storage.opening import look_at_records
 from budgetnas.storage.urls import parse_storage
 
 BUDGET = Budget(4_000, 180_000, 2_600)

@@ -11,8 +11,8 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import BudgetnasError
 from budgetnas.recorded import recorded_run, recorded_runs
 from budgetnas.replay import check_count, incomparable, recipe_for
-from budgetnas.search.study import open_records
 from budgetnas.storage import Role, State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 CIFAR10 = DataIdentity(

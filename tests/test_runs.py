@@ -14,10 +14,10 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import Interrupted, RunFailedError
 from budgetnas.metrics import Epoch
-from budgetnas.runs import RunImages, RunRequest, record_training
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.search_space import Candidate
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, State
 from budgetnas.training import Setup
 from budgetnas.training.device import DeviceImages, statistics, to_device

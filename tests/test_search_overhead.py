@@ -21,15 +21,16 @@ from sqlalchemy import Engine, event
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.metrics import Epoch
-from budgetnas.runs import RunImages
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages
 from budgetnas.search.attributes import save_note
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.study import OpenStudy, open_records, open_study
+from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
-from budgetnas.stopping import Stopper
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Keeper, Observer, Setup, Task
 from budgetnas.training.device import DeviceImages

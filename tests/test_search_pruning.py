@@ -22,17 +22,18 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.metrics import Epoch
 from budgetnas.report.tables import study_tables
-from budgetnas.runs import RunImages
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
-from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage
+from budgetnas.search.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import Fidelity, StudySpecification
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Keeper, Observer, Setup, Task
 from budgetnas.training.device import DeviceImages

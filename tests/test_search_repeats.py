@@ -29,20 +29,21 @@ from budgetnas.report.figure_data import accuracy_data, history_data
 from budgetnas.report.figures import history
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import name_of
-from budgetnas.runs import RunImages, RunRequest, claim_repeat, record_training
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, record_training
 from budgetnas.search.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.samplers import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
-from budgetnas.search.study import OpenStudy, open_records, open_study, put_back, settle_orphans
+from budgetnas.search.study import OpenStudy, open_study, put_back, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
-from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.marks import accuracies_at
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Keeper, Observer, Setup, Task, train
 from budgetnas.training.device import DeviceImages, to_device

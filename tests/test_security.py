@@ -41,10 +41,10 @@ from budgetnas.errors import BudgetnasError, InputError, hide_passwords
 from budgetnas.report.page import report_name
 from budgetnas.search.samplers import SAMPLERS, search_sampler
 from budgetnas.search.settings import check_study_name
-from budgetnas.search.study import open_records
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 PACKAGE = Path(budgetnas.__file__).parent

@@ -29,8 +29,8 @@ from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
 from budgetnas.storage.finals import Finalist, FinalPlan, finals_of, record_reading, start_final
 from budgetnas.storage.leases import take_slot
-from budgetnas.storage.patience import LockLostError, current_call, is_passing, patient
 from budgetnas.storage.records import create_tables
+from budgetnas.storage.retry import LockLostError, current_call, is_passing, patient
 from budgetnas.storage.urls import parse_storage
 
 V2 = named("v2")

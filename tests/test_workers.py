@@ -20,19 +20,20 @@ from quiet import Quiet
 from small import environment, run, start, study_file
 
 from budgetnas.errors import InputError
-from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.search.cluster import check_reach
 from budgetnas.search.crews import gpu_devices
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.plan import Plan
 from budgetnas.search.processes import MAX_CRASHES, ProcessCrew
-from budgetnas.search.study import OpenStudy, open_records, open_study
+from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.search.worker import WorkerRequest
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, State
 from budgetnas.storage.leases import slots_held, take_slot
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Setup
 

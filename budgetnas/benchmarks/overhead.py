@@ -37,19 +37,20 @@ from budgetnas.benchmarks.quiet import QuietListener
 from budgetnas.benchmarks.running import run
 from budgetnas.data import DataIdentity
 from budgetnas.metrics import Epoch
-from budgetnas.runs import RunImages, claim_run
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, claim_run
 from budgetnas.search.attributes import describe
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.sampler import BudgetGate
 from budgetnas.search.samplers import check_sampler
-from budgetnas.search.study import OpenStudy, open_records, open_study, settle_orphans
+from budgetnas.search.study import OpenStudy, open_study, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
 from budgetnas.storage.leases import take_slot
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Keeper, Observer, Setup, Task
 from budgetnas.training.device import DeviceImages

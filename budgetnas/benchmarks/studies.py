@@ -17,7 +17,7 @@ from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.small_studies.make import Design, make_study
 from budgetnas.benchmarks.small_studies.summary import read_outcomes, summary_lines
 from budgetnas.data import DataRequest
-from budgetnas.search.study import open_records
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 

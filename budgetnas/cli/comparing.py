@@ -43,10 +43,10 @@ def compare_command(
     from budgetnas.cli.progress import Lines
     from budgetnas.compare import CompareRequest, compare
     from budgetnas.comparison import to_dict
-    from budgetnas.reopen import DataPlace
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.settings import parse_timeout
-    from budgetnas.search.study import open_records
-    from budgetnas.stopping import Stopper
+    from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
     from budgetnas.training import alternatives, choose_setup
 

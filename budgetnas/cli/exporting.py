@@ -39,9 +39,9 @@ def export_command(
     from budgetnas.cli.progress import ExportProgress, Lines
     from budgetnas.export.chosen import ExportRequest
     from budgetnas.export.session import export
-    from budgetnas.reopen import DataPlace
-    from budgetnas.search.study import look_at_records
-    from budgetnas.stopping import Stopper
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.runs.reopen import DataPlace
+    from budgetnas.storage.opening import look_at_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)

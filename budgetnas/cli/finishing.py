@@ -44,10 +44,10 @@ def finish_command(
     from budgetnas.cli.final_text import print_final
     from budgetnas.cli.progress import FinalProgress, Lines
     from budgetnas.final import FinishRequest, finish
-    from budgetnas.reopen import DataPlace
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.settings import choice_protocol, parse_timeout
-    from budgetnas.search.study import open_records
-    from budgetnas.stopping import Stopper
+    from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
     from budgetnas.training import alternatives, choose_setup
 

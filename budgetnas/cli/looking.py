@@ -101,7 +101,7 @@ def dashboard_command(
     Example: budgetnas dashboard --port 8080
     """
     from budgetnas.dashboard import is_this_machine, serve
-    from budgetnas.search.study import open_records
+    from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     if not 1 <= port <= 65_535:
@@ -129,7 +129,7 @@ def _all_tables(storage: str | None) -> list[StudyTables]:
 
 
 def _records(storage: str | None) -> Records:
-    from budgetnas.search.study import look_at_records
+    from budgetnas.storage.opening import look_at_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     return look_at_records(parse_storage(storage or DEFAULT_STORAGE))

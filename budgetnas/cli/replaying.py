@@ -47,8 +47,8 @@ def replay_command(
     from budgetnas.replay import ReplayRequest, names_of, recorded_results, replay
     from budgetnas.report.page import write_replay_report
     from budgetnas.report.replays import comparison
-    from budgetnas.search.study import open_records
-    from budgetnas.stopping import Stopper
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
     from budgetnas.training import alternatives, choose_setup
 

@@ -21,8 +21,8 @@ from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
     from budgetnas.final import FinalView
+    from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.session import SearchResult
-    from budgetnas.stopping import Stopper
 
 
 def search_command(
@@ -118,9 +118,9 @@ def search_command(
     from budgetnas.cli.progress import FinalProgress, Lines, SearchProgress
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
+    from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.session import run_search
     from budgetnas.search.settings import SearchRequest, parse_timeout, read_study_file
-    from budgetnas.stopping import Stopper
 
     request = SearchRequest(
         budget=budget,

@@ -51,9 +51,9 @@ def worker_command(
     from budgetnas.cli.progress import Lines, SearchProgress
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
+    from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.settings import parse_timeout
     from budgetnas.search.worker import WorkerRequest, run_worker
-    from budgetnas.stopping import Stopper
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
     if study is None:

@@ -32,7 +32,7 @@ def data(request: DoctorRequest, specification: StudySpecification | None) -> It
 def _data_request(request: DoctorRequest, specification: StudySpecification | None) -> DataRequest:
     if specification is None:
         return DataRequest(request.data or DEFAULT_DATA, request.data_dir)
-    from budgetnas.reopen import DataPlace, study_data_request
+    from budgetnas.runs.reopen import DataPlace, study_data_request
 
     return study_data_request(specification, request.study or "", DataPlace(request.data, request.data_dir))
 

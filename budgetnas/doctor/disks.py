@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from budgetnas.data.cache import cache_root
 from budgetnas.doctor.check import Check, size_of
-from budgetnas.storage.reading import is_writable
+from budgetnas.storage.opening import is_writable
 from budgetnas.storage.urls import sqlite_file
 
 WARN_BYTES: Final = 1 << 30

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from budgetnas.doctor.check import Check
 from budgetnas.errors import InputError
 from budgetnas.storage import Records, tables
-from budgetnas.storage.reading import is_writable, open_to_read
+from budgetnas.storage.opening import is_writable, open_to_read
 from budgetnas.storage.records import require_tables
 from budgetnas.storage.urls import check_place, masked, sqlite_file
 

@@ -12,10 +12,10 @@ from budgetnas.errors import InputError
 from budgetnas.export.chosen import Chosen, Part
 from budgetnas.metrics import Epoch
 from budgetnas.recorded import for_channels
-from budgetnas.reopen import all_training_images, validation_images
-from budgetnas.runs import RunImages, RunListener
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunListener
+from budgetnas.runs.reopen import all_training_images, validation_images
 from budgetnas.space.recipe import Normalisation
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Run
 from budgetnas.training import Setup, Task, choose_setup, train
 from budgetnas.training.device import statistics, to_device

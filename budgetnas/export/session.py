@@ -16,8 +16,8 @@ from budgetnas.export.again import AgainView, Weights, normalisation_of, weights
 from budgetnas.export.chosen import Chosen, ExportRequest, choose_run
 from budgetnas.export.figures import metrics_of
 from budgetnas.export.provenance import data_sentences, environment_sentence, provenance_of
-from budgetnas.reopen import data_request, load_study_data
-from budgetnas.stopping import Stopper
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records
 
 MOST_CHECKED_IMAGES: Final = 1_000

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
-from budgetnas.runs import LOST, RunImages, TrainFunction
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import LOST, RunImages, TrainFunction
 from budgetnas.search.listener import SearchListener
 from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
 from budgetnas.search.samplers import repeats, search_sampler
 from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.leases import Heart, Lease, holding, slots_held, take_slot, trained
 from budgetnas.training import Setup, train

@@ -11,11 +11,11 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.errors import EXIT_INTERRUPTED, Interrupted, SearchFailedError
+from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.view import SearchView
 from budgetnas.search.watch import Watch
 from budgetnas.search.worker import WorkerRequest
-from budgetnas.stopping import Stopper
 from budgetnas.storage.leases import trained
 from budgetnas.training import Setup
 

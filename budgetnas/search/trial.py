@@ -11,13 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.architecture.budget import Verdict
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
-from budgetnas.runs import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
 from budgetnas.search.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
 from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heart, Lease, note_work, trained

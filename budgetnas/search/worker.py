@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetnas.errors import check_seed
-from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.search.loop import SearchTask, goal, search
 from budgetnas.search.outcome import Outcome, outcome_of
 from budgetnas.search.plan import make_plan
 from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import check_trials
-from budgetnas.search.study import open_records, open_study
+from budgetnas.search.study import open_study
 from budgetnas.search.view import SearchView
 from budgetnas.space.recipe import Frozen
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Setup, alternatives, choose_setup
 

@@ -15,9 +15,9 @@ import traceback
 from typing import Final
 
 from budgetnas.errors import EXIT_FAILED, EXIT_TERMINATED, BudgetnasError, Interrupted, hide_passwords
+from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.view import Notices
 from budgetnas.search.worker import WorkerRequest, run_worker
-from budgetnas.stopping import Stopper
 from budgetnas.storage.engine import storage_failed
 
 CRASHED: Final = 70

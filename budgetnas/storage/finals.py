@@ -12,8 +12,8 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
+from budgetnas.storage.retry import current_call, patient
 
 
 class Finalist(Frozen):

@@ -18,9 +18,9 @@ from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.fence import Fence
-from budgetnas.storage.habits import Habits
 from budgetnas.storage.holders import Holder, this_process
-from budgetnas.storage.patience import current_call, patient_methods
+from budgetnas.storage.retry import current_call, patient_methods
+from budgetnas.storage.settings import Habits
 from budgetnas.storage.values import (
     SEARCHED,
     Attempt,

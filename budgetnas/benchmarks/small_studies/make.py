@@ -13,13 +13,13 @@ from budgetnas.benchmarks.small_studies.quiet import Quiet
 from budgetnas.data import DataRequest
 from budgetnas.errors import BudgetnasError
 from budgetnas.final import FinishRequest, finish
-from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.report.final import FinalResult
-from budgetnas.runs import RunRequest, record_training
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunRequest, record_training
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.search.session import run_search
 from budgetnas.search.settings import SearchRequest
 from budgetnas.space.search_space import Candidate, SearchSpace
-from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.training import Setup, choose_setup
 

@@ -14,13 +14,13 @@ from sqlalchemy import URL
 from budgetnas.benchmarks.small_studies.make import Design, fresh_accuracies, search_request, train_afresh
 from budgetnas.benchmarks.small_studies.quiet import Quiet
 from budgetnas.errors import BudgetnasError
-from budgetnas.reopen import DataPlace, study_specification
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.search.samplers import BUDGET, search_sampler
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space.search_space import Candidate
 from budgetnas.stats import Interval, difference_interval
-from budgetnas.stopping import Stopper
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.training import choose_setup
 

@@ -13,17 +13,17 @@ from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgetnas.checkpoints import RunKeeper
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
+from budgetnas.runs.checkpoints import RunKeeper
+from budgetnas.runs.interrupts import Stopper
 from budgetnas.space.recipe import Normalisation
 from budgetnas.space.search_space import Candidate
-from budgetnas.stopping import Stopper
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.leases import Heart, Lease, holding, is_held, note_work, take_lease
-from budgetnas.storage.patience import patient
+from budgetnas.storage.retry import patient
 from budgetnas.training import Keeper, Observer, Setup, Task, setup_to_go_on, train
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet

@@ -1,4 +1,7 @@
-"""Opening a storage to look at it: nothing is created, no writer is kept waiting, and a read-only medium will do."""
+"""Opening a storage: to look at it, or to write.
+
+To look at it, nothing is created, no writer is kept waiting, and a read-only medium will do.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
-from budgetnas.errors import InputError
-from budgetnas.storage.engine import LOCK_TIMEOUT_SECONDS, cannot_open, open_engine
+from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.storage.engine import LOCK_TIMEOUT_SECONDS, cannot_open, exclusive, open_engine
+from budgetnas.storage.records import Records, create_tables, require_tables
 from budgetnas.storage.urls import masked, sqlite_file
 
 
@@ -59,6 +63,50 @@ def require_writable(url: URL) -> None:
             "it, or its folder, cannot be written" if there else "its folder cannot be written",
             way_out if there else "name a file in another folder",
         )
+
+
+def look_at_records(url: URL) -> Records:
+    """Return the records of a storage to read only: nothing is created in it, and it need not be writable.
+
+    Raises:
+        InputError: If it cannot be opened, no search was run with it, or it has other tables than this version's.
+    """
+    engine = open_to_read(url)
+    try:
+        require_tables(engine)
+    except DatabaseError as error:
+        raise cannot_open(url, error) from None
+    return Records(engine)
+
+
+def open_records(url: URL, *, must_exist: bool = False) -> Records:
+    """Return the records of a storage, its tables created if need be.
+
+    Args:
+        url: The storage.
+        must_exist: Refuse a storage that no search was run with, and create nothing in it.
+
+    Raises:
+        InputError: If it cannot be opened or written, or has other tables than this version's.
+    """
+    if must_exist and url.get_backend_name() == "sqlite" and not (file := sqlite_file(url)).exists():
+        rule = "there is no such database"
+        raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
+    require_writable(url)
+    engine = open_engine(url)
+    try:
+        if must_exist:
+            require_tables(engine)
+        else:
+            with exclusive(engine):
+                create_tables(engine)
+    except DatabaseError as error:
+        engine.dispose()
+        raise cannot_open(url, error) from None
+    except BudgetnasError:
+        engine.dispose()
+        raise
+    return Records(engine)
 
 
 def _address(url: URL, file: Path) -> str:

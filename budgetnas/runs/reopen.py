@@ -7,7 +7,7 @@ from pathlib import Path
 
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.runs import RunImages
+from budgetnas.runs.recording import RunImages
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records
 from budgetnas.training import Setup
