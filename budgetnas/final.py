@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from budgetnas.architecture import count
-from budgetnas.choice import rank, smoothed_scores
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
@@ -34,6 +33,7 @@ from budgetnas.runs.reopen import (
     study_specification,
     validation_images,
 )
+from budgetnas.samplers.choice import rank, smoothed_scores
 from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State

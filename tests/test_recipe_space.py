@@ -16,10 +16,10 @@ from budgetnas.benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.report.wording import summary
-from budgetnas.search.sampler import BudgetGate, draw_evenly
-from budgetnas.search.samplers import make_sampler
+from budgetnas.samplers.gate import BudgetGate, draw_evenly
+from budgetnas.samplers.named import make_sampler
+from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.settings import SearchRequest, read_study_file, specify, stored_request
-from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space.initial_trials import SEEDS, seed_candidate
 from budgetnas.space.recipe import EXTRAS, Recipe, RecipeSpace, named_extras

@@ -23,7 +23,7 @@ from budgetnas.data import DataIdentity
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
-from budgetnas.search.attributes import save_note
+from budgetnas.samplers.attributes import save_note
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study

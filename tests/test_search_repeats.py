@@ -31,10 +31,10 @@ from budgetnas.report.tables import study_tables
 from budgetnas.report.values import name_of
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, record_training
-from budgetnas.search.attributes import REPEAT_OF, described, repeat_of
+from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
+from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
-from budgetnas.search.samplers import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
 from budgetnas.search.study import OpenStudy, open_study, put_back, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace

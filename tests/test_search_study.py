@@ -20,7 +20,7 @@ from small import STUDY, run, start, study_file
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.search.attributes import described
+from budgetnas.samplers.attributes import described
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage, settle_orphans
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
-from budgetnas.distributions import distribution
-from budgetnas.search.sampler import BudgetGate
-from budgetnas.search.tpe import DOUBLINGS, BudgetTPE, fits_within
+from budgetnas.samplers.distributions import distribution
+from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.tpe import DOUBLINGS, BudgetTPE, fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import CandidateSpace, InputShape, Params, SearchSpace

@@ -39,10 +39,10 @@ from budgetnas.data import DataIdentity
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, claim_run
-from budgetnas.search.attributes import describe
+from budgetnas.samplers.attributes import describe
+from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.sampler import BudgetGate
-from budgetnas.search.samplers import check_sampler
 from budgetnas.search.study import OpenStudy, open_study, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, RecipeSpace

@@ -18,9 +18,9 @@ from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import SamplerOption, SeedOption
 from budgetnas.benchmarks.running import run
-from budgetnas.search.sampler import BudgetGate
-from budgetnas.search.samplers import make_sampler
-from budgetnas.search.tpe import fits_within
+from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.named import make_sampler
+from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace

@@ -22,10 +22,10 @@ from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption, SamplerOption
 from budgetnas.benchmarks.running import run
-from budgetnas.search.sampler import BudgetGate
-from budgetnas.search.samplers import make_sampler
+from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.named import make_sampler
+from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.study import quiet_optuna
-from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace

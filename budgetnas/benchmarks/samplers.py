@@ -18,7 +18,7 @@ from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.small_studies.make import Design
 from budgetnas.benchmarks.small_studies.sampled import make_sampled, read_sampled, sampled_lines
 from budgetnas.data import DataRequest
-from budgetnas.search.samplers import check_sampler
+from budgetnas.samplers.named import check_sampler
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 

@@ -22,8 +22,8 @@ from budgetnas.benchmarks.machine import machine
 from budgetnas.benchmarks.options import BudgetOption
 from budgetnas.benchmarks.running import run
 from budgetnas.benchmarks.table import ERROR, PARAMS, read_sheet
-from budgetnas.choice import Floats, smooth
 from budgetnas.errors import InputError, check_seed
+from budgetnas.samplers.choice import Floats, smooth
 from budgetnas.stats import mean_interval
 
 _NOISE: Final = 0.163

@@ -53,7 +53,7 @@ def worker_command(
     from budgetnas.report.tables import study_tables
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.settings import parse_timeout
-    from budgetnas.search.worker import WorkerRequest, run_worker
+    from budgetnas.search.workers.worker import WorkerRequest, run_worker
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
     if study is None:

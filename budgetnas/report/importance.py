@@ -12,8 +12,8 @@ from typing import Final
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from budgetnas.distributions import distribution
 from budgetnas.report.values import RankedRun
+from budgetnas.samplers.distributions import distribution
 from budgetnas.space.search_space import Candidate, Params
 from budgetnas.space.specification import StudySpecification
 

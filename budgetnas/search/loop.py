@@ -10,9 +10,9 @@ from typing import Final
 from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages, TrainFunction
+from budgetnas.samplers.gate import BudgetGate, SpaceUsedUpError
+from budgetnas.samplers.named import repeats, search_sampler
 from budgetnas.search.listener import SearchListener
-from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
-from budgetnas.search.samplers import repeats, search_sampler
 from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate

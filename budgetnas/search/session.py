@@ -13,11 +13,10 @@ from budgetnas.errors import InputError, check_seed
 from budgetnas.runs.checkpoints import sweep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
-from budgetnas.search.crews import crew_for
+from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.outcome import outcome_of
 from budgetnas.search.plan import make_plan
-from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import (
     SearchRequest,
     check_study_name,
@@ -28,9 +27,10 @@ from budgetnas.search.settings import (
     study_name,
 )
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.supervisor import Crew, search_together
 from budgetnas.search.view import SearchView
-from budgetnas.search.worker import DEFAULT_SAMPLER, WorkerRequest
+from budgetnas.search.workers.crews import crew_for
+from budgetnas.search.workers.supervisor import Crew, search_together
+from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError
-from budgetnas.search.attributes import add_stored, compact
+from budgetnas.samplers.attributes import add_stored, compact
+from budgetnas.samplers.gate import FIXED_PARAMS
 from budgetnas.search.rdb import SharedStorage
-from budgetnas.search.sampler import FIXED_PARAMS
 from budgetnas.space.initial_trials import seed_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State

@@ -13,7 +13,7 @@ from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEa
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
-from budgetnas.search.attributes import add, compact, describe, repeat_of
+from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back

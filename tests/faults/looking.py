@@ -20,7 +20,7 @@ from budgetnas.runs.checkpoints import run_folder
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, study_data_request, study_specification, validation_images
-from budgetnas.search.attributes import described
+from budgetnas.samplers.attributes import described
 from budgetnas.search.settings import SearchRequest, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.search_space import Candidate

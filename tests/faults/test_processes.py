@@ -19,7 +19,7 @@ from small import STUDY, study_file
 from stopping import stop
 
 from budgetnas.runs.checkpoints import run_folder
-from budgetnas.search.attributes import described
+from budgetnas.samplers.attributes import described
 from budgetnas.search.study import MAX_TAKEOVERS
 from budgetnas.space.search_space import Params
 from budgetnas.storage import State, tables

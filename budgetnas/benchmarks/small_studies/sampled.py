@@ -16,7 +16,7 @@ from budgetnas.benchmarks.small_studies.quiet import Quiet
 from budgetnas.errors import BudgetnasError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, study_specification
-from budgetnas.search.samplers import BUDGET, search_sampler
+from budgetnas.samplers.named import BUDGET, search_sampler
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space.search_space import Candidate

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.sampling.encoding import Floats
+from budgetnas.samplers.budget_sampler.encoding import Floats
 
 CONSTANT: Final = -1
 GROUPS: Final = ("common", "linear", "curved", "paired")

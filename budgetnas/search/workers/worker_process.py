@@ -1,4 +1,4 @@
-"""A worker as a process of its own: ``python -m budgetnas.search.worker_process``, started by a search.
+"""A worker as a process of its own: ``python -m budgetnas.search.workers.worker_process``, started by a search.
 
 It reads one line of JSON, its request, from standard input: a storage's password is then neither among its arguments
 nor in its environment. When standard input ends, whoever started it is gone, and it stops as at a SIGTERM. What its
@@ -17,7 +17,7 @@ from typing import Final
 from budgetnas.errors import EXIT_FAILED, EXIT_TERMINATED, BudgetnasError, Interrupted, hide_passwords
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.view import Notices
-from budgetnas.search.worker import WorkerRequest, run_worker
+from budgetnas.search.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.engine import storage_failed
 
 CRASHED: Final = 70

@@ -17,9 +17,9 @@ from sqlalchemy.engine import URL
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, BudgetnasError, InputError, Interrupted
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.settings import SearchRequest
-from budgetnas.search.supervisor import Progress
 from budgetnas.search.view import Notices
-from budgetnas.search.worker import WorkerRequest, run_worker
+from budgetnas.search.workers.supervisor import Progress
+from budgetnas.search.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.urls import masked
 from budgetnas.training import Setup
 

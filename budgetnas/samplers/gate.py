@@ -18,10 +18,10 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture.budget import Budget
-from budgetnas.distributions import distribution
 from budgetnas.errors import SearchFailedError
-from budgetnas.sampling.pool import NothingFitsError
-from budgetnas.search.attributes import mark_repeat, repeat_of
+from budgetnas.samplers.attributes import mark_repeat, repeat_of
+from budgetnas.samplers.budget_sampler.pool import NothingFitsError
+from budgetnas.samplers.distributions import distribution
 from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from budgetnas.errors import check_seed
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, goal, search
 from budgetnas.search.outcome import Outcome, outcome_of
 from budgetnas.search.plan import make_plan
-from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import check_trials
 from budgetnas.search.study import open_study
 from budgetnas.search.view import SearchView

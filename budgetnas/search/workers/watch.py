@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from budgetnas.search.attributes import repeat_of
+from budgetnas.samplers.attributes import repeat_of
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.study import OpenStudy
 from budgetnas.search.trial import tally

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from budgetnas.sampling.ranges import Params, Ranges
+from budgetnas.samplers.budget_sampler.ranges import Params, Ranges
 
 Key = tuple[tuple[str, Any], ...]
 _LISTED: Final = 20_000

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, qmc
 
-from budgetnas.sampling.encoding import Floats
-from budgetnas.sampling.terms import CONSTANT, GROUPS
+from budgetnas.samplers.budget_sampler.encoding import Floats
+from budgetnas.samplers.budget_sampler.terms import CONSTANT, GROUPS
 
 OWN: Final = "own"
 PRIOR: Final[Mapping[str, tuple[float, float]]] = {

@@ -13,10 +13,10 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
-from budgetnas.distributions import distribution
 from budgetnas.errors import InputError
-from budgetnas.sampling import BudgetSampler
-from budgetnas.search.tpe import BudgetTPE, Fits, fits_within
+from budgetnas.samplers.budget_sampler import BudgetSampler
+from budgetnas.samplers.distributions import distribution
+from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
 from budgetnas.space.search_space import CandidateSpace, Params, Value
 
 _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {

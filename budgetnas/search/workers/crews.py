@@ -10,9 +10,9 @@ import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError
-from budgetnas.search.processes import ProcessCrew
 from budgetnas.search.settings import SearchRequest
-from budgetnas.search.supervisor import Crew
+from budgetnas.search.workers.processes import ProcessCrew
+from budgetnas.search.workers.supervisor import Crew
 from budgetnas.training import Setup
 
 MOST_WORKERS: Final = 256
@@ -33,7 +33,7 @@ def crew_for(request: SearchRequest, url: URL, setup: Setup) -> Iterator[Crew | 
     if request.ray is not None and request.per_device is not None:
         raise InputError("--per-device", request.per_device, "does not go with --ray", "use --gpus-per-trial 0.25")
     if request.ray is not None:
-        from budgetnas.search.cluster import ray_crew
+        from budgetnas.search.workers.cluster import ray_crew
 
         with ray_crew(request, url) as crew:
             yield crew

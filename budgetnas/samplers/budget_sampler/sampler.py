@@ -14,13 +14,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 
-from budgetnas.sampling.acquisition import knowledge_gradient, most_informative
-from budgetnas.sampling.encoding import Encoding, Floats
-from budgetnas.sampling.observed import Observed, is_complete, observe, with_expected
-from budgetnas.sampling.pool import Key, Pool, key_of
-from budgetnas.sampling.ranges import Condition, Params, Ranges
-from budgetnas.sampling.surrogate import Posterior, TermPrior, posterior, prior_scales
-from budgetnas.sampling.terms import Terms, cost_direction
+from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
+from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats
+from budgetnas.samplers.budget_sampler.observed import Observed, is_complete, observe, with_expected
+from budgetnas.samplers.budget_sampler.pool import Key, Pool, key_of
+from budgetnas.samplers.budget_sampler.ranges import Condition, Params, Ranges
+from budgetnas.samplers.budget_sampler.surrogate import Posterior, TermPrior, posterior, prior_scales
+from budgetnas.samplers.budget_sampler.terms import Terms, cost_direction
 
 _DIRECTION_DRAWS: Final = 500
 _DESIGN_CHOICE: Final = 300

@@ -12,9 +12,9 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from budgetnas.sampling.encoding import Floats
-from budgetnas.sampling.pool import key_of
-from budgetnas.sampling.ranges import Params, Ranges
+from budgetnas.samplers.budget_sampler.encoding import Floats
+from budgetnas.samplers.budget_sampler.pool import key_of
+from budgetnas.samplers.budget_sampler.ranges import Params, Ranges
 
 _OUTLIER: Final = 5.0
 """Standard deviations beyond the median at which a bad result is cut off; told from the median deviation."""

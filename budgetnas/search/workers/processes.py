@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
-from budgetnas.search.supervisor import Progress
-from budgetnas.search.worker import WorkerRequest
-from budgetnas.search.worker_process import CRASHED
+from budgetnas.search.workers.supervisor import Progress
+from budgetnas.search.workers.worker import WorkerRequest
+from budgetnas.search.workers.worker_process import CRASHED
 from budgetnas.training import Setup
 
 MAX_CRASHES: Final = 3
 """Crashes of a worker, no run of the study having ended meanwhile, after which it is not started again."""
-_MODULE: Final = "budgetnas.search.worker_process"
+_MODULE: Final = "budgetnas.search.workers.worker_process"
 
 
 @dataclass

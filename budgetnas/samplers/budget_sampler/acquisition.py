@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from scipy.stats import norm
 
-from budgetnas.sampling.encoding import Floats
-from budgetnas.sampling.surrogate import Belief, TermPrior
+from budgetnas.samplers.budget_sampler.encoding import Floats
+from budgetnas.samplers.budget_sampler.surrogate import Belief, TermPrior
 
 _TIMES: Final = (1, 2, 4, 8)
 _RANGES: Final = 31

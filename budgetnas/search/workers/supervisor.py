@@ -14,8 +14,8 @@ from budgetnas.errors import EXIT_INTERRUPTED, Interrupted, SearchFailedError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.view import SearchView
-from budgetnas.search.watch import Watch
-from budgetnas.search.worker import WorkerRequest
+from budgetnas.search.workers.watch import Watch
+from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.storage.leases import trained
 from budgetnas.training import Setup
 
