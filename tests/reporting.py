@@ -11,10 +11,11 @@ from pathlib import Path
 
 from budgetnas.architecture import count, named
 from budgetnas.data.identity import DataIdentity
+from budgetnas.experiments.final_results import Entrant, FinalResult
+from budgetnas.experiments.published import recorded_run
+from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
-from budgetnas.recorded import recorded_run
-from budgetnas.report import ReplayResult, StudyTables
-from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import RankedRun
 from budgetnas.space.initial_trials import seed_candidate

@@ -15,8 +15,10 @@ from small import STUDY as STUDY_TEXT
 from small import study_file
 
 from budgetnas.cli import app
-from budgetnas.compare import CompareOutcome, ComparePlan, CompareRequest, CompareStep, compare
-from budgetnas.comparison import (
+from budgetnas.data import DataIdentity
+from budgetnas.errors import InputError
+from budgetnas.experiments.compare import CompareOutcome, ComparePlan, CompareRequest, CompareStep, compare
+from budgetnas.experiments.comparison import (
     OPTIMIZERS,
     Attempt,
     Comparison,
@@ -27,8 +29,6 @@ from budgetnas.comparison import (
     spread_rates,
     to_dict,
 )
-from budgetnas.data import DataIdentity
-from budgetnas.errors import InputError
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.space.recipe import OptimizerRange, RecipeSpace

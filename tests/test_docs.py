@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from budgetnas import errors
 from budgetnas.architecture import NAMES, count, named
 from budgetnas.cli import app as cli
-from budgetnas.recorded import recorded_runs
+from budgetnas.experiments.published import recorded_runs
 from budgetnas.search.settings import StudyFile
 from budgetnas.space.presets import shipped_studies
 from budgetnas.space.recipe import Augmentation, RecipeSpace

@@ -15,14 +15,14 @@ from sqlalchemy import delete, update
 
 import budgetnas
 from budgetnas.bundle import contents
+from budgetnas.bundle.chosen import ExportRequest, choose_run
+from budgetnas.bundle.export import Exported, export
 from budgetnas.bundle.loading import load
+from budgetnas.bundle.retraining import setup_again
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.export.again import setup_again
-from budgetnas.export.chosen import ExportRequest, choose_run
-from budgetnas.export.session import Exported, export
-from budgetnas.final import FinishRequest, finish
-from budgetnas.report.final import FinalResult, final_result
+from budgetnas.experiments.final import FinishRequest, finish
+from budgetnas.experiments.final_results import FinalResult, final_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace
 from budgetnas.space.specification import ChoiceProtocol

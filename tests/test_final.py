@@ -19,8 +19,8 @@ from budgetnas.architecture import named
 from budgetnas.cli.finishing import tell_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
-from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
-from budgetnas.report.final import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
+from budgetnas.experiments.final import FinalTraining, FinishRequest, finish, plan_final
+from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.initial_trials import seed_candidate

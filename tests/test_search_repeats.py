@@ -23,7 +23,7 @@ from small import run, study_file
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import DataIdentity, DataRequest, load_data
 from budgetnas.errors import InputError, Interrupted
-from budgetnas.final import plan_final
+from budgetnas.experiments.final import plan_final
 from budgetnas.metrics import Epoch
 from budgetnas.report.figure_data import accuracy_data, history_data
 from budgetnas.report.figures import history

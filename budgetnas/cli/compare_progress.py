@@ -7,8 +7,8 @@ import time
 from budgetnas.architecture import count
 from budgetnas.cli.output import duration
 from budgetnas.cli.progress import Lines, Progress
-from budgetnas.compare import ComparePlan, CompareStep
-from budgetnas.comparison import Attempt, Pair
+from budgetnas.experiments.compare import ComparePlan, CompareStep
+from budgetnas.experiments.comparison import Attempt, Pair
 
 
 class CompareProgress(Progress):

@@ -19,7 +19,7 @@ from budgetnas.cli.options import (
 from budgetnas.cli.output import print_json, print_resume, stderr, stdout, table
 
 if TYPE_CHECKING:
-    from budgetnas.comparison import Comparison, Pair, Side
+    from budgetnas.experiments.comparison import Comparison, Pair, Side
 
 
 def compare_command(
@@ -41,8 +41,8 @@ def compare_command(
     """
     from budgetnas.cli.compare_progress import CompareProgress
     from budgetnas.cli.progress import Lines
-    from budgetnas.compare import CompareRequest, compare
-    from budgetnas.comparison import to_dict
+    from budgetnas.experiments.compare import CompareRequest, compare
+    from budgetnas.experiments.comparison import to_dict
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.settings import parse_timeout
@@ -67,7 +67,7 @@ def compare_command(
 
 
 def _print_comparison(study: str, comparison: Comparison) -> None:
-    from budgetnas.comparison import NAMES, OPTIMIZERS, conclusion
+    from budgetnas.experiments.comparison import NAMES, OPTIMIZERS, conclusion
     from budgetnas.space.initial_trials import WEIGHT_DECAY
 
     console, design = stdout(), comparison.design

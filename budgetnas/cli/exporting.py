@@ -12,7 +12,7 @@ from budgetnas.cli.output import print_json, stderr, stdout, table
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
-    from budgetnas.export.session import Exported
+    from budgetnas.bundle.export import Exported
 
 
 def export_command(
@@ -36,9 +36,9 @@ def export_command(
 
     Example: budgetnas export cifar10-5M
     """
+    from budgetnas.bundle.chosen import ExportRequest
+    from budgetnas.bundle.export import export
     from budgetnas.cli.progress import ExportProgress, Lines
-    from budgetnas.export.chosen import ExportRequest
-    from budgetnas.export.session import export
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.storage.opening import look_at_records

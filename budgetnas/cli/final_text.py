@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from budgetnas.cli.output import stdout, table
-from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.experiments.final_results import Entrant, FinalResult
 
 
 def print_final(result: FinalResult) -> None:

@@ -43,7 +43,7 @@ def finish_command(
     """
     from budgetnas.cli.final_text import print_final
     from budgetnas.cli.progress import FinalProgress, Lines
-    from budgetnas.final import FinishRequest, finish
+    from budgetnas.experiments.final import FinishRequest, finish
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.settings import choice_protocol, parse_timeout

@@ -100,7 +100,7 @@ def dashboard_command(
 
     Example: budgetnas dashboard --port 8080
     """
-    from budgetnas.dashboard import is_this_machine, serve
+    from budgetnas.report.dashboard import is_this_machine, serve
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 

@@ -20,11 +20,11 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.cli.output import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.data.wording import plural
-from budgetnas.final import FinalTraining
+from budgetnas.experiments.final import FinalTraining
+from budgetnas.experiments.final_results import FinalResult
+from budgetnas.experiments.replay import ReplayPlan
+from budgetnas.experiments.replay_results import ReplayResult, comparison
 from budgetnas.metrics import Epoch
-from budgetnas.replay import ReplayPlan
-from budgetnas.report.final import FinalResult
-from budgetnas.report.replays import ReplayResult, comparison
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan, SeedPlan
 from budgetnas.search.study import OpenStudy

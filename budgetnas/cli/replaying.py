@@ -13,7 +13,7 @@ from budgetnas.cli.output import check_out, print_json, stderr, stdout, table
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
-    from budgetnas.report.replays import ReplayResult
+    from budgetnas.experiments.replay_results import ReplayResult
 
 DEFAULT_PAGE = Path("replay-report.html")
 
@@ -44,9 +44,9 @@ def replay_command(
         return
     from budgetnas.cli.progress import Lines, ReplayProgress
     from budgetnas.data import DataRequest
-    from budgetnas.replay import ReplayRequest, names_of, recorded_results, replay
+    from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
+    from budgetnas.experiments.replay_results import comparison
     from budgetnas.report.page import write_replay_report
-    from budgetnas.report.replays import comparison
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
@@ -80,7 +80,7 @@ def replay_command(
 
 
 def _print_list(as_json: bool) -> None:
-    from budgetnas.recorded import recorded_runs
+    from budgetnas.experiments.published import recorded_runs
 
     runs = recorded_runs().values()
     if as_json:
@@ -114,7 +114,7 @@ def _print_list(as_json: bool) -> None:
 
 
 def _print_results(results: Sequence[ReplayResult]) -> None:
-    from budgetnas.report.replays import comparison
+    from budgetnas.experiments.replay_results import comparison
 
     rows = []
     for result in results:

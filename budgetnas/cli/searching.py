@@ -20,7 +20,7 @@ from budgetnas.cli.output import print_json, print_resume, stderr
 from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
-    from budgetnas.final import FinalView
+    from budgetnas.experiments.final import FinalView
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.session import SearchResult
 
@@ -177,7 +177,7 @@ def search_command(
 def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalView) -> None:
     """Hold the final that ends a search."""
     from budgetnas.cli.finishing import tell_stopped
-    from budgetnas.final import FinishRequest, finish
+    from budgetnas.experiments.final import FinishRequest, finish
 
     try:
         with stopper.listening():

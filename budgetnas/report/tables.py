@@ -10,8 +10,8 @@ from statistics import fmean, median
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
+from budgetnas.experiments.final_results import Entrant, FinalResult, final_result
 from budgetnas.metrics import Epoch
-from budgetnas.report.final import Entrant, FinalResult, final_result
 from budgetnas.report.values import (
     Chosen,
     FailedRun,

@@ -12,8 +12,8 @@ import typer
 from budgetnas.benchmarks.small_studies.quiet import Quiet
 from budgetnas.data import DataRequest
 from budgetnas.errors import BudgetnasError
-from budgetnas.final import FinishRequest, finish
-from budgetnas.report.final import FinalResult
+from budgetnas.experiments.final import FinishRequest, finish
+from budgetnas.experiments.final_results import FinalResult
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images

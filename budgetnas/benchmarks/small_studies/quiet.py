@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from budgetnas.benchmarks.quiet import QuietListener
 from budgetnas.data import Data
-from budgetnas.final import FinalTraining
-from budgetnas.report.final import FinalResult
+from budgetnas.experiments.final import FinalTraining
+from budgetnas.experiments.final_results import FinalResult
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy
 

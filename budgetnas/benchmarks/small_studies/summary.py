@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from budgetnas.benchmarks.small_studies.make import chosen, fresh_accuracies
-from budgetnas.report.final import final_result
+from budgetnas.experiments.final_results import final_result
 from budgetnas.runs.reopen import study_specification
 from budgetnas.stats import Interval, difference_interval, mean_interval
 from budgetnas.storage import SEARCHED, Records, State

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.recorded import recorded_run
-from budgetnas.report.final import FinalResult, final_result
+from budgetnas.experiments.final_results import FinalResult, final_result
+from budgetnas.experiments.published import recorded_run
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Role, Run, State

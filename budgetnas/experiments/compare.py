@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from budgetnas.architecture import count
-from budgetnas.comparison import (
+from budgetnas.data import Data, DataIdentity
+from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, RunFailedError
+from budgetnas.experiments.comparison import (
     DEFAULT_ARCHITECTURES,
     DEFAULT_RATES,
     NAMES,
@@ -20,8 +22,6 @@ from budgetnas.comparison import (
     Side,
     make_design,
 )
-from budgetnas.data import Data, DataIdentity
-from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, RunFailedError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images

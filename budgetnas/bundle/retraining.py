@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
+from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data
 from budgetnas.errors import InputError
-from budgetnas.export.chosen import Chosen, Part
+from budgetnas.experiments.published import for_channels
 from budgetnas.metrics import Epoch
-from budgetnas.recorded import for_channels
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunListener
 from budgetnas.runs.reopen import all_training_images, validation_images

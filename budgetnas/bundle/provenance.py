@@ -14,8 +14,8 @@ import safetensors
 import torch
 
 from budgetnas import __version__
+from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data, Images
-from budgetnas.export.chosen import Chosen, Part
 
 
 def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:

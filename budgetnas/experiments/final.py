@@ -16,7 +16,7 @@ from budgetnas.architecture import count
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
-from budgetnas.report.final import (
+from budgetnas.experiments.final_results import (
     FIRST_TEST_SEED,
     FIRST_VALIDATION_SEED,
     Entrant,

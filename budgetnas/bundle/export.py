@@ -8,14 +8,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from budgetnas.bundle.chosen import Chosen, ExportRequest, choose_run
 from budgetnas.bundle.contents import Preprocessing
+from budgetnas.bundle.figures import metrics_of
+from budgetnas.bundle.provenance import data_sentences, environment_sentence, provenance_of
+from budgetnas.bundle.retraining import AgainView, Weights, normalisation_of, weights_of
 from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError
-from budgetnas.export.again import AgainView, Weights, normalisation_of, weights_of
-from budgetnas.export.chosen import Chosen, ExportRequest, choose_run
-from budgetnas.export.figures import metrics_of
-from budgetnas.export.provenance import data_sentences, environment_sentence, provenance_of
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.data.identity import DataIdentity
+from budgetnas.experiments.plain import to_plain
+from budgetnas.experiments.published import RecordedRun, recorded_runs
 from budgetnas.metrics import Epoch
-from budgetnas.recorded import RecordedRun, recorded_runs
-from budgetnas.report.plain import to_plain
 from budgetnas.space.recipe import Recipe
 from budgetnas.storage import Records, Run
 

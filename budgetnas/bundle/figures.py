@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.bundle.contents import Metrics
-from budgetnas.export.again import Weights
-from budgetnas.export.chosen import Chosen, Part
-from budgetnas.recorded import recorded_run
-from budgetnas.report.final import FIRST_TEST_SEED, final_seeds
-from budgetnas.report.replays import comparison, replay_result
+from budgetnas.bundle.retraining import Weights
+from budgetnas.experiments.final_results import FIRST_TEST_SEED, final_seeds
+from budgetnas.experiments.published import recorded_run
+from budgetnas.experiments.replay_results import comparison, replay_result
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.storage.finals import finals_of, test_accuracies
 

@@ -11,8 +11,8 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
-from budgetnas.recorded import RecordedRun, for_channels, recorded_run, recorded_runs
-from budgetnas.report.replays import ReplayResult, incomparable, replay_result
+from budgetnas.experiments.published import RecordedRun, for_channels, recorded_run, recorded_runs
+from budgetnas.experiments.replay_results import ReplayResult, incomparable, replay_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
 from budgetnas.space.recipe import Normalisation, Recipe

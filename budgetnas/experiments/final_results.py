@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.architecture import Architecture
-from budgetnas.report.plain import to_plain
+from budgetnas.experiments.plain import to_plain
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
