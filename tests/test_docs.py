@@ -18,13 +18,13 @@ from sqlalchemy import create_engine, text
 from budgetnas import errors
 from budgetnas.architecture import NAMES, count, named
 from budgetnas.cli import app as cli
+from budgetnas.cli.usage import USAGE_ERROR
 from budgetnas.experiments.published import recorded_runs
 from budgetnas.search.settings import StudyFile
 from budgetnas.space.presets import shipped_studies
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Role, State, tables
-from budgetnas.usage import USAGE_ERROR
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -16,7 +16,7 @@ from small import run, study_file
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
-from budgetnas.doctor import (
+from budgetnas.cli.checks import (
     Check,
     DoctorRequest,
     clock_check,

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from test_search_study import specification
 
 from budgetnas.architecture import named
-from budgetnas.cli.finishing import tell_stopped
+from budgetnas.cli.finish import tell_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.experiments.final import FinalTraining, FinishRequest, finish, plan_final

@@ -14,7 +14,7 @@ from PIL import Image
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget
 from budgetnas.cli import app
-from budgetnas.cli.surveying import percent
+from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.request import NAMED_SETS
 from budgetnas.search.settings import StudyFile

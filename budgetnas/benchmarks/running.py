@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import typer
 
+from budgetnas.cli.usage import USAGE_ERROR, usage_problem
 from budgetnas.errors import EXIT_BAD_INPUT, BudgetnasError
-from budgetnas.usage import USAGE_ERROR, usage_problem
 
 
 def run(measure: Callable[..., None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from budgetnas.architecture import count
-from budgetnas.cli.output import duration
+from budgetnas.cli.console import duration
 from budgetnas.cli.progress import Lines, Progress
 from budgetnas.experiments.compare import ComparePlan, CompareStep
 from budgetnas.experiments.comparison import Attempt, Pair

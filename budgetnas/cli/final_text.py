@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from budgetnas.cli.output import stdout, table
+from budgetnas.cli.console import stdout, table
 from budgetnas.experiments.final_results import Entrant, FinalResult
 
 

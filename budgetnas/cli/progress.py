@@ -17,7 +17,7 @@ from rich.text import Text
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
-from budgetnas.cli.output import by_limit, duration, stderr
+from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.data.wording import plural
 from budgetnas.experiments.final import FinalTraining

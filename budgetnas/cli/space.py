@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from budgetnas.architecture import Architecture, count
+from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import BudgetOption, JsonFlag, MaxActivationsOption, MaxMacsOption, StudyFileArgument
-from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import check_seed
 
 if TYPE_CHECKING:

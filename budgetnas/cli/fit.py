@@ -8,7 +8,8 @@ import typer
 
 from budgetnas.architecture import Architecture, Counts, count
 from budgetnas.architecture.budget import Budget
-from budgetnas.cli.counting import asked_budget, described
+from budgetnas.cli.console import print_json, stdout, table
+from budgetnas.cli.count import asked_budget, described
 from budgetnas.cli.options import (
     BlockOption,
     BudgetOption,
@@ -22,7 +23,6 @@ from budgetnas.cli.options import (
     StemWidthOption,
     StridesOption,
 )
-from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:

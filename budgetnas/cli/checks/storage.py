@@ -12,7 +12,7 @@ import psutil
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL
 
-from budgetnas.doctor.check import Check
+from budgetnas.cli.checks.check import Check
 from budgetnas.errors import InputError
 from budgetnas.storage import Records, tables
 from budgetnas.storage.opening import is_writable, open_to_read

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from budgetnas.cli.checks.check import Check, many
+from budgetnas.cli.checks.request import DoctorRequest
 from budgetnas.data.archives import archives_of, is_unpacked
 from budgetnas.data.cache import only_looking
 from budgetnas.data.load import Data, load_data
 from budgetnas.data.request import DataRequest
-from budgetnas.doctor.check import Check, many
-from budgetnas.doctor.request import DoctorRequest
 from budgetnas.space.specification import StudySpecification
 
 DEFAULT_DATA: Final = "cifar10"

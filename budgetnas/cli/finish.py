@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, print_resume, shown_storage, stderr, stdout
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -17,7 +18,6 @@ from budgetnas.cli.options import (
     StudyDataOption,
     TimeoutOption,
 )
-from budgetnas.cli.output import print_json, print_resume, shown_storage, stderr, stdout
 from budgetnas.errors import Interrupted
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, stdout
 from budgetnas.cli.options import DataDirOption, DeviceOption, JsonFlag, StorageOption
-from budgetnas.cli.output import print_json, stdout
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
-    from budgetnas.doctor import Check
+    from budgetnas.cli.checks import Check
 
 
 def doctor_command(
@@ -36,7 +36,7 @@ def doctor_command(
 
     Example: budgetnas doctor --storage results.db --study cifar10-5M
     """
-    from budgetnas.doctor import DoctorRequest, examine
+    from budgetnas.cli.checks import DoctorRequest, examine
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
     found = examine(DoctorRequest(storage or DEFAULT_STORAGE, study, data, data_dir, device))

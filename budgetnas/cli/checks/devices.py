@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from budgetnas.doctor.check import Check, many, one_line, size_of
+from budgetnas.cli.checks.check import Check, many, one_line, size_of
 from budgetnas.errors import InputError
 
 

@@ -10,6 +10,7 @@ import typer
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
 from budgetnas.architecture.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
+from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BlockOption,
     ClassesOption,
@@ -20,7 +21,6 @@ from budgetnas.cli.options import (
     StemWidthOption,
     StridesOption,
 )
-from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
 _DEFAULT_BUDGET = "5e6"

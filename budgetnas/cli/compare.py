@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, print_resume, stderr, stdout, table
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -16,7 +17,6 @@ from budgetnas.cli.options import (
     StudyDataOption,
     TimeoutOption,
 )
-from budgetnas.cli.output import print_json, print_resume, stderr, stdout, table
 
 if TYPE_CHECKING:
     from budgetnas.experiments.comparison import Comparison, Pair, Side

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, print_resume, stderr
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -15,7 +16,6 @@ from budgetnas.cli.options import (
     StudyDataOption,
     TimeoutOption,
 )
-from budgetnas.cli.output import print_json, print_resume, stderr
 from budgetnas.errors import EXIT_FAILED, InputError
 
 

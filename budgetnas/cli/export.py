@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, stderr, stdout, table
 from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption
-from budgetnas.cli.output import print_json, stderr, stdout, table
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:

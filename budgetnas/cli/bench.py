@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from budgetnas.architecture import Architecture, named, parse_architecture
+from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StemWidthOption
-from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import InputError, check_seed
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Final
 
 from sqlalchemy.engine import URL
 
+from budgetnas.cli.checks.check import Check, size_of
 from budgetnas.data.cache import cache_root
-from budgetnas.doctor.check import Check, size_of
 from budgetnas.storage.opening import is_writable
 from budgetnas.storage.urls import sqlite_file
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Final
 
 from budgetnas import __version__
-from budgetnas.doctor.check import Check, one_line
+from budgetnas.cli.checks.check import Check, one_line
 
 _PACKAGES: Final = ("torch", "optuna", "sqlalchemy")
 _OPTIONAL: Final = ("psycopg", "ray")

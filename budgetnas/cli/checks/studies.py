@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import func, select
 
-from budgetnas.doctor.check import Check, many
+from budgetnas.cli.checks.check import Check, many
 from budgetnas.errors import InputError
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, State, tables

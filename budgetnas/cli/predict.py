@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import JsonFlag
-from budgetnas.cli.output import print_json, stdout, table
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.console import print_json, print_resume, stderr
 from budgetnas.cli.options import (
     BudgetOption,
     DataDirOption,
@@ -16,7 +17,6 @@ from budgetnas.cli.options import (
     StudyFileArgument,
     TimeoutOption,
 )
-from budgetnas.cli.output import print_json, print_resume, stderr
 from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def search_command(
 
 def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalView) -> None:
     """Hold the final that ends a search."""
-    from budgetnas.cli.finishing import tell_stopped
+    from budgetnas.cli.finish import tell_stopped
     from budgetnas.experiments.final import FinishRequest, finish
 
     try:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
-from budgetnas.doctor.check import Check
-from budgetnas.doctor.data import data
-from budgetnas.doctor.devices import devices
-from budgetnas.doctor.disks import disks
-from budgetnas.doctor.request import DoctorRequest
-from budgetnas.doctor.storage import storage
-from budgetnas.doctor.studies import named_study, studies
-from budgetnas.doctor.versions import versions
+from budgetnas.cli.checks.check import Check
+from budgetnas.cli.checks.data import data
+from budgetnas.cli.checks.devices import devices
+from budgetnas.cli.checks.disks import disks
+from budgetnas.cli.checks.request import DoctorRequest
+from budgetnas.cli.checks.storage import storage
+from budgetnas.cli.checks.studies import named_study, studies
+from budgetnas.cli.checks.versions import versions
 from budgetnas.errors import InputError, hide_passwords
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records

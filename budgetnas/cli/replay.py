@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.console import check_out, print_json, stderr, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption
-from budgetnas.cli.output import check_out, print_json, stderr, stdout, table
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
