@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import gate
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
-from budgetnas.benchmarks import gate
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 

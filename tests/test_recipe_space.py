@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
+from benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.architecture.budget import Budget
-from budgetnas.benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.report.wording import summary

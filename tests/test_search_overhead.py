@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ import optuna
 import pytest
 import torch
 from optuna_dashboard._note import get_note
+from small import ROOT, environment
 from sqlalchemy import Engine, event
 
 from budgetnas.architecture import count
@@ -151,9 +151,14 @@ def test_all_that_is_turned_down_for_a_trial_is_written_at_once(tmp_path: Path) 
 
 
 def test_the_benchmark_measures_every_part(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "budgetnas.benchmarks.overhead", "--trials", "14", "--epochs", "2", "--json"]
+    command = [sys.executable, "-m", "benchmarks.overhead", "--trials", "14", "--epochs", "2", "--json"]
     result = subprocess.run(
-        [*command, "--budget", "500k"], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=300
+        [*command, "--budget", "500k"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     measured = json.loads(result.stdout)

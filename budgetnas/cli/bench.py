@@ -12,8 +12,8 @@ from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonF
 from budgetnas.errors import InputError, check_seed
 
 if TYPE_CHECKING:
-    from budgetnas.benchmarks.training.summary import BenchSummary
     from budgetnas.data import Data
+    from budgetnas.experiments.bench.summary import BenchSummary
 
 
 def bench_command(
@@ -49,10 +49,10 @@ def bench_command(
     _check_at_least("--batch", batch, 2, "batch normalisation of one image has no variance")
     check_seed(seed)
     _network(arch, blocks, widths, stem_width, None)
-    from budgetnas.benchmarks.training.protocol import BenchRequest, bench
-    from budgetnas.benchmarks.training.summary import summarise
     from budgetnas.cli.progress import Lines
     from budgetnas.data import DataRequest, load_data
+    from budgetnas.experiments.bench.protocol import BenchRequest, bench
+    from budgetnas.experiments.bench.summary import summarise
     from budgetnas.training import alternatives, choose_setup
 
     setup = choose_setup(device, precision)
