@@ -30,11 +30,11 @@ imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 benchmarks: $(VENV)/.installed
-	$(BIN)/python -m budgetnas.benchmarks.counting
-	$(BIN)/python -m budgetnas.benchmarks.proposals
-	$(BIN)/python -m budgetnas.benchmarks.overhead
-	$(BIN)/python -m budgetnas.benchmarks.overhead --budget 50e3
-	$(BIN)/python -m budgetnas.benchmarks.overhead --start
+	$(BIN)/python -m benchmarks.counting
+	$(BIN)/python -m benchmarks.proposals
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.overhead --budget 50e3
+	$(BIN)/python -m benchmarks.overhead --start
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

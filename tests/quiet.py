@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from budgetnas.epoch import Epoch
-from budgetnas.train import Setup
+from budgetnas.metrics import Epoch
+from budgetnas.training import Setup
 
 
 @dataclass

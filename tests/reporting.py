@@ -11,18 +11,18 @@ from pathlib import Path
 
 from budgetnas.architecture import count, named
 from budgetnas.data.identity import DataIdentity
-from budgetnas.epoch import Epoch
-from budgetnas.intervals import difference_interval
-from budgetnas.protocol import ChoiceProtocol
-from budgetnas.recipe import RecipeSpace
-from budgetnas.recorded import recorded_run
-from budgetnas.report import ReplayResult, StudyTables
-from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.experiments.final_results import Entrant, FinalResult
+from budgetnas.experiments.published import recorded_run
+from budgetnas.experiments.replay_results import ReplayResult
+from budgetnas.metrics import Epoch
+from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import RankedRun
-from budgetnas.seeds import seed_candidate
-from budgetnas.space import Candidate, InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, StudySpecification
+from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State
 from budgetnas.storage.engine import open_engine
 from budgetnas.storage.records import create_tables

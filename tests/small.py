@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+"""Of the repository: `benchmarks` are run from there, for they are no part of what is installed."""
 STUDY = """
 data = "digits"
 budget = "6k"

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from budgetnas.sampling.surrogate import OWN
-from budgetnas.sampling.terms import GROUPS
+from budgetnas.samplers.budget_sampler.surrogate import OWN
+from budgetnas.samplers.budget_sampler.terms import GROUPS
 
 
 def one_scale(seed: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, NDArray[np.float64]]:
     """Return one scale for each group, and have the surrogate average over one only."""
-    monkeypatch.setattr("budgetnas.sampling.surrogate._SCALES", 1)
+    monkeypatch.setattr("budgetnas.samplers.budget_sampler.surrogate._SCALES", 1)
     drawn = np.random.default_rng(seed).uniform(0.2, 1.5, len(GROUPS) + 1)
     return {name: drawn[[place]] for place, name in enumerate((*GROUPS, OWN))}

@@ -19,7 +19,7 @@ from budgetnas.architecture import (
     named,
 )
 from budgetnas.architecture.primitives import Conv
-from budgetnas.network import build
+from budgetnas.training.network import build
 
 PARAMS = {
     "v1": 4_903_242,

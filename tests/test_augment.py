@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
-from budgetnas.data.augment import augment, cut_out, draw, turn
-from budgetnas.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation
+from budgetnas.training.augmentation import augment, cut_out, draw, turn
 
 
 def seeded(seed: int = 0) -> torch.Generator:

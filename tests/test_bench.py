@@ -13,15 +13,15 @@ from torch import nn
 from training import CPU, digits, task
 
 from budgetnas.architecture import Architecture, named
-from budgetnas.benchmarks.hardware import PeakMemory, busy_cores, matrix_peak
-from budgetnas.benchmarks.training.loops import OurLoop, PilImages, ReferenceLoop
-from budgetnas.benchmarks.training.protocol import training_flops
-from budgetnas.benchmarks.training.summary import BenchSummary, LoopSummary, Spread
 from budgetnas.cli.app import run
-from budgetnas.intervals import ratio_interval
-from budgetnas.network import build
-from budgetnas.recipe import Augmentation
-from budgetnas.train.memory import free_as_usual, keep_freed_memory
+from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak
+from budgetnas.experiments.bench.loops import OurLoop, PilImages, ReferenceLoop
+from budgetnas.experiments.bench.protocol import training_flops
+from budgetnas.experiments.bench.summary import BenchSummary, LoopSummary, Spread
+from budgetnas.space.recipe import Augmentation
+from budgetnas.stats import ratio_interval
+from budgetnas.training.memory import free_as_usual, keep_freed_memory
+from budgetnas.training.network import build
 
 DEVICE = torch.device("cpu")
 NETWORK = ("--blocks", "1,1", "--widths", "4,8", "--stem-width", "4")

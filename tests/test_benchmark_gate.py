@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import gate
 from budgetnas.architecture import count
-from budgetnas.benchmarks import gate
-from budgetnas.budget import Budget
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.architecture.budget import Budget
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 
 def test_the_gate_is_checked_in_two_other_ways() -> None:

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import environment
+from small import ROOT, environment
 
-from budgetnas.benchmarks.small_studies.sampled import Sampled, sampled_lines
-from budgetnas.reopen import study_specification
-from budgetnas.search.study import open_records
+from benchmarks.small_studies.sampled import Sampled, sampled_lines
+from budgetnas.runs.reopen import study_specification
 from budgetnas.storage import SEARCHED, Role
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 
@@ -40,10 +40,12 @@ def test_one_search_has_no_interval(searches: list[Sampled]) -> None:
 
 def test_searches_are_made_once_with_equal_epochs_and_trained_afresh(tmp_path: Path) -> None:
     design = "--subset 60 --subset-eval 60 --epochs 1 --trials 4 --seeds 2 --fresh 2 --budget 12e3"
-    command = [sys.executable, "-m", "budgetnas.benchmarks.samplers", *design.split()]
+    command = [sys.executable, "-m", "benchmarks.samplers", *design.split()]
 
     def made() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=300
+        )
 
     first = made()
     assert first.returncode == 0, first.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import signal
 import statistics
 import subprocess
@@ -21,17 +20,18 @@ import pytest
 from optuna.distributions import IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import create_trial
+from small import ROOT, environment
 from typer import Typer
 from typer.testing import CliRunner
 
-from budgetnas.benchmarks import search as benchmark
-from budgetnas.benchmarks.table import Networks, read_networks
-from budgetnas.benchmarks.table_search.problem import Problem
-from budgetnas.benchmarks.table_search.rows import Rows
-from budgetnas.benchmarks.table_search.rules import Training, best_repeated, best_single, repeats, searched
-from budgetnas.benchmarks.table_search.samplers import SAMPLERS, WithinLimit, sampler_for
-from budgetnas.benchmarks.table_search.searching import Cell, Found, Task, recommended, search
-from budgetnas.benchmarks.table_search.working import tasks_left
+from benchmarks import search as benchmark
+from benchmarks.table import Networks, read_networks
+from benchmarks.table_search.problem import Problem
+from benchmarks.table_search.rows import Rows
+from benchmarks.table_search.rules import Training, best_repeated, best_single, repeats, searched
+from benchmarks.table_search.samplers import SAMPLERS, WithinLimit, sampler_for
+from benchmarks.table_search.searching import Cell, Found, Task, recommended, search
+from benchmarks.table_search.working import tasks_left
 from budgetnas.errors import InputError
 
 NECK, BODY, HEAD = (16, 32, 64), (10, 20, 30), (8, 16, 24)
@@ -292,9 +292,13 @@ def test_several_processes_find_the_same(tmp_path: Path) -> None:
 
 @contextmanager
 def started(path: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "budgetnas.benchmarks.search", "--table", path, *arguments]
+    command = [sys.executable, "-m", "benchmarks.search", "--table", path, *arguments]
     with subprocess.Popen(
-        [str(one) for one in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+        [str(one) for one in command],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONPATH=str(ROOT)),
     ) as process:
         try:
             yield process

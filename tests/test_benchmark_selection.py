@@ -12,8 +12,8 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from budgetnas.benchmarks import selection
-from budgetnas.budget import Budget
+from benchmarks import selection
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 
 WIDTHS = ("stem_w", "b1_mid", "b2_mid", "b3_mid", "s2_out", "b4_mid", "b5_mid")

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import environment
+from small import ROOT, environment
 
-from budgetnas.benchmarks.small_studies.summary import Outcome, summary_lines
+from benchmarks.small_studies.summary import Outcome, summary_lines
 
 
 def outcome(pruner: str, seed: int, *, trained: int, single: float, winner: float) -> Outcome:
@@ -56,10 +56,12 @@ def test_studies_are_made_once_and_told(tmp_path: Path) -> None:
         "--pruner",
         "none",
     ]
-    command = [sys.executable, "-m", "budgetnas.benchmarks.studies", *arguments]
+    command = [sys.executable, "-m", "benchmarks.studies", *arguments]
 
     def made() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=300
+        )
 
     first = made()
     assert first.returncode == 0, first.stderr

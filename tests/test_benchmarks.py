@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import budgetnas.benchmarks
+import benchmarks
 
 NAMES = sorted(
     path.stem
-    for path in Path(budgetnas.benchmarks.__path__[0]).glob("*.py")
+    for path in Path(benchmarks.__path__[0]).glob("*.py")
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
 NOT_THERE = ["--data 'folder:nowhere'", "does not exist"]
@@ -64,7 +64,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     for variable in [one for one in os.environ if one.startswith("BUDGETNAS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.chdir(tmp_path)
-    module = f"budgetnas.benchmarks.{name}"
+    module = f"benchmarks.{name}"
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(SystemExit) as ended:

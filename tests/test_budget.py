@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetnas.architecture import Architecture, Counts, count, named
-from budgetnas.budget import FLAGS, MAX_BUDGET, WORDS, Budget, Excess, Limit, format_count, parse_budget, parse_limit
+from budgetnas.architecture.budget import (
+    FLAGS,
+    MAX_BUDGET,
+    WORDS,
+    Budget,
+    Excess,
+    Limit,
+    format_count,
+    parse_budget,
+    parse_limit,
+)
 from budgetnas.errors import InputError
 
 

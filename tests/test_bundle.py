@@ -19,7 +19,7 @@ from small import environment
 
 import budgetnas
 from budgetnas.architecture import Architecture, count, count_parts
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import escaped
 from budgetnas.bundle.certificate import certify
@@ -29,12 +29,12 @@ from budgetnas.bundle.onnx_file import INPUT, OPSET, OUTPUT, check_onnx, onnx_wo
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, DataRequest, load_data
-from budgetnas.data.device import Normaliser, statistics, to_device
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.network import ResNet, build
-from budgetnas.recipe import Recipe
-from budgetnas.train import Setup, Task, train
-from budgetnas.weights import to_safetensors
+from budgetnas.space.recipe import Recipe
+from budgetnas.training import Setup, Task, train
+from budgetnas.training.device import Normaliser, statistics, to_device
+from budgetnas.training.network import ResNet, build
+from budgetnas.training.weights import to_safetensors
 
 ARCHITECTURE = Architecture((1, 1), (4, 6), (1, 2), block="bottleneck", stem_width=6, in_channels=1, size=8)
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.05, epochs=2, t_max=2, batch=50)

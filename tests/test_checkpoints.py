@@ -15,20 +15,20 @@ import torch
 from quiet import Quiet
 
 from budgetnas.architecture import Architecture
-from budgetnas.checkpoints import KEPT, run_folder, sweep
 from budgetnas.data import DataRequest, load_data
-from budgetnas.data.device import DeviceImages, statistics, to_device
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted
-from budgetnas.recipe import Recipe
-from budgetnas.runs import RunImages, RunRequest, record_training
-from budgetnas.search.study import open_records
-from budgetnas.space import Candidate
-from budgetnas.stopping import Stopper
+from budgetnas.metrics import Epoch
+from budgetnas.runs.checkpoints import KEPT, run_folder, sweep
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.habits import Habits
+from budgetnas.storage.opening import open_records
+from budgetnas.storage.settings import Habits
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup
+from budgetnas.training import Setup
+from budgetnas.training.device import DeviceImages, statistics, to_device
 
 EPOCHS = 6
 ARCHITECTURE = Architecture((1,), (8,), (1,), stem_width=8, in_channels=1, size=8)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetnas import choice
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Budget
-from budgetnas.choice import FEWEST_TRAININGS, candidate_features, finalists, smooth, smoothed_scores
-from budgetnas.recipe import Augmentation, Recipe, RecipeSpace
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.architecture.budget import Budget
+from budgetnas.samplers import choice
+from budgetnas.samplers.choice import FEWEST_TRAININGS, candidate_features, finalists, smooth, smoothed_scores
+from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 
 SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
 

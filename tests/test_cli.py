@@ -350,7 +350,7 @@ def test_a_fresh_folder_has_no_study_yet(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_no_password_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    from budgetnas.cli.output import shown_storage
+    from budgetnas.cli.console import shown_storage
 
     assert shown_storage("postgresql+psycopg://u:secret@h/d") == "postgresql+psycopg://u:***@h/d"
     assert shown_storage("sqlite:///a.db") == "sqlite:///a.db"

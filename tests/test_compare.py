@@ -15,8 +15,10 @@ from small import STUDY as STUDY_TEXT
 from small import study_file
 
 from budgetnas.cli import app
-from budgetnas.compare import CompareOutcome, ComparePlan, CompareRequest, CompareStep, compare
-from budgetnas.comparison import (
+from budgetnas.data import DataIdentity
+from budgetnas.errors import InputError
+from budgetnas.experiments.compare import CompareOutcome, ComparePlan, CompareRequest, CompareStep, compare
+from budgetnas.experiments.comparison import (
     OPTIMIZERS,
     Attempt,
     Comparison,
@@ -27,17 +29,15 @@ from budgetnas.comparison import (
     spread_rates,
     to_dict,
 )
-from budgetnas.data import DataIdentity
-from budgetnas.errors import InputError
-from budgetnas.recipe import OptimizerRange, RecipeSpace
 from budgetnas.report.tables import study_tables
-from budgetnas.search.study import open_records
-from budgetnas.space import InputShape
-from budgetnas.specification import StudySpecification
-from budgetnas.stopping import Stopper
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.space.recipe import OptimizerRange, RecipeSpace
+from budgetnas.space.search_space import InputShape
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Role, State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 CPU = Setup("cpu", "float32", threads=1)
 STUDY = "digits-6k"

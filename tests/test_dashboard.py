@@ -22,7 +22,7 @@ from small import run, start, study_file
 from budgetnas.report import study_tables
 from budgetnas.report.importance import importances
 from budgetnas.report.shown import study_figures
-from budgetnas.search.study import open_records
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 CHROMIUM = os.environ.get("BUDGETNAS_CHROMIUM") or shutil.which("chromium")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgetnas.data import Images
-from budgetnas.data.device import Normaliser, batch_sizes, epoch_order, num_steps, statistics, to_device
-from budgetnas.recipe import Normalisation
+from budgetnas.space.recipe import Normalisation
+from budgetnas.training.device import Normaliser, batch_sizes, epoch_order, num_steps, statistics, to_device
 
 CPU = torch.device("cpu")
 CONSTANTS = Normalisation(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))

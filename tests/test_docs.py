@@ -18,19 +18,19 @@ from sqlalchemy import create_engine, text
 from budgetnas import errors
 from budgetnas.architecture import NAMES, count, named
 from budgetnas.cli import app as cli
-from budgetnas.recipe import Augmentation, RecipeSpace
-from budgetnas.recorded import recorded_runs
+from budgetnas.cli.usage import USAGE_ERROR
+from budgetnas.experiments.published import recorded_runs
 from budgetnas.search.settings import StudyFile
-from budgetnas.shipped import shipped_studies
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.presets import shipped_studies
+from budgetnas.space.recipe import Augmentation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Role, State, tables
-from budgetnas.usage import USAGE_ERROR
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 REFERENCE = ROOT / "docs" / "commands.md"
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-OUR_FILE = re.compile(r"(?:budgetnas|studies|tests|docs|\.ci)/[\w./-]*\w/?")
+OUR_FILE = re.compile(r"(?:budgetnas|benchmarks|studies|tests|docs|\.ci)/[\w./-]*\w/?")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def test_commands_named_in_the_text_exist(page: Path) -> None:
 
 def benchmark(name: str) -> Any:
     app = typer.Typer()
-    app.command()(importlib.import_module(f"budgetnas.benchmarks.{name}").measure)
+    app.command()(importlib.import_module(f"benchmarks.{name}").measure)
     return typer.main.get_command(app)
 
 
@@ -200,9 +200,7 @@ BENCHMARKS = {
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_benchmarks_named_in_the_text_take_these_options(page: Path) -> None:
-    for name, arguments in re.findall(
-        r"python -m budgetnas\.benchmarks\.(\w+)([^`\n]*)", page.read_text(encoding="utf-8")
-    ):
+    for name, arguments in re.findall(r"python -m benchmarks\.(\w+)([^`\n]*)", page.read_text(encoding="utf-8")):
         assert name in BENCHMARKS, name
         words = shlex.split(arguments.replace("folder:...", "digits"))
         BENCHMARKS[name].make_context(name, words)
@@ -269,7 +267,7 @@ def test_files_and_modules_that_are_named_exist(page: Path) -> None:
                 assert (ROOT / word).exists(), f"{page.name}: {word} does not exist"
             if re.fullmatch(r"(Makefile|LICENSE|[\w-]+\.(toml|md|txt))", word) and "/" not in word and span == word:
                 assert any(ROOT.glob(word)), f"{page.name}: {word} does not exist"
-        for module in re.findall(r"python -m (budgetnas[\w.]*)", span):
+        for module in re.findall(r"python -m ((?:budgetnas|benchmarks)[\w.]*)", span):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"{page.name}: {module}"
 

@@ -16,7 +16,7 @@ from small import run, study_file
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
-from budgetnas.doctor import (
+from budgetnas.cli.checks import (
     Check,
     DoctorRequest,
     clock_check,
@@ -26,8 +26,8 @@ from budgetnas.doctor import (
     file_system_of,
 )
 from budgetnas.errors import InputError
-from budgetnas.search.study import open_records
 from budgetnas.storage import Records, tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 SECRET = "s3cret"

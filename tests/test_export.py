@@ -15,21 +15,21 @@ from sqlalchemy import delete, update
 
 import budgetnas
 from budgetnas.bundle import contents
+from budgetnas.bundle.chosen import ExportRequest, choose_run
+from budgetnas.bundle.export import Exported, export
 from budgetnas.bundle.loading import load
+from budgetnas.bundle.retraining import setup_again
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.export.again import setup_again
-from budgetnas.export.chosen import ExportRequest, choose_run
-from budgetnas.export.session import Exported, export
-from budgetnas.final import FinishRequest, finish
-from budgetnas.protocol import ChoiceProtocol
-from budgetnas.reopen import DataPlace
-from budgetnas.report.final import FinalResult, final_result
-from budgetnas.search.study import open_records
-from budgetnas.stopping import Stopper
+from budgetnas.experiments.final import FinishRequest, finish
+from budgetnas.experiments.final_results import FinalResult, final_result
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace
+from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Role, Run, State, tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup, choose_setup
+from budgetnas.training import Setup, choose_setup
 
 REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
 

@@ -16,25 +16,25 @@ from sqlalchemy import select
 from test_search_study import specification
 
 from budgetnas.architecture import named
-from budgetnas.cli.finishing import tell_stopped
-from budgetnas.data.device import Normaliser, to_device
+from budgetnas.cli.finish import tell_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
-from budgetnas.final import FinalTraining, FinishRequest, finish, plan_final
-from budgetnas.intervals import difference_interval
-from budgetnas.network import build
-from budgetnas.protocol import ChoiceProtocol
-from budgetnas.recipe import RecipeSpace
-from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.report.final import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
-from budgetnas.search.study import open_records
-from budgetnas.seeds import seed_candidate
-from budgetnas.space import InputShape
-from budgetnas.stopping import Stopper
+from budgetnas.experiments.final import FinalTraining, FinishRequest, finish, plan_final
+from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import InputShape
+from budgetnas.space.specification import ChoiceProtocol
+from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import choose_setup
-from budgetnas.weights import from_safetensors, to_safetensors
+from budgetnas.training import choose_setup
+from budgetnas.training.device import Normaliser, to_device
+from budgetnas.training.network import build
+from budgetnas.training.weights import from_safetensors, to_safetensors
 
 PROTOCOL = ChoiceProtocol(finalists=2, seeds=2)
 

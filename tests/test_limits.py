@@ -17,12 +17,12 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from small import run, study_file
 
 from budgetnas.architecture import Counts, count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.cli import app
-from budgetnas.search.study import look_at_records
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Records
+from budgetnas.storage.opening import look_at_records
 from budgetnas.storage.urls import parse_storage
 
 BUDGET = Budget(4_000, 180_000, 2_600)

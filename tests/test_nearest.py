@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from budgetnas.architecture import NAMES, Architecture, count, default_strides, named
-from budgetnas.budget import Budget
-from budgetnas.edits import (
+from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.edits import (
     Cap,
     Edit,
     Narrow,
@@ -22,8 +22,8 @@ from budgetnas.edits import (
     sentences,
     to_dicts,
 )
+from budgetnas.architecture.fit import TOLERANCE, Near, nearest
 from budgetnas.errors import InputError
-from budgetnas.nearest import TOLERANCE, Near, nearest
 
 RESNET18 = named("resnet18")
 FIVE_MILLION = Budget(5_000_000)

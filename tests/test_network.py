@@ -9,7 +9,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from budgetnas.architecture import Architecture, named
-from budgetnas.network import build
+from budgetnas.training.network import build
 
 
 def convolution(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -155,7 +155,7 @@ def test_inputs_are_not_changed() -> None:
 NARROW = """
 import torch
 from budgetnas.architecture import Architecture
-from budgetnas.network import build
+from budgetnas.training.network import build
 
 network = build(Architecture((1,), (4,), (2,), stem_width=4, in_channels=1, size=8), seed=0)
 network.to(memory_format=torch.channels_last)

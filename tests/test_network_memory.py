@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from budgetnas.architecture import Architecture
-from budgetnas.network import StridedPointwiseConv, build
+from budgetnas.training.network import StridedPointwiseConv, build
 
 _STEPS = """
 import sys, torch
 from budgetnas.architecture import Architecture
-from budgetnas.network import build
+from budgetnas.training.network import build
 torch.set_num_threads(1)
 width = int(sys.argv[1])
 architecture = Architecture((1, 1), (width, 12), (1, 2), stem_width=width, in_channels=1, size=8)

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from budgetnas.search.settings import read_study_file
-from budgetnas.shipped import shipped_studies
+from budgetnas.space.presets import shipped_studies
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,7 +8,7 @@ import pexpect
 from rich.console import Console
 from small import environment, run, study_file
 
-from budgetnas.cli.output import table
+from budgetnas.cli.console import table
 
 
 def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:

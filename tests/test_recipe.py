@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from budgetnas.recipe import Augmentation, Normalisation, OptimizerRange, Recipe, RecipeSpace
+from budgetnas.space.recipe import Augmentation, Normalisation, OptimizerRange, Recipe, RecipeSpace
 
 V2_SGD = Recipe(optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, epochs=60, t_max=60)
 

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
-from budgetnas.benchmarks.recipes import BASE, differences, extras_of, helpful
-from budgetnas.budget import Budget
+from benchmarks.recipes import BASE, differences, extras_of, helpful
+from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
 from budgetnas.report.wording import summary
-from budgetnas.search.sampler import BudgetGate, draw_evenly
-from budgetnas.search.samplers import make_sampler
+from budgetnas.samplers.gate import BudgetGate, draw_evenly
+from budgetnas.samplers.named import make_sampler
+from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.settings import SearchRequest, read_study_file, specify, stored_request
-from budgetnas.search.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.seeds import SEEDS, seed_candidate
-from budgetnas.space import CandidateSpace, Choice, InputShape, SearchSpace
-from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.space.initial_trials import SEEDS, seed_candidate
+from budgetnas.space.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
+from budgetnas.space.search_space import CandidateSpace, Choice, InputShape, SearchSpace
+from budgetnas.space.specification import StudySpecification, read_specification
 
 INPUTS = InputShape(in_channels=3, size=32, classes=10)
 TUNED = RecipeSpace.model_validate(named_extras("tuned", resolution=32, epochs=20))

@@ -9,8 +9,8 @@ import pytest
 
 from budgetnas.architecture import count, named
 from budgetnas.errors import InputError
-from budgetnas.recorded import contradictions, curves_accuracy, printed_curve, recorded_run, recorded_runs
-from budgetnas.shipped import shipped, shipped_studies
+from budgetnas.experiments.published import contradictions, curves_accuracy, printed_curve, recorded_run, recorded_runs
+from budgetnas.space.presets import shipped, shipped_studies
 
 NAMES = ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 UNREAD = {("v2-adam", "train", "accuracy"): {4}, ("resnet101", "train", "accuracy"): {9}}
@@ -107,7 +107,7 @@ def test_installed_package_holds_its_own_studies(tmp_path: Path, monkeypatch: py
     package = tmp_path / "budgetnas"
     (package / "studies").mkdir(parents=True)
     (package / "studies" / "mine.toml").write_text("")
-    monkeypatch.setattr("budgetnas.shipped.__file__", str(package / "shipped.py"))
+    monkeypatch.setattr("budgetnas.space.presets.__file__", str(package / "space" / "presets.py"))
     assert shipped_studies() == ("mine",)
     with pytest.raises(InputError, match="did you mean mine"):
         shipped("mina")
@@ -115,6 +115,7 @@ def test_installed_package_holds_its_own_studies(tmp_path: Path, monkeypatch: py
 
 def test_reading_the_records_needs_no_heavy_package() -> None:
     code = (
-        "import sys, budgetnas.recorded as r; r.recorded_runs(); print({'torch', 'optuna', 'typer'} & set(sys.modules))"
+        "import sys, budgetnas.experiments.published as r; r.recorded_runs(); "
+        "print({'torch', 'optuna', 'typer'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -9,10 +9,10 @@ from small import run
 
 from budgetnas.data import DataIdentity
 from budgetnas.errors import BudgetnasError
-from budgetnas.recorded import recorded_run, recorded_runs
-from budgetnas.replay import check_count, incomparable, recipe_for
-from budgetnas.search.study import open_records
+from budgetnas.experiments.published import recorded_run, recorded_runs
+from budgetnas.experiments.replay import check_count, incomparable, recipe_for
 from budgetnas.storage import Role, State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 CIFAR10 = DataIdentity(

@@ -29,20 +29,20 @@ from reporting import (
 
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.intervals import mean_interval
-from budgetnas.report import comparison, study_tables
+from budgetnas.experiments.replay_results import comparison, report_tables
 from budgetnas.report import figure_data as data_of
 from budgetnas.report import figures as draw
+from budgetnas.report import study_tables
 from budgetnas.report.figure_data import FigureData
 from budgetnas.report.final_figures import finalists
 from budgetnas.report.final_figures import test_accuracies as draw_tests
 from budgetnas.report.importance import importances
 from budgetnas.report.page import study_page, write_replay_report, write_study_report
 from budgetnas.report.replay_figures import replay_curves
-from budgetnas.report.replays import report_tables
 from budgetnas.report.tables import parts_of
 from budgetnas.report.winner_figure import winner as winner_figure
-from budgetnas.seeds import seed_candidate
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 
 

@@ -30,8 +30,8 @@ from budgetnas.report.importance import importances, top_share
 from budgetnas.report.page import study_page
 from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.values import RankedRun
-from budgetnas.seeds import SEEDS, seed_candidate
-from budgetnas.specification import StudySpecification
+from budgetnas.space.initial_trials import SEEDS, seed_candidate
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Rejection, Role, State
 
 

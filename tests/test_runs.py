@@ -12,15 +12,15 @@ from quiet import Quiet
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.data import DataRequest, load_data
-from budgetnas.data.device import DeviceImages, statistics, to_device
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted, RunFailedError
-from budgetnas.recipe import Recipe
-from budgetnas.runs import RunImages, RunRequest, record_training
-from budgetnas.space import Candidate
-from budgetnas.stopping import Stopper
+from budgetnas.metrics import Epoch
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, State
-from budgetnas.train import Setup
+from budgetnas.training import Setup
+from budgetnas.training.device import DeviceImages, statistics, to_device
 
 ARCHITECTURE = Architecture((1,), (8,), (1,), stem_width=8, in_channels=1, size=8)
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=2, t_max=2, batch=64)

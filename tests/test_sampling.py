@@ -20,9 +20,9 @@ from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 from optuna.trial import Trial, TrialState
 
-from budgetnas.sampling import BudgetSampler
-from budgetnas.sampling.pool import Pool
-from budgetnas.sampling.ranges import Ranges
+from budgetnas.samplers.budget_sampler import BudgetSampler
+from budgetnas.samplers.budget_sampler.pool import Pool
+from budgetnas.samplers.budget_sampler.ranges import Ranges
 
 WIDTHS = ("a", "b", "c")
 SPACE: dict[str, BaseDistribution] = {name: IntDistribution(1, 8) for name in WIDTHS}

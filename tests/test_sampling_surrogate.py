@@ -9,10 +9,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from scipy.stats import multivariate_t, norm
 from small_beliefs import one_scale
 
-from budgetnas.sampling.acquisition import knowledge_gradient, most_informative
-from budgetnas.sampling.encoding import Encoding
-from budgetnas.sampling.surrogate import OWN, Belief, TermPrior, posterior, prior_scales
-from budgetnas.sampling.terms import CONSTANT, GROUPS, Terms, cost_direction
+from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
+from budgetnas.samplers.budget_sampler.encoding import Encoding
+from budgetnas.samplers.budget_sampler.surrogate import OWN, Belief, TermPrior, posterior, prior_scales
+from budgetnas.samplers.budget_sampler.terms import CONSTANT, GROUPS, Terms, cost_direction
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def test_the_posterior_is_that_of_a_gaussian_process(seed: int, monkeypatch: pyt
 def test_scales_count_by_how_well_they_explain_the_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The evidence is the density of a multivariate t distribution, with the noise integrated out."""
     scales = {name: np.array([one_scale(seed, monkeypatch)[name][0] for seed in (1, 2)]) for name in (*GROUPS, OWN)}
-    monkeypatch.setattr("budgetnas.sampling.surrogate._SCALES", 2)
+    monkeypatch.setattr("budgetnas.samplers.budget_sampler.surrogate._SCALES", 2)
     codes, which, values = made_up(3)
     which = which.astype(int)
     rows = TERMS.of(codes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -16,24 +15,26 @@ import optuna
 import pytest
 import torch
 from optuna_dashboard._note import get_note
+from small import ROOT, environment
 from sqlalchemy import Engine, event
 
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
-from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
-from budgetnas.network import ResNet, build
-from budgetnas.recipe import Normalisation, RecipeSpace
-from budgetnas.runs import RunImages
-from budgetnas.search.attributes import save_note
+from budgetnas.metrics import Epoch
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages
+from budgetnas.samplers.attributes import save_note
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.study import OpenStudy, open_records, open_study
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
-from budgetnas.stopping import Stopper
+from budgetnas.search.study import OpenStudy, open_study
+from budgetnas.space.recipe import Normalisation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import StudySpecification
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task
+from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet, build
 
 SPACE, INPUTS = SearchSpace(), InputShape(in_channels=3, size=32, classes=10)
 DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32)
@@ -150,9 +151,14 @@ def test_all_that_is_turned_down_for_a_trial_is_written_at_once(tmp_path: Path) 
 
 
 def test_the_benchmark_measures_every_part(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "budgetnas.benchmarks.overhead", "--trials", "14", "--epochs", "2", "--json"]
+    command = [sys.executable, "-m", "benchmarks.overhead", "--trials", "14", "--epochs", "2", "--json"]
     result = subprocess.run(
-        [*command, "--budget", "500k"], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=300
+        [*command, "--budget", "500k"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     measured = json.loads(result.stdout)

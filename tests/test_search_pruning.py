@@ -19,25 +19,25 @@ from optuna.trial import TrialState
 from small import run, start, study_file
 
 from budgetnas.data import DataIdentity
-from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
-from budgetnas.network import ResNet, build
-from budgetnas.protocol import Fidelity
-from budgetnas.recipe import Normalisation, RecipeSpace
+from budgetnas.metrics import Epoch
 from budgetnas.report.tables import study_tables
-from budgetnas.runs import RunImages
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
-from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
-from budgetnas.stopping import Stopper
+from budgetnas.search.study import OpenStudy, open_study, optuna_storage
+from budgetnas.space.recipe import Normalisation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import Fidelity, StudySpecification
 from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task
+from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet, build
 
 ASHA = Fidelity(pruner="asha", eta=3)
 MEDIAN = Fidelity(pruner="median")

@@ -20,35 +20,35 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from quiet import Quiet
 from small import run, study_file
 
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.data import DataIdentity, DataRequest, load_data
-from budgetnas.data.device import DeviceImages, to_device
-from budgetnas.data.device import statistics as constants
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError, Interrupted
-from budgetnas.final import plan_final
-from budgetnas.network import ResNet, build
-from budgetnas.protocol import ChoiceProtocol, Fidelity
-from budgetnas.recipe import Normalisation, Recipe, RecipeSpace
+from budgetnas.experiments.final import plan_final
+from budgetnas.metrics import Epoch
 from budgetnas.report.figure_data import accuracy_data, history_data
 from budgetnas.report.figures import history
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import name_of
-from budgetnas.runs import RunImages, RunRequest, claim_repeat, record_training
-from budgetnas.search.attributes import REPEAT_OF, described, repeat_of
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, record_training
+from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
+from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
-from budgetnas.search.samplers import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
-from budgetnas.search.study import OpenStudy, open_records, open_study, put_back, settle_orphans
+from budgetnas.search.study import OpenStudy, open_study, put_back, settle_orphans
 from budgetnas.search.trial import suggest_candidate, tally
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
-from budgetnas.stopping import Stopper
+from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.marks import accuracies_at
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Keeper, Observer, Setup, Task, train
+from budgetnas.training import Keeper, Observer, Setup, Task, train
+from budgetnas.training.device import DeviceImages, to_device
+from budgetnas.training.device import statistics as constants
+from budgetnas.training.network import ResNet, build
 
 CPU = Setup("cpu", "float32", threads=1)
 INPUTS = InputShape(in_channels=1, size=8, classes=10)

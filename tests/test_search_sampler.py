@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
-from budgetnas.distributions import distribution
-from budgetnas.recipe import RecipeSpace
-from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
-from budgetnas.search.samplers import make_sampler
-from budgetnas.search.tpe import fits_within
+from budgetnas.architecture.budget import Budget
+from budgetnas.samplers.distributions import distribution
+from budgetnas.samplers.gate import BudgetGate, SpaceUsedUpError
+from budgetnas.samplers.named import make_sampler
+from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -209,7 +209,7 @@ def test_a_first_parameter_with_one_value_lets_nothing_past_the_gate(name: str) 
 
 
 def test_a_slow_proposal_that_fits_is_taken_and_no_second_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budgetnas.search.sampler.MAX_SECONDS", -1.0)
+    monkeypatch.setattr("budgetnas.samplers.gate.MAX_SECONDS", -1.0)
     study, ledger = gated("random", DEFAULT, 10**12)
     alone = optuna.create_study(sampler=make_sampler("random", 1, lambda _: True)).ask()
     params = {name: alone._suggest(name, distribution(DEFAULT.ranges()[name])) for name in DEFAULT.joint_names()}

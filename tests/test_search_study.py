@@ -20,12 +20,13 @@ from small import STUDY, run, start, study_file
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.recipe import RecipeSpace
-from budgetnas.search.attributes import described
-from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage, settle_orphans
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.samplers.attributes import described
+from budgetnas.search.study import OpenStudy, open_study, optuna_storage, settle_orphans
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Role, State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 

@@ -13,13 +13,13 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
-from budgetnas.distributions import distribution
-from budgetnas.recipe import RecipeSpace
-from budgetnas.search.sampler import BudgetGate
-from budgetnas.search.tpe import DOUBLINGS, BudgetTPE, fits_within
+from budgetnas.architecture.budget import Budget
+from budgetnas.samplers.distributions import distribution
+from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.tpe import DOUBLINGS, BudgetTPE, fits_within
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space import CandidateSpace, InputShape, Params, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import CandidateSpace, InputShape, Params, SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))

@@ -32,19 +32,19 @@ from sqlalchemy import MetaData, create_engine, insert, select
 from sqlalchemy.engine import make_url
 
 import budgetnas
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.loading import load
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.cache import CacheEntry
 from budgetnas.errors import BudgetnasError, InputError, hide_passwords
-from budgetnas.recipe import RecipeSpace
 from budgetnas.report.page import report_name
-from budgetnas.search.samplers import SAMPLERS, search_sampler
+from budgetnas.samplers.named import SAMPLERS, search_sampler
 from budgetnas.search.settings import check_study_name
-from budgetnas.search.study import open_records
-from budgetnas.space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import tables
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 PACKAGE = Path(budgetnas.__file__).parent

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from budgetnas.architecture import Architecture, count, named
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.recipe import RecipeSpace
-from budgetnas.seeds import SEEDS, seed_candidate
-from budgetnas.space import (
+from budgetnas.space.initial_trials import SEEDS, seed_candidate
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import (
     DEFAULT_WIDTHS,
     CandidateSpace,
     Choice,

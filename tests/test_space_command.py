@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.cli import app
-from budgetnas.cli.surveying import percent
+from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.request import NAMED_SETS
-from budgetnas.data.shape import NAMED_SHAPES, data_shape
 from budgetnas.search.settings import StudyFile
-from budgetnas.space import InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.shape import NAMED_SHAPES, data_shape
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.protocol import ChoiceProtocol
-from budgetnas.recipe import Augmentation, RecipeSpace
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification, first_problem, read_specification
+from budgetnas.space.recipe import Augmentation, RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, StudySpecification, first_problem, read_specification
 
 DATA = DataIdentity(name="digits", content_hash="ab" * 32, subset=None, subset_eval=None, split_seed=0, resolution=8)
 SPECIFICATION = StudySpecification(

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from training import CPU, EXTRAS, OPTIMIZERS, SMALL, Listener, task, trained
 
 from budgetnas.architecture import Architecture
-from budgetnas.data.device import DeviceImages
-from budgetnas.epoch import Epoch
 from budgetnas.errors import Interrupted, RunFailedError, StateError, StoppedEarly
-from budgetnas.train import Setup, Task, TrainingState, train
-from budgetnas.train.engine import Trainer
+from budgetnas.metrics import Epoch
+from budgetnas.training import Setup, Task, TrainingState, train
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.engine import Trainer
 
 EPOCHS = 4
 CHANGED_IMAGES = {"augmentation": {"crop_padding": 1, "rotation": 10, "cutout": 3}}

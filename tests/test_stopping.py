@@ -7,7 +7,7 @@ import time
 import pytest
 
 from budgetnas.errors import Interrupted
-from budgetnas.stopping import Stopper
+from budgetnas.runs.interrupts import Stopper
 
 
 def code_of(stopper: Stopper) -> int | None:

@@ -14,12 +14,11 @@ import pytest
 from sqlalchemy import delete, event, select, update
 
 from budgetnas.architecture import named
-from budgetnas.epoch import Epoch
 from budgetnas.errors import LeaseLost
-from budgetnas.recipe import Recipe
+from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Recipe
 from budgetnas.storage import Records, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.habits import GRACE_SECONDS, Habits
 from budgetnas.storage.leases import (
     Lease,
     holding,
@@ -34,6 +33,7 @@ from budgetnas.storage.leases import (
     trained,
 )
 from budgetnas.storage.records import create_tables
+from budgetnas.storage.settings import GRACE_SECONDS, Habits
 from budgetnas.storage.urls import parse_storage
 
 STUDY = "one"

@@ -19,18 +19,18 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from budgetnas.architecture import named
-from budgetnas.epoch import Epoch
 from budgetnas.errors import InputError
-from budgetnas.protocol import ChoiceProtocol, Finalist, FinalPlan
-from budgetnas.recipe import Recipe
+from budgetnas.metrics import Epoch
 from budgetnas.search.rdb import SharedStorage
 from budgetnas.search.study import optuna_storage
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.finals import finals_of, record_reading, start_final
+from budgetnas.storage.finals import Finalist, FinalPlan, finals_of, record_reading, start_final
 from budgetnas.storage.leases import take_slot
-from budgetnas.storage.patience import LockLostError, current_call, is_passing, patient
 from budgetnas.storage.records import create_tables
+from budgetnas.storage.retry import LockLostError, current_call, is_passing, patient
 from budgetnas.storage.urls import parse_storage
 
 V2 = named("v2")

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from budgetnas.architecture import Architecture, count, named
-from budgetnas.budget import Budget
-from budgetnas.epoch import Epoch
-from budgetnas.recipe import Augmentation, Normalisation, Recipe
+from budgetnas.architecture.budget import Budget
+from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
 from budgetnas.storage import Broken, Records, Rejection, Role, RunKey, State
 
 V1, V2 = named("v1"), named("v2")

@@ -10,15 +10,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from budgetnas.architecture import Counts, count, named
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.search.settings import StudyFile
-from budgetnas.seeds import SEEDS
-from budgetnas.space import InputShape, Params, SearchSpace
-from budgetnas.survey import Tally, survey
-from budgetnas.survey.counted import count_space
-from budgetnas.survey.drawn import at_least, draw_space
-from budgetnas.survey.suggestion import GAIN, KEPT
+from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.search_space import InputShape, Params, SearchSpace
+from budgetnas.space.survey import Tally, survey
+from budgetnas.space.survey.counted import count_space
+from budgetnas.space.survey.drawn import at_least, draw_space
+from budgetnas.space.survey.suggestion import GAIN, KEPT
 
 INPUTS = InputShape(in_channels=3, size=32, classes=10)
 TINY = SearchSpace(blocks=((1, 2),), widths=(4, 8))

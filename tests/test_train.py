@@ -26,15 +26,15 @@ from training import (
 )
 
 from budgetnas.architecture import Architecture
-from budgetnas.data.device import DeviceImages, Normaliser
 from budgetnas.errors import InputError, Interrupted, RunFailedError
-from budgetnas.network import build
-from budgetnas.recipe import Augmentation
-from budgetnas.train import Setup, alternatives, choose_setup, train
-from budgetnas.train.engine import Trainer, is_out_of_memory
-from budgetnas.train.evaluation import evaluate, read_totals
-from budgetnas.train.measure import measure_pace
-from budgetnas.train.setup import Layout
+from budgetnas.space.recipe import Augmentation
+from budgetnas.training import Setup, alternatives, choose_setup, train
+from budgetnas.training.device import DeviceImages, Normaliser
+from budgetnas.training.engine import Trainer, is_out_of_memory
+from budgetnas.training.evaluation import evaluate, read_totals
+from budgetnas.training.measure import measure_pace
+from budgetnas.training.network import build
+from budgetnas.training.setup import Layout
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from training import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
 
-from budgetnas.data.device import DeviceImages
-from budgetnas.train import Setup, Task, TrainingState, choose_setup, train
-from budgetnas.train.engine import Trainer
-from budgetnas.train.replayed import WARM_UP_CALLS, CapturedCalls, Place, can_capture
+from budgetnas.training import Setup, Task, TrainingState, choose_setup, train
+from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CapturedCalls, Place, can_capture
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.engine import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CUDA = torch.device("cuda:0")

@@ -22,14 +22,14 @@ from training import (
     trained,
 )
 
-from budgetnas.data.augment import draw
-from budgetnas.data.device import Normaliser
-from budgetnas.network import build
-from budgetnas.recipe import Augmentation, Recipe
-from budgetnas.train import Task
-from budgetnas.train.engine import Trainer
-from budgetnas.train.evaluation import read_totals
-from budgetnas.train.optimizer import learning_rate
+from budgetnas.space.recipe import Augmentation, Recipe
+from budgetnas.training import Task
+from budgetnas.training.augmentation import draw
+from budgetnas.training.device import Normaliser
+from budgetnas.training.engine import Trainer
+from budgetnas.training.evaluation import read_totals
+from budgetnas.training.network import build
+from budgetnas.training.optimizer import learning_rate
 
 
 def plain_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

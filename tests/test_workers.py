@@ -20,25 +20,26 @@ from quiet import Quiet
 from small import environment, run, start, study_file
 
 from budgetnas.errors import InputError
-from budgetnas.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.search.cluster import check_reach
-from budgetnas.search.crews import gpu_devices
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.plan import Plan
-from budgetnas.search.processes import MAX_CRASHES, ProcessCrew
-from budgetnas.search.study import OpenStudy, open_records, open_study
+from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.search.worker import WorkerRequest
-from budgetnas.stopping import Stopper
+from budgetnas.search.workers.cluster import check_reach
+from budgetnas.search.workers.crews import gpu_devices
+from budgetnas.search.workers.processes import MAX_CRASHES, ProcessCrew
+from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.storage import Records, State
 from budgetnas.storage.leases import slots_held, take_slot
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 CPU = Setup("cpu", "float32", threads=1)
 LONG = {"trials": "2", "epochs": "5000"}
-MODULE = "budgetnas.search.worker_process"
+MODULE = "budgetnas.search.workers.worker_process"
 
 
 @contextmanager

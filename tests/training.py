@@ -11,11 +11,11 @@ from torch import nn
 
 from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
-from budgetnas.data.device import DeviceImages, statistics, to_device
-from budgetnas.epoch import Epoch
-from budgetnas.recipe import Augmentation, Recipe
-from budgetnas.train import Setup, Task, train
-from budgetnas.train.engine import Trainer
+from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Augmentation, Recipe
+from budgetnas.training import Setup, Task, train
+from budgetnas.training.device import DeviceImages, statistics, to_device
+from budgetnas.training.engine import Trainer
 
 CPU = Setup("cpu", "float32", threads=1)
 SMALL = Architecture((1, 1), (8, 16), (1, 2), stem_width=8, in_channels=1, size=8)

@@ -48,7 +48,7 @@ def head(architecture: Architecture) -> Path:
 def count(architecture: Architecture) -> Counts:
     """Return the exact totals of `architecture`, for one image.
 
-    Matches the network that `budgetnas.network.build` makes, to the unit.
+    Matches the network that `budgetnas.training.network.build` makes, to the unit.
     """
     kind, channels, side = architecture.block, architecture.stem_width, architecture.size
     total = stem_counts(architecture.in_channels, channels, architecture.stem_kernel, side)

@@ -1,6 +1,6 @@
 """The closed set of layers that networks are made of, each with its counts and the shape it puts out.
 
-The builder in `budgetnas.network` matches on the union `Primitive` and ends in `assert_never`, so a primitive
+The builder in `budgetnas.training.network` matches on the union `Primitive` and ends in `assert_never`, so a primitive
 without a count or without a builder is a type error.
 """
 

@@ -1,1 +1,1 @@
-"""A trained network as a folder: written once, checked, and loaded without what it was searched with."""
+"""A trained network as a folder: made from a record, checked, and loaded without what it was searched with."""

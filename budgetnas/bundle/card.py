@@ -10,7 +10,7 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.bundle.certificate import Certificate
 from budgetnas.bundle.contents import Metrics, Preprocessing
 from budgetnas.bundle.onnx_file import OnnxCheck
-from budgetnas.recipe import Recipe
+from budgetnas.space.recipe import Recipe
 
 _SHOWN_CLASSES = 200
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, head, stem
-from budgetnas.budget import Budget, Limit
+from budgetnas.architecture.budget import Budget, Limit
 from budgetnas.errors import BudgetnasError
 
 

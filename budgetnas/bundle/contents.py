@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from budgetnas.recipe import Frozen, Normalisation
+from budgetnas.space.recipe import Frozen, Normalisation
 
 ARCHITECTURE: Final = "architecture.json"
 RECIPE: Final = "recipe.json"

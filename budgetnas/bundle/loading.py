@@ -26,8 +26,8 @@ from budgetnas.bundle.contents import (
 from budgetnas.bundle.predicting import Prediction, predict
 from budgetnas.bundle.preparing import AnyImage, Preprocessor
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.network import ResNet
-from budgetnas.weights import from_safetensors
+from budgetnas.training.network import ResNet
+from budgetnas.training.weights import from_safetensors
 
 _READ = (ARCHITECTURE, PREPROCESSING, WEIGHTS)
 

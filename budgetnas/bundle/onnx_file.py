@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from budgetnas.bundle.contents import Preprocessing
 from budgetnas.bundle.preparing import Preprocessor
-from budgetnas.data.device import Normaliser
 from budgetnas.errors import BudgetnasError
-from budgetnas.network import StridedPointwiseConv
+from budgetnas.training.device import Normaliser
+from budgetnas.training.network import StridedPointwiseConv
 
 OPSET: Final = 18
 INPUT: Final = "images"

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from budgetnas.bundle.contents import Preprocessing
-from budgetnas.data.device import Normaliser
 from budgetnas.data.pixels import UnreadableImageError, decode, square
 from budgetnas.errors import InputError
+from budgetnas.training.device import Normaliser
 
 AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file's path, a Pillow image, or an array (H, W) or (H, W, 3) of uint8."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import Budget
+from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import CardFacts, model_card
 from budgetnas.bundle.certificate import Certificate, certify
@@ -24,8 +24,8 @@ from budgetnas.bundle.loading import is_bundle, load
 from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onnx
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, unwritable
-from budgetnas.recipe import Recipe
-from budgetnas.weights import from_safetensors
+from budgetnas.space.recipe import Recipe
+from budgetnas.training.weights import from_safetensors
 
 _OURS = {*contents.HASHED, contents.MANIFEST}
 

@@ -10,20 +10,24 @@ import typer
 
 from budgetnas import __version__
 from budgetnas.cli import (
-    benching,
-    checking,
-    comparing,
-    counting,
-    exporting,
-    finishing,
-    fitting,
-    looking,
-    predicting,
-    replaying,
-    searching,
-    surveying,
-    working,
+    bench,
+    compare,
+    count,
+    dashboard,
+    doctor,
+    export,
+    finish,
+    fit,
+    predict,
+    replay,
+    report,
+    search,
+    show,
+    space,
+    studies,
+    worker,
 )
+from budgetnas.cli.usage import USAGE_ERROR, usage_problem
 from budgetnas.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -33,7 +37,6 @@ from budgetnas.errors import (
     hide_passwords,
     out_of_space,
 )
-from budgetnas.usage import USAGE_ERROR, usage_problem
 
 app = typer.Typer(
     name="budgetnas",
@@ -43,22 +46,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command("count")(counting.count_command)
-app.command("space")(surveying.space_command)
-app.command("fit")(fitting.fit_command)
-app.command("search")(searching.search_command)
-app.command("worker")(working.worker_command)
-app.command("finish")(finishing.finish_command)
-app.command("export")(exporting.export_command)
-app.command("predict")(predicting.predict_command)
-app.command("replay")(replaying.replay_command)
-app.command("compare")(comparing.compare_command)
-app.command("bench")(benching.bench_command)
-app.command("doctor")(checking.doctor_command)
-app.command("studies")(looking.studies_command)
-app.command("show")(looking.show_command)
-app.command("report")(looking.report_command)
-app.command("dashboard")(looking.dashboard_command)
+app.command("count")(count.count_command)
+app.command("space")(space.space_command)
+app.command("fit")(fit.fit_command)
+app.command("search")(search.search_command)
+app.command("worker")(worker.worker_command)
+app.command("finish")(finish.finish_command)
+app.command("export")(export.export_command)
+app.command("predict")(predict.predict_command)
+app.command("replay")(replay.replay_command)
+app.command("compare")(compare.compare_command)
+app.command("bench")(bench.bench_command)
+app.command("doctor")(doctor.doctor_command)
+app.command("studies")(studies.studies_command)
+app.command("show")(show.show_command)
+app.command("report")(report.report_command)
+app.command("dashboard")(dashboard.dashboard_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from budgetnas.architecture import count
-from budgetnas.cli.output import duration
+from budgetnas.cli.console import duration
 from budgetnas.cli.progress import Lines, Progress
-from budgetnas.compare import ComparePlan, CompareStep
-from budgetnas.comparison import Attempt, Pair
+from budgetnas.experiments.compare import ComparePlan, CompareStep
+from budgetnas.experiments.comparison import Attempt, Pair
 
 
 class CompareProgress(Progress):

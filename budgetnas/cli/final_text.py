@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from budgetnas.cli.output import stdout, table
-from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.cli.console import stdout, table
+from budgetnas.experiments.final_results import Entrant, FinalResult
 
 
 def print_final(result: FinalResult) -> None:

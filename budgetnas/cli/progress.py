@@ -16,20 +16,20 @@ from rich.markup import escape
 from rich.text import Text
 
 from budgetnas.architecture import count
-from budgetnas.budget import Budget
-from budgetnas.cli.output import by_limit, duration, stderr
+from budgetnas.architecture.budget import Budget
+from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.data.wording import plural
-from budgetnas.epoch import Epoch
-from budgetnas.final import FinalTraining
-from budgetnas.replay import ReplayPlan
-from budgetnas.report.final import FinalResult
-from budgetnas.report.replays import ReplayResult, comparison
+from budgetnas.experiments.final import FinalTraining
+from budgetnas.experiments.final_results import FinalResult
+from budgetnas.experiments.replay import ReplayPlan
+from budgetnas.experiments.replay_results import ReplayResult, comparison
+from budgetnas.metrics import Epoch
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan, SeedPlan
 from budgetnas.search.study import OpenStudy
 from budgetnas.storage import Run
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from budgetnas.budget import format_count
+from budgetnas.architecture.budget import format_count
+from budgetnas.cli.console import by_limit, duration, shown_storage, stdout, table
 from budgetnas.cli.final_text import print_final
-from budgetnas.cli.output import by_limit, duration, shown_storage, stdout, table
 from budgetnas.data.wording import plural
 from budgetnas.report.values import Pruning, RankedRun, RejectedSeed, SeedDistance, StudyTables, name_of
 

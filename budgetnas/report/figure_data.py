@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from budgetnas.epoch import Epoch
-from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.experiments.final_results import Entrant, FinalResult
+from budgetnas.metrics import Epoch
 from budgetnas.report.points import overshoot_bins, pareto_front
 from budgetnas.report.values import PrunedRun, StudyTables, Training, name_of
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from budgetnas.budget import format_count
+from budgetnas.architecture.budget import format_count
 from budgetnas.report.points import overshoot_bins, pareto_front, running_best
 from budgetnas.report.style import BLUE, DASHES, GREEN, GREY, LINES, ORANGE, VERMILION, lines, marker, safe, styled
 from budgetnas.report.values import PrunedRun, RankedRun, StudyTables, Training, name_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from budgetnas.report.final import Entrant, FinalResult
+from budgetnas.experiments.final_results import Entrant, FinalResult
 from budgetnas.report.points import Spread, spread
 from budgetnas.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, marker, safe, styled
 from budgetnas.report.values import StudyTables

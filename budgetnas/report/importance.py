@@ -12,10 +12,10 @@ from typing import Final
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from budgetnas.distributions import distribution
 from budgetnas.report.values import RankedRun
-from budgetnas.space import Candidate, Params
-from budgetnas.specification import StudySpecification
+from budgetnas.samplers.distributions import distribution
+from budgetnas.space.search_space import Candidate, Params
+from budgetnas.space.specification import StudySpecification
 
 EVALUATOR: Final = "PED-ANOVA"
 FEWEST_RUNS: Final = 8

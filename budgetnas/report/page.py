@@ -15,12 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from budgetnas import __version__, recorded
+from budgetnas import __version__
 from budgetnas.errors import InputError, unwritable
+from budgetnas.experiments import published
+from budgetnas.experiments.replay_results import ReplayResult, report_tables
 from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
 from budgetnas.report.points import spread
 from budgetnas.report.replay_figures import replay_curves, replay_data
-from budgetnas.report.replays import ReplayResult, report_tables
 from budgetnas.report.shown import Figure, study_figures
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import StudyTables, name_of
@@ -76,8 +77,8 @@ def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
             for result, figure in zip(results, shown, strict=True)
         ],
         tables=report_tables(results),
-        contradictions=recorded.contradictions().values(),
-        curves_accuracy=recorded.curves_accuracy(),
+        contradictions=published.contradictions().values(),
+        curves_accuracy=published.curves_accuracy(),
     )
     return _write(html, out)
 

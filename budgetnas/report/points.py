@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean, stdev
 
-from budgetnas.intervals import Interval, mean_interval
 from budgetnas.report.values import RankedRun
+from budgetnas.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True, slots=True)

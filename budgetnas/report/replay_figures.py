@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from budgetnas.recorded import Metric, Split, printed_curve
+from budgetnas.experiments.published import Metric, Split, printed_curve
+from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.report.figure_data import Cell, FigureData
-from budgetnas.report.replays import ReplayResult
 from budgetnas.report.style import BLUE, VERMILION, styled
 
 _COLOURS: dict[Split, str] = {"test": BLUE, "train": VERMILION}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from budgetnas.experiments.final_results import FinalResult
 from budgetnas.report import figure_data as data
 from budgetnas.report import figures, final_figures
 from budgetnas.report.figure_data import FigureData
-from budgetnas.report.final import FinalResult
 from budgetnas.report.values import StudyTables
 from budgetnas.report.winner_figure import winner
 

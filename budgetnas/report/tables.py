@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 from budgetnas.architecture import Architecture, count, count_parts
-from budgetnas.budget import Budget
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.report.final import Entrant, FinalResult, final_result
+from budgetnas.experiments.final_results import Entrant, FinalResult, final_result
+from budgetnas.metrics import Epoch
 from budgetnas.report.values import (
     Chosen,
     FailedRun,
@@ -30,7 +30,7 @@ from budgetnas.report.values import (
     name_of,
 )
 from budgetnas.report.wording import notices, summary
-from budgetnas.specification import read_specification
+from budgetnas.space.specification import read_specification
 from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import Excess, Limit
+from budgetnas.architecture.budget import Excess, Limit
 from budgetnas.data.wording import plural
-from budgetnas.epoch import Epoch
-from budgetnas.recipe import Recipe
-from budgetnas.report.final import FinalResult
-from budgetnas.report.plain import to_plain
-from budgetnas.specification import StudySpecification
+from budgetnas.experiments.final_results import FinalResult
+from budgetnas.experiments.plain import to_plain
+from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Recipe
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Broken, Role
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from budgetnas.architecture import Architecture
-from budgetnas.budget import format_count
+from budgetnas.architecture.budget import format_count
 from budgetnas.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from budgetnas.report.values import Chosen, PartShare, StudyTables
 

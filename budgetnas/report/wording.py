@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 from budgetnas.data.wording import plural
-from budgetnas.recipe import OptimizerRange, RecipeSpace
 from budgetnas.report.values import RankedRun, Summary
-from budgetnas.space import SearchSpace
-from budgetnas.specification import StudySpecification
+from budgetnas.space.recipe import OptimizerRange, RecipeSpace
+from budgetnas.space.search_space import SearchSpace
+from budgetnas.space.specification import StudySpecification
 
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 _EXTRAS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from budgetnas.epoch import Epoch
-from budgetnas.space import Candidate
+from budgetnas.metrics import Epoch
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Broken
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 
 @dataclass(frozen=True, slots=True)

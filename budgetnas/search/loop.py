@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
-from budgetnas.runs import LOST, RunImages, TrainFunction
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import LOST, RunImages, TrainFunction
+from budgetnas.samplers.gate import BudgetGate, SpaceUsedUpError
+from budgetnas.samplers.named import repeats, search_sampler
 from budgetnas.search.listener import SearchListener
-from budgetnas.search.sampler import BudgetGate, SpaceUsedUpError
-from budgetnas.search.samplers import repeats, search_sampler
 from budgetnas.search.study import OpenStudy, settle_orphans
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
-from budgetnas.space import Candidate
-from budgetnas.stopping import Stopper
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.leases import Heart, Lease, holding, slots_held, take_slot, trained
-from budgetnas.train import Setup, train
+from budgetnas.training import Setup, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""

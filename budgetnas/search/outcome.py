@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, SearchFailedError
 from budgetnas.storage.engine import storage_failed
-from budgetnas.storage.patience import database_error
+from budgetnas.storage.retry import database_error
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import Final
 from optuna.trial import TrialState
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Excess
+from budgetnas.architecture.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
-from budgetnas.seeds import seed_candidate
+from budgetnas.space.initial_trials import seed_candidate
 from budgetnas.storage.leases import trained
-from budgetnas.train import Setup, Task
-from budgetnas.train.measure import measure_pace
+from budgetnas.training import Setup, Task
+from budgetnas.training.measure import measure_pace
 
 _DRAWS: Final = 1000
 _SAMPLE: Final = 30

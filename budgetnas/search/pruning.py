@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, assert_never
 
-from budgetnas.epoch import Epoch
-from budgetnas.protocol import Fidelity
+from budgetnas.metrics import Epoch
+from budgetnas.space.specification import Fidelity
 from budgetnas.storage import State
 
 MEDIAN_NEEDS: Final = 5

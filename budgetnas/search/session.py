@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from sqlalchemy.engine import URL
 
-from budgetnas.checkpoints import sweep
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError, check_seed
-from budgetnas.reopen import DataPlace, validation_images
-from budgetnas.search.crews import crew_for
+from budgetnas.runs.checkpoints import sweep
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, validation_images
+from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.outcome import outcome_of
 from budgetnas.search.plan import make_plan
-from budgetnas.search.samplers import check_sampler
 from budgetnas.search.settings import (
     SearchRequest,
     check_study_name,
@@ -26,15 +26,16 @@ from budgetnas.search.settings import (
     stored_request,
     study_name,
 )
-from budgetnas.search.study import OpenStudy, open_records, open_study
-from budgetnas.search.supervisor import Crew, search_together
+from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.view import SearchView
-from budgetnas.search.worker import DEFAULT_SAMPLER, WorkerRequest
-from budgetnas.specification import read_specification
-from budgetnas.stopping import Stopper
+from budgetnas.search.workers.crews import crew_for
+from budgetnas.search.workers.supervisor import Crew, search_together
+from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
+from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.train import Setup, alternatives, choose_setup
+from budgetnas.training import Setup, alternatives, choose_setup
 
 DEFAULT_SEED = 0
 

@@ -15,15 +15,14 @@ from typing import Any, Final, cast, get_args
 
 from pydantic import ConfigDict, ValidationError
 
-from budgetnas.budget import Budget, format_count, parse_budget, parse_limit
+from budgetnas.architecture.budget import Budget, format_count, parse_budget, parse_limit
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
-from budgetnas.protocol import ChoiceProtocol, Fidelity, PrunerName
-from budgetnas.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
-from budgetnas.seeds import SEEDS
-from budgetnas.shipped import shipped
-from budgetnas.space import InputShape, SearchSpace
-from budgetnas.specification import StudySpecification, first_problem
+from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.presets import shipped
+from budgetnas.space.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, Fidelity, PrunerName, StudySpecification, first_problem
 
 DEFAULT_DATA: Final = "cifar10"
 DEFAULT_TRIALS: Final = 50

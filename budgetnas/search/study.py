@@ -12,22 +12,19 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError
 
-from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.search.attributes import add_stored, compact
+from budgetnas.errors import InputError
+from budgetnas.samplers.attributes import add_stored, compact
+from budgetnas.samplers.gate import FIXED_PARAMS
 from budgetnas.search.rdb import SharedStorage
-from budgetnas.search.sampler import FIXED_PARAMS
-from budgetnas.seeds import seed_candidate
-from budgetnas.specification import StudySpecification, read_specification
+from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
-from budgetnas.storage.engine import cannot_open, engine_arguments, exclusive, open_engine
+from budgetnas.storage.engine import engine_arguments, exclusive
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.leases import release_dead, times_lost
-from budgetnas.storage.patience import patient
-from budgetnas.storage.reading import open_to_read, require_writable
-from budgetnas.storage.records import create_tables, require_tables
-from budgetnas.storage.urls import masked, sqlite_file
+from budgetnas.storage.retry import patient
+from budgetnas.storage.urls import masked
 
 SEED_ATTRIBUTE = "seed"
 MAX_TAKEOVERS = 3
@@ -62,50 +59,6 @@ class OpenStudy:
     def trial_id(self, number: int) -> int:
         """Return the storage's identifier of a trial."""
         return self.storage.get_trial_id_from_study_id_trial_number(self.optuna_study._study_id, number)
-
-
-def look_at_records(url: URL) -> Records:
-    """Return the records of a storage to read only: nothing is created in it, and it need not be writable.
-
-    Raises:
-        InputError: If it cannot be opened, no search was run with it, or it has other tables than this version's.
-    """
-    engine = open_to_read(url)
-    try:
-        require_tables(engine)
-    except DatabaseError as error:
-        raise cannot_open(url, error) from None
-    return Records(engine)
-
-
-def open_records(url: URL, *, must_exist: bool = False) -> Records:
-    """Return the records of a storage, its tables created if need be.
-
-    Args:
-        url: The storage.
-        must_exist: Refuse a storage that no search was run with, and create nothing in it.
-
-    Raises:
-        InputError: If it cannot be opened or written, or has other tables than this version's.
-    """
-    if must_exist and url.get_backend_name() == "sqlite" and not (file := sqlite_file(url)).exists():
-        rule = "there is no such database"
-        raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
-    require_writable(url)
-    engine = open_engine(url)
-    try:
-        if must_exist:
-            require_tables(engine)
-        else:
-            with exclusive(engine):
-                create_tables(engine)
-    except DatabaseError as error:
-        engine.dispose()
-        raise cannot_open(url, error) from None
-    except BudgetnasError:
-        engine.dispose()
-        raise
-    return Records(engine)
 
 
 @patient

@@ -8,21 +8,21 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgetnas.budget import Verdict
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Verdict
 from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
-from budgetnas.runs import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
-from budgetnas.search.attributes import add, compact, describe, repeat_of
+from budgetnas.metrics import Epoch
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
+from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
-from budgetnas.space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
-from budgetnas.stopping import Stopper
+from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heart, Lease, note_work, trained
 from budgetnas.storage.marks import accuracies_at
-from budgetnas.train import Setup, train
+from budgetnas.training import Setup, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""

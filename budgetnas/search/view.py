@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from budgetnas.data import Data
-from budgetnas.epoch import Epoch
+from budgetnas.metrics import Epoch
 from budgetnas.search.listener import SearchListener, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy
-from budgetnas.train import Setup
+from budgetnas.training import Setup
 
 
 class SearchView(SearchListener, Protocol):

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from budgetnas.storage import tables
-from budgetnas.storage.patience import patient
 from budgetnas.storage.records import Records
+from budgetnas.storage.retry import patient
 
 
 @patient

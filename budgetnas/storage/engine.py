@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.storage.patience import LockLostError, is_busy, is_passing, patience_seconds, reason_of
+from budgetnas.storage.retry import LockLostError, is_busy, is_passing, patience_seconds, reason_of
 from budgetnas.storage.urls import masked, sqlite_file
 
 LOCK_TIMEOUT_SECONDS: Final = 60.0
@@ -90,7 +90,7 @@ def exclusive(engine: Engine) -> Iterator[None]:
 
     PostgreSQL gives the lock back as soon as the connection that holds it breaks, and another process may take it while
     this one goes on. That is noticed at the end and passes, so that a patient caller does all of it again, reading
-    included; hold the lock within `budgetnas.storage.patience.patient` only.
+    included; hold the lock within `budgetnas.storage.retry.patient` only.
 
     Raises:
         BudgetnasError: If another process holds it for longer than a minute.

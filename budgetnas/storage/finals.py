@@ -5,13 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
 
-from budgetnas.protocol import FinalPlan
+from budgetnas.space.recipe import Frozen
+from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
+from budgetnas.storage.retry import current_call, patient
+
+
+class Finalist(Frozen):
+    """A candidate of a final.
+
+    Attributes:
+        run: Its record of the search, the first if it has several.
+        score: Its smoothed score, a validation accuracy as a share of 1.
+        accuracy: Its validation accuracy, the mean of all its records of the search.
+        trainings: How many these are.
+    """
+
+    run: int
+    score: float
+    accuracy: float
+    trainings: int = 1
+
+
+class FinalPlan(Frozen):
+    """What a final trains, decided before it begins.
+
+    Attributes:
+        protocol: How many finalists and seeds.
+        finalists: The candidates, best smoothed score first.
+        reference: The best seed network within the budget, by smoothed score; nothing where none was trained.
+    """
+
+    protocol: ChoiceProtocol
+    finalists: tuple[Finalist, ...] = Field(min_length=1)
+    reference: Finalist | None = None
+
+    @property
+    def entrants(self) -> tuple[Finalist, ...]:
+        """Everything that is trained again: the finalists, and the reference where it is not one of them."""
+        others = {one.run for one in self.finalists}
+        return (*self.finalists, *([self.reference] if self.reference and self.reference.run not in others else []))
 
 
 @dataclass(frozen=True, slots=True)

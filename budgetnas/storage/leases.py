@@ -21,8 +21,8 @@ from budgetnas.errors import LeaseLost
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.holders import Holder, this_process
-from budgetnas.storage.patience import current_call, patient
 from budgetnas.storage.records import Records
+from budgetnas.storage.retry import current_call, patient
 from budgetnas.storage.values import SEARCHED, State
 
 _COUNTED: Final = (State.COMPLETE.value, State.PRUNED.value)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from budgetnas.storage import tables
-from budgetnas.storage.patience import patient
 from budgetnas.storage.records import Records
+from budgetnas.storage.retry import patient
 from budgetnas.storage.values import Role, State
 
 

@@ -12,15 +12,15 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, delete, func, ins
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import Budget
-from budgetnas.epoch import Epoch
+from budgetnas.architecture.budget import Budget
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.recipe import Recipe
+from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.fence import Fence
-from budgetnas.storage.habits import Habits
 from budgetnas.storage.holders import Holder, this_process
-from budgetnas.storage.patience import current_call, patient_methods
+from budgetnas.storage.retry import current_call, patient_methods
+from budgetnas.storage.settings import Habits
 from budgetnas.storage.values import (
     SEARCHED,
     Attempt,

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.budget import WORDS, Budget, Quantity
-from budgetnas.recipe import Recipe
+from budgetnas.architecture.budget import WORDS, Budget, Quantity
+from budgetnas.space.recipe import Recipe
 
 
 class Role(StrEnum):

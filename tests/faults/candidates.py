@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from budgetnas.search.sampler import draw_evenly
+from budgetnas.samplers.gate import draw_evenly
 from budgetnas.search.study import OpenStudy
-from budgetnas.space import Params
+from budgetnas.space.search_space import Params
 
 
 def queue_drawn(opened: OpenStudy, number: int, generator: random.Random) -> None:

@@ -14,21 +14,22 @@ from optuna.trial import TrialState
 from quiet import Quiet
 from sqlalchemy import Row, func, select
 
-from budgetnas.checkpoints import run_folder
 from budgetnas.data import load_data
-from budgetnas.epoch import Epoch
-from budgetnas.reopen import DataPlace, study_data_request, study_specification, validation_images
-from budgetnas.runs import RunRequest, record_training
-from budgetnas.search.attributes import described
+from budgetnas.metrics import Epoch
+from budgetnas.runs.checkpoints import run_folder
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import RunRequest, record_training
+from budgetnas.runs.reopen import DataPlace, study_data_request, study_specification, validation_images
+from budgetnas.samplers.attributes import described
 from budgetnas.search.settings import SearchRequest, read_study_file, specify
-from budgetnas.search.study import OpenStudy, open_records, open_study, optuna_storage
-from budgetnas.space import Candidate
-from budgetnas.stopping import Stopper
+from budgetnas.search.study import OpenStudy, open_study, optuna_storage
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Run, State, tables
 from budgetnas.storage.fence import Fence
-from budgetnas.storage.habits import Habits
+from budgetnas.storage.opening import open_records
+from budgetnas.storage.settings import Habits
 from budgetnas.storage.urls import parse_storage
-from budgetnas.train import Setup, choose_setup
+from budgetnas.training import Setup, choose_setup
 
 NAME = "t"
 

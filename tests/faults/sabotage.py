@@ -16,8 +16,8 @@ from typing import Any
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from budgetnas.epoch import Epoch
-from budgetnas.train.engine import Observer, Trainer
+from budgetnas.metrics import Epoch
+from budgetnas.training.engine import Observer, Trainer
 
 Act = Callable[[Trainer], None]
 

@@ -18,8 +18,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from budgetnas.errors import InputError
-from budgetnas.search.study import open_records, optuna_storage
+from budgetnas.search.study import optuna_storage
 from budgetnas.storage import State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 AWAY_SECONDS = 20.0

@@ -18,12 +18,12 @@ from sabotage import AtEpoch, BeforeComplete, die, fail, hang, overflow, slowly
 from small import STUDY, study_file
 from stopping import stop
 
-from budgetnas.checkpoints import run_folder
-from budgetnas.search.attributes import described
+from budgetnas.runs.checkpoints import run_folder
+from budgetnas.samplers.attributes import described
 from budgetnas.search.study import MAX_TAKEOVERS
-from budgetnas.space import Params
+from budgetnas.space.search_space import Params
 from budgetnas.storage import State, tables
-from budgetnas.storage.habits import Habits
+from budgetnas.storage.settings import Habits
 
 RATES = "\n[recipe]\noptimizers = ['sgd']\n[recipe.sgd]\nlearning_rate = [{}, {}]\nweight_decay = [{}]\n"
 MARKED = 0.0123

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from small import environment, run, start, study_file
 from test_workers import at_work, states, until
 
-from budgetnas.search.study import open_records
 from budgetnas.storage import State
+from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from processes import FORKED, Command
 from small import study_file
 
-from budgetnas.search.attributes import described
+from budgetnas.samplers.attributes import described
 from budgetnas.search.study import SEED_ATTRIBUTE
 from budgetnas.storage import State
 

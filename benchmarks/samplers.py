@@ -1,0 +1,63 @@
+"""``python -m benchmarks.samplers``: searches with several samplers, each of equally many real epochs.
+
+Each search names a network by two rules, and each network that is named is trained again with seeds that chose
+nothing. Everything is recorded in a storage of its own, so that a call that was cut off goes on; `--summary` prints
+what the storage holds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from benchmarks.options import DataDirOption, DataOption, SubsetEvalOption, SubsetOption
+from benchmarks.running import run
+from benchmarks.small_studies.make import Design
+from benchmarks.small_studies.sampled import make_sampled, read_sampled, sampled_lines
+from budgetnas.architecture.budget import parse_budget
+from budgetnas.data import DataRequest
+from budgetnas.experiments.bench.machine import machine
+from budgetnas.samplers.named import check_sampler
+from budgetnas.storage.opening import open_records
+from budgetnas.storage.urls import parse_storage
+
+
+def measure(
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")] = None,
+    subset: SubsetOption = None,
+    subset_eval: SubsetEvalOption = None,
+    budget: Annotated[str, typer.Option(help="Limit of every search.")] = "12e3",
+    trials: Annotated[int, typer.Option(help="Trainings of every search, repeats included.", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(help="Epochs of every training.", min=1)] = 6,
+    sampler: Annotated[
+        list[str] | None, typer.Option(help="Samplers to compare.", show_default="random, budget")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Searches with each sampler.", min=1)] = 5,
+    first_seed: Annotated[int, typer.Option(help="Sampler seed of the first search.", min=0)] = 0,
+    fresh: Annotated[int, typer.Option(help="Fresh trainings of each network that was named.", min=1)] = 3,
+    storage: Annotated[str, typer.Option(help="Storage of the searches.")] = "sqlite:///samplers.db",
+    only_summary: Annotated[bool, typer.Option("--summary", help="Train nothing; print what is there.")] = False,
+) -> None:
+    """Make the searches, seed by seed and sampler by sampler, and print the comparison."""
+    url = parse_storage(storage)
+    samplers = [check_sampler(one) for one in sampler or ("random", "budget")]
+    limit = parse_budget(budget)
+    records = open_records(url)
+    if not only_summary:
+        request = DataRequest(
+            name=data, data_dir=data_dir, resolution=resolution, subset=subset, subset_eval=subset_eval
+        )
+        for seed in range(first_seed, first_seed + seeds):
+            for name in samplers:
+                design = Design(request, limit, trials, epochs, name, fresh, storage)
+                make_sampled(design, records, url, seed)
+    for line in sampled_lines(read_sampled(records, url)):
+        typer.echo(line)
+    typer.echo(machine())
+
+
+if __name__ == "__main__":
+    run(measure)

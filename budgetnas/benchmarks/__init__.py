@@ -1,1 +1,0 @@
-"""Measurements of this program, each a module to run: `python -m budgetnas.benchmarks.NAME`."""

@@ -1,1 +1,0 @@
-"""Searches simulated on a table of trained networks: the parts of `python -m budgetnas.benchmarks.search`."""

@@ -1,0 +1,145 @@
+"""Exporting: the record chosen, its data loaded, its weights found or made again, the bundle written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgetnas.bundle.chosen import Chosen, ExportRequest, choose_run
+from budgetnas.bundle.contents import Preprocessing
+from budgetnas.bundle.figures import metrics_of
+from budgetnas.bundle.provenance import data_sentences, environment_sentence, provenance_of
+from budgetnas.bundle.retraining import AgainView, Weights, normalisation_of, weights_of
+from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
+from budgetnas.data import Data, load_data
+from budgetnas.errors import InputError
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import data_request, load_study_data
+from budgetnas.storage import Records
+
+MOST_CHECKED_IMAGES: Final = 1_000
+
+
+class ExportView(AgainView, Protocol):
+    """Whoever shows an export."""
+
+    def preparing(self, text: str) -> None:
+        """Hear what takes a moment."""
+
+    def notice(self, text: str) -> None:
+        """Hear something else worth telling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A bundle that was written.
+
+    Attributes:
+        chosen: The training it holds.
+        weights: Where its weights come from.
+        bundle: What was written.
+    """
+
+    chosen: Chosen
+    weights: Weights
+    bundle: WrittenBundle
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        bundle, run = self.bundle, self.chosen.run
+        return {
+            "bundle": str(bundle.folder),
+            "run": run.id,
+            "study": run.study,
+            "role": run.role.value,
+            "weights": self.weights.describe(),
+            "certificate": bundle.certificate.to_dict(),
+            "metrics": bundle.metrics.model_dump(mode="json"),
+            "onnx_check": bundle.onnx.to_dict(),
+            "files": bundle.files,
+        }
+
+
+def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportView) -> Exported:
+    """Write the bundle of the training that is asked for.
+
+    Args:
+        request: What to export, and where to.
+        records: The storage.
+        stopper: Notes requests to stop.
+        view: Whoever shows progress.
+
+    Raises:
+        InputError: If the request cannot be met.
+        BudgetnasError: If a check of the bundle fails; nothing is left behind.
+        RunFailedError: If the training is made again and fails.
+        Interrupted: If a stop was requested.
+    """
+    chosen = choose_run(records, request)
+    folder = check_place(chosen.folder(request.out), replace=request.replace)
+    view.preparing("loading data")
+    data = _data(chosen, request)
+    weights = weights_of(chosen, data, request.device, records, stopper, view)
+    if not weights.equal:
+        view.notice(f"weights of run {chosen.run.id}: {weights.describe()}")
+    source = BundleSource(
+        title=chosen.name,
+        architecture=chosen.run.architecture,
+        recipe=chosen.run.recipe,
+        seed=chosen.run.seed,
+        weights=weights.tensors,
+        preprocessing=_preprocessing(chosen, data),
+        budget=None if chosen.specification is None else chosen.specification.budget,
+        metrics=metrics_of(chosen, weights, records),
+        provenance=provenance_of(chosen, data),
+        data=data_sentences(chosen, data),
+        environment=environment_sentence(chosen),
+        images=_some(data.validation.images),
+    )
+
+    def tell(text: str) -> None:
+        stopper.check()
+        view.preparing(text)
+
+    return Exported(chosen, weights, write_bundle(source, folder, replace=request.replace, tell=tell))
+
+
+def _data(chosen: Chosen, request: ExportRequest) -> Data:
+    if chosen.specification is not None:
+        assert chosen.run.study is not None, "a run of a study names it"
+        return load_study_data(chosen.specification, chosen.run.study, request.place)[0]
+    owner = f"replay {chosen.run.label!r}"
+    data = load_data(data_request(chosen.identity, owner, request.place))
+    if data.identity != chosen.identity:
+        rule = f"are other data than {owner} was trained on ({chosen.identity.label()})"
+        raise InputError("--data", data.identity.label(), rule, "name those, with --data and --data-dir")
+    return data
+
+
+def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
+    side, grey = data.resolution, data.in_channels == 1
+    constants = normalisation_of(chosen, data)
+    mean, std = (", ".join(f"{one:.6g}" for one in values) for values in (constants.mean, constants.std))
+    return Preprocessing(
+        classes=data.classes,
+        channels=1 if grey else 3,
+        resolution=side,
+        normalisation=constants,
+        steps=(
+            "turn upright by the EXIF orientation; compose transparency on white; reduce 16 bits to 8; convert to RGB",
+            f"scale the square at the centre to {side} x {side} pixels (Pillow, bicubic, antialiased)",
+            *(["convert to grey (ITU-R 601-2 luma)"] if grey else []),
+            f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std}), for each channel",
+            f"lay out as float32 (batch, {data.in_channels}, {side}, {side})",
+        ),
+    )
+
+
+def _some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return at most `MOST_CHECKED_IMAGES` of `images`, evenly spaced, so that every class of a sorted set is there."""
+    if len(images) <= MOST_CHECKED_IMAGES:
+        return images
+    return images[np.linspace(0, len(images) - 1, MOST_CHECKED_IMAGES).astype(np.int64)]

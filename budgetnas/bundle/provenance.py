@@ -1,0 +1,90 @@
+"""Where an exported network comes from: record, data, splits, versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import safetensors
+import torch
+
+from budgetnas import __version__
+from budgetnas.bundle.chosen import Chosen, Part
+from budgetnas.data import Data, Images
+
+
+def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
+    """Return where a network comes from, as plain JSON."""
+    run, (architecture, recipe) = chosen.run, (chosen.run.architecture.digest, chosen.run.recipe.digest)
+    return {
+        "run": {
+            "number": run.id,
+            "study": run.study,
+            "role": run.role.value,
+            "trial": run.trial,
+            "label": run.label,
+            "seed": run.seed,
+            "architecture_digest": architecture,
+            "recipe_digest": recipe,
+            "started_at": run.started_at,
+            "ended_at": run.ended_at,
+        },
+        "trained_in": json.loads(run.environment),
+        "exported_with": _versions(),
+        "study_specification_digest": None if chosen.specification is None else chosen.specification.digest,
+        "data": {
+            **data.identity.model_dump(mode="json"),
+            "digest": data.identity.digest(),
+            "trained_on": chosen.part.value,
+            "splits": {name: _split(images) for name, images in _splits(data).items()},
+        },
+    }
+
+
+def data_sentences(chosen: Chosen, data: Data) -> tuple[str, ...]:
+    """Return in words what a network learnt from."""
+    sizes = {Part.TRAIN: len(data.train), Part.ALL_TRAIN: len(data.all_train)}
+    images = sizes.get(chosen.part, len(data.train) + len(data.validation))
+    return (
+        f"{data.identity.label()}, {data.in_channels} x {data.resolution} x {data.resolution} pixels, "
+        f"{len(data.classes)} classes; SHA-256 of the content {data.identity.content_hash}",
+        f"Trained on {chosen.part.value}: {images:,} images.",
+        "Hashes of the splits are in provenance.json. No image is in this folder.",
+    )
+
+
+def environment_sentence(chosen: Chosen) -> str:
+    """Return in words where a network was trained."""
+    known = json.loads(chosen.run.environment)
+    precision = known.get("precision", "float32")
+    note = " (matrix products; the weights and this bundle are float32)" if precision == "bf16" else ""
+    name, version = known.get("device_name", known.get("device")), known.get("torch")
+    return f"Trained on {name} in {precision}{note} with PyTorch {version}."
+
+
+def _splits(data: Data) -> dict[str, Images]:
+    return {"train": data.train, "validation": data.validation, "all_train": data.all_train}
+
+
+def _split(images: Images) -> dict[str, Any]:
+    """Return size and hash of a split: SHA-256 over its pixels (N, C, H, W) and then its labels, int64."""
+    content = hashlib.sha256(np.ascontiguousarray(images.images).tobytes())
+    content.update(images.labels.astype("<i8").tobytes())
+    return {"images": len(images), "sha256": content.hexdigest()}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "budgetnas": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "onnx": str(onnx.__version__),
+        "onnxruntime": str(onnxruntime.__version__),
+        "safetensors": str(safetensors.__version__),
+        "numpy": str(np.__version__),
+    }

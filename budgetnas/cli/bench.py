@@ -1,0 +1,102 @@
+"""``budgetnas bench``: how fast networks train on this machine, beside the loop everybody copies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetnas.architecture import Architecture, named, parse_architecture
+from budgetnas.cli.console import print_json, stdout, table
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StemWidthOption
+from budgetnas.errors import InputError, check_seed
+
+if TYPE_CHECKING:
+    from budgetnas.data import Data
+    from budgetnas.experiments.bench.summary import BenchSummary
+
+
+def bench_command(
+    arch: Annotated[str, typer.Option(help="v1, v2, resnet18, ..., or custom with --blocks and --widths.")] = "v2",
+    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 1,1,1.")] = None,
+    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 16,32,64.")] = None,
+    stem_width: StemWidthOption = None,
+    batch: Annotated[int, typer.Option(help="Images in one optimiser step.")] = 128,
+    repeats: Annotated[int, typer.Option(help="Trainings of each loop.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training; the first is not timed.")] = 2,
+    data: DataOption = "cifar10",
+    data_dir: DataDirOption = None,
+    subset: Annotated[
+        int | None,
+        typer.Option(help="Training images.", show_default="all on a GPU; on a CPU what takes 8 s"),
+    ] = None,
+    subset_eval: Annotated[
+        int | None, typer.Option(help="Validation images.", show_default="all on a GPU; on a CPU 1,000")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first training.")] = 0,
+    device: DeviceOption = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32 or bf16; of ours.", envvar="BUDGETNAS_PRECISION")
+    ] = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Time training on this machine: the loop everybody copies, that loop tuned, and ours.
+
+    Example: budgetnas bench --arch v2 --batch 128
+    """
+    _check_at_least("--repeats", repeats, 2, "an interval needs two")
+    _check_at_least("--epochs", epochs, 2, "the first is not timed")
+    _check_at_least("--batch", batch, 2, "batch normalisation of one image has no variance")
+    check_seed(seed)
+    _network(arch, blocks, widths, stem_width, None)
+    from budgetnas.cli.progress import Lines
+    from budgetnas.data import DataRequest, load_data
+    from budgetnas.experiments.bench.protocol import BenchRequest, bench
+    from budgetnas.experiments.bench.summary import summarise
+    from budgetnas.training import alternatives, choose_setup
+
+    setup = choose_setup(device, precision)
+    with Lines() as lines:
+        lines.status("loading data ...")
+        loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
+        request = BenchRequest(
+            architecture=_network(arch, blocks, widths, stem_width, loaded),
+            batch=batch,
+            repeats=repeats,
+            epochs=epochs,
+            setups=(setup, *alternatives(setup, precision)),
+            seed=seed,
+        )
+        result = bench(request, loaded, lines.status)
+    summary = summarise(result, loaded)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        _print(summary)
+
+
+def _check_at_least(argument: str, value: int, least: int, why: str) -> None:
+    if value < least:
+        raise InputError(argument, value, f"must be a whole number of at least {least}: {why}")
+
+
+def _network(
+    arch: str, blocks: str | None, widths: str | None, stem_width: int | None, data: Data | None
+) -> Architecture:
+    inputs: dict[str, Any] = {}
+    if data is not None:
+        inputs = {"in_channels": data.in_channels, "size": data.resolution, "classes": len(data.classes)}
+    stem: dict[str, Any] = {} if stem_width is None else {"stem_width": stem_width}
+    if blocks is None and widths is None:
+        if stem:
+            raise InputError("--stem-width", stem_width, "goes with --blocks and --widths, not with a name")
+        return named(arch, **inputs)
+    return parse_architecture(blocks, widths, **stem, **inputs)
+
+
+def _print(summary: BenchSummary) -> None:
+    console = stdout()
+    columns = ("", *(loop.name for loop in summary.loops))
+    console.print(table(summary.title, columns, summary.rows()))
+    for line in summary.notes():
+        console.print(line, markup=False, soft_wrap=True)

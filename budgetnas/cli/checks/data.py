@@ -1,0 +1,63 @@
+"""The data that a search would read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from budgetnas.cli.checks.check import Check, many
+from budgetnas.cli.checks.request import DoctorRequest
+from budgetnas.data.archives import archives_of, is_unpacked
+from budgetnas.data.cache import only_looking
+from budgetnas.data.load import Data, load_data
+from budgetnas.data.request import DataRequest
+from budgetnas.space.specification import StudySpecification
+
+DEFAULT_DATA: Final = "cifar10"
+
+
+def data(request: DoctorRequest, specification: StudySpecification | None) -> Iterator[Check]:
+    """Look at the data, read as a search would read them but with nothing downloaded, unpacked or cached."""
+    asked = _data_request(request, specification)
+    if not asked.is_folder and asked.name != "digits" and not is_unpacked(asked):
+        yield _not_unpacked(asked)
+        return
+    with only_looking():
+        loaded = load_data(asked)
+    yield Check("data", "ok", _described(loaded))
+    if specification is not None:
+        yield _same_data(loaded, specification, request.study or "")
+
+
+def _data_request(request: DoctorRequest, specification: StudySpecification | None) -> DataRequest:
+    if specification is None:
+        return DataRequest(request.data or DEFAULT_DATA, request.data_dir)
+    from budgetnas.runs.reopen import DataPlace, study_data_request
+
+    return study_data_request(specification, request.study or "", DataPlace(request.data, request.data_dir))
+
+
+def _not_unpacked(request: DataRequest) -> Check:
+    folder = request.archive_dir
+    absent = [one for one in archives_of(request) if not (folder / one.relative).is_file()]
+    if not absent:
+        return Check("data", "ok", f"{request.name}: the archive is in {folder}, and is unpacked by the first search")
+    told = f"{request.name} is not in {folder}: the first search downloads it from {absent[0].url}"
+    way_out = "without a network put it there, or use --data digits or --data folder:DIR"
+    return Check("data", "warning", told, way_out)
+
+
+def _described(loaded: Data) -> str:
+    side, identity = loaded.resolution, loaded.identity
+    return (
+        f"{identity.label()}: {len(loaded.train):,} images to train with, {len(loaded.validation):,} to judge, "
+        f"{side} x {side} pixels, {many(len(loaded.classes), 'class', 'classes')}, identity {identity.digest()}"
+    )
+
+
+def _same_data(loaded: Data, specification: StudySpecification, study: str) -> Check:
+    identity = specification.data
+    if loaded.identity == identity:
+        return Check("study's data", "ok", f"the same as study {study!r} was made on")
+    told = f"study {study!r} was made on {identity.label()}, identity {identity.digest()}"
+    return Check("study's data", "problem", told, "name those with --data and --data-dir, or begin another study")

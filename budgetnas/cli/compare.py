@@ -1,0 +1,113 @@
+"""``budgetnas compare``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from budgetnas.cli.console import print_json, print_resume, stderr, stdout, table
+from budgetnas.cli.options import (
+    DataDirOption,
+    DeviceOption,
+    JsonFlag,
+    PrecisionOption,
+    StorageOption,
+    StudyArgument,
+    StudyDataOption,
+    TimeoutOption,
+)
+
+if TYPE_CHECKING:
+    from budgetnas.experiments.comparison import Comparison, Pair, Side
+
+
+def compare_command(
+    study: StudyArgument,
+    architectures: Annotated[int, typer.Option(help="Architectures that both optimisers train.")] = 5,
+    rates: Annotated[int, typer.Option(help="Learning rates tried with each optimiser.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the architectures drawn and of all trainings.")] = 0,
+    storage: StorageOption = None,
+    data: StudyDataOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    timeout: TimeoutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train the same architectures with SGD and with Adam, equally tuned, and print the interval of the difference.
+
+    Example: budgetnas compare cifar10-5M --architectures 6 --rates 3
+    """
+    from budgetnas.cli.compare_progress import CompareProgress
+    from budgetnas.cli.progress import Lines
+    from budgetnas.experiments.compare import CompareRequest, compare
+    from budgetnas.experiments.comparison import to_dict
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.runs.reopen import DataPlace
+    from budgetnas.search.settings import parse_timeout
+    from budgetnas.storage.opening import open_records
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+    from budgetnas.training import alternatives, choose_setup
+
+    request = CompareRequest(study, architectures, rates, seed, DataPlace(data, data_dir))
+    stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)
+    setup = choose_setup(device, precision)
+    setups = (setup, *alternatives(setup, precision))
+    with Lines() as lines, stopper.listening():
+        outcome = compare(request, setups, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines))
+    if as_json:
+        print_json({"study": study} | to_dict(outcome.comparison))
+    else:
+        _print_comparison(study, outcome.comparison)
+    if not outcome.comparison.finished:
+        stderr().print("stopped; every training that ended is recorded. Go on with:", markup=False)
+        print_resume(storage)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _print_comparison(study: str, comparison: Comparison) -> None:
+    from budgetnas.experiments.comparison import NAMES, OPTIMIZERS, conclusion
+    from budgetnas.space.initial_trials import WEIGHT_DECAY
+
+    console, design = stdout(), comparison.design
+    console.print(f"\nSGD and Adam on study {study}", markup=False)
+    for one in OPTIMIZERS:
+        shown = ", ".join(f"{rate:.3g}" for rate in design.rates(one))
+        console.print(f"{NAMES[one]}: rates tried {shown}; weight decay {WEIGHT_DECAY[one]:g}", markup=False)
+    console.print(
+        f"all: {design.recipes.epochs} epochs, batch {design.recipes.batch}; each rate tried with one seed, the best "
+        "again with a fresh one; validation accuracy after the last epoch",
+        markup=False,
+    )
+    columns = (
+        *("architecture", "", "parameters", "SGD rate", "tried", "again"),
+        *("Adam rate", "tried", "again", "SGD less Adam"),
+    )
+    console.print(
+        table("Best rate of each, as tried and again with a fresh seed", columns, map(_row, comparison.pairs), left=2)
+    )
+    for pair in comparison.dropped:
+        console.print(f"{pair.entrant.name} is dropped: {pair.why_dropped}", markup=False)
+    for sentence in conclusion(comparison):
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
+def _row(pair: Pair) -> tuple[str, ...]:
+    difference = "dropped" if pair.difference is None else f"{100 * pair.difference:+.2f}"
+    entrant = pair.entrant
+    return (
+        entrant.name,
+        entrant.architecture.describe(),
+        f"{entrant.params:,}",
+        *_cells(pair.sgd),
+        *_cells(pair.adam),
+        difference,
+    )
+
+
+def _cells(side: Side) -> tuple[str, str, str]:
+    if side.best is None:
+        return "-", "-", "-"
+    again = "-" if side.accuracy is None else f"{side.accuracy:.2%}"
+    return f"{side.best.rate:.3g}", f"{side.best.accuracy:.2%}", again

@@ -1,0 +1,196 @@
+"""``budgetnas count``: what networks cost, without building them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
+from budgetnas.architecture.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
+from budgetnas.cli.console import print_json, stdout, table
+from budgetnas.cli.options import (
+    BlockOption,
+    ClassesOption,
+    InChannelsOption,
+    JsonFlag,
+    SizeOption,
+    StemKernelOption,
+    StemWidthOption,
+    StridesOption,
+)
+from budgetnas.errors import EXIT_OVER_BUDGET, InputError
+
+_DEFAULT_BUDGET = "5e6"
+
+
+def count_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
+    ] = None,
+    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
+    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
+    block: BlockOption = None,
+    stem_width: StemWidthOption = None,
+    stem_kernel: StemKernelOption = None,
+    strides: StridesOption = None,
+    in_channels: InChannelsOption = 3,
+    size: SizeOption = 32,
+    classes: ClassesOption = 10,
+    budget: Annotated[
+        str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="Most multiply-accumulates, e.g. 600M; goes with --budget.")
+    ] = None,
+    max_activations: Annotated[
+        str | None, typer.Option(help="Most activations, e.g. 600e3; goes with --budget.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count parameters, multiply-accumulates and activations, exactly and per part.
+
+    Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
+    """
+    limit = asked_budget(budget, max_macs, max_activations)
+    networks = described(
+        names or (),
+        blocks=blocks,
+        widths=widths,
+        block=block,
+        strides=strides,
+        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
+        shape={"in_channels": in_channels, "size": size, "classes": classes},
+    )
+    if not networks:
+        raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
+    if as_json:
+        values = [_json(name, architecture, limit) for name, architecture in networks]
+        print_json(values[0] if len(values) == 1 else values)
+    elif len(networks) == 1:
+        _print_one(*networks[0], limit)
+    else:
+        _print_side_by_side(networks, limit)
+    if limit is not None and not all(limit.fits(architecture) for _, architecture in networks):
+        raise typer.Exit(EXIT_OVER_BUDGET)
+
+
+def asked_budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
+    """Return the limits that were asked for, or nothing.
+
+    Raises:
+        InputError: If one is no number, or there are others than that on parameters only.
+    """
+    macs, activations = parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations")
+    if budget is not None:
+        return Budget(parse_budget(budget), macs, activations)
+    for flag, text in (("--max-macs", max_macs), ("--max-activations", max_activations)):
+        if text is not None:
+            raise InputError(flag, text, "goes with --budget, the most parameters", "add e.g. --budget 5e6")
+    return None
+
+
+def described(
+    names: Sequence[str],
+    *,
+    blocks: str | None,
+    widths: str | None,
+    block: str | None,
+    strides: str | None,
+    stem: Mapping[str, int | None],
+    shape: Mapping[str, int],
+) -> list[tuple[str, Architecture]]:
+    """Return the networks that a user named, and ``custom`` if blocks and widths describe one.
+
+    Args:
+        names: Names of networks.
+        blocks: Blocks of each stage, separated by commas.
+        widths: Their widths.
+        block: Kind of block.
+        strides: Their strides.
+        stem: What is asked of the stem of every one of them, nothing where it stays as it is.
+        shape: Channels and size of an image, and classes.
+
+    Raises:
+        InputError: If a name is unknown, a list no list of whole numbers, or a rule broken.
+    """
+    networks = [(name.lower(), named(name, **shape)) for name in names]
+    if blocks is not None or widths is not None:
+        custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
+        networks.append(("custom", custom))
+    elif block is not None or strides is not None:
+        argument, value = ("--block", block) if block is not None else ("--strides", strides)
+        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
+    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
+    return [(name, replace(architecture, **changes)) for name, architecture in networks]
+
+
+def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:
+    excesses = None if limit is None else limit.verdict(architecture).excesses
+    return {
+        "name": name,
+        **count(architecture)._asdict(),
+        "parts": [{"name": part.name, **part.counts._asdict()} for part in count_parts(architecture)],
+        "budget": None if limit is None else limit.max_params,
+        "max_macs": None if limit is None else limit.max_macs,
+        "max_activations": None if limit is None else limit.max_activations,
+        "fits": None if excesses is None else not excesses,
+        "excesses": None if excesses is None else [one.to_dict() for one in excesses],
+        "architecture": architecture.to_dict(),
+    }
+
+
+def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> None:
+    shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
+    rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
+    title = f"{name}: {architecture.describe()}"
+    several = len(shown.limits) > 1
+    columns = ["part"]
+    for quantity, bound in _limits_of(shown).items():
+        columns += [WORDS[quantity], *([f"share of {bound.short if several else shown}"] if bound else [])]
+    console = stdout()
+    console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
+    verdict = shown.verdict(architecture).sentence()
+    console.print(f"\n{verdict[:1].upper()}{verdict[1:]}.{'' if limit else ' (No --budget given: 5e6 is shown.)'}")
+
+
+def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
+    cells = [name]
+    for quantity, bound in _limits_of(shown).items():
+        cells += [f"{getattr(counts, quantity):,}", *([f"{bound.share(counts):.1%}"] if bound else [])]
+    return tuple(cells)
+
+
+def _limits_of(budget: Budget) -> dict[Quantity, Limit | None]:
+    """Return every quantity that is counted, with the limit on it, if there is one."""
+    limits = {limit.quantity: limit for limit in budget.limits}
+    return {quantity: limits.get(quantity) for quantity in QUANTITIES}
+
+
+def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget | None) -> None:
+    parts = [{part.name: part.counts.params for part in count_parts(one)} for _, one in networks]
+    names = sorted({name for one in parts for name in one}, key=_part_order)
+    rows = [(f"parameters of {name}", *(f"{one[name]:,}" if name in one else "-" for one in parts)) for name in names]
+    totals = [count(one) for _, one in networks]
+    rows.append(("parameters", *(f"{one.params:,}" for one in totals)))
+    rows.append(("multiply-accumulates", *(f"{one.macs:,}" for one in totals)))
+    rows.append(("activations", *(f"{one.activations:,}" for one in totals)))
+    rows.append(("blocks per stage", *("-".join(map(str, one.blocks)) for _, one in networks)))
+    rows.append(("width per stage", *("-".join(map(str, one.widths)) for _, one in networks)))
+    rows.append(("block", *(one.block for _, one in networks)))
+    shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
+    several = len(shown.limits) > 1
+    for one in shown.limits:
+        rows.append((f"share of {one if several else shown}", *(f"{one.share(counts):.1%}" for counts in totals)))
+    rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
+    for one in shown.limits:
+        over = f"overshoot in {one.words}" if several else "overshoot"
+        rows.append((over, *(f"{max(0, one.count(counts) - one.most):,}" for counts in totals)))
+    title = "Counts for one image" + ("" if limit else " (no --budget given: 5e6 is shown)")
+    stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
+
+
+def _part_order(name: str) -> tuple[int, str]:
+    return {"stem": 0, "head": 2}.get(name, 1), name

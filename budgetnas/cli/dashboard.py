@@ -1,0 +1,34 @@
+"""``budgetnas dashboard``: Optuna's dashboard on a storage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from budgetnas.cli.console import stderr
+from budgetnas.cli.options import StorageOption
+from budgetnas.errors import EXIT_INTERRUPTED, InputError
+
+
+def dashboard_command(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no password.")] = "127.0.0.1",
+    storage: StorageOption = None,
+) -> None:
+    """Open the Optuna dashboard on the storage, for this machine only.
+
+    Example: budgetnas dashboard --port 8080
+    """
+    from budgetnas.report.dashboard import is_this_machine, serve
+    from budgetnas.storage.opening import open_records
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+
+    if not 1 <= port <= 65_535:
+        raise InputError("--port", port, "must be from 1 to 65,535")
+    records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
+    if not is_this_machine(host):
+        stderr().print(f"note: {host} may be reached by others, and the dashboard asks for no password", markup=False)
+    stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
+    serve(records, host, port)
+    raise typer.Exit(EXIT_INTERRUPTED)  # a server ends by Ctrl-C alone

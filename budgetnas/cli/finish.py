@@ -1,0 +1,86 @@
+"""``budgetnas finish``, and the final that ends a search."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from budgetnas.cli.console import print_json, print_resume, shown_storage, stderr, stdout
+from budgetnas.cli.options import (
+    DataDirOption,
+    DeviceOption,
+    JsonFlag,
+    PrecisionOption,
+    StorageOption,
+    StudyArgument,
+    StudyDataOption,
+    TimeoutOption,
+)
+from budgetnas.errors import Interrupted
+
+
+def finish_command(
+    study: StudyArgument,
+    finalists: Annotated[
+        int | None, typer.Option(help="So many of the best are trained again.", show_default="the study's, or 3")
+    ] = None,
+    final_seeds: Annotated[
+        int | None, typer.Option(help="Fresh seeds of each network.", show_default="the study's, or 3")
+    ] = None,
+    data: StudyDataOption = None,
+    data_dir: DataDirOption = None,
+    storage: StorageOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    timeout: TimeoutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose the winner of a study honestly: train the best again, and read the test split once.
+
+    Example: budgetnas finish cifar10-5M
+    """
+    from budgetnas.cli.final_text import print_final
+    from budgetnas.cli.progress import FinalProgress, Lines
+    from budgetnas.experiments.final import FinishRequest, finish
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.runs.reopen import DataPlace
+    from budgetnas.search.settings import choice_protocol, parse_timeout
+    from budgetnas.storage.opening import open_records
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+    from budgetnas.training import alternatives, choose_setup
+
+    request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
+    stopper = Stopper(parse_timeout(timeout))
+    records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
+    setup = choose_setup(device, precision)
+    setups = (setup, *alternatives(setup, precision))
+    try:
+        with Lines() as lines, stopper.listening():
+            result = finish(request, records, setups, stopper, FinalProgress(lines))
+    except Interrupted as stop:
+        tell_stopped(stop, storage)
+        raise
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_final(result)
+        _print_next(study, storage)
+
+
+def tell_stopped(stop: Interrupted, storage: str | None) -> None:
+    """Tell how a final that was stopped goes on."""
+    if stop.reason:
+        stderr().print(stop.reason, markup=False)
+    stderr().print("stopped; complete trainings of the final are recorded. Go on with:", markup=False)
+    print_resume(storage)
+
+
+def _print_next(study: str, storage: str | None) -> None:
+    """Print what to do with a winner."""
+    shown = shown_storage(storage)
+    where = ["--storage", shown] if shown else []
+    stdout().print("\nGo on with:", markup=False)
+    for command in ("export", "report"):
+        stdout().print(f"  {shlex.join(['budgetnas', command, study, *where])}", markup=False)

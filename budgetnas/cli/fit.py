@@ -1,0 +1,126 @@
+"""``budgetnas fit``: the nearest networks within a budget, by named edits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from budgetnas.architecture import Architecture, Counts, count
+from budgetnas.architecture.budget import Budget
+from budgetnas.cli.console import print_json, stdout, table
+from budgetnas.cli.count import asked_budget, described
+from budgetnas.cli.options import (
+    BlockOption,
+    BudgetOption,
+    ClassesOption,
+    InChannelsOption,
+    JsonFlag,
+    MaxActivationsOption,
+    MaxMacsOption,
+    SizeOption,
+    StemKernelOption,
+    StemWidthOption,
+    StridesOption,
+)
+from budgetnas.errors import InputError
+
+if TYPE_CHECKING:
+    from budgetnas.architecture.fit import Near
+
+
+def fit_command(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.")] = None,
+    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2; instead of a name.")] = None,
+    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,256,512.")] = None,
+    block: BlockOption = None,
+    stem_width: StemWidthOption = None,
+    stem_kernel: StemKernelOption = None,
+    strides: StridesOption = None,
+    in_channels: InChannelsOption = 3,
+    size: SizeOption = 32,
+    classes: ClassesOption = 10,
+    budget: BudgetOption = None,
+    max_macs: MaxMacsOption = None,
+    max_activations: MaxActivationsOption = None,
+    top: Annotated[int, typer.Option(help="List so many, and the networks with a name.")] = 10,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the nearest networks within a budget to one that is over it, by named edits.
+
+    Example: budgetnas fit resnet18 --budget 5e6
+    """
+    from budgetnas.architecture.fit import nearest
+
+    limits = asked_budget(budget, max_macs, max_activations)
+    if limits is None:
+        raise InputError(
+            "--budget", None, "is missing: the most parameters a network may have", "add e.g. --budget 5e6"
+        )
+    if top < 1:
+        raise InputError("--top", top, "must be at least 1")
+    networks = described(
+        () if name is None else (name,),
+        blocks=blocks,
+        widths=widths,
+        block=block,
+        strides=strides,
+        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
+        shape={"in_channels": in_channels, "size": size, "classes": classes},
+    )
+    if not networks:
+        raise InputError("NAME", None, "is missing: which network to fit", "try budgetnas fit resnet18 --budget 5e6")
+    if len(networks) > 1:
+        raise InputError("NAME", name, "goes without --blocks and --widths", "give one network")
+    found = nearest(networks[0][1], limits)
+    listed = [one for place, one in enumerate(found) if place < top or one.name is not None]
+    if as_json:
+        print_json([_json(one, networks[0][1]) for one in listed])
+    else:
+        _print(networks[0], limits, listed)
+
+
+def _json(one: Near, network: Architecture) -> dict[str, Any]:
+    from budgetnas.architecture.edits import to_dicts
+
+    whole = count(network)
+    return {
+        "edits": to_dicts(one.edits, network),
+        "architecture": one.architecture.to_dict(),
+        **one.counts._asdict(),
+        "params_saved": whole.params - one.counts.params,
+        "params_kept": one.counts.params / whole.params,
+        "macs_kept": one.counts.macs / whole.macs,
+        "name": one.name,
+        "beaten": one.beaten,
+    }
+
+
+def _print(asked: tuple[str, Architecture], limits: Budget, listed: list[Near]) -> None:
+    name, network = asked
+    verdict = limits.verdict(network)
+    console = stdout()
+    already = " already" if verdict.fits else ""
+    console.print(f"{name}{already} {verdict.sentence()}", markup=False, soft_wrap=True)
+    if verdict.fits and len(listed) == 1:
+        return
+    console.print()
+    columns = ("edits", "network", "nearest", "parameters", "saved", "multiply-accumulates", "kept", "activations")
+    rows = [_row(one, network, verdict.counts) for one in listed]
+    console.print(table(f"Within {limits}, nearest to {name}: {network.describe()}", columns, rows, left=3))
+
+
+def _row(one: Near, network: Architecture, whole: Counts) -> tuple[str, ...]:
+    from budgetnas.architecture.edits import sentences
+
+    saved = whole.params - one.counts.params
+    return (
+        "; ".join(sentences(one.edits, network)) or "none",
+        one.name or "",
+        "beaten" if one.beaten else "yes",
+        f"{one.counts.params:,}",
+        f"{saved:,}",
+        f"{one.counts.macs:,}",
+        f"{one.counts.macs / whole.macs:.1%}",
+        f"{one.counts.activations:,}",
+    )

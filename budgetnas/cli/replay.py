@@ -1,0 +1,157 @@
+"""``budgetnas replay``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from budgetnas.cli.console import check_out, print_json, stderr, stdout, table
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption
+from budgetnas.errors import BudgetnasError, Interrupted
+
+if TYPE_CHECKING:
+    from budgetnas.experiments.replay_results import ReplayResult
+
+DEFAULT_PAGE = Path("replay-report.html")
+
+
+def replay_command(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Replay all; goes on where it stopped.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the recorded runs.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the report's; T_max scales with them.")] = None,
+    t_max: Annotated[int | None, typer.Option(help="Length of the cosine, instead of the text's.")] = None,
+    subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
+    subset_eval: Annotated[int | None, typer.Option(help="Thin the test images likewise.")] = None,
+    data: DataOption = "cifar10",
+    data_dir: DataDirOption = None,
+    storage: StorageOption = None,
+    precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
+    device: DeviceOption = "auto",
+    out: Annotated[Path, typer.Option(help="Where the page of all replays is written.")] = DEFAULT_PAGE,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train runs of the source report again, by its protocol, and compare with what it printed.
+
+    Example: budgetnas replay v2-sgd
+    """
+    if listing:
+        _print_list(as_json)
+        return
+    from budgetnas.cli.progress import Lines, ReplayProgress
+    from budgetnas.data import DataRequest
+    from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
+    from budgetnas.experiments.replay_results import comparison
+    from budgetnas.report.page import write_replay_report
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.storage.opening import open_records
+    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+    from budgetnas.training import alternatives, choose_setup
+
+    request = ReplayRequest(
+        names_of(names or (), everything=everything),
+        DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval),
+        epochs=epochs,
+        t_max=t_max,
+        seed=seed,
+    )
+    request.runs()
+    check_out(out)
+    url, setup, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_setup(device, precision), Stopper()
+    setups = (setup, *alternatives(setup, precision))
+    try:
+        with Lines() as lines, stopper.listening():
+            outcome = replay(request, setups, lambda: open_records(url), stopper, ReplayProgress(lines))
+    except Interrupted:
+        stderr().print("stopped; complete replays are recorded, this one begins again", markup=False)
+        raise
+    page = write_replay_report(recorded_results(outcome.records), out)
+    if as_json:
+        print_json([comparison(result).to_dict() | {"page": str(page)} for result in outcome.results])
+    else:
+        _print_results(outcome.results)
+        stdout().print(f"\npage with curves and the report's tables beside ours: {page}", markup=False, soft_wrap=True)
+    if outcome.failed:
+        raise BudgetnasError(f"{', '.join(outcome.failed)} failed; {len(outcome.results)} replays are recorded")
+
+
+def _print_list(as_json: bool) -> None:
+    from budgetnas.experiments.published import recorded_runs
+
+    runs = recorded_runs().values()
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": run.name,
+                    "params": run.params,
+                    "recipe": run.recipe.model_dump(mode="json"),
+                    "printed_train": run.printed_train,
+                    "printed_test": run.printed_test,
+                }
+                for run in runs
+            ]
+        )
+        return
+    rows = [
+        (
+            run.name,
+            run.network,
+            run.recipe.describe(),
+            f"{run.recipe.t_max}",
+            f"{run.params:,}",
+            _percent(run.printed_train),
+            _percent(run.printed_test),
+        )
+        for run in runs
+    ]
+    columns = ("run", "network", "recipe", "T_max", "parameters", "printed train %", "printed test %")
+    stdout().print(table("Recorded runs of the source report", columns, rows, left=3))
+
+
+def _print_results(results: Sequence[ReplayResult]) -> None:
+    from budgetnas.experiments.replay_results import comparison
+
+    rows = []
+    for result in results:
+        one = comparison(result)
+        mark = result.warning or "comparable"
+        for split, printed, best, epoch, last, difference in (
+            (
+                "train",
+                one.printed_train,
+                one.best_train,
+                one.best_train_epoch,
+                one.last_train,
+                one.best_train_difference,
+            ),
+            ("test", one.printed_test, one.best_test, one.best_test_epoch, one.last_test, one.best_test_difference),
+        ):
+            rows.append(
+                (
+                    one.name,
+                    split,
+                    mark,
+                    _percent(printed),
+                    _percent(best),
+                    str(epoch),
+                    _signed(difference),
+                    _percent(last),
+                )
+            )
+    columns = ("run", "split", "", "printed % (best)", "ours % (best)", "epoch", "difference", "ours % (last epoch)")
+    stdout().print(table("Replays beside the report's printed figures", columns, rows, left=3))
+    stdout().print("The best epoch was chosen on the test set, by the report and here alike.", markup=False)
+    stdout().print("The last epoch's figure is the honest one.", markup=False)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"

@@ -1,0 +1,32 @@
+"""``budgetnas report``: a page about a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from budgetnas.cli.console import check_out, print_json, stdout
+from budgetnas.cli.options import JsonFlag, StorageOption, StudyArgument
+from budgetnas.cli.storage import records_to_read
+
+
+def report_command(
+    study: StudyArgument,
+    storage: StorageOption = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="STUDY-report.html")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one self-contained HTML file about a study.
+
+    Example: budgetnas report cifar10-5M --out report.html
+    """
+    from budgetnas.report.page import report_name, write_study_report
+
+    page = out or Path(f"{report_name(study)}-report.html")
+    written = write_study_report(records_to_read(storage), study, check_out(page))
+    if as_json:
+        print_json({"study": study, "report": str(written)})
+    else:
+        stdout().print(f"report: {written}", markup=False, soft_wrap=True)

@@ -1,0 +1,88 @@
+"""``budgetnas worker``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from budgetnas.cli.console import print_json, print_resume, stderr
+from budgetnas.cli.options import (
+    DataDirOption,
+    DeviceOption,
+    JsonFlag,
+    PrecisionOption,
+    StorageOption,
+    StudyDataOption,
+    TimeoutOption,
+)
+from budgetnas.errors import EXIT_FAILED, InputError
+
+
+def worker_command(
+    study: Annotated[str | None, typer.Option(help="Name of the study.", envvar="BUDGETNAS_STUDY")] = None,
+    storage: StorageOption = None,
+    data: StudyDataOption = None,
+    data_dir: DataDirOption = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs the study shall have in all.", envvar="BUDGETNAS_TRIALS", show_default="the last search's"
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="tpe, random, gp, nsga2 or budget.", envvar="BUDGETNAS_SAMPLER", show_default="the last search's"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    timeout: TimeoutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Join a study that a search has made, from this or another machine, until it has its runs.
+
+    Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from budgetnas.cli.progress import Lines, SearchProgress
+    from budgetnas.cli.summary import print_summary
+    from budgetnas.report.tables import study_tables
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.search.settings import parse_timeout
+    from budgetnas.search.workers.worker import WorkerRequest, run_worker
+    from budgetnas.storage.urls import DEFAULT_STORAGE
+
+    if study is None:
+        raise InputError("--study", None, "is missing: the study to join", "see budgetnas studies")
+    request = WorkerRequest(
+        storage=storage or DEFAULT_STORAGE,
+        study=study,
+        data=data,
+        data_dir=data_dir,
+        device=device,
+        precision=precision,
+        sampler=sampler,
+        seed=seed,
+        trials=trials,
+        timeout=parse_timeout(timeout),
+    )
+    with Lines() as lines:
+        result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
+    try:
+        tables = study_tables(result.records, study)
+    except SQLAlchemyError:  # it was told already why the worker ended
+        if result.outcome.exit_code != EXIT_FAILED:
+            raise
+    else:
+        if as_json:
+            print_json(tables.to_dict())
+        else:
+            print_summary(tables, storage)
+    if not result.outcome.finished:
+        stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
+        print_resume(storage)
+    raise typer.Exit(result.outcome.exit_code)

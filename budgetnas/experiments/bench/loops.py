@@ -1,0 +1,221 @@
+"""Three ways to train the same network on the same images with the same recipe.
+
+The reference is the loop of countless tutorials: a `DataLoader` over PIL images that are changed one by one, float32,
+the default memory order, and `.item()` after every step. Tuned, it has channels-last memory, pinned memory, and
+bfloat16 where that is faster. Ours is `budgetnas.training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from budgetnas.space.recipe import Normalisation, Recipe
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import epoch_order
+from budgetnas.training.engine import Trainer
+from budgetnas.training.evaluation import read_totals
+from budgetnas.training.network import ResNet, build
+from budgetnas.training.optimizer import learning_rate, set_learning_rate
+
+
+class Run(Protocol):
+    """A training that has begun.
+
+    Attributes:
+        network: What is trained.
+    """
+
+    network: ResNet
+
+    def steps(self, epoch: int) -> Iterator[None]:
+        """Make the steps of `epoch` (from 1), each when it is asked for; at the end its figures are known."""
+
+
+class Loop(Protocol):
+    """A way to train."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether it keeps freed memory on a CPU."""
+
+    def start(self, task: Task) -> Run:
+        """Begin a training."""
+
+    def describe(self) -> str:
+        """Return its settings in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class OurLoop:
+    """The way of `budgetnas.training`.
+
+    Attributes:
+        setup: Where and in which precision.
+    """
+
+    setup: Setup
+
+    name = "ours"
+    keeps_memory = True
+
+    def start(self, task: Task) -> Run:
+        """Begin a training."""
+        return _OurRun(task, self.setup)
+
+    def describe(self) -> str:
+        """Return its settings in a few words."""
+        graphs = ", CUDA graphs" if self.setup.graphs else ""
+        return f"{self.setup.precision}, {self.setup.layout}, images on the device, fused optimiser{graphs}"
+
+
+class _OurRun:
+    def __init__(self, task: Task, setup: Setup) -> None:
+        self._task, self._trainer = task, Trainer(task, setup)
+        self.network = self._trainer.outcome
+
+    def steps(self, epoch: int) -> Iterator[None]:
+        set_learning_rate(self._trainer.optimizer, learning_rate(self._task.recipe, epoch))
+        order = epoch_order(len(self._task.fit), self._task.recipe.batch, self._trainer.generator)
+        for _ in self._trainer.steps(order):
+            yield
+        read_totals(self._trainer.totals)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceLoop:
+    """The loop everybody copies, plain or tuned.
+
+    Attributes:
+        device: Where to train.
+        tuned: Whether memory is channels-last, pinned for a GPU and copied to it in the background.
+        precision: ``float32``, or ``bf16`` autocast.
+        workers: Processes that prepare images; 0: the training process does.
+    """
+
+    device: torch.device
+    tuned: bool = False
+    precision: str = "float32"
+    workers: int = 0
+
+    keeps_memory = False
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return "tuned reference" if self.tuned else "reference"
+
+    def start(self, task: Task) -> Run:
+        """Begin a training."""
+        return _ReferenceRun(task, self)
+
+    def describe(self) -> str:
+        """Return its settings in a few words."""
+        order = "channels-last" if self.tuned else "contiguous"
+        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        return f"{self.precision}, {order}, PIL images, DataLoader with {workers}, .item() every step"
+
+
+class _ReferenceRun:
+    def __init__(self, task: Task, loop: ReferenceLoop) -> None:
+        self._loop, self._recipe = loop, task.recipe
+        self._format = torch.channels_last if loop.tuned else torch.contiguous_format
+        self.network = build(task.architecture, seed=task.seed)
+        self.network.to(device=loop.device, memory_format=self._format)  # type: ignore[call-overload]
+        self._loader = _loader(task, loop)
+        self._criterion = nn.CrossEntropyLoss()
+        self._optimizer = _optimizer(self.network, task.recipe)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, T_max=task.recipe.t_max)
+
+    def steps(self, epoch: int) -> Iterator[None]:
+        self.network.train()
+        total_loss, correct = 0.0, 0
+        for images, labels in self._loader:
+            loss, right = self._step(images, labels)
+            total_loss += loss
+            correct += right
+            yield
+        self._schedule.step()
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        device, tuned = self._loop.device, self._loop.tuned
+        images = images.to(device, non_blocking=tuned, memory_format=self._format)
+        labels = labels.to(device, non_blocking=tuned)
+        self._optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._loop.precision == "bf16"):
+            outputs = self.network(images)
+            loss = self._criterion(outputs, labels)
+        loss.backward()
+        self._optimizer.step()
+        return loss.item(), int((outputs.argmax(dim=1) == labels).sum().item())
+
+
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """Images that become tensors one by one, as torchvision's own data sets do it.
+
+    Args:
+        task: Whose images and recipe.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._pixels = task.fit.images.permute(0, 2, 3, 1).cpu().numpy()
+        self._labels = task.fit.labels.tolist()
+        self._transform = pil_transform(task.recipe, task.normalisation, task.architecture.size)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        pixels = self._pixels[index]
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        return self._transform(image), self._labels[index]
+
+
+def pil_transform(recipe: Recipe, normalisation: Normalisation, size: int) -> Any:
+    """Return torchvision's transforms for a recipe's augmentation, in its order."""
+    how = recipe.augmentation
+    steps: list[Any] = []
+    if how.rotation:
+        steps.append(transforms.RandomRotation(how.rotation, transforms.InterpolationMode.BILINEAR))
+    if how.crop_padding:
+        steps.append(transforms.RandomCrop(size, padding=how.crop_padding))
+    if how.flip:
+        steps.append(transforms.RandomHorizontalFlip())
+    return transforms.Compose(
+        [*steps, transforms.ToTensor(), transforms.Normalize(normalisation.mean, normalisation.std)]
+    )
+
+
+def _loader(task: Task, loop: ReferenceLoop) -> DataLoader[tuple[Tensor, int]]:
+    images = PilImages(task)
+    return DataLoader(
+        images,
+        batch_size=task.recipe.batch,
+        shuffle=True,
+        drop_last=len(images) % task.recipe.batch == 1,  # a single image has no variance
+        num_workers=loop.workers,
+        persistent_workers=loop.workers > 0,
+        pin_memory=loop.tuned and loop.device.type == "cuda",
+        generator=torch.Generator().manual_seed(task.seed),
+    )
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        make: Any = torch.optim.Adam
+    else:
+        make = partial(torch.optim.SGD, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    made: torch.optim.Optimizer = make(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return made

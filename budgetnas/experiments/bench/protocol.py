@@ -1,0 +1,281 @@
+"""The protocol of ``budgetnas bench``: tune the references, then repeat all three loops in turn."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from budgetnas.architecture import Architecture, count, count_parts
+from budgetnas.data import Data
+from budgetnas.data.thinning import thin_evaluation, thin_training
+from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
+from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
+from budgetnas.experiments.bench.task import sgd_recipe, task_with
+from budgetnas.space.recipe import Augmentation
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import Normaliser, epoch_size
+from budgetnas.training.engine import threads
+from budgetnas.training.evaluation import evaluate
+from budgetnas.training.measure import measure_pace
+from budgetnas.training.memory import free_as_usual, keep_freed_memory
+
+START_STEPS: Final = 5
+"""Steps until a loop runs as it will: a captured step has been captured by then."""
+_EPOCH_SECONDS: Final = 8.0
+_FEWEST_STEPS: Final = 6
+_CPU_EVALUATION: Final = 1_000
+_TUNING_SECONDS: Final = 2.0
+_TUNING_STEPS: Final = 3
+_SMALL_BATCH: Final = 16
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What to measure.
+
+    Attributes:
+        architecture: The network.
+        batch: Images in one optimiser step.
+        repeats: Trainings of each loop.
+        epochs: Epochs of each, of at least 2; the first is not timed.
+        setups: Setups to choose ours from, the likely one first.
+        seed: Seed of the first training; each repeat has the next.
+    """
+
+    architecture: Architecture
+    batch: int
+    repeats: int
+    epochs: int
+    setups: tuple[Setup, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training of one loop.
+
+    Attributes:
+        images_per_second: Images trained on in a second, after the first epoch.
+        startup_seconds: Time from building the network to its fifth step, less five steps of the later epochs.
+        peak_memory: Most bytes taken, if the system tells.
+        accuracy: Share of correct answers on the validation images after the last epoch.
+    """
+
+    images_per_second: float
+    startup_seconds: float
+    peak_memory: int | None
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    """All trainings of one loop.
+
+    Attributes:
+        name: Name of the loop.
+        settings: How it trains.
+        samples: One for each repeat.
+    """
+
+    name: str
+    settings: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """What was measured.
+
+    Attributes:
+        request: What was asked for.
+        setup: Where, in which precision and with how many threads.
+        images: Training images in an epoch.
+        evaluated: Validation images.
+        loops: The reference, the tuned reference and ours.
+        tried: Images per second of the references' settings that were tried for a few seconds, by name.
+        peaks: Operations per second of a matrix product, by precision.
+        other_load: Cores that other processes kept busy before the start.
+        training_flops: Operations to train on one image: forward, and both gradients of every layer but the images'.
+    """
+
+    request: BenchRequest
+    setup: Setup
+    images: int
+    evaluated: int
+    loops: tuple[LoopResult, ...]
+    tried: dict[str, float]
+    peaks: dict[str, float]
+    other_load: float
+    training_flops: int
+
+
+def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
+    """Measure the three loops.
+
+    Args:
+        request: What to measure.
+        data: What to train on.
+        tell: Hears what is being done.
+    """
+    other_load = busy_cores()
+    tell("timing a few steps, to choose threads and precision")
+    setup, task = _prepared(request, data)
+    tried: dict[str, float] = {}
+    with threads(setup.threads):
+        peaks = {precision: matrix_peak(setup.torch_device, precision) for precision in ("bf16", "float32")}
+        loops: tuple[Loop, ...] = (*_tuned_references(task, setup, tried, tell), OurLoop(setup))
+        samples = _repeat(request, task, setup, loops, tell)
+    results = tuple(
+        LoopResult(loop.name, loop.describe(), tuple(each)) for loop, each in zip(loops, samples, strict=True)
+    )
+    return BenchResult(
+        request=request,
+        setup=setup,
+        images=len(task.fit),
+        evaluated=len(task.evaluation),
+        loops=results,
+        tried=tried,
+        peaks=peaks,
+        other_load=other_load,
+        training_flops=training_flops(request.architecture),
+    )
+
+
+def training_flops(architecture: Architecture) -> int:
+    """Return the operations of a training step for one image, two for each multiply-accumulate.
+
+    Forward, the gradient of the weights and that of the inputs, which the stem does not need.
+    """
+    return 6 * count(architecture).macs - 2 * count_parts(architecture)[0].counts.macs
+
+
+def _prepared(request: BenchRequest, data: Data) -> tuple[Setup, Task]:
+    """Return the fastest setup, and the task; on a CPU with as many images as a short epoch takes, unless told."""
+    task = _task(request, data)
+    setup, pace = measure_pace(task, request.setups[0], request.setups[1:])
+    if setup.device != "cpu" or pace is None:
+        return setup, task
+    train, validation = data.train, data.validation
+    if data.identity.subset is None:
+        step = pace.seconds(count(request.architecture).macs, trained=request.batch, evaluated=0)
+        wanted = request.batch * max(_FEWEST_STEPS, round(_EPOCH_SECONDS / step))
+        train = thin_training(train, min(wanted, len(train)), split_seed=data.identity.split_seed)
+    if data.identity.subset_eval is None:
+        wanted, seed = min(_CPU_EVALUATION, len(validation)), data.identity.split_seed
+        validation = thin_evaluation(validation, wanted, split_seed=seed, split="validation")
+    return setup, _task(request, replace(data, train=train, validation=validation))
+
+
+def _task(request: BenchRequest, data: Data) -> Task:
+    recipe = sgd_recipe(
+        request.epochs,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        batch=request.batch,
+        augmentation=Augmentation(flip=data.flip),
+    )
+    return task_with(data, request.architecture, recipe, request.setups[0], request.seed)
+
+
+def _tuned_references(task: Task, setup: Setup, tried: dict[str, float], tell: Tell) -> tuple[Loop, ...]:
+    """Return both references with the settings that are fastest here."""
+    free_as_usual()
+    device = setup.torch_device
+    small = replace(task, recipe=task.recipe.model_copy(update={"batch": min(_SMALL_BATCH, task.recipe.batch)}))
+    by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in ("float32", "bf16")]
+    precise = small if setup.device == "cpu" else task  # emulated, a whole batch in bfloat16 takes a minute
+    tuned = _fastest(by_precision, precise, tried, tell)
+    return tuple(
+        _fastest([replace(loop, workers=workers) for workers in _worker_numbers()], task, tried, tell)
+        for loop in (ReferenceLoop(device), tuned)
+    )
+
+
+def _worker_numbers() -> list[int]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [0, *(number for number in (1, 2, 4, 8, 16, 32) if number <= cores)]
+
+
+def _fastest(loops: Sequence[ReferenceLoop], task: Task, tried: dict[str, float], tell: Tell) -> ReferenceLoop:
+    rates = {}
+    for loop in loops:
+        tell(f"tuning the {loop.name}: {loop.describe()}")
+        rates[loop] = tried[f"{loop.name}, batch {task.recipe.batch}: {loop.describe()}"] = _short_rate(loop, task)
+    return max(rates, key=lambda loop: rates[loop])
+
+
+def _short_rate(loop: Loop, task: Task) -> float:
+    """Return images per second over a few seconds, after the first step."""
+    run, device = loop.start(task), task.fit.device
+    images = min(task.recipe.batch, len(task.fit))
+    steps, epoch, started = 0, 1, 0.0
+    while True:
+        for _ in run.steps(epoch):
+            steps += 1
+            if steps == 1:
+                wait_for(device)
+                started = time.perf_counter()
+            elif steps > _TUNING_STEPS and time.perf_counter() - started > _TUNING_SECONDS:
+                return images * (steps - 1) / (time.perf_counter() - started)
+        epoch += 1
+
+
+def _repeat(
+    request: BenchRequest, task: Task, setup: Setup, loops: Sequence[Loop], tell: Tell
+) -> tuple[list[Sample], ...]:
+    """Return the samples of each loop; each repeat begins with another one."""
+    samples: tuple[list[Sample], ...] = tuple([] for _ in loops)
+    started, total = time.perf_counter(), request.repeats * len(loops)
+    for repeat in range(request.repeats):
+        one = replace(task, seed=request.seed + repeat)
+        for turn in range(len(loops)):
+            index, done = (repeat + turn) % len(loops), repeat * len(loops) + turn
+            left = f", about {(time.perf_counter() - started) / done * (total - done):.0f} s left" if done else ""
+            tell(f"repeat {repeat + 1}/{request.repeats}: {loops[index].name}{left}")
+            samples[index].append(_sample(loops[index], one, setup))
+    return samples
+
+
+def _sample(loop: Loop, task: Task, setup: Setup) -> Sample:
+    device = setup.torch_device
+    if device.type == "cpu":
+        free_as_usual()
+        if loop.keeps_memory:
+            keep_freed_memory()
+    gc.collect()
+    memory = PeakMemory(device)
+    memory.reset()
+    started = time.perf_counter()
+    run = loop.start(task)
+    first_steps, until_then = _first_epoch(run, device, started)
+    started = time.perf_counter()
+    for epoch in range(2, task.recipe.epochs + 1):
+        for _ in run.steps(epoch):
+            pass
+    wait_for(device)
+    seconds = time.perf_counter() - started
+    peak = memory.read()
+    trained = (task.recipe.epochs - 1) * epoch_size(len(task.fit), task.recipe.batch)
+    rate = trained / seconds
+    normalise = Normaliser.of(task.normalisation, device)
+    _, accuracy = evaluate(run.network, task.evaluation, normalise, setup)
+    return Sample(rate, until_then - first_steps * task.recipe.batch / rate, peak, accuracy)
+
+
+def _first_epoch(run: Run, device: torch.device, started: float) -> tuple[int, float]:
+    """Make the first epoch; return a number of steps at its beginning and the time since `started` until then."""
+    steps, until_then = 0, 0.0
+    for done, _ in enumerate(run.steps(1), start=1):
+        if done <= START_STEPS:
+            wait_for(device)
+            steps, until_then = done, time.perf_counter() - started
+    wait_for(device)
+    return steps, until_then

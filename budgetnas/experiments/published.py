@@ -1,0 +1,183 @@
+"""The source report's runs as facts: what was trained and how, and the results it printed."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, cast
+
+from budgetnas.errors import InputError
+from budgetnas.space.presets import REPORT, shipped
+from budgetnas.space.recipe import Augmentation, Frozen, Normalisation, OptimizerName, Recipe
+
+Split = Literal["train", "test"]
+Metric = Literal["accuracy", "loss"]
+_METRICS: Final[dict[str, Metric]] = {"acc": "accuracy", "loss": "loss"}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """One run of the source report.
+
+    Attributes:
+        name: Name of the run, e.g. ``v1-sgd``.
+        network: Name of its network in `budgetnas.architecture.named`.
+        params: Parameters that the network must have.
+        recipe: How it was trained, as the report's text says; as its notebooks say where the text does not.
+        printed_train: Printed training accuracy in percent: the best epoch's. Nothing if none was printed.
+        printed_test: Printed test accuracy in percent: the best epoch's, chosen on the test set itself.
+        tables: Numbers of the report's tables that it is in.
+        contradictions: What the report says against itself about this run, in full sentences.
+    """
+
+    name: str
+    network: str
+    params: int
+    recipe: Recipe
+    printed_train: float | None
+    printed_test: float | None
+    tables: tuple[int, ...]
+    contradictions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedPoint:
+    """One point of a printed learning curve.
+
+    Attributes:
+        epoch: Number, from 1.
+        split: ``train`` or ``test``.
+        metric: ``accuracy`` or ``loss``.
+        value: Accuracy in percent, or cross-entropy in nats.
+    """
+
+    epoch: int
+    split: Split
+    metric: Metric
+    value: float
+
+
+class _Run(Frozen):
+    network: str
+    params: int
+    optimizer: OptimizerName
+    learning_rate: float
+    weight_decay: float
+    momentum: float = 0.9
+    epochs: int
+    t_max: int
+    batch: int = 128
+    printed_train: float | None = None
+    printed_test: float | None = None
+    tables: tuple[int, ...]
+    contradictions: tuple[str, ...]
+
+
+class _Curves(Frozen):
+    file: str
+    accuracy: str
+
+
+class _File(Frozen):
+    curves: _Curves
+    normalisation: Normalisation
+    augmentation: Augmentation
+    contradictions: dict[str, str]
+    runs: dict[str, _Run]
+
+
+def recorded_runs() -> dict[str, RecordedRun]:
+    """Return all runs of the source report by name, in its order."""
+    file = _file()
+    return {name: _recorded(name, run, file) for name, run in file.runs.items()}
+
+
+def recorded_run(name: str) -> RecordedRun:
+    """Return the run of that name.
+
+    Raises:
+        InputError: If the report has none of that name.
+    """
+    runs = recorded_runs()
+    key = name.strip().lower()
+    if key not in runs:
+        close = difflib.get_close_matches(key, runs, n=1)
+        hint = f"did you mean {close[0]}?" if close else "list them with budgetnas replay --list"
+        raise InputError("NAME", name, f"no recorded run has that name; known are {', '.join(runs)}", hint)
+    return runs[key]
+
+
+def for_channels(constants: Normalisation, channels: int) -> Normalisation:
+    """Return the report's constants, averaged for grey images, which it did not have."""
+    if channels == len(constants.mean):
+        return constants
+    mean, std = (sum(one) / len(one) for one in (constants.mean, constants.std))
+    return Normalisation(mean=(mean,) * channels, std=(std,) * channels)
+
+
+def contradictions() -> dict[str, str]:
+    """Return everything the report says against itself, by a short key."""
+    return dict(_file().contradictions)
+
+
+def curves_accuracy() -> str:
+    """Return how exact the printed curves are, in words."""
+    return _file().curves.accuracy
+
+
+def printed_curve(name: str) -> tuple[PrintedPoint, ...]:
+    """Return the printed learning curves of a run, read off the report's plots; empty if it printed none.
+
+    An epoch at which a curve could not be read is missing.
+
+    Raises:
+        InputError: If the report has no run of that name.
+    """
+    return _points().get(recorded_run(name).name, ())
+
+
+def _recorded(name: str, run: _Run, file: _File) -> RecordedRun:
+    recipe = Recipe(
+        optimizer=run.optimizer,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        momentum=run.momentum,
+        epochs=run.epochs,
+        t_max=run.t_max,
+        batch=run.batch,
+        augmentation=file.augmentation,
+        normalisation=file.normalisation,
+    )
+    return RecordedRun(
+        name=name,
+        network=run.network,
+        params=run.params,
+        recipe=recipe,
+        printed_train=run.printed_train,
+        printed_test=run.printed_test,
+        tables=run.tables,
+        contradictions=tuple(file.contradictions[key] for key in run.contradictions),
+    )
+
+
+@lru_cache(maxsize=1)
+def _file() -> _File:
+    with shipped(f"{REPORT}.toml").open("rb") as stream:
+        return _File.model_validate(tomllib.load(stream))
+
+
+@lru_cache(maxsize=1)
+def _points() -> dict[str, tuple[PrintedPoint, ...]]:
+    points: dict[str, list[PrintedPoint]] = {}
+    with shipped(_file().curves.file).open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if not row["value"]:
+                continue
+            point = PrintedPoint(
+                int(row["epoch"]), cast(Split, row["split"]), _METRICS[row["metric"]], float(row["value"])
+            )
+            points.setdefault(row["run"], []).append(point)
+    return {name: tuple(found) for name, found in points.items()}

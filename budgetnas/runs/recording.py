@@ -1,0 +1,316 @@
+"""One recorded training: start it, write down every epoch, and how it ended.
+
+Searches and replays train through `record_training` alone, so that the records hold whatever was trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from budgetnas.data.identity import DataIdentity
+from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
+from budgetnas.metrics import Epoch
+from budgetnas.runs.checkpoints import RunKeeper
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.space.recipe import Normalisation
+from budgetnas.space.search_space import Candidate
+from budgetnas.storage import Records, Role, Run, RunKey, State
+from budgetnas.storage.engine import exclusive
+from budgetnas.storage.leases import Heart, Lease, holding, is_held, note_work, take_lease
+from budgetnas.storage.retry import patient
+from budgetnas.training import Keeper, Observer, Setup, Task, setup_to_go_on, train
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.network import ResNet
+from budgetnas.training.weights import to_safetensors
+
+TrainFunction = Callable[[Task, Setup, Observer, Keeper], ResNet]
+"""What trains: `budgetnas.training.train`, or a stand-in that takes no time where all around it is measured."""
+LOST: Final = (
+    "{} was taken over by another process, for this one was not heard of for too long; it writes no more of it"
+)
+_POLL_SECONDS: Final = 1.0
+
+
+class RunListener(Protocol):
+    """Whoever shows a training's progress."""
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Hear that `done` of `total` steps of `epoch` were made."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Hear what an epoch gave, after it was recorded; may raise `StoppedEarly` to end the training there."""
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Hear that the training begins again in another setup, and why."""
+
+    def notice(self, text: str) -> None:
+        """Hear something else worth telling."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunImages:
+    """The images of a training, on its device.
+
+    Attributes:
+        identity: Which data.
+        fit: Images to learn from.
+        evaluation: Images to look at after each epoch; may be none at all.
+        normalisation: Constants for both.
+        test_reason: Why the evaluation images are a test split, if they are; every look is then recorded.
+    """
+
+    identity: DataIdentity
+    fit: DeviceImages
+    evaluation: DeviceImages
+    normalisation: Normalisation
+    test_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """Which training to make, and what it belongs to.
+
+    Attributes:
+        candidate: Architecture and recipe.
+        seed: Seed of initial weights, order and augmentation.
+        role: Why it is made.
+        study: The study it belongs to; nothing for a replay.
+        trial: The Optuna trial it belongs to; nothing for a final or a replay.
+        label: Name of the seed or replay it is, or empty.
+    """
+
+    candidate: Candidate
+    seed: int
+    role: Role
+    study: str | None = None
+    trial: int | None = None
+    label: str = ""
+
+    def key(self, data: DataIdentity) -> RunKey:
+        """Return what makes this training the same as another."""
+        architecture, recipe = self.candidate.key
+        return RunKey(architecture, recipe, data.digest(), self.seed, self.role)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What came of asking for a training.
+
+    Attributes:
+        run: Number of its record.
+        known: The record, if it serves as it is or another process makes it at this moment; nothing: train it.
+        taken_up: Whether its training was begun before, by this process or another one.
+    """
+
+    run: int
+    known: Run | None = None
+    taken_up: bool = False
+
+
+def record_training(
+    request: RunRequest,
+    images: RunImages,
+    setup: Setup,
+    records: Records,
+    stopper: Stopper,
+    listener: RunListener,
+    *,
+    keep_weights: bool = False,
+) -> int:
+    """Make the training and record it; if another process makes it, wait for that, and if it is there, use it.
+
+    One that was interrupted goes on from its checkpoint.
+
+    Args:
+        request: Which training.
+        images: Its images.
+        setup: Where and in which precision.
+        records: Where it is written down.
+        stopper: Notes requests to stop.
+        listener: Whoever shows progress.
+        keep_weights: Whether the trained weights are kept in the storage; a record that is complete has them.
+
+    Returns:
+        Number of the record.
+
+    Raises:
+        RunFailedError: If the training failed; the record has the reason.
+        Interrupted: If a stop was requested; the record says so.
+    """
+    waiting = False
+    while True:
+        stopper.check()
+        claim, lease = _claim_alone(request, images.identity, setup, records)
+        if lease is not None:
+            try:
+                with holding(records, lease) as heart:
+                    train_run(
+                        claim, request, images, setup, records, stopper, listener, heart, keep_weights=keep_weights
+                    )
+                return claim.run
+            except LeaseLost:
+                listener.notice(LOST.format(f"run {claim.run}"))
+        elif claim.known is not None and claim.known.state is not State.RUNNING:
+            return claim.run
+        elif not waiting:
+            listener.notice(f"another process trains run {claim.run}, which is needed here too; waiting for it")
+        waiting = True
+        time.sleep(_POLL_SECONDS)
+
+
+@patient
+def claim_run(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease) -> Claim:
+    """Return the record of a training, begun or taken up if this process is to make it.
+
+    Args:
+        request: Which training.
+        identity: Its data.
+        setup: Where it would be made.
+        records: The storage.
+        lease: What this process holds; it then is told the run.
+    """
+    with exclusive(records.engine):
+        return _claim_for(lease, request, identity, setup, records)
+
+
+@patient
+def claim_repeat(
+    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease
+) -> tuple[Claim, RunRequest]:
+    """Claim one more training of a candidate of a study, as `claim_run` does; its seed is not the request's.
+
+    It has the seed that the trial trained it with before, if it was interrupted; else the next one of the candidate,
+    reserved under the lock under which the record is made: whoever repeats it at the same time gets another.
+
+    Returns:
+        The claim, and the request with that seed.
+    """
+    with exclusive(records.engine):
+        seed = records.repeat_seed(request.key(identity), study=request.study, trial=request.trial)
+        request = replace(request, seed=seed)
+        return _claim_for(lease, request, identity, setup, records), request
+
+
+@patient
+def _claim_alone(
+    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records
+) -> tuple[Claim, Lease | None]:
+    """Claim a training outside a search; with it comes a lease of its own, if this process is to make it."""
+    with exclusive(records.engine):
+        claim = _claim(request, identity, setup, records, None)
+        return claim, take_lease(records, run=claim.run) if claim.known is None else None
+
+
+def _claim_for(lease: Lease, request: RunRequest, identity: DataIdentity, setup: Setup, records: Records) -> Claim:
+    claim = _claim(request, identity, setup, records, lease)
+    if claim.known is None:
+        note_work(records, lease, trial=request.trial, run=claim.run)
+    return claim
+
+
+def _claim(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease | None) -> Claim:
+    key, candidate = request.key(identity), request.candidate
+    known = records.find_claimed(key, study=request.study)
+    if known is not None and (known.state is not State.RUNNING or is_held(records, known.id, but=lease)):
+        return Claim(known.id, known)
+    found = known or records.find_interrupted(key, study=request.study)
+    if found is not None:
+        records.take_up_run(found.id, request.trial)
+        return Claim(found.id, taken_up=True)
+    run = records.start_run(
+        key=key,
+        architecture=candidate.architecture,
+        recipe=candidate.recipe,
+        data=identity.model_dump_json(),
+        environment=setup.to_json(),
+        study=request.study,
+        trial=request.trial,
+        label=request.label,
+    )
+    return Claim(run)
+
+
+def train_run(
+    claim: Claim,
+    request: RunRequest,
+    images: RunImages,
+    setup: Setup,
+    records: Records,
+    stopper: Stopper,
+    listener: RunListener,
+    heart: Heart,
+    trainer: TrainFunction = train,
+    *,
+    keep_weights: bool = False,
+) -> ResNet:
+    """Make the training that `claim_run` recorded, from its last checkpoint if there is one.
+
+    A failure of the storage passes through: it says nothing about the candidate.
+
+    Raises:
+        RunFailedError: If the training failed; the record has the reason.
+        StoppedEarly: If the listener ended it; the record has the reason.
+        Interrupted: If a stop was requested; the record says so.
+        LeaseLost: If another process took the run over; nothing more is written.
+    """
+    run, candidate = claim.run, request.candidate
+    task = Task(
+        candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
+    )
+    setup = setup_to_go_on(records.run(run).environment, setup)
+    keeper = RunKeeper(run, setup, records, listener.notice, taken_up=claim.taken_up)
+    try:
+        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener, heart), keeper)
+        tensors = to_safetensors(network)
+        if keep_weights:
+            records.save_weights(run, tensors)
+    except RunFailedError as error:
+        records.finish_run(run, State.FAILED, error.reason)
+        keeper.clear()
+        raise
+    except StoppedEarly as stop:
+        records.finish_run(run, State.PRUNED, stop.reason)
+        keeper.clear()
+        raise
+    except (Interrupted, KeyboardInterrupt):
+        records.finish_run(run, State.INTERRUPTED, "interrupted")
+        raise
+    except SQLAlchemyError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        records.finish_run(run, State.FAILED, reason)
+        keeper.clear()
+        raise RunFailedError(reason) from error
+    records.finish_run(run, State.COMPLETE, weights_sha256=hashlib.sha256(tensors).hexdigest())
+    keeper.clear()
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    run: int
+    test_reason: str | None
+    records: Records
+    stopper: Stopper
+    listener: RunListener
+    heart: Heart
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        self.heart.check()
+        self.stopper.check()
+        self.listener.step(epoch, done, total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.records.add_epoch(self.run, epoch, test_reason=self.test_reason)
+        self.listener.epoch(epoch)
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        self.records.restart_run(self.run, setup.to_json())
+        self.listener.restart(setup, reason)

@@ -1,0 +1,108 @@
+"""A study that is there already, with its data and the device: what finishing, comparing and exporting begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from budgetnas.data import Data, DataIdentity, DataRequest, load_data
+from budgetnas.errors import InputError
+from budgetnas.runs.recording import RunImages
+from budgetnas.space.specification import StudySpecification, read_specification
+from budgetnas.storage import Records
+from budgetnas.training import Setup
+from budgetnas.training.device import statistics, to_device
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlace:
+    """Where the data of a study lie on this machine.
+
+    Attributes:
+        data: ``folder:DIR`` for a folder; may be left out for the named sets.
+        data_dir: Where archives lie.
+    """
+
+    data: str | None = None
+    data_dir: Path | None = None
+
+
+def study_specification(records: Records, study: str, argument: str = "STUDY") -> StudySpecification:
+    """Return the specification of a study.
+
+    Args:
+        records: The storage.
+        study: Its name.
+        argument: What a user names it with.
+
+    Raises:
+        InputError: If there is no such study.
+    """
+    stored = records.specification(study)
+    if stored is None:
+        there = ", ".join(records.study_names()) or "none yet"
+        raise InputError(argument, study, f"is not in this storage; there: {there}", "see budgetnas studies")
+    return read_specification(stored)
+
+
+def study_data_request(specification: StudySpecification, study: str, place: DataPlace) -> DataRequest:
+    """Return the request for a study's data.
+
+    Raises:
+        InputError: If they are a folder and none is named.
+    """
+    return data_request(specification.data, f"study {study!r}", place)
+
+
+def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRequest:
+    """Return the request for the data that `owner` was made on.
+
+    Raises:
+        InputError: If they are a folder and none is named.
+    """
+    if place.data is None and identity.name.startswith("folder-"):
+        rule = f"is missing: {owner} was made on {identity.name}"
+        raise InputError("--data", None, rule, "name the folder with --data folder:DIR")
+    return DataRequest(
+        name=place.data or identity.name,
+        data_dir=place.data_dir,
+        resolution=identity.resolution,
+        subset=identity.subset,
+        subset_eval=identity.subset_eval,
+        split_seed=identity.split_seed,
+    )
+
+
+def load_study_data(specification: StudySpecification, study: str, place: DataPlace) -> tuple[Data, DataRequest]:
+    """Return the data that a study was made on, and the request they were loaded by.
+
+    Raises:
+        InputError: If the data named are other ones.
+    """
+    request = study_data_request(specification, study, place)
+    data = load_data(request)
+    if data.identity != specification.data:
+        replace_data = specification.model_copy(update={"data": data.identity})
+        replace_data.require_same(specification, study)
+    return data, request
+
+
+def validation_images(data: Data, setup: Setup) -> RunImages:
+    """Return the images of a trial on the device: to train with and to validate on."""
+    device = setup.torch_device
+    return RunImages(
+        identity=data.identity,
+        fit=to_device(data.train, device),
+        evaluation=to_device(data.validation, device),
+        normalisation=statistics(data.train),
+    )
+
+
+def all_training_images(data: Data, setup: Setup) -> RunImages:
+    """Return training and validation images together on the device, with nothing to evaluate on.
+
+    Normalised by the statistics of the training images, as in the search.
+    """
+    images = validation_images(data, setup)
+    fit = images.fit.joined_with(images.evaluation)
+    return replace(images, fit=fit, evaluation=fit.none())

@@ -1,0 +1,87 @@
+"""Who trains: this process alone, processes of this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+from sqlalchemy.engine import URL
+
+from budgetnas.errors import InputError
+from budgetnas.search.settings import SearchRequest
+from budgetnas.search.workers.processes import ProcessCrew
+from budgetnas.search.workers.supervisor import Crew
+from budgetnas.training import Setup
+
+MOST_WORKERS: Final = 256
+
+
+@contextmanager
+def crew_for(request: SearchRequest, url: URL, setup: Setup) -> Iterator[Crew | None]:
+    """Yield the crew that a search asks for; nothing where it trains in its own process.
+
+    Raises:
+        InputError: If there cannot be such a crew here.
+    """
+    _check_range("--workers", request.workers, "processes that search together")
+    _check_range("--per-device", request.per_device, "workers on one GPU")
+    share = request.gpus_per_trial
+    if share is not None and not 0 <= share <= 1:
+        raise InputError("--gpus-per-trial", share, "must be from 0 to 1: the share of a GPU that a trial takes")
+    if request.ray is not None and request.per_device is not None:
+        raise InputError("--per-device", request.per_device, "does not go with --ray", "use --gpus-per-trial 0.25")
+    if request.ray is not None:
+        from budgetnas.search.workers.cluster import ray_crew
+
+        with ray_crew(request, url) as crew:
+            yield crew
+        return
+    if share is not None:
+        raise InputError("--gpus-per-trial", share, "goes with --ray", "on this machine use --workers and --per-device")
+    yield _local_crew(request, setup)
+
+
+def _local_crew(request: SearchRequest, setup: Setup) -> ProcessCrew | None:
+    on_cpu = setup.device == "cpu"
+    if on_cpu and request.per_device is not None:
+        raise InputError("--per-device", request.per_device, "is for GPUs; this search runs on cpu", "use --workers")
+    if on_cpu:
+        workers = request.workers or 1
+        return (
+            None if workers == 1 else ProcessCrew(("cpu",) * workers, max(1, setup.threads // workers), setup.threads)
+        )
+    devices = gpu_devices(request.workers, request.per_device, gpus(request.device, setup))
+    return None if len(devices) == 1 else ProcessCrew(devices, None)
+
+
+def gpus(asked: str | None, setup: Setup) -> tuple[str, ...]:
+    """Return the GPUs that a search may use: the one that was named, else all of this machine."""
+    if asked is not None and ":" in asked:
+        return (setup.device,)
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+
+
+def gpu_devices(workers: int | None, per_device: int | None, there: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the GPU of each worker, in turn.
+
+    Raises:
+        InputError: If there are more workers than places on GPUs.
+    """
+    places = len(there) * (per_device or 1)
+    wanted = workers or (places if per_device else 1)
+    if wanted > places:
+        one = f"{len(there)} GPU{'s' if len(there) != 1 else ''}"
+        raise InputError(
+            "--workers",
+            wanted,
+            f"is more than {one} with {per_device or 1} worker{'s' if (per_device or 1) != 1 else ''} each take",
+            f"use at most {places}, or --per-device {-(-wanted // len(there))}",
+        )
+    return tuple(there[index % len(there)] for index in range(wanted))
+
+
+def _check_range(argument: str, value: int | None, what: str) -> None:
+    if value is not None and not 1 <= value <= MOST_WORKERS:
+        raise InputError(argument, value, f"must be a whole number from 1 to {MOST_WORKERS}: {what}")

@@ -1,0 +1,115 @@
+"""A worker: joins a study that is there, and trains until the study has its runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from budgetnas.errors import check_seed
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.samplers.named import check_sampler
+from budgetnas.search.loop import SearchTask, goal, search
+from budgetnas.search.outcome import Outcome, outcome_of
+from budgetnas.search.plan import make_plan
+from budgetnas.search.settings import check_trials
+from budgetnas.search.study import open_study
+from budgetnas.search.view import SearchView
+from budgetnas.space.recipe import Frozen
+from budgetnas.storage import Records
+from budgetnas.storage.opening import open_records
+from budgetnas.storage.urls import parse_storage
+from budgetnas.training import Setup, alternatives, choose_setup
+
+DEFAULT_SAMPLER = "tpe"
+
+
+class WorkerRequest(Frozen):
+    """What a worker is told; JSON, so that it can be handed to a process or a machine.
+
+    Attributes:
+        storage: URL of the storage, its password included.
+        study: Name of the study.
+        data: ``folder:DIR`` for a folder; may be left out for the named sets.
+        data_dir: Where archives lie.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``float32`` or ``bf16``.
+        setup: The setup that somebody timed, as JSON; nothing: the worker times its own.
+        sampler: Name of the inner sampler; nothing: the last search's.
+        seed: Seed of the sampler.
+        trials: Runs that the study shall have in all; nothing: what its last search was asked for, also later on.
+        timeout: Seconds after which the worker stops.
+    """
+
+    storage: str
+    study: str
+    data: str | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    setup: str | None = None
+    sampler: str | None = None
+    seed: int = 0
+    trials: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """How a worker ended.
+
+    Attributes:
+        records: The records of its storage.
+        outcome: How.
+    """
+
+    records: Records
+    outcome: Outcome
+
+
+def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> WorkerResult:
+    """Work on a study until it has its runs.
+
+    Everything that can be wrong is checked before anything is written.
+
+    Raises:
+        InputError: If there is no such study, or its data are other ones here.
+    """
+    check_seed(request.seed)
+    if request.trials is not None:
+        check_trials(request.trials)
+    if request.sampler is not None:
+        check_sampler(request.sampler)
+    url = parse_storage(request.storage)
+    records = open_records(url, must_exist=True)
+    specification = study_specification(records, request.study, "--study")
+    setup = _setup(request)
+    view.preparing("loading data")
+    data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
+    opened = open_study(url, records, request.study, specification)
+    asked = records.goal(request.study)
+    task = SearchTask(
+        trials=request.trials,
+        images=validation_images(data, setup),
+        setup=setup,
+        sampler=request.sampler or (asked.sampler if asked else DEFAULT_SAMPLER),
+        seed=request.seed,
+        others=alternatives(setup, request.precision),
+    )
+    goal(opened, request.trials)  # refuses before the first line of a plan is shown
+
+    def work() -> bool:
+        with stopper.listening():
+            if request.setup is not None:
+                return search(opened, task, stopper, view)
+            view.preparing("timing a few training steps")
+            plan = make_plan(opened, task)
+            view.planned(opened, plan, data)
+            return search(opened, replace(task, setup=plan.setup), stopper, view)
+
+    return WorkerResult(records, outcome_of(work, view.notice))
+
+
+def _setup(request: WorkerRequest) -> Setup:
+    here = choose_setup(request.device, request.precision)
+    return here if request.setup is None else replace(Setup.from_json(request.setup), device=here.device)

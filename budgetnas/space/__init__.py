@@ -1,0 +1,1 @@
+"""What a search may propose: the search space, recipes, initial trials, the study specification, and what fits."""

@@ -1,0 +1,42 @@
+"""The study files that come with the program, wherever it is installed."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Final
+
+from budgetnas.errors import InputError
+
+REPORT: Final = "report-2022"
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file that comes with the program, e.g. ``shipped("report-2022.toml")``.
+
+    Args:
+        name: The file's name; a study file's may be given without ``.toml``.
+
+    Raises:
+        InputError: If no such file is shipped; it names those that are.
+    """
+    files = {path.name: path for path in sorted(_folder().iterdir()) if path.is_file()}
+    for candidate in (name, f"{name}.toml"):
+        if candidate in files:
+            return files[candidate]
+    studies = ", ".join(shipped_studies()) or "none"
+    close = difflib.get_close_matches(name, shipped_studies(), n=1)
+    hint = f"did you mean {close[0]}? or give a path to a file of your own" if close else "give a path to your own file"
+    raise InputError("STUDY_FILE", name, f"no study file of that name is shipped; there are: {studies}", hint)
+
+
+def shipped_studies() -> tuple[str, ...]:
+    """Return the names of the shipped searches, without ``.toml``; the source report's runs are no search."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.toml") if path.stem != REPORT))
+
+
+def _folder() -> Path:
+    """Return the folder of study files: in the package when installed, beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "studies"
+    return installed if installed.is_dir() else package.parent / "studies"

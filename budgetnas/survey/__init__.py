@@ -1,7 +1,0 @@
-"""Looking at a space before anything is trained: how much of it fits, and what wastes proposals."""
-
-from budgetnas.survey.look import SeedNetwork, Survey, survey
-from budgetnas.survey.suggestion import Suggestion
-from budgetnas.survey.tally import Found, Share, Tally, ValueShare
-
-__all__ = ["Found", "SeedNetwork", "Share", "Suggestion", "Survey", "Tally", "ValueShare", "survey"]

@@ -1,0 +1,118 @@
+"""Images decoded once and kept on the device as uint8, and batches drawn from them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetnas.data import Images, channel_statistics
+from budgetnas.space.recipe import Normalisation
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceImages:
+    """A split on the device.
+
+    Attributes:
+        images: (N, C, H, W), uint8; `to_device` lays them out channels-last, so that a pixel lies in one place.
+        labels: (N,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie."""
+        return self.images.device
+
+    def none(self) -> DeviceImages:
+        """Return no image at all, of the same shape on the same device."""
+        return self.take(torch.empty(0, dtype=torch.int64, device=self.device))
+
+    def joined_with(self, others: DeviceImages) -> DeviceImages:
+        """Return these images and then those."""
+        pixels = torch.cat([one.images.permute(0, 2, 3, 1) for one in (self, others)]).permute(0, 3, 1, 2)
+        return DeviceImages(pixels, torch.cat([self.labels, others.labels]))
+
+    def take(self, indices: Tensor) -> DeviceImages:
+        """Return the images at `indices`, which lie on their device."""
+        pixels = self.images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
+        return DeviceImages(pixels, self.labels.index_select(0, indices))
+
+
+def to_device(images: Images, device: torch.device) -> DeviceImages:
+    """Return `images` on `device`."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images.images.transpose(0, 2, 3, 1)))
+    labels = torch.from_numpy(np.ascontiguousarray(images.labels))
+    return DeviceImages(pixels.to(device).permute(0, 3, 1, 2), labels.to(device))
+
+
+def statistics(images: Images) -> Normalisation:
+    """Return mean and standard deviation of each channel of `images`, for values in [0, 1]."""
+    mean, std = channel_statistics(images.images)
+    return Normalisation(mean=mean, std=std)
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Turns uint8 images into normalised float32 ones.
+
+    Attributes:
+        scale: (1, C, 1, 1), what a pixel value of 0 to 255 is multiplied with.
+        shift: (1, C, 1, 1), what is added then.
+        memory_format: How the result lies in memory.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    memory_format: torch.memory_format = torch.channels_last
+
+    @classmethod
+    def of(
+        cls,
+        constants: Normalisation,
+        device: torch.device,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> Normaliser:
+        """Return the normaliser of these constants on `device`."""
+        mean = torch.tensor(constants.mean, dtype=torch.float64).view(1, -1, 1, 1)
+        std = torch.tensor(constants.std, dtype=torch.float64).view(1, -1, 1, 1)
+        scale, shift = 1 / (255 * std), -mean / std
+        return cls(scale.float().to(device), shift.float().to(device), memory_format)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return (images / 255 - mean) / std as float32."""
+        plain = images.to(dtype=self.scale.dtype, memory_format=self.memory_format)
+        return plain.mul_(self.scale).add_(self.shift)
+
+
+def epoch_size(size: int, batch: int) -> int:
+    """Return how many of `size` images an epoch has.
+
+    A last batch of a single image is left out: batch normalisation of one image has no variance.
+    """
+    return size - 1 if size > 1 and size % batch == 1 else size
+
+
+def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Return a fresh order of `size` images for one epoch, as indices on the CPU; see `epoch_size`."""
+    return torch.randperm(size, generator=generator)[: epoch_size(size, batch)]
+
+
+def num_steps(size: int, batch: int) -> int:
+    """Return how many batches an epoch of `size` images has."""
+    return -(-epoch_size(size, batch) // batch)
+
+
+def batch_sizes(size: int, batch: int) -> Iterator[int]:
+    """Yield the size of each batch of `size` images in turn; the last may be smaller."""
+    for start in range(0, size, batch):
+        yield min(batch, size - start)

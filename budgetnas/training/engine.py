@@ -1,0 +1,353 @@
+"""The training loop: a candidate, images and a seed to a trained network and its curve."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from budgetnas.architecture import Architecture
+from budgetnas.errors import Interrupted, RunFailedError, StateError
+from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Normalisation, Recipe
+from budgetnas.training.augmentation import augment
+from budgetnas.training.averaging import Average
+from budgetnas.training.course import Course
+from budgetnas.training.cuda_graphs import Calls, CapturedCalls, CaptureError, Place, plainly
+from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
+from budgetnas.training.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
+from budgetnas.training.network import ResNet, build
+from budgetnas.training.optimizer import kept_of_parameters, learning_rate, make_optimizer, set_learning_rate
+from budgetnas.training.setup import Setup
+from budgetnas.training.state import TrainingState
+
+SMALLEST_MICRO_BATCH: Final = 2
+_OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
+class Observer(Protocol):
+    """Whoever follows a training. A method may raise to end it; what it raises passes through unchanged."""
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Hear that `done` of `total` steps of `epoch` were made."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Hear what an epoch gave."""
+
+    def restart(self, setup: Setup, reason: str) -> None:
+        """Hear that the training begins again in another setup and why, all its epochs void."""
+
+
+class Keeper(Protocol):
+    """Whoever keeps states of a training, so that it can be stopped and gone on with. What it raises passes through."""
+
+    def begin(self) -> Iterable[TrainingState]:
+        """Return the states to go on from, newest first; may be empty. They are asked for one by one."""
+
+    def refused(self, state: TrainingState, reason: str) -> None:
+        """Hear that a state cannot be used and why; the next one is tried, then the training begins at its start."""
+
+    def resumed(self, state: TrainingState) -> None:
+        """Hear that the training goes on after the state's epoch; later ones, if there were any, are made again."""
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Hear how things stand after an epoch that the observer has taken; not called after the last."""
+
+    def interrupted(self, state: TrainingState) -> None:
+        """Hear that `Interrupted` is about to leave the training, and how things stood after the last such epoch.
+
+        Not called where there is none. The state may be the one that the training went on from.
+        """
+
+    def forget(self) -> None:
+        """Hear that the training begins again in another setup: all states kept of it are void."""
+
+
+class NothingKept:
+    """A keeper that keeps nothing and has nothing; no state is made for it."""
+
+    def begin(self) -> Iterable[TrainingState]:
+        """Return none."""
+        return ()
+
+    def refused(self, state: TrainingState, reason: str) -> None:
+        """Do nothing."""
+
+    def resumed(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def interrupted(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
+NOTHING_KEPT: Final = NothingKept()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to train on what.
+
+    Attributes:
+        architecture: What to build.
+        recipe: How to train it.
+        seed: Seed of initial weights, order and augmentation.
+        fit: Images to learn from.
+        evaluation: Images that each epoch ends with a look at, or none; nothing is chosen by them here.
+        normalisation: Constants for both.
+    """
+
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    fit: DeviceImages
+    evaluation: DeviceImages
+    normalisation: Normalisation
+
+
+def train(task: Task, setup: Setup, observer: Observer, keeper: Keeper = NOTHING_KEPT) -> ResNet:
+    """Train `task`'s network to the end of its recipe and return it.
+
+    On a CPU, equal task and setup give equal bits, also where the training goes on from a state that was made in the
+    same setup. Where memory runs out the training begins again with half the micro-batch: gradients are summed over
+    it, while batch normalisation then sees fewer images at a time. Where a step cannot be captured as a CUDA graph it
+    begins again without. Then it begins at its first epoch, wherever it had gone on from.
+
+    Args:
+        task: What to train on what.
+        setup: Where and in which precision.
+        observer: Whoever follows the training; epochs done before it are not told again.
+        keeper: Whoever has states to go on from and keeps new ones.
+
+    Raises:
+        RunFailedError: If a loss is not finite, or memory runs out with the smallest micro-batch.
+    """
+    resuming = True
+    while True:
+        try:
+            with threads(setup.threads):
+                return _train_once(task, setup, observer, keeper, resuming)
+        except CaptureError as error:
+            setup, reason = replace(setup, graphs=False), f"no CUDA graph can be made of a step ({error})"
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            setup = _smaller(task.recipe, setup)
+            reason = (
+                f"out of memory, now {setup.micro_batch} images at a time "
+                "(gradients are summed; batch normalisation sees fewer images)"
+            )
+        if task.fit.device.type == "cuda":
+            torch.cuda.empty_cache()
+        resuming = False
+        keeper.forget()  # first: after a crash in between, nothing is left of the old setup to go on from
+        observer.restart(setup, reason)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether PyTorch means that memory ran out, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+class Trainer:
+    """A network in training: what one epoch changes.
+
+    Within an epoch the host asks the device for nothing; it reads all figures at the end.
+
+    Args:
+        task: What to train on what.
+        setup: Where and in which precision.
+    """
+
+    def __init__(self, task: Task, setup: Setup) -> None:
+        device = setup.torch_device
+        self.task, self.setup = task, setup
+        self.network = build(task.architecture, seed=task.seed)
+        self.network.to(device=device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.network, task.recipe, device)
+        self.normalise = Normaliser.of(task.normalisation, device, setup.memory_format)
+        self.generator = torch.Generator().manual_seed(task.seed)
+        self.totals = Totals(device)
+        self._course = Course(len(task.fit), task.recipe.augmentation, device)
+        self._calls, evaluating = _calls(setup)
+        self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
+        self.evaluator = Evaluator(self.outcome, task.evaluation, self.normalise, setup, evaluating)
+
+    @property
+    def outcome(self) -> ResNet:
+        """The network that is evaluated and returned: the average where the recipe has one."""
+        return self.network if self.average is None else self.average.network
+
+    def epoch(self, number: int, observer: Observer) -> Epoch:
+        """Train and evaluate one epoch."""
+        started = time.perf_counter()
+        recipe, size = self.task.recipe, len(self.task.fit)
+        rate, steps = learning_rate(recipe, number), num_steps(size, recipe.batch)
+        set_learning_rate(self.optimizer, rate)
+        order = epoch_order(size, recipe.batch, self.generator)
+        for done in self.steps(order):
+            observer.step(number, done, steps)
+        self.evaluator.run(tick=lambda: observer.step(number, steps, steps))
+        (loss, correct), (eval_loss, eval_correct) = read_totals(self.totals, self.evaluator.totals)
+        trained, evaluated = len(order), len(self.task.evaluation)
+        return Epoch(
+            epoch=number,
+            train_loss=loss / trained,
+            train_accuracy=correct / trained,
+            eval_loss=eval_loss / evaluated if evaluated else math.nan,
+            eval_accuracy=eval_correct / evaluated if evaluated else math.nan,
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
+        )
+
+    def steps(self, order: Tensor) -> Iterator[int]:
+        """Make one optimiser step for each batch of `order`, summing up in `totals`; yield how many were made."""
+        self.network.train()
+        self.totals.reset()
+        self._course.begin(order, self.generator)
+        for done, size in enumerate(batch_sizes(len(order), self.task.recipe.batch), start=1):
+            self._calls(self._make_step, size)
+            yield done
+
+    def state(self, epoch: int) -> TrainingState:
+        """Return how things stand now that `epoch` has ended, as a copy; a GPU is waited for."""
+        memory = self._memory(kept_of_parameters(self.optimizer, self.task.recipe))
+        return TrainingState.copied(epoch, self._training, memory)
+
+    def restore(self, state: TrainingState) -> None:
+        """Put things as they stood at the end of an epoch of this training; the next one to make is the one after it.
+
+        Everything is copied into the memory that is there, laid out as it is.
+
+        Raises:
+            StateError: If it is no such state; nothing was changed then.
+        """
+        if state.training != self._training:
+            raise StateError(f"it is of another training ({state.training}; this is {self._training})")
+        if not 1 <= state.epoch < self.task.recipe.epochs:
+            raise StateError(f"it is of epoch {state.epoch}, after which none of {self.task.recipe.epochs} is to come")
+        kept = kept_of_parameters(self.optimizer, self.task.recipe)
+        memory = self._memory(kept)
+        state.check_fit(memory)
+        try:
+            self.generator.set_state(state.tensors["generator"])
+        except RuntimeError as error:
+            raise StateError(f"its generator is none ({error})") from error
+        for name, place in memory.items():
+            place.copy_(state.tensors[name])
+        self.optimizer.state.update(kept)
+
+    @property
+    def _training(self) -> str:
+        task = self.task
+        return f"architecture {task.architecture.digest}, recipe {task.recipe.digest}, seed {task.seed}"
+
+    def _memory(self, kept: Mapping[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return by name all that an epoch changes and the next one reads; a generator only gives a copy of its own.
+
+        Args:
+            kept: What the optimiser keeps of each parameter.
+        """
+        memory = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            memory |= {f"optimizer.{name}.{what}": tensor for what, tensor in kept[parameter].items()}
+        if self.average is not None:
+            memory |= {f"average.{name}": tensor for name, tensor in self.average.memory.items()}
+        return memory | {"generator": self.generator.get_state()}
+
+    def _make_step(self, size: int) -> None:
+        indices, draws = self._course.next(size)
+        batch = self.task.fit.take(indices)
+        images = augment(batch.images, self.task.recipe.augmentation, draws)
+        pieces = _pieces(size, self.setup.micro_batch or size)
+        self.optimizer.zero_grad(set_to_none=True)
+        for some, labels in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
+            with autocast(self.setup):
+                logits = self.network(self.normalise(some))
+            loss = summed_loss(logits, labels, self.task.recipe.label_smoothing)
+            (loss / size).backward()  # type: ignore[no-untyped-call]
+            self.totals.add(loss.detach(), logits.detach(), labels)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+
+
+def _calls(setup: Setup) -> tuple[Calls, Calls]:
+    """Return how steps are made, and how batches are evaluated."""
+    if not setup.graphs:
+        return plainly, plainly
+    place = Place.on(setup.torch_device)
+    return CapturedCalls(place), CapturedCalls(place)
+
+
+def _train_once(task: Task, setup: Setup, observer: Observer, keeper: Keeper, resuming: bool) -> ResNet:
+    trainer = Trainer(task, setup)
+    last = _resume(trainer, keeper) if resuming else None
+    keeping = not isinstance(keeper, NothingKept)
+    try:
+        for number in range(last.epoch + 1 if last else 1, task.recipe.epochs + 1):
+            epoch = trainer.epoch(number, observer)
+            _check_finite(epoch, task)
+            observer.epoch(epoch)
+            if keeping and number < task.recipe.epochs:
+                last = trainer.state(number)
+                keeper.epoch_ended(last)
+    except Interrupted:
+        if last is not None:
+            keeper.interrupted(last)
+        raise
+    return trainer.outcome
+
+
+def _resume(trainer: Trainer, keeper: Keeper) -> TrainingState | None:
+    """Restore the newest state that fits, if there is one, and return it."""
+    for state in keeper.begin():
+        try:
+            trainer.restore(state)
+        except StateError as error:
+            keeper.refused(state, error.reason)
+        else:
+            keeper.resumed(state)
+            return state
+    return None
+
+
+def _check_finite(epoch: Epoch, task: Task) -> None:
+    losses = [("training", epoch.train_loss), *([("evaluation", epoch.eval_loss)] if len(task.evaluation) else [])]
+    for name, loss in losses:
+        if not math.isfinite(loss):
+            raise RunFailedError(f"the {name} loss is {loss} in epoch {epoch.epoch} ({task.recipe.describe()})")
+
+
+def _pieces(images: int, micro: int) -> int:
+    """Return into how many nearly equal pieces a batch is split: never a single image, which has no variance."""
+    return max(1, min(math.ceil(images / micro), images // 2))
+
+
+def _smaller(recipe: Recipe, setup: Setup) -> Setup:
+    micro = setup.micro_batch or recipe.batch
+    if micro <= SMALLEST_MICRO_BATCH:
+        raise RunFailedError(f"out of memory on {setup.device}, even with {micro} images at a time")
+    return setup.with_micro_batch(max(SMALLEST_MICRO_BATCH, micro // 2))
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads while inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

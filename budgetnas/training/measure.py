@@ -1,0 +1,91 @@
+"""A short measurement of how fast this machine trains, for an estimate before a search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from budgetnas.architecture import count
+from budgetnas.training.cuda_graphs import WARM_UP_CALLS
+from budgetnas.training.engine import Task, Trainer, is_out_of_memory, threads
+from budgetnas.training.evaluation import read_totals
+from budgetnas.training.setup import Setup
+
+_BATCH: Final = 32
+_STEPS: Final = 3
+_GPU_STEPS: Final = 20
+_SHORT_STEP_SECONDS: Final = 0.25
+FORWARD_AND_BACKWARD: Final = 3
+"""A backward pass costs about two forward passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast trainings go here.
+
+    Attributes:
+        macs_per_second: Multiply-accumulates of training steps, forward and backward.
+    """
+
+    macs_per_second: float
+
+    def seconds(self, macs: float, *, trained: int, evaluated: int) -> float:
+        """Return the expected time of networks that need `macs` for an image.
+
+        Args:
+            macs: Multiply-accumulates of a forward pass, per image.
+            trained: Images trained on, counted in every epoch.
+            evaluated: Images evaluated, likewise.
+        """
+        return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
+
+
+def measure_pace(task: Task, setup: Setup, others: Sequence[Setup] = ()) -> tuple[Setup, Pace | None]:
+    """Return the fastest of some setups and the pace of a few steps of `task` in it.
+
+    No pace where memory ran out: the training itself then halves its micro-batch.
+
+    Args:
+        task: What to train.
+        setup: Where and in which precision.
+        others: What to compare with it.
+    """
+    try:
+        fastest, seconds = setup, _step_seconds(task, setup, _GPU_STEPS if setup.graphs else _STEPS)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return setup, None
+    for other in others:
+        taken = _step_seconds(task, other, _STEPS if seconds < _SHORT_STEP_SECONDS else 1)
+        if taken < seconds:
+            fastest, seconds = other, taken
+    macs = FORWARD_AND_BACKWARD * _batch(task, setup) * count(task.architecture).macs
+    return fastest, Pace(macs / seconds)
+
+
+def _step_seconds(task: Task, setup: Setup, steps: int) -> float:
+    """Return the time of one step, after some to warm up."""
+    batch = _batch(task, setup)
+    images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.fit.device) % len(task.fit)
+    recipe = task.recipe.model_copy(update={"batch": batch})
+    trainer = Trainer(replace(task, recipe=recipe, fit=task.fit.take(images)), setup)
+    with threads(setup.threads):
+        _run(trainer, batch * (WARM_UP_CALLS + 1 if setup.graphs else 1))
+        started = time.perf_counter()
+        _run(trainer, batch * steps)
+        return (time.perf_counter() - started) / steps
+
+
+def _batch(task: Task, setup: Setup) -> int:
+    return min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
+
+
+def _run(trainer: Trainer, images: int) -> None:
+    for _ in trainer.steps(torch.arange(images)):
+        pass
+    read_totals(trainer.totals)

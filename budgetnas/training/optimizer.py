@@ -1,0 +1,79 @@
+"""The recipe's optimiser and its learning rate, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from budgetnas.space.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Return the rate in `epoch` (from 1): a cosine from the recipe's rate to 0 in ``t_max`` epochs, after a warm-up.
+
+    Loshchilov and Hutter 2017, equation 5 without restarts; like PyTorch's ``CosineAnnealingLR``, stepped once an
+    epoch, it rises again beyond ``t_max``. In w epochs of warm-up the rate is 1/(w+1), ..., w/(w+1) of the full one
+    (Goyal et al. 2017, once an epoch); the cosine has the other ``t_max - w``.
+    """
+    warmup = recipe.warmup_epochs
+    if epoch <= warmup:
+        return recipe.learning_rate * epoch / (warmup + 1)
+    return recipe.learning_rate * (1 + math.cos(math.pi * (epoch - 1 - warmup) / (recipe.t_max - warmup))) / 2
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser over all parameters, one fused operation for all of them.
+
+    On a GPU the rate is a tensor there, so that a captured step reads the current one.
+    """
+    on_gpu = device.type == "cuda"
+    rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
+    groups = _groups(network, recipe)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            fused=True,
+        )
+    return torch.optim.Adam(groups, lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Have the next steps made with this rate."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def kept_of_parameters(optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[Tensor, dict[str, Tensor]]:
+    """Return what the optimiser keeps of each parameter from step to step, by its own names: the tensors themselves.
+
+    Before its first step it keeps nothing. What it will keep is then returned as new tensors, which become its own by
+    ``optimizer.state.update``. They lie in memory as their parameter does: a fused step walks over both alike.
+    """
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    return {one: optimizer.state.get(one) or _to_be_kept(one, recipe) for one in parameters}
+
+
+def _to_be_kept(parameter: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    if recipe.optimizer == "adam":
+        steps = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return {"step": steps, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+    return {"momentum_buffer": torch.zeros_like(parameter)} if recipe.momentum else {}
+
+
+def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return all parameters, those without decay apart: scales, shifts and biases are the ones of one dimension."""
+    parameters = list(network.parameters())
+    if recipe.decay_norm_and_bias:
+        return [{"params": parameters}]
+    decayed, others = ([one for one in parameters if (one.ndim > 1) == many] for many in (True, False))
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
