@@ -18,10 +18,10 @@ import torch
 import typer
 
 from budgetnas.architecture import Architecture, named, parse_architecture
-from budgetnas.data.device import DeviceImages
-from budgetnas.recipe import Augmentation, Normalisation, Recipe
-from budgetnas.train import Setup, Task
-from budgetnas.train.engine import Trainer
+from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
+from budgetnas.training import Setup, Task
+from budgetnas.training.device import DeviceImages
+from budgetnas.training.engine import Trainer
 
 IMAGES = 20_000
 START_STEPS = 8
@@ -108,7 +108,7 @@ def configure(case: Case) -> None:
         torch.backends.cudnn.benchmark_limit = 3
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case.precision == "tf32"
     if case.precision == "fp16":
-        import budgetnas.train.engine as engine
+        import budgetnas.training.engine as engine
 
         engine.autocast = lambda setup: torch.autocast(setup.torch_device.type, torch.float16)  # type: ignore[attr-defined]
 
