@@ -31,9 +31,9 @@ from budgetnas.experiments.bench.machine import machine
 from budgetnas.experiments.bench.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation
 from budgetnas.stats import difference_interval
-from budgetnas.training import choose_setup
+from budgetnas.training import choose_runtime
 from budgetnas.training.engine import threads
-from budgetnas.training.setup import device_name
+from budgetnas.training.runtime import device_name
 
 
 def measure(
@@ -53,7 +53,7 @@ def measure(
     as_json: JsonFlag = False,
 ) -> None:
     """Train the same network with all loops, seed by seed, and compare the mean accuracies after the last epoch."""
-    setup = choose_setup(device, precision)
+    runtime = choose_runtime(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     architecture = network_for(loaded, blocks, widths, stem_width)
     recipe = sgd_recipe(
@@ -63,14 +63,14 @@ def measure(
         batch=batch,
         augmentation=Augmentation(flip=loaded.flip),
     )
-    task = task_with(loaded, architecture, recipe, setup)
-    tuned = ReferenceLoop(setup.torch_device, tuned=True, precision=setup.precision)
-    loops: tuple[Loop, ...] = (ReferenceLoop(setup.torch_device), tuned, OurLoop(setup))
+    task = task_with(loaded, architecture, recipe, runtime)
+    tuned = ReferenceLoop(runtime.torch_device, tuned=True, precision=runtime.precision)
+    loops: tuple[Loop, ...] = (ReferenceLoop(runtime.torch_device), tuned, OurLoop(runtime))
     accuracies: dict[str, list[float]] = {loop.name: [] for loop in loops}
-    with threads(setup.threads):
+    with threads(runtime.threads):
         for seed in range(seeds):
             for loop in loops:
-                accuracies[loop.name].append(final_accuracy(loop, replace(task, seed=seed), setup))
+                accuracies[loop.name].append(final_accuracy(loop, replace(task, seed=seed), runtime))
                 typer.echo(f"seed {seed}, {loop.name}: {accuracies[loop.name][-1]:.2%}", err=True)
     found = {
         loop.name: difference_interval(accuracies["ours"], accuracies[loop.name])
@@ -95,7 +95,7 @@ def measure(
             f"ours less the {name}: {100 * one.estimate:+.2f} points, "
             f"95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f} (Welch)"
         )
-    typer.echo(f"{device_name(setup.torch_device)}; {machine()}; torch {torch.__version__}")
+    typer.echo(f"{device_name(runtime.torch_device)}; {machine()}; torch {torch.__version__}")
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, claim_run
 from budgetnas.samplers.attributes import describe
-from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.study import OpenStudy, open_study, settle_orphans
+from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
@@ -52,7 +52,7 @@ from budgetnas.storage import Records
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -68,14 +68,14 @@ _IDENTITY: Final = DataIdentity(
 _INPUTS: Final = InputShape(in_channels=3, size=32, classes=10)
 _SPACE: Final = SearchSpace()
 _PARTS: Final[dict[str, Callable[..., Any]]] = {
-    "proposal: sampler and gate": BudgetGate.sample_relative,
+    "proposal: sampler and gate": ConstraintFilter.sample_relative,
     "  in it, rejections written": Records.reject,
     "parameters: proposal and writing": suggest_candidate,
     "the trial told to Optuna's storage": describe,
     "run claimed and begun": claim_run,
     "run ended": Records.finish_run,
     "tally": tally,
-    "orphans looked for": settle_orphans,
+    "orphans looked for": recover_stale_trials,
     "slot taken": take_slot,
     "Optuna's ask": optuna.Study.ask,
 }
@@ -149,7 +149,7 @@ class _Stopwatch:
     ended: list[_Instant] = field(default_factory=list)
     epochs: list[_Instant] = field(default_factory=list)
 
-    def train(self, task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+    def train(self, task: Task, runtime: RuntimeConfig, observer: Observer, keeper: Checkpointer) -> ResNet:
         self.began.append(_Instant.now())
         accuracy = _stand_in(task.architecture)
         for number in range(1, task.recipe.epochs + 1):
@@ -221,13 +221,13 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
     watch = _Stopwatch(build(_SPACE.smallest(_INPUTS)))
     none = DeviceImages(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     images = RunImages(_IDENTITY, none, none, Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3))
-    setup = Setup(device="cpu", precision="float32", threads=1)
+    runtime = RuntimeConfig(device="cpu", precision="float32", threads=1)
     statements = _Statements()
     for engine in (opened.records.engine, opened.storage.engine):
         statements.listen(engine)
 
     def search_until(runs: int) -> None:
-        task = SearchTask(runs, images, setup, sampler, seed, trainer=watch.train)
+        task = SearchTask(runs, images, runtime, sampler, seed, trainer=watch.train)
         search(opened, task, Stopper(None), QuietListener())
 
     started = _Instant.now()

@@ -18,7 +18,7 @@ from benchmarks.running import run
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.experiments.bench.machine import machine
-from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
@@ -67,7 +67,7 @@ def _study(budget: Budget, sampler: str, seed: int, rejected: list[Rejection]) -
         rejected.extend(refused)
 
     inner = make_sampler(sampler, seed, fits_within(_SPACE, budget))
-    gate = BudgetGate(inner, _SPACE, budget, known=lambda _: False, refuse=refuse, seed=seed)
+    gate = ConstraintFilter(inner, _SPACE, budget, known=lambda _: False, refuse=refuse, seed=seed)
     return optuna.create_study(direction="maximize", sampler=gate)
 
 

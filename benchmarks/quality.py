@@ -22,7 +22,7 @@ from benchmarks.running import run
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.experiments.bench.machine import machine
-from budgetnas.samplers.gate import BudgetGate
+from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.study import quiet_optuna
@@ -55,7 +55,7 @@ def measure(
 
 def _search(budget: Budget, sampler: str, seed: int, *, plain: bool) -> list[float]:
     seen: set[tuple[str, str]] = set()
-    gate = BudgetGate(
+    gate = ConstraintFilter(
         _inner(budget, sampler, seed, plain=plain),
         _SPACE,
         budget,

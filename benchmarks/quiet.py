@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import TrialEnd, TrialStart
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 
 class QuietListener:
@@ -19,7 +19,7 @@ class QuietListener:
     def epoch(self, epoch: Epoch) -> None:
         """Show nothing."""
 
-    def restart(self, setup: Setup, reason: str) -> None:
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Show nothing."""
 
     def trial_ended(self, end: TrialEnd) -> None:

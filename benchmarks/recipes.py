@@ -33,9 +33,9 @@ from budgetnas.experiments.bench.machine import machine
 from budgetnas.experiments.bench.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation, Recipe
 from budgetnas.stats import Interval, mean_interval
-from budgetnas.training import Setup, Task, choose_setup
+from budgetnas.training import RuntimeConfig, Task, choose_runtime
 from budgetnas.training.engine import threads
-from budgetnas.training.setup import device_name
+from budgetnas.training.runtime import device_name
 
 BASE: Final = "base"
 TOGETHER: Final = "together"
@@ -48,22 +48,22 @@ class Trainings:
 
     Attributes:
         task: What is trained, with the base recipe.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         recipes: The recipes by name, the base among them.
     """
 
     task: Task
-    setup: Setup
+    runtime: RuntimeConfig
     recipes: Mapping[str, Recipe]
 
     def accuracies(self, names: Sequence[str], seeds: range) -> dict[str, list[float]]:
         """Return the validation accuracies after the last epoch, seed by seed."""
         found: dict[str, list[float]] = {name: [] for name in names}
-        with threads(self.setup.threads):
+        with threads(self.runtime.threads):
             for seed in seeds:
                 for name in names:
                     task = replace(self.task, recipe=self.recipes[name], seed=seed)
-                    found[name].append(final_accuracy(OurLoop(self.setup), task, self.setup))
+                    found[name].append(final_accuracy(OurLoop(self.runtime), task, self.runtime))
                     typer.echo(f"seed {seed}, {name}: {found[name][-1]:.2%}", err=True)
         return found
 
@@ -119,7 +119,7 @@ def measure(
     An extra helped if its interval lies above 0. Chosen so, its own figure is too good; together they are trained
     beside the base with fresh seeds.
     """
-    setup = choose_setup(device, precision)
+    runtime = choose_runtime(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     base = sgd_recipe(
         epochs,
@@ -130,14 +130,14 @@ def measure(
     )
     changes = _asked(extras_of(base, loaded.resolution), extras)
     recipes = {BASE: base} | {name: _changed(base, change) for name, change in changes.items()}
-    task = task_with(loaded, network_for(loaded, blocks, widths, stem_width), base, setup)
+    task = task_with(loaded, network_for(loaded, blocks, widths, stem_width), base, runtime)
     fresh = first_seed + seeds
-    alone = Trainings(task, setup, recipes).accuracies(list(recipes), range(first_seed, fresh))
+    alone = Trainings(task, runtime, recipes).accuracies(list(recipes), range(first_seed, fresh))
     chosen = helpful(differences(alone))
     together: dict[str, list[float]] = {}
     if chosen:
         both = {BASE: base, TOGETHER: _changed(base, *(changes[name] for name in chosen))}
-        together = Trainings(task, setup, both).accuracies(list(both), range(fresh, fresh + seeds))
+        together = Trainings(task, runtime, both).accuracies(list(both), range(fresh, fresh + seeds))
     if as_json:
         typer.echo(json.dumps({"alone": _plain(alone), "chosen": chosen, "together": _plain(together)}))
         return
@@ -150,7 +150,7 @@ def measure(
     if together:
         _print(f"together, seeds {fresh} to {fresh + seeds - 1}", together)
     typer.echo(
-        f"{device_name(setup.torch_device)}, {setup.precision}, {setup.threads} threads; {machine()}; "
+        f"{device_name(runtime.torch_device)}, {runtime.precision}, {runtime.threads} threads; {machine()}; "
         f"torch {torch.__version__}"
     )
 

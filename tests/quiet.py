@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from budgetnas.metrics import Epoch
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 
 @dataclass
@@ -27,5 +27,5 @@ class Quiet:
     def epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
 
-    def restart(self, setup: Setup, reason: str) -> None:
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
         pass

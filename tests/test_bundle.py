@@ -31,7 +31,7 @@ from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, wri
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.space.recipe import Recipe
-from budgetnas.training import Setup, Task, train
+from budgetnas.training import RuntimeConfig, Task, train
 from budgetnas.training.device import Normaliser, statistics, to_device
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.weights import to_safetensors
@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         to_device(data.validation, cpu),
         statistics(data.train),
     )
-    network = train(task, Setup("cpu", "float32", threads=1), Quiet()).eval()
+    network = train(task, RuntimeConfig("cpu", "float32", threads=1), Quiet()).eval()
     source = BundleSource(
         title="digits",
         architecture=ARCHITECTURE,

@@ -25,15 +25,15 @@ from budgetnas.space.recipe import Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.opening import open_records
-from budgetnas.storage.settings import Habits
+from budgetnas.storage.settings import Settings
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 from budgetnas.training.device import DeviceImages, statistics, to_device
 
 EPOCHS = 6
 ARCHITECTURE = Architecture((1,), (8,), (1,), stem_width=8, in_channels=1, size=8)
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.05, epochs=EPOCHS, t_max=EPOCHS, batch=50)
-CPU = Setup(device="cpu", precision="float32", threads=1)
+CPU = RuntimeConfig(device="cpu", precision="float32", threads=1)
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -68,7 +68,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def often(records: Records) -> Records:
-    records.habits = Habits.of_environment()
+    records.settings = Settings.of_environment()
     return records
 
 
@@ -84,8 +84,8 @@ class Stopping(Quiet):
             raise Interrupted
 
 
-def trained(records: Records, images: RunImages, listener: Quiet | None = None, setup: Setup = CPU) -> Run:
-    return records.run(record_training(request(), images, setup, records, Stopper(), listener or Quiet()))
+def trained(records: Records, images: RunImages, listener: Quiet | None = None, runtime: RuntimeConfig = CPU) -> Run:
+    return records.run(record_training(request(), images, runtime, records, Stopper(), listener or Quiet()))
 
 
 def interrupted(records: Records, images: RunImages, after: int = 3) -> Run:
@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used_or_none(
 
 
 def test_checkpoints_are_as_rare_as_was_asked(records: Records, images: RunImages) -> None:
-    records.habits = Habits(checkpoint_seconds=3600, checkpoint_dir=Habits.of_environment().checkpoint_dir)
+    records.settings = Settings(checkpoint_seconds=3600, checkpoint_dir=Settings.of_environment().checkpoint_dir)
     run = interrupted(records, images, after=4)
     assert len(records.checkpoints(run.id)) == 1, "the one of the interrupt"
 

@@ -37,9 +37,9 @@ from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Role, State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
-CPU = Setup("cpu", "float32", threads=1)
+CPU = RuntimeConfig("cpu", "float32", threads=1)
 STUDY = "digits-6k"
 DATA = DataIdentity(name="cifar10", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32)
 SPECIFICATION = StudySpecification(

@@ -29,7 +29,7 @@ from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Role, Run, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Setup, choose_setup
+from budgetnas.training import RuntimeConfig, choose_runtime
 
 REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
 
@@ -38,7 +38,7 @@ REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-
 class View(Quiet):
     again: list[int] = field(default_factory=list)
 
-    def training_again(self, run: Run, setup: Setup) -> None:
+    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
         self.again.append(run.id)
 
     def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
@@ -72,7 +72,7 @@ def finished(folder: Path) -> Iterator[Records]:
         with pytest.raises(InputError, match=r"no final yet; run budgetnas finish s first, or export .* --run N"):
             choose_run(records, ExportRequest(DataPlace(), "s"))
         request = FinishRequest("s", DataPlace(), ChoiceProtocol(finalists=1, seeds=2))
-        finish(request, records, [choose_setup("cpu", "float32")], Stopper(), View())
+        finish(request, records, [choose_runtime("cpu", "float32")], Stopper(), View())
         yield records
 
 
@@ -228,7 +228,7 @@ def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: 
 
 
 def test_a_record_is_trained_again_in_its_own_setup() -> None:
-    recorded = Setup("cpu", "float32", threads=3, micro_batch=16, layout="contiguous")
+    recorded = RuntimeConfig("cpu", "float32", threads=3, micro_batch=16, layout="contiguous")
     assert setup_again(recorded.to_json(), "auto") == recorded
     elsewhere = json.dumps(json.loads(recorded.to_json()) | {"device": "cuda:77", "graphs": True})
     for device in ("auto", "cpu"):

@@ -16,12 +16,12 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.report.wording import summary
-from budgetnas.samplers.gate import BudgetGate, draw_evenly
+from budgetnas.samplers.constraint_filter import ConstraintFilter, draw_evenly
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.settings import SearchRequest, read_study_file, specify, stored_request
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space.initial_trials import SEEDS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
 from budgetnas.space.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
 from budgetnas.space.search_space import CandidateSpace, Choice, InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification, read_specification
@@ -82,7 +82,7 @@ def test_a_tuned_space_is_one_for_any_images_and_epochs_and_its_first_choices_ar
     assert space.recipe("sgd", 0.1, 0.0) == RecipeSpace(epochs=epochs).recipe("sgd", 0.1, 0.0)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", INITIAL_TRIALS)
 @pytest.mark.parametrize("name", ["paper", "tuned"])
 def test_both_spaces_hold_the_seeds_with_the_report_s_recipe(name: str, seed: str) -> None:
     space = candidates(name)
@@ -131,7 +131,7 @@ def test_an_extra_that_adam_has_no_use_for_is_its_first_choice() -> None:
 def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
     space, budget = candidates("tuned"), Budget(300_000)
     inner = make_sampler(sampler, 0, fits_within(space, budget))
-    gate = BudgetGate(inner, space, budget, known=lambda _: False, refuse=lambda _: None, seed=0)
+    gate = ConstraintFilter(inner, space, budget, known=lambda _: False, refuse=lambda _: None, seed=0)
     study = optuna.create_study(direction="maximize", sampler=gate)
     study.enqueue_trial(space.params_of(seed_candidate("v1-adam", space.recipes, INPUTS)) or {})
     recipes = []
@@ -147,7 +147,7 @@ def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
 
 def test_a_sampler_that_learns_sees_the_extras() -> None:
     space, budget = candidates("tuned"), Budget(5_000_000)
-    gate = BudgetGate(
+    gate = ConstraintFilter(
         make_sampler("tpe", 0, fits_within(space, budget)),
         space,
         budget,

@@ -30,7 +30,7 @@ from budgetnas.report.importance import importances, top_share
 from budgetnas.report.page import study_page
 from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.values import RankedRun
-from budgetnas.space.initial_trials import SEEDS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Rejection, Role, State
 
@@ -145,7 +145,7 @@ def test_winner_is_split_into_parts_and_set_against_the_seeds(records: Records) 
     assert sum(part.params for part in tables.winner) == tables.ranking[0].params
     assert sum(part.budget_share for part in tables.winner) == pytest.approx(tables.ranking[0].budget_share)
     found = {one.name: (one.outcome, one.points) for one in tables.distances}
-    assert tuple(found) == SEEDS
+    assert tuple(found) == INITIAL_TRIALS
     assert found["v2-sgd"] == ("trained", 0.0)
     assert found["v1-sgd"] == ("trained", pytest.approx(8.0))
     assert found["v2-adam"] == ("failed", None)
@@ -156,7 +156,7 @@ def test_rejected_and_untrained_seeds_are_told_apart(records: Records) -> None:
     over = count(named("v1")).params - 2_000_000
     records.reject(STUDY, [Rejection(named("v1"), "seed v1-sgd", 2_000_000, over)])
     outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
-    assert outcomes == dict.fromkeys(SEEDS, "not trained") | {"v1-sgd": "rejected"}
+    assert outcomes == dict.fromkeys(INITIAL_TRIALS, "not trained") | {"v1-sgd": "rejected"}
 
 
 def test_notices_say_what_is_reduced(records: Records) -> None:

@@ -19,13 +19,13 @@ from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, State
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 from budgetnas.training.device import DeviceImages, statistics, to_device
 
 ARCHITECTURE = Architecture((1,), (8,), (1,), stem_width=8, in_channels=1, size=8)
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=2, t_max=2, batch=64)
 CANDIDATE = Candidate(ARCHITECTURE, RECIPE)
-CPU = Setup("cpu", "float32", threads=1)
+CPU = RuntimeConfig("cpu", "float32", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -53,7 +53,7 @@ class Watched:
 
     def epoch(self, epoch: Epoch) -> None: ...
 
-    def restart(self, setup: Setup, reason: str) -> None: ...
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None: ...
 
     def trial_ended(self, end: TrialEnd) -> None:
         self._ended()
@@ -97,7 +97,7 @@ class Asked:
         engine.dispose()  # so that every connection is one that was heard of
 
 
-def train(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+def train(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
     accuracy = 1e-12 * count(task.architecture).macs
     for number in range(1, task.recipe.epochs + 1):
         observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
@@ -112,11 +112,11 @@ def searched(folder: Path, max_params: int, sampler: str, trials: int) -> Asked:
     url = parse_storage(f"sqlite:///{folder / 'budgetnas.db'}")
     none = DeviceImages(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     images = RunImages(DATA, none, none, Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3))
-    setup = Setup(device="cpu", precision="float32", threads=1)
+    runtime = RuntimeConfig(device="cpu", precision="float32", threads=1)
     with closing(open_study(url, open_records(url), "s", specification)) as opened:
         asked = Asked(opened)
         assert search(
-            opened, SearchTask(trials, images, setup, sampler, 0, trainer=train), Stopper(None), Watched(asked.ended)
+            opened, SearchTask(trials, images, runtime, sampler, 0, trainer=train), Stopper(None), Watched(asked.ended)
         )
         return asked
 

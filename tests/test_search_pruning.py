@@ -35,7 +35,7 @@ from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Keeper, Observer, Setup, Task
+from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -151,7 +151,7 @@ class Scripted:
         self.levels = list(levels)
         self.trained: list[str] = []
 
-    def __call__(self, task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+    def __call__(self, task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
         level = self.levels[len(self.trained)]
         self.trained.append(task.architecture.digest + task.recipe.digest)
         for number in range(1, task.recipe.epochs + 1):
@@ -171,7 +171,7 @@ class Heard:
 
     def epoch(self, epoch: Epoch) -> None: ...
 
-    def restart(self, setup: Setup, reason: str) -> None: ...
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None: ...
 
     def trial_ended(self, end: TrialEnd) -> None:
         self.ends.append(end)
@@ -199,9 +199,9 @@ def opened(url: str, fidelity: Fidelity, **changes: tuple[str, ...]) -> OpenStud
 def scripted(study: OpenStudy, levels: Sequence[float], sampler: str = "random", trials: int | None = None) -> Heard:
     none = DeviceImages(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     images = RunImages(DATA, none, none, Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3))
-    setup, heard, trainer = Setup(device="cpu", precision="float32", threads=1), Heard(), Scripted(levels)
+    runtime, heard, trainer = RuntimeConfig(device="cpu", precision="float32", threads=1), Heard(), Scripted(levels)
     asked = len(levels) if trials is None else trials
-    assert search(study, SearchTask(asked, images, setup, sampler, 0, trainer=trainer), Stopper(None), heard)
+    assert search(study, SearchTask(asked, images, runtime, sampler, 0, trainer=trainer), Stopper(None), heard)
     return heard
 
 

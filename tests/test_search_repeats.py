@@ -35,7 +35,7 @@ from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
-from budgetnas.search.study import OpenStudy, open_study, put_back, settle_orphans
+from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
 from budgetnas.search.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
@@ -45,12 +45,12 @@ from budgetnas.storage.leases import take_slot
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Keeper, Observer, Setup, Task, train
+from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task, train
 from budgetnas.training.device import DeviceImages, to_device
 from budgetnas.training.device import statistics as constants
 from budgetnas.training.network import ResNet, build
 
-CPU = Setup("cpu", "float32", threads=1)
+CPU = RuntimeConfig("cpu", "float32", threads=1)
 INPUTS = InputShape(in_channels=1, size=8, classes=10)
 FOUR = SearchSpace(blocks=((1, 2),), widths=(4, 6, 40))
 """Six networks, of which the four narrow ones have fewer than 6,000 parameters."""
@@ -115,7 +115,7 @@ class Heard(Quiet):
         self.ends.append(end)
 
 
-def made_up(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+def made_up(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
     """A training that takes no time: each network has an accuracy of its own, and each seed moves it a little."""
     accuracy = 0.3 + 0.05 * sum(task.architecture.widths) / 10 + 0.001 * (task.seed * 7 % 5)
     for number in range(1, task.recipe.epochs + 1):
@@ -315,7 +315,7 @@ def test_a_repeat_that_was_not_begun_stays_one_whoever_takes_it(sqlite: str) -> 
         suggest_candidate(trial, study.specification.candidates)
         number, repeated = trial.number, repeat_of(trial)
         assert repeated is not None
-        put_back(study, number)
+        requeue(study, number)
     with opened(sqlite, spec) as study:
         searched(study, 7, "random")
         last = runs_of(study)[-1]
@@ -330,7 +330,7 @@ def test_a_mark_without_parameters_means_nothing_to_another_sampler(sqlite: str)
         searched(study, 2)
         trial = study.optuna_study.ask()
         trial.set_user_attr(REPEAT_OF, 0)
-        assert "queued again" in settle_orphans(study)[0]
+        assert "queued again" in recover_stale_trials(study)[0]
         searched(study, 3, "random")
         taken, last = study.optuna_study.trials[trial.number], runs_of(study)[-1]
         assert (last.trial, last.role, last.seed) == (trial.number, Role.SEARCH, 0)
@@ -351,10 +351,10 @@ def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
 
 
 def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
-    def fails_at_times(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+    def fails_at_times(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
         if task.seed == 1:
             raise RuntimeError("an unlucky seed")
-        return made_up(task, setup, observer, keeper)
+        return made_up(task, runtime, observer, checkpointer)
 
     with opened(sqlite) as study:
         assert search(study, replace(asked(12), trainer=fails_at_times), Stopper(None), Heard())
@@ -451,7 +451,7 @@ def test_a_final_hears_all_trainings_of_a_candidate(sqlite: str) -> None:
 def test_seeds_can_be_repeated(sqlite: str) -> None:
     """In a small space of equally good networks the seed comes again too; it stays the seed that it is."""
 
-    def all_alike(task: Task, setup: Setup, observer: Observer, keeper: Keeper) -> ResNet:
+    def all_alike(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
         accuracy = 0.5 + 0.01 * ((int(task.architecture.digest, 16) + 7 * task.seed) % 5)
         observer.epoch(Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
         return NETWORK
@@ -547,7 +547,7 @@ def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> 
         claim, with_seed = claim_repeat(request, NOTHING, CPU, study.records, slot)
         with study.records.engine.begin() as connection:  # its process is gone
             connection.exec_driver_sql("DELETE FROM leases")
-        assert "queued again" in settle_orphans(study)[0]
+        assert "queued again" in recover_stale_trials(study)[0]
         searched(study, 9, "tpe")
         run_ = study.records.run(claim.run)
         assert (run_.state, run_.role, run_.seed, run_.trial) == (
@@ -568,7 +568,7 @@ def test_a_repeat_whose_process_died_at_its_very_end_is_ended_by_its_record(sqli
             connection.exec_driver_sql("DELETE FROM trial_values")
             connection.exec_driver_sql("DELETE FROM trial_user_attributes WHERE key = 'budgetnas'")
     with opened(sqlite) as study:
-        assert "its record is used" in settle_orphans(study)[0]
+        assert "its record is used" in recover_stale_trials(study)[0]
         trial, curve = study.optuna_study.trials[last.trial or 0], study.records.curve(last.id)
         assert (trial.state, trial.value) == (TrialState.COMPLETE, curve[-1].eval_accuracy)
         assert described(trial)["seed"] == last.seed

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
+from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
 from budgetnas.samplers.distributions import distribution
-from budgetnas.samplers.gate import BudgetGate, SpaceUsedUpError
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
@@ -42,7 +42,7 @@ class Ledger:
 
 def gated(name: str, space: CandidateSpace, limit: int | Budget, *, knows: bool = False) -> tuple[optuna.Study, Ledger]:
     ledger, budget = Ledger(), limit if isinstance(limit, Budget) else Budget(limit)
-    gate = BudgetGate(
+    gate = ConstraintFilter(
         make_sampler(name, 1, fits_within(space, budget)),
         space,
         budget,
@@ -101,7 +101,7 @@ def test_no_proposal_is_over_any_of_three_limits(name: str, proposals: int) -> N
 def test_nothing_that_a_gate_lets_through_is_over_a_limit(params: int, macs: int, activations: int, seed: int) -> None:
     budget, ledger = Budget(params, macs, activations), Ledger()
     inner = optuna.samplers.RandomSampler(seed=seed)
-    gate = BudgetGate(inner, DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=seed)
+    gate = ConstraintFilter(inner, DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=seed)
     study = optuna.create_study(sampler=gate)
     for _ in range(3):
         assert budget.verdict(propose(study, DEFAULT, ledger).architecture).excesses == ()
@@ -122,7 +122,7 @@ def test_the_inner_sampler_proposes_all_of_the_architecture_together() -> None:
             return {}
 
     ledger = Ledger()
-    gate = BudgetGate(Spy(seed=0), DEFAULT, Budget(10**9), known=lambda _: False, refuse=ledger.refuse, seed=0)
+    gate = ConstraintFilter(Spy(seed=0), DEFAULT, Budget(10**9), known=lambda _: False, refuse=ledger.refuse, seed=0)
     study = optuna.create_study(sampler=gate)
     propose(study, DEFAULT, ledger)
     assert asked == [{*DEFAULT.space.ranges(), "optimizer"}]
@@ -144,7 +144,7 @@ def test_rates_are_drawn_only_for_architectures_that_fit() -> None:
 
     ledger = Ledger()
     budget = Budget(1_000_000)
-    gate = BudgetGate(Spy(seed=0), DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=0)
+    gate = ConstraintFilter(Spy(seed=0), DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=0)
     study = optuna.create_study(sampler=gate)
     for _ in range(5):
         propose(study, DEFAULT, ledger)
@@ -209,7 +209,7 @@ def test_a_first_parameter_with_one_value_lets_nothing_past_the_gate(name: str) 
 
 
 def test_a_slow_proposal_that_fits_is_taken_and_no_second_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budgetnas.samplers.gate.MAX_SECONDS", -1.0)
+    monkeypatch.setattr("budgetnas.samplers.constraint_filter.MAX_SECONDS", -1.0)
     study, ledger = gated("random", DEFAULT, 10**12)
     alone = optuna.create_study(sampler=make_sampler("random", 1, lambda _: True)).ask()
     params = {name: alone._suggest(name, distribution(DEFAULT.ranges()[name])) for name in DEFAULT.joint_names()}

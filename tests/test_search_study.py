@@ -21,7 +21,7 @@ from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.samplers.attributes import described
-from budgetnas.search.study import OpenStudy, open_study, optuna_storage, settle_orphans
+from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
@@ -149,7 +149,7 @@ def test_an_enqueued_trial_of_a_process_that_is_gone_is_queued_again_with_its_pa
     with opened(storage_url) as study:
         trial = study.optuna_study.ask()
         width = trial.suggest_int("width_1", 0, 24)
-        (told,) = settle_orphans(study)
+        (told,) = recover_stale_trials(study)
         assert "trial 0" in told and "queued again" in told
         assert study.optuna_study.trials[0].state is TrialState.WAITING
         again = study.optuna_study.ask()
@@ -161,7 +161,7 @@ def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(stora
     with opened(storage_url, 60_000) as study:  # no seed fits
         study.optuna_study.ask().suggest_int("width_1", 0, 24)
         empty = study.optuna_study.ask().number
-        dropped, queued = settle_orphans(study)
+        dropped, queued = recover_stale_trials(study)
         assert "dropped" in dropped and "queued again" in queued
         states = [trial.state for trial in study.optuna_study.trials]
         assert states == [TrialState.FAIL, TrialState.WAITING]

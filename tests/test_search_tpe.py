@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
+from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.distributions import distribution
-from budgetnas.samplers.gate import BudgetGate
 from budgetnas.samplers.tpe import DOUBLINGS, BudgetTPE, fits_within
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space.recipe import RecipeSpace
@@ -109,7 +109,7 @@ def test_the_trials_are_read_once_for_a_proposal(monkeypatch: pytest.MonkeyPatch
         return plain(self, *arguments, **named)  # type: ignore[arg-type]
 
     budget = Budget(5_000_000)
-    gate = BudgetGate(
+    gate = ConstraintFilter(
         BudgetTPE(fits_within(SPACE, budget), 0), SPACE, budget, known=lambda _: False, refuse=lambda _: None, seed=0
     )
     study = optuna.create_study(direction="maximize", sampler=gate)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import SEEDS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import (
     DEFAULT_WIDTHS,
@@ -83,7 +83,7 @@ def test_the_default_space_holds_the_classic_networks(name: str) -> None:
     assert SPACE.architecture(params, INPUTS) == named(name)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", INITIAL_TRIALS)
 def test_the_default_space_holds_the_seeds(seed: str) -> None:
     candidate = seed_candidate(seed, CANDIDATES.recipes, INPUTS)
     params = CANDIDATES.params_of(candidate)
@@ -224,7 +224,7 @@ def test_an_unknown_seed_is_refused() -> None:
 
 def test_seeds_are_the_source_report_s_runs_fitted_to_the_data() -> None:
     inputs = InputShape(in_channels=1, size=8, classes=3)
-    found = {seed: seed_candidate(seed, RecipeSpace(epochs=7), inputs) for seed in SEEDS}
+    found = {seed: seed_candidate(seed, RecipeSpace(epochs=7), inputs) for seed in INITIAL_TRIALS}
     assert {seed: (one.recipe.learning_rate, one.recipe.weight_decay) for seed, one in found.items()} == {
         "v1-sgd": (0.1, 5e-4),
         "v1-adam": (0.1, 0.0),

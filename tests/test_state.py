@@ -18,7 +18,7 @@ from training import CPU, EXTRAS, OPTIMIZERS, SMALL, Listener, task, trained
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted, RunFailedError, StateError, StoppedEarly
 from budgetnas.metrics import Epoch
-from budgetnas.training import Setup, Task, TrainingState, train
+from budgetnas.training import RuntimeConfig, Task, TrainingState, train
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.engine import Trainer
 
@@ -101,9 +101,9 @@ def small(**recipe: object) -> Task:
     return replace(one, fit=some, evaluation=few)
 
 
-def resumed(one: Task, setup: Setup, keeper: Drawer) -> tuple[nn.Module, Listener]:
+def resumed(one: Task, runtime: RuntimeConfig, checkpointer: Drawer) -> tuple[nn.Module, Listener]:
     listener = Listener()
-    return train(one, setup, listener, keeper), listener
+    return train(one, runtime, listener, checkpointer), listener
 
 
 def same(network: nn.Module, other: nn.Module) -> None:
@@ -114,15 +114,15 @@ def same(network: nn.Module, other: nn.Module) -> None:
         assert tensor.stride() == its.stride(), key
 
 
-def after_every_epoch(one: Task, setup: Setup) -> None:
-    network, listener = trained(one, setup)
+def after_every_epoch(one: Task, runtime: RuntimeConfig) -> None:
+    network, listener = trained(one, runtime)
     drawer = Drawer()
-    watched, told = resumed(one, setup, drawer)
+    watched, told = resumed(one, runtime, drawer)
     same(watched, network)
     assert told.epochs == listener.epochs, "to keep states changes nothing"
     assert drawer.told == [f"ended {number}" for number in range(1, one.recipe.epochs)]
     for done, stored in enumerate(drawer.states, start=1):
-        again, rest = resumed(one, setup, Drawer([stored]))
+        again, rest = resumed(one, runtime, Drawer([stored]))
         assert rest.epochs == listener.epochs[done:]
         same(again, network)
 
@@ -133,10 +133,10 @@ def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("setup", list(SETUPS))
-def test_in_every_setup(setup: str, optimizer: str) -> None:
+@pytest.mark.parametrize("runtime", list(SETUPS))
+def test_in_every_setup(runtime: str, optimizer: str) -> None:
     recipe = EVERYTHING | {"optimizer": optimizer, "learning_rate": 0.1 if optimizer == "sgd" else 0.01}
-    after_every_epoch(small(epochs=3, **recipe), SETUPS[setup])
+    after_every_epoch(small(epochs=3, **recipe), SETUPS[runtime])
 
 
 def test_without_a_keeper_no_state_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,15 +170,15 @@ def test_what_is_kept_needs_every_part() -> None:
         assert next_epoch(one, replace(whole, tensors=mixed)) != next_epoch(one, whole), part
 
 
-def state_after(epochs: int, one: Task, setup: Setup = CPU) -> TrainingState:
-    trainer = Trainer(one, setup)
+def state_after(epochs: int, one: Task, runtime: RuntimeConfig = CPU) -> TrainingState:
+    trainer = Trainer(one, runtime)
     for number in range(1, epochs + 1):
         trainer.epoch(number, Listener())
     return trainer.state(epochs)
 
 
-def next_epoch(one: Task, state: TrainingState, setup: Setup = CPU) -> list[tuple[str, list[float]]]:
-    trainer = Trainer(one, setup)
+def next_epoch(one: Task, state: TrainingState, runtime: RuntimeConfig = CPU) -> list[tuple[str, list[float]]]:
+    trainer = Trainer(one, runtime)
     trainer.restore(state)
     trainer.epoch(state.epoch + 1, Listener())
     return [(name, tensor.flatten().tolist()) for name, tensor in trainer.state(state.epoch + 1).tensors.items()]
@@ -240,11 +240,11 @@ def places(trainer: Trainer) -> list[int]:
     return [one.data_ptr() for one in (*trainer.network.state_dict().values(), *kept, *average)]
 
 
-@pytest.mark.parametrize("keeper", [Drawer, OnlyWhenInterrupted])
-def test_a_training_interrupted_twice(keeper: type[Drawer]) -> None:
+@pytest.mark.parametrize("checkpointer", [Drawer, OnlyWhenInterrupted])
+def test_a_training_interrupted_twice(checkpointer: type[Drawer]) -> None:
     one = small(**EVERYTHING)
     network, listener = trained(one)
-    drawer, curve = keeper(), []
+    drawer, curve = checkpointer(), []
     for at, heard in (
         ((2, 3), ["ended 1", "interrupted after 1"]),
         ((3, 1), ["resumed after 1", "ended 2", "interrupted after 2"]),
@@ -407,9 +407,9 @@ def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
             super().step(epoch, done, total)
 
-        def restart(self, setup: Setup, reason: str) -> None:
-            assert drawer.states == [], "nothing of the old setup is kept when the new one is told"
-            super().restart(setup, reason)
+        def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+            assert drawer.states == [], "nothing of the old runtime is kept when the new one is told"
+            super().restart(runtime, reason)
             self.epochs.clear()
 
     full = Full()

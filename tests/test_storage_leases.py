@@ -33,7 +33,7 @@ from budgetnas.storage.leases import (
     trained,
 )
 from budgetnas.storage.records import create_tables
-from budgetnas.storage.settings import GRACE_SECONDS, Habits
+from budgetnas.storage.settings import GRACE_SECONDS, Settings
 from budgetnas.storage.urls import parse_storage
 
 STUDY = "one"
@@ -44,11 +44,11 @@ RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1)
 
 
 @contextlib.contextmanager
-def opened(url: str, habits: Habits | None = None) -> Iterator[Records]:
+def opened(url: str, settings: Settings | None = None) -> Iterator[Records]:
     engine = open_engine(parse_storage(url))
     with exclusive(engine):
         create_tables(engine)
-    yield Records(engine, habits)
+    yield Records(engine, settings)
     engine.dispose()
 
 
@@ -241,22 +241,22 @@ def test_a_lease_lasts_its_grace_period_by_the_clock_of_the_database(records: Re
 
 
 def test_a_heart_keeps_a_lease_alive_beyond_its_grace_period(storage_url: str) -> None:
-    with opened(storage_url, Habits(grace_seconds=1.0)) as records:
+    with opened(storage_url, Settings(grace_seconds=1.0)) as records:
         slot = take_slot(records, STUDY, 1)
         assert slot is not None
         note_work(records, slot, trial=1)
-        with holding(records, slot) as heart:
+        with holding(records, slot) as heartbeat:
             for _ in range(6):
                 time.sleep(0.5)
                 assert release(records) == {1}
-                heart.check()
+                heartbeat.check()
         assert times_lost(records, STUDY, 1) == ()
 
 
 def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
-    with holding(records, slot) as heart:
+    with holding(records, slot) as heartbeat:
         run = start(records)
         changed(records, slot, process_started_at=0.0)
         with opened(records.engine.url.render_as_string(hide_password=False)) as other:
@@ -272,7 +272,7 @@ def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
         ):
             with pytest.raises(LeaseLost):
                 write()
-        heart.check()
+        heartbeat.check()
     assert [one.state for one in records.runs()] == [State.RUNNING]
     assert records.goal(STUDY) is None
     records.finish_run(run, State.FAILED)  # the fence stands for the lease alone
@@ -280,16 +280,16 @@ def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
 
 
 def test_the_heart_notices_that_its_lease_is_lost(storage_url: str) -> None:
-    with opened(storage_url, Habits(grace_seconds=1.0)) as records:
+    with opened(storage_url, Settings(grace_seconds=1.0)) as records:
         slot = take_slot(records, STUDY, 1)
         assert slot is not None
-        with holding(records, slot) as heart:
+        with holding(records, slot) as heartbeat:
             with opened(storage_url) as other, other.engine.begin() as connection:
                 connection.execute(delete(tables.leases))
             deadline = time.monotonic() + 30
             with pytest.raises(LeaseLost):
                 while time.monotonic() < deadline:
-                    heart.check()
+                    heartbeat.check()
                     time.sleep(0.05)
 
 

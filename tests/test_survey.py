@@ -13,7 +13,7 @@ from budgetnas.architecture import Counts, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.search.settings import StudyFile
-from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.search_space import InputShape, Params, SearchSpace
 from budgetnas.space.survey import Tally, survey
 from budgetnas.space.survey.counted import count_space
@@ -292,7 +292,7 @@ def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> Non
     assert (v1.seeds, v2.seeds) == ((), ("v2-adam",))
     assert not v1.held
     assert not v2.held
-    assert {seed for one in survey(TINY, INPUTS, Budget(10**4)).seeds for seed in one.seeds} == set(SEEDS)
+    assert {seed for one in survey(TINY, INPUTS, Budget(10**4)).seeds for seed in one.seeds} == set(INITIAL_TRIALS)
 
 
 def test_a_seed_trial_that_is_unknown_is_refused() -> None:

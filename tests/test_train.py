@@ -28,13 +28,13 @@ from training import (
 from budgetnas.architecture import Architecture
 from budgetnas.errors import InputError, Interrupted, RunFailedError
 from budgetnas.space.recipe import Augmentation
-from budgetnas.training import Setup, alternatives, choose_setup, train
+from budgetnas.training import RuntimeConfig, alternatives, choose_runtime, train
 from budgetnas.training.device import DeviceImages, Normaliser
 from budgetnas.training.engine import Trainer, is_out_of_memory
-from budgetnas.training.evaluation import evaluate, read_totals
+from budgetnas.training.evaluation import evaluate, read_metrics
 from budgetnas.training.measure import measure_pace
 from budgetnas.training.network import build
-from budgetnas.training.setup import Layout
+from budgetnas.training.runtime import Layout
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
@@ -168,11 +168,11 @@ def test_a_batch_is_split_evenly_into_pieces_of_at_most_the_micro_batch(
 @pytest.mark.parametrize("micro", [2, 7, 32])
 def test_gradients_summed_over_pieces_are_those_of_the_whole_batch(micro: int) -> None:
     gradients, losses = [], []
-    for setup in (CPU, replace(CPU, micro_batch=micro)):
-        trainer = Trainer(task(augmentation=PLAIN), setup)
+    for runtime in (CPU, replace(CPU, micro_batch=micro)):
+        trainer = Trainer(task(augmentation=PLAIN), runtime)
         freeze_statistics(trainer)
         assert list(trainer.steps(torch.arange(64))) == [1]
-        losses.extend(read_totals(trainer.totals))
+        losses.extend(read_metrics(trainer.metrics))
         gradients.append([parameter.grad for parameter in trainer.network.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
@@ -244,7 +244,7 @@ try:
     t.train(full, t.CPU, listener)
 except RunFailedError as error:
     print("failed:", error)
-print([setup.micro_batch for setup in listener.restarts], len(listener.epochs))
+print([runtime.micro_batch for runtime in listener.restarts], len(listener.epochs))
 """
 
 
@@ -298,8 +298,8 @@ def test_bfloat16_trains_over_weights_of_32_bits() -> None:
 
 def test_the_pace_of_this_machine_is_measured_without_a_trace() -> None:
     before = torch.get_rng_state()
-    setup, pace = measure_pace(task(), CPU)
-    assert setup == CPU
+    runtime, pace = measure_pace(task(), CPU)
+    assert runtime == CPU
     assert pace is not None
     assert pace.macs_per_second > 0
     assert pace.seconds(1000, trained=10, evaluated=3) * pace.macs_per_second == pytest.approx(33_000)
@@ -355,21 +355,21 @@ def test_layouts_differ_in_rounding_alone() -> None:
 
 
 def test_the_cpu_is_chosen_when_it_is_asked_for() -> None:
-    assert choose_setup("cpu", "float32") == Setup("cpu", "float32", torch.get_num_threads())
-    assert choose_setup("cpu", "bf16").precision == "bf16"
+    assert choose_runtime("cpu", "float32") == RuntimeConfig("cpu", "float32", torch.get_num_threads())
+    assert choose_runtime("cpu", "bf16").precision == "bf16"
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cpu:0", "CPU"])
 def test_an_unknown_device_is_refused(device: str) -> None:
     with pytest.raises(InputError, match=r"--device .*must be auto, cpu, cuda or cuda:N"):
-        choose_setup(device)
+        choose_runtime(device)
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="--device 'cuda:99': is not there: this machine has"):
-        choose_setup("cuda:99")
+        choose_runtime("cuda:99")
 
 
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="--precision 'float16': must be one of auto, float32, bf16"):
-        choose_setup("cpu", "float16")
+        choose_runtime("cpu", "float16")

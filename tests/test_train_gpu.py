@@ -10,14 +10,14 @@ import pytest
 import torch
 from training import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
 
-from budgetnas.training import Setup, Task, TrainingState, choose_setup, train
+from budgetnas.training import RuntimeConfig, Task, TrainingState, choose_runtime, train
 from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CapturedCalls, Place, can_capture
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.engine import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CUDA = torch.device("cuda:0")
-CAPTURED = Setup("cuda:0", "float32", threads=1, graphs=True)
+CAPTURED = RuntimeConfig("cuda:0", "float32", threads=1, graphs=True)
 
 
 def placed(one: Task) -> Task:
@@ -37,7 +37,7 @@ def repeatable() -> Iterator[None]:
 
 def test_this_gpu_captures_and_setups_say_so() -> None:
     assert can_capture(CUDA)
-    assert choose_setup("cuda").graphs
+    assert choose_runtime("cuda").graphs
 
 
 def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:
@@ -94,9 +94,9 @@ class Drawer:
 def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed: str, repeatable: None) -> None:
     """Each is captured anew, over weights and momentum that were put in place before."""
     one = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
-    whole, keeper = Listener(), Drawer()
-    network = train(one, CAPTURED, whole, keeper)
-    for done, stored in enumerate(keeper.stored, start=1):
+    whole, checkpointer = Listener(), Drawer()
+    network = train(one, CAPTURED, whole, checkpointer)
+    for done, stored in enumerate(checkpointer.stored, start=1):
         rest = Listener()
         again = train(one, CAPTURED, rest, Drawer(stored))
         assert rest.epochs == whole.epochs[done:]
@@ -137,7 +137,7 @@ def test_a_gpu_learns_what_a_cpu_learns() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_no_step_waits_for_the_gpu(precision: str) -> None:
     one = placed(task(batch=100, t_max=3, **EXTRAS["everything"]))
-    trainer = Trainer(one, Setup("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]
+    trainer = Trainer(one, RuntimeConfig("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]
     order = torch.arange(500)
     for _ in range(WARM_UP_CALLS + 1):
         for _ in trainer.steps(order):

@@ -27,7 +27,7 @@ from budgetnas.training import Task
 from budgetnas.training.augmentation import draw
 from budgetnas.training.device import Normaliser
 from budgetnas.training.engine import Trainer
-from budgetnas.training.evaluation import read_totals
+from budgetnas.training.evaluation import read_metrics
 from budgetnas.training.network import build
 from budgetnas.training.optimizer import learning_rate
 
@@ -218,11 +218,11 @@ def test_an_average_of_long_memory_is_not_junk_after_one_epoch() -> None:
 
 def test_pieces_of_a_batch_are_smoothed_alike_and_averaged_once() -> None:
     losses, averages = [], []
-    for setup in (CPU, replace(CPU, micro_batch=7)):
-        trainer = Trainer(task(augmentation=PLAIN, label_smoothing=0.3, ema_decay=0.5), setup)
+    for runtime in (CPU, replace(CPU, micro_batch=7)):
+        trainer = Trainer(task(augmentation=PLAIN, label_smoothing=0.3, ema_decay=0.5), runtime)
         freeze_statistics(trainer)
         assert list(trainer.steps(torch.arange(64))) == [1]
-        losses.extend(read_totals(trainer.totals))
+        losses.extend(read_metrics(trainer.metrics))
         averages.append(list(trainer.outcome.parameters()))
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
     torch.testing.assert_close(averages[1], averages[0], rtol=1e-4, atol=1e-6)

@@ -28,16 +28,16 @@ from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.search.workers.cluster import check_reach
-from budgetnas.search.workers.crews import gpu_devices
-from budgetnas.search.workers.processes import MAX_CRASHES, ProcessCrew
+from budgetnas.search.workers.pools import gpu_devices
+from budgetnas.search.workers.processes import MAX_CRASHES, ProcessPool
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.storage import Records, State
 from budgetnas.storage.leases import slots_held, take_slot
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
-CPU = Setup("cpu", "float32", threads=1)
+CPU = RuntimeConfig("cpu", "float32", threads=1)
 LONG = {"trials": "2", "epochs": "5000"}
 MODULE = "budgetnas.search.workers.worker_process"
 
@@ -154,7 +154,7 @@ def test_two_workers_are_one_search_and_another_joins(storage_url: str, tmp_path
     with opened(storage_url) as study:
         runs = study.records.runs(study="s")
         assert [one.state for one in runs] == [State.COMPLETE] * 6
-        assert len({one.environment for one in runs}) == 1, "all are trained in the setup that was timed once"
+        assert len({one.environment for one in runs}) == 1, "all are trained in the runtime that was timed once"
         assert len({one.holder for run in runs for one in study.records.attempts(run.id)}) == 2
         assert not slots_held(study.records, "s")
     for one in runs:
@@ -276,7 +276,7 @@ def test_a_time_limit_stops_the_workers(tmp_path: Path, sqlite: str) -> None:
 
 
 class _Broken:
-    """A setup that no worker can read."""
+    """A runtime that no worker can read."""
 
     def to_json(self) -> str:
         return "{}"
@@ -293,18 +293,18 @@ class _Nothing:
 def test_a_worker_that_crashes_again_and_again_is_given_up(one_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    crew = ProcessCrew(("cpu",), 1)
-    crew.begin(WorkerRequest(storage=one_run, study="s", trials=5), _Broken())  # type: ignore[arg-type]
+    pool = ProcessPool(("cpu",), 1)
+    pool.begin(WorkerRequest(storage=one_run, study="s", trials=5), _Broken())  # type: ignore[arg-type]
     told: list[str] = []
     try:
-        while crew.at_work():
-            told += crew.tend(_Nothing())
+        while pool.at_work():
+            told += pool.tend(_Nothing())
             time.sleep(0.05)
     finally:
-        crew.kill()
+        pool.kill()
     assert told.count("worker 1 crashed; it is started again") == MAX_CRASHES - 1
     assert told[-1] == "worker 1 crashed, 3 times without a run that ended; it is not started again"
-    assert crew.outcome() == "worker 1 crashed, 3 times without a run that ended"
+    assert pool.outcome() == "worker 1 crashed, 3 times without a run that ended"
     assert sum("TypeError" in line for line in told) == MAX_CRASHES
 
 
@@ -394,7 +394,7 @@ def test_a_request_goes_through_json() -> None:
         study="s",
         data="folder:/a",
         data_dir=Path("/b"),
-        setup=CPU.to_json(),
+        runtime=CPU.to_json(),
     )
     assert WorkerRequest.model_validate_json(request.model_dump_json()) == request
 

@@ -13,11 +13,11 @@ from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Augmentation, Recipe
-from budgetnas.training import Setup, Task, train
+from budgetnas.training import RuntimeConfig, Task, train
 from budgetnas.training.device import DeviceImages, statistics, to_device
 from budgetnas.training.engine import Trainer
 
-CPU = Setup("cpu", "float32", threads=1)
+CPU = RuntimeConfig("cpu", "float32", threads=1)
 SMALL = Architecture((1, 1), (8, 16), (1, 2), stem_width=8, in_channels=1, size=8)
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, epochs=2, t_max=2, batch=64)
 PLAIN = Augmentation(crop_padding=0, flip=False)
@@ -27,7 +27,7 @@ PLAIN = Augmentation(crop_padding=0, flip=False)
 class Listener:
     steps: list[tuple[int, int, int]] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
-    restarts: list[Setup] = field(default_factory=list)
+    restarts: list[RuntimeConfig] = field(default_factory=list)
 
     def step(self, epoch: int, done: int, total: int) -> None:
         self.steps.append((epoch, done, total))
@@ -35,8 +35,8 @@ class Listener:
     def epoch(self, epoch: Epoch) -> None:
         self.epochs.append(replace(epoch, seconds=0.0))
 
-    def restart(self, setup: Setup, reason: str) -> None:
-        self.restarts.append(setup)
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        self.restarts.append(runtime)
 
 
 @lru_cache
@@ -57,9 +57,9 @@ def first(images: DeviceImages, count: int) -> DeviceImages:
     return DeviceImages(images.images[:count], images.labels[:count])
 
 
-def trained(one: Task, setup: Setup = CPU) -> tuple[nn.Module, Listener]:
+def trained(one: Task, runtime: RuntimeConfig = CPU) -> tuple[nn.Module, Listener]:
     listener = Listener()
-    return train(one, setup, listener), listener
+    return train(one, runtime, listener), listener
 
 
 OPTIMIZERS = {

@@ -19,7 +19,7 @@ import typer
 
 from budgetnas.architecture import Architecture, named, parse_architecture
 from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.engine import Trainer
 
@@ -103,6 +103,7 @@ def measure(case: Case, device: str, steps: int, repeats: int) -> dict[str, Any]
 
 
 def configure(case: Case) -> None:
+    """Apply the case's settings to PyTorch, for this process."""
     torch.backends.cudnn.benchmark = case.cudnn != "off"
     if case.cudnn == "limit":
         torch.backends.cudnn.benchmark_limit = 3
@@ -110,10 +111,11 @@ def configure(case: Case) -> None:
     if case.precision == "fp16":
         import budgetnas.training.engine as engine
 
-        engine.autocast = lambda setup: torch.autocast(setup.torch_device.type, torch.float16)  # type: ignore[attr-defined]
+        engine.autocast = lambda runtime: torch.autocast(runtime.torch_device.type, torch.float16)  # type: ignore[attr-defined]
 
 
 def make_trainer(case: Case, device: str) -> Trainer:
+    """Return a trainer of the case's network on random images."""
     architecture = network(case.arch)
     recipe = Recipe(
         optimizer="sgd", learning_rate=0.1, weight_decay=5e-4, epochs=2, t_max=2, batch=case.batch,
@@ -124,9 +126,9 @@ def make_trainer(case: Case, device: str) -> Trainer:
     images = DeviceImages(pixels, torch.randint(0, architecture.classes, (IMAGES,), device=device))
     precision: Any = "bf16" if case.precision == "bf16" else "float32"
     layout: Any = case.layout
-    setup = Setup(device, precision, 1, graphs=case.graphs and device != "cpu", layout=layout)
+    runtime = RuntimeConfig(device, precision, 1, graphs=case.graphs and device != "cpu", layout=layout)
     normalisation = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    return Trainer(Task(architecture, recipe, 0, images, images.none(), normalisation), setup)
+    return Trainer(Task(architecture, recipe, 0, images, images.none(), normalisation), runtime)
 
 
 def _wait(on_gpu: bool) -> None:

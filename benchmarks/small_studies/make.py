@@ -21,7 +21,7 @@ from budgetnas.search.session import run_search
 from budgetnas.search.settings import SearchRequest
 from budgetnas.space.search_space import Candidate, SearchSpace
 from budgetnas.storage import SEARCHED, Records, Role, State
-from budgetnas.training import Setup, choose_setup
+from budgetnas.training import RuntimeConfig, choose_runtime
 
 FIRST_FRESH_SEED: Final = 3_000
 """Training seed of the first fresh training, which chooses nothing: a final's begin at 1,000 and 2,000."""
@@ -66,9 +66,9 @@ def make_study(design: Design, records: Records, pruner: str, seed: int) -> None
         if not searched.finished:
             raise BudgetnasError(f"study {name} did not finish")
         place = DataPlace(design.data.name, design.data.data_dir)
-        setup = choose_setup("cpu" if searched.setups[0].device == "cpu" else "cuda", "auto")
-        result = finish(FinishRequest(name, place), records, [setup], stopper, view)
-        train_afresh(records, result.study, chosen(records, result), design.fresh, place, setup, stopper, view)
+        runtime = choose_runtime("cpu" if searched.runtimes[0].device == "cpu" else "cuda", "auto")
+        result = finish(FinishRequest(name, place), records, [runtime], stopper, view)
+        train_afresh(records, result.study, chosen(records, result), design.fresh, place, runtime, stopper, view)
     typer.echo(f"{name}: {time.monotonic() - started:.0f} s", err=True)
 
 
@@ -101,18 +101,18 @@ def train_afresh(
     candidates: Sequence[Candidate],
     times: int,
     place: DataPlace,
-    setup: Setup,
+    runtime: RuntimeConfig,
     stopper: Stopper,
     view: Quiet,
 ) -> None:
     """Train each of a study's candidates with seeds that choose nothing."""
     data, _ = load_study_data(study_specification(records, study), study, place)
-    images = validation_images(data, setup)
+    images = validation_images(data, runtime)
     for candidate in {one.key: one for one in candidates}.values():
         for seed in range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + times):
             request = RunRequest(candidate, seed, Role.FINAL, study=study)
             if records.find_complete(request.key(images.identity), study=study) is None:
-                record_training(request, images, setup, records, stopper, view)
+                record_training(request, images, runtime, records, stopper, view)
 
 
 def fresh_accuracies(records: Records, study: str, candidate: Candidate) -> list[float]:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks.table_search.problem import Problem
 from budgetnas.errors import InputError
 from budgetnas.samplers.budget_sampler import BudgetSampler
-from budgetnas.samplers.gate import MAX_PROPOSALS
+from budgetnas.samplers.constraint_filter import MAX_PROPOSALS
 from budgetnas.samplers.named import ONCE as OTHERS
 from budgetnas.samplers.named import make_sampler
 
@@ -75,7 +75,7 @@ class WithinLimit(BaseSampler):
     """Proposes what an inner sampler proposes, if it keeps the limit.
 
     A proposal over the limit is turned down before the trial has it, and uses up no training. After so many as
-    `budgetnas.samplers.gate.BudgetGate` allows, or when the inner sampler repeats itself, a network is drawn evenly
+    `budgetnas.samplers.constraint_filter.ConstraintFilter` allows, or when the inner sampler repeats itself, a network is drawn evenly
     from those within the limit. Unlike there a network may be proposed again: another training of it tells more.
 
     Args:

@@ -17,7 +17,7 @@ from budgetnas.runs.recording import RunImages, RunListener
 from budgetnas.runs.reopen import all_training_images, validation_images
 from budgetnas.space.recipe import Normalisation
 from budgetnas.storage import Records, Run
-from budgetnas.training import Setup, Task, choose_setup, train
+from budgetnas.training import RuntimeConfig, Task, choose_runtime, train
 from budgetnas.training.device import statistics, to_device
 from budgetnas.training.weights import to_safetensors
 
@@ -27,7 +27,7 @@ _COMPARED: Final = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy"
 class AgainView(RunListener, Protocol):
     """Whoever shows a training that is made again."""
 
-    def training_again(self, run: Run, setup: Setup) -> None:
+    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
         """Hear that the weights of `run` were not kept, and that it is trained again."""
 
 
@@ -39,13 +39,13 @@ class Weights:
         tensors: A safetensors file.
         again: The last epoch of the training that made them again; nothing where they were kept.
         recorded: The last epoch of the record.
-        setup: Where they were made again.
+        runtime: Where they were made again.
     """
 
     tensors: bytes
     recorded: Epoch
     again: Epoch | None = None
-    setup: Setup | None = None
+    runtime: RuntimeConfig | None = None
 
     @property
     def differences(self) -> dict[str, tuple[float, float]]:
@@ -74,13 +74,13 @@ class Weights:
 
     def to_dict(self) -> dict[str, Any] | None:
         """Return plain JSON types; nothing where they were kept."""
-        if self.again is None or self.setup is None:
+        if self.again is None or self.runtime is None:
             return None
         figures = {
             one: {name: None if math.isnan(value := getattr(epoch, name)) else value for name in _COMPARED}
             for one, epoch in (("recorded", self.recorded), ("again", self.again))
         }
-        return {"equal": self.equal, "epoch": self.again.epoch, **figures, "setup": json.loads(self.setup.to_json())}
+        return {"equal": self.equal, "epoch": self.again.epoch, **figures, "setup": json.loads(self.runtime.to_json())}
 
 
 def weights_of(chosen: Chosen, data: Data, device: str, records: Records, stopper: Stopper, view: AgainView) -> Weights:
@@ -102,18 +102,18 @@ def weights_of(chosen: Chosen, data: Data, device: str, records: Records, stoppe
     kept = records.weights(chosen.run.id)
     if kept is not None:
         return Weights(kept, recorded)
-    setup = setup_again(chosen.run.environment, device)
-    view.training_again(chosen.run, setup)
-    images = _images(chosen, data, setup)
+    runtime = setup_again(chosen.run.environment, device)
+    view.training_again(chosen.run, runtime)
+    images = _images(chosen, data, runtime)
     run = chosen.run
     task = Task(run.architecture, run.recipe, run.seed, images.fit, images.evaluation, images.normalisation)
-    observer = _Observer(stopper, view, setup)
-    network = train(task, setup, observer)
-    return Weights(to_safetensors(network), recorded, observer.epochs[-1], observer.setup)
+    observer = _Observer(stopper, view, runtime)
+    network = train(task, runtime, observer)
+    return Weights(to_safetensors(network), recorded, observer.epochs[-1], observer.runtime)
 
 
-def setup_again(environment: str, device: str) -> Setup:
-    """Return the setup of a record, on this machine.
+def setup_again(environment: str, device: str) -> RuntimeConfig:
+    """Return the runtime of a record, on this machine.
 
     Args:
         environment: The record's, as JSON.
@@ -122,7 +122,7 @@ def setup_again(environment: str, device: str) -> Setup:
     Raises:
         InputError: If the device asked for is not there.
     """
-    recorded = Setup.from_json(environment)
+    recorded = RuntimeConfig.from_json(environment)
     here = _on(recorded.device if device == "auto" else device, recorded, fall_back=device == "auto")
     if here.torch_device.type != recorded.torch_device.type:
         return replace(here, micro_batch=recorded.micro_batch)
@@ -135,21 +135,21 @@ def normalisation_of(chosen: Chosen, data: Data) -> Normalisation:
     return statistics(data.train) if constants is None else for_channels(constants, data.in_channels)
 
 
-def _on(device: str, recorded: Setup, *, fall_back: bool) -> Setup:
+def _on(device: str, recorded: RuntimeConfig, *, fall_back: bool) -> RuntimeConfig:
     try:
-        return choose_setup(device, recorded.precision)
+        return choose_runtime(device, recorded.precision)
     except InputError:
         if not fall_back:
             raise
-        return choose_setup("auto", recorded.precision)
+        return choose_runtime("auto", recorded.precision)
 
 
-def _images(chosen: Chosen, data: Data, setup: Setup) -> RunImages:
+def _images(chosen: Chosen, data: Data, runtime: RuntimeConfig) -> RunImages:
     if chosen.part is Part.TRAIN:
-        return validation_images(data, setup)
+        return validation_images(data, runtime)
     if chosen.part is Part.TRAIN_AND_VALIDATION:
-        return all_training_images(data, setup)
-    fit = to_device(data.all_train, setup.torch_device)
+        return all_training_images(data, runtime)
+    fit = to_device(data.all_train, runtime.torch_device)
     return RunImages(data.identity, fit, fit.none(), normalisation_of(chosen, data))
 
 
@@ -159,7 +159,7 @@ class _Observer:
 
     stopper: Stopper
     view: AgainView
-    setup: Setup
+    runtime: RuntimeConfig
     epochs: list[Epoch] = field(default_factory=list)
 
     def step(self, epoch: int, done: int, total: int) -> None:
@@ -170,7 +170,7 @@ class _Observer:
         self.epochs.append(epoch)
         self.view.epoch(epoch)
 
-    def restart(self, setup: Setup, reason: str) -> None:
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.epochs.clear()
-        self.setup = setup
-        self.view.restart(setup, reason)
+        self.runtime = runtime
+        self.view.restart(runtime, reason)

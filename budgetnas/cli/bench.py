@@ -53,9 +53,9 @@ def bench_command(
     from budgetnas.data import DataRequest, load_data
     from budgetnas.experiments.bench.protocol import BenchRequest, bench
     from budgetnas.experiments.bench.summary import summarise
-    from budgetnas.training import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_runtime
 
-    setup = choose_setup(device, precision)
+    runtime = choose_runtime(device, precision)
     with Lines() as lines:
         lines.status("loading data ...")
         loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
@@ -64,7 +64,7 @@ def bench_command(
             batch=batch,
             repeats=repeats,
             epochs=epochs,
-            setups=(setup, *alternatives(setup, precision)),
+            runtimes=(runtime, *alternatives(runtime, precision)),
             seed=seed,
         )
         result = bench(request, loaded, lines.status)

@@ -48,14 +48,16 @@ def compare_command(
     from budgetnas.search.settings import parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_runtime
 
     request = CompareRequest(study, architectures, rates, seed, DataPlace(data, data_dir))
     stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)
-    setup = choose_setup(device, precision)
-    setups = (setup, *alternatives(setup, precision))
+    runtime = choose_runtime(device, precision)
+    runtimes = (runtime, *alternatives(runtime, precision))
     with Lines() as lines, stopper.listening():
-        outcome = compare(request, setups, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines))
+        outcome = compare(
+            request, runtimes, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines)
+        )
     if as_json:
         print_json({"study": study} | to_dict(outcome.comparison))
     else:

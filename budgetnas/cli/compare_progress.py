@@ -68,13 +68,13 @@ class CompareProgress(Progress):
 
 def plan_lines(plan: ComparePlan) -> list[str]:
     """Return what is about to run, line by line."""
-    design, data, setup = plan.design, plan.data, plan.setup
+    design, data, runtime = plan.design, plan.data, plan.runtime
     lines = [
         f"study {plan.study}: {len(design.entrants)} architectures, SGD and Adam, {len(design.sgd)} rates each and the "
         f"best again: {design.trainings} trainings, {design.trainings - plan.missing} of them recorded already",
         f"data: {data.identity.label()}; {len(data.train):,} images to train with, {len(data.validation):,} to judge",
-        f"each training: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {setup.device}, "
-        f"{setup.precision}" + (f", threads: {setup.threads}" if setup.device == "cpu" else ""),
+        f"each training: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {runtime.device}, "
+        f"{runtime.precision}" + (f", threads: {runtime.threads}" if runtime.device == "cpu" else ""),
     ]
     lines += [f"{one.name}: {one.architecture.describe()}, {one.params:,} parameters" for one in design.entrants]
     if plan.seconds is not None:

@@ -49,16 +49,16 @@ def finish_command(
     from budgetnas.search.settings import choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_runtime
 
     request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
-    setup = choose_setup(device, precision)
-    setups = (setup, *alternatives(setup, precision))
+    runtime = choose_runtime(device, precision)
+    runtimes = (runtime, *alternatives(runtime, precision))
     try:
         with Lines() as lines, stopper.listening():
-            result = finish(request, records, setups, stopper, FinalProgress(lines))
+            result = finish(request, records, runtimes, stopper, FinalProgress(lines))
     except Interrupted as stop:
         tell_stopped(stop, storage)
         raise

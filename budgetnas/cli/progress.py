@@ -26,10 +26,10 @@ from budgetnas.experiments.replay import ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult, comparison
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
-from budgetnas.search.plan import Plan, SeedPlan
+from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy
 from budgetnas.storage import Run
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")
@@ -102,7 +102,7 @@ class Progress:
         """Print something worth telling."""
         self.lines.say(f"note: {text}")
 
-    def restart(self, setup: Setup, reason: str) -> None:
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Tell why a training begins again."""
         self.lines.say(f"{self.prefix}begins again: {reason}")
 
@@ -331,12 +331,12 @@ class ReplayProgress(Progress):
 class ExportProgress(Progress):
     """Shows an export: what is being done, and each epoch of a training that is made again."""
 
-    def training_again(self, run: Run, setup: Setup) -> None:
+    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
         """Print that the weights were not kept."""
         self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
         self.lines.say(
             f"{self.prefix}its weights were not kept; trained again from its record: {run.recipe.describe()}, "
-            f"seed {run.seed}, on {setup.device}, {setup.precision}"
+            f"seed {run.seed}, on {runtime.device}, {runtime.precision}"
         )
 
     def _count_epoch(self, epoch: Epoch) -> None:
@@ -355,7 +355,7 @@ def _repeat(start: TrialStart) -> str:
 def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     """Return what is about to run, line by line."""
     specification = opened.specification
-    recipes, budget, setup = specification.recipes, specification.budget, plan.setup
+    recipes, budget, runtime = specification.recipes, specification.budget, plan.runtime
     lines = [
         f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
         + (", goes on" if plan.trained and plan.trained < plan.trials else ""),
@@ -366,7 +366,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
-        f"{'by' if plan.crew else 'on'} {plan.crew or _where(setup)}",
+        f"{'by' if plan.pool else 'on'} {plan.pool or _where(runtime)}",
     ]
     if specification.choice is not None:
         choice = specification.choice
@@ -388,12 +388,14 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     return lines
 
 
-def _seed_line(seed: SeedPlan, budget: Budget) -> str:
+def _seed_line(seed: InitialTrialPlan, budget: Budget) -> str:
     if seed.excesses and len(budget.limits) > 1:
         return f"seed {seed.seed}: rejected, over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
     over = f" by {seed.excesses[0].over:,}: rejected" if seed.excesses else ""
     return f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}"
 
 
-def _where(setup: Setup) -> str:
-    return f"{setup.device}, {setup.precision}" + (f", threads: {setup.threads}" if setup.device == "cpu" else "")
+def _where(runtime: RuntimeConfig) -> str:
+    return f"{runtime.device}, {runtime.precision}" + (
+        f", threads: {runtime.threads}" if runtime.device == "cpu" else ""
+    )

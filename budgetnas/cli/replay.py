@@ -50,7 +50,7 @@ def replay_command(
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_setup
+    from budgetnas.training import alternatives, choose_runtime
 
     request = ReplayRequest(
         names_of(names or (), everything=everything),
@@ -61,11 +61,11 @@ def replay_command(
     )
     request.runs()
     check_out(out)
-    url, setup, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_setup(device, precision), Stopper()
-    setups = (setup, *alternatives(setup, precision))
+    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_runtime(device, precision), Stopper()
+    runtimes = (runtime, *alternatives(runtime, precision))
     try:
         with Lines() as lines, stopper.listening():
-            outcome = replay(request, setups, lambda: open_records(url), stopper, ReplayProgress(lines))
+            outcome = replay(request, runtimes, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
         stderr().print("stopped; complete replays are recorded, this one begins again", markup=False)
         raise

@@ -181,7 +181,7 @@ def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, vie
 
     try:
         with stopper.listening():
-            finish(FinishRequest(result.study, result.place), result.records, result.setups, stopper, view)
+            finish(FinishRequest(result.study, result.place), result.records, result.runtimes, stopper, view)
     except Interrupted as stop:
         tell_stopped(stop, storage)
         raise

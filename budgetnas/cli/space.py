@@ -44,7 +44,7 @@ def space_command(
     Example: budgetnas space --budget 5e6
     """
     from budgetnas.search.settings import SearchRequest, read_study_file, required_limits
-    from budgetnas.space.initial_trials import SEEDS
+    from budgetnas.space.initial_trials import INITIAL_TRIALS
     from budgetnas.space.search_space import SearchSpace
     from budgetnas.space.shape import data_shape
     from budgetnas.space.survey import survey
@@ -54,7 +54,7 @@ def space_command(
         request = request.over(read_study_file(study_file))
     limits = required_limits(request)
     inputs, origin = data_shape(request.data_request(), in_channels=in_channels, size=size, classes=classes)
-    seeds = SEEDS if request.seeds is None else request.seeds
+    seeds = INITIAL_TRIALS if request.seeds is None else request.seeds
     found = survey(request.space or SearchSpace(), inputs, limits, seeds=seeds, seed=check_seed(seed))
     if as_json:
         print_json(_json(found, origin))

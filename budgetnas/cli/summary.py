@@ -11,7 +11,7 @@ from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import by_limit, duration, shown_storage, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.data.wording import plural
-from budgetnas.report.values import Pruning, RankedRun, RejectedSeed, SeedDistance, StudyTables, name_of
+from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables, name_of
 
 _CUTS_SHOWN = 10
 _RANKS_SHOWN = 20
@@ -56,7 +56,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
         console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
 
 
-def _why(seed: RejectedSeed, tables: StudyTables) -> str:
+def _why(seed: RejectedInitialTrial, tables: StudyTables) -> str:
     if len(tables.summary.limits) == 1:
         return f"{seed.params:,} parameters are {seed.overshoot:,} over the budget"
     return f"over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
@@ -137,7 +137,7 @@ def _print_winner(tables: StudyTables) -> None:
         console.print(f"  {_distance(seed)}", markup=False)
 
 
-def _distance(seed: SeedDistance) -> str:
+def _distance(seed: InitialTrialDistance) -> str:
     if seed.points is None or seed.accuracy is None:
         return f"{seed.name}: {seed.outcome}"
     return f"{seed.name}: {seed.accuracy:.2%}, the best run is {seed.points:+.2f} points from it"

@@ -27,7 +27,7 @@ from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.recipe import OptimizerName
 from budgetnas.storage import Records, Role, Run, RunKey, State
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.measure import measure_pace
 
 _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss is -inf in epoch ")
@@ -60,7 +60,7 @@ class ComparePlan:
         study: Name of the study.
         design: Everything that it needs.
         data: Which data.
-        setup: Where: the fastest of those timed.
+        runtime: Where: the fastest of those timed.
         missing: Trainings to come; the others are recorded already.
         macs: Multiply-accumulates per image of the trainings to come, added up.
         seconds: Estimated time; nothing if nothing is missing, or memory ran out.
@@ -69,7 +69,7 @@ class ComparePlan:
     study: str
     design: Design
     data: Data
-    setup: Setup
+    runtime: RuntimeConfig
     missing: int
     macs: float
     seconds: float | None
@@ -138,7 +138,7 @@ class CompareOutcome:
 
 def compare(
     request: CompareRequest,
-    setups: Sequence[Setup],
+    runtimes: Sequence[RuntimeConfig],
     open_storage: Callable[[], Records],
     stopper: Stopper,
     view: CompareView,
@@ -149,7 +149,7 @@ def compare(
 
     Args:
         request: What to compare.
-        setups: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
         open_storage: Returns the records.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
@@ -166,15 +166,15 @@ def compare(
             view.notice(f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}")
     view.preparing("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
-    images = validation_images(data, setups[0])
+    images = validation_images(data, runtimes[0])
     known = _Known.read(records, request.study)
-    trainer = _Trainer(request.study, design, images, setups[0], records, known, stopper, view)
+    trainer = _Trainer(request.study, design, images, runtimes[0], records, known, stopper, view)
     pairs: list[Pair] = []
     try:
         view.preparing("timing a few training steps")
-        plan = _plan(trainer, data, setups[1:])
+        plan = _plan(trainer, data, runtimes[1:])
         view.compare_planned(plan)
-        trainer = replace(trainer, setup=plan.setup)
+        trainer = replace(trainer, runtime=plan.runtime)
         for entrant in design.entrants:
             pairs.append(trainer.pair(entrant))
             view.pair_ended(pairs[-1])
@@ -208,7 +208,7 @@ class _Trainer:
     study: str
     design: Design
     images: RunImages
-    setup: Setup
+    runtime: RuntimeConfig
     records: Records
     known: _Known
     stopper: Stopper
@@ -265,32 +265,32 @@ class _Trainer:
     def _train(self, step: CompareStep) -> Attempt:
         request = self.request(step)
         try:
-            run = record_training(request, self.images, self.setup, self.records, self.stopper, self.view)
+            run = record_training(request, self.images, self.runtime, self.records, self.stopper, self.view)
         except RunFailedError as error:
             failed = self.records.find_failed(request.key(self.images.identity), study=self.study)
             return _failed(step.rate, failed.id if failed else 0, error.reason)
         return Attempt(step.rate, run, self.records.curve(run)[-1].eval_accuracy)
 
 
-def _plan(trainer: _Trainer, data: Data, others: Sequence[Setup]) -> ComparePlan:
+def _plan(trainer: _Trainer, data: Data, others: Sequence[RuntimeConfig]) -> ComparePlan:
     design = trainer.design
     missing = {entrant: trainer.missing(entrant) for entrant in design.entrants}
     macs = sum(number * count(entrant.architecture).macs for entrant, number in missing.items())
-    setup, seconds = _timed(trainer, others, macs) if macs else (trainer.setup, None)
-    return ComparePlan(trainer.study, design, data, setup, sum(missing.values()), macs, seconds)
+    runtime, seconds = _timed(trainer, others, macs) if macs else (trainer.runtime, None)
+    return ComparePlan(trainer.study, design, data, runtime, sum(missing.values()), macs, seconds)
 
 
-def _timed(trainer: _Trainer, others: Sequence[Setup], macs: float) -> tuple[Setup, float | None]:
-    """Return the fastest setup for a typical network, and the time it means for all trainings to come."""
+def _timed(trainer: _Trainer, others: Sequence[RuntimeConfig], macs: float) -> tuple[RuntimeConfig, float | None]:
+    """Return the fastest runtime for a typical network, and the time it means for all trainings to come."""
     design, images = trainer.design, trainer.images
     typical = sorted(design.entrants, key=lambda one: count(one.architecture).macs)[len(design.entrants) // 2]
     candidate = design.candidate(typical, "sgd", design.sgd[0])
     task = Task(candidate.architecture, candidate.recipe, 0, images.fit, images.evaluation, images.normalisation)
-    setup, pace = measure_pace(task, trainer.setup, others)
+    runtime, pace = measure_pace(task, trainer.runtime, others)
     if pace is None:
-        return setup, None
+        return runtime, None
     epochs = design.recipes.epochs
-    return setup, pace.seconds(macs, trained=len(images.fit) * epochs, evaluated=len(images.evaluation) * epochs)
+    return runtime, pace.seconds(macs, trained=len(images.fit) * epochs, evaluated=len(images.evaluation) * epochs)
 
 
 def _key(run: Run) -> RunKey:

@@ -46,7 +46,7 @@ from budgetnas.storage.finals import (
     record_reading,
     start_final,
 )
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
@@ -110,7 +110,7 @@ class FinalView(RunListener, Protocol):
 
 
 def finish(
-    request: FinishRequest, records: Records, setups: Sequence[Setup], stopper: Stopper, view: FinalView
+    request: FinishRequest, records: Records, runtimes: Sequence[RuntimeConfig], stopper: Stopper, view: FinalView
 ) -> FinalResult:
     """Hold a study's final, go on with one that was begun, or return the result of one that was held.
 
@@ -120,7 +120,7 @@ def finish(
     Args:
         request: Which study, and how.
         records: The storage.
-        setups: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
 
@@ -143,7 +143,7 @@ def finish(
     result = result_of(records, final)
     view.final_planned(result, resumed=resumed)
     view.preparing("timing a few training steps")
-    holder = _Holder(records, final, data, _clock(result, data, setups), stopper, view)
+    holder = _Holder(records, final, data, _clock(result, data, runtimes), stopper, view)
     holder.choose()
     holder.train_for_the_test()
     holder.read_the_test_split(data_request)
@@ -229,24 +229,24 @@ def _begin(
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """The fastest setup, and what a training takes in it; nothing where memory ran out."""
+    """The fastest runtime, and what a training takes in it; nothing where memory ran out."""
 
-    setup: Setup
+    runtime: RuntimeConfig
     seconds: Callable[[Entrant, int, int], float] | None
 
 
-def _clock(result: FinalResult, data: Data, setups: Sequence[Setup]) -> _Clock:
-    images, typical = validation_images(data, setups[0]), result.entrants[0]
+def _clock(result: FinalResult, data: Data, runtimes: Sequence[RuntimeConfig]) -> _Clock:
+    images, typical = validation_images(data, runtimes[0]), result.entrants[0]
     task = Task(typical.architecture, typical.recipe, 0, images.fit, images.evaluation, images.normalisation)
-    setup, pace = measure_pace(task, setups[0], setups[1:])
+    runtime, pace = measure_pace(task, runtimes[0], runtimes[1:])
     if pace is None:
-        return _Clock(setup, None)
+        return _Clock(runtime, None)
 
     def seconds(one: Entrant, trained: int, evaluated: int) -> float:
         epochs, macs = one.recipe.epochs, count(one.architecture).macs
         return pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
 
-    return _Clock(setup, seconds)
+    return _Clock(runtime, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ class _Holder:
 
     def choose(self) -> None:
         """Train every entrant on the training images and name the best mean on the validation images."""
-        images = validation_images(self.data, self.clock.setup)
+        images = validation_images(self.data, self.clock.runtime)
         result = self.result
         part = _Part("train", FIRST_VALIDATION_SEED, result.entrants, keep_weights=False)
         failed = self._train(part, images)
@@ -293,7 +293,7 @@ class _Holder:
 
     def train_for_the_test(self) -> None:
         """Train winner and reference on training and validation images, and keep their weights."""
-        images = all_training_images(self.data, self.clock.setup)
+        images = all_training_images(self.data, self.clock.runtime)
         part = _Part("train + validation", FIRST_TEST_SEED, self._tested(), keep_weights=True)
         failed = self._train(part, images)
         if failed:
@@ -302,18 +302,18 @@ class _Holder:
     def read_the_test_split(self, request: DataRequest) -> None:
         """Evaluate all of these networks on the test split, in one recorded event."""
         self.view.preparing("reading the test split")
-        setup = self.clock.setup
-        device = setup.torch_device
+        runtime = self.clock.runtime
+        device = runtime.torch_device
         test = to_device(load_test(request), device)
-        images = all_training_images(self.data, setup)
-        normalise = Normaliser.of(images.normalisation, device, setup.memory_format)
+        images = all_training_images(self.data, runtime)
+        normalise = Normaliser.of(images.normalisation, device, runtime.memory_format)
         accuracies = {}
         for one, seed in _Part("", FIRST_TEST_SEED, self._tested(), keep_weights=True).trainings(self._protocol):
             run = self.records.find_complete(self._request(one, seed).key(images.identity), study=self.final.study)
             tensors = None if run is None else self.records.weights(run.id)
             assert run is not None and tensors is not None, "a complete training of this part has weights"
-            network = from_safetensors(one.architecture, tensors).to(device).to(memory_format=setup.memory_format)
-            _, accuracy = evaluate(network, test, normalise, setup, tick=self.stopper.check)
+            network = from_safetensors(one.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
+            _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy
         record_reading(self.records, self.final, accuracies, len(test), TEST_REASON)
 
@@ -344,7 +344,7 @@ class _Holder:
                     record_training(
                         request,
                         images,
-                        self.clock.setup,
+                        self.clock.runtime,
                         self.records,
                         self.stopper,
                         self.view,

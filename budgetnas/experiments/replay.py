@@ -18,7 +18,7 @@ from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import to_device
 from budgetnas.training.measure import measure_pace
 
@@ -108,7 +108,7 @@ class ReplayOutcome:
 
 def replay(
     request: ReplayRequest,
-    setups: Sequence[Setup],
+    runtimes: Sequence[RuntimeConfig],
     open_storage: Callable[[], Records],
     stopper: Stopper,
     view: ReplayView,
@@ -119,7 +119,7 @@ def replay(
 
     Args:
         request: Which runs, and how.
-        setups: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
         open_storage: Returns the records.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
@@ -136,8 +136,8 @@ def replay(
     data = load_data(request.data)
     for text in data.notices:
         view.notice(text)
-    images = _images(data, request.data, runs[0].recipe.normalisation, setups[0])
-    replayer = _Replayer(request, data, images, setups, open_storage(), stopper, view)
+    images = _images(data, request.data, runs[0].recipe.normalisation, runtimes[0])
+    replayer = _Replayer(request, data, images, runtimes, open_storage(), stopper, view)
     results, failed = [], []
     for run in runs:
         stopper.check()
@@ -183,7 +183,7 @@ class _Replayer:
     request: ReplayRequest
     data: Data
     images: RunImages
-    setups: Sequence[Setup]
+    runtimes: Sequence[RuntimeConfig]
     records: Records
     stopper: Stopper
     view: ReplayView
@@ -201,36 +201,36 @@ class _Replayer:
         return result
 
     def _tell_difference(self, run: RecordedRun, known: Run) -> None:
-        precision, asked = json.loads(known.environment).get("precision"), self.setups[0].precision
-        if precision not in {setup.precision for setup in self.setups}:
+        precision, asked = json.loads(known.environment).get("precision"), self.runtimes[0].precision
+        if precision not in {runtime.precision for runtime in self.runtimes}:
             self.view.notice(
                 f"{run.name}: the record was made in {precision}, not {asked}; name another --storage to train it again"
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
         self.view.preparing(f"timing a few steps of {run.name}")
-        setup, seconds = self._timed(wanted.candidate)
+        runtime, seconds = self._timed(wanted.candidate)
         self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
-        number = record_training(wanted, self.images, setup, self.records, self.stopper, self.view, keep_weights=True)
+        number = record_training(wanted, self.images, runtime, self.records, self.stopper, self.view, keep_weights=True)
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:
         data = self.data
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
-    def _timed(self, candidate: Candidate) -> tuple[Setup, float | None]:
+    def _timed(self, candidate: Candidate) -> tuple[RuntimeConfig, float | None]:
         fit, evaluation = self.images.fit, self.images.evaluation
         task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
-        setup, pace = measure_pace(task, self.setups[0], self.setups[1:])
+        runtime, pace = measure_pace(task, self.runtimes[0], self.runtimes[1:])
         epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
         if pace is None:
-            return setup, None
-        return setup, pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
+            return runtime, None
+        return runtime, pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
 
 
-def _images(data: Data, request: DataRequest, constants: Normalisation | None, setup: Setup) -> RunImages:
+def _images(data: Data, request: DataRequest, constants: Normalisation | None, runtime: RuntimeConfig) -> RunImages:
     assert constants is not None, "every recorded run has constants"
-    device = setup.torch_device
+    device = runtime.torch_device
     return RunImages(
         identity=data.identity,
         fit=to_device(data.all_train, device),

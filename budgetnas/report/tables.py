@@ -15,15 +15,15 @@ from budgetnas.metrics import Epoch
 from budgetnas.report.values import (
     Chosen,
     FailedRun,
+    InitialTrialDistance,
     OriginCount,
     Overshoot,
     PartShare,
     PrunedRun,
     Pruning,
     RankedRun,
-    RejectedSeed,
+    RejectedInitialTrial,
     Rejections,
-    SeedDistance,
     StudyTables,
     Tallies,
     Training,
@@ -252,9 +252,9 @@ def _origin(one: Rejection) -> str:
     return "seed" if one.origin.startswith(_SEED_ORIGIN) else one.origin
 
 
-def _rejected_seed(one: Rejection, budget: Budget) -> RejectedSeed:
+def _rejected_seed(one: Rejection, budget: Budget) -> RejectedInitialTrial:
     name, counts = one.origin.removeprefix(_SEED_ORIGIN), count(one.architecture)
-    return RejectedSeed(name, counts.params, one.overshoot, one.duplicate, budget.excesses(counts))
+    return RejectedInitialTrial(name, counts.params, one.overshoot, one.duplicate, budget.excesses(counts))
 
 
 def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
@@ -277,14 +277,14 @@ def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
 
 def _distance(
     seed: str, ranking: Sequence[RankedRun], unranked: Sequence[FailedRun | PrunedRun], rejections: Rejections
-) -> SeedDistance:
+) -> InitialTrialDistance:
     trained = [one for one in ranking if one.label == seed]
     if trained:
         points = 100 * (ranking[0].accuracy - trained[0].accuracy)
-        return SeedDistance(seed, "trained", trained[0].accuracy, points)
+        return InitialTrialDistance(seed, "trained", trained[0].accuracy, points)
     if any(one.name == seed for one in rejections.seeds):
-        return SeedDistance(seed, "rejected", None, None)
+        return InitialTrialDistance(seed, "rejected", None, None)
     ended = [one for one in unranked if one.label == seed]
     if ended:
-        return SeedDistance(seed, "pruned" if isinstance(ended[-1], PrunedRun) else "failed", None, None)
-    return SeedDistance(seed, "not trained", None, None)
+        return InitialTrialDistance(seed, "pruned" if isinstance(ended[-1], PrunedRun) else "failed", None, None)
+    return InitialTrialDistance(seed, "not trained", None, None)

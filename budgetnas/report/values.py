@@ -223,7 +223,7 @@ class Overshoot:
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedSeed:
+class RejectedInitialTrial:
     """A seed trial that was turned away.
 
     Attributes:
@@ -254,7 +254,7 @@ class Rejections:
     """
 
     origins: tuple[OriginCount, ...]
-    seeds: tuple[RejectedSeed, ...]
+    seeds: tuple[RejectedInitialTrial, ...]
     overshoot: Overshoot | None
     limits: tuple[Broken, ...]
     params: tuple[int, ...] = field(metadata={"plain": False})
@@ -332,7 +332,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedDistance:
+class InitialTrialDistance:
     """How far the best run of the search is ahead of a seed trial.
 
     Attributes:
@@ -377,7 +377,7 @@ class StudyTables:
     failed: tuple[FailedRun, ...]
     rejections: Rejections
     winner: tuple[PartShare, ...]
-    distances: tuple[SeedDistance, ...]
+    distances: tuple[InitialTrialDistance, ...]
     pruning: Pruning
     chosen: Chosen | None = None
     final: FinalResult | None = None

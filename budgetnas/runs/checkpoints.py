@@ -20,29 +20,29 @@ from typing import Final
 from budgetnas.errors import BudgetnasError
 from budgetnas.storage import Records
 from budgetnas.storage.values import Checkpoint
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 from budgetnas.training.state import TrainingState
 
 KEPT: Final = 2
 """Checkpoints of a run: the last, and the one before it, should the last be damaged."""
 
 
-class RunKeeper:
+class RunCheckpointer:
     """Keeps the states of a run in files, and finds them again.
 
     Args:
         run: Number of the record.
-        setup: Where it is trained.
+        runtime: Where it is trained.
         records: The storage.
         notice: Is told what the user should know.
         taken_up: Whether the run was begun before.
     """
 
     def __init__(
-        self, run: int, setup: Setup, records: Records, notice: Callable[[str], None], *, taken_up: bool
+        self, run: int, runtime: RuntimeConfig, records: Records, notice: Callable[[str], None], *, taken_up: bool
     ) -> None:
         self._taken_up = taken_up
-        self._run, self._setup, self._records, self._notice = run, setup, records, notice
+        self._run, self._setup, self._records, self._notice = run, runtime, records, notice
         self._folder = run_folder(records, run)
         self._token = uuid.uuid4().hex[:8]
         self._saved_epoch = 0
@@ -71,7 +71,7 @@ class RunKeeper:
 
     def epoch_ended(self, state: TrainingState) -> None:
         """Write a checkpoint if the last one is old enough."""
-        if time.monotonic() - self._saved_at >= self._records.habits.checkpoint_seconds:
+        if time.monotonic() - self._saved_at >= self._records.settings.checkpoint_seconds:
             self._save(state)
 
     def interrupted(self, state: TrainingState) -> None:
@@ -80,7 +80,7 @@ class RunKeeper:
             self._save(state)
 
     def forget(self) -> None:
-        """Forget all checkpoints: the run begins again in another setup."""
+        """Forget all checkpoints: the run begins again in another runtime."""
         self._records.forget_checkpoints(self._run)
         self.clear()
         self._saved_epoch = 0
@@ -167,4 +167,4 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _storage_folder(records: Records) -> Path:
-    return records.habits.checkpoints_of(records.engine.url) / records.storage_id()
+    return records.settings.checkpoints_of(records.engine.url) / records.storage_id()

@@ -16,20 +16,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
-from budgetnas.runs.checkpoints import RunKeeper
+from budgetnas.runs.checkpoints import RunCheckpointer
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.space.recipe import Normalisation
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.leases import Heart, Lease, holding, is_held, note_work, take_lease
+from budgetnas.storage.leases import Heartbeat, Lease, holding, is_held, note_work, take_lease
 from budgetnas.storage.retry import patient
-from budgetnas.training import Keeper, Observer, Setup, Task, setup_to_go_on, train
+from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task, runtime_to_resume, train
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet
 from budgetnas.training.weights import to_safetensors
 
-TrainFunction = Callable[[Task, Setup, Observer, Keeper], ResNet]
+TrainFunction = Callable[[Task, RuntimeConfig, Observer, Checkpointer], ResNet]
 """What trains: `budgetnas.training.train`, or a stand-in that takes no time where all around it is measured."""
 LOST: Final = (
     "{} was taken over by another process, for this one was not heard of for too long; it writes no more of it"
@@ -46,8 +46,8 @@ class RunListener(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Hear what an epoch gave, after it was recorded; may raise `StoppedEarly` to end the training there."""
 
-    def restart(self, setup: Setup, reason: str) -> None:
-        """Hear that the training begins again in another setup, and why."""
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        """Hear that the training begins again in another runtime, and why."""
 
     def notice(self, text: str) -> None:
         """Hear something else worth telling."""
@@ -116,7 +116,7 @@ class Claim:
 def record_training(
     request: RunRequest,
     images: RunImages,
-    setup: Setup,
+    runtime: RuntimeConfig,
     records: Records,
     stopper: Stopper,
     listener: RunListener,
@@ -130,7 +130,7 @@ def record_training(
     Args:
         request: Which training.
         images: Its images.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         records: Where it is written down.
         stopper: Notes requests to stop.
         listener: Whoever shows progress.
@@ -146,12 +146,20 @@ def record_training(
     waiting = False
     while True:
         stopper.check()
-        claim, lease = _claim_alone(request, images.identity, setup, records)
+        claim, lease = _claim_alone(request, images.identity, runtime, records)
         if lease is not None:
             try:
-                with holding(records, lease) as heart:
+                with holding(records, lease) as heartbeat:
                     train_run(
-                        claim, request, images, setup, records, stopper, listener, heart, keep_weights=keep_weights
+                        claim,
+                        request,
+                        images,
+                        runtime,
+                        records,
+                        stopper,
+                        listener,
+                        heartbeat,
+                        keep_weights=keep_weights,
                     )
                 return claim.run
             except LeaseLost:
@@ -165,23 +173,25 @@ def record_training(
 
 
 @patient
-def claim_run(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease) -> Claim:
+def claim_run(
+    request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
+) -> Claim:
     """Return the record of a training, begun or taken up if this process is to make it.
 
     Args:
         request: Which training.
         identity: Its data.
-        setup: Where it would be made.
+        runtime: Where it would be made.
         records: The storage.
         lease: What this process holds; it then is told the run.
     """
     with exclusive(records.engine):
-        return _claim_for(lease, request, identity, setup, records)
+        return _claim_for(lease, request, identity, runtime, records)
 
 
 @patient
 def claim_repeat(
-    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease
+    request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> tuple[Claim, RunRequest]:
     """Claim one more training of a candidate of a study, as `claim_run` does; its seed is not the request's.
 
@@ -194,27 +204,31 @@ def claim_repeat(
     with exclusive(records.engine):
         seed = records.repeat_seed(request.key(identity), study=request.study, trial=request.trial)
         request = replace(request, seed=seed)
-        return _claim_for(lease, request, identity, setup, records), request
+        return _claim_for(lease, request, identity, runtime, records), request
 
 
 @patient
 def _claim_alone(
-    request: RunRequest, identity: DataIdentity, setup: Setup, records: Records
+    request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records
 ) -> tuple[Claim, Lease | None]:
     """Claim a training outside a search; with it comes a lease of its own, if this process is to make it."""
     with exclusive(records.engine):
-        claim = _claim(request, identity, setup, records, None)
+        claim = _claim(request, identity, runtime, records, None)
         return claim, take_lease(records, run=claim.run) if claim.known is None else None
 
 
-def _claim_for(lease: Lease, request: RunRequest, identity: DataIdentity, setup: Setup, records: Records) -> Claim:
-    claim = _claim(request, identity, setup, records, lease)
+def _claim_for(
+    lease: Lease, request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records
+) -> Claim:
+    claim = _claim(request, identity, runtime, records, lease)
     if claim.known is None:
         note_work(records, lease, trial=request.trial, run=claim.run)
     return claim
 
 
-def _claim(request: RunRequest, identity: DataIdentity, setup: Setup, records: Records, lease: Lease | None) -> Claim:
+def _claim(
+    request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease | None
+) -> Claim:
     key, candidate = request.key(identity), request.candidate
     known = records.find_claimed(key, study=request.study)
     if known is not None and (known.state is not State.RUNNING or is_held(records, known.id, but=lease)):
@@ -228,7 +242,7 @@ def _claim(request: RunRequest, identity: DataIdentity, setup: Setup, records: R
         architecture=candidate.architecture,
         recipe=candidate.recipe,
         data=identity.model_dump_json(),
-        environment=setup.to_json(),
+        environment=runtime.to_json(),
         study=request.study,
         trial=request.trial,
         label=request.label,
@@ -240,11 +254,11 @@ def train_run(
     claim: Claim,
     request: RunRequest,
     images: RunImages,
-    setup: Setup,
+    runtime: RuntimeConfig,
     records: Records,
     stopper: Stopper,
     listener: RunListener,
-    heart: Heart,
+    heartbeat: Heartbeat,
     trainer: TrainFunction = train,
     *,
     keep_weights: bool = False,
@@ -263,20 +277,22 @@ def train_run(
     task = Task(
         candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
     )
-    setup = setup_to_go_on(records.run(run).environment, setup)
-    keeper = RunKeeper(run, setup, records, listener.notice, taken_up=claim.taken_up)
+    runtime = runtime_to_resume(records.run(run).environment, runtime)
+    checkpointer = RunCheckpointer(run, runtime, records, listener.notice, taken_up=claim.taken_up)
     try:
-        network = trainer(task, setup, _Recorder(run, images.test_reason, records, stopper, listener, heart), keeper)
+        network = trainer(
+            task, runtime, _Recorder(run, images.test_reason, records, stopper, listener, heartbeat), checkpointer
+        )
         tensors = to_safetensors(network)
         if keep_weights:
             records.save_weights(run, tensors)
     except RunFailedError as error:
         records.finish_run(run, State.FAILED, error.reason)
-        keeper.clear()
+        checkpointer.clear()
         raise
     except StoppedEarly as stop:
         records.finish_run(run, State.PRUNED, stop.reason)
-        keeper.clear()
+        checkpointer.clear()
         raise
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")
@@ -286,10 +302,10 @@ def train_run(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         records.finish_run(run, State.FAILED, reason)
-        keeper.clear()
+        checkpointer.clear()
         raise RunFailedError(reason) from error
     records.finish_run(run, State.COMPLETE, weights_sha256=hashlib.sha256(tensors).hexdigest())
-    keeper.clear()
+    checkpointer.clear()
     return network
 
 
@@ -300,10 +316,10 @@ class _Recorder:
     records: Records
     stopper: Stopper
     listener: RunListener
-    heart: Heart
+    heartbeat: Heartbeat
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        self.heart.check()
+        self.heartbeat.check()
         self.stopper.check()
         self.listener.step(epoch, done, total)
 
@@ -311,6 +327,6 @@ class _Recorder:
         self.records.add_epoch(self.run, epoch, test_reason=self.test_reason)
         self.listener.epoch(epoch)
 
-    def restart(self, setup: Setup, reason: str) -> None:
-        self.records.restart_run(self.run, setup.to_json())
-        self.listener.restart(setup, reason)
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        self.records.restart_run(self.run, runtime.to_json())
+        self.listener.restart(runtime, reason)

@@ -10,7 +10,7 @@ from budgetnas.errors import InputError
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 from budgetnas.training.device import statistics, to_device
 
 
@@ -87,9 +87,9 @@ def load_study_data(specification: StudySpecification, study: str, place: DataPl
     return data, request
 
 
-def validation_images(data: Data, setup: Setup) -> RunImages:
+def validation_images(data: Data, runtime: RuntimeConfig) -> RunImages:
     """Return the images of a trial on the device: to train with and to validate on."""
-    device = setup.torch_device
+    device = runtime.torch_device
     return RunImages(
         identity=data.identity,
         fit=to_device(data.train, device),
@@ -98,11 +98,11 @@ def validation_images(data: Data, setup: Setup) -> RunImages:
     )
 
 
-def all_training_images(data: Data, setup: Setup) -> RunImages:
+def all_training_images(data: Data, runtime: RuntimeConfig) -> RunImages:
     """Return training and validation images together on the device, with nothing to evaluate on.
 
     Normalised by the statistics of the training images, as in the search.
     """
-    images = validation_images(data, setup)
+    images = validation_images(data, runtime)
     fit = images.fit.joined_with(images.evaluation)
     return replace(images, fit=fit, evaluation=fit.none())

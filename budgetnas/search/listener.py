@@ -8,7 +8,7 @@ from typing import Protocol
 from budgetnas.metrics import Epoch
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Broken
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class SearchListener(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Hear what an epoch gave."""
 
-    def restart(self, setup: Setup, reason: str) -> None:
-        """Hear that the training begins again in another setup, and why."""
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        """Hear that the training begins again in another runtime, and why."""
 
     def trial_ended(self, end: TrialEnd) -> None:
         """Hear how a trial ended."""

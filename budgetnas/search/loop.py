@@ -10,15 +10,15 @@ from typing import Final
 from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages, TrainFunction
-from budgetnas.samplers.gate import BudgetGate, SpaceUsedUpError
+from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
 from budgetnas.samplers.named import repeats, search_sampler
 from budgetnas.search.listener import SearchListener
-from budgetnas.search.study import OpenStudy, settle_orphans
+from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.leases import Heart, Lease, holding, slots_held, take_slot, trained
-from budgetnas.training import Setup, train
+from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_held, take_slot, trained
+from budgetnas.training import RuntimeConfig, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -32,7 +32,7 @@ class SearchTask:
     Attributes:
         trials: Runs that the study shall have in all; nothing: what its last search was asked for, whenever that is.
         images: Training and validation images, on the device.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         sampler: Name of the inner sampler.
         seed: Seed of the sampler, for the first process at work; each other one draws its own.
         others: Setups to time before the first trial, beside the one that was chosen.
@@ -41,10 +41,10 @@ class SearchTask:
 
     trials: int | None
     images: RunImages
-    setup: Setup
+    runtime: RuntimeConfig
     sampler: str
     seed: int
-    others: tuple[Setup, ...] = ()
+    others: tuple[RuntimeConfig, ...] = ()
     trainer: TrainFunction = train
 
 
@@ -63,7 +63,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         stopper.check()
         trials = goal(opened, task.trials)
         _check_failures(opened, before)
-        for text in settle_orphans(opened):
+        for text in recover_stale_trials(opened):
             listener.notice(text)
         slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
@@ -76,11 +76,11 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
             time.sleep(_POLL_SECONDS)
             continue
         try:
-            with holding(opened.records, slot) as heart:
+            with holding(opened.records, slot) as heartbeat:
                 if not ready:
                     _install_sampler(opened, task)
                 ready = True
-                _run_trial(opened, task, slot, heart, stopper, listener)
+                _run_trial(opened, task, slot, heartbeat, stopper, listener)
         except SpaceUsedUpError as error:
             listener.notice(f"the search ends early: {error}")
             return False
@@ -103,9 +103,9 @@ def goal(opened: OpenStudy, trials: int | None) -> int:
 
 
 def _run_trial(
-    opened: OpenStudy, task: SearchTask, slot: Lease, heart: Heart, stopper: Stopper, listener: SearchListener
+    opened: OpenStudy, task: SearchTask, slot: Lease, heartbeat: Heartbeat, stopper: Stopper, listener: SearchListener
 ) -> None:
-    runner = TrialRunner(opened, task.images, task.setup, stopper, listener, slot, heart, task.trainer)
+    runner = TrialRunner(opened, task.images, task.runtime, stopper, listener, slot, heartbeat, task.trainer)
     opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
 
 
@@ -136,7 +136,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     if slots_held(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
     candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
-    opened.optuna_study.sampler = BudgetGate(
+    opened.optuna_study.sampler = ConstraintFilter(
         search_sampler(task.sampler, seed, candidates, budget, goal(opened, task.trials)),
         candidates,
         budget,

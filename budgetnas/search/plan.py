@@ -15,7 +15,7 @@ from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.space.initial_trials import seed_candidate
 from budgetnas.storage.leases import trained
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.measure import measure_pace
 
 _DRAWS: Final = 1000
@@ -30,7 +30,7 @@ _FATES: Final[dict[TrialState | None, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SeedPlan:
+class InitialTrialPlan:
     """A seed trial and what becomes of it.
 
     Attributes:
@@ -59,11 +59,11 @@ class Plan:
         feasible_draws: Number of random architectures that share was counted in.
         seeds: The seed trials.
         seconds: Estimated time of the runs to come; nothing if there are none, or memory ran out.
-        setup: Where the runs to come are trained: the fastest of those timed.
+        runtime: Where the runs to come are trained: the fastest of those timed.
         measured_on: The network whose steps were timed for it.
         expected_macs: Multiply-accumulates per image of all runs to come, added up.
         mean_macs: The same of one run that is no seed, as expected.
-        crew: Who trains, if several workers do.
+        pool: Who trains, if several workers do.
     """
 
     study: str
@@ -72,18 +72,18 @@ class Plan:
     space_size: int
     feasible_share: float
     feasible_draws: int
-    seeds: tuple[SeedPlan, ...]
+    seeds: tuple[InitialTrialPlan, ...]
     seconds: float | None
-    setup: Setup
+    runtime: RuntimeConfig
     measured_on: str
     expected_macs: float
     mean_macs: float
-    crew: str = ""
+    pool: str = ""
 
-    def shared(self, crew: str, shares: int) -> Plan:
+    def shared(self, pool: str, shares: int) -> Plan:
         """Return the plan of a search by workers that are `shares` times as fast as one."""
         shares = min(shares, max(1, self.trials - self.trained))
-        return replace(self, crew=crew, seconds=None if self.seconds is None else self.seconds / shares)
+        return replace(self, pool=pool, seconds=None if self.seconds is None else self.seconds / shares)
 
 
 def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Plan:
@@ -97,7 +97,7 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     queued = [count(one).macs for one in _queued(opened, seeds)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
     typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
-    setup, seconds = _timed(opened, task, typical, expected) if missing and timed else (task.setup, None)
+    runtime, seconds = _timed(opened, task, typical, expected) if missing and timed else (task.runtime, None)
     return Plan(
         study=opened.name,
         trained=done,
@@ -107,14 +107,14 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
         feasible_draws=_DRAWS,
         seeds=seeds,
         seconds=seconds,
-        setup=setup,
+        runtime=runtime,
         measured_on=typical.describe(),
         expected_macs=expected,
         mean_macs=mean_macs,
     )
 
 
-def _seed_plans(opened: OpenStudy) -> tuple[SeedPlan, ...]:
+def _seed_plans(opened: OpenStudy) -> tuple[InitialTrialPlan, ...]:
     specification = opened.specification
     states = {
         trial.user_attrs.get(SEED_ATTRIBUTE): trial.state for trial in opened.optuna_study.get_trials(deepcopy=False)
@@ -125,7 +125,7 @@ def _seed_plans(opened: OpenStudy) -> tuple[SeedPlan, ...]:
         counts = count(architecture)
         excesses = specification.budget.excesses(counts)
         fate = "over the budget" if excesses else _FATES.get(states.get(seed), "not in the space")
-        plans.append(SeedPlan(seed, counts.params, excesses, fate))
+        plans.append(InitialTrialPlan(seed, counts.params, excesses, fate))
     return tuple(plans)
 
 
@@ -142,20 +142,20 @@ def _draw(opened: OpenStudy) -> tuple[float, list[Architecture]]:
     return share, fitting[:_SAMPLE]
 
 
-def _queued(opened: OpenStudy, seeds: tuple[SeedPlan, ...]) -> list[Architecture]:
+def _queued(opened: OpenStudy, seeds: tuple[InitialTrialPlan, ...]) -> list[Architecture]:
     recipes, inputs = opened.specification.recipes, opened.specification.inputs
     return [seed_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
 
 
 def _timed(
     opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float
-) -> tuple[Setup, float | None]:
-    """Return the fastest setup for a typical network, and the time it means for all runs to come."""
+) -> tuple[RuntimeConfig, float | None]:
+    """Return the fastest runtime for a typical network, and the time it means for all runs to come."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
     timed = Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation)
-    setup, pace = measure_pace(timed, task.setup, task.others)
+    runtime, pace = measure_pace(timed, task.runtime, task.others)
     trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
     if pace is None:
-        return setup, None
-    return setup, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)
+        return runtime, None
+    return runtime, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)

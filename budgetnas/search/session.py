@@ -28,14 +28,14 @@ from budgetnas.search.settings import (
 )
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.view import SearchView
-from budgetnas.search.workers.crews import crew_for
-from budgetnas.search.workers.supervisor import Crew, search_together
+from budgetnas.search.workers.pools import pool_for
+from budgetnas.search.workers.supervisor import WorkerPool, search_together
 from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.training import Setup, alternatives, choose_setup
+from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
 
 DEFAULT_SEED = 0
 
@@ -50,7 +50,7 @@ class SearchResult:
         exit_code: 0 when done or out of time, 1 after five failed runs in a row or where the storage is gone,
             130 after Ctrl-C, 143 after SIGTERM.
         finished: Whether the study has all of its runs.
-        setups: Setups that its networks may be trained in, the one that was taken first.
+        runtimes: Setups that its networks may be trained in, the one that was taken first.
         place: Where its data lie.
         final: Whether the study ends with a final.
     """
@@ -59,7 +59,7 @@ class SearchResult:
     records: Records
     exit_code: int
     finished: bool
-    setups: tuple[Setup, ...]
+    runtimes: tuple[RuntimeConfig, ...]
     place: DataPlace
     final: bool
 
@@ -84,13 +84,18 @@ def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> Se
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
     request = _resumed(request, open_records(url)) if request.study and exists else request
     required_budget(request)
-    setup = choose_setup(request.device or "auto", request.precision or "auto")
-    with crew_for(request, url, setup) as crew:
-        return _run(request, url, setup, crew, stopper, view)
+    runtime = choose_runtime(request.device or "auto", request.precision or "auto")
+    with pool_for(request, url, runtime) as pool:
+        return _run(request, url, runtime, pool, stopper, view)
 
 
 def _run(
-    request: SearchRequest, url: URL, setup: Setup, crew: Crew | None, stopper: Stopper, view: SearchView
+    request: SearchRequest,
+    url: URL,
+    runtime: RuntimeConfig,
+    pool: WorkerPool | None,
+    stopper: Stopper,
+    view: SearchView,
 ) -> SearchResult:
     """Open the study, tell what is about to run, and have it run."""
     view.preparing("loading data")
@@ -101,21 +106,21 @@ def _run(
     opened = open_study(url, records, name, specification)
     records.set_goal(name, trials, sampler)
     sweep(records)
-    here = setup if crew is None or crew.threads is None else replace(setup, threads=crew.threads)
+    here = runtime if pool is None or pool.threads is None else replace(runtime, threads=pool.threads)
     others = alternatives(here, request.precision or "auto")
     task = SearchTask(trials, validation_images(data, here), here, sampler, _seed(request), others)
-    setups = (setup, *alternatives(setup, request.precision or "auto"))
+    runtimes = (runtime, *alternatives(runtime, request.precision or "auto"))
     final = specification.choice is not None
 
     def work() -> bool:
         with stopper.listening():
-            if crew is None:
+            if pool is None:
                 return _alone(opened, task, data, stopper, view)
-            return _together(opened, crew, task, data, _worker_request(request, url, opened), stopper, view)
+            return _together(opened, pool, task, data, _worker_request(request, url, opened), stopper, view)
 
     ended = outcome_of(work, view.notice)
     place = DataPlace(request.data, request.data_dir)
-    return SearchResult(name, records, ended.exit_code, ended.finished, setups, place, final)
+    return SearchResult(name, records, ended.exit_code, ended.finished, runtimes, place, final)
 
 
 def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, view: SearchView) -> bool:
@@ -123,26 +128,26 @@ def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, vi
     view.preparing("timing a few training steps")
     plan = make_plan(opened, task)
     view.planned(opened, plan, data)
-    return search(opened, replace(task, setup=plan.setup), stopper, view)
+    return search(opened, replace(task, runtime=plan.runtime), stopper, view)
 
 
 def _together(
     opened: OpenStudy,
-    crew: Crew,
+    pool: WorkerPool,
     task: SearchTask,
     data: Data,
     request: WorkerRequest,
     stopper: Stopper,
     view: SearchView,
 ) -> bool:
-    """Have a crew search."""
-    if crew.timed:
+    """Have a pool search."""
+    if pool.timed:
         view.preparing("timing a few training steps")
-    plan = make_plan(opened, task, timed=crew.timed)
-    plan = plan.shared(crew.describe(plan.setup), crew.shares)
+    plan = make_plan(opened, task, timed=pool.timed)
+    plan = plan.shared(pool.describe(plan.runtime), pool.shares)
     view.planned(opened, plan, data)
     torch.cuda.empty_cache()  # what is left of the GPU is the workers'
-    return search_together(opened, crew, request, plan.setup, stopper, view)
+    return search_together(opened, pool, request, plan.runtime, stopper, view)
 
 
 def _worker_request(request: SearchRequest, url: URL, opened: OpenStudy) -> WorkerRequest:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, ValidationError
 from budgetnas.architecture.budget import Budget, format_count, parse_budget, parse_limit
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.presets import shipped
 from budgetnas.space.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
 from budgetnas.space.search_space import InputShape, SearchSpace
@@ -198,7 +198,7 @@ def specify(request: SearchRequest, data: Data) -> StudySpecification:
             recipes=_recipes(request, data),
             data=data.identity,
             inputs=inputs,
-            seeds=SEEDS if request.seeds is None else request.seeds,
+            seeds=INITIAL_TRIALS if request.seeds is None else request.seeds,
             fidelity=_fidelity(request),
             choice=choice_protocol(request.finalists, request.final_seeds),
         )

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError
 from budgetnas.samplers.attributes import add_stored, compact
-from budgetnas.samplers.gate import FIXED_PARAMS
+from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.rdb import SharedStorage
 from budgetnas.space.initial_trials import seed_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
@@ -101,7 +101,7 @@ def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
 
 
 @patient
-def settle_orphans(opened: OpenStudy) -> tuple[str, ...]:
+def recover_stale_trials(opened: OpenStudy) -> tuple[str, ...]:
     """Settle the trials whose process is gone or was not heard of; return what became of each, in words.
 
     One whose training had ended is ended by its record. One that its process was killed in too often failed. Any other
@@ -116,7 +116,7 @@ def settle_orphans(opened: OpenStudy) -> tuple[str, ...]:
         return tuple(_settle(opened, trial) for trial in running if trial.number not in held)
 
 
-def put_back(opened: OpenStudy, number: int) -> None:
+def requeue(opened: OpenStudy, number: int) -> None:
     """Queue a running trial again, with the parameters it has."""
     opened.storage.set_trial_state_values(opened.trial_id(number), TrialState.WAITING)
     opened.records.interrupt_runs_of(opened.name, number)
@@ -138,7 +138,7 @@ def _settle(opened: OpenStudy, trial: FrozenTrial) -> str:
     if run is None and _is_half_made(opened, trial):
         _fail(opened, trial, "its process was gone before its candidate was complete", rejected=True)
         return f"trial {number} was left without a whole candidate by a process that is gone, and is dropped"
-    put_back(opened, number)
+    requeue(opened, number)
     return f"trial {number} was left by a process that is gone, and is queued again"
 
 

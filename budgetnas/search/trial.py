@@ -16,13 +16,13 @@ from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
-from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, put_back
+from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, requeue
 from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
-from budgetnas.storage.leases import Heart, Lease, note_work, trained
+from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
 from budgetnas.storage.marks import accuracies_at
-from budgetnas.training import Setup, train
+from budgetnas.training import RuntimeConfig, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
@@ -49,21 +49,21 @@ class TrialRunner:
     Attributes:
         opened: The study.
         images: Training and validation images, on the device.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         stopper: Notes requests to stop.
         listener: Whoever shows progress.
         slot: The right to train one run.
-        heart: What keeps it.
+        heartbeat: What keeps it.
         trainer: What trains.
     """
 
     opened: OpenStudy
     images: RunImages
-    setup: Setup
+    runtime: RuntimeConfig
     stopper: Stopper
     listener: SearchListener
     slot: Lease
-    heart: Heart
+    heartbeat: Heartbeat
     trainer: TrainFunction = train
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -97,10 +97,10 @@ class TrialRunner:
             self.listener.trial_ended(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
             raise
         except KeyboardInterrupt:
-            put_back(self.opened, trial.number)
+            requeue(self.opened, trial.number)
             raise Interrupted from None  # Optuna would catch it and count the trial as failed
         except Interrupted:
-            put_back(self.opened, trial.number)
+            requeue(self.opened, trial.number)
             raise
         except (SQLAlchemyError, StorageInternalError) as error:
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
@@ -130,11 +130,11 @@ class TrialRunner:
                     claim,
                     request,
                     self.images,
-                    self.setup,
+                    self.runtime,
                     records,
                     self.stopper,
                     reporter,
-                    self.heart,
+                    self.heartbeat,
                     self.trainer,
                 )
             except StoppedEarly as stop:
@@ -152,10 +152,10 @@ class TrialRunner:
 
     def _claim(self, request: RunRequest) -> tuple[Claim, RunRequest]:
         """Claim the training; that of a repeat has a seed of its own."""
-        identity, setup, records = self.images.identity, self.setup, self.opened.records
+        identity, runtime, records = self.images.identity, self.runtime, self.opened.records
         if request.role is Role.REPEAT:
-            return claim_repeat(request, identity, setup, records, self.slot)
-        return claim_run(request, identity, setup, records, self.slot), request
+            return claim_repeat(request, identity, runtime, records, self.slot)
+        return claim_run(request, identity, runtime, records, self.slot), request
 
     def _reporter(self, trial: optuna.Trial, request: RunRequest, run: int) -> _Reporter:
         epochs = request.candidate.recipe.epochs
@@ -232,8 +232,8 @@ class _Reporter:
         if epoch.epoch in self.rungs:
             self._judge(epoch)
 
-    def restart(self, setup: Setup, reason: str) -> None:
-        self.listener.restart(setup, reason)
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        self.listener.restart(runtime, reason)
 
     def notice(self, text: str) -> None:
         self.listener.notice(text)

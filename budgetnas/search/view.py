@@ -10,7 +10,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.search.listener import SearchListener, TrialEnd, TrialStart
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 
 class SearchView(SearchListener, Protocol):
@@ -58,7 +58,7 @@ class Notices:
     def epoch(self, epoch: Epoch) -> None:
         """Say nothing."""
 
-    def restart(self, setup: Setup, reason: str) -> None:
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Pass on why a training begins again."""
         self._tell(f"a training begins again: {reason}")
 

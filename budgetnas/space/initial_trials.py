@@ -11,14 +11,14 @@ from budgetnas.space.search_space import Candidate, InputShape
 
 LEARNING_RATE: Final = 0.1
 WEIGHT_DECAY: Final[dict[OptimizerName, float]] = {"sgd": 5e-4, "adam": 0.0}
-SEEDS: Final = ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam")
+INITIAL_TRIALS: Final = ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam")
 
 
 def seed_candidate(seed: str, recipes: RecipeSpace, inputs: InputShape) -> Candidate:
     """Return the candidate of a seed, its network fitted to the data's shape.
 
     Args:
-        seed: One of `SEEDS`: network and optimiser; the rates are the source report's.
+        seed: One of `INITIAL_TRIALS`: network and optimiser; the rates are the source report's.
         recipes: Where epochs, batch and augmentation come from, and the first choice of every extra.
         inputs: Shape of the images and number of classes.
 
@@ -26,8 +26,8 @@ def seed_candidate(seed: str, recipes: RecipeSpace, inputs: InputShape) -> Candi
         InputError: If no seed has that name.
     """
     name, _, optimizer = seed.partition("-")
-    if seed not in SEEDS:
-        raise InputError("seeds", seed, f"unknown; known are {', '.join(SEEDS)}")
+    if seed not in INITIAL_TRIALS:
+        raise InputError("seeds", seed, f"unknown; known are {', '.join(INITIAL_TRIALS)}")
     architecture = named(name, in_channels=inputs.in_channels, size=inputs.size, classes=inputs.classes)
     chosen = next(one for one in get_args(OptimizerName) if one == optimizer)
     return Candidate(architecture, recipes.recipe(chosen, LEARNING_RATE, WEIGHT_DECAY[chosen]))

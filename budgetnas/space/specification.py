@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from budgetnas.architecture.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.recipe import Frozen, RecipeSpace, RecipeSpaceName
 from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 
@@ -118,16 +118,16 @@ class StudySpecification(Frozen):
     recipes: RecipeSpace
     data: DataIdentity
     inputs: InputShape
-    seeds: tuple[str, ...] = SEEDS
+    seeds: tuple[str, ...] = INITIAL_TRIALS
     fidelity: Fidelity = Fidelity()
     choice: ChoiceProtocol | None = None
     objective: Literal["validation accuracy after the last epoch"] = "validation accuracy after the last epoch"
 
     @model_validator(mode="after")
     def _known_seeds(self) -> Self:
-        unknown = [seed for seed in self.seeds if seed not in SEEDS]
+        unknown = [seed for seed in self.seeds if seed not in INITIAL_TRIALS]
         if unknown:
-            raise ValueError(f"seeds: {', '.join(unknown)} unknown; known are {', '.join(SEEDS)}")
+            raise ValueError(f"seeds: {', '.join(unknown)} unknown; known are {', '.join(INITIAL_TRIALS)}")
         return self
 
     @property

@@ -45,7 +45,7 @@ class Lease:
     grace: float
 
 
-class Heart:
+class Heartbeat:
     """Prolongs a lease from a thread of its own, however long an epoch takes.
 
     Args:
@@ -77,7 +77,7 @@ class Heart:
             raise LeaseLost
 
     def _beat(self) -> None:
-        while not self._stopped.wait(self._records.habits.heartbeat_seconds):
+        while not self._stopped.wait(self._records.settings.heartbeat_seconds):
             try:
                 renewed = renew(self._records, self._lease)
             except LeaseLost:
@@ -112,7 +112,7 @@ def take_slot(records: Records, study: str, trials: int) -> Lease | None:
 @patient
 def take_lease(records: Records, study: str | None = None, run: int | None = None) -> Lease:
     """Return a new lease; the caller holds the storage's lock."""
-    lease, holder = Lease(current_call().token, study, records.habits.grace_seconds), this_process()
+    lease, holder = Lease(current_call().token, study, records.settings.grace_seconds), this_process()
     row = {
         "owner": lease.owner,
         "study": study,
@@ -130,15 +130,15 @@ def take_lease(records: Records, study: str | None = None, run: int | None = Non
 
 
 @contextmanager
-def holding(records: Records, lease: Lease) -> Iterator[Heart]:
+def holding(records: Records, lease: Lease) -> Iterator[Heartbeat]:
     """Keep a lease alive, have all writing depend on it, and give it back at the end, however it ends."""
-    heart = Heart(records, lease)
-    heart.start()
+    heartbeat = Heartbeat(records, lease)
+    heartbeat.start()
     try:
         with records.fence.requiring(lease.owner):
-            yield heart
+            yield heartbeat
     finally:
-        heart.stop()
+        heartbeat.stop()
         give_back(records, lease)
 
 

@@ -20,7 +20,7 @@ from budgetnas.storage import tables
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.holders import Holder, this_process
 from budgetnas.storage.retry import current_call, patient_methods
-from budgetnas.storage.settings import Habits
+from budgetnas.storage.settings import Settings
 from budgetnas.storage.values import (
     SEARCHED,
     Attempt,
@@ -99,17 +99,17 @@ class Records:
 
     Args:
         engine: An engine of `budgetnas.storage.engine.open_engine`, its tables created.
-        habits: The operator's settings; nothing: those of the environment.
+        settings: The operator's settings; nothing: those of the environment.
 
     Attributes:
         engine: The engine.
-        habits: The operator's settings.
+        settings: The operator's settings.
         fence: Guards the engine while this process holds a lease.
     """
 
-    def __init__(self, engine: Engine, habits: Habits | None = None) -> None:
+    def __init__(self, engine: Engine, settings: Settings | None = None) -> None:
         self.engine = engine
-        self.habits = Habits.of_environment() if habits is None else habits
+        self.settings = Settings.of_environment() if settings is None else settings
         self.fence = Fence()
         self.fence.guard(engine)
 

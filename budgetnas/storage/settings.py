@@ -24,7 +24,7 @@ _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s?")
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class Settings:
     """The operator's settings.
 
     Attributes:
@@ -38,7 +38,7 @@ class Habits:
     checkpoint_dir: Path | None = None
 
     @classmethod
-    def of_environment(cls) -> Habits:
+    def of_environment(cls) -> Settings:
         """Return what the environment says, else the defaults.
 
         Raises:

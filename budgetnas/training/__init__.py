@@ -1,19 +1,19 @@
 """Training: candidates and images to trained networks, without knowing why they are trained."""
 
-from budgetnas.training.engine import NOTHING_KEPT, Keeper, NothingKept, Observer, Task, train
-from budgetnas.training.setup import Setup, alternatives, choose_setup, setup_to_go_on
+from budgetnas.training.engine import NO_CHECKPOINTS, Checkpointer, NoCheckpoints, Observer, Task, train
+from budgetnas.training.runtime import RuntimeConfig, alternatives, choose_runtime, runtime_to_resume
 from budgetnas.training.state import TrainingState
 
 __all__ = [
-    "NOTHING_KEPT",
-    "Keeper",
-    "NothingKept",
+    "NO_CHECKPOINTS",
+    "Checkpointer",
+    "NoCheckpoints",
     "Observer",
-    "Setup",
+    "RuntimeConfig",
     "Task",
     "TrainingState",
     "alternatives",
-    "choose_setup",
-    "setup_to_go_on",
+    "choose_runtime",
+    "runtime_to_resume",
     "train",
 ]

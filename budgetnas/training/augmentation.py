@@ -17,7 +17,7 @@ from budgetnas.space.recipe import Augmentation
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class AugmentationParameters:
     """What chance decides about each of N images; nothing for a change that is not made.
 
     Attributes:
@@ -32,15 +32,15 @@ class Draws:
     mirrored: Tensor | None = None
     centres: Tensor | None = None
 
-    def to(self, device: torch.device) -> Draws:
+    def to(self, device: torch.device) -> AugmentationParameters:
         """Return the same draws on `device`."""
-        return Draws(*(None if one is None else one.to(device) for one in self._parts()))
+        return AugmentationParameters(*(None if one is None else one.to(device) for one in self._parts()))
 
-    def at(self, places: Tensor) -> Draws:
+    def at(self, places: Tensor) -> AugmentationParameters:
         """Return the draws of some of the images, in the order of `places`."""
-        return Draws(*(None if one is None else one.index_select(0, places) for one in self._parts()))
+        return AugmentationParameters(*(None if one is None else one.index_select(0, places) for one in self._parts()))
 
-    def copy_(self, others: Draws) -> None:
+    def copy_(self, others: AugmentationParameters) -> None:
         """Take over the values of other draws of the same changes, no more of them, in the memory that is there."""
         for mine, other in zip(self._parts(), others._parts(), strict=True):
             if mine is not None and other is not None:
@@ -50,7 +50,7 @@ class Draws:
         return self.angles, self.offsets, self.mirrored, self.centres
 
 
-def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> Draws:
+def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> AugmentationParameters:
     """Return the draws for `count` images, on the CPU.
 
     Args:
@@ -67,10 +67,10 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
         mirrored = torch.rand(count, generator=generator) < 0.5
     if augmentation.cutout:
         centres = torch.rand(count, 2, generator=generator)
-    return Draws(angles, offsets, mirrored, centres)
+    return AugmentationParameters(angles, offsets, mirrored, centres)
 
 
-def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
+def augment(images: Tensor, augmentation: Augmentation, draws: AugmentationParameters) -> Tensor:
     """Return rotated, cropped and mirrored images with a square cut out, as `draws` of this augmentation say.
 
     Applied to images before normalisation, so that what comes in from outside the frame is black, as it is
@@ -93,7 +93,7 @@ def augment(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
     return images
 
 
-def crop_and_flip(images: Tensor, padding: int, draws: Draws) -> Tensor:
+def crop_and_flip(images: Tensor, padding: int, draws: AugmentationParameters) -> Tensor:
     """Return crops, back to size, of the images padded with zeros, some of them mirrored.
 
     Crop and flip are one gather of pixels: an index for each image and row, and for each image and column.

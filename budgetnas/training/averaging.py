@@ -13,7 +13,7 @@ from budgetnas.training.network import ResNet
 class Average:
     """A network whose weights are the moving average of another one's over the steps of its training.
 
-    Polyak and Juditsky (1992) average the course of the weights; the exponential kind with its growing memory is that
+    Polyak and Juditsky (1992) average the schedule of the weights; the exponential kind with its growing memory is that
     of TensorFlow's ``ExponentialMovingAverage(decay, num_updates)``: after step t the average keeps the share
     min(decay, (1 + t) / (10 + t)) of itself, so that the first steps are soon forgotten. Averaged weights need
     statistics of their own for batch normalisation (Izmailov et al. 2018); here they are averaged likewise, which

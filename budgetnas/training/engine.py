@@ -18,13 +18,13 @@ from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.augmentation import augment
 from budgetnas.training.averaging import Average
-from budgetnas.training.course import Course
 from budgetnas.training.cuda_graphs import Calls, CapturedCalls, CaptureError, Place, plainly
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
-from budgetnas.training.evaluation import Evaluator, Totals, autocast, read_totals, summed_loss
+from budgetnas.training.epoch_schedule import EpochSchedule
+from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics, summed_loss
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import kept_of_parameters, learning_rate, make_optimizer, set_learning_rate
-from budgetnas.training.setup import Setup
+from budgetnas.training.runtime import RuntimeConfig
 from budgetnas.training.state import TrainingState
 
 SMALLEST_MICRO_BATCH: Final = 2
@@ -40,11 +40,11 @@ class Observer(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """Hear what an epoch gave."""
 
-    def restart(self, setup: Setup, reason: str) -> None:
-        """Hear that the training begins again in another setup and why, all its epochs void."""
+    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        """Hear that the training begins again in another runtime and why, all its epochs void."""
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Whoever keeps states of a training, so that it can be stopped and gone on with. What it raises passes through."""
 
     def begin(self) -> Iterable[TrainingState]:
@@ -66,11 +66,11 @@ class Keeper(Protocol):
         """
 
     def forget(self) -> None:
-        """Hear that the training begins again in another setup: all states kept of it are void."""
+        """Hear that the training begins again in another runtime: all states kept of it are void."""
 
 
-class NothingKept:
-    """A keeper that keeps nothing and has nothing; no state is made for it."""
+class NoCheckpoints:
+    """A checkpointer that keeps nothing and has nothing; no state is made for it."""
 
     def begin(self) -> Iterable[TrainingState]:
         """Return none."""
@@ -92,7 +92,7 @@ class NothingKept:
         """Do nothing."""
 
 
-NOTHING_KEPT: Final = NothingKept()
+NO_CHECKPOINTS: Final = NoCheckpoints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +116,21 @@ class Task:
     normalisation: Normalisation
 
 
-def train(task: Task, setup: Setup, observer: Observer, keeper: Keeper = NOTHING_KEPT) -> ResNet:
+def train(
+    task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
+) -> ResNet:
     """Train `task`'s network to the end of its recipe and return it.
 
-    On a CPU, equal task and setup give equal bits, also where the training goes on from a state that was made in the
-    same setup. Where memory runs out the training begins again with half the micro-batch: gradients are summed over
+    On a CPU, equal task and runtime give equal bits, also where the training goes on from a state that was made in the
+    same runtime. Where memory runs out the training begins again with half the micro-batch: gradients are summed over
     it, while batch normalisation then sees fewer images at a time. Where a step cannot be captured as a CUDA graph it
     begins again without. Then it begins at its first epoch, wherever it had gone on from.
 
     Args:
         task: What to train on what.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         observer: Whoever follows the training; epochs done before it are not told again.
-        keeper: Whoever has states to go on from and keeps new ones.
+        checkpointer: Whoever has states to go on from and keeps new ones.
 
     Raises:
         RunFailedError: If a loss is not finite, or memory runs out with the smallest micro-batch.
@@ -136,23 +138,23 @@ def train(task: Task, setup: Setup, observer: Observer, keeper: Keeper = NOTHING
     resuming = True
     while True:
         try:
-            with threads(setup.threads):
-                return _train_once(task, setup, observer, keeper, resuming)
+            with threads(runtime.threads):
+                return _train_once(task, runtime, observer, checkpointer, resuming)
         except CaptureError as error:
-            setup, reason = replace(setup, graphs=False), f"no CUDA graph can be made of a step ({error})"
+            runtime, reason = replace(runtime, graphs=False), f"no CUDA graph can be made of a step ({error})"
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            setup = _smaller(task.recipe, setup)
+            runtime = _smaller(task.recipe, runtime)
             reason = (
-                f"out of memory, now {setup.micro_batch} images at a time "
+                f"out of memory, now {runtime.micro_batch} images at a time "
                 "(gradients are summed; batch normalisation sees fewer images)"
             )
         if task.fit.device.type == "cuda":
             torch.cuda.empty_cache()
         resuming = False
-        keeper.forget()  # first: after a crash in between, nothing is left of the old setup to go on from
-        observer.restart(setup, reason)
+        checkpointer.forget()  # first: after a crash in between, nothing is left of the old runtime to go on from
+        observer.restart(runtime, reason)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -167,22 +169,22 @@ class Trainer:
 
     Args:
         task: What to train on what.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
     """
 
-    def __init__(self, task: Task, setup: Setup) -> None:
-        device = setup.torch_device
-        self.task, self.setup = task, setup
+    def __init__(self, task: Task, runtime: RuntimeConfig) -> None:
+        device = runtime.torch_device
+        self.task, self.runtime = task, runtime
         self.network = build(task.architecture, seed=task.seed)
-        self.network.to(device=device, memory_format=setup.memory_format)  # type: ignore[call-overload]
+        self.network.to(device=device, memory_format=runtime.memory_format)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, task.recipe, device)
-        self.normalise = Normaliser.of(task.normalisation, device, setup.memory_format)
+        self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
-        self.totals = Totals(device)
-        self._course = Course(len(task.fit), task.recipe.augmentation, device)
-        self._calls, evaluating = _calls(setup)
+        self.metrics = RunningMetrics(device)
+        self._schedule = EpochSchedule(len(task.fit), task.recipe.augmentation, device)
+        self._calls, evaluating = _calls(runtime)
         self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
-        self.evaluator = Evaluator(self.outcome, task.evaluation, self.normalise, setup, evaluating)
+        self.evaluator = Evaluator(self.outcome, task.evaluation, self.normalise, runtime, evaluating)
 
     @property
     def outcome(self) -> ResNet:
@@ -199,7 +201,7 @@ class Trainer:
         for done in self.steps(order):
             observer.step(number, done, steps)
         self.evaluator.run(tick=lambda: observer.step(number, steps, steps))
-        (loss, correct), (eval_loss, eval_correct) = read_totals(self.totals, self.evaluator.totals)
+        (loss, correct), (eval_loss, eval_correct) = read_metrics(self.metrics, self.evaluator.metrics)
         trained, evaluated = len(order), len(self.task.evaluation)
         return Epoch(
             epoch=number,
@@ -212,10 +214,10 @@ class Trainer:
         )
 
     def steps(self, order: Tensor) -> Iterator[int]:
-        """Make one optimiser step for each batch of `order`, summing up in `totals`; yield how many were made."""
+        """Make one optimiser step for each batch of `order`, summing up in `metrics`; yield how many were made."""
         self.network.train()
-        self.totals.reset()
-        self._course.begin(order, self.generator)
+        self.metrics.reset()
+        self._schedule.begin(order, self.generator)
         for done, size in enumerate(batch_sizes(len(order), self.task.recipe.batch), start=1):
             self._calls(self._make_step, size)
             yield done
@@ -267,34 +269,36 @@ class Trainer:
         return memory | {"generator": self.generator.get_state()}
 
     def _make_step(self, size: int) -> None:
-        indices, draws = self._course.next(size)
+        indices, draws = self._schedule.next(size)
         batch = self.task.fit.take(indices)
         images = augment(batch.images, self.task.recipe.augmentation, draws)
-        pieces = _pieces(size, self.setup.micro_batch or size)
+        pieces = _pieces(size, self.runtime.micro_batch or size)
         self.optimizer.zero_grad(set_to_none=True)
         for some, labels in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
-            with autocast(self.setup):
+            with autocast(self.runtime):
                 logits = self.network(self.normalise(some))
             loss = summed_loss(logits, labels, self.task.recipe.label_smoothing)
             (loss / size).backward()  # type: ignore[no-untyped-call]
-            self.totals.add(loss.detach(), logits.detach(), labels)
+            self.metrics.add(loss.detach(), logits.detach(), labels)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
 
 
-def _calls(setup: Setup) -> tuple[Calls, Calls]:
+def _calls(runtime: RuntimeConfig) -> tuple[Calls, Calls]:
     """Return how steps are made, and how batches are evaluated."""
-    if not setup.graphs:
+    if not runtime.graphs:
         return plainly, plainly
-    place = Place.on(setup.torch_device)
+    place = Place.on(runtime.torch_device)
     return CapturedCalls(place), CapturedCalls(place)
 
 
-def _train_once(task: Task, setup: Setup, observer: Observer, keeper: Keeper, resuming: bool) -> ResNet:
-    trainer = Trainer(task, setup)
-    last = _resume(trainer, keeper) if resuming else None
-    keeping = not isinstance(keeper, NothingKept)
+def _train_once(
+    task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer, resuming: bool
+) -> ResNet:
+    trainer = Trainer(task, runtime)
+    last = _resume(trainer, checkpointer) if resuming else None
+    keeping = not isinstance(checkpointer, NoCheckpoints)
     try:
         for number in range(last.epoch + 1 if last else 1, task.recipe.epochs + 1):
             epoch = trainer.epoch(number, observer)
@@ -302,23 +306,23 @@ def _train_once(task: Task, setup: Setup, observer: Observer, keeper: Keeper, re
             observer.epoch(epoch)
             if keeping and number < task.recipe.epochs:
                 last = trainer.state(number)
-                keeper.epoch_ended(last)
+                checkpointer.epoch_ended(last)
     except Interrupted:
         if last is not None:
-            keeper.interrupted(last)
+            checkpointer.interrupted(last)
         raise
     return trainer.outcome
 
 
-def _resume(trainer: Trainer, keeper: Keeper) -> TrainingState | None:
+def _resume(trainer: Trainer, checkpointer: Checkpointer) -> TrainingState | None:
     """Restore the newest state that fits, if there is one, and return it."""
-    for state in keeper.begin():
+    for state in checkpointer.begin():
         try:
             trainer.restore(state)
         except StateError as error:
-            keeper.refused(state, error.reason)
+            checkpointer.refused(state, error.reason)
         else:
-            keeper.resumed(state)
+            checkpointer.resumed(state)
             return state
     return None
 
@@ -335,11 +339,11 @@ def _pieces(images: int, micro: int) -> int:
     return max(1, min(math.ceil(images / micro), images // 2))
 
 
-def _smaller(recipe: Recipe, setup: Setup) -> Setup:
-    micro = setup.micro_batch or recipe.batch
+def _smaller(recipe: Recipe, runtime: RuntimeConfig) -> RuntimeConfig:
+    micro = runtime.micro_batch or recipe.batch
     if micro <= SMALLEST_MICRO_BATCH:
-        raise RunFailedError(f"out of memory on {setup.device}, even with {micro} images at a time")
-    return setup.with_micro_batch(max(SMALLEST_MICRO_BATCH, micro // 2))
+        raise RunFailedError(f"out of memory on {runtime.device}, even with {micro} images at a time")
+    return runtime.with_micro_batch(max(SMALLEST_MICRO_BATCH, micro // 2))
 
 
 @contextmanager

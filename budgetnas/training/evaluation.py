@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from budgetnas.training.cuda_graphs import Calls, plainly
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes
-from budgetnas.training.setup import Setup
+from budgetnas.training.runtime import RuntimeConfig
 
 EVALUATION_BATCH: Final = 500
 
 
-class Totals:
+class RunningMetrics:
     """What is summed over batches, on the device: nothing waits for it before it is read."""
 
     def __init__(self, device: torch.device) -> None:
@@ -34,20 +34,20 @@ class Totals:
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
 
-def read_totals(*totals: Totals) -> list[tuple[float, int]]:
+def read_metrics(*metrics: RunningMetrics) -> list[tuple[float, int]]:
     """Return summed loss and correct answers of each, waiting for the device once."""
-    values = torch.stack([one for each in totals for one in (each.loss, each.correct)]).tolist()
+    values = torch.stack([one for each in metrics for one in (each.loss, each.correct)]).tolist()
     return [(loss, round(correct)) for loss, correct in zip(values[::2], values[1::2], strict=True)]
 
 
 class Evaluator:
-    """Evaluates a network on all of some images; `totals` has the outcome.
+    """Evaluates a network on all of some images; `metrics` has the outcome.
 
     Args:
         network: The network.
         images: What to evaluate it on.
         normalise: What the network's images are normalised by.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         calls: How a batch is done many times over.
     """
 
@@ -56,11 +56,11 @@ class Evaluator:
         network: nn.Module,
         images: DeviceImages,
         normalise: Normaliser,
-        setup: Setup,
+        runtime: RuntimeConfig,
         calls: Calls = plainly,
     ) -> None:
-        self.totals = Totals(images.device)
-        self._network, self._images, self._setup = network, images, setup
+        self.metrics = RunningMetrics(images.device)
+        self._network, self._images, self._setup = network, images, runtime
         self.normalise = normalise
         self._place = torch.zeros((), dtype=torch.int64, device=images.device)
         self._calls = calls
@@ -72,7 +72,7 @@ class Evaluator:
             tick: Called before every batch; may raise to end it.
         """
         self._network.eval()
-        self.totals.reset()
+        self.metrics.reset()
         self._place.zero_()
         for size in batch_sizes(len(self._images), min(EVALUATION_BATCH, self._setup.micro_batch or EVALUATION_BATCH)):
             tick()
@@ -85,14 +85,14 @@ class Evaluator:
             with autocast(self._setup):
                 logits = self._network(self.normalise(part.images))
             loss = summed_loss(logits, part.labels)
-            self.totals.add(loss, logits, part.labels)
+            self.metrics.add(loss, logits, part.labels)
 
 
 def evaluate(
     network: nn.Module,
     images: DeviceImages,
     normalise: Normaliser,
-    setup: Setup,
+    runtime: RuntimeConfig,
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy (a share of 1) of `network` on `images`.
@@ -101,12 +101,12 @@ def evaluate(
         network: The network; it is left in evaluation mode.
         images: What to evaluate it on.
         normalise: What the network's images are normalised by.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         tick: Called before every batch; may raise to end it.
     """
-    evaluator = Evaluator(network, images, normalise, setup)
+    evaluator = Evaluator(network, images, normalise, runtime)
     evaluator.run(tick)
-    ((loss, correct),) = read_totals(evaluator.totals)
+    ((loss, correct),) = read_metrics(evaluator.metrics)
     return loss / len(images), correct / len(images)
 
 
@@ -116,6 +116,6 @@ def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) ->
     return functional.cross_entropy(precise, labels, reduction="sum", label_smoothing=label_smoothing)
 
 
-def autocast(setup: Setup) -> torch.autocast:
-    """Return the context that a forward pass computes in: bfloat16 where the setup says so."""
-    return torch.autocast(setup.torch_device.type, torch.bfloat16, enabled=setup.precision == "bf16")
+def autocast(runtime: RuntimeConfig) -> torch.autocast:
+    """Return the context that a forward pass computes in: bfloat16 where the runtime says so."""
+    return torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=runtime.precision == "bf16")

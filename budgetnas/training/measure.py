@@ -12,8 +12,8 @@ import torch
 from budgetnas.architecture import count
 from budgetnas.training.cuda_graphs import WARM_UP_CALLS
 from budgetnas.training.engine import Task, Trainer, is_out_of_memory, threads
-from budgetnas.training.evaluation import read_totals
-from budgetnas.training.setup import Setup
+from budgetnas.training.evaluation import read_metrics
+from budgetnas.training.runtime import RuntimeConfig
 
 _BATCH: Final = 32
 _STEPS: Final = 3
@@ -44,48 +44,50 @@ class Pace:
         return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 
 
-def measure_pace(task: Task, setup: Setup, others: Sequence[Setup] = ()) -> tuple[Setup, Pace | None]:
-    """Return the fastest of some setups and the pace of a few steps of `task` in it.
+def measure_pace(
+    task: Task, runtime: RuntimeConfig, others: Sequence[RuntimeConfig] = ()
+) -> tuple[RuntimeConfig, Pace | None]:
+    """Return the fastest of some runtimes and the pace of a few steps of `task` in it.
 
     No pace where memory ran out: the training itself then halves its micro-batch.
 
     Args:
         task: What to train.
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
         others: What to compare with it.
     """
     try:
-        fastest, seconds = setup, _step_seconds(task, setup, _GPU_STEPS if setup.graphs else _STEPS)
+        fastest, seconds = runtime, _step_seconds(task, runtime, _GPU_STEPS if runtime.graphs else _STEPS)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return setup, None
+        return runtime, None
     for other in others:
         taken = _step_seconds(task, other, _STEPS if seconds < _SHORT_STEP_SECONDS else 1)
         if taken < seconds:
             fastest, seconds = other, taken
-    macs = FORWARD_AND_BACKWARD * _batch(task, setup) * count(task.architecture).macs
+    macs = FORWARD_AND_BACKWARD * _batch(task, runtime) * count(task.architecture).macs
     return fastest, Pace(macs / seconds)
 
 
-def _step_seconds(task: Task, setup: Setup, steps: int) -> float:
+def _step_seconds(task: Task, runtime: RuntimeConfig, steps: int) -> float:
     """Return the time of one step, after some to warm up."""
-    batch = _batch(task, setup)
+    batch = _batch(task, runtime)
     images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.fit.device) % len(task.fit)
     recipe = task.recipe.model_copy(update={"batch": batch})
-    trainer = Trainer(replace(task, recipe=recipe, fit=task.fit.take(images)), setup)
-    with threads(setup.threads):
-        _run(trainer, batch * (WARM_UP_CALLS + 1 if setup.graphs else 1))
+    trainer = Trainer(replace(task, recipe=recipe, fit=task.fit.take(images)), runtime)
+    with threads(runtime.threads):
+        _run(trainer, batch * (WARM_UP_CALLS + 1 if runtime.graphs else 1))
         started = time.perf_counter()
         _run(trainer, batch * steps)
         return (time.perf_counter() - started) / steps
 
 
-def _batch(task: Task, setup: Setup) -> int:
-    return min(_BATCH, task.recipe.batch) if setup.device == "cpu" else task.recipe.batch
+def _batch(task: Task, runtime: RuntimeConfig) -> int:
+    return min(_BATCH, task.recipe.batch) if runtime.device == "cpu" else task.recipe.batch
 
 
 def _run(trainer: Trainer, images: int) -> None:
     for _ in trainer.steps(torch.arange(images)):
         pass
-    read_totals(trainer.totals)
+    read_metrics(trainer.metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from budgetnas.samplers.gate import draw_evenly
+from budgetnas.samplers.constraint_filter import draw_evenly
 from budgetnas.search.study import OpenStudy
 from budgetnas.space.search_space import Params
 

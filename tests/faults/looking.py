@@ -27,9 +27,9 @@ from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Run, State, tables
 from budgetnas.storage.fence import Fence
 from budgetnas.storage.opening import open_records
-from budgetnas.storage.settings import Habits
+from budgetnas.storage.settings import Settings
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Setup, choose_setup
+from budgetnas.training import RuntimeConfig, choose_runtime
 
 NAME = "t"
 
@@ -130,7 +130,7 @@ def twice(runs: Sequence[Run]) -> list[str]:
 def check_no_checkpoints(url: str, folder: Path) -> None:
     """Check that no file of a checkpoint is left."""
     with looking(url) as study:
-        study.records.habits = Habits(checkpoint_dir=folder / "checkpoints")
+        study.records.settings = Settings(checkpoint_dir=folder / "checkpoints")
         assert study.rows(tables.checkpoints) == []
         left = [run.id for run in study.runs if run_folder(study.records, run.id).exists()]
         assert left == []
@@ -153,13 +153,13 @@ def results_alone(url: str, folder: Path) -> dict[int, Result]:
     with looking(url) as study, closing(open_records(fresh)) as records:
         specification = study_specification(study.records, NAME)
         data = load_data(study_data_request(specification, NAME, DataPlace()))
-        images = validation_images(data, choose_setup("cpu", "float32"))
+        images = validation_images(data, choose_runtime("cpu", "float32"))
         given = {}
         for run in study.runs:
             if run.state is State.COMPLETE:
                 request = RunRequest(Candidate(run.architecture, run.recipe), run.seed, run.role)
-                setup = Setup.from_json(run.environment)
-                again = record_training(request, images, setup, records, Stopper(), Quiet())
+                runtime = RuntimeConfig.from_json(run.environment)
+                again = record_training(request, images, runtime, records, Stopper(), Quiet())
                 given[run.id] = _result(records, records.run(again))
         return given
 

@@ -23,7 +23,7 @@ from budgetnas.samplers.attributes import described
 from budgetnas.search.study import MAX_TAKEOVERS
 from budgetnas.space.search_space import Params
 from budgetnas.storage import State, tables
-from budgetnas.storage.settings import Habits
+from budgetnas.storage.settings import Settings
 
 RATES = "\n[recipe]\noptimizers = ['sgd']\n[recipe.sgd]\nlearning_rate = [{}, {}]\nweight_decay = [{}]\n"
 MARKED = 0.0123
@@ -120,7 +120,7 @@ def check_put_back(place: Place, command: Command) -> None:
     assert "Go on with" in command.told()
     assert "Traceback" not in command.told()
     with looking(place.url) as study:
-        study.records.habits = Habits(checkpoint_dir=place.folder / "checkpoints")
+        study.records.settings = Settings(checkpoint_dir=place.folder / "checkpoints")
         (trial,), (run,) = study.trials, study.runs
         assert (trial.state, run.state) == (TrialState.WAITING, State.INTERRUPTED)
         assert study.rows(tables.leases) == []

@@ -20,7 +20,7 @@ from budgetnas.search.study import SEED_ATTRIBUTE
 from budgetnas.storage import State
 
 PROCESSES = 4
-SEEDS = ["v2-adam", "v2-sgd"]
+INITIAL_TRIALS = ["v2-adam", "v2-sgd"]
 STUDY = """
 data = "digits"
 budget = "1.9M"
@@ -49,8 +49,8 @@ def search_together(url: str, folder: Path, trials: int) -> None:
     check_ended(url, trained=trials)
     with looking(url) as study:
         seeds = [trial.user_attrs[SEED_ATTRIBUTE] for trial in study.trials if SEED_ATTRIBUTE in trial.user_attrs]
-        assert sorted(seeds) == SEEDS
-        assert sorted(run.label for run in study.runs if run.label) == SEEDS
+        assert sorted(seeds) == INITIAL_TRIALS
+        assert sorted(run.label for run in study.runs if run.label) == INITIAL_TRIALS
         over = [one.origin for one in study.records.rejections("t") if one.origin.startswith("seed")]
         assert sorted(over) == ["seed v1-adam", "seed v1-sgd"]
     check_no_checkpoints(url, folder)

@@ -17,8 +17,8 @@ def devices(asked: str) -> Iterator[Check]:
     """Look at processor and GPUs, and whether the one asked for is there."""
     import torch
 
-    from budgetnas.training import choose_setup
-    from budgetnas.training.setup import device_name, gains_from_bf16
+    from budgetnas.training import choose_runtime
+    from budgetnas.training.runtime import device_name, gains_from_bf16
 
     cpu = torch.device("cpu")
     memory = psutil.virtual_memory()
@@ -41,7 +41,7 @@ def devices(asked: str) -> Iterator[Check]:
         way_out = "install a torch that is built for this driver's CUDA"
         yield Check("gpu", "warning", f"there is one, but torch {torch.__version__} cannot use it{reason}", way_out)
     try:
-        chosen = choose_setup(asked)
+        chosen = choose_runtime(asked)
     except InputError as error:
         yield Check("--device", "problem", f"{asked} {error.rule}", error.way_out or "use --device auto or cpu")
     else:

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from budgetnas.space.recipe import Normalisation, Recipe
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import epoch_order
 from budgetnas.training.engine import Trainer
-from budgetnas.training.evaluation import read_totals
+from budgetnas.training.evaluation import read_metrics
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import learning_rate, set_learning_rate
 
@@ -63,27 +63,27 @@ class OurLoop:
     """The way of `budgetnas.training`.
 
     Attributes:
-        setup: Where and in which precision.
+        runtime: Where and in which precision.
     """
 
-    setup: Setup
+    runtime: RuntimeConfig
 
     name = "ours"
     keeps_memory = True
 
     def start(self, task: Task) -> Run:
         """Begin a training."""
-        return _OurRun(task, self.setup)
+        return _OurRun(task, self.runtime)
 
     def describe(self) -> str:
         """Return its settings in a few words."""
-        graphs = ", CUDA graphs" if self.setup.graphs else ""
-        return f"{self.setup.precision}, {self.setup.layout}, images on the device, fused optimiser{graphs}"
+        graphs = ", CUDA graphs" if self.runtime.graphs else ""
+        return f"{self.runtime.precision}, {self.runtime.layout}, images on the device, fused optimiser{graphs}"
 
 
 class _OurRun:
-    def __init__(self, task: Task, setup: Setup) -> None:
-        self._task, self._trainer = task, Trainer(task, setup)
+    def __init__(self, task: Task, runtime: RuntimeConfig) -> None:
+        self._task, self._trainer = task, Trainer(task, runtime)
         self.network = self._trainer.outcome
 
     def steps(self, epoch: int) -> Iterator[None]:
@@ -91,7 +91,7 @@ class _OurRun:
         order = epoch_order(len(self._task.fit), self._task.recipe.batch, self._trainer.generator)
         for _ in self._trainer.steps(order):
             yield
-        read_totals(self._trainer.totals)
+        read_metrics(self._trainer.metrics)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
 from budgetnas.experiments.bench.task import sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import Normaliser, epoch_size
 from budgetnas.training.engine import threads
 from budgetnas.training.evaluation import evaluate
@@ -46,7 +46,7 @@ class BenchRequest:
         batch: Images in one optimiser step.
         repeats: Trainings of each loop.
         epochs: Epochs of each, of at least 2; the first is not timed.
-        setups: Setups to choose ours from, the likely one first.
+        runtimes: Setups to choose ours from, the likely one first.
         seed: Seed of the first training; each repeat has the next.
     """
 
@@ -54,7 +54,7 @@ class BenchRequest:
     batch: int
     repeats: int
     epochs: int
-    setups: tuple[Setup, ...]
+    runtimes: tuple[RuntimeConfig, ...]
     seed: int = 0
 
 
@@ -96,7 +96,7 @@ class BenchResult:
 
     Attributes:
         request: What was asked for.
-        setup: Where, in which precision and with how many threads.
+        runtime: Where, in which precision and with how many threads.
         images: Training images in an epoch.
         evaluated: Validation images.
         loops: The reference, the tuned reference and ours.
@@ -107,7 +107,7 @@ class BenchResult:
     """
 
     request: BenchRequest
-    setup: Setup
+    runtime: RuntimeConfig
     images: int
     evaluated: int
     loops: tuple[LoopResult, ...]
@@ -127,18 +127,18 @@ def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
     """
     other_load = busy_cores()
     tell("timing a few steps, to choose threads and precision")
-    setup, task = _prepared(request, data)
+    runtime, task = _prepared(request, data)
     tried: dict[str, float] = {}
-    with threads(setup.threads):
-        peaks = {precision: matrix_peak(setup.torch_device, precision) for precision in ("bf16", "float32")}
-        loops: tuple[Loop, ...] = (*_tuned_references(task, setup, tried, tell), OurLoop(setup))
-        samples = _repeat(request, task, setup, loops, tell)
+    with threads(runtime.threads):
+        peaks = {precision: matrix_peak(runtime.torch_device, precision) for precision in ("bf16", "float32")}
+        loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, tell), OurLoop(runtime))
+        samples = _repeat(request, task, runtime, loops, tell)
     results = tuple(
         LoopResult(loop.name, loop.describe(), tuple(each)) for loop, each in zip(loops, samples, strict=True)
     )
     return BenchResult(
         request=request,
-        setup=setup,
+        runtime=runtime,
         images=len(task.fit),
         evaluated=len(task.evaluation),
         loops=results,
@@ -157,12 +157,12 @@ def training_flops(architecture: Architecture) -> int:
     return 6 * count(architecture).macs - 2 * count_parts(architecture)[0].counts.macs
 
 
-def _prepared(request: BenchRequest, data: Data) -> tuple[Setup, Task]:
-    """Return the fastest setup, and the task; on a CPU with as many images as a short epoch takes, unless told."""
+def _prepared(request: BenchRequest, data: Data) -> tuple[RuntimeConfig, Task]:
+    """Return the fastest runtime, and the task; on a CPU with as many images as a short epoch takes, unless told."""
     task = _task(request, data)
-    setup, pace = measure_pace(task, request.setups[0], request.setups[1:])
-    if setup.device != "cpu" or pace is None:
-        return setup, task
+    runtime, pace = measure_pace(task, request.runtimes[0], request.runtimes[1:])
+    if runtime.device != "cpu" or pace is None:
+        return runtime, task
     train, validation = data.train, data.validation
     if data.identity.subset is None:
         step = pace.seconds(count(request.architecture).macs, trained=request.batch, evaluated=0)
@@ -171,7 +171,7 @@ def _prepared(request: BenchRequest, data: Data) -> tuple[Setup, Task]:
     if data.identity.subset_eval is None:
         wanted, seed = min(_CPU_EVALUATION, len(validation)), data.identity.split_seed
         validation = thin_evaluation(validation, wanted, split_seed=seed, split="validation")
-    return setup, _task(request, replace(data, train=train, validation=validation))
+    return runtime, _task(request, replace(data, train=train, validation=validation))
 
 
 def _task(request: BenchRequest, data: Data) -> Task:
@@ -182,16 +182,16 @@ def _task(request: BenchRequest, data: Data) -> Task:
         batch=request.batch,
         augmentation=Augmentation(flip=data.flip),
     )
-    return task_with(data, request.architecture, recipe, request.setups[0], request.seed)
+    return task_with(data, request.architecture, recipe, request.runtimes[0], request.seed)
 
 
-def _tuned_references(task: Task, setup: Setup, tried: dict[str, float], tell: Tell) -> tuple[Loop, ...]:
+def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float], tell: Tell) -> tuple[Loop, ...]:
     """Return both references with the settings that are fastest here."""
     free_as_usual()
-    device = setup.torch_device
+    device = runtime.torch_device
     small = replace(task, recipe=task.recipe.model_copy(update={"batch": min(_SMALL_BATCH, task.recipe.batch)}))
     by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in ("float32", "bf16")]
-    precise = small if setup.device == "cpu" else task  # emulated, a whole batch in bfloat16 takes a minute
+    precise = small if runtime.device == "cpu" else task  # emulated, a whole batch in bfloat16 takes a minute
     tuned = _fastest(by_precision, precise, tried, tell)
     return tuple(
         _fastest([replace(loop, workers=workers) for workers in _worker_numbers()], task, tried, tell)
@@ -229,7 +229,7 @@ def _short_rate(loop: Loop, task: Task) -> float:
 
 
 def _repeat(
-    request: BenchRequest, task: Task, setup: Setup, loops: Sequence[Loop], tell: Tell
+    request: BenchRequest, task: Task, runtime: RuntimeConfig, loops: Sequence[Loop], tell: Tell
 ) -> tuple[list[Sample], ...]:
     """Return the samples of each loop; each repeat begins with another one."""
     samples: tuple[list[Sample], ...] = tuple([] for _ in loops)
@@ -240,12 +240,12 @@ def _repeat(
             index, done = (repeat + turn) % len(loops), repeat * len(loops) + turn
             left = f", about {(time.perf_counter() - started) / done * (total - done):.0f} s left" if done else ""
             tell(f"repeat {repeat + 1}/{request.repeats}: {loops[index].name}{left}")
-            samples[index].append(_sample(loops[index], one, setup))
+            samples[index].append(_sample(loops[index], one, runtime))
     return samples
 
 
-def _sample(loop: Loop, task: Task, setup: Setup) -> Sample:
-    device = setup.torch_device
+def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
+    device = runtime.torch_device
     if device.type == "cpu":
         free_as_usual()
         if loop.keeps_memory:
@@ -266,7 +266,7 @@ def _sample(loop: Loop, task: Task, setup: Setup) -> Sample:
     trained = (task.recipe.epochs - 1) * epoch_size(len(task.fit), task.recipe.batch)
     rate = trained / seconds
     normalise = Normaliser.of(task.normalisation, device)
-    _, accuracy = evaluate(run.network, task.evaluation, normalise, setup)
+    _, accuracy = evaluate(run.network, task.evaluation, normalise, runtime)
     return Sample(rate, until_then - first_steps * task.recipe.batch / rate, peak, accuracy)
 
 

@@ -17,7 +17,7 @@ from budgetnas.data import Data
 from budgetnas.experiments.bench.machine import machine
 from budgetnas.experiments.bench.protocol import BenchResult, LoopResult
 from budgetnas.stats import Interval, ratio_interval
-from budgetnas.training.setup import device_name
+from budgetnas.training.runtime import device_name
 
 _REPORT_IMAGES: Final = 60 * 50_000
 
@@ -125,7 +125,7 @@ class BenchSummary:
 
 def summarise(result: BenchResult, data: Data) -> BenchSummary:
     """Return the figures of a benchmark."""
-    request, setup = result.request, result.setup
+    request, runtime = result.request, result.runtime
     rates = {loop.name: [sample.images_per_second for sample in loop.samples] for loop in result.loops}
     *references, ours = rates
     counts = count(request.architecture)
@@ -141,9 +141,9 @@ def summarise(result: BenchResult, data: Data) -> BenchSummary:
         ratios={name: ratio_interval(rates[ours], rates[name]) for name in references},
         peaks=result.peaks,
         tried=result.tried,
-        threads=setup.threads,
+        threads=runtime.threads,
         other_load=result.other_load,
-        where=f"{device_name(setup.torch_device)}; {machine()}; {versions}",
+        where=f"{device_name(runtime.torch_device)}; {machine()}; {versions}",
         command=shlex.join(["budgetnas", *sys.argv[1:]]),
     )
 

@@ -12,7 +12,7 @@ from budgetnas.errors import InputError
 from budgetnas.experiments.bench.loops import Loop
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import first_problem
-from budgetnas.training import Setup, Task
+from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import Normaliser, statistics, to_device
 from budgetnas.training.evaluation import evaluate
 
@@ -41,16 +41,16 @@ def sgd_recipe(epochs: int, **fields: Any) -> Recipe:
         raise InputError("recipe", None, first_problem(error)) from None
 
 
-def task_with(data: Data, architecture: Architecture, recipe: Recipe, setup: Setup, seed: int = 0) -> Task:
+def task_with(data: Data, architecture: Architecture, recipe: Recipe, runtime: RuntimeConfig, seed: int = 0) -> Task:
     """Return the training of a network on the training images of `data`, held against its validation images."""
-    fit, evaluation = (to_device(images, setup.torch_device) for images in (data.train, data.validation))
+    fit, evaluation = (to_device(images, runtime.torch_device) for images in (data.train, data.validation))
     return Task(architecture, recipe, seed, fit, evaluation, statistics(data.train))
 
 
-def final_accuracy(loop: Loop, task: Task, setup: Setup) -> float:
+def final_accuracy(loop: Loop, task: Task, runtime: RuntimeConfig) -> float:
     """Train with `loop`; return the validation accuracy after the last epoch."""
     run = loop.start(task)
     for epoch in range(1, task.recipe.epochs + 1):
         for _ in run.steps(epoch):
             pass
-    return evaluate(run.network, task.evaluation, Normaliser.of(task.normalisation, setup.torch_device), setup)[1]
+    return evaluate(run.network, task.evaluation, Normaliser.of(task.normalisation, runtime.torch_device), runtime)[1]

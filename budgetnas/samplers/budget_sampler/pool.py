@@ -38,7 +38,7 @@ class Pool:
         ranges: The parameters.
         cost: Cost of a candidate.
         limit: The most that it may be; equal to it is within.
-        generator: Draws them.
+        generator: AugmentationParameters them.
     """
 
     def __init__(

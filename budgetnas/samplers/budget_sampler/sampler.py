@@ -236,7 +236,7 @@ class _Ground:
     Attributes:
         ranges: The parameters that are proposed together.
         everything: These, and those that some trials have beside.
-        pool: Draws candidates within the limit.
+        pool: AugmentationParameters candidates within the limit.
         encoding: Of everything.
         terms: Of the codes.
         drawn: Candidates within the limit.

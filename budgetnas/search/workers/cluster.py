@@ -21,13 +21,13 @@ from budgetnas.search.view import Notices
 from budgetnas.search.workers.supervisor import Progress
 from budgetnas.search.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.urls import masked
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 AUTO: Final = "auto"
 _CONNECT_SECONDS: Final = 10.0
 
 
-class RayCrew:
+class RayPool:
     """Workers as Ray tasks: on a node that is lost they are started again elsewhere.
 
     Args:
@@ -46,17 +46,17 @@ class RayCrew:
         self._pending: dict[Any, int] = {}
         self._ways: list[tuple[int, str]] = []
 
-    def describe(self, setup: Setup) -> str:
+    def describe(self, runtime: RuntimeConfig) -> str:
         """Return who trains, and where, in words."""
         if self._gpus_per_trial:
             return f"{self.workers} Ray tasks with {self._gpus_per_trial:g} GPU each"
-        return f"{self.workers} Ray tasks on cpu (threads: {setup.threads} each), {setup.precision}"
+        return f"{self.workers} Ray tasks on cpu (threads: {runtime.threads} each), {runtime.precision}"
 
-    def begin(self, request: WorkerRequest, setup: Setup) -> None:
+    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
         """Start all."""
         import ray
 
-        where = {"device": "cuda"} if self._gpus_per_trial else {"device": "cpu", "setup": setup.to_json()}
+        where = {"device": "cuda"} if self._gpus_per_trial else {"device": "cpu", "runtime": runtime.to_json()}
         told = request.model_copy(update=where).model_dump_json()
         task = ray.remote(max_retries=-1, num_cpus=1, num_gpus=self._gpus_per_trial)(work)
         self._pending = {task.remote(told): number for number in range(1, self.workers + 1)}
@@ -127,8 +127,8 @@ def work(request: str) -> tuple[int, list[str]]:
 
 
 @contextmanager
-def ray_crew(request: SearchRequest, url: URL) -> Iterator[RayCrew]:
-    """Connect to a cluster, or start one on this machine, and yield a crew on it.
+def ray_crew(request: SearchRequest, url: URL) -> Iterator[RayPool]:
+    """Connect to a cluster, or start one on this machine, and yield a pool on it.
 
     Raises:
         InputError: If that cannot be, or the storage is a file that not all of its nodes have.
@@ -186,7 +186,7 @@ def check_reach(url: URL, nodes: list[dict[str, Any]]) -> None:
         raise InputError("--storage", masked(url), rule, "use a PostgreSQL database that all of them reach")
 
 
-def _crew(request: SearchRequest, resources: dict[str, float]) -> RayCrew:
+def _crew(request: SearchRequest, resources: dict[str, float]) -> RayPool:
     gpus = resources.get("GPU", 0.0)
     share = request.gpus_per_trial
     if share is None:
@@ -196,4 +196,4 @@ def _crew(request: SearchRequest, resources: dict[str, float]) -> RayCrew:
             "--gpus-per-trial", share, "asks for GPUs, and the Ray cluster has none", "use 0, or add a node"
         )
     places = int(gpus / share + 1e-9) if share else int(resources.get("CPU", 1.0))
-    return RayCrew(request.workers or max(1, places), share, gpus)
+    return RayPool(request.workers or max(1, places), share, gpus)

@@ -16,7 +16,7 @@ from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
 from budgetnas.search.workers.supervisor import Progress
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.search.workers.worker_process import CRASHED
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 MAX_CRASHES: Final = 3
 """Crashes of a worker, no run of the study having ended meanwhile, after which it is not started again."""
@@ -25,7 +25,7 @@ _MODULE: Final = "budgetnas.search.workers.worker_process"
 
 @dataclass
 class _Worker:
-    """One of the crew.
+    """One of the pool.
 
     Attributes:
         number: Its number, from 1.
@@ -48,7 +48,7 @@ class _Worker:
     lines: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
 
-class ProcessCrew:
+class ProcessPool:
     """Workers as processes of this machine, each in a session of its own, so that a terminal's Ctrl-C is the search's.
 
     Args:
@@ -66,17 +66,17 @@ class ProcessCrew:
         self._request: WorkerRequest | None = None
         self._stopping = False
 
-    def describe(self, setup: Setup) -> str:
+    def describe(self, runtime: RuntimeConfig) -> str:
         """Return who trains, and where, in words."""
         if self.threads:
-            each = f"threads: {setup.threads} each"
+            each = f"threads: {runtime.threads} each"
         else:
             each = ", ".join(f"{device} x {self._on(device)}" for device in dict.fromkeys(self._devices()))
-        return f"{self.workers} workers on {setup.device.partition(':')[0]} ({each}), {setup.precision}"
+        return f"{self.workers} workers on {runtime.device.partition(':')[0]} ({each}), {runtime.precision}"
 
-    def begin(self, request: WorkerRequest, setup: Setup) -> None:
+    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
         """Start all."""
-        self._request = request.model_copy(update={"setup": setup.to_json()})
+        self._request = request.model_copy(update={"runtime": runtime.to_json()})
         for worker in self._crew:
             self._start(worker)
 

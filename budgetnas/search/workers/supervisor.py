@@ -12,12 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.errors import EXIT_INTERRUPTED, Interrupted, SearchFailedError
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.study import OpenStudy, settle_orphans
+from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.view import SearchView
 from budgetnas.search.workers.watch import Watch
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.storage.leases import trained
-from budgetnas.training import Setup
+from budgetnas.training import RuntimeConfig
 
 _LOOK_SECONDS: Final = 1.0
 _TEND_SECONDS: Final = 0.1
@@ -25,7 +25,7 @@ _STOP_SECONDS: Final = 60.0
 """Time in which workers that were told to stop write a checkpoint and put their trials back, before they are killed."""
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers, wherever they are.
 
     Attributes:
@@ -40,10 +40,10 @@ class Crew(Protocol):
     threads: int | None
     timed: bool
 
-    def describe(self, setup: Setup) -> str:
+    def describe(self, runtime: RuntimeConfig) -> str:
         """Return who trains, and where, in words."""
 
-    def begin(self, request: WorkerRequest, setup: Setup) -> None:
+    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
         """Start all."""
 
     def tend(self, study: Progress) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ class Crew(Protocol):
 
 
 class Progress(Protocol):
-    """What a crew asks of its study."""
+    """What a pool asks of its study."""
 
     def ended(self) -> int:
         """Return how many runs have ended."""
@@ -84,15 +84,20 @@ class _Study:
 
 
 def search_together(
-    opened: OpenStudy, crew: Crew, request: WorkerRequest, setup: Setup, stopper: Stopper, view: SearchView
+    opened: OpenStudy,
+    pool: WorkerPool,
+    request: WorkerRequest,
+    runtime: RuntimeConfig,
+    stopper: Stopper,
+    view: SearchView,
 ) -> bool:
-    """Have a crew train until the study has its runs.
+    """Have a pool train until the study has its runs.
 
     Args:
         opened: The study.
-        crew: Who trains.
+        pool: Who trains.
         request: What each worker is told.
-        setup: What they train in.
+        runtime: What they train in.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
 
@@ -107,44 +112,44 @@ def search_together(
     watch = Watch(opened, view)
     study = _Study(opened, request.trials, watch)
     try:
-        crew.begin(request, setup)
-        _follow(crew, study, watch, view, stopper.check)
+        pool.begin(request, runtime)
+        _follow(pool, study, watch, view, stopper.check)
     except Interrupted:
-        _wind_up(crew, study, watch, view)
+        _wind_up(pool, study, watch, view)
         raise
     except KeyboardInterrupt:  # a second Ctrl-C, while the first one waited for the database
         raise Interrupted(EXIT_INTERRUPTED) from None
     finally:
-        crew.kill()
+        pool.kill()
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):
-            for text in settle_orphans(opened):
+            for text in recover_stale_trials(opened):
                 view.notice(text)
     if study.is_done():
         return True
-    reason = crew.outcome()
+    reason = pool.outcome()
     if reason is not None:
         raise SearchFailedError(f"no worker is left: {reason}")
     return False
 
 
-def _follow(crew: Crew, study: Progress, watch: Watch, view: SearchView, check: Callable[[], None]) -> None:
+def _follow(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView, check: Callable[[], None]) -> None:
     """Show what happens until no worker is left."""
     looked_at = 0.0
     while True:
         check()
-        left = crew.at_work()
-        for text in crew.tend(study):
+        left = pool.at_work()
+        for text in pool.tend(study):
             view.notice(text)
         if not left or time.monotonic() - looked_at >= _LOOK_SECONDS:
             with contextlib.suppress(SQLAlchemyError):  # the database is away; the next look asks again
                 watch.look()
             looked_at = time.monotonic()
-        if not left and not crew.at_work():
+        if not left and not pool.at_work():
             return
         time.sleep(_TEND_SECONDS)
 
 
-def _wind_up(crew: Crew, study: Progress, watch: Watch, view: SearchView) -> None:
+def _wind_up(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView) -> None:
     """Have all workers put their trials back.
 
     Raises:
@@ -159,8 +164,8 @@ def _wind_up(crew: Crew, study: Progress, watch: Watch, view: SearchView) -> Non
 
     try:
         view.notice("stopping the workers; each puts its trial back")
-        crew.stop()
-        _follow(crew, study, watch, view, check)
+        pool.stop()
+        _follow(pool, study, watch, view, check)
     except KeyboardInterrupt:
         raise Interrupted(EXIT_INTERRUPTED) from None
     except Interrupted:

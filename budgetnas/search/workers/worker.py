@@ -19,7 +19,7 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Setup, alternatives, choose_setup
+from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
 
 DEFAULT_SAMPLER = "tpe"
 
@@ -34,7 +34,7 @@ class WorkerRequest(Frozen):
         data_dir: Where archives lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32`` or ``bf16``.
-        setup: The setup that somebody timed, as JSON; nothing: the worker times its own.
+        runtime: The runtime that somebody timed, as JSON; nothing: the worker times its own.
         sampler: Name of the inner sampler; nothing: the last search's.
         seed: Seed of the sampler.
         trials: Runs that the study shall have in all; nothing: what its last search was asked for, also later on.
@@ -47,7 +47,7 @@ class WorkerRequest(Frozen):
     data_dir: Path | None = None
     device: str = "auto"
     precision: str = "auto"
-    setup: str | None = None
+    runtime: str | None = None
     sampler: str | None = None
     seed: int = 0
     trials: int | None = None
@@ -83,33 +83,33 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
     url = parse_storage(request.storage)
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
-    setup = _setup(request)
+    runtime = _setup(request)
     view.preparing("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
     asked = records.goal(request.study)
     task = SearchTask(
         trials=request.trials,
-        images=validation_images(data, setup),
-        setup=setup,
+        images=validation_images(data, runtime),
+        runtime=runtime,
         sampler=request.sampler or (asked.sampler if asked else DEFAULT_SAMPLER),
         seed=request.seed,
-        others=alternatives(setup, request.precision),
+        others=alternatives(runtime, request.precision),
     )
     goal(opened, request.trials)  # refuses before the first line of a plan is shown
 
     def work() -> bool:
         with stopper.listening():
-            if request.setup is not None:
+            if request.runtime is not None:
                 return search(opened, task, stopper, view)
             view.preparing("timing a few training steps")
             plan = make_plan(opened, task)
             view.planned(opened, plan, data)
-            return search(opened, replace(task, setup=plan.setup), stopper, view)
+            return search(opened, replace(task, runtime=plan.runtime), stopper, view)
 
     return WorkerResult(records, outcome_of(work, view.notice))
 
 
-def _setup(request: WorkerRequest) -> Setup:
-    here = choose_setup(request.device, request.precision)
-    return here if request.setup is None else replace(Setup.from_json(request.setup), device=here.device)
+def _setup(request: WorkerRequest) -> RuntimeConfig:
+    here = choose_runtime(request.device, request.precision)
+    return here if request.runtime is None else replace(RuntimeConfig.from_json(request.runtime), device=here.device)

@@ -1,7 +1,7 @@
 """Looking at a space before anything is trained: how much of it fits, and what wastes proposals."""
 
-from budgetnas.space.survey.look import SeedNetwork, Survey, survey
+from budgetnas.space.survey.look import InitialTrial, Survey, survey
 from budgetnas.space.survey.suggestion import Suggestion
 from budgetnas.space.survey.tally import Found, Share, Tally, ValueShare
 
-__all__ = ["Found", "SeedNetwork", "Share", "Suggestion", "Survey", "Tally", "ValueShare", "survey"]
+__all__ = ["Found", "InitialTrial", "Share", "Suggestion", "Survey", "Tally", "ValueShare", "survey"]

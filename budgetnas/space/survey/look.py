@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from budgetnas.architecture import Architecture, Counts, count, named
 from budgetnas.architecture.budget import Budget, Quantity
 from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import SEEDS
+from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.survey.measure import measure
 from budgetnas.space.survey.suggestion import Suggestion, suggest
@@ -16,7 +16,7 @@ from budgetnas.space.survey.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
-class SeedNetwork:
+class InitialTrial:
     """A network that seed trials have, against the limits and the space.
 
     Attributes:
@@ -58,12 +58,12 @@ class Survey:
     inputs: InputShape
     budget: Budget
     tally: Tally
-    seeds: tuple[SeedNetwork, ...]
+    seeds: tuple[InitialTrial, ...]
     suggestion: Suggestion | None
 
 
 def survey(
-    space: SearchSpace, inputs: InputShape, budget: Budget, *, seeds: Sequence[str] = SEEDS, seed: int = 0
+    space: SearchSpace, inputs: InputShape, budget: Budget, *, seeds: Sequence[str] = INITIAL_TRIALS, seed: int = 0
 ) -> Survey:
     """Look at a space before anything is trained.
 
@@ -78,8 +78,8 @@ def survey(
         InputError: If nothing in the space fits, or a seed trial is unknown.
     """
     for one in seeds:
-        if one not in SEEDS:
-            raise InputError("seeds", one, f"unknown; known are {', '.join(SEEDS)}")
+        if one not in INITIAL_TRIALS:
+            raise InputError("seeds", one, f"unknown; known are {', '.join(INITIAL_TRIALS)}")
     space.require_feasible(inputs, budget)
     tally = measure(space, inputs, budget, seed)
     networks = _seed_networks(space, inputs, budget, seeds)
@@ -97,13 +97,13 @@ def survey(
 
 def _seed_networks(
     space: SearchSpace, inputs: InputShape, budget: Budget, seeds: Sequence[str]
-) -> tuple[SeedNetwork, ...]:
+) -> tuple[InitialTrial, ...]:
     found = []
-    for name in dict.fromkeys(seed.partition("-")[0] for seed in SEEDS):
+    for name in dict.fromkeys(seed.partition("-")[0] for seed in INITIAL_TRIALS):
         architecture = named(name, in_channels=inputs.in_channels, size=inputs.size, classes=inputs.classes)
         counts = count(architecture)
         found.append(
-            SeedNetwork(
+            InitialTrial(
                 name=name,
                 seeds=tuple(seed for seed in seeds if seed.partition("-")[0] == name),
                 architecture=architecture,

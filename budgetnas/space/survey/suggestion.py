@@ -23,7 +23,7 @@ GAIN: Final = 1.1
 """Values that may fit are dropped only if proposals then fit so many times as often at least."""
 _ROUNDS: Final = 4
 _ENOUGH: Final = 100
-"""Draws that fit, below which only what is proved is dropped."""
+"""AugmentationParameters that fit, below which only what is proved is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class SpaceUsedUpError(SearchFailedError):
         super().__init__(f"the last {MAX_FEASIBLE_DRAWS} candidates drawn within the budget are all known already")
 
 
-class BudgetGate(BaseSampler):
+class ConstraintFilter(BaseSampler):
     """Proposes candidates of an inner sampler that keep the budget and are not known yet, or are repeated on purpose.
 
     What every trial has, the architecture's parameters, the optimiser and the recipe's extras, is asked of the inner

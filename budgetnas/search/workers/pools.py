@@ -11,19 +11,19 @@ from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError
 from budgetnas.search.settings import SearchRequest
-from budgetnas.search.workers.processes import ProcessCrew
-from budgetnas.search.workers.supervisor import Crew
-from budgetnas.training import Setup
+from budgetnas.search.workers.processes import ProcessPool
+from budgetnas.search.workers.supervisor import WorkerPool
+from budgetnas.training import RuntimeConfig
 
 MOST_WORKERS: Final = 256
 
 
 @contextmanager
-def crew_for(request: SearchRequest, url: URL, setup: Setup) -> Iterator[Crew | None]:
-    """Yield the crew that a search asks for; nothing where it trains in its own process.
+def pool_for(request: SearchRequest, url: URL, runtime: RuntimeConfig) -> Iterator[WorkerPool | None]:
+    """Yield the pool that a search asks for; nothing where it trains in its own process.
 
     Raises:
-        InputError: If there cannot be such a crew here.
+        InputError: If there cannot be such a pool here.
     """
     _check_range("--workers", request.workers, "processes that search together")
     _check_range("--per-device", request.per_device, "workers on one GPU")
@@ -35,31 +35,33 @@ def crew_for(request: SearchRequest, url: URL, setup: Setup) -> Iterator[Crew | 
     if request.ray is not None:
         from budgetnas.search.workers.cluster import ray_crew
 
-        with ray_crew(request, url) as crew:
-            yield crew
+        with ray_crew(request, url) as pool:
+            yield pool
         return
     if share is not None:
         raise InputError("--gpus-per-trial", share, "goes with --ray", "on this machine use --workers and --per-device")
-    yield _local_crew(request, setup)
+    yield _local_crew(request, runtime)
 
 
-def _local_crew(request: SearchRequest, setup: Setup) -> ProcessCrew | None:
-    on_cpu = setup.device == "cpu"
+def _local_crew(request: SearchRequest, runtime: RuntimeConfig) -> ProcessPool | None:
+    on_cpu = runtime.device == "cpu"
     if on_cpu and request.per_device is not None:
         raise InputError("--per-device", request.per_device, "is for GPUs; this search runs on cpu", "use --workers")
     if on_cpu:
         workers = request.workers or 1
         return (
-            None if workers == 1 else ProcessCrew(("cpu",) * workers, max(1, setup.threads // workers), setup.threads)
+            None
+            if workers == 1
+            else ProcessPool(("cpu",) * workers, max(1, runtime.threads // workers), runtime.threads)
         )
-    devices = gpu_devices(request.workers, request.per_device, gpus(request.device, setup))
-    return None if len(devices) == 1 else ProcessCrew(devices, None)
+    devices = gpu_devices(request.workers, request.per_device, gpus(request.device, runtime))
+    return None if len(devices) == 1 else ProcessPool(devices, None)
 
 
-def gpus(asked: str | None, setup: Setup) -> tuple[str, ...]:
+def gpus(asked: str | None, runtime: RuntimeConfig) -> tuple[str, ...]:
     """Return the GPUs that a search may use: the one that was named, else all of this machine."""
     if asked is not None and ":" in asked:
-        return (setup.device,)
+        return (runtime.device,)
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 

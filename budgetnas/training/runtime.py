@@ -21,7 +21,7 @@ PRECISIONS: Final = ("auto", "float32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class RuntimeConfig:
     """What a training's bits depend on beside its candidate, data and seed.
 
     Attributes:
@@ -51,18 +51,18 @@ class Setup:
         """The layout as PyTorch names it."""
         return torch.channels_last if self.layout == "channels-last" else torch.contiguous_format
 
-    def with_micro_batch(self, images: int) -> Setup:
+    def with_micro_batch(self, images: int) -> RuntimeConfig:
         """Return the same with another micro-batch."""
         return replace(self, micro_batch=images)
 
     @classmethod
-    def from_json(cls, environment: str) -> Setup:
-        """Return the setup that a record keeps."""
+    def from_json(cls, environment: str) -> RuntimeConfig:
+        """Return the runtime that a record keeps."""
         known = json.loads(environment)
         return cls(**{one.name: known[one.name] for one in fields(cls) if one.name in known})
 
     def to_json(self) -> str:
-        """Return the setup with the device's name and all versions, as a record keeps it."""
+        """Return the runtime with the device's name and all versions, as a record keeps it."""
         versions = {
             "budgetnas": __version__,
             "torch": torch.__version__,
@@ -72,8 +72,8 @@ class Setup:
         return json.dumps(asdict(self) | versions, sort_keys=True)
 
 
-def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
-    """Return the setup for what the user asked for, on this machine.
+def choose_runtime(device: str = "auto", precision: str = "auto") -> RuntimeConfig:
+    """Return the runtime for what the user asked for, on this machine.
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -91,7 +91,7 @@ def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
     if not on_gpu:
         keep_freed_memory()
     in_bf16 = precision == "bf16" or (precision == "auto" and gains_from_bf16(chosen))
-    return Setup(
+    return RuntimeConfig(
         str(chosen),
         "bf16" if in_bf16 else "float32",
         torch.get_num_threads(),
@@ -99,30 +99,30 @@ def choose_setup(device: str = "auto", precision: str = "auto") -> Setup:
     )
 
 
-def alternatives(setup: Setup, precision: str = "auto") -> tuple[Setup, ...]:
-    """Return the setups worth timing beside `setup`: nothing but the clock can tell which is the fastest.
+def alternatives(runtime: RuntimeConfig, precision: str = "auto") -> tuple[RuntimeConfig, ...]:
+    """Return the runtimes worth timing beside `runtime`: nothing but the clock can tell which is the fastest.
 
     On a CPU with instructions for bfloat16 it is slower than float32 for some networks; several threads are slower
     than one for small networks, or on a busy machine; and with several threads the contiguous layout is faster for
     some networks, with one it is for none that was tried. On a GPU there is nothing to choose.
 
     Args:
-        setup: What `choose_setup` returned.
+        runtime: What `choose_runtime` returned.
         precision: What the user asked for.
     """
-    if setup.device != "cpu":
+    if runtime.device != "cpu":
         return ()
-    both = precision == "auto" and setup.precision == "bf16"
-    precisions: tuple[Precision, ...] = ("bf16", "float32") if both else (setup.precision,)
-    ways: set[tuple[int, Layout]] = {(setup.threads, "channels-last"), (1, "channels-last")}
-    if setup.threads > 1:
-        ways.add((setup.threads, "contiguous"))
+    both = precision == "auto" and runtime.precision == "bf16"
+    precisions: tuple[Precision, ...] = ("bf16", "float32") if both else (runtime.precision,)
+    ways: set[tuple[int, Layout]] = {(runtime.threads, "channels-last"), (1, "channels-last")}
+    if runtime.threads > 1:
+        ways.add((runtime.threads, "contiguous"))
     everything = (
-        replace(setup, precision=one, threads=number, layout=layout)
+        replace(runtime, precision=one, threads=number, layout=layout)
         for one in precisions
         for number, layout in sorted(ways)
     )
-    return tuple(one for one in everything if one != setup)
+    return tuple(one for one in everything if one != runtime)
 
 
 def gains_from_bf16(device: torch.device) -> bool:
@@ -132,17 +132,17 @@ def gains_from_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def setup_to_go_on(environment: str, here: Setup) -> Setup:
-    """Return the setup in which a training goes on that was begun in another process.
+def runtime_to_resume(environment: str, here: RuntimeConfig) -> RuntimeConfig:
+    """Return the runtime in which a training goes on that was begun in another process.
 
     The one it was begun in, if its device and versions are those of this process: its bits are then what they would
     have been. Else this process's own.
 
     Args:
         environment: What it was begun in, as its record has it.
-        here: The setup of this process.
+        here: The runtime of this process.
     """
-    recorded, known = Setup.from_json(environment), json.loads(environment)
+    recorded, known = RuntimeConfig.from_json(environment), json.loads(environment)
     same = recorded.torch_device.type == here.torch_device.type
     mine = json.loads(here.to_json())
     if not same or any(known.get(name) != mine[name] for name in _VERSIONS):
