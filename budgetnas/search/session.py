@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> Se
     check_sampler(request.sampler or DEFAULT_SAMPLER)
     url = parse_storage(request.storage or DEFAULT_STORAGE)
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
-    request = _resumed(request, open_records(url)) if request.study and exists else request
+    if request.study and exists:
+        with closing(open_records(url)) as records:
+            request = _resumed(request, records)
     request.limits()
     runtime = choose_runtime(request.device or "auto", request.precision or "auto")
     with pool_for(request, url, runtime) as pool:
@@ -114,7 +117,11 @@ def _run(
                 return _alone(opened, task, data, stopper, view)
             return _together(opened, pool, task, data, _worker_request(request, url, opened), stopper, view)
 
-    ended = outcome_of(work, view.notice)
+    try:
+        ended = outcome_of(work, view.notice)
+    finally:
+        opened.storage.remove_session()
+        opened.storage.engine.dispose()
     place = DataPlace(request.data, request.data_dir)
     return SearchResult(name, records, ended.exit_code, ended.finished, runtimes, place, final)
 
