@@ -24,8 +24,8 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.attributes import described
+from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
-from budgetnas.search.settings import SearchRequest
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
 from budgetnas.search.view import Notices
 from budgetnas.space.recipe import RecipeSpace
@@ -346,7 +346,7 @@ def test_a_resumed_search_leaves_no_connection_open(tmp_path: Path) -> None:
     def closed(connection: Any, _record: object) -> None:
         connections.remove(id(connection))
 
-    request = SearchRequest(
+    request = SearchOptions(
         budget="6k",
         trials=1,
         data="digits",
