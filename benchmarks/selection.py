@@ -8,6 +8,7 @@ study as in the final.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Annotated, Final
 
 import numpy as np
 import typer
+from optuna.distributions import IntDistribution
 
 from benchmarks.options import BudgetOption
 from benchmarks.running import run
@@ -23,14 +25,15 @@ from benchmarks.table import ERROR, PARAMS, read_sheet
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.errors import InputError, check_seed
 from budgetnas.experiments.bench.machine import machine
-from budgetnas.samplers.choice import Floats, smooth
+from budgetnas.samplers.budget_sampler.encoding import Floats, Params, Ranges
+from budgetnas.samplers.budget_sampler.model import ValueModel
+from budgetnas.samplers.budget_sampler.observed import Observed
 from budgetnas.stats import mean_interval
 
 _NOISE: Final = 0.163
 """Pooled standard deviation between the seeds of a network in the table, in points."""
 _TRAININGS: Final = (20, 50, 100)
 _FINALS: Final = ("3x3", "5x2", "5x5")
-_COUNTS: Final = (PARAMS, "flops")
 _WIDTHS: Final = ("stem_w", "b1_mid", "b2_mid", "b3_mid", "s2_out", "b4_mid", "b5_mid")
 
 
@@ -39,11 +42,13 @@ class Networks:
     """The networks of the table within a budget.
 
     Attributes:
-        features: Logarithms of widths, parameters and multiply-accumulates, one row for each network.
+        widths: The widths of each network, by name.
+        model: The regression of accuracies on widths.
         accuracies: What each is worth: its mean test accuracy, in percent.
     """
 
-    features: Floats
+    widths: Sequence[Params]
+    model: ValueModel
     accuracies: Floats
 
 
@@ -137,11 +142,22 @@ def read(table: Path | None, budget: Budget) -> Networks:
         InputError: If there is no file, it cannot be read, lacks a column, or has no network within the budget.
     """
     sheet = read_sheet(table)
-    facts, errors = sheet.columns(*_WIDTHS, *_COUNTS), sheet.columns(ERROR)[:, 0]
-    keep = facts[:, len(_WIDTHS)] <= budget.max_params
+    facts = sheet.columns(*_WIDTHS, PARAMS, ERROR)
+    keep = facts[:, -2] <= budget.max_params
     if not keep.any():
         raise InputError("--budget", str(budget), "no network of the table keeps it")
-    return Networks(np.log(facts[keep]), 100 - errors[keep])
+    rows = [tuple(int(width) for width in row) for row in facts[:, : len(_WIDTHS)]]
+    params = dict(zip(rows, facts[:, -2], strict=True))
+    ranges = Ranges(dict(zip(_WIDTHS, map(_distribution, zip(*rows, strict=True)), strict=True)))
+    largest = float(facts[:, -2].max())
+    model = ValueModel.of(ranges, lambda widths: float(params.get(tuple(widths.values()), largest)))
+    widths = [dict(zip(_WIDTHS, row, strict=True)) for row, kept in zip(rows, keep, strict=True) if kept]
+    return Networks(widths, model, 100 - facts[keep, -1])
+
+
+def _distribution(widths: Sequence[int]) -> IntDistribution:
+    levels = sorted(set(widths))
+    return IntDistribution(levels[0], levels[-1], step=math.gcd(*(level - levels[0] for level in levels)) or 1)
 
 
 def study(networks: Networks, trainings: int, finals: Sequence[Round], seed: int) -> dict[str, Named]:
@@ -151,7 +167,11 @@ def study(networks: Networks, trainings: int, finals: Sequence[Round], seed: int
     worth, best, most = networks.accuracies[drawn], networks.accuracies.max(), max(one.seeds for one in finals)
     single, once = worth + generator.normal(0, _NOISE, (2, total))
     final, again = worth + generator.normal(0, _NOISE, (2, most, total))
-    scores = smooth(networks.features[drawn[:trainings]], single[:trainings], range(trainings))
+    results = [
+        (networks.widths[index], -accuracy)
+        for index, accuracy in zip(drawn[:trainings], single[:trainings], strict=True)
+    ]
+    scores = -networks.model.expected(Observed.of(results))
 
     def named(made: int, by: Floats, among: Sequence[int], fresh: Floats) -> Named:
         one = max(among, key=lambda index: by[index])

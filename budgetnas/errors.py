@@ -1,4 +1,4 @@
-"""Errors a user can act on, and what each means for the exit code."""
+"""Errors that a user can act on, and their exit codes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _PASSWORDS: Final = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*pass\w*)=[^&\s
 
 
 class BudgetnasError(Exception):
-    """Base of the errors that end a command with one line and no traceback."""
+    """Base of the errors that end a command with a single line and no traceback."""
 
     exit_code = EXIT_FAILED
 
 
 class InputError(BudgetnasError, ValueError):
-    """Input that cannot be used: says what was given, the rule, and a way out.
+    """Invalid input: the message names the argument, its value, the rule and a hint.
 
     Args:
-        argument: What the user typed it as, e.g. ``--budget``.
-        value: The value as it was given.
-        rule: The rule it breaks, as a clause ("must be a whole number of at least 1").
+        argument: The argument as the user typed it, e.g. ``--budget``.
+        value: The given value, or None if the argument was missing.
+        rule: The violated rule, as a clause ("must be a whole number of at least 1").
         hint: What to do instead, as a clause.
     """
 
@@ -45,32 +45,32 @@ class InputError(BudgetnasError, ValueError):
 
 
 def out_of_space(error: OSError) -> bool:
-    """Return whether a disk, or what a user may take of it, is full."""
+    """Return whether a disk or a user's quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def unwritable(argument: str, path: object, error: OSError, hint: str) -> BudgetnasError:
-    """Return the error that says why something could not be written: bad input, or a disk that is full.
+    """Return the error for a path that could not be written: bad input, or a full disk.
 
     Args:
-        argument: What named the place, e.g. ``--out``.
-        path: The place.
-        error: What the operating system said.
-        hint: What to do where it is not space that is missing.
+        argument: The argument that named the path, e.g. ``--out``.
+        path: The path.
+        error: The operating system's error.
+        hint: What to do if the disk is not full.
     """
     if out_of_space(error):
-        told = "what was there before is as it was; free some space, or name another disk"
-        return BudgetnasError(f"{argument} {str(path)!r}: no space is left for it; {told}")
+        hint = "what was there before is unchanged; free some space, or use another disk"
+        return BudgetnasError(f"{argument} {str(path)!r}: no space is left for it; {hint}")
     return InputError(argument, str(path), f"cannot be written ({error.strerror})", hint)
 
 
 def hide_passwords(message: str) -> str:
-    """Return a message without the password of any URL in it, such as one given where a study's name belongs."""
-    return _PASSWORDS.sub(lambda found: f"{found[2]}=..." if found[2] else f"{found[1]}:***@", message)
+    """Return a message with the passwords of all URLs in it replaced."""
+    return _PASSWORDS.sub(lambda match: f"{match[2]}=..." if match[2] else f"{match[1]}:***@", message)
 
 
 def check_seed(seed: int) -> int:
-    """Return `seed` if every generator takes it.
+    """Return `seed` if every generator accepts it.
 
     Raises:
         InputError: If it is negative or over 2**31 - 1.
@@ -81,10 +81,10 @@ def check_seed(seed: int) -> int:
 
 
 class RunFailedError(BudgetnasError):
-    """A training that cannot go on, with the reason that its record keeps.
+    """A training that cannot continue, with the reason for its record.
 
     Args:
-        reason: One line: what happened, where, and what may help.
+        reason: A line: what happened, where, and what may help.
     """
 
     def __init__(self, reason: str) -> None:
@@ -93,14 +93,14 @@ class RunFailedError(BudgetnasError):
 
 
 class SearchFailedError(BudgetnasError):
-    """A search that cannot go on (too many failed runs in a row, a space used up)."""
+    """A search that cannot continue: too many failed runs in a row, or a search space used up."""
 
 
 class StateError(BudgetnasError):
-    """A kept state that a training cannot go on from.
+    """A checkpoint that a training cannot resume from.
 
     Args:
-        reason: One line: what is wrong with it, as a clause.
+        reason: A line: what is wrong with it, as a clause.
     """
 
     def __init__(self, reason: str) -> None:
@@ -109,10 +109,10 @@ class StateError(BudgetnasError):
 
 
 class StoppedEarly(Exception):
-    """A verdict that a training need not go on, raised by whoever follows it.
+    """A decision to end a training early, raised by its observer.
 
     Args:
-        reason: One line: after which epoch, what it had, what was needed.
+        reason: A line: after which epoch, its accuracy, and the accuracy needed.
     """
 
     def __init__(self, reason: str) -> None:
@@ -121,11 +121,11 @@ class StoppedEarly(Exception):
 
 
 class Interrupted(BaseException):
-    """A request to stop (Ctrl-C or SIGTERM), raised at a point where nothing is half done.
+    """A request to stop (Ctrl-C or SIGTERM), raised where everything finished is saved.
 
     Args:
-        exit_code: 130 for SIGINT, 143 for SIGTERM, 1 where the storage is gone.
-        reason: Why, if nobody asked for it.
+        exit_code: 130 for SIGINT, 143 for SIGTERM, 1 if the storage is lost.
+        reason: Why, if the user did not ask for it.
     """
 
     def __init__(self, exit_code: int = EXIT_INTERRUPTED, reason: str = "") -> None:
@@ -135,7 +135,7 @@ class Interrupted(BaseException):
 
 
 class LeaseLost(BaseException):
-    """This process was not heard of for longer than its grace period, and another one has taken over its work.
+    """Another process has taken over this process's work, because its heartbeat stopped for too long.
 
-    What it would still write is turned away. No `Exception`, so that nothing on the way records it as a failed run.
+    Its writes are rejected. It is not an `Exception`, so that no handler records it as a failed run.
     """

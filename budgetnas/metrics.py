@@ -1,4 +1,4 @@
-"""What one epoch of a training gave."""
+"""The figures of an epoch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch; accuracies are shares of 1.
+    """The figures of an epoch; accuracies are shares of 1.
 
     Attributes:
         epoch: Number, from 1.
-        train_loss: Mean loss over the epoch's augmented images, while the weights changed: the loss that is minimised,
-            with the recipe's label smoothing.
-        train_accuracy: Likewise.
-        eval_loss: Mean loss on the evaluation split (validation in a search, test in a replay) after the epoch, never
-            smoothed; not a number where nothing was evaluated.
-        eval_accuracy: Likewise.
-        learning_rate: Rate in this epoch.
+        train_loss: Mean training loss over the epoch's augmented images, with the recipe's label smoothing, while the
+            weights changed.
+        train_accuracy: Accuracy on the same images.
+        eval_loss: Mean loss on the evaluation split (validation in a search, test in a replay) after the epoch, without
+            label smoothing; NaN without an evaluation.
+        eval_accuracy: Accuracy in the same evaluation.
+        learning_rate: Learning rate of the epoch.
         seconds: Time of training and evaluation.
     """
 

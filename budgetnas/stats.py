@@ -1,4 +1,4 @@
-"""Intervals for what was measured or drawn a few times."""
+"""Confidence intervals for repeated measurements and draws."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Interval:
         estimate: The estimate.
         low: Lower end.
         high: Upper end.
-        n: Measurements that it comes from.
+        n: Number of measurements.
     """
 
     estimate: float
@@ -28,14 +28,14 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Return the mean with Student's interval (Student 1908), for values that are independent of each other.
+    """Return the mean of independent values with Student's interval (Student 1908).
 
     Raises:
         ValueError: If there are fewer than two.
     """
     if len(values) < 2:
         raise ValueError(f"mean_interval: {len(values)} values have no spread; at least 2 are needed")
-    from scipy import stats  # takes a second to import
+    from scipy import stats  # slow to import
 
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
@@ -46,40 +46,39 @@ def ratio_interval(above: Sequence[float], below: Sequence[float]) -> Interval:
     """Return the geometric mean of paired ratios with the interval of the mean of their logarithms.
 
     Raises:
-        ValueError: If there are fewer than two pairs, or not as many of one as of the other.
+        ValueError: If there are fewer than two pairs, or the lengths differ.
     """
-    logs = [math.log(one / other) for one, other in zip(above, below, strict=True)]
-    found = mean_interval(logs)
-    return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high), found.n)
+    mean = mean_interval([math.log(top / bottom) for top, bottom in zip(above, below, strict=True)])
+    return Interval(math.exp(mean.estimate), math.exp(mean.low), math.exp(mean.high), mean.n)
 
 
-def difference_interval(some: Sequence[float], others: Sequence[float]) -> Interval:
-    """Return the mean of `some` less that of `others` with Welch's interval (Welch 1947): spreads may differ.
+def difference_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Return the mean of `first` minus that of `second` with Welch's interval (Welch 1947), for unequal variances.
 
     Raises:
         ValueError: If either has fewer than two values.
     """
-    if min(len(some), len(others)) < 2:
-        raise ValueError(f"difference_interval: {len(some)} and {len(others)} values; at least 2 of each are needed")
-    difference = statistics.fmean(some) - statistics.fmean(others)
-    if len({*some}) == 1 == len({*others}):
-        return Interval(difference, difference, difference, len(some) + len(others))
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"difference_interval: {len(first)} and {len(second)} values; at least 2 of each are needed")
+    difference = statistics.fmean(first) - statistics.fmean(second)
+    if len({*first}) == 1 == len({*second}):
+        return Interval(difference, difference, difference, len(first) + len(second))
     from scipy import stats
 
-    found = stats.ttest_ind(some, others, equal_var=False).confidence_interval(CONFIDENCE)
-    return Interval(difference, float(found.low), float(found.high), len(some) + len(others))
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+    return Interval(difference, float(interval.low), float(interval.high), len(first) + len(second))
 
 
 def share_interval(successes: int, of: int) -> Interval:
-    """Return a share with the interval of Clopper and Pearson (1934), for draws that are independent of each other.
+    """Return a share of independent draws with the interval of Clopper and Pearson (1934).
 
-    It holds the true share in at least 95 % of all cases, whatever that is; the usual intervals do not at the ends.
+    Its coverage is at least 95 % for every share, also near 0 and 1.
 
     Raises:
-        ValueError: If there are no draws, or not from 0 to `of` successes.
+        ValueError: If there are no draws, or `successes` is not from 0 to `of`.
     """
     if not 0 <= successes <= of or of < 1:
-        raise ValueError(f"share_interval: {successes} of {of} is no share")
+        raise ValueError(f"share_interval: {successes} of {of} is not a share")
     from scipy.special import betaincinv
 
     tail = (1 - CONFIDENCE) / 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from budgetnas.samplers.budget_sampler.encoding import GROUPS
 from budgetnas.samplers.budget_sampler.surrogate import OWN
-from budgetnas.samplers.budget_sampler.terms import GROUPS
 
 
 def one_scale(seed: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, NDArray[np.float64]]:

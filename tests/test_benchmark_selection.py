@@ -32,7 +32,7 @@ def table(folder: Path) -> Path:
 
 def test_networks_over_the_budget_are_left_out(tmp_path: Path) -> None:
     networks = selection.read(table(tmp_path), Budget(5_000_000))
-    assert networks.features.shape == (127, 9)
+    assert len(networks.widths) == 127
     assert networks.accuracies.max() == pytest.approx(90 + (6 * 128 + 64) / 500)
 
 
@@ -57,7 +57,7 @@ def test_a_final_that_cannot_be_read_is_refused(text: str) -> None:
 def test_the_bias_is_that_of_the_rule(tmp_path: Path) -> None:
     """The best of n equal networks is chosen by the mean of the highest of n draws; a fresh look has no bias."""
     networks = selection.read(table(tmp_path), Budget(5_000_000))
-    equal = selection.Networks(networks.features, np.full(127, 90.0))
+    equal = selection.Networks(networks.widths, networks.model, np.full(127, 90.0))
     found = [selection.study(equal, 20, [selection.Round(3, 4)], seed) for seed in range(300)]
     highest_of_20, highest_of_3 = 1.867, 0.846
     for rule, expected in (("best single", highest_of_20 * 0.163), ("raw, final 3x4", highest_of_3 * 0.163 / 2)):

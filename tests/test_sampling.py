@@ -21,8 +21,8 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from optuna.trial import Trial, TrialState
 
 from budgetnas.samplers.budget_sampler import BudgetSampler
+from budgetnas.samplers.budget_sampler.encoding import Ranges
 from budgetnas.samplers.budget_sampler.pool import Pool
-from budgetnas.samplers.budget_sampler.ranges import Ranges
 
 WIDTHS = ("a", "b", "c")
 SPACE: dict[str, BaseDistribution] = {name: IntDistribution(1, 8) for name in WIDTHS}

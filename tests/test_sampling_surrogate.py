@@ -10,9 +10,8 @@ from scipy.stats import multivariate_t, norm
 from small_beliefs import one_scale
 
 from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
-from budgetnas.samplers.budget_sampler.encoding import Encoding
+from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Encoding, Terms, cost_direction
 from budgetnas.samplers.budget_sampler.surrogate import OWN, Belief, TermPrior, posterior, prior_scales
-from budgetnas.samplers.budget_sampler.terms import CONSTANT, GROUPS, Terms, cost_direction
 
 Floats = NDArray[np.float64]
 

@@ -32,7 +32,7 @@ from budgetnas.report.values import name_of
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, claim_run, record_training
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
-from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
+from budgetnas.samplers.named import ONCE, SAMPLERS, budget_share, check_sampler, make_sampler, search_sampler
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
@@ -171,7 +171,7 @@ def test_every_sampler_that_is_offered_can_be_made() -> None:
 def test_the_cost_is_the_greatest_share_of_any_limit() -> None:
     space = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
     budget = Budget(2_000_000, 80_000_000, 200_000)
-    cost, binding = share_taken(space, budget), set()
+    cost, binding = budget_share(space, budget), set()
     study = optuna.create_study()
     for _ in range(200):
         trial = study.ask()

@@ -1,4 +1,4 @@
-"""Architectures: what is built, and what it costs, without building it."""
+"""Architectures and their static costs, without building a network."""
 
 from budgetnas.architecture.blocks import BLOCKS, Block, Branches
 from budgetnas.architecture.counting import (
@@ -12,9 +12,8 @@ from budgetnas.architecture.counting import (
     stem_counts,
 )
 from budgetnas.architecture.model import Architecture, default_strides
-from budgetnas.architecture.named import NAMES, named
+from budgetnas.architecture.named import NAMES, named, parse_architecture
 from budgetnas.architecture.primitives import Counts, Path, Primitive, Shape, path_counts
-from budgetnas.architecture.written import parse_architecture
 
 __all__ = [
     "BLOCKS",

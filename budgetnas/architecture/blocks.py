@@ -1,4 +1,4 @@
-"""Residual blocks: each declares its layers once; counts, shapes and the module are derived from that."""
+"""Residual blocks: each declares its layers once; counts, shapes and the module are derived from them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _DERIVED = ("counts", "out_shape")
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """What a residual block is made of.
+    """The two paths of a residual block.
 
     Attributes:
         main: The path whose output is added to the shortcut's; its names are attributes of the block.
-        shortcut: The path beside it, named ``shortcut.0``, ``shortcut.1``, ...; empty for the identity.
+        shortcut: The other path, named ``shortcut.0``, ``shortcut.1``, ...; empty for the identity.
     """
 
     main: Path
@@ -38,12 +38,12 @@ class Branches:
 class Block(ABC):
     """A residual block: ReLU(main(x) + shortcut(x)).
 
-    A new kind of block defines `layers` and `expansion` and is entered in `BLOCKS`; everything else follows.
+    A new kind of block defines `layers` and `expansion` and is added to `BLOCKS`; the rest is derived.
 
     Attributes:
-        in_channels: Channels that come in.
-        width: Channels of the block's inner convolutions; it puts out ``expansion * width``.
-        stride: Stride of the one convolution that is strided.
+        in_channels: Input channels.
+        width: Channels of the block's inner convolutions; it has ``expansion * width`` output channels.
+        stride: Stride of the strided convolution.
     """
 
     in_channels: int
@@ -55,14 +55,13 @@ class Block(ABC):
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "layers" not in vars(cls):
-            raise TypeError(f"block {cls.__name__} must define layers(): what it is made of")
+            raise TypeError(f"block {cls.__name__} must define layers(): its two paths")
         if not isinstance(vars(cls).get("expansion"), int):
             raise TypeError(f"block {cls.__name__} must define expansion: output channels / width")
         overridden = [name for name in _DERIVED if name in vars(cls)]
         if overridden:
             raise TypeError(
-                f"block {cls.__name__} overrides {', '.join(overridden)}: derived from layers(), "
-                "which is where a change belongs"
+                f"block {cls.__name__} overrides {', '.join(overridden)}, derived from layers(): change layers()"
             )
 
     @abstractmethod
@@ -71,7 +70,7 @@ class Block(ABC):
 
     @property
     def out_channels(self) -> int:
-        """Channels put out."""
+        """Output channels."""
         return self.expansion * self.width
 
     @final
@@ -82,7 +81,7 @@ class Block(ABC):
 
     @final
     def out_shape(self, shape: Shape) -> Shape:
-        """Return the shape put out for an input of `shape`."""
+        """Return the output shape for an input of `shape`."""
         return path_out_shape(self.layers().main, shape)
 
     def _projection(self) -> Path:
@@ -138,10 +137,9 @@ BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": BottleneckB
 
 @lru_cache(maxsize=1 << 16)
 def block_counts(kind: str, in_channels: int, width: int, stride: int, height: int) -> tuple[Counts, Shape]:
-    """Return counts and output shape of a block on a square input of side `height`, remembered.
+    """Return counts and output shape of a block on a square input of side `height`, cached.
 
-    A search counts thousands of architectures made of the same few blocks, so remembering whole blocks is what
-    keeps counting out of the way.
+    A search counts thousands of architectures with the same few blocks, so the cache keeps counting cheap.
     """
     block = BLOCKS[kind](in_channels, width, stride)
     shape = Shape(in_channels, height, height)

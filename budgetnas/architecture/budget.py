@@ -1,4 +1,4 @@
-"""The hard limits on a network's static counts: how they are written, and whether an architecture keeps them."""
+"""Hard limits on a network's static counts: parsing them, and checking architectures against them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS: Final[dict[Quantity, str]] = {
     "macs": "multiply-accumulates",
     "activations": "activations",
 }
-"""What each quantity is called in sentences."""
+"""The name of each quantity in sentences."""
 FLAGS: Final[dict[Quantity, str]] = {
     "params": "--budget",
     "macs": "--max-macs",
@@ -31,7 +31,7 @@ _NUMBER: Final = re.compile(
     r"([+-]?(?:\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:e[+-]?\d{1,3})?)\s*([kmgb]?)", re.IGNORECASE | re.ASCII
 )
 MAX_BUDGET: Final = 10**18
-"""So that a limit, and by how much it was missed, can be stored in 64 bits."""
+"""So that limits and excesses fit into 64 bits."""
 _WAYS: Final = "write it as 5e6, 5M or 5_000_000"
 
 
@@ -40,11 +40,11 @@ def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
 
     Args:
         text: The limit as a user writes it.
-        argument: What an error calls it. By it an error also knows what is limited: parameters, or with
-            ``--max-macs`` multiply-accumulates, with ``--max-activations`` activations.
+        argument: Name of the argument in errors; it also names the limited quantity: multiply-accumulates for
+            ``--max-macs``, activations for ``--max-activations``, otherwise parameters.
 
     Raises:
-        InputError: If it is no whole number from 1 to 1e18.
+        InputError: If it is not a whole number from 1 to 1e18.
     """
     unit = next((WORDS[quantity] for quantity, flag in FLAGS.items() if flag == argument), WORDS["params"])
     if isinstance(text, float) and not math.isfinite(text):
@@ -62,16 +62,16 @@ def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
 
 
 def parse_limit(text: str | None, quantity: Quantity) -> int | None:
-    """Return the limit on `quantity` that `text` sets, or nothing where there is none.
+    """Return the limit on `quantity` that `text` sets, or None without a text.
 
     Raises:
-        InputError: If it is no whole number from 1 to 1e18.
+        InputError: If it is not a whole number from 1 to 1e18.
     """
     return None if text is None else parse_budget(text, argument=FLAGS[quantity])
 
 
 def format_count(value: int) -> str:
-    """Return a count as people write it where that is exact: ``5M``, ``300k``, else the digits."""
+    """Return a count in short form if that is exact, such as ``5M`` or ``300k``; otherwise its digits."""
     for suffix, unit in (("M", 10**6), ("k", 10**3)):
         if unit <= value < 1000 * unit and value * 10 % unit == 0:
             return f"{value / unit:g}{suffix}"
@@ -80,11 +80,11 @@ def format_count(value: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most of one quantity that a network may have.
+    """A maximum of a single quantity.
 
     Attributes:
-        quantity: What is limited.
-        value: The limit; a network equal to it fits.
+        quantity: The limited quantity.
+        value: The maximum; a network equal to it fits.
     """
 
     quantity: Quantity
@@ -96,26 +96,26 @@ class Limit:
 
     @property
     def words(self) -> str:
-        """What is limited, in words: ``multiply-accumulates``."""
+        """The name of the quantity: ``multiply-accumulates``."""
         return WORDS[self.quantity]
 
     @property
     def flag(self) -> str:
-        """The option that sets it."""
+        """The option that sets the limit."""
         return FLAGS[self.quantity]
 
     def count(self, counts: Counts) -> int:
-        """Return how much of the limited quantity there is."""
-        found: int = getattr(counts, self.quantity)
-        return found
+        """Return the limited quantity."""
+        amount: int = getattr(counts, self.quantity)
+        return amount
 
     def share(self, counts: Counts) -> float:
-        """Return the limited quantity as a share of the limit, 1.0 being all of it."""
+        """Return the limited quantity as a share of the limit."""
         return self.count(counts) / self.value
 
     @property
     def short(self) -> str:
-        """The limit as people write it where that is exact: ``600M``, else ``1,000,000,000``."""
+        """The limit in short form if that is exact, such as ``600M``; otherwise ``1,000,000,001``."""
         written = format_count(self.value)
         return f"{self.value:,}" if written.isdigit() else written
 
@@ -125,11 +125,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """A limit that an architecture breaks.
+    """A limit that an architecture exceeds.
 
     Attributes:
-        quantity: What there is too much of.
-        count: How much there is.
+        quantity: The limited quantity.
+        count: The architecture's count.
         limit: The limit.
     """
 
@@ -147,7 +147,7 @@ class Excess:
         return {"quantity": self.quantity, "count": self.count, "most": self.limit, "over": self.amount}
 
     def sentence(self) -> str:
-        """Return it in words: the count, the limit, and by how much it is broken."""
+        """Return it in words: the count, the limit and the excess."""
         return (
             f"{self.count:,} of {self.limit:,} {WORDS[self.quantity]}, "
             f"{self.amount:,} too many ({self.count / self.limit:.2f} x)"
@@ -156,7 +156,7 @@ class Excess:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an architecture keeps a budget.
+    """Whether an architecture is within a budget.
 
     Attributes:
         counts: Its static counts.
@@ -170,12 +170,12 @@ class Verdict:
 
     @property
     def fits(self) -> bool:
-        """True if every limit is kept."""
+        """True if no limit is exceeded."""
         return not self.excesses
 
     @property
     def excesses(self) -> tuple[Excess, ...]:
-        """The limits that are broken, in the order of `Budget.limits`."""
+        """The exceeded limits, in the order of `Budget.limits`."""
         return self.budget.excesses(self.counts)
 
     @property
@@ -189,27 +189,28 @@ class Verdict:
         return self.budget.max_params
 
     def share(self, params: int) -> float:
-        """Return `params` as a share of the limit on parameters, 1.0 being all of it."""
+        """Return `params` as a share of the limit on parameters."""
         return params / self.max_params
 
     def sentence(self) -> str:
-        """Return the verdict in one line: every limit if all are kept, else every one that is broken."""
+        """Return the verdict in a line: every limit if the architecture fits, otherwise every exceeded limit."""
         if self.fits:
-            kept = ((limit.count(self.counts), limit) for limit in self.budget.limits)
+            counts = ((limit.count(self.counts), limit) for limit in self.budget.limits)
             return "fits: " + "; ".join(
-                f"{found:,} of {limit.value:,} {limit.words}, {limit.value - found:,} to spare" for found, limit in kept
+                f"{amount:,} of {limit.value:,} {limit.words}, {limit.value - amount:,} to spare"
+                for amount, limit in counts
             )
-        return "over the budget: " + "; ".join(one.sentence() for one in self.excesses)
+        return "over the budget: " + "; ".join(excess.sentence() for excess in self.excesses)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard limits on an architecture's static counts, for one image.
+    """Hard limits on an architecture's static counts, per image.
 
     Args:
-        max_params: The most trainable parameters that a network may have.
-        max_macs: The most multiply-accumulates of a forward pass; nothing: as many as it likes.
-        max_activations: The most output elements of all convolutions; nothing: as many as it likes.
+        max_params: Most trainable parameters.
+        max_macs: Most multiply-accumulates of a forward pass, or None for no limit.
+        max_activations: Most output elements of all convolutions, or None for no limit.
     """
 
     max_params: int
@@ -217,22 +218,21 @@ class Budget:
     max_activations: int | None = None
 
     def __post_init__(self) -> None:
-        _ = self.limits  # each checks itself
+        _ = self.limits  # checks each limit
 
     @property
     def limits(self) -> tuple[Limit, ...]:
         """The limits that are set: parameters, multiply-accumulates, activations."""
-        most = (self.max_params, self.max_macs, self.max_activations)
-        named = zip(QUANTITIES, most, strict=True)
-        return tuple(Limit(quantity, limit) for quantity, limit in named if limit is not None)
+        values = zip(QUANTITIES, (self.max_params, self.max_macs, self.max_activations), strict=True)
+        return tuple(Limit(quantity, value) for quantity, value in values if value is not None)
 
     def excesses(self, counts: Counts) -> tuple[Excess, ...]:
-        """Return the limits that `counts` break."""
-        found = ((limit, limit.count(counts)) for limit in self.limits)
-        return tuple(Excess(limit.quantity, amount, limit.value) for limit, amount in found if amount > limit.value)
+        """Return the limits that `counts` exceed."""
+        amounts = ((limit, limit.count(counts)) for limit in self.limits)
+        return tuple(Excess(limit.quantity, amount, limit.value) for limit, amount in amounts if amount > limit.value)
 
     def fits(self, architecture: Architecture) -> bool:
-        """Return whether `architecture` keeps every limit."""
+        """Return whether `architecture` is within every limit."""
         counts = count(architecture)
         return (
             counts.params <= self.max_params

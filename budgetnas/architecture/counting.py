@@ -1,4 +1,4 @@
-"""Static counts of an architecture, per part and in all, without building anything."""
+"""Static counts of an architecture, per part and in total, without building it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Part:
 
 
 def stem(architecture: Architecture) -> Path:
-    """Declare the stem: one convolution of stride 1, batch normalisation, ReLU."""
+    """Declare the stem: a convolution of stride 1, batch normalisation, ReLU."""
     width = architecture.stem_width
     return (
         ("conv1", Conv(architecture.in_channels, width, kernel=architecture.stem_kernel)),
@@ -40,16 +40,13 @@ def stem(architecture: Architecture) -> Path:
 
 
 def head(architecture: Architecture) -> Path:
-    """Declare the head: global average pool and one linear layer with bias."""
+    """Declare the head: global average pool and a linear layer with bias."""
     features = BLOCKS[architecture.block].expansion * architecture.widths[-1]
     return (("pool", GlobalAveragePool()), ("linear", Linear(features, architecture.classes)))
 
 
 def count(architecture: Architecture) -> Counts:
-    """Return the exact totals of `architecture`, for one image.
-
-    Matches the network that `budgetnas.training.network.build` makes, to the unit.
-    """
+    """Return the totals of `architecture` for an image, equal to those of `budgetnas.training.network.build`."""
     kind, channels, side = architecture.block, architecture.stem_width, architecture.size
     total = stem_counts(architecture.in_channels, channels, architecture.stem_kernel, side)
     for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
@@ -83,15 +80,15 @@ def stem_counts(in_channels: int, width: int, kernel: int, side: int) -> Counts:
 def stage_counts(
     kind: str, channels: int, width: int, stride: int, side: int, blocks: int
 ) -> tuple[Counts, tuple[int, int]]:
-    """Return the counts of a stage, and the channels and the side that it puts out.
+    """Return the counts of a stage, and the channels and the side of its output.
 
     Args:
         kind: Kind of its blocks.
-        channels: Channels that come in.
+        channels: Input channels.
         width: Its width.
         stride: Stride of its first block.
-        side: Side of what comes in.
-        blocks: Its blocks.
+        side: Side of its input.
+        blocks: Number of blocks.
     """
     first, shape = block_counts(kind, channels, width, stride, side)
     if blocks == 1:
@@ -101,7 +98,7 @@ def stage_counts(
 
 
 def head_counts(channels: int, classes: int) -> Counts:
-    """Return the counts of the head of a network whose last stage puts out `channels`."""
+    """Return the counts of the head of a network whose last stage has `channels` output channels."""
     return Linear(channels, classes).counts(Shape(channels, 1, 1))
 
 

@@ -1,8 +1,7 @@
-"""Named edits that make a network smaller, and nothing else: what `budgetnas fit` proposes.
+"""Named edits that make a network smaller, as `budgetnas fit` proposes them.
 
-Each edit takes an architecture and gives one, so that a list of edits, applied in order, gives exactly the network it
-stands for. It never makes anything larger, and leaves alone what is not there. `sentence` says what it changes of a
-given network.
+An edit maps an architecture to an architecture, so a list of edits, applied in order, defines a network exactly. No
+edit makes anything larger.
 """
 
 from __future__ import annotations
@@ -15,132 +14,139 @@ from typing import Any
 from budgetnas.architecture import Architecture
 
 WIDTH_STEP = 8
-"""Widths that are proposed are multiples of it: what matrix units of processors and GPUs work on."""
+"""Proposed widths are multiples of it: the granularity of matrix units in processors and GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class UseStages:
-    """Only the first stages are left.
+    """Drops the last stages.
 
     Attributes:
-        to: How many.
+        to: Number of stages left.
     """
 
     to: int
 
-    def apply(self, one: Architecture) -> Architecture:
+    def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
-        return replace(one, blocks=one.blocks[: self.to], widths=one.widths[: self.to], strides=one.strides[: self.to])
+        return replace(
+            network,
+            blocks=network.blocks[: self.to],
+            widths=network.widths[: self.to],
+            strides=network.strides[: self.to],
+        )
 
-    def sentence(self, one: Architecture) -> str:
-        """Return what this changes of a network."""
-        gone = one.num_stages - self.to
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
+        gone = network.num_stages - self.to
         return f"drop the last {'stage' if gone == 1 else f'{gone} stages'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Shorten:
-    """One stage has fewer blocks.
+    """Drops blocks of a stage.
 
     Attributes:
-        stage: Which, from 1.
-        to: Blocks that are left.
+        stage: The stage, from 1.
+        to: Number of blocks left.
     """
 
     stage: int
     to: int
 
-    def apply(self, one: Architecture) -> Architecture:
+    def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
-        return replace(one, blocks=_lowered(one.blocks, self.stage, self.to))
+        return replace(network, blocks=_lowered(network.blocks, self.stage, self.to))
 
-    def sentence(self, one: Architecture) -> str:
-        """Return what this changes of a network."""
-        gone = one.blocks[self.stage - 1] - self.to
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
+        gone = network.blocks[self.stage - 1] - self.to
         return f"drop {'a block' if gone == 1 else f'{gone} blocks'} of stage {self.stage}"
 
 
 @dataclass(frozen=True, slots=True)
 class ShortenAll:
-    """No stage has more blocks than so many.
+    """Limits the number of blocks of every stage.
 
     Attributes:
-        to: The most.
+        to: Most blocks of a stage.
     """
 
     to: int
 
-    def apply(self, one: Architecture) -> Architecture:
+    def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
-        return replace(one, blocks=tuple(min(blocks, self.to) for blocks in one.blocks))
+        return replace(network, blocks=tuple(min(blocks, self.to) for blocks in network.blocks))
 
-    def sentence(self, one: Architecture) -> str:
-        """Return what this changes of a network."""
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
         blocks = "1 block" if self.to == 1 else f"{self.to} blocks"
-        return f"keep at most {blocks} in every stage ({_changes(one.blocks, self.apply(one).blocks)})"
+        return f"keep at most {blocks} in every stage ({_changes(network.blocks, self.apply(network).blocks)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """One stage is narrower.
+    """Makes a stage narrower.
 
     Attributes:
-        stage: Which, from 1.
+        stage: The stage, from 1.
         to: Its width.
     """
 
     stage: int
     to: int
 
-    def apply(self, one: Architecture) -> Architecture:
+    def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
-        return replace(one, widths=_lowered(one.widths, self.stage, self.to))
+        return replace(network, widths=_lowered(network.widths, self.stage, self.to))
 
-    def sentence(self, one: Architecture) -> str:
-        """Return what this changes of a network."""
-        return f"narrow stage {self.stage} from {one.widths[self.stage - 1]} to {self.to}"
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
+        return f"narrow stage {self.stage} from {network.widths[self.stage - 1]} to {self.to}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """No stage is wider than so much.
+    """Limits the width of every stage.
 
     Attributes:
-        to: The most.
+        to: Largest width of a stage.
     """
 
     to: int
 
-    def apply(self, one: Architecture) -> Architecture:
+    def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
-        return replace(one, widths=tuple(min(width, self.to) for width in one.widths))
+        return replace(network, widths=tuple(min(width, self.to) for width in network.widths))
 
-    def sentence(self, one: Architecture) -> str:
-        """Return what this changes of a network."""
-        return f"make no stage wider than {self.to} ({_changes(one.widths, self.apply(one).widths)})"
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
+        return f"make no stage wider than {self.to} ({_changes(network.widths, self.apply(network).widths)})"
 
 
 @dataclass(frozen=True, slots=True)
 class NarrowAll:
-    """The stem and all stages are narrower by one factor, their widths rounded down to multiples of 8.
+    """Narrows the stem and all stages by the same factor and rounds their widths down to multiples of 8.
 
     Attributes:
-        percent: What is left of each width. No width goes below 8, or changes if it is below.
+        percent: New width in percent of the old. Widths do not go below 8, and widths below 8 do not change.
     """
 
     percent: int
 
-    def apply(self, one: Architecture) -> Architecture:
+    def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
         return replace(
-            one, stem_width=self._narrowed(one.stem_width), widths=tuple(self._narrowed(width) for width in one.widths)
+            network,
+            stem_width=self._narrowed(network.stem_width),
+            widths=tuple(self._narrowed(width) for width in network.widths),
         )
 
-    def sentence(self, one: Architecture) -> str:
-        """Return what this changes of a network."""
-        after = self.apply(one)
-        stages = _changes(one.widths, after.widths)
-        stem = f", stem {one.stem_width} to {after.stem_width}" if after.stem_width != one.stem_width else ""
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
+        after = self.apply(network)
+        stages = _changes(network.widths, after.widths)
+        stem = f", stem {network.stem_width} to {after.stem_width}" if after.stem_width != network.stem_width else ""
         return f"narrow all to {self.percent} % ({stages}{stem})"
 
     def _narrowed(self, width: int) -> int:
@@ -151,12 +157,12 @@ Edit = UseStages | Shorten | ShortenAll | Narrow | Cap | NarrowAll
 
 
 def apply(edits: Sequence[Edit], network: Architecture) -> Architecture:
-    """Return `network` with `edits` made in order."""
-    return reduce(lambda one, edit: edit.apply(one), edits, network)
+    """Return `network` with `edits` applied in order."""
+    return reduce(lambda edited, edit: edit.apply(edited), edits, network)
 
 
 def sentences(edits: Sequence[Edit], network: Architecture) -> Iterator[str]:
-    """Return what each of `edits`, made in order, changes."""
+    """Describe what each of `edits` changes, applied in order."""
     for edit in edits:
         yield edit.sentence(network)
         network = edit.apply(network)
@@ -164,12 +170,14 @@ def sentences(edits: Sequence[Edit], network: Architecture) -> Iterator[str]:
 
 def to_dicts(edits: Sequence[Edit], network: Architecture) -> list[dict[str, Any]]:
     """Return each edit as plain JSON types: its kind, its numbers and its sentence."""
-    told = sentences(edits, network)
-    return [{"edit": _KINDS[type(one)], **_numbers(one), "text": next(told)} for one in edits]
+    texts = sentences(edits, network)
+    return [
+        {"edit": _KINDS[type(edit)], **_numbers(edit), "text": text} for edit, text in zip(edits, texts, strict=True)
+    ]
 
 
 def edits_to(target: Architecture, network: Architecture) -> tuple[Edit, ...] | None:
-    """Return the fewest edits of blocks, widths and stages that make `target` of `network`, or nothing."""
+    """Return the fewest edits of stages, blocks and widths from `network` to `target`, or None if there are none."""
     if target.num_stages > network.num_stages:
         return None
     edits: list[Edit] = [UseStages(target.num_stages)] if target.num_stages < network.num_stages else []
@@ -191,7 +199,7 @@ def edits_to(target: Architecture, network: Architecture) -> tuple[Edit, ...] | 
 
 
 def _at_once(edits: list[Edit], instead: Edit, network: Architecture, target: Architecture) -> list[Edit]:
-    """Return the one edit of all stages where it does what several edits of one stage do."""
+    """Return the edit of all stages if it does the same as several edits of single stages."""
     return [instead] if len(edits) > 1 and instead.apply(network) == target else edits
 
 
@@ -214,5 +222,5 @@ def _lowered(values: tuple[int, ...], stage: int, most: int) -> tuple[int, ...]:
 
 
 def _changes(before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    """Return what all stages change from and to: ``64-128-256-512 to 64-128-128-128``."""
+    """Return the values of all stages before and after: ``64-128-256-512 to 64-128-128-128``."""
     return " to ".join("-".join(map(str, values)) for values in (before, after))

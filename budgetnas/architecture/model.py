@@ -1,4 +1,4 @@
-"""The frozen value that says what is built: `Architecture`, its JSON and its digest."""
+"""The description of a network: `Architecture`, its JSON and its digest."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_SIZE: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A residual network, complete: two equal values build the same network.
+    """A complete description of a residual network: equal values build the same network.
 
     Args:
         blocks: Blocks in each stage, 1 to 5 stages.
-        widths: Width of each stage, in channels. For bottleneck blocks the inner one; the output is 4 times it.
+        widths: Width of each stage, in channels. For bottleneck blocks the inner width; the output has 4 times as many.
         strides: Stride of each stage's first block, 1 or 2.
         block: ``"basic"`` or ``"bottleneck"``.
-        stem_width: Channels that the stem puts out.
+        stem_width: Output channels of the stem.
         stem_kernel: Side of the stem's convolution, odd, in pixels.
         in_channels: Channels of an image.
         size: Side of a (square) image, in pixels.
@@ -64,7 +64,7 @@ class Architecture:
         return len(self.blocks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, from which `from_dict` gives an equal value."""
+        """Return plain JSON types for `from_dict`."""
         return {
             field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
             for field in fields(self)
@@ -72,7 +72,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
-        """Return the architecture that `to_dict` described.
+        """Return the architecture of `to_dict`'s result.
 
         Raises:
             InputError: If a field is missing, unknown, of another type, or breaks a rule.
@@ -99,7 +99,7 @@ class Architecture:
         """Return the architecture of `to_json`'s text.
 
         Raises:
-            InputError: If the text is no JSON object of an architecture.
+            InputError: If the text is not the JSON object of an architecture.
         """
         try:
             values = json.loads(text)
@@ -115,7 +115,7 @@ class Architecture:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def describe(self) -> str:
-        """Return one short line, e.g. ``basic 2-2-2-2 x 64-128-128-128, stem 64``."""
+        """Return a short line, e.g. ``basic 2-2-2-2 x 64-128-128-128, stem 64``."""
         blocks = "-".join(map(str, self.blocks))
         widths = "-".join(map(str, self.widths))
         kernel = "" if self.stem_kernel == 3 else f" ({self.stem_kernel}x{self.stem_kernel})"
@@ -135,10 +135,10 @@ def _check_stages(blocks: Sequence[int], widths: Sequence[int], strides: Sequenc
             "--blocks",
             _listed(blocks),
             f"names {len(blocks)} stages, but --widths {_listed(widths)} names {len(widths)}",
-            "give one number for each stage in both",
+            "give a number for each stage in both",
         )
     if len(strides) != len(blocks):
-        raise InputError("--strides", _listed(strides), f"must have one number for each of the {len(blocks)} stages")
+        raise InputError("--strides", _listed(strides), f"must have a number for each of the {len(blocks)} stages")
     for argument, values, highest in (
         ("--blocks", blocks, MAX_BLOCKS),
         ("--widths", widths, MAX_WIDTH),

@@ -1,9 +1,9 @@
-"""Networks known by name: the two of the source report and the ResNets it compared them with."""
+"""Networks by name: those of the source report and their comparisons; and networks written as lists."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Final
+from typing import Any, Final
 
 from budgetnas.architecture.model import Architecture, default_strides
 from budgetnas.errors import InputError
@@ -42,7 +42,7 @@ def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10)
             "NAME",
             name,
             f"no network has that name; known are {', '.join(NAMES)}",
-            f"{hint}or describe one with --blocks and --widths",
+            f"{hint}or describe a network with --blocks and --widths",
         )
     block, blocks, widths = _LAYOUTS[key]
     return Architecture(
@@ -54,3 +54,35 @@ def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10)
         size=size,
         classes=classes,
     )
+
+
+def parse_architecture(
+    blocks: str | None, widths: str | None, strides: str | None = None, **fields: Any
+) -> Architecture:
+    """Return the network that comma-separated lists describe.
+
+    Args:
+        blocks: Number of blocks of each stage, e.g. ``2,2,2,2``.
+        widths: Width of each stage.
+        strides: Stride of each stage; by default 1, then 2.
+        fields: The other fields of `Architecture`.
+
+    Raises:
+        InputError: If blocks or widths are missing, an entry is not a whole number, or `Architecture` rejects a value.
+    """
+    stages = _numbers("--blocks", blocks)
+    return Architecture(
+        stages,
+        _numbers("--widths", widths),
+        default_strides(len(stages)) if strides is None else _numbers("--strides", strides),
+        **fields,
+    )
+
+
+def _numbers(argument: str, text: str | None) -> tuple[int, ...]:
+    if text is None:
+        raise InputError(argument, None, "is missing: --blocks and --widths go together", "write e.g. 2,2,2,2")
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(argument, text, "must be whole numbers separated by commas", "write e.g. 2,2,2,2") from None

@@ -1,7 +1,7 @@
-"""The closed set of layers that networks are made of, each with its counts and the shape it puts out.
+"""The closed set of layers that networks consist of, each with its counts and its output shape.
 
 The builder in `budgetnas.training.network` matches on the union `Primitive` and ends in `assert_never`, so a primitive
-without a count or without a builder is a type error.
+without counts or without a builder is a type error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """Shape of one image's feature map: channels, height and width, in elements."""
+    """Shape of an image's feature map: channels, height and width, in elements."""
 
     channels: int
     height: int
@@ -24,7 +24,7 @@ class Shape(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Static cost of a part of a network, for one image.
+    """Static cost of a part of a network, for an image.
 
     Attributes:
         params: Trainable parameters, as ``sum(p.numel() for p in net.parameters())`` gives them.
@@ -38,7 +38,7 @@ class Counts(NamedTuple):
     activations: int
 
     def plus(self, other: Counts) -> Counts:
-        """Return the sum, part by part."""
+        """Return the sum."""
         return Counts(self.params + other.params, self.macs + other.macs, self.activations + other.activations)
 
     def times(self, repeats: int) -> Counts:
@@ -46,7 +46,7 @@ class Counts(NamedTuple):
         return Counts(self.params * repeats, self.macs * repeats, self.activations * repeats)
 
 
-NOTHING = Counts(0, 0, 0)
+ZERO = Counts(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Conv:
         return self.kernel // 2
 
     def out_shape(self, shape: Shape) -> Shape:
-        """Return the shape put out for an input of `shape`."""
+        """Return the output shape for an input of `shape`."""
         margin = 2 * self.padding - self.kernel
         return Shape(
             self.out_channels,
@@ -96,15 +96,15 @@ class BatchNorm:
 
 @dataclass(frozen=True, slots=True)
 class ReLU:
-    """Rectifier; costs nothing that is counted."""
+    """Rectifier, without counted costs."""
 
     def out_shape(self, shape: Shape) -> Shape:
         """Return `shape` unchanged."""
         return shape
 
     def counts(self, shape: Shape) -> Counts:
-        """Return nothing."""
-        return NOTHING
+        """Return zero."""
+        return ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,12 @@ class GlobalAveragePool:
     """Mean over all pixels of each channel."""
 
     def out_shape(self, shape: Shape) -> Shape:
-        """Return one pixel of the same channels."""
+        """Return a single pixel with the same channels."""
         return Shape(shape.channels, 1, 1)
 
     def counts(self, shape: Shape) -> Counts:
-        """Return nothing."""
-        return NOTHING
+        """Return zero."""
+        return ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +128,23 @@ class Linear:
     out_features: int
 
     def out_shape(self, shape: Shape) -> Shape:
-        """Return one pixel of `out_features` channels."""
+        """Return a single pixel with `out_features` channels."""
         return Shape(self.out_features, 1, 1)
 
     def counts(self, shape: Shape) -> Counts:
-        """Return weights and biases; the biases are no multiply-accumulates."""
+        """Return weights and biases; only the weights are multiply-accumulates."""
         weights = self.in_features * self.out_features
         return Counts(weights + self.out_features, weights, 0)
 
 
 Primitive = Conv | BatchNorm | ReLU | GlobalAveragePool | Linear
 Path = tuple[tuple[str, Primitive], ...]
-"""Named primitives, applied one after the other."""
+"""Named primitives, in order of application."""
 
 
 def path_counts(path: Path, shape: Shape) -> Counts:
     """Return the counts of `path` for an input of `shape`."""
-    total = NOTHING
+    total = ZERO
     for _, primitive in path:
         total = total.plus(primitive.counts(shape))
         shape = primitive.out_shape(shape)
@@ -152,7 +152,7 @@ def path_counts(path: Path, shape: Shape) -> Counts:
 
 
 def path_out_shape(path: Path, shape: Shape) -> Shape:
-    """Return the shape that `path` puts out for an input of `shape`."""
+    """Return the output shape of `path` for an input of `shape`."""
     for _, primitive in path:
         shape = primitive.out_shape(shape)
     return shape

@@ -33,7 +33,7 @@ from budgetnas.runs.reopen import (
     study_specification,
     validation_images,
 )
-from budgetnas.samplers.choice import rank, smoothed_scores
+from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
@@ -52,6 +52,7 @@ from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
 from budgetnas.training.weights import from_safetensors
 
+_TRAINED: Final = (State.COMPLETE, State.PRUNED)
 TEST_REASON: Final = "final: the winner's and the reference's networks, trained on training and validation images"
 
 
@@ -139,7 +140,7 @@ def finish(
     data, data_request = load_study_data(specification, request.study, request.place)
     last = finals_of(records, request.study)[-1:]
     resumed = bool(last) and last[0].read_at is None
-    final = last[0] if resumed else _begin(records, request.study, protocol, searched, specification, view)
+    final = last[0] if resumed else _begin(records, request.study, protocol, specification, view)
     result = result_of(records, final)
     view.final_planned(result, resumed=resumed)
     view.preparing("timing a few training steps")
@@ -158,28 +159,32 @@ def final_of(records: Records, final: FinalRecord) -> FinalRecord:
 def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
-    """Return what a final trains: the best distinct candidates by smoothed score, and the best seed.
+    """Return what a final trains: the candidates with the best expected accuracies, and the best initial trial.
 
     Args:
-        runs: Complete trainings of the search.
+        runs: Complete and pruned trainings of the search.
         accuracies: Their validation accuracies after the last epoch.
-        protocol: How many finalists.
+        protocol: Number of finalists.
         specification: The study's.
     """
-    candidates = [Candidate(run.architecture, run.recipe) for run in runs]
-    scores = smoothed_scores(candidates, accuracies)
-    reached: dict[tuple[str, str], list[float]] = {}
-    for candidate, accuracy in zip(candidates, accuracies, strict=True):
-        reached.setdefault(candidate.key, []).append(accuracy)
-    places = rank(candidates, scores)
-    ranked = tuple(_finalist(runs[place], scores[place], reached[candidates[place].key]) for place in places)
-    seeds = {candidate.key for candidate, run in zip(candidates, runs, strict=True) if run.label in specification.seeds}
-    reference = next((one for one, place in zip(ranked, places, strict=True) if candidates[place].key in seeds), None)
-    return FinalPlan(protocol=protocol, finalists=ranked[: protocol.finalists], reference=reference)
+    trained = [
+        Trained(Candidate(run.architecture, run.recipe), accuracy, run.state is not State.PRUNED)
+        for run, accuracy in zip(runs, accuracies, strict=True)
+    ]
+    ranked = best_first(specification, trained)
+    initial = {
+        training.candidate.key for training, run in zip(trained, runs, strict=True) if run.label in specification.seeds
+    }
+    reference = next((one for one in ranked if trained[one.first].candidate.key in initial), None)
+    return FinalPlan(
+        protocol=protocol,
+        finalists=tuple(_finalist(runs, one) for one in ranked[: protocol.finalists]),
+        reference=None if reference is None else _finalist(runs, reference),
+    )
 
 
-def _finalist(run: Run, score: float, accuracies: Sequence[float]) -> Finalist:
-    return Finalist(run=run.id, score=score, accuracy=statistics.fmean(accuracies), trainings=len(accuracies))
+def _finalist(runs: Sequence[Run], ranked: Ranked) -> Finalist:
+    return Finalist(run=runs[ranked.first].id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings)
 
 
 def _protocol(specification: StudySpecification, request: FinishRequest) -> ChoiceProtocol:
@@ -211,7 +216,6 @@ def _begin(
     records: Records,
     study: str,
     protocol: ChoiceProtocol,
-    searched: Sequence[Run],
     specification: StudySpecification,
     view: FinalView,
 ) -> FinalRecord:
@@ -222,9 +226,11 @@ def _begin(
             f"the test split was read for this study before (last on {at}); this final will read it again, and what "
             "was learnt from the first reading may have shaped what is chosen now: the record says so"
         )
-    curves = records.curves(run.id for run in searched)
-    accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
-    return start_final(records, study, plan_final(searched, accuracies, protocol, specification))
+    runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state in _TRAINED]
+    curves = records.curves(run.id for run in runs)
+    trained = [run for run in runs if run.id in curves]
+    accuracies = [curves[run.id][-1].eval_accuracy for run in trained]
+    return start_final(records, study, plan_final(trained, accuracies, protocol, specification))
 
 
 @dataclass(frozen=True, slots=True)

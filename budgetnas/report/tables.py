@@ -30,7 +30,9 @@ from budgetnas.report.values import (
     name_of,
 )
 from budgetnas.report.wording import notices, summary
-from budgetnas.space.specification import read_specification
+from budgetnas.samplers.choice import Trained, best_first
+from budgetnas.space.search_space import Candidate
+from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
 
 _SEED_ORIGIN = "seed "
@@ -59,7 +61,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
         _pruned(run, order, curves[run.id]) for order, run in enumerate(trained, start=1) if run.state is State.PRUNED
     )
     final = final_result(records, study)
-    chosen = chosen_network(ranking, final, max_params)
+    chosen = chosen_network(ranking, final, max_params, expected_best(specification, trained, curves))
     return StudyTables(
         study=study,
         specification=specification,
@@ -77,13 +79,36 @@ def study_tables(records: Records, study: str) -> StudyTables:
     )
 
 
-def chosen_network(ranking: Sequence[RankedRun], final: FinalResult | None, max_params: int) -> Chosen | None:
-    """Return the winner of the final; without one, the best of the search; nothing if nothing is trained."""
+def expected_best(
+    specification: StudySpecification, trained: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]]
+) -> tuple[int, float] | None:
+    """Return the winner of a search, by number of its first run, and its expected accuracy; None if nothing ended."""
+    ranked = best_first(
+        specification,
+        [
+            Trained(
+                Candidate(run.architecture, run.recipe),
+                curves[run.id][-1].eval_accuracy,
+                run.state is State.COMPLETE,
+            )
+            for run in trained
+        ],
+    )
+    return (trained[ranked[0].first].id, ranked[0].expected) if ranked else None
+
+
+def chosen_network(
+    ranking: Sequence[RankedRun],
+    final: FinalResult | None,
+    max_params: int,
+    expected: tuple[int, float] | None,
+) -> Chosen | None:
+    """Return the winner of the final; without a final, the winner of the search; None if nothing is trained."""
     if final is not None and final.winner is not None:
         return _chosen_by_final(final.winner, ranking, max_params)
-    if not ranking:
+    if expected is None:
         return None
-    best = ranking[0]
+    best = next(row for row in ranking if row.run == expected[0])
     return Chosen(
         run=best.run,
         name=name_of(best),
@@ -95,6 +120,7 @@ def chosen_network(ranking: Sequence[RankedRun], final: FinalResult | None, max_
         accuracy=best.accuracy,
         seeds=len(best.trainings),
         by_final=False,
+        expected=expected[1],
     )
 
 

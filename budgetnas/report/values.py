@@ -316,7 +316,8 @@ class Chosen:
         accuracy: Mean validation accuracy of the final's fresh seeds; without a final, that of its trainings
             in the search.
         seeds: Trainings behind that accuracy.
-        by_final: True if a final chose it, False if its trainings in the search did.
+        by_final: True if a final chose it, False if the search did.
+        expected: Without a final, the accuracy that all trainings of the search predict for it; the highest won.
     """
 
     run: int
@@ -329,6 +330,7 @@ class Chosen:
     accuracy: float
     seeds: int
     by_final: bool
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

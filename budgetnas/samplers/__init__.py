@@ -1,1 +1,1 @@
-"""Samplers: the budget gate around any of them, BudgetSampler, TPE within a budget, and which candidate is best."""
+"""Samplers: the constraint filter, BudgetSampler, TPE within a budget, and the choice of the winner."""

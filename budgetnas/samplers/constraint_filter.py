@@ -1,7 +1,7 @@
-"""The budget gate: a sampler around another one that turns down what the budget forbids before a trial has it.
+"""The constraint filter: a sampler around another sampler that rejects proposals before a trial receives them.
 
-Reporting an over-budget candidate as pruned or failed instead would use up a trial for it, and would have a
-model-based sampler learn the forbidden region rather than accuracy.
+A candidate over the budget that is reported as pruned or failed would use up a trial, and a model-based sampler would
+learn the forbidden region rather than accuracy.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogR
 from budgetnas.storage import Rejection
 
 MAX_PROPOSALS: Final = 32
-"""Proposals of the inner sampler for one trial before a feasible one is drawn by construction."""
+"""Proposals of the inner sampler for a trial before a feasible candidate is drawn by construction."""
 MAX_SECONDS: Final = 5.0
-"""Time for these proposals; only a sampler that takes long for one comes to feel it."""
+"""Time limit for these proposals; only slow samplers reach it."""
 MAX_FEASIBLE_DRAWS: Final = 100
-"""Feasible draws for one trial, each a candidate already known, before the space counts as used up."""
+"""Feasible draws for a trial, all of known candidates, before the space counts as used up."""
 FIXED_PARAMS: Final = "fixed_params"
-"""System attribute in which Optuna keeps the parameters of an enqueued trial."""
+"""System attribute in which Optuna stores the parameters of an enqueued trial."""
 
 
 class SpaceUsedUpError(SearchFailedError):
-    """Every candidate that could be drawn is known already.
+    """All candidates that were drawn are known already.
 
     Args:
-        trial: Number of the trial that stays without a candidate.
+        trial: Number of the trial without a candidate.
     """
 
     def __init__(self, trial: int) -> None:
@@ -48,22 +48,20 @@ class SpaceUsedUpError(SearchFailedError):
 
 
 class ConstraintFilter(BaseSampler):
-    """Proposes candidates of an inner sampler that keep the budget and are not known yet, or are repeated on purpose.
+    """Passes on proposals of an inner sampler that are within the budget and new, or repeated on purpose.
 
-    What every trial has, the architecture's parameters, the optimiser and the recipe's extras, is asked of the inner
-    sampler together; then, if the architecture fits, what belongs to the chosen optimiser one by one, since it exists
-    in some trials only.
+    The parameters that every trial has (architecture, optimiser, extras of the recipe) are proposed together. If the
+    architecture fits, the parameters of the chosen optimiser follow one at a time, since only some trials have them.
 
     Args:
-        inner: Any single-objective Optuna sampler.
-        space: What a candidate is drawn from.
-        budget: What its architecture must keep.
-        known: Tells whether the study has a candidate already.
-        reject: Is handed all that was turned down for one trial, once.
-        seed: Seed of the draws by construction.
-        repeated: For an inner sampler that proposes a candidate again on purpose: tells the number of the trial that
-            trained it first, or nothing. What it proposes again is let through and its trial marked; what is drawn by
-            construction must be new nevertheless.
+        inner: Any Optuna sampler for a single objective.
+        space: The search space.
+        budget: The limits of the architecture.
+        known: Whether the study has a candidate already.
+        reject: Called once per trial with its rejected proposals.
+        seed: Seed of the feasible draws.
+        repeated: For an inner sampler that repeats candidates on purpose: returns the number of the trial that trained
+            a candidate first, or None. Repeated proposals pass and their trials are marked; feasible draws must be new.
     """
 
     def __init__(
@@ -85,102 +83,102 @@ class ConstraintFilter(BaseSampler):
         self._repeated = repeated
         self._random = random.Random(seed)
         self._ranges = space.ranges()
-        self._distributions = {name: distribution(one) for name, one in self._ranges.items()}
+        self._distributions = {name: distribution(values) for name, values in self._ranges.items()}
         self._joint = {name: self._distributions[name] for name in space.joint_names()}
-        only = {name: one.only for name, one in self._ranges.items() if one.only is not None}
-        self._one = space.candidate(only) if only.keys() == self._ranges.keys() else None
+        only = {name: values.only for name, values in self._ranges.items() if values.only is not None}
+        self._single = space.candidate(only) if only.keys() == self._ranges.keys() else None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return every parameter a trial can have: all are proposed together, so that all can be judged."""
+        """Return every parameter that a trial can have: a proposal is checked as a whole."""
         return dict(self._distributions)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the parameters of a candidate that keeps the budget; none for a trial that has its own."""
-        if self._has_its_own(trial):
+        """Return the parameters of an accepted candidate; empty for a trial that has parameters already."""
+        if self._has_params(trial):
             return {}
-        refused: list[Rejection] = []
+        rejected: list[Rejection] = []
         try:
-            params = self._propose(study, trial, refused)
+            params = self._propose(study, trial, rejected)
         finally:
-            self._reject(refused)
+            self._reject(rejected)
         self._mark(study, trial, self._space.candidate(params))
         return dict(params)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the inner sampler's value for a parameter that no proposal held."""
+        """Return the inner sampler's value for a parameter outside the proposal."""
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Pass on to the inner sampler; judge the trial of a space of one candidate, of which no proposal is asked."""
+        """Call the inner sampler; check the candidate of a space that has only one, since nothing is proposed then."""
         self._inner.before_trial(study, trial)
-        if self._one is not None and FIXED_PARAMS not in trial.system_attrs:
-            self._judge_the_one(study, trial, self._one)
+        if self._single is not None and FIXED_PARAMS not in trial.system_attrs:
+            self._check_single(study, trial, self._single)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Pass on to the inner sampler."""
+        """Call the inner sampler."""
         self._inner.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        """Seed anew, as parallel workers must."""
+        """Reseed, as parallel workers must."""
         self._inner.reseed_rng()
         self._random.seed()
 
-    def _has_its_own(self, trial: FrozenTrial) -> bool:
-        """Return whether a trial was enqueued with parameters, or put back with them.
+    def _has_params(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial was enqueued or requeued with parameters.
 
-        Optuna asks for a proposal when a trial first suggests a parameter that has more than one value; those with one
+        Optuna asks for a proposal when a trial first suggests a parameter with several values. Parameters with a single
         value are in the trial by then.
         """
         chosen = [name for name in trial.params if name not in self._ranges or self._ranges[name].only is None]
         return bool(chosen) or FIXED_PARAMS in trial.system_attrs
 
-    def _propose(self, study: Study, trial: FrozenTrial, refused: list[Rejection]) -> Params:
+    def _propose(self, study: Study, trial: FrozenTrial, rejected: list[Rejection]) -> Params:
         def asked(name: str) -> Any:
             return self._inner.sample_independent(study, trial, name, self._distributions[name])
 
-        turned_down: list[Params] = []
+        tried: list[Params] = []
         deadline = time.monotonic() + MAX_SECONDS
         for _ in range(MAX_PROPOSALS):
-            proposed = self._asked_together(study, trial)
+            proposed = self._inner_proposal(study, trial)
             if proposed is None:
                 break
             joint = self._filled(proposed, self._joint, asked)
-            if joint in turned_down:
-                break  # a sampler that repeats itself would not come to an answer soon
-            again = self._repeated is not None
-            params = self._accepted(joint, asked, "sampler", trial.number, refused, may_be_known=again)
+            if joint in tried:
+                break  # a sampler that repeats itself would take too long
+            may_repeat = self._repeated is not None
+            params = self._accepted(joint, asked, "sampler", trial.number, rejected, may_be_known=may_repeat)
             if params is not None:
                 return params
-            turned_down.append(joint)
+            tried.append(joint)
             if time.monotonic() > deadline:
-                break  # nor would one that is slow
+                break
         for _ in range(MAX_FEASIBLE_DRAWS):
             drawn = self._space.space.draw_feasible(self._space.inputs, self._budget, self._random)
             joint = self._filled(drawn, self._joint, self._evenly)
-            params = self._accepted(joint, self._evenly, "feasible draw", trial.number, refused)
+            params = self._accepted(joint, self._evenly, "feasible draw", trial.number, rejected)
             if params is not None:
                 return params
         raise SpaceUsedUpError(trial.number)
 
-    def _asked_together(self, study: Study, trial: FrozenTrial) -> Params | None:
-        """Return what the inner sampler proposes; nothing where it finds none that fits."""
+    def _inner_proposal(self, study: Study, trial: FrozenTrial) -> Params | None:
+        """Return the inner sampler's proposal; None if it finds no candidate that fits."""
         try:
             return self._inner.sample_relative(study, trial, self._joint)
         except NothingFitsError:
             return None
 
-    def _judge_the_one(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> None:
+    def _check_single(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> None:
         if self._repeated is None and self._known(candidate):
             study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             raise SpaceUsedUpError(trial.number)
         self._mark(study, trial, candidate)
 
     def _mark(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> None:
-        """Mark a repeat as such; what was marked by a process that died before it wrote a parameter may be none now."""
+        """Mark a repeat, or correct the mark of a process that died before it wrote a parameter."""
         number = None if self._repeated is None else self._repeated(candidate)
         if number != repeat_of(trial):
             mark_repeat(study._storage, trial, number)
@@ -191,7 +189,7 @@ class ConstraintFilter(BaseSampler):
         for name in names:
             only = self._ranges[name].only
             if only is not None:
-                complete[name] = only  # what the trial will have; a sampler's log scale may be off by a bit
+                complete[name] = only  # exactly; a sampler's log scale may be off in the last bit
             elif name not in complete:
                 complete[name] = value(name)
         return complete
@@ -205,26 +203,26 @@ class ConstraintFilter(BaseSampler):
         value: Callable[[str], Value],
         origin: str,
         trial: int,
-        refused: list[Rejection],
+        rejected: list[Rejection],
         *,
         may_be_known: bool = False,
     ) -> Params | None:
-        """Return the whole candidate, or note why there is none; the rates are drawn only for what fits."""
+        """Return the complete candidate, or record its rejection; rates are drawn only for networks that fit."""
         architecture = self._space.space.architecture(joint, self._space.inputs)
         if self._budget.fits(architecture):
             params = self._filled(joint, self._space.names_for(joint["optimizer"]), value)
             if may_be_known or not self._known(self._space.candidate(params)):
                 return params
-        refused.append(Rejection.of(architecture, origin, self._budget, trial))
+        rejected.append(Rejection.of(architecture, origin, self._budget, trial))
         return None
 
 
-def draw_evenly(one: Range, generator: random.Random) -> Value:
+def draw_evenly(values: Range, generator: random.Random) -> Value:
     """Return a value drawn evenly from a range, on its scale."""
-    match one:
+    match values:
         case WholeRange(low, high):
             return generator.randint(low, high)
         case LogRange(low, high):
             return min(high, max(low, math.exp(generator.uniform(math.log(low), math.log(high)))))
-        case Choice(values):
-            return generator.choice(values)
+        case Choice(choices):
+            return generator.choice(choices)

@@ -1,9 +1,8 @@
-"""The samplers that a search can be asked to use, by name."""
+"""The samplers of ``search --sampler``, by name."""
 
 from __future__ import annotations
 
 import difflib
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -11,13 +10,12 @@ from typing import Final
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
-from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.samplers.budget_sampler import BudgetSampler
-from budgetnas.samplers.distributions import distribution
+from budgetnas.samplers.distributions import budget_share, search_ranges
 from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
-from budgetnas.space.search_space import CandidateSpace, Params, Value
+from budgetnas.space.search_space import CandidateSpace
 
 _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "tpe": lambda seed, fits: BudgetTPE(fits, seed),
@@ -26,14 +24,13 @@ _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "nsga2": lambda seed, _: NSGAIISampler(seed=seed, population_size=20),
 }
 ONCE: Final = tuple(_MAKERS)
-"""Samplers that train no candidate twice; they need not know how long the search is."""
+"""Samplers that train every candidate once; they do not need the search's number of trainings."""
 BUDGET: Final = "budget"
 SAMPLERS: Final = (*ONCE, BUDGET)
-_COSTS_KEPT: Final = 2**17
 
 
 def check_sampler(name: str) -> str:
-    """Return `name` if it is a sampler's.
+    """Return `name` if it is the name of a sampler.
 
     Raises:
         InputError: If it is not.
@@ -42,7 +39,7 @@ def check_sampler(name: str) -> str:
 
 
 def repeats(name: str) -> bool:
-    """Return whether the sampler of that name proposes a candidate again where another training of it is wanted."""
+    """Return whether the sampler of that name proposes a candidate again to have it trained another time."""
     return name == BUDGET
 
 
@@ -54,51 +51,37 @@ def search_sampler(
     Args:
         name: One of `SAMPLERS`.
         seed: Seed of its draws.
-        candidates: What the search draws from.
-        budget: Its limits.
-        trainings: Trainings that it shall have in all.
+        candidates: The search space.
+        budget: The limits.
+        trainings: Number of trainings in total.
 
     Raises:
         InputError: If no sampler has the name.
     """
     if check_sampler(name) != BUDGET:
         return make_sampler(name, seed, fits_within(candidates, budget))
+    ranges = search_ranges(candidates)
     return BudgetSampler(
         n_trainings=trainings,
-        cost=share_taken(candidates, budget),
+        cost=budget_share(candidates, budget),
         limit=1.0,
-        search_space={name: distribution(one) for name, one in candidates.ranges().items()},
-        conditions={
-            name: ("optimizer", (optimizer,))
-            for optimizer in candidates.recipes.optimizers
-            for name in candidates.names_for(optimizer)
-        },
+        search_space=ranges.distributions,
+        conditions=ranges.conditions,
         seed=seed,
     )
 
 
-def share_taken(candidates: CandidateSpace, budget: Budget) -> Callable[[Params], float]:
-    """Return what tells how much of a budget a network takes: the greatest share of any limit, 1.0 being all of it."""
-    names, limits = tuple(candidates.space.ranges()), budget.limits
-
-    @functools.lru_cache(_COSTS_KEPT)
-    def taken(*values: Value) -> float:
-        counts = count(candidates.space.architecture(dict(zip(names, values, strict=True)), candidates.inputs))
-        return max(limit.share(counts) for limit in limits)
-
-    return lambda params: taken(*(params[name] for name in names))
-
-
 def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
-    """Return the sampler of that name, for whatever is searched.
+    """Return the sampler of that name for any search space.
 
     Args:
         name: One of `ONCE`.
         seed: Seed of its draws.
-        fits: Tells whether parameters keep the budget; for samplers that can heed it. The gate judges all the same.
+        fits: Whether parameters are within the budget, for samplers that can use it. The constraint filter checks every
+            proposal in any case.
 
     Raises:
-        InputError: If no sampler has it.
+        InputError: If no sampler has the name.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

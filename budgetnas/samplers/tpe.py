@@ -1,12 +1,12 @@
-"""TPE under a budget: one fit for a trial, and of all that is drawn from it only what keeps the budget is ranked.
+"""TPE under a budget: it fits its densities once per trial and ranks only draws within the budget.
 
-Optuna's sampler draws candidates from the density of the good trials and proposes the one that its acquisition
-function ranks first. Where that one is over the budget, asking again means another fit, which at a thousand trials
-takes longer than anything else. Here the draws over the budget are thrown away before they are ranked.
+Optuna's sampler draws candidates from the density of the good trials and proposes the best by its acquisition function.
+If that candidate is over the budget, a new proposal needs another fit, which at a thousand trials takes longer than
+anything else. Here, draws over the budget are discarded before they are ranked.
 
-What Optuna does not promise is used here only: the class of the density, `_ParzenEstimator`; the sampler's
-`_parzen_estimator_cls`, which its source offers for this; and a study's `_get_trials`, which keeps what it read for
-the length of a trial. ``tests/test_search_tpe.py`` fails where they change.
+This is the only module that uses private parts of Optuna: the density `_ParzenEstimator`; the sampler's
+`_parzen_estimator_cls`, which is meant to be replaced; and a study's `_get_trials`, which caches trials while a trial
+runs. ``tests/test_search_tpe.py`` fails if they change.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.space.search_space import CandidateSpace, Params
 
 DOUBLINGS: Final = 5
-"""Rounds of draws for one proposal, each twice as many as the one before: 24, 48, ... 384, until one fits."""
+"""Rounds of draws per proposal, with 24, 48, ... 384 draws, until a draw fits."""
 Fits = Callable[[Params], bool | None]
 _Draws = dict[str, NDArray[Any]]
 
 
 def fits_within(space: CandidateSpace, budget: Budget) -> Fits:
-    """Return what tells whether parameters keep `budget`; of parameters that name no architecture, nothing."""
+    """Return a function that checks parameters against `budget`; it returns None if they define no architecture."""
     names = space.space.ranges().keys()
 
     def fits(params: Params) -> bool | None:
@@ -42,10 +42,10 @@ def fits_within(space: CandidateSpace, budget: Budget) -> Fits:
 
 
 class BudgetTPE(TPESampler):
-    """Optuna's multivariate TPE, ranking only candidates that keep a budget.
+    """Optuna's multivariate TPE that ranks only candidates within a budget.
 
     Args:
-        fits: Tells whether parameters keep the budget.
+        fits: Whether parameters are within the budget.
         seed: Seed of its draws.
     """
 
@@ -60,21 +60,21 @@ class BudgetTPE(TPESampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the parameters of a proposal, drawn together."""
-        return super().sample_relative(cast(Study, _OneReading(study)), trial, search_space)
+        """Return a proposal, all parameters drawn together."""
+        return super().sample_relative(cast(Study, _CachedStudy(study)), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the value of one parameter."""
-        return super().sample_independent(cast(Study, _OneReading(study)), trial, param_name, param_distribution)
+        """Return the value of a parameter."""
+        return super().sample_independent(cast(Study, _CachedStudy(study)), trial, param_name, param_distribution)
 
 
-class _OneReading:
-    """A study whose trials are read from the storage once for a proposal, and not again for each of its parameters.
+class _CachedStudy:
+    """A study that reads its trials from the storage once per proposal rather than once per parameter.
 
-    With a constant liar, TPE reads anew whenever it samples, to hear of other processes' trials. Those of the moment
-    at which the proposal began are as good.
+    With a constant liar, TPE reads them whenever it samples, to see other processes' trials. Those of the start of the
+    proposal are as good.
     """
 
     def __init__(self, study: Study) -> None:
@@ -90,7 +90,7 @@ class _OneReading:
 
 
 class _BudgetDensity(_ParzenEstimator):
-    """A density of which only draws that keep a budget are ranked, if any does in a bounded number."""
+    """A density whose draws are within a budget, if any of a bounded number of draws is."""
 
     def __init__(
         self,
@@ -104,20 +104,20 @@ class _BudgetDensity(_ParzenEstimator):
         self._distributions = search_space
 
     def sample(self, rng: np.random.RandomState, size: int) -> _Draws:
-        """Return those of `size` draws that keep the budget; more are drawn only where none does."""
+        """Return those of `size` draws that are within the budget; if none is, draw more."""
         drawn = super().sample(rng, size)
         if self._fits(self._params(drawn, 0)) is None:
             return drawn
         more = drawn
         for doubling in range(1, DOUBLINGS + 1):
-            keeping = self._keeping(more)
-            if keeping:
-                return {name: values[keeping] for name, values in more.items()}
+            fitting = self._fitting(more)
+            if fitting:
+                return {name: values[fitting] for name, values in more.items()}
             if doubling < DOUBLINGS:
                 more = super().sample(rng, size << doubling)
         return drawn
 
-    def _keeping(self, drawn: _Draws) -> list[int]:
+    def _fitting(self, drawn: _Draws) -> list[int]:
         draws = len(next(iter(drawn.values())))
         return [index for index in range(draws) if self._fits(self._params(drawn, index))]
 

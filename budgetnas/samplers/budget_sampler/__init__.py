@@ -1,4 +1,4 @@
-"""A sampler for hard budgets, for any Optuna study with one objective; it needs nothing else of budgetnas."""
+"""A sampler for hard budgets, for any Optuna study with a single objective; independent of the rest of budgetnas."""
 
 from budgetnas.samplers.budget_sampler.sampler import BudgetSampler
 

@@ -1,10 +1,10 @@
-"""Parameters as numbers between -1 and 1, in which values act about evenly."""
+"""From parameters to numbers: which parameters a candidate has, their codes, and the terms of the regression."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -12,13 +12,60 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Floats = NDArray[np.float64]
+Params = dict[str, Any]
+Condition = tuple[str, Collection[Any]]
+"""Name of a parameter, and the values of it for which another parameter exists."""
+CONSTANT: Final = -1
+GROUPS: Final = ("common", "linear", "curved", "paired")
+"""Groups of terms; the terms of a group are assumed to matter about equally."""
 _LOG_RATIO: Final = 2.0
-"""From this ratio of the ends on, positive numbers are read on a log scale: sizes and rates act by their ratio."""
+"""Positive ranges with at least this ratio of their ends are coded on a log scale: sizes and rates act by ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Parameters with their distributions.
+
+    Attributes:
+        distributions: By name.
+        conditions: For each parameter that only some candidates have: when they have it.
+
+    Raises:
+        ValueError: If a condition names a parameter that is not in `distributions`.
+    """
+
+    distributions: Mapping[str, BaseDistribution]
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (parent, _) in self.conditions.items():
+            for parameter in (name, parent):
+                if parameter not in self.distributions:
+                    raise ValueError(f"conditions: {parameter!r} must be a parameter of the search space")
+
+    def names(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the parameters that a candidate with these values has."""
+        return tuple(name for name in self.distributions if self._exists(params, name))
+
+    def of(self, params: Mapping[str, Any]) -> Params:
+        """Return the parameters that the candidate has, without any other."""
+        return {name: params[name] for name in self.names(params) if name in params}
+
+    def complete(self, params: Mapping[str, Any]) -> bool:
+        """Return whether every parameter that the candidate has is given."""
+        return all(name in params for name in self.names(params))
+
+    def _exists(self, params: Mapping[str, Any], name: str) -> bool:
+        condition = self.conditions.get(name)
+        if condition is None:
+            return True
+        parent, values = condition
+        return parent in params and params[parent] in values and self._exists(params, parent)
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A parameter with an order: one column, -1 at the low end and 1 at the high end."""
+    """An ordered parameter: one column, -1 at the low end and 1 at the high end."""
 
     low: float
     high: float
@@ -30,19 +77,19 @@ class Scale:
         return 1
 
     def code(self, values: Sequence[Any]) -> Floats:
-        """Return the column for values, one row for each."""
+        """Return the column of `values`, one row each."""
         low, high = self._read([self.low, self.high])
         column: Floats = 2.0 * (self._read(values) - low) / (high - low) - 1.0
         return column[:, None]
 
     def _read(self, values: Sequence[Any]) -> Floats:
         read = math.log if self.log else float
-        return np.array([read(one) for one in values], dtype=np.float64)
+        return np.array([read(value) for value in values], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A parameter without an order: a column for each of its choices; two choices share one."""
+    """An unordered parameter: one column per choice; two choices share a column."""
 
     choices: tuple[Any, ...]
 
@@ -52,60 +99,112 @@ class Labels:
         return 1 if len(self.choices) == 2 else len(self.choices)
 
     def code(self, values: Sequence[Any]) -> Floats:
-        """Return the columns for values, one row for each."""
+        """Return the columns of `values`, one row each."""
         number = len(self.choices)
         table = np.array([[-1.0], [1.0]]) if number == 2 else 2.0 * np.eye(number) - 2.0 / number
-        rows: Floats = table[[self.choices.index(one) for one in values]]
+        rows: Floats = table[[self.choices.index(value) for value in values]]
         return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the parameters of a search space are coded, one after the other.
+    """Codes the parameters of a search space as numbers from -1 to 1.
 
     Attributes:
-        scales: How each is, by name.
+        scales: The scale of each parameter, by name.
     """
 
     scales: Mapping[str, Scale | Labels]
 
     @classmethod
     def of(cls, space: Mapping[str, BaseDistribution]) -> Encoding:
-        """Return the encoding of a search space; what has but one value has no column."""
-        return cls({name: _scale(one) for name, one in sorted(space.items()) if not one.single()})
+        """Return the encoding of a search space; a parameter with a single value has no column."""
+        varying = {name: distribution for name, distribution in sorted(space.items()) if not distribution.single()}
+        return cls({name: _scale(distribution) for name, distribution in varying.items()})
 
     @property
     def columns(self) -> int:
-        """Number of columns in all."""
-        return sum(one.width for one in self.scales.values())
+        """Number of columns in total."""
+        return sum(scale.width for scale in self.scales.values())
 
     def ordered(self) -> NDArray[np.bool_]:
-        """Return which columns belong to parameters with an order."""
-        return np.array([isinstance(one, Scale) for one in self.scales.values() for _ in range(one.width)], dtype=bool)
+        """Return which columns belong to ordered parameters."""
+        scales = self.scales.values()
+        return np.array([isinstance(scale, Scale) for scale in scales for _ in range(scale.width)], dtype=bool)
 
     def code(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
-        """Return one row for each candidate. What a candidate does not have counts nothing: 0 in all its columns."""
+        """Return one row per candidate; a parameter that a candidate does not have is 0 in all its columns."""
         codes = np.zeros((len(candidates), self.columns))
-        at = 0
-        for name, one in self.scales.items():
-            having = [place for place, params in enumerate(candidates) if name in params]
-            if having:
-                codes[having, at : at + one.width] = one.code([candidates[place][name] for place in having])
-            at += one.width
+        column = 0
+        for name, scale in self.scales.items():
+            rows = [row for row, params in enumerate(candidates) if name in params]
+            if rows:
+                codes[rows, column : column + scale.width] = scale.code([candidates[row][name] for row in rows])
+            column += scale.width
         return codes
 
 
 def _scale(distribution: BaseDistribution) -> Scale | Labels:
     if isinstance(distribution, CategoricalDistribution):
         choices = distribution.choices
-        numbers = [one for one in choices if isinstance(one, int | float) and not isinstance(one, bool)]
+        numbers = [choice for choice in choices if isinstance(choice, int | float) and not isinstance(choice, bool)]
         if len(choices) < 3 or len(numbers) < len(choices):
             return Labels(tuple(choices))
         return _ordered(float(min(numbers)), float(max(numbers)), log=False)
     if isinstance(distribution, IntDistribution | FloatDistribution):
         return _ordered(float(distribution.low), float(distribution.high), log=distribution.log)
-    raise ValueError(f"distribution {distribution!r} must be of whole numbers, of numbers or categorical")
+    raise ValueError(f"distribution {distribution!r} must be an int, float or categorical distribution")
 
 
 def _ordered(low: float, high: float, *, log: bool) -> Scale:
     return Scale(low, high, log or (low > 0 and high / low >= _LOG_RATIO))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms that a candidate's value is modelled as a sum of.
+
+    The common term is the sum of all parameters, each in the direction in which it costs more: whatever is measured,
+    larger networks tend to be better or worse as a whole, and a few trainings show which. Further terms are each
+    parameter, its square, and all pairs.
+
+    Attributes:
+        direction: For each column 1, -1 or 0: the cost rises with it, falls with it, or does not depend on it.
+        ordered: Which columns are ordered, and so have a square.
+    """
+
+    direction: Floats
+    ordered: NDArray[np.bool_]
+
+    def groups(self) -> NDArray[np.intp]:
+        """Return the group of each term, as an index into `GROUPS`; `CONSTANT` for the first term."""
+        columns = len(self.direction)
+        sizes = (1, columns, int(self.ordered.sum()), columns * (columns - 1) // 2)
+        return np.concatenate([[CONSTANT], np.repeat(np.arange(len(GROUPS)), sizes)]).astype(np.intp)
+
+    def of(self, codes: Floats) -> Floats:
+        """Return one row of terms per row of codes."""
+        columns = codes.shape[1]
+        costly = max(int(np.count_nonzero(self.direction)), 1)
+        first, second = np.triu_indices(columns, 1)
+        parts = (
+            np.ones((len(codes), 1)),
+            (codes @ self.direction)[:, None] * np.sqrt(2.0 / costly),
+            codes,
+            1.5 * codes[:, self.ordered] ** 2 - 0.5,
+            codes[:, first] * codes[:, second] / np.sqrt(max(columns, 1)),
+        )
+        return np.concatenate(parts, axis=1)
+
+
+def cost_direction(codes: Floats, costs: Floats) -> Floats:
+    """Return the direction of each column in which candidates cost more, from evenly drawn candidates.
+
+    It is 0 for a column whose coefficient of the logarithm of the cost is below a hundredth of the largest.
+    """
+    if len(codes) < 2 or codes.shape[1] == 0:
+        return np.zeros(codes.shape[1])
+    logs = np.log(np.maximum(costs, np.finfo(np.float64).tiny))
+    centred = codes - codes.mean(axis=0)
+    slopes = np.linalg.lstsq(centred, logs - logs.mean(), rcond=None)[0]
+    return np.where(np.abs(slopes) > 0.01 * np.abs(slopes).max(initial=0.0), np.sign(slopes), 0.0)

@@ -1,8 +1,8 @@
-"""What a study has seen of candidates."""
+"""The trainings of a study that the model learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,22 +12,28 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from budgetnas.samplers.budget_sampler.encoding import Floats
-from budgetnas.samplers.budget_sampler.pool import key_of
-from budgetnas.samplers.budget_sampler.ranges import Params, Ranges
+from budgetnas.samplers.budget_sampler.encoding import Floats, Params, Ranges
 
+Key = tuple[tuple[str, Any], ...]
+Result = tuple[Params, float]
+"""A candidate's parameters and the result of a training; lower is better."""
 _OUTLIER: Final = 5.0
-"""Standard deviations beyond the median at which a bad result is cut off; told from the median deviation."""
+"""Results are clipped at this many robust standard deviations above the median (1.4826 median deviations)."""
 _NORMAL: Final = 1.4826
+
+
+def key_of(params: Mapping[str, Any]) -> Key:
+    """Return a key that is equal for equal candidates."""
+    return tuple(sorted(params.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Trainings of candidates, the less the better.
+    """Trainings of candidates; lower is better.
 
     Attributes:
-        candidates: The distinct ones, all of their parameters.
-        which: For each training, its candidate.
+        candidates: The distinct candidates, with all of their parameters.
+        which: The candidate of each training, as an index.
         values: The result of each training.
         waiting: Candidates whose training has not ended.
     """
@@ -37,63 +43,78 @@ class Observed:
     values: Floats
     waiting: tuple[Params, ...] = ()
 
+    @classmethod
+    def of(cls, complete: Sequence[Result], pruned: Sequence[Result] = (), waiting: Iterable[Params] = ()) -> Observed:
+        """Group trainings by candidate.
+
+        A pruned training counts as no better than the median of the complete trainings. A result far above all others,
+        such as that of a diverged training, is clipped: it would hide the differences between the others.
+
+        Args:
+            complete: Trainings that ended.
+            pruned: Trainings that ended early, with their last results; ignored while no training is complete.
+            waiting: Candidates whose training has not ended.
+        """
+        if not complete:
+            return _grouped([], tuple(waiting))
+        median = float(np.median([value for _, value in complete]))
+        bounded = [(params, max(median, value)) for params, value in pruned]
+        return _grouped([*complete, *bounded], tuple(waiting))
+
     def __len__(self) -> int:
         return len(self.values)
 
+    def with_expected(self, expected: Iterable[float]) -> Observed:
+        """Return the trainings as if those that are waited for had ended with these results."""
+        ended = [(self.candidates[index], float(value)) for index, value in zip(self.which, self.values, strict=True)]
+        return _grouped([*ended, *zip(self.waiting, expected, strict=True)], ())
+
 
 def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed:
-    """Return what a study has seen of candidates that have the parameters of `ranges`.
-
-    A pruned trial is taken to be no better than the median of those that are complete. A result far worse than all
-    others, as of a training that came to nothing, is cut off: it would hide the differences between the others.
+    """Return the trainings of a study's candidates that have the parameters of `ranges`.
 
     Args:
         study: The study.
         ranges: The parameters.
         but: Number of a trial to leave out.
     """
-    trials = [one for one in study.get_trials(deepcopy=False) if one.number != but and ranges.complete(one.params)]
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if trial.number != but and ranges.complete(trial.params)]
     sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
-    trained = [(one.params, sign * float(one.value)) for one in trials if is_complete(one) and one.value is not None]
-    if trained:
-        median = float(np.median([value for _, value in trained]))
-        cut = [one for one in trials if one.state is TrialState.PRUNED]
-        trained += [(one.params, max(median, sign * _last(one, sign * median))) for one in cut]
-    waiting = tuple(one.params for one in trials if one.state is TrialState.RUNNING)
-    return _grouped(trained, waiting)
+    complete = [
+        (trial.params, sign * float(trial.value))
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.value is not None
+    ]
+    pruned = [(trial.params, sign * _last(trial, -sign * np.inf)) for trial in trials if _was_pruned(trial)]
+    waiting = (trial.params for trial in trials if trial.state is TrialState.RUNNING)
+    return Observed.of(complete, pruned, waiting)
 
 
-def is_complete(trial: FrozenTrial) -> bool:
-    """Return whether a trial has a result."""
-    return trial.state is TrialState.COMPLETE
+def _was_pruned(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.PRUNED
 
 
-def with_expected(seen: Observed, expected: Iterable[float]) -> Observed:
-    """Return `seen` as if the trainings that it waits for had ended with these results."""
-    results = [(seen.candidates[index], float(value)) for index, value in zip(seen.which, seen.values, strict=True)]
-    return _grouped([*results, *zip(seen.waiting, expected, strict=True)], ())
+def _last(trial: FrozenTrial, default: float) -> float:
+    return default if not trial.intermediate_values else trial.intermediate_values[max(trial.intermediate_values)]
 
 
-def _grouped(trained: list[tuple[dict[str, Any], float]], waiting: tuple[Params, ...]) -> Observed:
-    places: dict[object, int] = {}
+def _grouped(results: Sequence[Result], waiting: tuple[Params, ...]) -> Observed:
+    indexes: dict[object, int] = {}
     candidates: list[Params] = []
     which = []
-    for params, _ in trained:
-        place = places.setdefault(key_of(params), len(candidates))
-        if place == len(candidates):
+    for params, _ in results:
+        index = indexes.setdefault(key_of(params), len(candidates))
+        if index == len(candidates):
             candidates.append(dict(params))
-        which.append(place)
-    values = np.array([value for _, value in trained], dtype=np.float64)
-    return Observed(tuple(candidates), np.array(which, dtype=np.intp), _cut_off(values), waiting)
+        which.append(index)
+    values = np.array([value for _, value in results], dtype=np.float64)
+    return Observed(tuple(candidates), np.array(which, dtype=np.intp), _clipped(values), waiting)
 
 
-def _cut_off(values: Floats) -> Floats:
+def _clipped(values: Floats) -> Floats:
     if len(values) == 0:
         return values
     median = float(np.median(values))
     deviation = _NORMAL * float(np.median(np.abs(values - median)))
     return np.minimum(values, median + _OUTLIER * deviation) if deviation > 0 else values
-
-
-def _last(trial: FrozenTrial, otherwise: float) -> float:
-    return otherwise if not trial.intermediate_values else trial.intermediate_values[max(trial.intermediate_values)]

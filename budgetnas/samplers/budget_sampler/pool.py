@@ -1,21 +1,21 @@
-"""Candidates within the limit: drawn, and near to others."""
+"""Candidates within the limit: evenly drawn ones, and neighbours of a candidate."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from budgetnas.samplers.budget_sampler.ranges import Params, Ranges
+from budgetnas.samplers.budget_sampler.encoding import Params, Ranges
+from budgetnas.samplers.budget_sampler.observed import Key, key_of
 
-Key = tuple[tuple[str, Any], ...]
 _LISTED: Final = 20_000
-"""Search spaces of no more candidates than this, all of finitely many values, are listed instead of drawn from."""
+"""Finite search spaces of at most this many candidates are listed instead of drawn from."""
 _DRAWS: Final = 5_000
 _TRIES: Final = 20_000
 _ENOUGH: Final = 200
@@ -26,19 +26,14 @@ class NothingFitsError(ValueError):
     """No candidate within the limit was found."""
 
 
-def key_of(params: Mapping[str, Any]) -> Key:
-    """Return what is equal for equal candidates."""
-    return tuple(sorted(params.items()))
-
-
 class Pool:
-    """The candidates of a search space that keep a limit.
+    """The candidates of a search space within a limit.
 
     Args:
         ranges: The parameters.
         cost: Cost of a candidate.
-        limit: The most that it may be; equal to it is within.
-        generator: AugmentationParameters them.
+        limit: Highest cost allowed.
+        generator: Source of the draws.
     """
 
     def __init__(
@@ -55,32 +50,32 @@ class Pool:
         self._known: dict[Key, bool] = {}
 
     def fits(self, params: Params) -> bool:
-        """Return whether a candidate keeps the limit."""
+        """Return whether a candidate is within the limit."""
         key = key_of(params)
         if key not in self._known:
             self._known[key] = self._cost(params) <= self._limit
         return self._known[key]
 
-    def costs(self, many: list[Params]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def costs(self, candidates: list[Params]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the cost of each candidate."""
-        return np.array([self._cost(params) for params in many], dtype=np.float64)
+        return np.array([self._cost(params) for params in candidates], dtype=np.float64)
 
     def anything(self, number: int) -> list[Params]:
-        """Return candidates drawn evenly, within the limit or not."""
+        """Return evenly drawn candidates, within the limit or not."""
         return [self._draw() for _ in range(number)]
 
     def draw(self) -> list[Params]:
-        """Return distinct candidates within the limit: all of them where the search space is small.
+        """Return distinct candidates within the limit.
 
-        Else they are drawn evenly as long as enough of the draws fit. Where next to none does, the rest is reached from
-        those that do, or from the cheapest, by changing one parameter after the other.
+        A small search space is listed completely. Otherwise candidates are drawn evenly. If very few draws fit, more
+        candidates are reached from these, or from the cheapest, by changing one parameter at a time.
 
         Raises:
-            NothingFitsError: If not even the cheapest that was found keeps the limit.
+            NothingFitsError: If even the cheapest candidate found exceeds the limit.
         """
         listed = self._all()
         if listed is not None:
-            return [one for one in listed if self.fits(one)] or [self._cheapest()]
+            return [params for params in listed if self.fits(params)] or [self._cheapest()]
         found: dict[Key, Params] = {}
         for _ in range(_TRIES):
             params = self._draw()
@@ -93,7 +88,7 @@ class Pool:
         return list(found.values())
 
     def neighbours(self, params: Params) -> Iterator[Params]:
-        """Yield candidates within the limit that differ from one in a single parameter."""
+        """Yield candidates within the limit that differ from `params` in a single parameter."""
         for name in params:
             for value in self._values(self._ranges.distributions[name]):
                 near = self._with({**params, name: value})
@@ -101,15 +96,13 @@ class Pool:
                     yield near
 
     def _all(self) -> list[Params] | None:
-        """Return all candidates, within the limit or not; None where they are too many."""
-        values = {name: _listed(one) for name, one in self._ranges.distributions.items()}
-        if any(one is None for one in values.values()):
+        """Return all candidates, within the limit or not; None if there are too many."""
+        distributions = self._ranges.distributions
+        lists = [values for values in map(_listed, distributions.values()) if values is not None]
+        if len(lists) < len(distributions) or math.prod(len(values) for values in lists) > _LISTED:
             return None
-        lists = [one for one in values.values() if one is not None]
-        if math.prod(len(one) for one in lists) > _LISTED:
-            return None
-        every = (self._ranges.of(dict(zip(values, one, strict=True))) for one in itertools.product(*lists))
-        return list({key_of(one): one for one in every}.values())
+        combinations = (dict(zip(distributions, values, strict=True)) for values in itertools.product(*lists))
+        return list({key_of(params): params for params in map(self._ranges.of, combinations)}.values())
 
     def _wander(self, found: dict[Key, Params]) -> None:
         here = next(iter(found.values()), None) or self._cheapest()
@@ -121,7 +114,7 @@ class Pool:
                 found.setdefault(key_of(near), near)
 
     def _cheapest(self) -> Params:
-        """Return the cheapest candidate that changing one parameter after the other comes to."""
+        """Return the cheapest candidate reached by changing one parameter at a time."""
         best = min(self.anything(100), key=self._cost)
         cost = self._cost(best)
         while True:
@@ -139,10 +132,11 @@ class Pool:
         return best
 
     def _draw(self) -> Params:
-        return self._ranges.of({name: self._value(one) for name, one in self._ranges.distributions.items()})
+        distributions = self._ranges.distributions
+        return self._ranges.of({name: self._value(distribution) for name, distribution in distributions.items()})
 
     def _with(self, params: Params) -> Params:
-        """Return a candidate without parameters that it does not have, and with drawn ones where it lacks some."""
+        """Return `params` without those that the candidate does not have, and with draws of those it lacks."""
         if not self._ranges.conditions:
             return params
         complete = dict(params)
@@ -155,21 +149,21 @@ class Pool:
             return self._random.choice(distribution.choices)
         if isinstance(distribution, IntDistribution):
             return _whole(distribution, self._random.random())
-        assert isinstance(distribution, FloatDistribution), "the encoding refuses any other"
+        assert isinstance(distribution, FloatDistribution), "the encoding rejects any other"
         return _number(distribution, self._random.random())
 
     def _values(self, distribution: BaseDistribution, *, ends: bool = False) -> list[Any]:
-        """Return all values where they are few, else some drawn evenly; with `ends` the two ends among them."""
+        """Return all values if there are few, else some evenly drawn; with `ends`, the two ends as well."""
         listed = _listed(distribution)
         if listed is not None and (isinstance(distribution, CategoricalDistribution) or len(listed) <= 2 * _NEIGHBOURS):
             return list(listed)
-        assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding refuses any other"
+        assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding rejects any other"
         drawn = [self._value(distribution) for _ in range(_NEIGHBOURS)]
         return [*drawn, distribution.low, distribution.high] if ends else drawn
 
 
 def _listed(distribution: BaseDistribution) -> Sequence[Any] | None:
-    """Return all values of a parameter; None where they are not finitely many."""
+    """Return all values of a parameter; None if there are infinitely many."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     if isinstance(distribution, IntDistribution):
@@ -177,18 +171,20 @@ def _listed(distribution: BaseDistribution) -> Sequence[Any] | None:
     return None
 
 
-def _whole(one: IntDistribution, share: float) -> int:
-    if one.log:
-        low, high = np.log(one.low - 0.5), np.log(one.high + 0.5)
-        return int(min(one.high, max(one.low, round(float(np.exp(low + share * (high - low)))))))
-    steps = (one.high - one.low) // one.step
-    return int(one.low + one.step * min(steps, int(share * (steps + 1))))
+def _whole(distribution: IntDistribution, share: float) -> int:
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        start, end = np.log(low - 0.5), np.log(high + 0.5)
+        return int(min(high, max(low, round(float(np.exp(start + share * (end - start)))))))
+    steps = (high - low) // distribution.step
+    return int(low + distribution.step * min(steps, int(share * (steps + 1))))
 
 
-def _number(one: FloatDistribution, share: float) -> float:
-    if one.log:
-        return float(min(one.high, max(one.low, one.low * (one.high / one.low) ** share)))
-    if one.step is not None:
-        steps = round((one.high - one.low) / one.step)
-        return float(min(one.high, one.low + one.step * min(steps, int(share * (steps + 1)))))
-    return float(one.low + share * (one.high - one.low))
+def _number(distribution: FloatDistribution, share: float) -> float:
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        return float(min(high, max(low, low * (high / low) ** share)))
+    if step is not None:
+        steps = round((high - low) / step)
+        return float(min(high, low + step * min(steps, int(share * (steps + 1)))))
+    return float(low + share * (high - low))

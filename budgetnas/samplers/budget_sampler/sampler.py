@@ -1,4 +1,4 @@
-"""The sampler: a design to learn from, then the training that is worth most, repeats among them."""
+"""The sampler: first a design to learn from, then the most valuable training, which may repeat a candidate."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
-from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats
-from budgetnas.samplers.budget_sampler.observed import Observed, is_complete, observe, with_expected
-from budgetnas.samplers.budget_sampler.pool import Key, Pool, key_of
-from budgetnas.samplers.budget_sampler.ranges import Condition, Params, Ranges
-from budgetnas.samplers.budget_sampler.surrogate import Posterior, TermPrior, posterior, prior_scales
-from budgetnas.samplers.budget_sampler.terms import Terms, cost_direction
+from budgetnas.samplers.budget_sampler.encoding import Condition, Floats, Params, Ranges
+from budgetnas.samplers.budget_sampler.model import ValueModel
+from budgetnas.samplers.budget_sampler.observed import Key, Observed, key_of, observe
+from budgetnas.samplers.budget_sampler.pool import Pool
+from budgetnas.samplers.budget_sampler.surrogate import Posterior, TermPrior
 
-_DIRECTION_DRAWS: Final = 500
 _DESIGN_CHOICE: Final = 300
 _DESIGN_PER_TERM: Final = 2
 _DESIGN_SHARE: Final = 0.4
@@ -31,36 +29,33 @@ _CHOICE: Final = 60
 _HOPEFUL_AMONG: Final = 600
 _BEAM: Final = 5
 _STEPS: Final = 10
-_SCALES: Final = prior_scales()
 
 
 class BudgetSampler(BaseSampler):
-    """Searches under a hard limit on something that is known before training, with few noisy trainings.
+    """Searches under a hard limit on a cost that is known before training, with few noisy trainings.
 
-    For studies with one objective, in which the trainings of a candidate differ about as much as good candidates differ
-    from each other. The first trainings are spread so that they leave the least uncertain of all candidates within the
-    limit (a Bayesian I-optimal design). Each later one is the training that is worth most for finding the least
-    expected value (the knowledge gradient); where that is of a candidate that was trained before, it is proposed again
-    with equal parameters, and the objective should train it with another seed. At the end `recommend` names the one to
-    take.
+    For studies with a single objective in which two trainings of a candidate differ about as much as good candidates
+    differ from each other. The first trainings are a Bayesian I-optimal design: they leave the least uncertainty about
+    all candidates within the limit. Each later training is the most valuable for finding the candidate with the lowest
+    expected value (the knowledge gradient). If that candidate was trained before, it is proposed again with equal
+    parameters, and the objective should train it with another seed. `recommend` names the winner.
 
-    Every proposal keeps the limit. Parameters that only some candidates have are proposed together with the others
-    where `conditions` tells which have them; else they are drawn evenly, and `cost` must not depend on them. What is
-    known of parameters is: which direction costs more, and that sizes act by their ratio. The method, and what was
-    tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md``.
+    Every proposal is within the limit. Parameters that only some candidates have are proposed together with the others
+    if `conditions` declares them; otherwise they are drawn evenly, and `cost` must not depend on them. The method, and
+    what was tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md``.
 
     Args:
-        n_trainings: Trainings that the study will have in all, repeats included; more may follow.
-        cost: Cost of a candidate: given its parameters, a number. It must be cheap: it is asked thousands of times.
-        limit: The most that the cost may be; equal to it is within the limit.
-        search_space: The parameters. Without it they are those that all trials so far have had; the first trial, of
-            which nothing is known, then takes the lowest value of each range.
-        conditions: Of each parameter in `search_space` that only some candidates have: the name of another one, and
-            the values of that with which it exists.
-        seed: Seed of its draws.
+        n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it.
+        cost: Cost of a candidate, given its parameters. It is called thousands of times, so it must be cheap.
+        limit: Highest cost allowed.
+        search_space: The parameters. By default those that all trials so far have had; the first trial, without any
+            such information, then takes the lowest value of each range.
+        conditions: For each parameter in `search_space` that only some candidates have: the name of another parameter,
+            and the values of that parameter for which it exists.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: If `n_trainings` is less than 1, or a condition is about a parameter outside of `search_space`.
+        ValueError: If `n_trainings` is less than 1, or a condition names a parameter outside `search_space`.
 
     Example:
         ::
@@ -91,7 +86,7 @@ class BudgetSampler(BaseSampler):
         self._common = IntersectionSearchSpace()
         self._random = random.Random(seed)
         self._even = RandomSampler(seed=seed)
-        self._ground: _Ground | None = None
+        self._domain: _Domain | None = None
         self._repeated: dict[int, Params] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -108,21 +103,23 @@ class BudgetSampler(BaseSampler):
             NothingFitsError: If no candidate within the limit is found.
         """
         self._raise_error_if_multi_objective(study)
-        if all(one.single() for one in search_space.values()):
+        if all(distribution.single() for distribution in search_space.values()):
             return {}
-        ranges = self._ranges or Ranges(search_space)
-        ground = self._on(ranges, study)
-        seen = observe(study, ranges, but=trial.number)
-        if len(seen) < _FEWEST or len(seen) + len(seen.waiting) < self._design_size(ground):
-            return self._next_of_design(ground, seen)
-        chosen = self._worth_most(ground, seen)
+        domain = self._domain_of(self._ranges or Ranges(search_space), study)
+        observed = observe(study, domain.ranges, but=trial.number)
+        if len(observed) < _FEWEST or len(observed) + len(observed.waiting) < self._design_size(domain):
+            return self._next_of_design(domain, observed)
+        chosen = self._most_valuable(domain, observed)
         self._repeated[trial.number] = chosen
-        return ground.ranges.of(chosen)
+        return domain.ranges.of(chosen)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a value for what no proposal holds: that of a repeated candidate, the lowest at first, or any."""
+        """Return a value for a parameter outside the proposal: the repeated candidate's, or a draw.
+
+        Without a search space, the first trial takes the lowest value of each range.
+        """
         self._raise_error_if_multi_objective(study)
         repeated = self._repeated.get(trial.number, {})
         if param_name in repeated and param_distribution._contains(
@@ -134,15 +131,15 @@ class BudgetSampler(BaseSampler):
         return self._even.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Seed anew, as parallel workers must."""
+        """Reseed, as parallel workers must."""
         self._random.seed()
         self._even.reseed_rng()
 
     def recommend(self, study: Study) -> FrozenTrial:
-        """Return the trial whose candidate to take: of all that were trained, the one that is believed to be best.
+        """Return the winner: the trial whose candidate has the best expected value of all trained candidates.
 
-        A candidate's trainings count by how many they are, and beside them counts what candidates like it came to: a
-        single lucky training is not enough. Whichever sampler made the study, it can be asked.
+        A candidate's own trainings count by their number, and results of similar candidates count as well, so a single
+        lucky training does not win. It works on studies of any sampler.
 
         Returns:
             The first complete trial of that candidate.
@@ -151,122 +148,116 @@ class BudgetSampler(BaseSampler):
             ValueError: If no trial within the limit is complete.
         """
         ranges = self._ranges or Ranges(IntersectionSearchSpace().calculate(study))
-        complete = [one for one in study.get_trials(deepcopy=False) if is_complete(one)]
-        trials = [one for one in complete if ranges.complete(one.params)]
-        within = [one for one in trials if self._cost(ranges.of(one.params)) <= self._limit]
+        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state is TrialState.COMPLETE]
+        costs = {trial.number: self._cost(ranges.of(trial.params)) for trial in trials if ranges.complete(trial.params)}
+        within = [trial for trial in trials if costs.get(trial.number, np.inf) <= self._limit]
         if not within:
             raise ValueError(f"study {study.study_name!r} has no complete trial within the limit {self._limit:g}")
-        seen = observe(study, ranges)
-        expected = _believe(self._on(ranges, study), seen).trained()
-        place = {key_of(candidate): index for index, candidate in enumerate(seen.candidates)}
-        return min(within, key=lambda one: (expected[place[key_of(one.params)]], one.number))
+        observed = observe(study, ranges)
+        model = ValueModel.of(ranges, self._cost, _distributions(study))
+        expected = dict(zip(map(key_of, observed.candidates), model.expected(observed), strict=True))
+        return min(within, key=lambda trial: (expected[key_of(trial.params)], costs[trial.number], trial.number))
 
-    def _on(self, ranges: Ranges, study: Study) -> _Ground:
-        """Return what a proposal stands on, made anew where other parameters have turned up."""
-        trials = study.get_trials(deepcopy=False)
-        everything = {name: one for trial in trials for name, one in trial.distributions.items()}
-        everything |= ranges.distributions
-        if self._ground is None or self._ground.ranges != ranges or self._ground.everything.keys() != everything.keys():
+    def _domain_of(self, ranges: Ranges, study: Study) -> _Domain:
+        """Return the search domain; it is rebuilt when trials have further parameters."""
+        others = _distributions(study)
+        names = {*others, *ranges.distributions}
+        if self._domain is None or self._domain.ranges != ranges or self._domain.names != names:
             pool = Pool(ranges, self._cost, self._limit, self._random)
-            self._ground = _Ground.of(ranges, everything, pool)
-        return self._ground
+            self._domain = _Domain.of(ranges, names, pool, ValueModel.of(ranges, self._cost, others, self._random))
+        return self._domain
 
-    def _design_size(self, ground: _Ground) -> int:
-        """Return how many trainings the design has: two for each coefficient of a linear regression, if that many."""
-        return min(_DESIGN_PER_TERM * (1 + ground.encoding.columns), int(_DESIGN_SHARE * self._n_trainings))
+    def _design_size(self, domain: _Domain) -> int:
+        """Return the design's number of trainings: two per coefficient of a linear regression, up to a share of all."""
+        coefficients = 1 + domain.model.encoding.columns
+        return min(_DESIGN_PER_TERM * coefficients, int(_DESIGN_SHARE * self._n_trainings))
 
-    def _next_of_design(self, ground: _Ground, seen: Observed) -> Params:
-        trained = [seen.candidates[index] for index in seen.which]
-        known = ground.rows([*trained, *seen.waiting])
-        number = min(_DESIGN_CHOICE, len(ground.drawn))
-        some, others = (self._random.sample(range(len(ground.drawn)), number) for _ in range(2))
-        rows = ground.drawn_rows
-        prior = TermPrior.of(ground.terms.groups())
-        return ground.drawn[some[most_informative(rows[some], known, rows[others], prior)]]
+    def _next_of_design(self, domain: _Domain, observed: Observed) -> Params:
+        trained = [observed.candidates[index] for index in observed.which]
+        known = domain.model.rows([*trained, *observed.waiting])
+        number = min(_DESIGN_CHOICE, len(domain.drawn))
+        choice, others = (self._random.sample(range(len(domain.drawn)), number) for _ in range(2))
+        rows = domain.drawn_rows
+        prior = TermPrior.of(domain.model.terms.groups())
+        return domain.drawn[choice[most_informative(rows[choice], known, rows[others], prior)]]
 
-    def _worth_most(self, ground: _Ground, seen: Observed) -> Params:
-        believed = _believe(ground, seen)
-        if seen.waiting:  # what is trained elsewhere at this moment is taken to turn out as expected
-            seen = with_expected(seen, believed.untrained(ground.rows(seen.waiting)))
-            believed = _believe(ground, seen)
-        others = self._untrained(ground, seen, believed)
-        candidates = [*seen.candidates, *others]
-        within = [index for index, one in enumerate(candidates) if ground.pool.fits(ground.ranges.of(one))]
-        gain = knowledge_gradient(believed.joint(ground.rows(others)).of(within), self._n_trainings - len(seen))
+    def _most_valuable(self, domain: _Domain, observed: Observed) -> Params:
+        belief = domain.model.posterior(observed)
+        if observed.waiting:  # trainings in progress count as if they had ended as expected
+            observed = observed.with_expected(belief.untrained(domain.model.rows(observed.waiting)))
+            belief = domain.model.posterior(observed)
+        untrained = self._untrained(domain, observed, belief)
+        candidates = [*observed.candidates, *untrained]
+        within = [index for index, params in enumerate(candidates) if domain.pool.fits(domain.ranges.of(params))]
+        joint = belief.joint(domain.model.rows(untrained)).of(within)
+        gain = knowledge_gradient(joint, self._n_trainings - len(observed))
         return candidates[within[int(np.argmax(gain))]]
 
-    def _untrained(self, ground: _Ground, seen: Observed, believed: Posterior) -> list[Params]:
-        """Return candidates to choose from: those expected to be the best, and some of those that may be yet."""
-        known = {key_of(ground.ranges.of(one)) for one in seen.candidates}
-        climbed = self._climbed(ground, seen, believed)
-        fresh = [one for key, one in climbed.items() if key not in known and key not in ground.keys]
-        old = [index for key, index in ground.keys.items() if key not in known]
-        left = [*fresh, *(ground.drawn[index] for index in old)]
-        rows = np.concatenate([ground.rows(fresh), ground.drawn_rows[old]])
-        expected = believed.untrained(rows)
-        some = np.array(self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left))), dtype=np.intp)
-        hopeful = some[np.argsort(expected[some] - believed.spread(rows[some]))[:_CHOICE]]
+    def _untrained(self, domain: _Domain, observed: Observed, belief: Posterior) -> list[Params]:
+        """Return candidates to choose from: those with the best expected values, and some that are uncertain."""
+        known = {key_of(domain.ranges.of(params)) for params in observed.candidates}
+        climbed = self._climbed(domain, observed, belief)
+        fresh = [params for key, params in climbed.items() if key not in known and key not in domain.keys]
+        old = [index for key, index in domain.keys.items() if key not in known]
+        left = [*fresh, *(domain.drawn[index] for index in old)]
+        rows = np.concatenate([domain.model.rows(fresh), domain.drawn_rows[old]])
+        expected = belief.untrained(rows)
+        subset = np.array(self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left))), dtype=np.intp)
+        hopeful = subset[np.argsort(expected[subset] - belief.spread(rows[subset]))[:_CHOICE]]
         chosen = np.unique(np.concatenate([np.argsort(expected)[:_CHOICE], hopeful]))
         return [left[index] for index in chosen]
 
-    def _climbed(self, ground: _Ground, seen: Observed, believed: Posterior) -> dict[Key, Params]:
-        """Return candidates on the way to better ones: from the best, always on to the best that is near."""
-        drawn = np.argsort(believed.untrained(ground.drawn_rows))[:_BEAM]
-        trained = np.argsort(believed.trained())[:_BEAM]
-        starts = [*(ground.drawn[index] for index in drawn), *(seen.candidates[index] for index in trained)]
-        reached = {key_of(one): one for one in map(ground.ranges.of, starts)}
-        expected = dict(zip(reached, believed.untrained(ground.rows(list(reached.values()))), strict=True))
-        left_from: set[Key] = set()
+    def _climbed(self, domain: _Domain, observed: Observed, belief: Posterior) -> dict[Key, Params]:
+        """Return the candidates visited by a beam search from the best ones, always to the best neighbours."""
+        drawn = np.argsort(belief.untrained(domain.drawn_rows))[:_BEAM]
+        trained = np.argsort(belief.trained())[:_BEAM]
+        starts = [*(domain.drawn[index] for index in drawn), *(observed.candidates[index] for index in trained)]
+        visited = {key_of(params): params for params in map(domain.ranges.of, starts)}
+        expected = dict(zip(visited, belief.untrained(domain.model.rows(list(visited.values()))), strict=True))
+        expanded: set[Key] = set()
         for _ in range(_STEPS):
-            best = [key for key in sorted(expected, key=expected.__getitem__)[:_BEAM] if key not in left_from]
+            best = [key for key in sorted(expected, key=expected.__getitem__)[:_BEAM] if key not in expanded]
             if not best:
                 break
-            left_from.update(best)
-            near = {key_of(one): one for key in best for one in ground.pool.neighbours(reached[key])}
-            new = {key: one for key, one in near.items() if key not in reached}
-            reached |= new
-            expected |= dict(zip(new, believed.untrained(ground.rows(list(new.values()))), strict=True))
-        return reached
+            expanded.update(best)
+            near = {key_of(params): params for key in best for params in domain.pool.neighbours(visited[key])}
+            new = {key: params for key, params in near.items() if key not in visited}
+            visited |= new
+            expected |= dict(zip(new, belief.untrained(domain.model.rows(list(new.values()))), strict=True))
+        return visited
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
-    """What does not change from proposal to proposal.
+class _Domain:
+    """What does not change between proposals.
 
     Attributes:
         ranges: The parameters that are proposed together.
-        everything: These, and those that some trials have beside.
-        pool: AugmentationParameters candidates within the limit.
-        encoding: Of everything.
-        terms: Of the codes.
+        names: Their names, and those of further parameters that some trials have.
+        pool: The source of candidates within the limit.
+        model: The regression.
         drawn: Candidates within the limit.
         drawn_rows: Their terms.
-        keys: Their places.
+        keys: Their indexes.
     """
 
     ranges: Ranges
-    everything: dict[str, BaseDistribution]
+    names: set[str]
     pool: Pool
-    encoding: Encoding
-    terms: Terms
+    model: ValueModel
     drawn: list[Params]
     drawn_rows: Floats
     keys: dict[Key, int]
 
     @classmethod
-    def of(cls, ranges: Ranges, everything: dict[str, BaseDistribution], pool: Pool) -> _Ground:
-        """Draw candidates, and learn from their costs in which direction each parameter costs more."""
-        encoding = Encoding.of(everything)
-        evenly = pool.anything(_DIRECTION_DRAWS)
-        terms = Terms(cost_direction(encoding.code(evenly), pool.costs(evenly)), encoding.ordered())
+    def of(cls, ranges: Ranges, names: set[str], pool: Pool, model: ValueModel) -> _Domain:
+        """Return the domain with freshly drawn candidates."""
         drawn = pool.draw()
-        keys = {key_of(one): place for place, one in enumerate(drawn)}
-        return cls(ranges, everything, pool, encoding, terms, drawn, terms.of(encoding.code(drawn)), keys)
-
-    def rows(self, candidates: Sequence[Params]) -> Floats:
-        """Return the terms of candidates."""
-        return self.terms.of(self.encoding.code(candidates))
+        keys = {key_of(params): index for index, params in enumerate(drawn)}
+        return cls(ranges, names, pool, model, drawn, model.rows(drawn), keys)
 
 
-def _believe(ground: _Ground, seen: Observed) -> Posterior:
-    return posterior(ground.rows(seen.candidates), ground.terms.groups(), seen.which, seen.values, _SCALES)
+def _distributions(study: Study) -> dict[str, BaseDistribution]:
+    """Return the distributions of all parameters of a study's trials."""
+    trials: Sequence[FrozenTrial] = study.get_trials(deepcopy=False)
+    return {name: distribution for trial in trials for name, distribution in trial.distributions.items()}

@@ -1,24 +1,23 @@
-"""What is believed of every candidate after some noisy trainings.
+"""The belief about every candidate after some noisy trainings: Bayesian linear regression with averaged scales.
 
-The value of a candidate is a weighted sum of its terms, and something of its own that no term explains; a training adds
-noise. All three are normal. How large the weights of each group of terms and the candidates' own parts are, relative to
-the noise, is not fitted but averaged over: a fixed set of scales is drawn from wide priors, and each counts as much as
-it explains what was seen. So is the noise itself, which is integrated out. See Rasmussen and Williams, "Gaussian
-Processes for Machine Learning" (2006), chapters 2 and 5; O'Hagan and Forster, "Bayesian Inference" (2004), chapter 11.
+A candidate's value is a weighted sum of its terms plus an own part that no term explains; a training adds noise. All
+three are normal. The scales of the groups of terms and of the own parts, relative to the noise, are averaged over
+rather than fitted: a fixed set is drawn from wide priors, and each draw is weighted by its evidence. The noise is
+integrated out. See Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5;
+O'Hagan and Forster, "Bayesian Inference" (2004), chapter 11.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, qmc
 
-from budgetnas.samplers.budget_sampler.encoding import Floats
-from budgetnas.samplers.budget_sampler.terms import CONSTANT, GROUPS
+from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Floats
 
 OWN: Final = "own"
 PRIOR: Final[Mapping[str, tuple[float, float]]] = {
@@ -28,29 +27,32 @@ PRIOR: Final[Mapping[str, tuple[float, float]]] = {
     "paired": (0.1, 0.8),
     OWN: (0.6, 0.5),
 }
-"""Of each scale, in units of the noise between two trainings of a candidate: the median, and the standard deviation of
-its logarithm. A parameter is taken to matter about as much as the noise or less, squares and pairs half and a quarter
-as much as that; the spread leaves room for ten times more or less."""
+"""For each scale, in units of the noise between two trainings of a candidate: the median and the standard deviation of
+its logarithm. A parameter is assumed to matter about as much as the noise or less, squares and pairs half and a quarter
+as much; the spread leaves room for a factor of ten."""
 _SCALES: Final = 64
 _KEPT: Final = 8
 _CONSTANT_VARIANCE: Final = 100.0
 _NOISE_SHAPE: Final = 1.5
 
 
+@cache
 def prior_scales() -> dict[str, Floats]:
-    """Return the scales that are averaged over: evenly spread draws from `PRIOR`, the same ones in every study."""
+    """Return the scales that are averaged over: evenly spread draws from `PRIOR`, the same in every study."""
+    from scipy.stats import norm, qmc  # slow to import
+
     names = (*GROUPS, OWN)
     spread = norm.ppf(qmc.Sobol(len(names), seed=0).random(_SCALES))
-    return {name: PRIOR[name][0] * np.exp(PRIOR[name][1] * spread[:, place]) for place, name in enumerate(names)}
+    return {name: PRIOR[name][0] * np.exp(PRIOR[name][1] * spread[:, column]) for column, name in enumerate(names)}
 
 
 @dataclass(frozen=True, slots=True)
 class TermPrior:
-    """What is believed before any training, in units of the noise.
+    """The belief before any training, in units of the noise.
 
     Attributes:
         weights: Variance of the weight of each term.
-        unexplained: Variance of a training around what the terms explain: of the candidate's own part, and the noise.
+        unexplained: Variance of a training around the sum of its terms: own part plus noise.
     """
 
     weights: Floats
@@ -58,7 +60,7 @@ class TermPrior:
 
     @classmethod
     def of(cls, groups: NDArray[np.intp]) -> TermPrior:
-        """Return it for terms of these groups, with all scales at the middle of what they may be."""
+        """Return the prior of terms of these groups, with all scales at their medians."""
         middle = {name: np.array([median]) for name, (median, _) in PRIOR.items()}
         return cls(_prior_variances(groups, middle)[0], 1.0 + PRIOR[OWN][0] ** 2)
 
@@ -68,8 +70,8 @@ class Belief:
     """A joint normal belief about candidates.
 
     Attributes:
-        mean: Of each.
-        covariance: Of all.
+        mean: Expected value of each candidate.
+        covariance: Covariance of the candidates' values.
         noise: Variance of a training around its candidate's value.
     """
 
@@ -78,23 +80,23 @@ class Belief:
     noise: float
 
     def of(self, candidates: Sequence[int]) -> Belief:
-        """Return the belief about some of them."""
+        """Return the belief about some of the candidates."""
         return Belief(self.mean[candidates], self.covariance[np.ix_(candidates, candidates)], self.noise)
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """What is believed after the trainings; one entry of the leading axis for each of the scales that count most.
+    """The belief after the trainings; the leading axis runs over the draws of scales with the most evidence.
 
     Attributes:
         terms: Rows of the trained candidates.
-        means: Mean value of each trained candidate's trainings, less the centre.
+        means: Mean of each trained candidate's trainings, minus the centre.
         centre: Mean of all trainings.
-        share: How much each of the scales counts.
+        share: Weight of each draw of scales; they sum to 1.
         weights: Expected weights of the terms.
         covariance: Covariance of the weights.
-        own: Variance of what is a candidate's own.
-        trust: How far the own part of a trained candidate follows its trainings, from 0 to 1.
+        own: Variance of the candidates' own parts.
+        trust: How closely the own part of a trained candidate follows its trainings, from 0 to 1.
         noise: Variance of a training around its candidate's value, averaged.
     """
 
@@ -127,7 +129,7 @@ class Posterior:
         return spread
 
     def joint(self, terms: Floats) -> Belief:
-        """Return the belief about the trained candidates, in order, and then about others."""
+        """Return the belief about the trained candidates, in order, followed by others."""
         rows = np.concatenate([self.terms, terms])
         trained = len(self.terms)
         covariance = np.zeros((len(rows), len(rows)))
@@ -143,14 +145,14 @@ class Posterior:
 def posterior(
     terms: Floats, groups: NDArray[np.intp], which: NDArray[np.intp], values: Floats, scales: Mapping[str, Floats]
 ) -> Posterior:
-    """Return what is believed after trainings.
+    """Return the belief after trainings.
 
     Args:
-        terms: A row of terms for each distinct trained candidate.
+        terms: One row of terms per distinct trained candidate.
         groups: The group of each term.
-        which: For each training the row of its candidate; each row is trained at least once.
+        which: The row of each training's candidate; each row has at least one training.
         values: The result of each training.
-        scales: What `prior_scales` returns.
+        scales: The result of `prior_scales`.
     """
     times = np.bincount(which, minlength=len(terms)).astype(np.float64)
     centre = float(values.mean())
