@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.storage.retry import LockLostError, is_busy, is_passing, retry_seconds, reason_of
+from budgetnas.storage.retry import LockLostError, is_busy, is_passing, reason_of, retry_seconds
 from budgetnas.storage.urls import masked, sqlite_file
 
 LOCK_TIMEOUT_SECONDS: Final = 60.0
@@ -115,7 +115,8 @@ def _file_lock(url: URL) -> Iterator[None]:
         with FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
             yield
     except Timeout:
-        raise BudgetnasError(f"{path} has been locked by another process for over {LOCK_TIMEOUT_SECONDS:.0f} s") from None
+        waited = f"{LOCK_TIMEOUT_SECONDS:.0f} s"
+        raise BudgetnasError(f"another process has locked {path} for over {waited}") from None
     except OSError as error:
         raise InputError("--storage", masked(url), f"its folder cannot be written ({error.strerror})") from None
 
@@ -130,7 +131,7 @@ def _lock(connection: Connection) -> None:
             raise
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
             waited = f"{LOCK_TIMEOUT_SECONDS:.0f} s"
-            raise BudgetnasError(f"another process has had the storage's lock for over {waited}") from None
+            raise BudgetnasError(f"another process has locked the storage for over {waited}") from None
         raise BudgetnasError(f"the storage's lock failed: {reason_of(error)}") from None
 
 

@@ -240,7 +240,10 @@ def release_stale(store: Store, study: str) -> frozenset[int] | None:
 
 @retried
 def in_training(store: Store, run: int, *, besides: Lease | None) -> bool:
-    """Return whether a live process with a lease other than `besides` trains `run`; call it under the storage's lock."""
+    """Return whether a live process trains `run` under a lease other than `besides`.
+
+    Call it under the storage's lock.
+    """
     leases = tables.leases.c
     others = leases.owner != besides.owner if besides is not None else true()
     return bool(_release_stale(store, _rows(store, (leases.run == run) & others)))

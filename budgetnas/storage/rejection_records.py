@@ -74,9 +74,7 @@ class RejectionRecords(Store):
         )
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
-        return tuple(
-            Broken(limit.quantity, limit.most, int(number)) for limit, number in zip(limits, row, strict=True)
-        )
+        return tuple(Broken(limit.quantity, limit.most, int(number)) for limit, number in zip(limits, row, strict=True))
 
 
 def save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:

@@ -30,7 +30,7 @@ class Settings:
     Attributes:
         grace_seconds: Seconds without a heartbeat after which another process may take over this one's work.
         checkpoint_seconds: Least seconds between two checkpoints; they are written at the end of an epoch.
-        checkpoint_dir: Folder of the checkpoints, or None for a folder next to a SQLite file, else the user's state folder.
+        checkpoint_dir: Folder of the checkpoints, or None: next to a SQLite file, else in the user's state folder.
     """
 
     grace_seconds: float = GRACE_SECONDS

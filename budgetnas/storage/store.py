@@ -79,12 +79,15 @@ def upsert(table: Table, dialect: str, *, keep: bool = False) -> Insert:
 
     Cached: building a statement takes longer than SQLite takes to run it.
     """
-    statement = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     keys = [column.name for column in table.primary_key]
-    if keep:
-        return statement.on_conflict_do_nothing(index_elements=keys)
     values = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
-    return statement.on_conflict_do_update(index_elements=keys, set_=values)
+    repeatable: Insert = (
+        statement.on_conflict_do_nothing(index_elements=keys)
+        if keep
+        else statement.on_conflict_do_update(index_elements=keys, set_=values)
+    )
+    return repeatable
 
 
 def forget_earlier_try(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:

@@ -15,8 +15,7 @@ from sqlalchemy.engine import URL
 from budgetnas.cli.checks.check import Check
 from budgetnas.errors import InputError
 from budgetnas.storage import Records, tables
-from budgetnas.storage.opening import is_writable, open_to_read
-from budgetnas.storage.records import require_tables
+from budgetnas.storage.opening import is_writable, open_to_read, require_tables
 from budgetnas.storage.urls import check_place, masked, sqlite_file
 
 MOST_CLOCK_SECONDS: Final = 5.0
