@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from forked import Forked
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 from small import STUDY, run, start, study_file
@@ -24,8 +24,8 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.attributes import described
+from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
-from budgetnas.search.settings import SearchRequest
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
 from budgetnas.search.view import Notices
 from budgetnas.space.recipe import RecipeSpace
@@ -276,7 +276,7 @@ def test_a_cpu_run_repeated_from_its_record_gives_the_same_bits(tmp_path: Path) 
     assert curves[0] == curves[1]
 
 
-def _begin_long_search(folder: Path) -> subprocess.Popen[str]:
+def _begin_long_search(folder: Path) -> Forked:
     path = study_file(folder, epochs="4000", trials="2")
     process = start(folder, "search", path, "--study", "t")
     deadline = time.monotonic() + 120
@@ -346,7 +346,7 @@ def test_a_resumed_search_leaves_no_connection_open(tmp_path: Path) -> None:
     def closed(connection: Any, _record: object) -> None:
         connections.remove(id(connection))
 
-    request = SearchRequest(
+    request = SearchOptions(
         budget="6k",
         trials=1,
         data="digits",
