@@ -240,7 +240,7 @@ def test_digits_are_always_at_hand() -> None:
     assert not any(image.tobytes() in seen for image in test.images)
 
 
-def test_digits_thinned_and_resized() -> None:
+def test_digits_subsampled_and_resized() -> None:
     request = DataRequest("digits", subset=100, subset_eval=50, resolution=16, split_seed=2)
     data = load_data(request)
     assert (len(data.train), len(data.all_train), len(data.validation)) == (100, 100, 50)

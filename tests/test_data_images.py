@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from budgetnas.data import DataIdentity, channel_statistics
+from budgetnas.data.decoding import Change, UnreadableImageError, decode, resized, shorter_side
 from budgetnas.data.images import Images
-from budgetnas.data.pixels import Change, UnreadableImageError, decode, resized, shorter_side
 
 
 def as_file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

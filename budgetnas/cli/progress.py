@@ -19,7 +19,7 @@ from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.experiments.final import FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayPlan

@@ -198,7 +198,7 @@ def _list(request: DataRequest, root: Path) -> FolderListing:
     if "test" in folders:
         raise InputError("--data", request.name, f"{root} has test/ but no train/", _LAYOUT)
     classes, images = scan.classes_in("")
-    direct = "there is no train/ folder: the folders of the directory itself are taken as the classes"
+    direct = "without a train/ folder, the folders of the directory itself are taken as the classes"
     return _without_test(request, scan, classes, images, [direct])
 
 
@@ -226,7 +226,7 @@ def _without_test(
     size = share_size(labels, _TEST_PARTS)
     train_rows, test_rows = hold_out(labels, size, seed=request.split_seed, purpose=Purpose.TEST)
     notice = (
-        f"there is no test/ folder: {len(test_rows):,} of {plural(len(labels), 'image')} (20 %, stratified, split seed "
+        f"without a test/ folder, {len(test_rows):,} of {plural(len(labels), 'image')} (20 %, stratified, split seed "
         f"{request.split_seed}) are set aside as the test split"
     )
     train, test = [images[row] for row in train_rows], [images[row] for row in test_rows]

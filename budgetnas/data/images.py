@@ -93,10 +93,10 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
         divided by.
 
     Raises:
-        ValueError: If there are no pixels.
+        ValueError: If the array is empty.
     """
     if not images.size:
-        raise ValueError("channel_statistics: there are no pixels")
+        raise ValueError("channel_statistics: the array is empty")
     moments = [_moments(histogram) for histogram in _histograms(images)]
     return tuple(mean for mean, _ in moments), tuple(std or 1.0 for _, std in moments)
 

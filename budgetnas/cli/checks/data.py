@@ -7,9 +7,9 @@ from typing import Final
 
 from budgetnas.cli.checks.check import Check, many
 from budgetnas.cli.checks.request import DoctorRequest
-from budgetnas.data.archives import archives_of, is_unpacked
-from budgetnas.data.cache import only_looking
+from budgetnas.data.cache import read_only
 from budgetnas.data.load import Data, load_data
+from budgetnas.data.named_sets import archives_of, is_unpacked
 from budgetnas.data.request import DataRequest
 from budgetnas.space.specification import StudySpecification
 
@@ -22,7 +22,7 @@ def data(request: DoctorRequest, specification: StudySpecification | None) -> It
     if not asked.is_folder and asked.name != "digits" and not is_unpacked(asked):
         yield _not_unpacked(asked)
         return
-    with only_looking():
+    with read_only():
         loaded = load_data(asked)
     yield Check("data", "ok", _described(loaded))
     if specification is not None:
