@@ -118,7 +118,7 @@ def _run(
                 return _alone(opened, task, data, stopper, view)
             return _together(opened, pool, task, data, _worker_request(request, url, opened), stopper, view)
 
-    ended = outcome_of(work, view.notice)
+    ended = outcome_of(work, view.on_message)
     place = DataPlace(request.data, request.data_dir)
     return SearchResult(name, records, ended.exit_code, ended.finished, runtimes, place, final)
 
