@@ -364,7 +364,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}; "
         f"{len(data.train):,} images to train with, {len(data.validation):,} to choose by",
-        f"budget: at most {', '.join(f'{one.most:,} {one.words}' for one in budget.limits)}; "
+        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}; "
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
@@ -393,7 +393,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
 def _seed_line(seed: InitialTrialPlan, budget: Budget) -> str:
     if seed.excesses and len(budget.limits) > 1:
         return f"seed {seed.seed}: rejected, over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
-    over = f" by {seed.excesses[0].over:,}: rejected" if seed.excesses else ""
+    over = f" by {seed.excesses[0].amount:,}: rejected" if seed.excesses else ""
     return f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}"
 
 
