@@ -35,8 +35,8 @@ def check_names(argument: str, asked: Sequence[str], names: Sequence[str]) -> tu
     for name in asked:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            way_out = f"did you mean {close[0]}?" if close else ""
-            raise InputError(argument, name, f"must be one of {', '.join(names)}", way_out)
+            hint = f"did you mean {close[0]}?" if close else ""
+            raise InputError(argument, name, f"must be one of {', '.join(names)}", hint)
     return tuple(dict.fromkeys(asked))
 
 

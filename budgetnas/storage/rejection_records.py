@@ -68,13 +68,15 @@ class RejectionRecords(Store):
         rejections, counts = tables.rejections.c, tables.architectures.c
         limits = budget.limits
         query = (
-            select(*(func.count().filter(counts[limit.quantity] > limit.most) for limit in limits))
+            select(*(func.count().filter(counts[limit.quantity] > limit.value) for limit in limits))
             .select_from(tables.rejections.join(tables.architectures))
             .where(rejections.study == study, ~rejections.duplicate)
         )
         with self.engine.connect() as connection:
             row = connection.execute(query).one()
-        return tuple(Broken(limit.quantity, limit.most, int(number)) for limit, number in zip(limits, row, strict=True))
+        return tuple(
+            Broken(limit.quantity, limit.value, int(number)) for limit, number in zip(limits, row, strict=True)
+        )
 
 
 def save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:
