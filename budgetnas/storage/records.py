@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from budgetnas.storage import tables
 from budgetnas.storage.checkpoint_records import CheckpointRecords
 from budgetnas.storage.rejection_records import RejectionRecords
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.run_records import RunRecords
-from budgetnas.storage.store import upsert
+from budgetnas.storage.store import forget_earlier_try, upsert
 from budgetnas.storage.values import Goal
 
 
@@ -32,7 +32,8 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
         """Record the specification that a study is created with."""
         row = {"study": study, "specification": specification, "digest": digest, "created_at": current_call().asked_at}
         with self.engine.begin() as connection:
-            connection.execute(upsert(tables.specifications, connection.dialect.name, keep=True), row)
+            forget_earlier_try(connection, tables.specifications, row)
+            connection.execute(insert(tables.specifications).values(row))
 
     def specification(self, study: str) -> str | None:
         """Return the JSON that `study` was created with, or None if there is no such study."""
