@@ -164,7 +164,7 @@ def test_a_database_of_somebody_elses_is_fine_and_left_alone(in_a_fresh_folder: 
     change(in_a_fresh_folder / "other.db", "CREATE TABLE a (b)")
     before = contents(in_a_fresh_folder)
     found = checks("other.db", study="t")
-    assert "the first search makes them" in found["tables"].detail
+    assert "the first search creates them" in found["tables"].detail
     assert "turns on the write-ahead log" in found["database"].detail
     assert found["--study"].state == "problem"
     assert contents(in_a_fresh_folder) == before
@@ -286,7 +286,7 @@ def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path
     (line,) = [one for one in done.stdout.splitlines() if one.startswith("problem ")]
     assert "does not fit torch" in line
     assert "operator torchvision::nms does not exist" in line
-    assert "from one index" in line
+    assert "from the same index" in line
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "lustre"])
