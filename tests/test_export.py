@@ -102,7 +102,7 @@ def test_a_study_exports_the_network_that_its_final_ended_with(finished: Records
     assert metrics["trained_again"] is None
     certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
     assert (certificate["budget"], certificate["fits"]) == (6_000, True)
-    assert certificate["total"]["built"] == result.winner.params
+    assert certificate["total"]["built"] == result.winner.run.params
 
 
 def test_weights_that_are_gone_are_trained_again_to_the_same_bits(finished: Records, tmp_path: Path) -> None:

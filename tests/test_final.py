@@ -114,8 +114,8 @@ def test_a_final_trains_the_best_again_and_reads_the_test_split_once(database: P
         read = readings(records)
         assert {one for _, one, _ in read} == {one.id for one in tested} and len(read) == 2
         assert len({(final, at) for final, _, at in read}) == 1  # one event
-        assert {one.architecture for one in tested} == {winner.architecture}
-        assert winner.recipe in {one.recipe for one in tested}
+        assert {one.architecture for one in tested} == {winner.run.architecture}
+        assert winner.run.recipe in {one.recipe for one in tested}
         for one in runs:
             curve = records.curve(one.id)
             assert len(curve) == 2 and math.isnan(curve[-1].eval_accuracy) == (one in tested)
@@ -134,7 +134,7 @@ def test_the_test_accuracy_is_that_of_the_kept_weights(database: Path) -> None:
         )
         tensors = records.weights(result.shipped_run)
         assert tensors is not None
-        network = from_safetensors(result.winner.architecture, tensors)
+        network = from_safetensors(result.winner.run.architecture, tensors)
         test = to_device(load_test(request), runtime.torch_device)
         with torch.inference_mode():
             correct = (network(normalise(test.images)).argmax(dim=1) == test.labels).double().mean().item()
@@ -215,7 +215,7 @@ def test_the_best_seed_is_the_reference(tmp_path: Path) -> None:
     with opened(tmp_path / "budgetnas.db") as records:
         final = final_result(records, "s")
         assert final is not None and final.reference is not None and final.winner is not None
-        assert final.reference.label in ("v2-sgd", "v2-adam")
+        assert final.reference.run.label in ("v2-sgd", "v2-adam")
         assert len(readings(records)) == (2 if final.winner == final.reference else 4)
         if final.winner != final.reference:
             assert final.difference == difference_interval(final.winner.test, final.reference.test)

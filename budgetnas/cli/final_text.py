@@ -27,7 +27,7 @@ def final_lines(result: FinalResult) -> list[str]:
     """Return the outcome of a final in sentences."""
     winner, reference = result.winner, result.reference
     assert winner is not None, "a final that is over has a winner"
-    lines = [f"winner: {winner.name}, {winner.params:,} parameters"]
+    lines = [f"winner: {winner.name}, {winner.run.params:,} parameters"]
     if not winner.test:
         return [*lines, "the test split is not read yet"]
     images = result.test_images or 0
@@ -38,9 +38,9 @@ def final_lines(result: FinalResult) -> list[str]:
     if reference is None:
         lines.append("  no seed network is in the final: there is nothing to hold the winner against")
     elif reference is winner:
-        lines.append(f"  the winner is the seed {reference.label}: the search found nothing better")
+        lines.append(f"  the winner is the seed {reference.run.label}: the search found nothing better")
     else:
-        lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.params:,} parameters)")
+        lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.run.params:,} parameters)")
     if result.difference is not None:
         one = result.difference
         lines.append(
@@ -76,8 +76,8 @@ def _entrant_row(one: Entrant) -> tuple[str, ...]:
     return (
         ", ".join(name for name, marked in marks if marked),
         one.name,
-        one.recipe.describe(),
-        f"{one.params:,}",
+        one.run.recipe.describe(),
+        f"{one.run.params:,}",
         f"{one.search_accuracy:.2%}" + (f" (mean of {one.search_trainings})" if one.search_trainings > 1 else ""),
         f"{one.score:.2%}",
         "-" if one.mean_validation is None else f"{one.mean_validation:.2%}",

@@ -259,7 +259,7 @@ class FinalProgress(Progress):
             several = one.search_trainings > 1
             seen = f"the mean of its {one.search_trainings} runs" if several else "its one run"
             self.lines.say(
-                f"{why}: {one.name}, {one.params:,} parameters; {one.recipe.describe()}; "
+                f"{why}: {one.name}, {one.run.params:,} parameters; {one.run.recipe.describe()}; "
                 f"smoothed {one.score:.2%}, {seen} {one.search_accuracy:.2%}"
             )
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from budgetnas.architecture import count
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
@@ -237,13 +236,13 @@ class _Clock:
 
 def _clock(result: FinalResult, data: Data, runtimes: Sequence[RuntimeConfig]) -> _Clock:
     images, typical = validation_images(data, runtimes[0]), result.entrants[0]
-    task = Task(typical.architecture, typical.recipe, 0, images.fit, images.evaluation, images.normalisation)
+    task = Task(typical.run.architecture, typical.run.recipe, 0, images.fit, images.evaluation, images.normalisation)
     runtime, pace = measure_pace(task, runtimes[0], runtimes[1:])
     if pace is None:
         return _Clock(runtime, None)
 
     def seconds(one: Entrant, trained: int, evaluated: int) -> float:
-        epochs, macs = one.recipe.epochs, count(one.architecture).macs
+        epochs, macs = one.run.recipe.epochs, one.run.macs
         return pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
 
     return _Clock(runtime, seconds)
@@ -285,11 +284,11 @@ class _Holder:
         failed = self._train(part, images)
         if result.winner is not None:
             return
-        held = [one for one in self.result.entrants if one.run not in failed]
+        held = [one for one in self.result.entrants if one.run.id not in failed]
         if not held:
             raise SearchFailedError(f"no entrant of the final could be trained; study {self.final.study}")
-        best = max(held, key=lambda one: (statistics.fmean(one.validation), -one.params))
-        name_winner(self.records, self.final.id, best.run)
+        best = max(held, key=lambda one: (statistics.fmean(one.validation), -one.run.params))
+        name_winner(self.records, self.final.id, best.run.id)
 
     def train_for_the_test(self) -> None:
         """Train winner and reference on training and validation images, and keep their weights."""
@@ -312,7 +311,7 @@ class _Holder:
             run = self.records.find_complete(self._request(one, seed).key(images.identity), study=self.final.study)
             tensors = None if run is None else self.records.weights(run.id)
             assert run is not None and tensors is not None, "a complete training of this part has weights"
-            network = from_safetensors(one.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
+            network = from_safetensors(one.run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy
         record_reading(self.records, self.final, accuracies, len(test), TEST_REASON)
@@ -325,8 +324,7 @@ class _Holder:
         return tuple(one for one in self.result.entrants if one.is_winner or one.is_reference)
 
     def _request(self, one: Entrant, seed: int) -> RunRequest:
-        candidate = Candidate(one.architecture, one.recipe)
-        return RunRequest(candidate, seed, Role.FINAL, study=self.final.study, label=one.label)
+        return RunRequest(one.candidate, seed, Role.FINAL, study=self.final.study, label=one.run.label)
 
     def _train(self, part: _Part, images: RunImages) -> set[int]:
         """Make the trainings of a part that are not made; return the entrants that failed."""
@@ -334,7 +332,7 @@ class _Holder:
         trainings = part.trainings(self._protocol)
         for place, (one, seed) in enumerate(trainings):
             self.stopper.check()
-            if one.run in failed:
+            if one.run.id in failed:
                 continue
             request = self._request(one, seed)
             known = self.records.find_complete(request.key(images.identity), study=self.final.study)
@@ -352,7 +350,7 @@ class _Holder:
                     )
                 except RunFailedError as error:
                     self.view.notice(f"{one.name} is out of the final: its training with seed {seed} failed: {error}")
-                    failed.add(one.run)
+                    failed.add(one.run.id)
         self.done += len(trainings)
         return failed
 
@@ -364,7 +362,7 @@ class _Holder:
             name=one.name,
             part=part.name,
             seed=seed,
-            epochs=one.recipe.epochs,
+            epochs=one.run.recipe.epochs,
             done=self.done + place,
             total=self.done + len(trainings) + (0 if part.keep_weights else 2 * self._protocol.seeds),
             seconds_left=self._seconds_left(part, place, trainings, images),
@@ -379,6 +377,6 @@ class _Holder:
         left = sum(seconds(one, len(images.fit), len(images.evaluation)) for one, _ in trainings[place:])
         if part.keep_weights:
             return left
-        largest = max(self.result.entrants, key=lambda one: count(one.architecture).macs)
+        largest = max(self.result.entrants, key=lambda one: one.run.macs)
         later = seconds(largest, len(images.fit) + len(images.evaluation), 0)
         return left + 2 * self._protocol.seeds * later

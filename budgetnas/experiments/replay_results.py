@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.data.identity import DataIdentity
-from budgetnas.experiments.plain import to_plain
+from budgetnas.experiments.plain import plain_fields
 from budgetnas.experiments.published import RecordedRun, recorded_runs
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
@@ -107,8 +107,7 @@ class ReplayComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        return plain_fields(self)
 
 
 def comparison(result: ReplayResult) -> ReplayComparison:
