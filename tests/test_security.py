@@ -40,7 +40,7 @@ from budgetnas.data.cache import CacheEntry
 from budgetnas.errors import BudgetnasError, InputError, hide_passwords
 from budgetnas.report.page import report_name
 from budgetnas.samplers.named import SAMPLERS, search_sampler
-from budgetnas.search.settings import check_study_name
+from budgetnas.search.options import check_study_name
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import tables
