@@ -151,7 +151,7 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
 def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[Broken, ...]:
     counts = [count(rejection.architecture) for rejection in over]
     return tuple(
-        Broken(limit.quantity, limit.most, sum(limit.count(cost) > limit.most for cost in counts))
+        Broken(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
         for limit in budget.limits
     )
 

@@ -64,14 +64,14 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         trials = goal(opened, task.trials)
         _check_failures(opened, before)
         for text in recover_stale_trials(opened):
-            listener.notice(text)
+            listener.on_message(text)
         slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
             if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
                 held = slots_held(opened.records, opened.name)
-                listener.notice(f"{held} of the last runs are trained by other processes; waiting, should one fail")
+                listener.on_message(f"{held} of the last runs are trained by other processes; waiting, should one fail")
             waiting = True
             time.sleep(_POLL_SECONDS)
             continue
@@ -82,10 +82,10 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
                 ready = True
                 _run_trial(opened, task, slot, heartbeat, stopper, listener)
         except SpaceUsedUpError as error:
-            listener.notice(f"the search ends early: {error}")
+            listener.on_message(f"the search ends early: {error}")
             return False
         except LeaseLost:
-            listener.notice(LOST.format("its trial"))
+            listener.on_message(LOST.format("its trial"))
 
 
 def goal(opened: OpenStudy, trials: int | None) -> int:
@@ -141,7 +141,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         candidates,
         budget,
         known=lambda candidate: first_trial(candidate) is not None,
-        refuse=lambda refused: records.reject(opened.name, refused),
+        reject=lambda refused: records.reject(opened.name, refused),
         seed=seed,
         repeated=first_trial if again else None,
     )

@@ -17,7 +17,7 @@ from budgetnas.errors import InputError
 from budgetnas.samplers.attributes import add_stored, compact
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.rdb import SharedStorage
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import engine_arguments, exclusive
@@ -198,7 +198,7 @@ def _enqueue_seeds(opened: OpenStudy) -> None:
     there = {trial.user_attrs.get(SEED_ATTRIBUTE) for trial in study.get_trials(deepcopy=False)}
     turned_down = {one.origin for one in opened.records.rejections(opened.name)}
     for seed in specification.seeds:
-        candidate = seed_candidate(seed, specification.recipes, specification.inputs)
+        candidate = initial_candidate(seed, specification.recipes, specification.inputs)
         fits = specification.budget.fits(candidate.architecture)
         params = specification.candidates.params_of(candidate)
         origin = f"seed {seed}"

@@ -23,7 +23,7 @@ from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
 from budgetnas.storage.marks import accuracies_at
-from budgetnas.training import RuntimeConfig, train
+from budgetnas.training import Callbacks, RuntimeConfig, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
@@ -217,7 +217,7 @@ def tally(opened: OpenStudy) -> Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reporter:
+class _Reporter(Callbacks):
     opened: OpenStudy
     trial: int
     trial_id: int
@@ -226,20 +226,20 @@ class _Reporter:
     epochs: int
     listener: SearchListener
 
-    def step(self, epoch: int, done: int, total: int) -> None:
-        self.listener.step(epoch, done, total)
+    def on_step(self, epoch: int, done: int, total: int) -> None:
+        self.listener.on_step(epoch, done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.report(epoch)
-        self.listener.epoch(epoch)
+        self.listener.on_epoch_end(epoch)
         if epoch.epoch in self.rungs:
             self._judge(epoch)
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        self.listener.restart(runtime, reason)
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        self.listener.on_restart(runtime, reason)
 
-    def notice(self, text: str) -> None:
-        self.listener.notice(text)
+    def on_message(self, text: str) -> None:
+        self.listener.on_message(text)
 
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
