@@ -47,10 +47,10 @@ class Listener(Quiet):
     trainings: list[FinalTraining] = field(default_factory=list)
     resumed: list[bool] = field(default_factory=list)
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         self.resumed.append(resumed)
 
-    def final_training(self, training: FinalTraining) -> None:
+    def on_final_run(self, training: FinalTraining) -> None:
         if len(self.trainings) == self.stop_after:
             raise Interrupted
         self.trainings.append(training)
@@ -150,7 +150,7 @@ def test_a_final_that_was_held_is_told_again_without_training_or_reading(databas
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_a_final_that_was_stopped_goes_on_and_trains_nothing_twice(database: Path, stop_after: int) -> None:
+def test_a_stopped_final_resumes_and_repeats_no_run(database: Path, stop_after: int) -> None:
     with opened(database) as records:
         with pytest.raises(Interrupted):
             hold(records, Listener(stop_after))
@@ -174,12 +174,12 @@ def test_where_two_processes_trained_the_same_the_first_counts(database: Path) -
     assert again.winner.test == result.winner.test and again.shipped_run == result.shipped_run
 
 
-def test_a_second_reading_warns_and_is_recorded(database: Path) -> None:
+def test_a_second_evaluation_on_the_test_split_warns_and_is_recorded(database: Path) -> None:
     with opened(database) as records:
         hold(records)
         listener = Listener()
         result = hold(records, listener, ChoiceProtocol(finalists=1, seeds=2))
-        assert any("was read for this study before" in one for one in listener.notices)
+        assert any("evaluated on the test split before" in one for one in listener.notices)
         assert result.readings == 2 and len({final for final, _, _ in readings(records)}) == 2
 
 
