@@ -97,7 +97,9 @@ def test_a_reduced_replay_says_so_on_every_line_and_is_not_repeated(tmp_path: Pa
 def test_an_interrupted_replay_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     arguments = ("replay", "v2-sgd", *REDUCED[:-1], "3")
     command = [sys.executable, "-m", "budgetnas", *arguments]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 1/3: train" in line:

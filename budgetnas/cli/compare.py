@@ -88,7 +88,12 @@ def _print_comparison(study: str, comparison: Comparison) -> None:
         *("Adam rate", "first", "again", "SGD minus Adam"),
     )
     console.print(
-        table("Best rate of each optimiser, first run and again with a fresh seed", columns, map(_row, comparison.pairs), left=2)
+        table(
+            "Best rate of each optimiser, first run and again with a fresh seed",
+            columns,
+            map(_row, comparison.pairs),
+            left=2,
+        )
     )
     for pair in comparison.dropped:
         console.print(f"{pair.entrant.name} is dropped: {pair.why_dropped}", markup=False)

@@ -48,9 +48,7 @@ def final_lines(result: FinalResult) -> list[str]:
             f"{100 * high:+.2f} (Welch); {_verdict(low, high)}"
         )
     if result.binomial_error is not None:
-        lines.append(
-            f"  the finite test split alone adds a standard error of {100 * result.binomial_error:.2f} points"
-        )
+        lines.append(f"  the finite test split alone adds a standard error of {100 * result.binomial_error:.2f} points")
     if result.readings > 1:
         lines.append(
             f"  evaluated on the test split {result.readings} times for this study; only the first is unbiased"
@@ -80,7 +78,8 @@ def _entrant_row(entrant: Entrant) -> tuple[str, ...]:
         entrant.name,
         entrant.run.recipe.describe(),
         f"{entrant.run.params:,}",
-        f"{entrant.search_accuracy:.2%}" + (f" (mean of {entrant.search_trainings})" if entrant.search_trainings > 1 else ""),
+        f"{entrant.search_accuracy:.2%}"
+        + (f" (mean of {entrant.search_trainings})" if entrant.search_trainings > 1 else ""),
         f"{entrant.score:.2%}",
         "-" if entrant.mean_validation is None else f"{entrant.mean_validation:.2%}",
         "-" if spread is None else f"{100 * spread:.2f}",

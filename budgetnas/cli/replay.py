@@ -22,7 +22,9 @@ def replay_command(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Replay all runs; resumes after an interruption.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the recorded runs.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the report's; T_max scales with it.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs, if not the report's; T_max scales with it.")
+    ] = None,
     t_max: Annotated[int | None, typer.Option(help="Length of the cosine, if not the text's.")] = None,
     subset: Annotated[int | None, typer.Option(help="Number of train images, a stratified subsample.")] = None,
     subset_eval: Annotated[int | None, typer.Option(help="Number of test images, a stratified subsample.")] = None,
@@ -135,7 +137,9 @@ def _print_results(results: Sequence[ReplayResult]) -> None:
             )
     columns = ("run", "split", "", "printed % (best)", "ours % (best)", "epoch", "difference", "ours % (last epoch)")
     stdout().print(table("Replays and the report's printed figures", columns, rows, left=3))
-    stdout().print("The best epoch was chosen on the test set, as in the report, so its figure is optimistic.", markup=False)
+    stdout().print(
+        "The best epoch was chosen on the test set, as in the report, so its figure is optimistic.", markup=False
+    )
     stdout().print("The last epoch's figure is unbiased.", markup=False)
 
 
