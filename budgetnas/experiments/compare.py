@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -27,7 +27,7 @@ from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.recipe import OptimizerName
 from budgetnas.storage import Records, Role, Run, RunKey, State
-from budgetnas.training import Callbacks, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Runtime, RuntimeConfig, Task
 from budgetnas.training.measure import measure_pace
 
 _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss is -inf in epoch ")
@@ -135,7 +135,7 @@ class CompareOutcome:
 
 def compare(
     request: CompareRequest,
-    runtimes: Sequence[RuntimeConfig],
+    runtime: Runtime,
     open_storage: Callable[[], Records],
     stopper: Stopper,
     view: CompareView,
@@ -146,7 +146,7 @@ def compare(
 
     Args:
         request: What to compare.
-        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtime: Chooses the runtime config of each network.
         open_storage: Returns the records.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
@@ -165,15 +165,14 @@ def compare(
             )
     view.preparing("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
-    images = validation_images(data, runtimes[0])
+    images = validation_images(data, runtime)
     known = _Known.read(records, request.study)
-    trainer = _Trainer(request.study, design, images, runtimes[0], records, known, stopper, view)
+    trainer = _Trainer(request.study, design, images, runtime, records, known, stopper, view)
     pairs: list[Pair] = []
     try:
         view.preparing("timing a few training steps")
-        plan = _plan(trainer, data, runtimes[1:])
+        plan = _plan(trainer, data)
         view.compare_planned(plan)
-        trainer = replace(trainer, runtime=plan.runtime)
         for entrant in design.entrants:
             pairs.append(trainer.pair(entrant))
             view.pair_ended(pairs[-1])
@@ -207,7 +206,7 @@ class _Trainer:
     study: str
     design: Design
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     records: Records
     known: _Known
     stopper: Stopper
@@ -271,25 +270,26 @@ class _Trainer:
         return Attempt(step.rate, run, self.records.curve(run)[-1].eval_accuracy)
 
 
-def _plan(trainer: _Trainer, data: Data, others: Sequence[RuntimeConfig]) -> ComparePlan:
+def _plan(trainer: _Trainer, data: Data) -> ComparePlan:
     design = trainer.design
     missing = {entrant: trainer.missing(entrant) for entrant in design.entrants}
     macs = sum(number * count(entrant.architecture).macs for entrant, number in missing.items())
-    runtime, seconds = _timed(trainer, others, macs) if macs else (trainer.runtime, None)
+    typical = sorted(design.entrants, key=lambda entrant: count(entrant.architecture).macs)[len(design.entrants) // 2]
+    runtime = trainer.runtime.runtime_for(typical.architecture)
+    seconds = _estimate(trainer, typical, runtime, macs) if macs else None
     return ComparePlan(trainer.study, design, data, runtime, sum(missing.values()), macs, seconds)
 
 
-def _timed(trainer: _Trainer, others: Sequence[RuntimeConfig], macs: float) -> tuple[RuntimeConfig, float | None]:
-    """Return the fastest runtime for a typical network, and the time it means for all trainings to come."""
+def _estimate(trainer: _Trainer, typical: Entrant, runtime: RuntimeConfig, macs: float) -> float | None:
+    """Return the seconds of all trainings to come, from a few timed steps of a typical network."""
     design, images = trainer.design, trainer.images
-    typical = sorted(design.entrants, key=lambda one: count(one.architecture).macs)[len(design.entrants) // 2]
     candidate = design.candidate(typical, "sgd", design.sgd[0])
     task = Task(candidate.architecture, candidate.recipe, 0, images.train, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(task, trainer.runtime, others)
+    pace = measure_pace(task, runtime)
     if pace is None:
-        return runtime, None
+        return None
     epochs = design.recipes.epochs
-    return runtime, pace.seconds(macs, trained=len(images.train) * epochs, evaluated=len(images.evaluation) * epochs)
+    return pace.seconds(macs, trained=len(images.train) * epochs, evaluated=len(images.evaluation) * epochs)
 
 
 def _key(run: Run) -> RunKey:

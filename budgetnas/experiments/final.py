@@ -46,7 +46,7 @@ from budgetnas.storage.finals import (
     record_reading,
     start_final,
 )
-from budgetnas.training import Callbacks, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Runtime, Task
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
@@ -107,7 +107,7 @@ class FinalView(Callbacks):
 
 
 def finish(
-    request: FinishRequest, records: Records, runtimes: Sequence[RuntimeConfig], stopper: Stopper, view: FinalView
+    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, view: FinalView
 ) -> FinalResult:
     """Hold a study's final, go on with one that was begun, or return the result of one that was held.
 
@@ -117,7 +117,7 @@ def finish(
     Args:
         request: Which study, and how.
         records: The storage.
-        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtime: Chooses the runtime config of each network.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
 
@@ -140,7 +140,7 @@ def finish(
     result = result_of(records, final)
     view.final_planned(result, resumed=resumed)
     view.preparing("timing a few training steps")
-    holder = _Holder(records, final, data, _clock(result, data, runtimes), stopper, view)
+    holder = _Holder(records, final, data, _clock(result, data, runtime), stopper, view)
     holder.choose()
     holder.train_for_the_test()
     holder.read_the_test_split(data_request)
@@ -226,16 +226,16 @@ def _begin(
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """The fastest runtime, and what a training takes in it; nothing where memory ran out."""
+    """What chooses runtimes, and the seconds that a training takes; None where memory ran out."""
 
-    runtime: RuntimeConfig
+    runtime: Runtime
     seconds: Callable[[Entrant, int, int], float] | None
 
 
-def _clock(result: FinalResult, data: Data, runtimes: Sequence[RuntimeConfig]) -> _Clock:
-    images, typical = validation_images(data, runtimes[0]), result.entrants[0]
+def _clock(result: FinalResult, data: Data, runtime: Runtime) -> _Clock:
+    images, typical = validation_images(data, runtime), result.entrants[0]
     task = Task(typical.architecture, typical.recipe, 0, images.train, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(task, runtimes[0], runtimes[1:])
+    pace = measure_pace(task, runtime.runtime_for(task.architecture))
     if pace is None:
         return _Clock(runtime, None)
 
@@ -299,16 +299,16 @@ class _Holder:
     def read_the_test_split(self, request: DataRequest) -> None:
         """Evaluate all of these networks on the test split, in one recorded event."""
         self.view.preparing("reading the test split")
-        runtime = self.clock.runtime
-        device = runtime.torch_device
+        device = self.clock.runtime.torch_device
         test = to_device(load_test(request), device)
-        images = all_training_images(self.data, runtime)
-        normalise = Normaliser.of(images.normalisation, device, runtime.memory_format)
+        images = all_training_images(self.data, self.clock.runtime)
         accuracies = {}
         for one, seed in _Part("", FIRST_TEST_SEED, self._tested(), keep_weights=True).trainings(self._protocol):
             run = self.records.find_complete(self._request(one, seed).key(images.identity), study=self.final.study)
             tensors = None if run is None else self.records.weights(run.id)
             assert run is not None and tensors is not None, "a complete training of this part has weights"
+            runtime = self.clock.runtime.runtime_for(one.architecture)
+            normalise = Normaliser.of(images.normalisation, device, runtime.memory_format)
             network = from_safetensors(one.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy

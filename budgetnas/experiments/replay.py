@@ -18,7 +18,7 @@ from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.training import Callbacks, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Runtime, Task
 from budgetnas.training.device import to_device
 from budgetnas.training.measure import measure_pace
 
@@ -105,7 +105,7 @@ class ReplayOutcome:
 
 def replay(
     request: ReplayRequest,
-    runtimes: Sequence[RuntimeConfig],
+    runtime: Runtime,
     open_storage: Callable[[], Records],
     stopper: Stopper,
     view: ReplayView,
@@ -116,7 +116,7 @@ def replay(
 
     Args:
         request: Which runs, and how.
-        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtime: Chooses the runtime config of each network.
         open_storage: Returns the records.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
@@ -133,8 +133,8 @@ def replay(
     data = load_data(request.data)
     for text in data.notices:
         view.on_message(text)
-    images = _images(data, request.data, runs[0].recipe.normalisation, runtimes[0])
-    replayer = _Replayer(request, data, images, runtimes, open_storage(), stopper, view)
+    images = _images(data, request.data, runs[0].recipe.normalisation, runtime)
+    replayer = _Replayer(request, data, images, runtime, open_storage(), stopper, view)
     results, failed = [], []
     for run in runs:
         stopper.check()
@@ -180,7 +180,7 @@ class _Replayer:
     request: ReplayRequest
     data: Data
     images: RunImages
-    runtimes: Sequence[RuntimeConfig]
+    runtime: Runtime
     records: Records
     stopper: Stopper
     view: ReplayView
@@ -198,34 +198,38 @@ class _Replayer:
         return result
 
     def _tell_difference(self, run: RecordedRun, known: Run) -> None:
-        precision, asked = json.loads(known.environment).get("precision"), self.runtimes[0].precision
-        if precision not in {runtime.precision for runtime in self.runtimes}:
+        precision = json.loads(known.environment).get("precision")
+        asked = self.runtime.runtime_for(known.architecture).precision
+        if precision != asked:
             self.view.on_message(
                 f"{run.name}: the record was made in {precision}, not {asked}; name another --storage to train it again"
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
         self.view.preparing(f"timing a few steps of {run.name}")
-        runtime, seconds = self._timed(wanted.candidate)
+        seconds = self._estimate(wanted)
         self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
-        number = record_training(wanted, self.images, runtime, self.records, self.stopper, self.view, keep_weights=True)
+        number = record_training(
+            wanted, self.images, self.runtime, self.records, self.stopper, self.view, keep_weights=True
+        )
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:
         data = self.data
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
-    def _timed(self, candidate: Candidate) -> tuple[RuntimeConfig, float | None]:
+    def _estimate(self, wanted: RunRequest) -> float | None:
+        candidate = wanted.candidate
         fit, evaluation = self.images.train, self.images.evaluation
         task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
-        runtime, pace = measure_pace(task, self.runtimes[0], self.runtimes[1:])
+        pace = measure_pace(task, wanted.runtime(self.runtime, self.images))
         epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
         if pace is None:
-            return runtime, None
-        return runtime, pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
+            return None
+        return pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
 
 
-def _images(data: Data, request: DataRequest, constants: Normalisation | None, runtime: RuntimeConfig) -> RunImages:
+def _images(data: Data, request: DataRequest, constants: Normalisation | None, runtime: Runtime) -> RunImages:
     assert constants is not None, "every recorded run has constants"
     device = runtime.torch_device
     return RunImages(
