@@ -217,8 +217,8 @@ def test_a_pruned_trial_is_pruned_in_both_tables(storage_url: str) -> None:
         assert (pruning.epochs_asked, pruning.epochs_saved) == (60, 18)
         assert pruning.saved_share == pytest.approx(0.3)
         assert pruning.epochs_saved == sum(one.epochs_asked - one.epochs_done for one in runs)
-        assert [one.trial for one in pruning.cut] == [2, 4]
-        assert pruning.sentence() == "asha cut 2 trainings early: 18 of 60 epochs saved (30.0%)"
+        assert [cut.run.trial for cut in pruning.cut] == [2, 4]
+        assert pruning.sentence() == "asha pruned 2 runs: 18 of 60 epochs saved (30.0%)"
 
 
 def test_the_median_rule_waits_for_five_complete_trials(tmp_path: Path) -> None:

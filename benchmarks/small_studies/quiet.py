@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from budgetnas.experiments.final import FinalView
+from budgetnas.experiments.final import FinalCallbacks
 from budgetnas.search.view import SearchView
 
 
-class Quiet(SearchView, FinalView):
+class Quiet(SearchView, FinalCallbacks):
     """Prints nothing."""

@@ -17,13 +17,13 @@ from rich.text import Text
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
-from budgetnas.bundle.export import ExportView
+from budgetnas.bundle.retraining import ExportCallbacks
 from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.data.wording import plural
-from budgetnas.experiments.final import FinalTraining, FinalView
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
-from budgetnas.experiments.replay import ReplayPlan, ReplayView
+from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult, comparison
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
@@ -241,7 +241,7 @@ class SearchProgress(Progress, SearchView):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class FinalProgress(Progress, FinalView):
+class FinalProgress(Progress, FinalCallbacks):
     """Shows a final: who is in it, each training, and the time left."""
 
     def __init__(self, lines: Lines) -> None:
@@ -249,7 +249,7 @@ class FinalProgress(Progress, FinalView):
         self._training: FinalTraining | None = None
         self._started = time.monotonic()
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         """Print who is in the final."""
         protocol = result.protocol
         state = "goes on" if resumed else "begins"
@@ -261,11 +261,11 @@ class FinalProgress(Progress, FinalView):
             several = one.search_trainings > 1
             seen = f"the mean of its {one.search_trainings} runs" if several else "its one run"
             self.lines.say(
-                f"{why}: {one.name}, {one.params:,} parameters; {one.recipe.describe()}; "
+                f"{why}: {one.name}, {one.run.params:,} parameters; {one.run.recipe.describe()}; "
                 f"smoothed {one.score:.2%}, {seen} {one.search_accuracy:.2%}"
             )
 
-    def final_training(self, training: FinalTraining) -> None:
+    def on_final_run(self, training: FinalTraining) -> None:
         """Note which training starts."""
         self._training, self._started = training, time.monotonic()
         self.prefix = f"final {training.done + 1}/{training.total}, {training.name}, seed {training.seed}: "
@@ -284,7 +284,7 @@ class FinalProgress(Progress, FinalView):
         return f"; about {duration(max(0.0, left))} left"
 
 
-class ReplayProgress(Progress, ReplayView):
+class ReplayProgress(Progress, ReplayCallbacks):
     """Shows replays: each epoch, and at the end the printed figures beside ours."""
 
     def __init__(self, lines: Lines) -> None:
@@ -292,7 +292,7 @@ class ReplayProgress(Progress, ReplayView):
         self._seconds: float | None = None
         self._started = time.monotonic()
 
-    def replay_planned(self, plan: ReplayPlan) -> None:
+    def on_replay_start(self, plan: ReplayPlan) -> None:
         """Print what is about to run, and what the report says against itself about it."""
         warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
         self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
@@ -306,7 +306,7 @@ class ReplayProgress(Progress, ReplayView):
         if plan.seconds is not None:
             self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
 
-    def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
+    def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
         """Print that a run is done."""
         warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
         source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
@@ -330,10 +330,10 @@ class ReplayProgress(Progress, ReplayView):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class ExportProgress(Progress, ExportView):
+class ExportProgress(Progress, ExportCallbacks):
     """Shows an export: what is being done, and each epoch of a training that is made again."""
 
-    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
+    def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
         """Print that the weights were not kept."""
         self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
         self.lines.say(
