@@ -186,8 +186,8 @@ class RuntimeRules:
         ]
         return (ruled, *(other for other in others if other != ruled))
 
-    def _precision(self, gains_from_bf16: bool) -> Precision:
-        in_bf16 = self.precision == "bf16" or (self.precision == "auto" and gains_from_bf16)
+    def _precision(self, gains: bool) -> Precision:
+        in_bf16 = self.precision == "bf16" or (self.precision == "auto" and gains)
         return "bf16" if in_bf16 else "float32"
 
 
