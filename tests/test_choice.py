@@ -110,7 +110,9 @@ def test_a_constant_added_to_all_accuracies_is_added_to_all_expected_ones(
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from(POOL), min_size=1, max_size=12), st.floats(min_value=0, max_value=1))
 def test_equal_accuracies_give_that_accuracy(candidates: list[Candidate], accuracy: float) -> None:
-    assert set(expected(candidates, [accuracy] * len(candidates)).values()) == {pytest.approx(accuracy)}
+    assert list(expected(candidates, [accuracy] * len(candidates)).values()) == pytest.approx(
+        [accuracy] * len({candidate.key for candidate in candidates})
+    )
 
 
 @pytest.mark.parametrize("number", range(1, FEWEST))
@@ -165,12 +167,11 @@ def test_a_candidate_trained_more_often_leans_more_on_its_own_trainings() -> Non
 
 
 def test_the_winner_is_better_than_the_luckiest_training() -> None:
-    """Half of the differences between candidates follow their size, the noise is as large as all of them."""
+    """Candidates with more multiply-accumulates are better, the noise is as large as the differences: 30 studies."""
     gains = []
     for seed in range(30):
         generator, candidates = np.random.default_rng(seed), drawn(40, seed)
         worth = np.log([count(candidate.architecture).macs for candidate in candidates])
-        worth = (worth - worth.mean()) / worth.std() + generator.normal(0, 1, 40)
         values = worth + generator.normal(0, worth.std(), 40)
         winner = ranked(candidates, values)[0].first
         gains.append(worth[winner] - worth[np.argmax(values)])

@@ -20,7 +20,7 @@ from budgetnas.cli.options import (
 from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
-    from budgetnas.experiments.final import FinalView
+    from budgetnas.experiments.final import FinalCallbacks
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.session import SearchResult
 
@@ -88,6 +88,13 @@ def search_command(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
     ] = None,
+    tune_setup: Annotated[
+        bool | None,
+        typer.Option(
+            "--tune-setup",
+            help="Time precision, threads and layout instead of following the rules: other bits each time.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that search together.", envvar="BUDGETNAS_WORKERS", show_default="1"),
@@ -150,14 +157,14 @@ def search_command(
     raise typer.Exit(result.exit_code)
 
 
-def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalView) -> None:
+def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalCallbacks) -> None:
     """Hold the final that ends a search."""
     from budgetnas.cli.finish import tell_stopped
     from budgetnas.experiments.final import FinishRequest, finish
 
     try:
         with stopper.listening():
-            finish(FinishRequest(result.study, result.place), result.records, result.runtimes, stopper, view)
+            finish(FinishRequest(result.study, result.place), result.records, result.runtime, stopper, view)
     except Interrupted as stop:
         tell_stopped(stop, storage)
         raise

@@ -17,8 +17,8 @@ from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_held, take_slot, trained
-from budgetnas.training import RuntimeConfig, train
+from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_in_use, take_slot, trained
+from budgetnas.training import Runtime, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -32,19 +32,19 @@ class SearchTask:
     Attributes:
         trials: Runs that the study shall have in all; nothing: what its last search was asked for, whenever that is.
         images: Training and validation images, on the device.
-        runtime: Where and in which precision.
+        runtime: Chooses the runtime config of each trial.
         sampler: Name of the inner sampler.
         seed: Seed of the sampler, for the first process at work; each other one draws its own.
-        others: Setups to time before the first trial, beside the one that was chosen.
+        tune_setup: Whether the runtime is chosen by timing a few steps instead of by the rules.
         trainer: What trains.
     """
 
     trials: int | None
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     sampler: str
     seed: int
-    others: tuple[RuntimeConfig, ...] = ()
+    tune_setup: bool = False
     trainer: TrainFunction = train
 
 
@@ -64,14 +64,14 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         trials = goal(opened, task.trials)
         _check_failures(opened, before)
         for text in recover_stale_trials(opened):
-            listener.notice(text)
+            listener.on_message(text)
         slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
             if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
-                held = slots_held(opened.records, opened.name)
-                listener.notice(f"{held} of the last runs are trained by other processes; waiting, should one fail")
+                held = slots_in_use(opened.records, opened.name)
+                listener.on_message(f"{held} of the last runs are trained by other processes; waiting, should one fail")
             waiting = True
             time.sleep(_POLL_SECONDS)
             continue
@@ -82,10 +82,10 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
                 ready = True
                 _run_trial(opened, task, slot, heartbeat, stopper, listener)
         except SpaceUsedUpError as error:
-            listener.notice(f"the search ends early: {error}")
+            listener.on_message(f"the search ends early: {error}")
             return False
         except LeaseLost:
-            listener.notice(LOST.format("its trial"))
+            listener.on_message(LOST.format("its trial"))
 
 
 def goal(opened: OpenStudy, trials: int | None) -> int:
@@ -133,7 +133,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         return None if run is None else run.trial
 
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False)) + records.search_counts(opened.name).trials
-    if slots_held(records, opened.name) > 1:
+    if slots_in_use(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
     candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
     opened.optuna_study.sampler = ConstraintFilter(

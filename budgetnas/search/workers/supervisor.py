@@ -43,7 +43,7 @@ class WorkerPool(Protocol):
     def describe(self, runtime: RuntimeConfig) -> str:
         """Return who trains, and where, in words."""
 
-    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
+    def begin(self, request: WorkerRequest) -> None:
         """Start all."""
 
     def tend(self, study: Progress) -> tuple[str, ...]:
@@ -87,7 +87,6 @@ def search_together(
     opened: OpenStudy,
     pool: WorkerPool,
     request: WorkerRequest,
-    runtime: RuntimeConfig,
     stopper: Stopper,
     view: SearchView,
 ) -> bool:
@@ -97,7 +96,6 @@ def search_together(
         opened: The study.
         pool: Who trains.
         request: What each worker is told.
-        runtime: What they train in.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
 
@@ -112,7 +110,7 @@ def search_together(
     watch = Watch(opened, view)
     study = _Study(opened, request.trials, watch)
     try:
-        pool.begin(request, runtime)
+        pool.begin(request)
         _follow(pool, study, watch, view, stopper.check)
     except Interrupted:
         _wind_up(pool, study, watch, view)
@@ -123,7 +121,7 @@ def search_together(
         pool.kill()
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):
             for text in recover_stale_trials(opened):
-                view.notice(text)
+                view.on_message(text)
     if study.is_done():
         return True
     reason = pool.outcome()
@@ -139,7 +137,7 @@ def _follow(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView, c
         check()
         left = pool.at_work()
         for text in pool.tend(study):
-            view.notice(text)
+            view.on_message(text)
         if not left or time.monotonic() - looked_at >= _LOOK_SECONDS:
             with contextlib.suppress(SQLAlchemyError):  # the database is away; the next look asks again
                 watch.look()
@@ -159,11 +157,11 @@ def _wind_up(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView) 
 
     def check() -> None:
         if time.monotonic() > deadline:
-            view.notice(f"a worker did not stop within {_STOP_SECONDS:.0f} s and is killed")
+            view.on_message(f"a worker did not stop within {_STOP_SECONDS:.0f} s and is killed")
             raise Interrupted
 
     try:
-        view.notice("stopping the workers; each puts its trial back")
+        view.on_message("stopping the workers; each puts its trial back")
         pool.stop()
         _follow(pool, study, watch, view, check)
     except KeyboardInterrupt:
