@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,9 +25,9 @@ from benchmarks.table import ERROR, PARAMS, read_sheet
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.errors import InputError, check_seed
 from budgetnas.experiments.bench.machine import machine
-from budgetnas.samplers.budget_sampler.encoding import Floats, Params, Ranges
-from budgetnas.samplers.budget_sampler.model import ValueModel
-from budgetnas.samplers.budget_sampler.observed import Observed
+from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
+from budgetnas.samplers.budget_sampler.observed import key_of
+from budgetnas.samplers.budget_sampler.winner import expected_values
 from budgetnas.stats import mean_interval
 
 _NOISE: Final = 0.163
@@ -43,12 +43,14 @@ class Networks:
 
     Attributes:
         widths: The widths of each network, by name.
-        model: The regression of accuracies on widths.
+        encoding: The widths as numbers.
+        cost: Parameters of a network, given its widths.
         accuracies: What each is worth: its mean test accuracy, in percent.
     """
 
     widths: Sequence[Params]
-    model: ValueModel
+    encoding: Encoding
+    cost: Callable[[Params], float]
     accuracies: Floats
 
 
@@ -146,13 +148,11 @@ def read(table: Path | None, budget: Budget) -> Networks:
     keep = facts[:, -2] <= budget.max_params
     if not keep.any():
         raise InputError("--budget", str(budget), "no network of the table keeps it")
-    rows = [tuple(int(width) for width in row) for row in facts[:, : len(_WIDTHS)]]
-    params = dict(zip(rows, facts[:, -2], strict=True))
-    ranges = Ranges(dict(zip(_WIDTHS, map(_distribution, zip(*rows, strict=True)), strict=True)))
-    largest = float(facts[:, -2].max())
-    model = ValueModel.of(ranges, lambda widths: float(params.get(tuple(widths.values()), largest)))
-    widths = [dict(zip(_WIDTHS, row, strict=True)) for row, kept in zip(rows, keep, strict=True) if kept]
-    return Networks(widths, model, 100 - facts[keep, -1])
+    rows = [tuple(int(width) for width in row) for row in facts[keep, : len(_WIDTHS)]]
+    widths = [dict(zip(_WIDTHS, row, strict=True)) for row in rows]
+    params = {key_of(row): float(number) for row, number in zip(widths, facts[keep, -2], strict=True)}
+    encoding = Encoding.of(dict(zip(_WIDTHS, map(_distribution, zip(*rows, strict=True)), strict=True)))
+    return Networks(widths, encoding, lambda row: params[key_of(row)], 100 - facts[keep, -1])
 
 
 def _distribution(widths: Sequence[int]) -> IntDistribution:
@@ -167,11 +167,10 @@ def study(networks: Networks, trainings: int, finals: Sequence[Round], seed: int
     worth, best, most = networks.accuracies[drawn], networks.accuracies.max(), max(one.seeds for one in finals)
     single, once = worth + generator.normal(0, _NOISE, (2, total))
     final, again = worth + generator.normal(0, _NOISE, (2, most, total))
-    results = [
-        (networks.widths[index], -accuracy)
-        for index, accuracy in zip(drawn[:trainings], single[:trainings], strict=True)
-    ]
-    scores = -networks.model.expected(Observed.of(results))
+    widths = [networks.widths[index] for index in drawn[:trainings]]
+    results = list(zip(widths, (-single[:trainings]).tolist(), strict=True))
+    expected = expected_values(results, networks.encoding, networks.cost)
+    scores = np.array([-expected[key_of(row)] for row in widths])
 
     def named(made: int, by: Floats, among: Sequence[int], fresh: Floats) -> Named:
         one = max(among, key=lambda index: by[index])

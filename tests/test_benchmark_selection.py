@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import statistics
@@ -57,7 +58,7 @@ def test_a_final_that_cannot_be_read_is_refused(text: str) -> None:
 def test_the_bias_is_that_of_the_rule(tmp_path: Path) -> None:
     """The best of n equal networks is chosen by the mean of the highest of n draws; a fresh look has no bias."""
     networks = selection.read(table(tmp_path), Budget(5_000_000))
-    equal = selection.Networks(networks.widths, networks.model, np.full(127, 90.0))
+    equal = dataclasses.replace(networks, accuracies=np.full(127, 90.0))
     found = [selection.study(equal, 20, [selection.Round(3, 4)], seed) for seed in range(300)]
     highest_of_20, highest_of_3 = 1.867, 0.846
     for rule, expected in (("best single", highest_of_20 * 0.163), ("raw, final 3x4", highest_of_3 * 0.163 / 2)):

@@ -11,15 +11,13 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.data.identity import DataIdentity
-from budgetnas.samplers.budget_sampler.encoding import Ranges
-from budgetnas.samplers.budget_sampler.model import ValueModel
-from budgetnas.samplers.budget_sampler.observed import Observed
+from budgetnas.samplers.budget_sampler import winner
+from budgetnas.samplers.budget_sampler.winner import FEWEST_TRAININGS, smooth
 from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.samplers.distributions import search_ranges
 from budgetnas.samplers.named import BUDGET, search_sampler
@@ -37,7 +35,6 @@ SPECIFICATION = StudySpecification(
     inputs=InputShape(in_channels=3, size=32, classes=10),
 )
 SPACE = SPECIFICATION.candidates
-FEWEST = 5
 
 
 def drawn(number: int, seed: int = 0) -> list[Candidate]:
@@ -104,7 +101,7 @@ def test_a_constant_added_to_all_accuracies_is_added_to_all_expected_ones(
     candidates, accuracies = trained
     before = expected(candidates, accuracies)
     after = expected(candidates, [accuracy + constant for accuracy in accuracies])
-    assert after == pytest.approx({key: value + constant for key, value in before.items()}, abs=1e-6)
+    assert after == pytest.approx({key: value + constant for key, value in before.items()}, abs=2e-3)
 
 
 @settings(max_examples=15, deadline=None)
@@ -115,7 +112,7 @@ def test_equal_accuracies_give_that_accuracy(candidates: list[Candidate], accura
     )
 
 
-@pytest.mark.parametrize("number", range(1, FEWEST))
+@pytest.mark.parametrize("number", range(1, FEWEST_TRAININGS))
 def test_with_few_trainings_a_candidate_has_their_mean(number: int) -> None:
     candidates = [POOL[0], POOL[1], POOL[0], POOL[2]][:number]
     accuracies = [0.9, 0.8, 0.7, 0.85][:number]
@@ -132,15 +129,6 @@ def size(candidate: Candidate) -> int:
 
 def test_without_trainings_nothing_is_ranked() -> None:
     assert best_first(SPECIFICATION, []) == ()
-    assert best_first(SPECIFICATION, [Trained(POOL[0], 0.5, complete=False)]) == ()
-
-
-def test_a_pruned_training_counts_but_cannot_win() -> None:
-    trained = [Trained(candidate, 0.5 + 0.01 * index) for index, candidate in enumerate(POOL[:12])]
-    pruned = Trained(POOL[12], 0.99, complete=False)
-    with_it, without = best_first(SPECIFICATION, [*trained, pruned]), best_first(SPECIFICATION, trained)
-    assert len(with_it) == len(without) == 12
-    assert [entry.expected for entry in with_it] != [entry.expected for entry in without]
 
 
 def test_a_candidate_outside_the_space_keeps_its_own_mean() -> None:
@@ -151,16 +139,25 @@ def test_a_candidate_outside_the_space_keeps_its_own_mean() -> None:
     ]
 
 
+def test_candidates_with_equal_features_are_drawn_to_the_mean() -> None:
+    generator = np.random.default_rng(0)
+    values = 0.5 + generator.normal(0, 0.1, 12)
+    means = smooth(np.zeros((12, 0)), values, range(12))
+    assert (np.argsort(means) == np.argsort(values)).all()
+    assert np.ptp(means) < 0.9 * np.ptp(values)
+    assert means.mean() == pytest.approx(values.mean(), abs=0.02)
+
+
 def test_a_candidate_trained_more_often_leans_more_on_its_own_trainings() -> None:
-    """Its accuracy is 0.2 off the trend; each further training says so again."""
-    model = ValueModel.of(Ranges({"x": FloatDistribution(-1.0, 1.0)}), lambda params: 2.0 + params["x"])
+    """Its value is 0.2 off the trend; each further training says so again."""
     generator = np.random.default_rng(1)
-    widths = [{"x": float(value)} for value in np.linspace(-1, 1, 30)]
-    values = [0.1 * params["x"] + float(generator.normal(0, 0.05)) for params in widths]
+    widths = np.linspace(-1, 1, 30)
+    values = 0.1 * widths + generator.normal(0, 0.05, 30)
     values[15], pulls = 0.2, []
     for extra in (0, 2, 8):
-        results = [*zip(widths, values, strict=True), *[(widths[15], 0.2)] * extra]
-        pulls.append(model.expected(Observed.of(results))[15])
+        features = np.append(widths, np.full(extra, widths[15]))[:, None]
+        repeated = np.append(values, np.full(extra, 0.2))
+        pulls.append(smooth(features, repeated, [*range(30), *[15] * extra])[15])
     assert pulls[0] < pulls[1] < pulls[2] < 0.2
     assert pulls[0] < 0.12
     assert pulls[2] > 0.16
@@ -173,8 +170,8 @@ def test_the_winner_is_better_than_the_luckiest_training() -> None:
         generator, candidates = np.random.default_rng(seed), drawn(40, seed)
         worth = np.log([count(candidate.architecture).macs for candidate in candidates])
         values = worth + generator.normal(0, worth.std(), 40)
-        winner = ranked(candidates, values)[0].first
-        gains.append(worth[winner] - worth[np.argmax(values)])
+        first = ranked(candidates, values)[0].first
+        gains.append(worth[first] - worth[np.argmax(values)])
     assert np.mean(gains) > 2 * np.std(gains) / np.sqrt(len(gains))
 
 
@@ -223,9 +220,65 @@ def test_an_accuracy_must_be_finite(accuracy: float) -> None:
         ranked(POOL[:2], [0.5, accuracy])
 
 
+def test_a_diverged_training_does_not_change_the_best_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear trend, and a training of an average network at chance: the best three of 20 studies are as good."""
+
+    def best_three(means: np.ndarray) -> np.ndarray:
+        return np.argsort(-means)[:3]
+
+    def lost(*, clipped: bool) -> float:
+        losses = []
+        for seed in range(20):
+            generator = np.random.default_rng(seed)
+            features = generator.normal(size=(40, 4))
+            worth = 0.9 + 0.01 * (features @ np.array([1.0, 0.7, -0.5, 0.3]))
+            values = worth + generator.normal(0, 0.003, 40)
+            before = best_three(smooth(features, values, range(40)))
+            values[np.argsort(worth)[20]] = 0.1
+            with monkeypatch.context() as patch:
+                if not clipped:
+                    patch.setattr(winner, "_clipped", lambda values: values)
+                after = best_three(smooth(features, values, range(40)))
+            losses.append(worth[before].mean() - worth[after].mean())
+        return float(np.mean(losses))
+
+    assert abs(lost(clipped=True)) < 0.0003
+    assert lost(clipped=False) > 0.001, "it would without clipping"
+
+
+def test_constant_and_repeated_columns_are_dropped() -> None:
+    column = np.array([1.0, 2.0, 4.0, 3.0])
+    features = np.stack([column, np.full(4, 0.1), 5 - 2 * column, column + 7], axis=1)
+    assert winner._standardised(features).shape == (4, 1)
+
+
+def test_the_gradient_of_the_loss_is_right() -> None:
+    generator = np.random.default_rng(2)
+    features, values = generator.normal(size=(9, 3)), generator.normal(size=9)
+    model = winner._Model.of(features, values, np.array([0, 1, 2, 3, 3, 4, 5, 6, 6]))
+    at = model.prior_mean + generator.normal(0, 0.5, 7)
+    _, gradient = model._loss(at)
+    for index, step in enumerate(np.eye(7) * 1e-6):
+        rise = (model._loss(at + step)[0] - model._loss(at - step)[0]) / 2e-6
+        assert gradient[index] == pytest.approx(rise, rel=1e-4, abs=1e-6)
+
+
+def test_a_subset_of_many_trainings_decides_the_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All trainings are scored, and nearly as if all had decided."""
+    generator = np.random.default_rng(7)
+    features = generator.normal(size=(120, 3))
+    values = features[:, 0] + generator.normal(0, 1, 120)
+    every = smooth(features, values, range(120))
+    monkeypatch.setattr(winner, "_MOST_FITTED", 60)
+    subset = smooth(features, values, range(120))
+    assert np.corrcoef(subset, every)[0, 1] > 0.95
+    order = generator.permutation(120)
+    assert (smooth(features[order], values[order], order) == subset[order]).all(), "in any order"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_budget_sampler_recommends_the_same_winner(seed: int) -> None:
-    """One rule: with repeats and pruned trials, from the records of the runs and from the trials of the study."""
+    """With repeats and pruned trials: from the records of the runs, and from the trials of the study."""
     generator, study = random.Random(seed), optuna.create_study(direction="maximize")
     distributions = search_ranges(SPACE).distributions
     candidates, trained = drawn(20, seed), []
@@ -243,11 +296,12 @@ def test_the_budget_sampler_recommends_the_same_winner(seed: int) -> None:
                 intermediate_values={1: accuracy},
             )
         )
-        trained.append(Trained(candidate, accuracy, complete))
+        if complete:
+            trained.append(Trained(candidate, accuracy))
     sampler = search_sampler(BUDGET, 0, SPACE, SPECIFICATION.budget, 50)
     assert hasattr(sampler, "recommend")
-    named = SPACE.candidate(sampler.recommend(study).params)
-    assert named == trained[best_first(SPECIFICATION, trained)[0].first].candidate
+    recommended = SPACE.candidate(sampler.recommend(study).params)
+    assert recommended == trained[best_first(SPECIFICATION, trained)[0].first].candidate
 
 
 def test_two_hundred_trainings_take_about_a_second() -> None:

@@ -100,7 +100,7 @@ def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"optimizers": ("sgd", "sgd")}, "optimizers names one twice"),
+        ({"optimizers": ("sgd", "sgd")}, "optimizers names an optimiser twice"),
         ({"optimizers": ()}, "at least 1 item"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"nesterov": (False, True), "momentum": 0.0}, "nesterov needs a momentum above 0"),
@@ -108,7 +108,7 @@ def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
         ({"label_smoothing": ()}, "at least 1 item"),
         ({"label_smoothing": (0.0, 1.0)}, "less than 1"),
         ({"warmup_epochs": (0, 2), "epochs": 2}, "warmup_epochs must be below epochs, 2, not 2"),
-        ({"augmentation": Augmentation(cutout=8)}, "must be 0, not 8: write cutout = 8 beside augmentation"),
+        ({"augmentation": Augmentation(cutout=8)}, "must be 0, not 8: write cutout = 8 next to augmentation"),
     ],
 )
 def test_ranges_that_make_no_sense_are_refused(values: dict[str, Any], told: str) -> None:

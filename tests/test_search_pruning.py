@@ -134,8 +134,8 @@ def test_rungs_lie_before_the_last_epoch() -> None:
     assert Fidelity(pruner="asha", eta=2, first_rung=2).rungs(20) == (2, 4, 8, 16)
     assert Fidelity(pruner="median", first_rung=3).rungs(6) == (3, 4, 5)
     assert Fidelity().rungs(20) == ASHA.rungs(1) == ()
-    assert "after epoch 1, 3, 9 of 20 the best 1/3 go on" in ASHA.describe(20)
-    assert "nothing is cut" in ASHA.describe(1)
+    assert "after epoch 1, 3, 9 of 20 the best 1/3 continue" in ASHA.describe(20)
+    assert "no trial is pruned" in ASHA.describe(1)
     assert "from epoch 1 on" in MEDIAN.describe(5)
     assert Fidelity().describe(20) == ""
 
@@ -315,7 +315,7 @@ def test_a_pruning_search_repeats_itself_and_tells_what_it_saved(tmp_path: Path)
     assert found[0] == found[1]
     saved = sum(4 - one[2] for one in found[0])
     assert saved > 0, "six trials at the first rung: some are not among the best third"
-    assert "pruning: asha, after epoch 1, 3 of 4 the best 1/3 go on" in result.stderr
+    assert "pruning: asha, after epoch 1, 3 of 4 the best 1/3 continue" in result.stderr
     assert "estimate: at most about" in result.stderr
     assert f"({saved} epochs saved)" in result.stderr
     assert f"{saved} of 24 epochs saved" in result.stdout

@@ -17,7 +17,7 @@ from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.search_space import InputShape, Params, SearchSpace
 from budgetnas.space.survey import Tally, survey
 from budgetnas.space.survey.counted import count_space
-from budgetnas.space.survey.drawn import at_least, draw_space
+from budgetnas.space.survey.drawn import draw_space, lower_bound
 from budgetnas.space.survey.suggestion import GAIN, KEPT
 
 INPUTS = InputShape(in_channels=3, size=32, classes=10)
@@ -137,7 +137,7 @@ def test_what_is_called_impossible_without_counting_fits_nowhere(space: SearchSp
 @settings(max_examples=60)
 @given(spaces(), st.data())
 def test_no_network_is_below_the_least_counts(space: SearchSpace, data: st.DataObject) -> None:
-    least = at_least(space.smallest(INPUTS))
+    least = lower_bound(space.smallest(INPUTS))
     counts = count(space.architecture(data.draw(st.sampled_from(every(space))), INPUTS))
     assert all(low <= found for low, found in zip(least, counts, strict=True))
 
@@ -147,7 +147,7 @@ def test_a_stage_of_stride_1_as_wide_as_the_stem_can_be_the_cheaper_one() -> Non
     space = SearchSpace(blocks=((1, 1),), widths=(63, 64), stem_width=64)
     narrow, wide = (count(space.architecture({"blocks_1": 1, "width_1": index}, INPUTS)).params for index in (0, 1))
     assert wide < narrow
-    assert at_least(space.smallest(INPUTS)).params < wide
+    assert lower_bound(space.smallest(INPUTS)).params < wide
     tally = survey(space, INPUTS, Budget(wide)).tally
     assert [one.share.fits for one in tally.values["width_1"]] == [0, 1]
 

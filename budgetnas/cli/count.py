@@ -1,4 +1,4 @@
-"""``budgetnas count``: what networks cost, without building them."""
+"""``budgetnas count``: parameters, multiply-accumulates and activations of networks, without building them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def count_command(
 
     Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
-    limit = asked_budget(budget, max_macs, max_activations)
+    limits = asked_budget(budget, max_macs, max_activations)
     networks = described(
         names or (),
         blocks=blocks,
@@ -67,21 +67,21 @@ def count_command(
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:
-        values = [_json(name, architecture, limit) for name, architecture in networks]
+        values = [_json(name, architecture, limits) for name, architecture in networks]
         print_json(values[0] if len(values) == 1 else values)
     elif len(networks) == 1:
-        _print_one(*networks[0], limit)
+        _print_one(*networks[0], limits)
     else:
-        _print_side_by_side(networks, limit)
-    if limit is not None and not all(limit.fits(architecture) for _, architecture in networks):
+        _print_side_by_side(networks, limits)
+    if limits is not None and not all(limits.fits(architecture) for _, architecture in networks):
         raise typer.Exit(EXIT_OVER_BUDGET)
 
 
 def asked_budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
-    """Return the limits that were asked for, or nothing.
+    """Return the requested limits, or None.
 
     Raises:
-        InputError: If one is no number, or there are others than that on parameters only.
+        InputError: If a limit is not a number, or the limit on parameters is missing.
     """
     macs, activations = parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations")
     if budget is not None:
@@ -102,19 +102,19 @@ def described(
     stem: Mapping[str, int | None],
     shape: Mapping[str, int],
 ) -> list[tuple[str, Architecture]]:
-    """Return the networks that a user named, and ``custom`` if blocks and widths describe one.
+    """Return the networks that a user named, and ``custom`` if blocks and widths describe a network.
 
     Args:
         names: Names of networks.
-        blocks: Blocks of each stage, separated by commas.
-        widths: Their widths.
+        blocks: Numbers of blocks, separated by commas.
+        widths: Widths, separated by commas.
         block: Kind of block.
-        strides: Their strides.
-        stem: What is asked of the stem of every one of them, nothing where it stays as it is.
-        shape: Channels and size of an image, and classes.
+        strides: Strides, separated by commas.
+        stem: Settings of the stem of every network; None keeps the network's own.
+        shape: Channels and size of an image, and number of classes.
 
     Raises:
-        InputError: If a name is unknown, a list no list of whole numbers, or a rule broken.
+        InputError: If a name is unknown or a value is invalid.
     """
     networks = [(name.lower(), named(name, **shape)) for name in names]
     if blocks is not None or widths is not None:
@@ -127,23 +127,23 @@ def described(
     return [(name, replace(architecture, **changes)) for name, architecture in networks]
 
 
-def _json(name: str, architecture: Architecture, limit: Budget | None) -> dict[str, Any]:
-    excesses = None if limit is None else limit.verdict(architecture).excesses
+def _json(name: str, architecture: Architecture, limits: Budget | None) -> dict[str, Any]:
+    excesses = None if limits is None else limits.verdict(architecture).excesses
     return {
         "name": name,
         **count(architecture)._asdict(),
         "parts": [{"name": part.name, **part.counts._asdict()} for part in count_parts(architecture)],
-        "budget": None if limit is None else limit.max_params,
-        "max_macs": None if limit is None else limit.max_macs,
-        "max_activations": None if limit is None else limit.max_activations,
+        "budget": None if limits is None else limits.max_params,
+        "max_macs": None if limits is None else limits.max_macs,
+        "max_activations": None if limits is None else limits.max_activations,
         "fits": None if excesses is None else not excesses,
-        "excesses": None if excesses is None else [one.to_dict() for one in excesses],
+        "excesses": None if excesses is None else [excess.to_dict() for excess in excesses],
         "architecture": architecture.to_dict(),
     }
 
 
-def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> None:
-    shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
+def _print_one(name: str, architecture: Architecture, limits: Budget | None) -> None:
+    shown = limits or Budget(parse_budget(_DEFAULT_BUDGET))
     rows = [_row(part.name, part.counts, shown) for part in count_parts(architecture)]
     title = f"{name}: {architecture.describe()}"
     several = len(shown.limits) > 1
@@ -153,7 +153,7 @@ def _print_one(name: str, architecture: Architecture, limit: Budget | None) -> N
     console = stdout()
     console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
     verdict = shown.verdict(architecture).sentence()
-    console.print(f"\n{verdict[:1].upper()}{verdict[1:]}.{'' if limit else ' (No --budget given: 5e6 is shown.)'}")
+    console.print(f"\n{verdict[:1].upper()}{verdict[1:]}.{'' if limits else ' (No --budget given: 5e6 is shown.)'}")
 
 
 def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
@@ -164,31 +164,33 @@ def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
 
 
 def _limits_of(budget: Budget) -> dict[Quantity, Limit | None]:
-    """Return every quantity that is counted, with the limit on it, if there is one."""
+    """Return every counted quantity with its limit, or None."""
     limits = {limit.quantity: limit for limit in budget.limits}
     return {quantity: limits.get(quantity) for quantity in QUANTITIES}
 
 
-def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget | None) -> None:
-    parts = [{part.name: part.counts.params for part in count_parts(one)} for _, one in networks]
-    names = sorted({name for one in parts for name in one}, key=_part_order)
-    rows = [(f"parameters of {name}", *(f"{one[name]:,}" if name in one else "-" for one in parts)) for name in names]
-    totals = [count(one) for _, one in networks]
-    rows.append(("parameters", *(f"{one.params:,}" for one in totals)))
-    rows.append(("multiply-accumulates", *(f"{one.macs:,}" for one in totals)))
-    rows.append(("activations", *(f"{one.activations:,}" for one in totals)))
-    rows.append(("blocks per stage", *("-".join(map(str, one.blocks)) for _, one in networks)))
-    rows.append(("width per stage", *("-".join(map(str, one.widths)) for _, one in networks)))
-    rows.append(("block", *(one.block for _, one in networks)))
-    shown = limit or Budget(parse_budget(_DEFAULT_BUDGET))
+def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget | None) -> None:
+    architectures = [architecture for _, architecture in networks]
+    params = [{part.name: part.counts.params for part in count_parts(network)} for network in architectures]
+    parts = sorted({part for network in params for part in network}, key=_part_order)
+    rows = [
+        (f"parameters of {part}", *(f"{network[part]:,}" if part in network else "-" for network in params))
+        for part in parts
+    ]
+    totals = [count(network) for network in architectures]
+    rows += [(WORDS[quantity], *(f"{getattr(counts, quantity):,}" for counts in totals)) for quantity in QUANTITIES]
+    rows.append(("blocks per stage", *("-".join(map(str, network.blocks)) for network in architectures)))
+    rows.append(("width per stage", *("-".join(map(str, network.widths)) for network in architectures)))
+    rows.append(("block", *(network.block for network in architectures)))
+    shown = limits or Budget(parse_budget(_DEFAULT_BUDGET))
     several = len(shown.limits) > 1
-    for one in shown.limits:
-        rows.append((f"share of {one if several else shown}", *(f"{one.share(counts):.1%}" for counts in totals)))
-    rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
-    for one in shown.limits:
-        over = f"overshoot in {one.words}" if several else "overshoot"
-        rows.append((over, *(f"{max(0, one.count(counts) - one.value):,}" for counts in totals)))
-    title = "Counts for one image" + ("" if limit else " (no --budget given: 5e6 is shown)")
+    for limit in shown.limits:
+        rows.append((f"share of {limit if several else shown}", *(f"{limit.share(counts):.1%}" for counts in totals)))
+    rows.append(("verdict", *("fits" if shown.fits(network) else "over the budget" for network in architectures)))
+    for limit in shown.limits:
+        label = f"excess {limit.words}" if several else "excess"
+        rows.append((label, *(f"{max(0, limit.count(counts) - limit.value):,}" for counts in totals)))
+    title = "Counts for one image" + ("" if limits else " (no --budget given: 5e6 is shown)")
     stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
 
 

@@ -43,10 +43,10 @@ def fit_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
-    top: Annotated[int, typer.Option(help="List so many, and the networks with a name.")] = 10,
+    top: Annotated[int, typer.Option(help="Number of networks to list, in addition to networks with a name.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the nearest networks within a budget to one that is over it, by named edits.
+    """Find the networks within a budget that are nearest to a network over it, by named edits.
 
     Example: budgetnas fit resnet18 --budget 5e6
     """
@@ -71,28 +71,28 @@ def fit_command(
     if not networks:
         raise InputError("NAME", None, "is missing: which network to fit", "try budgetnas fit resnet18 --budget 5e6")
     if len(networks) > 1:
-        raise InputError("NAME", name, "goes without --blocks and --widths", "give one network")
-    found = nearest(networks[0][1], limits)
-    listed = [one for place, one in enumerate(found) if place < top or one.name is not None]
+        raise InputError("NAME", name, "cannot be combined with --blocks and --widths", "give a single network")
+    every = nearest(networks[0][1], limits)
+    listed = [near for index, near in enumerate(every) if index < top or near.name is not None]
     if as_json:
-        print_json([_json(one, networks[0][1]) for one in listed])
+        print_json([_json(near, networks[0][1]) for near in listed])
     else:
         _print(networks[0], limits, listed)
 
 
-def _json(one: Near, network: Architecture) -> dict[str, Any]:
+def _json(near: Near, network: Architecture) -> dict[str, Any]:
     from budgetnas.architecture.edits import to_dicts
 
     whole = count(network)
     return {
-        "edits": to_dicts(one.edits, network),
-        "architecture": one.architecture.to_dict(),
-        **one.counts._asdict(),
-        "params_saved": whole.params - one.counts.params,
-        "params_kept": one.counts.params / whole.params,
-        "macs_kept": one.counts.macs / whole.macs,
-        "name": one.name,
-        "beaten": one.beaten,
+        "edits": to_dicts(near.edits, network),
+        "architecture": near.architecture.to_dict(),
+        **near.counts._asdict(),
+        "params_saved": whole.params - near.counts.params,
+        "params_kept": near.counts.params / whole.params,
+        "macs_kept": near.counts.macs / whole.macs,
+        "name": near.name,
+        "beaten": near.beaten,
     }
 
 
@@ -106,21 +106,21 @@ def _print(asked: tuple[str, Architecture], limits: Budget, listed: list[Near]) 
         return
     console.print()
     columns = ("edits", "network", "nearest", "parameters", "saved", "multiply-accumulates", "kept", "activations")
-    rows = [_row(one, network, verdict.counts) for one in listed]
+    rows = [_row(near, network, verdict.counts) for near in listed]
     console.print(table(f"Within {limits}, nearest to {name}: {network.describe()}", columns, rows, left=3))
 
 
-def _row(one: Near, network: Architecture, whole: Counts) -> tuple[str, ...]:
+def _row(near: Near, network: Architecture, whole: Counts) -> tuple[str, ...]:
     from budgetnas.architecture.edits import sentences
 
-    saved = whole.params - one.counts.params
+    saved = whole.params - near.counts.params
     return (
-        "; ".join(sentences(one.edits, network)) or "none",
-        one.name or "",
-        "beaten" if one.beaten else "yes",
-        f"{one.counts.params:,}",
+        "; ".join(sentences(near.edits, network)) or "none",
+        near.name or "",
+        "beaten" if near.beaten else "yes",
+        f"{near.counts.params:,}",
         f"{saved:,}",
-        f"{one.counts.macs:,}",
-        f"{one.counts.macs / whole.macs:.1%}",
-        f"{one.counts.activations:,}",
+        f"{near.counts.macs:,}",
+        f"{near.counts.macs / whole.macs:.1%}",
+        f"{near.counts.activations:,}",
     )

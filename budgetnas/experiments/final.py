@@ -51,7 +51,6 @@ from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.weights import from_safetensors
 
-_TRAINED: Final = (State.COMPLETE, State.PRUNED)
 TEST_REASON: Final = "final: the winner's and the reference's networks, trained on training and validation images"
 
 
@@ -137,7 +136,7 @@ def finish(
     if last is not None and last.read_at is None:
         final, resumed = last, True
     else:
-        final, resumed = _start(records, request.study, protocol, specification, view), False
+        final, resumed = _start(records, request.study, protocol, searched, specification, view), False
     result = result_of(records, final)
     view.on_final_start(result, resumed=resumed)
     view.preparing("timing a few training steps")
@@ -155,13 +154,13 @@ def plan_final(
     """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
 
     Args:
-        runs: Complete and pruned runs of the search.
+        runs: Complete runs of the search.
         accuracies: Their validation accuracies after the last epoch.
         protocol: Number of finalists.
         specification: The study's.
     """
     trained = [
-        Trained(Candidate(run.architecture, run.recipe), accuracy, run.state is State.COMPLETE)
+        Trained(Candidate(run.architecture, run.recipe), accuracy)
         for run, accuracy in zip(runs, accuracies, strict=True)
     ]
 
@@ -208,6 +207,7 @@ def _start(
     records: Records,
     study: str,
     protocol: ChoiceProtocol,
+    searched: Sequence[Run],
     specification: StudySpecification,
     view: FinalCallbacks,
 ) -> FinalRecord:
@@ -218,11 +218,9 @@ def _start(
             f"this study was evaluated on the test split before (last on {at}), which may have influenced later "
             "choices; this final evaluates on it again, and the record says so"
         )
-    runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state in _TRAINED]
-    curves = records.curves(run.id for run in runs)
-    trained = [run for run in runs if run.id in curves]
-    accuracies = [curves[run.id][-1].eval_accuracy for run in trained]
-    return start_final(records, study, plan_final(trained, accuracies, protocol, specification))
+    curves = records.curves(run.id for run in searched)
+    accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
+    return start_final(records, study, plan_final(searched, accuracies, protocol, specification))
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,13 +74,12 @@ def study_tables(records: Records, study: str) -> StudyTables:
 
 def best_of_search(specification: StudySpecification, trainings: Sequence[Training]) -> Expected | None:
     """Return the winner of the search; None before any run is complete."""
-    runs = [training.run for training in trainings]
+    complete = [training for training in trainings if training.run.state is State.COMPLETE]
     trained = [
-        Trained(Candidate(run.architecture, run.recipe), training.accuracy, run.state is State.COMPLETE)
-        for run, training in zip(runs, trainings, strict=True)
+        Trained(Candidate(training.run.architecture, training.run.recipe), training.accuracy) for training in complete
     ]
     ranked = best_first(specification, trained)
-    return Expected(runs[ranked[0].first], ranked[0].expected) if ranked else None
+    return Expected(complete[ranked[0].first].run, ranked[0].expected) if ranked else None
 
 
 def chosen_network(

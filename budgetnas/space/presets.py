@@ -1,4 +1,4 @@
-"""The study files that come with the program, wherever it is installed."""
+"""The study files that are part of the package."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REPORT: Final = "report-2022"
 
 
 def shipped(name: str) -> Path:
-    """Return the path of a file that comes with the program, e.g. ``shipped("report-2022.toml")``.
+    """Return the path of a file of the package, e.g. ``shipped("report-2022.toml")``.
 
     Args:
-        name: The file's name; a study file's may be given without ``.toml``.
+        name: Name of the file, for a study file with or without ``.toml``.
 
     Raises:
-        InputError: If no such file is shipped; it names those that are.
+        InputError: If there is no such file; it lists the files.
     """
     files = {path.name: path for path in sorted(_folder().iterdir()) if path.is_file()}
     for candidate in (name, f"{name}.toml"):
@@ -31,12 +31,12 @@ def shipped(name: str) -> Path:
 
 
 def shipped_studies() -> tuple[str, ...]:
-    """Return the names of the shipped searches, without ``.toml``; the source report's runs are no search."""
+    """Return the names of the study files without ``.toml``, except the source report's runs."""
     return tuple(sorted(path.stem for path in _folder().glob("*.toml") if path.stem != REPORT))
 
 
 def _folder() -> Path:
-    """Return the folder of study files: in the package when installed, beside it in a source checkout."""
+    """Return the folder of study files: in the package if installed, next to it in a source checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "studies"
     return installed if installed.is_dir() else package.parent / "studies"

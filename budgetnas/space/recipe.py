@@ -1,4 +1,4 @@
-"""How a network is trained, everything but the seed: the frozen `Recipe`, and the ranges a search draws it from."""
+"""How a network is trained, except the seed: the frozen `Recipe`, and the ranges that a search draws it from."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Square = Annotated[int, Field(ge=0, le=512)]
 Extra = bool | int | float
 
 EXTRAS: Final = ("nesterov", "label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay", "cutout")
-"""What a recipe may have beside an optimiser and its rates; a search fixes each or chooses it."""
+"""Further settings of a recipe; a search fixes or chooses each of them."""
 SGD_EXTRAS: Final = ("nesterov",)
-"""Those of them that mean nothing to Adam."""
+"""Extras without a meaning for Adam."""
 RecipeSpaceName = Literal["measured", "paper", "tuned"]
 
 
@@ -39,24 +39,24 @@ def _as_choices(value: Any) -> Any:
 
 _T = TypeVar("_T")
 Choices = Annotated[tuple[_T, ...], BeforeValidator(_as_choices), Field(min_length=1)]
-"""One value is fixed; of several, each trial chooses."""
+"""A single value is fixed; each trial chooses among several values."""
 
 
 class Frozen(BaseModel):
-    """Base of the frozen values that are stored as JSON."""
+    """Base of the immutable values that are stored as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     added_later: ClassVar[tuple[str, ...]] = ()
-    """Fields left out of the JSON at their default, so that values from before them keep their digest."""
+    """Fields that are omitted from the JSON at their default, so that older values keep their digest."""
 
     @model_serializer(mode="wrap")
-    def _without_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         defaults = {name: type(self).model_fields[name].default for name in self.added_later}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     def canonical_json(self) -> str:
-        """Return JSON with sorted keys and no spaces: equal values give equal text."""
+        """Return JSON with sorted keys and no spaces; it is equal for equal values."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @property
@@ -66,20 +66,20 @@ class Frozen(BaseModel):
 
 
 class Normalisation(Frozen):
-    """Constants that images are normalised with, per channel, for pixel values in [0, 1]."""
+    """Normalisation constants per channel, for pixel values in [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
 
 
 class Augmentation(Frozen):
-    """Random changes to training images, each image with its own draw.
+    """Random changes to training images, drawn per image.
 
     Attributes:
         crop_padding: Zero padding on each side before a random crop back to size, in pixels.
-        flip: Whether half of the images are mirrored left to right.
+        flip: Whether half of the images are mirrored horizontally.
         rotation: Largest rotation in either direction, in degrees.
-        cutout: Side of a black square in each image, in pixels (DeVries and Taylor 2017); 0: none.
+        cutout: Side of a black square in each image, in pixels (DeVries and Taylor 2017); 0 for none.
     """
 
     added_later: ClassVar[tuple[str, ...]] = ("cutout",)
@@ -91,27 +91,27 @@ class Augmentation(Frozen):
 
 
 class Recipe(Frozen):
-    """How a network is trained, everything but the seed.
+    """How a network is trained, except the seed.
 
     Attributes:
         optimizer: ``"sgd"`` (with momentum) or ``"adam"`` (Kingma and Ba 2015, PyTorch's defaults).
-        learning_rate: Highest rate, at the start of the cosine schedule.
-        weight_decay: L2 penalty, added to the gradient by both optimisers.
+        learning_rate: Learning rate at the start of the cosine schedule, its maximum.
+        weight_decay: L2 penalty, which both optimisers add to the gradient.
         momentum: SGD's momentum; unused by Adam.
         nesterov: Nesterov's momentum for SGD.
         epochs: Passes over the training images.
-        t_max: Epochs in which the cosine schedule (Loshchilov and Hutter 2017) falls to zero; it steps once an epoch.
-        batch: Images in one optimiser step.
+        t_max: Epochs until the cosine schedule (Loshchilov and Hutter 2017) reaches zero; it steps once per epoch.
+        batch: Images per optimiser step.
         augmentation: Random changes to training images.
-        normalisation: Constants, or nothing for the training images' own statistics.
-        label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al. 2016). The training
-            loss of an epoch is then the smoothed one, which is minimised; evaluation is never smoothed.
-        decay_norm_and_bias: Whether weight decay acts on all parameters; if not, on the weights of convolutions and
-            linear layers only (He et al. 2019).
-        warmup_epochs: Epochs before the cosine in which the rate rises in equal steps (Goyal et al. 2017); part of
-            ``t_max``.
-        ema_decay: How much the average of the weights keeps at each step; 0: no average. Where there is one, it is
-            what is evaluated and returned.
+        normalisation: Constants, or None for the statistics of the training images.
+        label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al. 2016); it applies to
+            the training loss only.
+        decay_norm_and_bias: Whether weight decay applies to all parameters; otherwise only to the weights of
+            convolutions and linear layers (He et al. 2019).
+        warmup_epochs: Epochs before the cosine schedule in which the rate rises in equal steps (Goyal et al. 2017),
+            included in ``t_max``.
+        ema_decay: Decay of the moving average of the weights; 0 for no average. The averaged weights are evaluated and
+            returned.
     """
 
     added_later: ClassVar[tuple[str, ...]] = ("label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay")
@@ -138,7 +138,7 @@ class Recipe(Frozen):
         return self
 
     def describe(self) -> str:
-        """Return one short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, label smoothing 0.1``."""
+        """Return a short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, label smoothing 0.1``."""
         line = (
             f"{self.optimizer.upper() if self.optimizer == 'sgd' else 'Adam'} lr {self.learning_rate:.3g} "
             f"wd {self.weight_decay:.3g}, {self.epochs} epochs, batch {self.batch}"
@@ -154,20 +154,20 @@ class Recipe(Frozen):
             f"warm-up {self.warmup_epochs}": self.warmup_epochs,
             f"EMA {self.ema_decay:g}": self.ema_decay,
         }
-        return [text for text, there in extras.items() if there]
+        return [text for text, is_set in extras.items() if is_set]
 
     def extra(self, name: str) -> Extra:
-        """Return the value of one of `EXTRAS`."""
+        """Return the value of an extra in `EXTRAS`."""
         value: Extra = self.augmentation.cutout if name == "cutout" else getattr(self, name)
         return value
 
 
 class OptimizerRange(Frozen):
-    """What a search may draw for one optimiser.
+    """The ranges of an optimiser's parameters.
 
     Attributes:
         learning_rate: Lowest and highest, drawn on a log scale.
-        weight_decay: The values to choose from; a log scale could not hold 0.
+        weight_decay: The values to choose from; a log scale cannot contain 0.
     """
 
     learning_rate: tuple[Rate, Rate]
@@ -184,11 +184,11 @@ class OptimizerRange(Frozen):
 
 
 class RecipeSpace(Frozen):
-    """The ranges a search draws recipes from, and what is the same for all of its trials.
+    """The ranges that a search draws recipes from, and the settings that all of its trials share.
 
-    Both default ranges hold the source report's settings: learning rate 0.1 for either optimiser, weight decay
-    5e-4 for SGD and 0 for Adam. Of each of `EXTRAS` there are one or more choices; the first is what seeds have, and
-    by default the only one: off.
+    The default ranges contain the source report's settings: learning rate 0.1 for both optimisers, weight decay 5e-4
+    for SGD and 0 for Adam. Each extra in `EXTRAS` has at least a choice; initial trials use the first. By default the
+    only choice is off.
     """
 
     optimizers: tuple[OptimizerName, ...] = Field(default=("sgd", "adam"), min_length=1)
@@ -208,7 +208,7 @@ class RecipeSpace(Frozen):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.optimizers)) != len(self.optimizers):
-            raise ValueError("optimizers names one twice")
+            raise ValueError("optimizers names an optimiser twice")
         for name, choices in self.extras().items():
             if len(set(choices)) != len(choices):
                 raise ValueError(f"{name} names a value twice")
@@ -222,15 +222,15 @@ class RecipeSpace(Frozen):
             raise ValueError(f"warmup_epochs must be below epochs, {self.epochs}, not {max(self.warmup_epochs)}")
         if self.augmentation.cutout:
             side = self.augmentation.cutout
-            raise ValueError(f"augmentation.cutout must be 0, not {side}: write cutout = {side} beside augmentation")
+            raise ValueError(f"augmentation.cutout must be 0, not {side}: write cutout = {side} next to augmentation")
         return self
 
     def extras(self) -> dict[str, tuple[Extra, ...]]:
-        """Return the choices of each of `EXTRAS`."""
+        """Return the choices of each extra."""
         return {name: getattr(self, name) for name in EXTRAS}
 
     def range_of(self, optimizer: str) -> OptimizerRange:
-        """Return the range of that optimiser."""
+        """Return the ranges of an optimiser."""
         return self.sgd if optimizer == "sgd" else self.adam
 
     def recipe(
@@ -240,7 +240,7 @@ class RecipeSpace(Frozen):
         weight_decay: float,
         chosen: Mapping[str, object] | None = None,
     ) -> Recipe:
-        """Return the full recipe for these choices; an extra that is not among `chosen` has its first one."""
+        """Return the complete recipe; an extra that is not in `chosen` has its first choice."""
         extras: dict[str, Any] = {name: choices[0] for name, choices in self.extras().items()}
         extras |= chosen or {}
         cutout = extras.pop("cutout")
@@ -258,12 +258,12 @@ class RecipeSpace(Frozen):
 
 
 def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict[str, tuple[Extra, ...]]:
-    """Return the choices of `EXTRAS` in a named space.
+    """Return the choices of each extra in a named recipe space.
 
     Args:
-        name: ``"paper"``: all off, as in the source report. ``"measured"``: those on whose gain was measured and held
-            with fresh seeds (docs/recipe.md). ``"tuned"``: all searched, off among the choices and first.
-        resolution: Side of the images in pixels; squares are a quarter or a half of it.
+        name: ``"paper"``: all off, as in the source report. ``"measured"``: those on that improved accuracy in
+            measurements with fresh seeds (docs/recipe.md). ``"tuned"``: all searched, with off as the first choice.
+        resolution: Side of the images in pixels; cutout squares are a quarter or a half of it.
         epochs: Epochs of a trial; a warm-up is shorter.
     """
     if name != "tuned":

@@ -1,8 +1,8 @@
-"""The search space: ranges of every parameter of a trial, and the way from drawn values to a candidate.
+"""The search space: the range of every parameter of a trial, and the candidate that parameters define.
 
-All parameters are whole numbers, rates or choices with a fixed range. Those of the architecture are flat and
-unconditional, so that a model-based sampler sees every one of them in every trial. So are the extras of the recipe
-that are searched; those of the optimiser that was chosen exist only in its trials.
+All parameters are whole numbers, rates or choices with a fixed range. Those of the architecture and the searched extras
+of the recipe exist in every trial, so that a model-based sampler always sees them. Those of an optimiser exist only in
+trials that use it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ DEFAULT_WIDTHS: Final = (
     *(8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128),
     *(160, 192, 224, 256, 320, 384, 448, 512),
 )
-"""Channel counts, four to an octave: evenly spaced on a log scale, as widths act on cost and accuracy."""
+"""Channel counts, four per octave: evenly spaced on a log scale, as widths act on cost and accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
 class WholeRange:
-    """Whole numbers from `low` to `high`, both included."""
+    """Whole numbers from `low` to `high`, inclusive."""
 
     low: int
     high: int
 
     @property
     def only(self) -> Value | None:
-        """The value, if there is but one."""
+        """The value, if there is a single value."""
         return self.low if self.low == self.high else None
 
 
@@ -53,19 +53,19 @@ class LogRange:
 
     @property
     def only(self) -> Value | None:
-        """The value, if there is but one."""
+        """The value, if there is a single value."""
         return self.low if self.low == self.high else None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several values without an order."""
+    """A choice among several values without an order."""
 
     values: tuple[Value, ...]
 
     @property
     def only(self) -> Value | None:
-        """The value, if there is but one."""
+        """The value, if there is a single value."""
         return self.values[0] if len(self.values) == 1 else None
 
 
@@ -73,7 +73,7 @@ Range = WholeRange | LogRange | Choice
 
 
 class InputShape(Frozen):
-    """What the data decide about a network: channels, side in pixels, number of classes."""
+    """The shape of the data: channels, side in pixels, number of classes."""
 
     in_channels: int = Field(ge=1)
     size: int = Field(ge=1)
@@ -81,15 +81,15 @@ class InputShape(Frozen):
 
 
 class SearchSpace(Frozen):
-    """The architectures that a search may propose.
+    """The architectures that a search can propose.
 
     Attributes:
         block: Kind of block in every stage.
         blocks: Fewest and most blocks of each stage; its length is the number of stages.
-        widths: The table of channel counts that each stage's width is drawn from, rising.
-        stem_width: Channels of the stem; nothing: the width of the first stage, as in the classic CIFAR ResNets.
+        widths: Table of channel counts for the stages' widths, ascending.
+        stem_width: Channels of the stem, or None for the first stage's width as in the classic CIFAR ResNets.
         stem_kernel: Side of the stem's convolution, odd.
-        strides: Stride of each stage; nothing: 1, then 2 for every later stage.
+        strides: Stride of each stage, or None for 1, then 2 in every later stage.
     """
 
     block: Literal["basic", "bottleneck"] = "basic"
@@ -105,7 +105,7 @@ class SearchSpace(Frozen):
             if not 1 <= low <= high <= 200:
                 raise ValueError(f"blocks must be [fewest, most] within 1 to 200, not [{low}, {high}]")
         if list(self.widths) != sorted(set(self.widths)):
-            raise ValueError("widths must rise, each named once")
+            raise ValueError("widths must be ascending, without duplicates")
         if self.strides is not None and len(self.strides) != len(self.blocks):
             raise ValueError(f"strides must have {len(self.blocks)} numbers, one for each stage")
         if self.stem_kernel % 2 == 0:
@@ -118,7 +118,7 @@ class SearchSpace(Frozen):
         return len(self.blocks)
 
     def ranges(self) -> dict[str, WholeRange]:
-        """Return the range of each parameter: ``blocks_1``, ``width_1``, ... (an index into the table)."""
+        """Return the range of each parameter: ``blocks_1``, ``width_1`` (an index into the table), and so on."""
         ranges: dict[str, WholeRange] = {}
         for stage, (low, high) in enumerate(self.blocks, start=1):
             ranges[f"blocks_{stage}"] = WholeRange(low, high)
@@ -127,10 +127,10 @@ class SearchSpace(Frozen):
 
     def size(self) -> int:
         """Return the number of architectures in the space."""
-        return prod(one.high - one.low + 1 for one in self.ranges().values())
+        return prod(values.high - values.low + 1 for values in self.ranges().values())
 
     def architecture(self, params: Mapping[str, Value], inputs: InputShape) -> Architecture:
-        """Return the architecture that these parameters name, for images of that shape."""
+        """Return the architecture that the parameters define, for images of that shape."""
         stages = range(1, self.num_stages + 1)
         widths = tuple(self.widths[int(params[f"width_{stage}"])] for stage in stages)
         return Architecture(
@@ -146,7 +146,7 @@ class SearchSpace(Frozen):
         )
 
     def params_of(self, architecture: Architecture) -> Params | None:
-        """Return the parameters that name `architecture`, or nothing if the space does not hold it."""
+        """Return the parameters that define `architecture`, or None if it is not in the space."""
         if architecture.num_stages != self.num_stages or not set(architecture.widths) <= set(self.widths):
             return None
         params: Params = {}
@@ -154,40 +154,40 @@ class SearchSpace(Frozen):
             params[f"blocks_{stage}"] = blocks
             params[f"width_{stage}"] = self.widths.index(width)
         inputs = InputShape(in_channels=architecture.in_channels, size=architecture.size, classes=architecture.classes)
-        held = all(one.low <= int(params[name]) <= one.high for name, one in self.ranges().items())
-        return params if held and self.architecture(params, inputs) == architecture else None
+        inside = all(values.low <= int(params[name]) <= values.high for name, values in self.ranges().items())
+        return params if inside and self.architecture(params, inputs) == architecture else None
 
     def smallest(self, inputs: InputShape) -> Architecture:
-        """Return the architecture with every parameter at its lowest."""
-        return self.architecture({name: one.low for name, one in self.ranges().items()}, inputs)
+        """Return the architecture with every parameter at its lowest value."""
+        return self.architecture({name: values.low for name, values in self.ranges().items()}, inputs)
 
     def draw(self, generator: random.Random) -> Params:
-        """Return parameters drawn evenly from all ranges, whether they fit a budget or not."""
-        return {name: generator.randint(one.low, one.high) for name, one in self.ranges().items()}
+        """Return parameters drawn evenly from all ranges, without a budget."""
+        return {name: generator.randint(values.low, values.high) for name, values in self.ranges().items()}
 
     def floors(self, inputs: InputShape) -> tuple[Architecture, ...]:
-        """Return networks of which one has at most the counts of any given network of the space, in all three at once.
+        """Return the smallest networks: every network of the space has at least all three counts of one of them.
 
-        Narrower and shallower is less in parameters, multiply-accumulates and activations alike, with one exception:
-        a block of stride 1 that puts out as many channels as come in needs no projection, so that a stage as wide as a
-        stem of fixed width can cost less than a narrower one. The first floor has every parameter at its lowest; each
-        of the others keeps one stage more, from the first on, as wide as the stem.
+        Narrower and shallower networks have lower counts, with an exception: a block of stride 1 with as many output as
+        input channels needs no projection, so a stage as wide as a stem of fixed width can cost less than a narrower
+        stage. The first floor has every parameter at its lowest value. Each further floor has one more stage, from the
+        first, as wide as the stem.
         """
         return tuple(self.architecture(params, inputs) for params in self._floors())
 
     def draw_feasible(self, inputs: InputShape, budget: Budget, generator: random.Random) -> Params:
-        """Return parameters whose architecture keeps all of `budget`, by construction.
+        """Return parameters whose architecture is within `budget`, by construction.
 
-        It begins with a floor that fits. The parameters are fixed one after the other in random order, each evenly
-        among the values with which the network still fits when all that are left stand where the floor has them. Some
-        value always does: the one that the previous step counted.
+        Starting from a floor that fits, the parameters are drawn in random order. Each is drawn evenly among the values
+        with which the network fits while the remaining parameters keep their values of the floor. The floor's own value
+        always fits.
 
         Raises:
             InputError: If nothing in the space fits.
         """
         self.require_feasible(inputs, budget)
         ranges = self.ranges()
-        params = next(one for one in self._floors() if budget.fits(self.architecture(one, inputs)))
+        params = next(floor for floor in self._floors() if budget.fits(self.architecture(floor, inputs)))
         order = list(ranges)
         generator.shuffle(order)
         for name in order:
@@ -203,71 +203,71 @@ class SearchSpace(Frozen):
         """Check that something in the space fits.
 
         Raises:
-            InputError: If nothing does; it names the network that comes nearest, and each limit that this one breaks.
+            InputError: If nothing fits; it names the nearest network and the limits that it exceeds.
         """
-        broken = [(one, budget.excesses(count(one))) for one in self.floors(inputs)]
-        if any(not excesses for _, excesses in broken):
+        floors = [(floor, budget.excesses(count(floor))) for floor in self.floors(inputs)]
+        if any(not excesses for _, excesses in floors):
             return
-        smallest, excesses = min(broken, key=lambda one: max(excess.count / excess.limit for excess in one[1]))
+        smallest, excesses = min(floors, key=lambda floor: max(excess.count / excess.limit for excess in floor[1]))
         limits = {limit.quantity: limit for limit in budget.limits}
-        found = ", ".join(f"{one.count:,} {limits[one.quantity].words}" for one in excesses)
+        counts = ", ".join(f"{excess.count:,} {limits[excess.quantity].words}" for excess in excesses)
         raise InputError(
             limits[excesses[0].quantity].flag,
             format_count(excesses[0].limit),
-            f"nothing in the space fits: its smallest network ({smallest.describe()}) has {found}",
+            f"nothing in the space fits: its smallest network ({smallest.describe()}) has {counts}",
             f"allow at least {_allowances(excesses)}, or add smaller widths to the space",
         )
 
     def _floors(self) -> list[Params]:
-        lowest: Params = {name: one.low for name, one in self.ranges().items()}
+        lowest: Params = {name: values.low for name, values in self.ranges().items()}
         as_wide_as_the_stem = None if self.stem_width is None else self.stem_width / BLOCKS[self.block].expansion
         if as_wide_as_the_stem not in self.widths:
             return [lowest]
         index = self.widths.index(int(as_wide_as_the_stem))
         kept = ({f"width_{stage}": index for stage in range(1, last + 1)} for last in range(self.num_stages + 1))
-        return [lowest | one for one in kept] if index else [lowest]
+        return [lowest | widths for widths in kept] if index else [lowest]
 
     def _stem(self, widths: tuple[int, ...]) -> int:
         return widths[0] if self.stem_width is None else self.stem_width
 
 
 def _allowances(excesses: tuple[Excess, ...]) -> str:
-    """Return the limits that would be kept; alone, a limit was named already."""
+    """Return the limits that would suffice; the name of a single limit is in the message already."""
     if len(excesses) == 1:
         return f"{excesses[0].count:,}"
-    return " and ".join(f"{FLAGS[one.quantity]} {one.count:,}" for one in excesses)
+    return " and ".join(f"{FLAGS[excess.quantity]} {excess.count:,}" for excess in excesses)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An architecture and a recipe: what one training is given, beside its data and seed."""
+    """An architecture and a recipe; with data and a seed they define a training."""
 
     architecture: Architecture
     recipe: Recipe
 
     @property
     def key(self) -> tuple[str, str]:
-        """Digests of architecture and recipe: equal for equal candidates."""
+        """Digests of architecture and recipe, equal for equal candidates."""
         return self.architecture.digest, self.recipe.digest
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateSpace:
-    """Everything a trial draws: an architecture from `space` and a recipe from `recipes`."""
+    """The search space of candidates: architectures from `space` and recipes from `recipes`."""
 
     space: SearchSpace
     recipes: RecipeSpace
     inputs: InputShape
 
     def ranges(self) -> dict[str, Range]:
-        """Return the range of every parameter a trial can have, architecture first."""
+        """Return the range of every parameter that a trial can have, architecture first."""
         ranges: dict[str, Range] = {**self.space.ranges(), "optimizer": Choice(self.recipes.optimizers)}
         choices = self.recipes.extras()
         for optimizer in self.recipes.optimizers:
-            one = self.recipes.range_of(optimizer)
+            rates = self.recipes.range_of(optimizer)
             ranges |= {name: Choice(choices[extra]) for extra, name in self._searched(optimizer).items()}
-            ranges[f"{optimizer}_learning_rate"] = LogRange(*one.learning_rate)
-            ranges[f"{optimizer}_weight_decay"] = Choice(one.weight_decay)
+            ranges[f"{optimizer}_learning_rate"] = LogRange(*rates.learning_rate)
+            ranges[f"{optimizer}_weight_decay"] = Choice(rates.weight_decay)
         return ranges
 
     def joint_names(self) -> tuple[str, ...]:
@@ -281,7 +281,7 @@ class CandidateSpace:
         return f"{optimizer}_learning_rate", f"{optimizer}_weight_decay", *own
 
     def candidate(self, params: Mapping[str, Value]) -> Candidate:
-        """Return the candidate that these parameters name."""
+        """Return the candidate that the parameters define."""
         optimizer = params["optimizer"]
         recipe = self.recipes.recipe(
             "sgd" if optimizer == "sgd" else "adam",
@@ -292,14 +292,14 @@ class CandidateSpace:
         return Candidate(self.space.architecture(params, self.inputs), recipe)
 
     def params_of(self, candidate: Candidate) -> Params | None:
-        """Return the parameters that name `candidate`, or nothing if the space does not hold it."""
+        """Return the parameters that define `candidate`, or None if it is not in the space."""
         params = self.space.params_of(candidate.architecture)
         recipe = candidate.recipe
         if params is None or recipe.optimizer not in self.recipes.optimizers:
             return None
-        one = self.recipes.range_of(recipe.optimizer)
-        low, high = one.learning_rate
-        if not low <= recipe.learning_rate <= high or recipe.weight_decay not in one.weight_decay:
+        rates = self.recipes.range_of(recipe.optimizer)
+        low, high = rates.learning_rate
+        if not low <= recipe.learning_rate <= high or recipe.weight_decay not in rates.weight_decay:
             return None
         extras = self._searched(recipe.optimizer)
         params |= {
@@ -309,11 +309,11 @@ class CandidateSpace:
             f"{recipe.optimizer}_weight_decay": recipe.weight_decay,
         }
         choices = self.recipes.extras()
-        held = all(recipe.extra(extra) in choices[extra] for extra in extras)
-        return params if held and self.candidate(params) == candidate else None
+        inside = all(recipe.extra(extra) in choices[extra] for extra in extras)
+        return params if inside and self.candidate(params) == candidate else None
 
     def _searched(self, optimizer: Value) -> dict[str, str]:
-        """Return the extras that a trial with `optimizer` chooses, each with the name of its parameter."""
+        """Return the searched extras of trials with `optimizer`, each with the name of its parameter."""
         return {
             extra: f"sgd_{extra}" if extra in SGD_EXTRAS else extra
             for extra, choices in self.recipes.extras().items()

@@ -1,4 +1,4 @@
-"""The study specification: one frozen value that says what a search is, stored when its study is created."""
+"""The study specification: an immutable description of a search, stored when its study is created."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _FLAGS = {
 
 
 class Fidelity(Frozen):
-    """Which trials end early.
+    """How trials are pruned.
 
     Attributes:
-        pruner: ``asha`` (asynchronous successive halving, Li et al. 2020, over epochs), ``median`` (below the median
-            of the others at the same epoch, Golovin et al. 2017), or ``none``.
-        eta: Of the trials that reach a rung, one in `eta` goes on.
-        first_rung: The epoch of the first rung; each next one is `eta` times as far.
+        pruner: ``asha`` (asynchronous successive halving over epochs, Li et al. 2020), ``median`` (prunes below the
+            median of the other trials at the same epoch, Golovin et al. 2017), or ``none``.
+        eta: The best 1/`eta` of the trials at a rung continue.
+        first_rung: Epoch of the first rung; each further rung is at `eta` times the epoch of the previous.
     """
 
     pruner: PrunerName = "none"
@@ -51,7 +51,7 @@ class Fidelity(Frozen):
     first_rung: int = Field(default=1, ge=1, le=10_000)
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Return the epochs, before the last of `epochs`, after which a trial may end."""
+        """Return the epochs, before the last of `epochs`, after which a trial may be pruned."""
         if self.pruner == "none":
             return ()
         if self.pruner == "median":
@@ -63,25 +63,25 @@ class Fidelity(Frozen):
         return tuple(rungs)
 
     def describe(self, epochs: int) -> str:
-        """Return it in words for trials of `epochs`; empty without a pruner."""
+        """Describe the pruning of trials of `epochs`; empty without a pruner."""
         if self.pruner == "none":
             return ""
         rungs = self.rungs(epochs)
         if not rungs:
-            return f"{self.pruner}, but its first rung is epoch {self.first_rung} of {epochs}: nothing is cut"
+            return f"{self.pruner}, but its first rung is epoch {self.first_rung} of {epochs}: no trial is pruned"
         if self.pruner == "median":
-            rule, shown = "what is below the median of the complete trials ends", f"from epoch {rungs[0]} on"
+            rule, shown = "trials below the median of the complete trials are pruned", f"from epoch {rungs[0]} on"
         else:
-            rule, shown = f"the best 1/{self.eta} go on", f"after epoch {', '.join(map(str, rungs))} of {epochs}"
-        return f"{self.pruner}, {shown} {rule}; seed trials always go on"
+            rule, shown = f"the best 1/{self.eta} continue", f"after epoch {', '.join(map(str, rungs))} of {epochs}"
+        return f"{self.pruner}, {shown} {rule}; initial trials are never pruned"
 
 
 class ChoiceProtocol(Frozen):
     """How the winner is chosen.
 
     Attributes:
-        finalists: Candidates that are trained again, the best by smoothed score.
-        seeds: Fresh training seeds for each, and for each of the networks that the test split is read for.
+        finalists: Number of candidates in the final, those with the highest expected accuracies.
+        seeds: Fresh training seeds per candidate, and per network that is evaluated on the test split.
     """
 
     finalists: int = Field(default=DEFAULT_FINALISTS, ge=1, le=100)
@@ -89,22 +89,22 @@ class ChoiceProtocol(Frozen):
 
 
 class StudySpecification(Frozen):
-    """What a search is; nothing in it may change while its study lives.
+    """The description of a search; it does not change during the lifetime of its study.
 
     Attributes:
-        version: Version of this description.
-        max_params: The budget: the most parameters a network may have.
-        max_macs: The most multiply-accumulates of a forward pass, per image; nothing: no such limit.
-        max_activations: The most output elements of all convolutions, per image; nothing: no such limit.
-        space: The architectures that may be proposed.
-        recipe_space: Name of the space that `recipes` began as.
-        recipes: The recipes that may be proposed, and how long each trial trains.
-        data: Which data.
-        inputs: Their shape and number of classes.
-        seeds: The seed trials, by name.
-        fidelity: Which trials end early.
-        choice: How the winner is chosen; nothing: decided when the study is finished.
-        objective: What a trial is judged by.
+        version: Version of this format.
+        max_params: Most parameters of a network.
+        max_macs: Most multiply-accumulates of a forward pass per image, or None for no limit.
+        max_activations: Most output elements of all convolutions per image, or None for no limit.
+        space: The search space of architectures.
+        recipe_space: Name of the recipe space that `recipes` is based on.
+        recipes: The search space of recipes, and the length of a trial.
+        data: Identity of the data.
+        inputs: Shape of the data and number of classes.
+        seeds: Names of the initial trials.
+        fidelity: How trials are pruned.
+        choice: How the winner is chosen; None until the study is finished.
+        objective: The value of a trial.
     """
 
     added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations")
@@ -132,37 +132,37 @@ class StudySpecification(Frozen):
 
     @property
     def budget(self) -> Budget:
-        """The limits that every network keeps."""
+        """The limits on every network."""
         return Budget(self.max_params, self.max_macs, self.max_activations)
 
     @property
     def candidates(self) -> CandidateSpace:
-        """Everything a trial draws."""
+        """The search space of candidates."""
         return CandidateSpace(self.space, self.recipes, self.inputs)
 
     def require_same(self, stored: StudySpecification, study: str) -> None:
-        """Check that this is the specification that `study` was created with.
+        """Check that `study` was created with this specification.
 
         Raises:
-            InputError: If anything differs; it names every difference.
+            InputError: If anything differs; it lists every difference.
         """
         differences = list(_differences(stored.model_dump(mode="json"), self.model_dump(mode="json")))
         if not differences:
             return
         path = differences[0][0]
-        told = "; ".join(
+        changes = "; ".join(
             f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
         )
         raise InputError(
             _FLAGS.get(path, path),
             None,
-            f"study {study!r} was created with another specification ({told})",
-            "use what it was created with, or another name with --study",
+            f"study {study!r} was created with another specification ({changes})",
+            "use the same options, or another name with --study",
         )
 
 
 def read_specification(text: str) -> StudySpecification:
-    """Return the specification that a storage holds.
+    """Return the specification from a storage's JSON.
 
     Raises:
         InputError: If this version cannot read it.
@@ -174,7 +174,7 @@ def read_specification(text: str) -> StudySpecification:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem that pydantic found, in one line: where, what was given, the rule."""
+    """Return the first problem that pydantic found as a line: where, the given value, the rule."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")

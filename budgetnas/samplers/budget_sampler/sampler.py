@@ -12,14 +12,16 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
-from budgetnas.samplers.budget_sampler.encoding import Condition, Floats, Params, Ranges
+from budgetnas.samplers.budget_sampler.encoding import Condition, Encoding, Floats, Params, Ranges
 from budgetnas.samplers.budget_sampler.model import ValueModel
 from budgetnas.samplers.budget_sampler.observed import Key, Observed, key_of, observe
 from budgetnas.samplers.budget_sampler.pool import Pool
 from budgetnas.samplers.budget_sampler.surrogate import Posterior, TermPrior
+from budgetnas.samplers.budget_sampler.winner import expected_values
 
 _DESIGN_CHOICE: Final = 300
 _DESIGN_PER_TERM: Final = 2
@@ -139,7 +141,7 @@ class BudgetSampler(BaseSampler):
         """Return the winner: the trial whose candidate has the best expected value of all trained candidates.
 
         A candidate's own trainings count by their number, and results of similar candidates count as well, so a single
-        lucky training does not win. It works on studies of any sampler.
+        lucky training does not win (`winner.py`). It works on studies of any sampler.
 
         Returns:
             The first complete trial of that candidate.
@@ -153,9 +155,10 @@ class BudgetSampler(BaseSampler):
         within = [trial for trial in trials if costs.get(trial.number, np.inf) <= self._limit]
         if not within:
             raise ValueError(f"study {study.study_name!r} has no complete trial within the limit {self._limit:g}")
-        observed = observe(study, ranges)
-        model = ValueModel.of(ranges, self._cost, _distributions(study))
-        expected = dict(zip(map(key_of, observed.candidates), model.expected(observed), strict=True))
+        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
+        results = [(trial.params, sign * trial.values[0]) for trial in trials if trial.number in costs]
+        encoding = Encoding.of({**_distributions(study), **ranges.distributions})
+        expected = expected_values(results, encoding, lambda params: self._cost(ranges.of(params)))
         return min(within, key=lambda trial: (expected[key_of(trial.params)], costs[trial.number], trial.number))
 
     def _domain_of(self, ranges: Ranges, study: Study) -> _Domain:

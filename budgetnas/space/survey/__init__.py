@@ -1,7 +1,7 @@
-"""Looking at a space before anything is trained: how much of it fits, and what wastes proposals."""
+"""A survey of a search space before training: how much of it fits, and which ranges waste proposals."""
 
-from budgetnas.space.survey.look import InitialTrial, Survey, survey
+from budgetnas.space.survey.look import InitialNetwork, Survey, survey
 from budgetnas.space.survey.suggestion import Suggestion
-from budgetnas.space.survey.tally import Found, Share, Tally, ValueShare
+from budgetnas.space.survey.tally import End, Share, Tally, ValueShare
 
-__all__ = ["Found", "InitialTrial", "Share", "Suggestion", "Survey", "Tally", "ValueShare", "survey"]
+__all__ = ["End", "InitialNetwork", "Share", "Suggestion", "Survey", "Tally", "ValueShare", "survey"]

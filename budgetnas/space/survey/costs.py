@@ -1,4 +1,4 @@
-"""What every stage of a space costs, for each width before it, each width and each number of blocks of its own."""
+"""The costs of each stage of a space, by the width before it, its own width and its number of blocks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from budgetnas.space.search_space import InputShape, SearchSpace
 Costs = NDArray[np.int64]
 
 MAX_WIDTHS: Final = 64
-"""Widths in the table: a stage is counted for each pair of them, of 64 in about half a second for four stages."""
+"""Most widths in the table: stages are counted for each pair; half a second for four stages and 64 widths."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceCosts:
-    """The costs of a space's stages; the sum along a network is its counts.
+    """The costs of a space's stages; a network's counts are the sum of its stages' costs.
 
     Attributes:
-        quantities: What is counted; parameters first.
-        stages: For each stage, quantity x width before it x width x blocks, each further block costing the same. The
-            first has the stem in it, and no width before it.
+        quantities: The counted quantities; parameters first.
+        stages: For each stage: quantity x width before it x width x blocks. The first stage includes the stem and has
+            no width before it.
         head: Quantity x width of the last stage.
     """
 
@@ -39,16 +39,16 @@ class SpaceCosts:
 
         Args:
             widths: Indexes of their widths: network x stage.
-            blocks: How many blocks they have beyond the fewest: network x stage.
+            blocks: Their numbers of blocks, minus the fewest: network x stage.
         """
         total = self.stages[0][:, widths[:, 0], blocks[:, 0]] + self.head[:, widths[:, -1]]
-        for at, stage in enumerate(self.stages[1:], start=1):
-            total += stage[:, widths[:, at - 1], widths[:, at], blocks[:, at]]
+        for index, stage in enumerate(self.stages[1:], start=1):
+            total += stage[:, widths[:, index - 1], widths[:, index], blocks[:, index]]
         return total
 
 
 def space_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> SpaceCosts | None:
-    """Return the costs of a space's stages, or nothing if it has too many widths for that."""
+    """Return the costs of a space's stages, or None if it has too many widths."""
     if len(space.widths) > MAX_WIDTHS:
         return None
     stages = _stage_costs(space, inputs, quantities)
@@ -56,39 +56,39 @@ def space_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quanti
 
 
 def _stage_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> list[Costs]:
-    side, found = inputs.size, []
+    side, every = inputs.size, []
     strides = space.strides or default_strides(space.num_stages)
     for stage, ((low, high), stride) in enumerate(zip(space.blocks, strides, strict=True)):
         before = space.widths if stage else (None,)
         fewest: list[list[int]] = []
         further: list[list[int]] = []
-        for one, width in product(before, space.widths):
-            channels = space.stem_width or width if one is None else _out_channels(space, one)
+        for previous, width in product(before, space.widths):
+            channels = space.stem_width or width if previous is None else _out_channels(space, previous)
             counts, (_, out_side) = stage_counts(space.block, channels, width, stride, side, low)
-            if len(further) < len(space.widths):  # it is the same whatever width is before
+            if len(further) < len(space.widths):  # the same for every width before
                 more, _ = stage_counts(space.block, channels, width, stride, side, low + 1)
                 further.append([*more.plus(counts.times(-1))])
-            if one is None:
+            if previous is None:
                 counts = counts.plus(stem_counts(inputs.in_channels, channels, space.stem_kernel, side))
             fewest.append([*counts])
-        lowest = _each(fewest, quantities).reshape(len(quantities), len(before), len(space.widths), 1)
-        added = _each(further, quantities)[:, None, :, None] * np.arange(high - low + 1)
+        lowest = _by_quantity(fewest, quantities).reshape(len(quantities), len(before), len(space.widths), 1)
+        added = _by_quantity(further, quantities)[:, None, :, None] * np.arange(high - low + 1)
         costs = lowest + added
-        found.append(costs if stage else costs[:, 0])
+        every.append(costs if stage else costs[:, 0])
         side = out_side
-    return found
+    return every
 
 
 def _head_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> Costs:
-    """Return the costs of the head behind each width: quantity x width."""
+    """Return the costs of the head after each width: quantity x width."""
     heads = [[*head_counts(_out_channels(space, width), inputs.classes)] for width in space.widths]
-    return _each(heads, quantities)
+    return _by_quantity(heads, quantities)
 
 
-def _each(counts: list[list[int]], quantities: tuple[Quantity, ...]) -> Costs:
-    """Return lists of counts by quantity."""
+def _by_quantity(counts: list[list[int]], quantities: tuple[Quantity, ...]) -> Costs:
+    """Return counts as quantity x network."""
     every = np.array(counts, dtype=np.int64).T
-    return every[[QUANTITIES.index(one) for one in quantities]]
+    return every[[QUANTITIES.index(quantity) for quantity in quantities]]
 
 
 def _out_channels(space: SearchSpace, width: int) -> int:

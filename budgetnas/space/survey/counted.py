@@ -1,10 +1,9 @@
-"""A space counted to the last network, without making its networks.
+"""An exact count of the networks of a space that fit, without building each network.
 
-What a stage costs depends on its own width and blocks and on the width before it, on nothing else. So a network is cut
-in two where one half hands a width to the other: the costs of all left halves and of all right halves that meet at a
-width are listed, and every pair of them is a network. A space of 32 million has lists of a few thousand for each width.
-With one limit the lists are sorted and each half looks up how many others fit beside it; with several, all pairs are
-compared.
+A stage's costs depend only on its own width and blocks and on the width before it. So networks are cut into two halves
+that share a width: every pair of a left and a right half with the same width is a network. A space of 32 million
+networks has a few thousand halves per width. With a single limit the halves are sorted, and each half looks up how many
+others fit; with several limits all pairs are compared.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ from numpy.typing import NDArray
 from budgetnas.architecture.budget import Budget, Limit
 from budgetnas.space.search_space import InputShape, Params, SearchSpace
 from budgetnas.space.survey.costs import Costs, SpaceCosts, space_costs
-from budgetnas.space.survey.tally import Found, Share, Tally, ValueShare
+from budgetnas.space.survey.tally import End, Share, Tally, ValueShare
 
 MAX_HALVES: Final = 4_000_000
-"""Halves that are listed."""
+"""Most halves that are listed."""
 MAX_PAIRS: Final = 300_000_000
-"""Pairs that are compared where there are several limits; about half a second."""
+"""Most pairs that are compared with several limits; about half a second."""
 _CHUNK: Final = 4_000_000
 
 
 def count_space(space: SearchSpace, inputs: InputShape, budget: Budget) -> Tally | None:
-    """Return what fits of the whole space, exactly, or nothing if it is too large for that."""
+    """Return how much of the whole space fits, exactly, or None if it is too large."""
     if _halves(space, _cut(space)) > MAX_HALVES:
         return None
-    others = tuple(one.quantity for one in budget.limits if one.quantity != "params")
+    others = tuple(limit.quantity for limit in budget.limits if limit.quantity != "params")
     costs = space_costs(space, inputs, ("params", *others))
     return None if costs is None else _Count(space, inputs, budget, costs).tally()
 
 
 def _cut(space: SearchSpace) -> int:
-    """Return the stage behind which to cut, so that the fewest halves are listed."""
+    """Return the number of stages in left halves with which the fewest halves are listed."""
     return min(range(1, space.num_stages + 1), key=lambda cut: _halves(space, cut))
 
 
@@ -51,7 +50,7 @@ def _halves(space: SearchSpace, cut: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Join:
-    """All halves that meet at one width.
+    """All halves that share a width.
 
     Attributes:
         index: The width, as an index into the table.
@@ -66,12 +65,12 @@ class _Join:
 
 @dataclass(frozen=True, slots=True)
 class _Matches:
-    """What fits of one join.
+    """The networks of a join that fit.
 
     Attributes:
-        left: For each left half, how many right ones fit beside it.
-        right: For each right half, how many left ones do.
-        largest: The two halves of the network with the most parameters that fits, if any does.
+        left: For each left half, the number of right halves that fit.
+        right: For each right half, the number of left halves that fit.
+        largest: The two halves of the fitting network with the most parameters, or None.
     """
 
     left: NDArray[np.int64]
@@ -80,7 +79,7 @@ class _Matches:
 
 
 class _Count:
-    """The halves of a space, and what fits of their pairs."""
+    """The halves of a space, and their pairs that fit."""
 
     def __init__(self, space: SearchSpace, inputs: InputShape, budget: Budget, costs: SpaceCosts) -> None:
         self._space, self._inputs = space, inputs
@@ -91,34 +90,34 @@ class _Count:
         self._limits = tuple(limit for limit in budget.limits if self._binds(limit))
 
     def tally(self) -> Tally | None:
-        """Return what fits, or nothing if there are too many pairs to compare."""
+        """Return how much fits, or None if there are too many pairs to compare."""
         if len(self._limits) > 1 and self._space.size() > MAX_PAIRS:
             return None
         left = np.zeros(self._left.shape[1:], dtype=np.int64)
         right = np.zeros(self._right.shape[1:], dtype=np.int64)
         by_join = np.moveaxis(left, 2 * self._cut - 2, 0)
-        found: list[tuple[int, _Join, int, int]] = []
+        largest: list[tuple[int, _Join, int, int]] = []
         for join in self._joins():
             matches = self._matches(join)
             by_join[join.index] = matches.left.reshape(by_join.shape[1:])
             right[join.index] = matches.right.reshape(right.shape[1:])
             if matches.largest is not None:
-                one, other = matches.largest
-                found.append((int(join.left[0, one] + join.right[0, other]), join, one, other))
-        largest = max(found, key=lambda one: one[0], default=None)
+                first, second = matches.largest
+                largest.append((int(join.left[0, first] + join.right[0, second]), join, first, second))
+        best = max(largest, key=lambda network: network[0], default=None)
         fits, size = int(left.sum()), self._space.size()
         return Tally(
             share=Share(fits, size, counted=True),
             values=self._values(left, right),
             smallest=self._extreme(least=True),
             largest=self._extreme(least=False),
-            largest_fitting=None if largest is None else self._found(*largest[1:]),
+            largest_fitting=None if best is None else self._end(*best[1:]),
         )
 
     def _binds(self, limit: Limit) -> bool:
-        """Return whether any network of the space breaks `limit`."""
-        at = self._quantities.index(limit.quantity)
-        return any(int(one.left[at].max() + one.right[at].max()) > limit.value for one in self._joins())
+        """Return whether any network of the space exceeds `limit`."""
+        row = self._quantities.index(limit.quantity)
+        return any(int(join.left[row].max() + join.right[row].max()) > limit.value for join in self._joins())
 
     def _joins(self) -> Iterator[_Join]:
         kinds = len(self._quantities)
@@ -136,18 +135,18 @@ class _Count:
         return _compare(join, [(self._quantities.index(limit.quantity), limit.value) for limit in self._limits])
 
     def _values(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> dict[str, tuple[ValueShare, ...]]:
-        """Return for each value of each parameter how many of its networks fit."""
-        found: dict[str, tuple[ValueShare, ...]] = {}
+        """Return the share that fits for each value of each parameter."""
+        shares: dict[str, tuple[ValueShare, ...]] = {}
         names = self._space.ranges()
-        for place, (name, one) in enumerate(self._named()):
-            counts, axis = (left, place) if place < left.ndim else (right, place - left.ndim + 1)
-            sums = counts.sum(axis=tuple(each for each in range(counts.ndim) if each != axis))
-            of = self._space.size() // (one.high - one.low + 1)
-            found[name] = tuple(
+        for index, (name, values) in enumerate(self._named()):
+            counts, axis = (left, index) if index < left.ndim else (right, index - left.ndim + 1)
+            sums = counts.sum(axis=tuple(other for other in range(counts.ndim) if other != axis))
+            of = self._space.size() // (values.high - values.low + 1)
+            shares[name] = tuple(
                 ValueShare(value, Share(int(fits), of, counted=True), possible=bool(fits))
-                for value, fits in zip(range(one.low, one.high + 1), sums, strict=True)
+                for value, fits in zip(range(values.low, values.high + 1), sums, strict=True)
             )
-        return {name: found[name] for name in names}
+        return {name: shares[name] for name in names}
 
     def _named(self) -> list[tuple[str, Any]]:
         """Return the ranges in the order of the halves' axes: width and blocks of each stage."""
@@ -155,43 +154,45 @@ class _Count:
         stages = range(1, self._space.num_stages + 1)
         return [(name, ranges[name]) for stage in stages for name in (f"width_{stage}", f"blocks_{stage}")]
 
-    def _extreme(self, *, least: bool) -> Found:
+    def _extreme(self, *, least: bool) -> End:
         sign = 1 if least else -1
-        best = min(self._joins(), key=lambda one: sign * _ends(one, sign))
+        best = min(self._joins(), key=lambda join: sign * _extreme_params(join, sign))
         left, right = (int((sign * half[0]).argmin()) for half in (best.left, best.right))
-        return self._found(best, left, right)
+        return self._end(best, left, right)
 
-    def _found(self, join: _Join, left: int, right: int) -> Found:
+    def _end(self, join: _Join, left: int, right: int) -> End:
         shape = list(self._left.shape[1:])
         del shape[2 * self._cut - 2]
         indexes = list(np.unravel_index(left, shape))
         indexes.insert(2 * self._cut - 2, np.intp(join.index))
         indexes += np.unravel_index(right, self._right.shape[2:]) if self._right.ndim > 2 else ()
-        params: Params = {name: one.low + int(index) for (name, one), index in zip(self._named(), indexes, strict=True)}
-        return Found(self._space.architecture(params, self._inputs), certain=True)
+        params: Params = {
+            name: values.low + int(index) for (name, values), index in zip(self._named(), indexes, strict=True)
+        }
+        return End(self._space.architecture(params, self._inputs), certain=True)
 
 
-def _ends(join: _Join, sign: int) -> int:
+def _extreme_params(join: _Join, sign: int) -> int:
     return int(sum((sign * half[0]).min() for half in (join.left, join.right))) * sign
 
 
-def _look_up(join: _Join, limit: Limit, at: int) -> _Matches:
-    """Return what fits under one limit, by looking up each half's rest in the sorted others."""
-    order = np.argsort(join.left[at], kind="stable")
-    sorted_left, sorted_right = join.left[at][order], np.sort(join.right[at])
-    right = np.searchsorted(sorted_left, limit.value - join.right[at], side="right")
-    left = np.searchsorted(sorted_right, limit.value - join.left[at], side="right")
+def _look_up(join: _Join, limit: Limit, row: int) -> _Matches:
+    """Return the matches under a single limit: each half looks up the rest of the limit in the sorted others."""
+    order = np.argsort(join.left[row], kind="stable")
+    sorted_left, sorted_right = join.left[row][order], np.sort(join.right[row])
+    right = np.searchsorted(sorted_left, limit.value - join.right[row], side="right")
+    left = np.searchsorted(sorted_right, limit.value - join.left[row], side="right")
     if not right.any():
         return _Matches(left, right, None)
     most_params = np.maximum.accumulate(join.left[0][order])
     together = np.where(right > 0, most_params[right - 1] + join.right[0], -1)
-    other = int(together.argmax())
-    one = int(order[int(join.left[0][order][: right[other]].argmax())])
-    return _Matches(left, right, (one, other))
+    right_half = int(together.argmax())
+    left_half = int(order[int(join.left[0][order][: right[right_half]].argmax())])
+    return _Matches(left, right, (left_half, right_half))
 
 
 def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
-    """Return what fits under several limits, pair by pair, the right halves with most parameters first."""
+    """Return the matches under several limits by comparing all pairs, right halves with most parameters first."""
     order = np.argsort(-join.right[0], kind="stable")
     lefts, rights = join.left.shape[1], join.right.shape[1]
     left, right = np.zeros(lefts, dtype=np.int64), np.zeros(rights, dtype=np.int64)
@@ -200,20 +201,20 @@ def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
     for start in range(0, lefts, step):
         rows = slice(start, start + step)
         fits = np.ones((len(first[rows]), rights), dtype=np.bool_)
-        for at, most in limits:
-            fits &= join.left[at, rows, None] <= (most - join.right[at][order])[None, :]
+        for row, limit in limits:
+            fits &= join.left[row, rows, None] <= (limit - join.right[row][order])[None, :]
         left[rows] = np.count_nonzero(fits, axis=1)
         right[order] += np.count_nonzero(fits, axis=0)
         first[rows] = fits.argmax(axis=1)
     if not left.any():
         return _Matches(left, right, None)
     together = np.where(left > 0, join.left[0] + join.right[0][order[first]], -1)
-    one = int(together.argmax())
-    return _Matches(left, right, (one, int(order[first[one]])))
+    half = int(together.argmax())
+    return _Matches(left, right, (half, int(order[first[half]])))
 
 
 def _left_halves(stages: Sequence[Costs]) -> Costs:
-    """Return the costs of all beginnings: quantity x width 1 x blocks 1 x width 2 x blocks 2 ..."""
+    """Return the costs of all left halves: quantity x width 1 x blocks 1 x width 2 x blocks 2 ..."""
     costs = stages[0]
     for stage in stages[1:]:
         before = costs[..., None, None]
@@ -224,7 +225,7 @@ def _left_halves(stages: Sequence[Costs]) -> Costs:
 
 
 def _right_halves(stages: Sequence[Costs], head: Costs) -> Costs:
-    """Return the costs of all ends: quantity x width before them x width x blocks x width x blocks ..."""
+    """Return the costs of all right halves: quantity x width before x width x blocks x width x blocks ..."""
     costs = head
     for stage in reversed(stages):
         kinds, widths, *rest = costs.shape

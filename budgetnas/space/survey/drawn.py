@@ -1,4 +1,4 @@
-"""A space too large to be counted: networks drawn from it evenly, as a sampler without a model would."""
+"""A survey by evenly drawn networks, for spaces that are too large to count."""
 
 from __future__ import annotations
 
@@ -12,42 +12,54 @@ from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, count, p
 from budgetnas.architecture.budget import QUANTITIES, Budget
 from budgetnas.space.search_space import InputShape, Params, SearchSpace
 from budgetnas.space.survey.costs import Costs, space_costs
-from budgetnas.space.survey.tally import Found, Share, Tally, ValueShare
+from budgetnas.space.survey.counted import count_space
+from budgetnas.space.survey.tally import End, Share, Tally, ValueShare
 
 DRAWS: Final = 200_000
-"""A fraction of a second, and an error of 0.2 points in the share of the whole space."""
+"""Takes a fraction of a second; the error of the share of the whole space is 0.2 percentage points."""
 FEW_DRAWS: Final = 2_000
-"""Where the table has so many widths that every draw is counted by itself; an error of about 2 points."""
+"""For long tables of widths, where each draw is counted separately; the error is about 2 percentage points."""
+
+
+def measure(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int) -> Tally:
+    """Return how much of `space` fits: counted if possible in time, otherwise from draws with `seed`."""
+    return count_space(space, inputs, budget) or draw_space(space, inputs, budget, seed)
 
 
 def draw_space(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int, draws: int | None = None) -> Tally:
-    """Return what fits of so many networks drawn evenly: `DRAWS`, or `FEW_DRAWS` for a long table, unless told."""
+    """Return how much of the space fits, from `draws`, by default `DRAWS` or, with many widths, `FEW_DRAWS`."""
     costs = space_costs(space, inputs, QUANTITIES)
     if draws is None:
         draws = FEW_DRAWS if costs is None else DRAWS
     ranges = space.ranges()
-    lows, highs = (np.array(ends) for ends in zip(*((one.low, one.high) for one in ranges.values()), strict=True))
+    lows, highs = (
+        np.array(ends) for ends in zip(*((values.low, values.high) for values in ranges.values()), strict=True)
+    )
     drawn = np.random.default_rng(seed).integers(lows, highs, size=(draws, len(ranges)), endpoint=True)
     counts = _counted_each(space, inputs, drawn) if costs is None else costs.of(drawn[:, 1::2], (drawn - lows)[:, ::2])
     fits = np.ones(draws, dtype=np.bool_)
     for limit in budget.limits:
         fits &= counts[QUANTITIES.index(limit.quantity)] <= limit.value
     ends = _ends(space, inputs, drawn, counts[0])
-    fitting = [one for one in (*ends, *_ends(space, inputs, drawn[fits], counts[0][fits])) if budget.fits(one)]
+    every = (*ends, *_ends(space, inputs, drawn[fits], counts[0][fits]))
+    fitting = [architecture for architecture in every if budget.fits(architecture)]
     return Tally(
         share=Share(int(fits.sum()), draws, counted=False),
-        values={name: _value_shares(space, inputs, budget, name, drawn[:, at], fits) for at, name in enumerate(ranges)},
-        smallest=Found(min(space.floors(inputs), key=_params), certain=True),
-        largest=Found(max(ends, key=_params), certain=False),
-        largest_fitting=Found(max(fitting, key=_params), certain=False) if fitting else None,
+        values={
+            name: _value_shares(space, inputs, budget, name, drawn[:, column], fits)
+            for column, name in enumerate(ranges)
+        },
+        smallest=End(min(space.floors(inputs), key=_params), certain=True),
+        largest=End(max(ends, key=_params), certain=False),
+        largest_fitting=End(max(fitting, key=_params), certain=False) if fitting else None,
         fitting=drawn[fits],
     )
 
 
 def _counted_each(space: SearchSpace, inputs: InputShape, drawn: NDArray[np.int64]) -> Costs:
-    """Return the counts of networks, made one by one: quantity x network."""
-    found = [count(_architecture(space, inputs, row)) for row in drawn]
-    return np.array(found, dtype=np.int64).reshape(len(found), len(QUANTITIES)).T
+    """Return the counts of networks, counted separately: quantity x network."""
+    counts = [count(_architecture(space, inputs, row)) for row in drawn]
+    return np.array(counts, dtype=np.int64).reshape(len(counts), len(QUANTITIES)).T
 
 
 def _architecture(space: SearchSpace, inputs: InputShape, row: NDArray[np.int64]) -> Architecture:
@@ -57,15 +69,15 @@ def _architecture(space: SearchSpace, inputs: InputShape, row: NDArray[np.int64]
 def _ends(
     space: SearchSpace, inputs: InputShape, drawn: NDArray[np.int64], params: NDArray[np.int64]
 ) -> list[Architecture]:
-    """Return the networks with the fewest and the most parameters of those drawn, and those known to be at the ends."""
-    highest: Params = {name: one.high for name, one in space.ranges().items()}
+    """Return the drawn networks with the fewest and the most parameters, and the known ends of the space."""
+    highest: Params = {name: values.high for name, values in space.ranges().items()}
     known = [*space.floors(inputs), space.architecture(highest, inputs)]
-    at = (int(params.argmin()), int(params.argmax())) if len(drawn) else ()
-    return [*known, *(_architecture(space, inputs, drawn[one]) for one in at)]
+    extremes = (int(params.argmin()), int(params.argmax())) if len(drawn) else ()
+    return [*known, *(_architecture(space, inputs, drawn[index]) for index in extremes)]
 
 
-def _params(one: Architecture) -> int:
-    return count(one).params
+def _params(architecture: Architecture) -> int:
+    return count(architecture).params
 
 
 def _value_shares(
@@ -76,28 +88,28 @@ def _value_shares(
     drawn: NDArray[np.int64],
     fits: NDArray[np.bool_],
 ) -> tuple[ValueShare, ...]:
-    """Return for each value of a parameter how many of its draws fit, and whether any network with it can."""
-    one = space.ranges()[name]
-    lowest: Params = {each: other.low for each, other in space.ranges().items()}
-    of = np.bincount(drawn, minlength=one.high + 1).tolist()
-    fitting = np.bincount(drawn[fits], minlength=one.high + 1).tolist()
+    """Return for each value of a parameter the share of its draws that fit, and whether any network with it can fit."""
+    low, high = space.ranges()[name].low, space.ranges()[name].high
+    lowest: Params = {parameter: values.low for parameter, values in space.ranges().items()}
+    of = np.bincount(drawn, minlength=high + 1).tolist()
+    fitting = np.bincount(drawn[fits], minlength=high + 1).tolist()
 
     def never(value: int) -> bool:
-        return bool(budget.excesses(at_least(space.architecture(lowest | {name: value}, inputs))))
+        return bool(budget.excesses(lower_bound(space.architecture(lowest | {name: value}, inputs))))
 
-    values = range(one.low, one.high + 1)
-    possible = bisect_left(values, True, key=never)  # the least counts rise with the value
+    values = range(low, high + 1)
+    possible = bisect_left(values, True, key=never)  # the lower bound increases with the value
     return tuple(
         ValueShare(value, Share(fitting[value], of[value], counted=False), fitting[value] > 0 or at < possible)
         for at, value in enumerate(values)
     )
 
 
-def at_least(lowest: Architecture) -> Counts:
-    """Return counts below which no network lies that has at least the blocks and the widths of `lowest`.
+def lower_bound(lowest: Architecture) -> Counts:
+    """Return a lower bound of the counts of networks with at least the blocks and the widths of `lowest`.
 
-    Wider and deeper costs more, with one exception: a stage of stride 1 whose input becomes as wide as its output no
-    longer needs a projection. So these are the counts of `lowest` without the projections of its stages of stride 1.
+    Wider and deeper networks cost more, except that a stage of stride 1 whose input becomes as wide as its output no
+    longer needs a projection. So the bound is the counts of `lowest` without the projections of its stages of stride 1.
     """
     counts = count(lowest)
     kind, channels, side = BLOCKS[lowest.block], lowest.stem_width, lowest.size

@@ -1,4 +1,4 @@
-"""Ranges that waste less: a space without what cannot fit and what nearly never does."""
+"""Suggested ranges: a space without values that cannot fit or rarely fit."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Budget
 from budgetnas.space.search_space import InputShape, Params, SearchSpace
-from budgetnas.space.survey.measure import measure
+from budgetnas.space.survey.drawn import measure
 from budgetnas.space.survey.tally import Share, Tally, ValueShare
 
 KEPT: Final = 0.95
-"""Of the networks that fit, at least so many are in the suggested ranges."""
-SELDOM: Final = 0.25
-"""What nearly never fits: proposals with it do so less than so many times as often as all proposals."""
+"""Lowest share of the fitting networks that the suggested ranges keep."""
+RARE: Final = 0.25
+"""A value rarely fits if proposals with it fit less often than all proposals by this factor."""
 GAIN: Final = 1.1
-"""Values that may fit are dropped only if proposals then fit so many times as often at least."""
+"""Values that can fit are dropped only if the share that fits then grows by this factor."""
 _ROUNDS: Final = 4
 _ENOUGH: Final = 100
-"""AugmentationParameters that fit, below which only what is proved is dropped."""
+"""With fewer draws that fit, only values that provably cannot fit are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Suggestion:
     """Narrower ranges.
 
     Attributes:
-        space: The space with them.
-        share: How much of it fits, measured.
-        kept: How many of the networks that fit are in it, as a share.
-        kept_counted: Whether that was counted; else it is the share of the draws that fit.
-        widths_dropped: Widths that are gone from the table.
-        blocks_dropped: For each stage, the numbers of blocks that are gone.
-        never: Whether nothing that is gone could fit at all.
+        space: The space with these ranges.
+        share: Its share that fits.
+        kept: Share of the fitting networks that it contains.
+        kept_counted: Whether `kept` was counted; otherwise it is from draws.
+        widths_dropped: Widths dropped from the table.
+        blocks_dropped: For each stage, the dropped numbers of blocks.
+        never: Whether no dropped network fits.
     """
 
     space: SearchSpace
@@ -49,44 +49,44 @@ class Suggestion:
     never: bool
 
     def toml(self) -> str:
-        """Return the ranges as a fragment of a study file."""
+        """Return the ranges as part of a study file."""
         return "\n".join(("[space]", *_keys(self.space)))
 
 
 def suggest(
     space: SearchSpace, inputs: InputShape, budget: Budget, tally: Tally, keep: Sequence[Params], seed: int
 ) -> Suggestion | None:
-    """Return narrower ranges, or nothing if there are none worth it.
+    """Return narrower ranges, or None if nothing is worth dropping.
 
-    Widths go from the table of all stages, the largest first; numbers of blocks from the top of each stage's range.
-    What is left is measured again after each round.
+    Widths are dropped from the table of all stages, the largest first; numbers of blocks from the top of each stage's
+    range. The remaining space is measured again after each round.
 
     Args:
-        space: The space as it is.
+        space: The present space.
         inputs: Shape of the data.
         budget: The limits.
-        tally: What fits of it.
-        keep: Networks that shall stay, as parameters of `space`.
-        seed: Seed of the draws, where they are needed.
+        tally: How much of it fits.
+        keep: Networks to keep, as parameters of `space`.
+        seed: Seed of the draws, if any.
     """
     kept = [space.architecture(params, inputs) for params in keep]
-    looking = _Looking(inputs, budget, kept, seed)
-    found = looking.narrowed(space, tally, seldom=True)
-    if found.space != space and not found.never and found.tally.share.estimate < GAIN * tally.share.estimate:
-        found = looking.narrowed(space, tally, seldom=False)
-    return None if found.space == space else found.suggestion(space)
+    narrowing = _Narrowing(inputs, budget, kept, seed)
+    result = narrowing.narrowed(space, tally, drop_rare=True)
+    if result.space != space and not result.never and result.tally.share.estimate < GAIN * tally.share.estimate:
+        result = narrowing.narrowed(space, tally, drop_rare=False)
+    return None if result.space == space else result.suggestion(space)
 
 
 @dataclass(frozen=True, slots=True)
 class _Narrowed:
-    """A space on its way down.
+    """A narrowed space.
 
     Attributes:
-        space: What is left.
-        tally: What fits of that.
-        kept: How many of the networks that fitted at the beginning are in it, as a share.
-        counted: Whether that was counted or proved.
-        never: Whether nothing that went could fit at all.
+        space: The remaining space.
+        tally: How much of it fits.
+        kept: Share of the initially fitting networks that it contains.
+        counted: Whether `kept` was counted or proved.
+        never: Whether no dropped network fits.
     """
 
     space: SearchSpace
@@ -102,36 +102,36 @@ class _Narrowed:
             share=self.tally.share,
             kept=self.kept,
             kept_counted=self.counted,
-            widths_dropped=tuple(one for one in before.widths if one not in self.space.widths),
+            widths_dropped=tuple(width for width in before.widths if width not in self.space.widths),
             blocks_dropped=tuple(tuple(range(new[1] + 1, old[1] + 1)) for old, new in ranges),
             never=self.never,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Looking:
-    """What all rounds share."""
+class _Narrowing:
+    """The arguments that all rounds share."""
 
     inputs: InputShape
     budget: Budget
     keep: Sequence[Architecture]
     seed: int
 
-    def narrowed(self, space: SearchSpace, tally: Tally, *, seldom: bool) -> _Narrowed:
-        """Return what is left when no round drops anything more, or too much."""
+    def narrowed(self, space: SearchSpace, tally: Tally, *, drop_rare: bool) -> _Narrowed:
+        """Return the space after the last round that drops something and not too much."""
         now = _Narrowed(space, tally)
         for number in range(1, _ROUNDS + 1):
-            after = self._round(now, number, seldom=seldom)
+            after = self._round(now, number, drop_rare=drop_rare)
             if after is None or after.kept < KEPT:
                 break
             now = after
-            if not now.tally.share.counted:  # each drawing takes time
+            if not now.tally.share.counted:  # draws take time
                 break
         return now
 
-    def _round(self, now: _Narrowed, number: int, *, seldom: bool) -> _Narrowed | None:
-        keep = [params for one in self.keep if (params := now.space.params_of(one)) is not None]
-        drop = _choose(now.space, now.tally, keep, allowed=1 - KEPT / now.kept, seldom=seldom)
+    def _round(self, now: _Narrowed, number: int, *, drop_rare: bool) -> _Narrowed | None:
+        keep = [params for network in self.keep if (params := now.space.params_of(network)) is not None]
+        drop = _choose(now.space, now.tally, keep, allowed=1 - KEPT / now.kept, drop_rare=drop_rare)
         if not drop.values:
             return None
         space = drop.from_space(now.space)
@@ -142,15 +142,15 @@ class _Looking:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value that can be dropped: a width of the table, or a stage's highest numbers of blocks from one on.
+    """A value that can be dropped: a width of the table, or a number of blocks of a stage.
 
     Attributes:
-        stage: The stage whose blocks it is about; nothing for a width.
+        stage: The stage of a number of blocks; None for a width.
         value: The width as an index into the table, or the number of blocks.
-        above: How many larger ones must be gone before it, if it may fit.
-        fits: At most so many networks with it fit.
-        of: Networks with it, a network counted once for each stage of that width.
-        possible: Whether any can fit.
+        above: Number of larger values that must be dropped first, if it can fit.
+        fits: Upper bound of the number of fitting networks with it.
+        of: Number of networks with it, counted once for each stage of that width.
+        possible: Whether any network with it can fit.
     """
 
     stage: int | None
@@ -160,60 +160,60 @@ class _Value:
     of: int
     possible: bool
 
-    def goes_after(self, gone: Sequence[_Value]) -> bool:
-        """Return whether it is at the top now; a width that can never fit may go from the middle of the table too."""
+    def can_follow(self, dropped: Sequence[_Value]) -> bool:
+        """Return whether all larger values are dropped, or it is a width that cannot fit."""
         if self.stage is None and not self.possible:
             return True
-        return sum(one.stage == self.stage and one.value > self.value for one in gone) == self.above
+        return sum(value.stage == self.stage and value.value > self.value for value in dropped) == self.above
 
     @property
     def rate(self) -> float:
-        """How often it fits."""
+        """Share of the networks with it that fit."""
         return self.fits / self.of if self.of else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Drop:
-    """What goes in one round."""
+    """The values that a round drops."""
 
     values: tuple[_Value, ...]
 
     @property
     def never(self) -> bool:
-        return not any(one.possible for one in self.values)
+        return not any(value.possible for value in self.values)
 
     def from_space(self, space: SearchSpace) -> SearchSpace:
         """Return `space` without these values."""
-        gone = {one.value for one in self.values if one.stage is None}
+        widths = {value.value for value in self.values if value.stage is None}
         tops = [
-            min((one.value for one in self.values if one.stage == stage), default=high + 1) - 1
+            min((value.value for value in self.values if value.stage == stage), default=high + 1) - 1
             for stage, (_, high) in enumerate(space.blocks)
         ]
         return space.model_copy(
             update={
-                "widths": tuple(width for index, width in enumerate(space.widths) if index not in gone),
+                "widths": tuple(width for index, width in enumerate(space.widths) if index not in widths),
                 "blocks": tuple((low, top) for (low, _), top in zip(space.blocks, tops, strict=True)),
             }
         )
 
 
-def _choose(space: SearchSpace, tally: Tally, keep: Sequence[Params], *, allowed: float, seldom: bool) -> _Drop:
-    """Return what goes: what can never fit, then what seldom does, while at most `allowed` of what fits may go."""
-    seldom = seldom and (tally.share.counted or tally.share.fits >= _ENOUGH)
+def _choose(space: SearchSpace, tally: Tally, keep: Sequence[Params], *, allowed: float, drop_rare: bool) -> _Drop:
+    """Return the values to drop: those that cannot fit, then rare ones up to a share `allowed` of what fits."""
+    drop_rare = drop_rare and (tally.share.counted or tally.share.fits >= _ENOUGH)
     left = allowed * tally.share.fits
     chosen: list[_Value] = []
-    for one in _in_order(space, tally, keep):
-        rare = seldom and one.fits <= left and one.rate < SELDOM * tally.share.estimate
-        if (rare or not one.possible) and one.goes_after(chosen):
-            chosen.append(one)
-            left -= one.fits
+    for value in _in_order(space, tally, keep):
+        rare = drop_rare and value.fits <= left and value.rate < RARE * tally.share.estimate
+        if (rare or not value.possible) and value.can_follow(chosen):
+            chosen.append(value)
+            left -= value.fits
     return _Drop(tuple(chosen))
 
 
 def _in_order(space: SearchSpace, tally: Tally, keep: Sequence[Params]) -> list[_Value]:
-    """Return what may be dropped: what can never fit, then the rest from the one that fits most seldom."""
+    """Return the values that can be dropped: those that cannot fit, then the rest, rarest first."""
     values = [*_widths(space, tally, keep), *_blocks(space, tally, keep)]
-    return sorted(values, key=lambda one: (one.possible, one.rate if one.possible else 0.0, -one.value))
+    return sorted(values, key=lambda value: (value.possible, value.rate if value.possible else 0.0, -value.value))
 
 
 def _widths(space: SearchSpace, tally: Tally, keep: Sequence[Params]) -> Iterator[_Value]:
@@ -240,14 +240,14 @@ def _value(stage: int | None, value: int, above: int, shares: Iterable[ValueShar
         stage=stage,
         value=value,
         above=above,
-        fits=sum(one.share.fits for one in of_stages),
-        of=sum(one.share.of for one in of_stages),
-        possible=any(one.possible for one in of_stages),
+        fits=sum(value.share.fits for value in of_stages),
+        of=sum(value.share.of for value in of_stages),
+        possible=any(value.possible for value in of_stages),
     )
 
 
 def _kept(before: _Narrowed, space: SearchSpace, tally: Tally, drop: _Drop) -> tuple[float, bool]:
-    """Return how many of the networks that fitted are left, as a share, and whether that was counted or proved."""
+    """Return the share of the fitting networks that is left, and whether it was counted or proved."""
     if drop.never:
         return 1.0, True
     if before.tally.share.counted:
@@ -258,7 +258,7 @@ def _kept(before: _Narrowed, space: SearchSpace, tally: Tally, drop: _Drop) -> t
 
 
 def _inside(drawn: NDArray[np.int64], was: SearchSpace, now: SearchSpace) -> NDArray[np.bool_]:
-    """Return which networks of the ranges that were are in those that are now."""
+    """Return which networks of the former ranges are in the present ones."""
     left = np.isin(was.widths, now.widths)
     highest = np.array([high for _, high in now.blocks])
     return np.asarray((left[drawn[:, 1::2]] & (drawn[:, ::2] <= highest)).all(axis=1))

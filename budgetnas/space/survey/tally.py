@@ -1,4 +1,4 @@
-"""How much of a space fits, and of each value in it: counted or drawn."""
+"""How much of a space fits, in total and by value of each parameter: counted or from draws."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from budgetnas.stats import share_interval
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many networks fit, of so many.
+    """A share of networks that fit.
 
     Attributes:
-        fits: Networks that fit.
-        of: Networks looked at.
-        counted: Whether these are all there are; else they were drawn evenly.
+        fits: Number of networks that fit.
+        of: Number of networks examined.
+        counted: Whether all networks were examined; otherwise they were drawn evenly.
     """
 
     fits: int
@@ -28,28 +28,28 @@ class Share:
 
     @property
     def estimate(self) -> float:
-        """The share that fits; 0 where none was looked at."""
+        """The share that fits; 0 if no network was examined."""
         return self.fits / self.of if self.of else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share; where it was counted, the share itself."""
+        """The 95 % interval of the share; the share itself if it was counted."""
         if self.counted:
             return self.estimate, self.estimate
         if not self.of:
             return 0.0, 1.0
-        found = share_interval(self.fits, self.of)
-        return found.low, found.high
+        interval = share_interval(self.fits, self.of)
+        return interval.low, interval.high
 
 
 @dataclass(frozen=True, slots=True)
 class ValueShare:
-    """How many networks with one value of a parameter fit.
+    """The share of networks with a value of a parameter that fit.
 
     Attributes:
-        value: The value, for a width its index in the table.
-        share: How many of the networks with it fit.
-        possible: False where it is proved that none can.
+        value: The value; for a width its index in the table.
+        share: The share of the networks with it that fit.
+        possible: False if it is proved that no network with it fits.
     """
 
     value: int
@@ -58,12 +58,12 @@ class ValueShare:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class End:
     """A network at an end of the space.
 
     Attributes:
         architecture: The network.
-        certain: Whether no other network goes further; else it is the furthest of those seen.
+        certain: Whether it is the extreme of the whole space; otherwise of the examined networks.
     """
 
     architecture: Architecture
@@ -72,20 +72,20 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What fits of a space.
+    """How much of a space fits.
 
     Attributes:
-        share: How much of all of it.
-        values: How much for each value of each parameter.
+        share: The share of the whole space.
+        values: The shares for each value of each parameter.
         smallest: The network with the fewest parameters.
-        largest: The one with the most.
-        largest_fitting: The one with the most among those that fit; nothing if none was seen.
-        fitting: What was drawn and fits, draw x parameter in the order of the ranges; nothing where it was counted.
+        largest: The network with the most parameters.
+        largest_fitting: The network with the most parameters among those that fit; None if none was found.
+        fitting: The draws that fit, draw x parameter in the order of the ranges; None if the space was counted.
     """
 
     share: Share
     values: Mapping[str, tuple[ValueShare, ...]]
-    smallest: Found
-    largest: Found
-    largest_fitting: Found | None
+    smallest: End
+    largest: End
+    largest_fitting: End | None
     fitting: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,188 @@
+"""The winner: the candidate with the best expected value after all trainings of a study.
+
+A training's result is the candidate's value plus the luck of its seed. So candidates are compared by the posterior mean
+of a Gaussian process over all trainings. It is more flexible than the regression that proposals are made with, and too
+slow for the inner loop of a sampler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+
+from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
+from budgetnas.samplers.budget_sampler.observed import Key, Result, key_of
+
+FEWEST_TRAININGS: Final = 5
+"""With fewer trainings there is nothing to fit: a candidate's expected value is the mean of its own trainings."""
+_MOST_FITTED: Final = 300
+"""Most trainings that the hyperparameters are fitted to: a subset from the worst to the best."""
+_SAME: Final = 1e-9
+"""Values that differ by no more than this are equal."""
+_SPREADS: Final = 3.0
+"""Results are clipped at this many robust standard deviations on the bad side of the median."""
+_CONSTANT: Final = 10.0
+"""Prior variance of the mean value, in variances of the results: vague."""
+_VARIANCE: Final = 0.5
+"""Prior median of each part's variance, in variances of the results: the same for all parts."""
+_BOUND: Final = 5.0
+"""Range of a hyperparameter, in standard deviations of its prior."""
+
+
+def expected_values(results: Sequence[Result], encoding: Encoding, cost: Callable[[Params], float]) -> dict[Key, float]:
+    """Return the expected value of each distinct candidate; the winner has the lowest.
+
+    The features of a candidate are its coded parameters and the logarithm of its cost.
+
+    Args:
+        results: Complete trainings; a repeated candidate appears several times.
+        encoding: Codes the parameters.
+        cost: Cost of a candidate.
+
+    Raises:
+        ValueError: If a result is not finite.
+    """
+    candidates = [params for params, _ in results]
+    keys = [key_of(params) for params in candidates]
+    indexes = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    costs = np.array([cost(params) for params in candidates], dtype=np.float64)
+    logs = np.log(np.maximum(costs, np.finfo(np.float64).tiny))
+    features = np.column_stack([encoding.code(candidates), logs])
+    means = smooth(features, [-value for _, value in results], [indexes[key] for key in keys])
+    return {key: -float(mean) for key, mean in zip(keys, means, strict=True)}
+
+
+def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[int]) -> Floats:
+    """Return the posterior mean of each training's group under a Gaussian process over `features`; higher is better.
+
+    The value of a training is a constant, plus a part linear in the features, plus a smooth part (squared exponential
+    with a length scale per feature), plus the group's own part, plus noise. Variances and length scales maximise the
+    posterior density: the marginal likelihood times weak priors (Rasmussen and Williams 2006, "Gaussian processes for
+    machine learning", sections 2.2, 2.7 and 5.4.1). Length scales have the prior of Hvarfner, Hellsten and Nardi 2024,
+    "Vanilla Bayesian optimization performs great in high dimensions", which grows with the number of features.
+
+    Values far below the median are clipped at three robust standard deviations (1.4826 times the median absolute
+    deviation), so that a diverged training counts as a bad training and no more.
+
+    Args:
+        features: One row per training; constant and repeated columns are dropped.
+        values: The value of each training.
+        groups: The candidate of each training, as a number.
+
+    Raises:
+        ValueError: If the lengths differ or a value is not finite.
+    """
+    observed, members = np.asarray(values, dtype=np.float64), np.asarray(groups)
+    if not len(features) == len(observed) == len(members):
+        raise ValueError(f"smooth: {len(features)} rows, {len(observed)} values and {len(members)} groups")
+    if not np.isfinite(observed).all():
+        raise ValueError("smooth: every value must be finite")
+    clipped = _clipped(observed)
+    if len(observed) < FEWEST_TRAININGS or np.ptp(clipped) <= _SAME:
+        return _group_means(clipped, members)
+    order = np.lexsort((*features.T, clipped))
+    means = np.empty_like(clipped)
+    means[order] = _posterior(_standardised(features[order]), clipped[order], members[order])
+    return _group_means(means, members)
+
+
+def _clipped(values: Floats) -> Floats:
+    if len(values) == 0:
+        return values
+    middle = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - middle))
+    return np.maximum(values, middle - _SPREADS * spread) if spread > 0 else values
+
+
+def _group_means(values: Floats, groups: NDArray[Any]) -> Floats:
+    _, inverse = np.unique(groups, return_inverse=True)
+    means: Floats = np.bincount(inverse, weights=values) / np.bincount(inverse)
+    return means[inverse]
+
+
+def _standardised(features: Floats) -> Floats:
+    kept: dict[bytes, Floats] = {}
+    for column in features.T:
+        centred = column - column.mean()
+        spread = float(centred.std())
+        if spread > 1e-9 * max(1.0, float(np.abs(column).max())):
+            scaled = centred / spread
+            sign = math.copysign(1.0, scaled[np.argmax(np.abs(scaled) > 1e-6)])
+            kept.setdefault((np.round(sign * scaled, 6) + 0.0).tobytes(), scaled)
+    return np.array(list(kept.values())).reshape(len(kept), len(features)).T
+
+
+def _posterior(features: Floats, values: Floats, groups: NDArray[Any]) -> Floats:
+    middle, spread = float(values.mean()), float(values.std())
+    scaled = (values - middle) / spread
+    subset = np.unique(np.linspace(0, len(values) - 1, _MOST_FITTED).round().astype(np.int64))
+    logs = _Model.of(features[subset], scaled[subset], groups[subset]).fitted()
+    return middle + spread * _Model.of(features, scaled, groups).posterior_mean(logs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """The parts of the kernel and the priors of its hyperparameters.
+
+    The hyperparameters are logarithms: of the variances of the linear part, the smooth part, the groups' own part and
+    the noise, then of the length scale of each feature.
+    """
+
+    values: Floats
+    linear: Floats
+    squares: Floats
+    same: Floats
+    prior_mean: Floats
+    prior_spread: Floats
+
+    @classmethod
+    def of(cls, features: Floats, values: Floats, groups: NDArray[Any]) -> _Model:
+        num = features.shape[1]
+        differences = features.T[:, :, None] - features.T[:, None, :]
+        scale = math.sqrt(2) + math.log(max(num, 1)) / 2
+        return cls(
+            values=values,
+            linear=features @ features.T / max(num, 1),
+            squares=differences**2,
+            same=(groups[:, None] == groups[None, :]).astype(np.float64),
+            prior_mean=np.concatenate([np.full(4, math.log(_VARIANCE)), np.full(num, scale)]),
+            prior_spread=np.concatenate([np.full(4, 1.5), np.full(num, math.sqrt(3))]),
+        )
+
+    def fitted(self) -> Floats:
+        reach = _BOUND * self.prior_spread
+        bounds = list(zip(self.prior_mean - reach, self.prior_mean + reach, strict=True))
+        optimum = minimize(self._loss, self.prior_mean, jac=True, method="L-BFGS-B", bounds=bounds)
+        return np.asarray(optimum.x, dtype=np.float64)
+
+    def posterior_mean(self, logs: Floats) -> Floats:
+        signal = self._signal(logs)
+        noise = np.exp(logs[3]) * np.eye(len(signal))
+        return np.asarray(signal @ cho_solve(cho_factor(signal + noise, lower=True), self.values))
+
+    def _signal(self, logs: Floats) -> Floats:
+        linear, smooth_, group = np.exp(logs[:3])
+        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._bell(logs) + group * self.same)
+
+    def _bell(self, logs: Floats) -> Floats:
+        return np.asarray(np.exp(-0.5 * np.tensordot(np.exp(-2 * logs[4:]), self.squares, axes=1)))
+
+    def _loss(self, logs: Floats) -> tuple[float, Floats]:
+        linear, smooth_, group, noise = np.exp(logs[:4])
+        bell = smooth_ * self._bell(logs)
+        eye = np.eye(len(bell))
+        factor = cho_factor(_CONSTANT + linear * self.linear + bell + group * self.same + noise * eye, lower=True)
+        weights = cho_solve(factor, self.values)
+        slope = 0.5 * (cho_solve(factor, eye) - np.outer(weights, weights))
+        parts = [np.sum(slope * part) for part in (linear * self.linear, bell, group * self.same, noise * eye)]
+        scales = np.tensordot(self.squares, slope * bell, axes=2) * np.exp(-2 * logs[4:])
+        deviation = (logs - self.prior_mean) / self.prior_spread
+        loss = 0.5 * self.values @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * deviation @ deviation
+        return float(loss), np.concatenate([parts, scales]) + deviation / self.prior_spread
