@@ -29,7 +29,7 @@ from reporting import (
 
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.experiments.replay_results import comparison, report_tables
+from budgetnas.experiments.replay_results import report_tables
 from budgetnas.report import study_tables
 from budgetnas.report.figures.curves import accuracy_curves, loss_curves
 from budgetnas.report.figures.excess import excess
@@ -302,27 +302,27 @@ def test_page_lists_pruned_runs_apart(records: Records) -> None:
 
 
 def test_comparison_tells_best_and_last(records: Records) -> None:
-    found = comparison(replay(records, "v2-sgd", 60, 0.93))
-    assert (found.best_test_epoch, found.last_epoch) == (59, 60)
-    assert found.best_test == pytest.approx(93.5)
-    assert found.last_test == pytest.approx(93.0)
-    assert found.best_test_difference == pytest.approx(93.5 - 94.21)
-    assert found.last_test_difference == pytest.approx(93.0 - 94.21)
-    assert found.best_train_difference == pytest.approx(95.5 - 99.812)
-    assert json.loads(json.dumps(found.to_dict()))["why_not"] == []
+    found = replay(records, "v2-sgd", 60, 0.93).comparison()
+    assert (found["best_test_epoch"], found["last_epoch"]) == (59, 60)
+    assert found["best_test"] == pytest.approx(93.5)
+    assert found["last_test"] == pytest.approx(93.0)
+    assert found["best_test_difference"] == pytest.approx(93.5 - 94.21)
+    assert found["last_test_difference"] == pytest.approx(93.0 - 94.21)
+    assert found["best_train_difference"] == pytest.approx(95.5 - 99.812)
+    assert json.loads(json.dumps(found))["why_not"] == []
 
 
 def test_comparison_without_printed_figures_or_epochs(records: Records) -> None:
-    found = comparison(replay(records, "resnet50", 2, 0.5, ("2 of 40 epochs",)))
-    assert (found.printed_test, found.best_test_difference, found.last_test_difference) == (None, None, None)
-    nothing = comparison(replay(records, "v2-sgd", 0, 0.5, ("0 of 60 epochs",)))
-    assert (nothing.best_test, nothing.last_epoch, nothing.best_test_difference) == (None, None, None)
+    found = replay(records, "resnet50", 2, 0.5, ("2 of 40 epochs",)).comparison()
+    assert (found["printed_test"], found["best_test_difference"], found["last_test_difference"]) == (None, None, None)
+    nothing = replay(records, "v2-sgd", 0, 0.5, ("0 of 60 epochs",)).comparison()
+    assert (nothing["best_test"], nothing["last_epoch"], nothing["best_test_difference"]) == (None, None, None)
 
 
 def test_reports_tables_say_what_was_not_replayed(records: Records) -> None:
     tables = report_tables([replay(records, "v2-sgd", 60, 0.93)])
     assert len(tables) == 7
-    rows = {table.title[:7]: [(row.run.name, row.replay is not None) for row in table.rows] for table in tables}
+    rows = {table.title[:7]: [(run.name, result is not None) for run, result in table.rows] for table in tables}
     assert rows["Table 1"] == [(name, False) for name in ("resnet18", "resnet34", "resnet101", "resnet152")]
     assert rows["Table 4"] == [("v2-sgd", True)]
     assert ("v2-sgd", True) in rows["Table 6"]

@@ -24,7 +24,7 @@ from budgetnas.data.wording import plural
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
-from budgetnas.experiments.replay_results import ReplayResult, comparison
+from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
@@ -310,7 +310,7 @@ class ReplayProgress(Progress, ReplayCallbacks):
         """Print that a run is done."""
         warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
         source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
-        last = comparison(result).last_test
+        last = result.comparison()["last_test"]
         self.lines.say(f"{result.run.name}{warning}: last epoch {last:.2f} % on test ({source})")
 
     def _count_epoch(self, epoch: Epoch) -> None:
