@@ -25,7 +25,7 @@ from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State
 from budgetnas.storage.engine import open_engine
-from budgetnas.storage.records import create_tables
+from budgetnas.storage.opening import create_tables
 from budgetnas.storage.urls import parse_storage
 
 STUDY = "cifar10-5M"

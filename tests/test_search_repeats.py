@@ -41,7 +41,6 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, 
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import holding, take_slot
-from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, train
@@ -365,7 +364,7 @@ def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
         repeats = [one for one in runs if one.role is Role.REPEAT]
         assert len(repeats) >= 10
         assert all((one.state, one.epochs_done) == (State.COMPLETE, 3) for one in repeats)
-        others = accuracies_at(study.records, "s", 1, states=(State.COMPLETE, State.PRUNED), but=0)
+        others = study.records.accuracies_at("s", 1, states=(State.COMPLETE, State.PRUNED), but=0)
         assert len(others) == len(runs) - len(repeats)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from budgetnas.bundle.contents import Preprocessing
-from budgetnas.data.pixels import UnreadableImageError, decode, square
+from budgetnas.data.decoding import UnreadableImageError, decode, square
 from budgetnas.errors import InputError
 from budgetnas.training.device import Normaliser
 

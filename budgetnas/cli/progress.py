@@ -20,7 +20,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.bundle.retraining import ExportCallbacks
 from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan

@@ -10,7 +10,7 @@ from rich.table import Table
 from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import by_limit, duration, shown_storage, stdout, table
 from budgetnas.cli.final_text import print_final
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
 
 _CUTS_SHOWN = 10

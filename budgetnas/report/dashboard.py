@@ -24,7 +24,6 @@ from budgetnas.report.figures.importance import importances
 from budgetnas.report.tables import study_tables
 from budgetnas.search.study import optuna_storage, quiet_optuna
 from budgetnas.storage import Records
-from budgetnas.storage.activity import activity
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -90,7 +89,7 @@ class StudyFigures:
     def of(self, study: str) -> list[dict[str, str]]:
         """Return identifier and Plotly's JSON of each figure of `study`; empty for a study that is not ours."""
         with self._lock:
-            seen = activity(self._records, study)
+            seen = self._records.activity(study)
             drawn = self._drawn.get(study)
             if drawn is None or drawn[0] != seen:
                 drawn = self._drawn[study] = (seen, self._draw(study))

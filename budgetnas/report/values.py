@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from budgetnas.architecture.budget import Excess, Limit
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.plain import plain_fields
 from budgetnas.metrics import Epoch

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.report.values import RankedRun, Summary
 from budgetnas.space.recipe import OptimizerRange, RecipeSpace
 from budgetnas.space.search_space import SearchSpace

@@ -17,7 +17,7 @@ from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_held, take_slot, trained
+from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_in_use, take_slot, trained
 from budgetnas.training import RuntimeConfig, train
 
 MAX_FAILURES: Final = 5
@@ -70,7 +70,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
             if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
-                held = slots_held(opened.records, opened.name)
+                held = slots_in_use(opened.records, opened.name)
                 listener.on_message(f"{held} of the last runs are trained by other processes; waiting, should one fail")
             waiting = True
             time.sleep(_POLL_SECONDS)
@@ -133,7 +133,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         return None if run is None else run.trial
 
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False)) + records.search_counts(opened.name).trials
-    if slots_held(records, opened.name) > 1:
+    if slots_in_use(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
     candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
     opened.optuna_study.sampler = ConstraintFilter(
