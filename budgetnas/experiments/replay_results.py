@@ -118,8 +118,11 @@ def report_tables(results: Sequence[ReplayResult]) -> tuple[ReportTable, ...]:
 def _rows(
     runs: Sequence[RecordedRun], results: Sequence[ReplayResult]
 ) -> tuple[tuple[RecordedRun, ReplayResult | None], ...]:
-    replays = {run.name: [result for result in results if result.run.name == run.name] for run in runs}
-    return tuple((run, result) for run in runs for result in (replays[run.name] or [None]))
+    rows: list[tuple[RecordedRun, ReplayResult | None]] = []
+    for run in runs:
+        replays = [result for result in results if result.run.name == run.name]
+        rows += [(run, result) for result in replays] or [(run, None)]
+    return tuple(rows)
 
 
 def _difference(ours: float | None, printed: float | None) -> float | None:
