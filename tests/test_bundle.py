@@ -242,7 +242,7 @@ def test_only_an_empty_folder_or_an_older_bundle_is_written_to(made: Made, copy:
     with pytest.raises(InputError, match="--force"):
         check_place(copy, replace=False)
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"other files in it \(notes.txt\)"):
+    with pytest.raises(InputError, match=r"other files \(notes.txt\)"):
         write_bundle(made.source, copy, replace=True)
     with pytest.raises(InputError, match="exists and is not a folder"):
         check_place(copy / "notes.txt", replace=True)
