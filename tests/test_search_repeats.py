@@ -350,7 +350,7 @@ def test_a_mark_without_parameters_means_nothing_to_another_sampler(sqlite: str)
         searched(study, 2)
         trial = study.optuna_study.ask()
         trial.set_user_attr(REPEAT_OF, 0)
-        assert "queued again" in recover_stale_trials(study)[0]
+        assert "requeued" in recover_stale_trials(study)[0]
         searched(study, 3, "random")
         taken, last = study.optuna_study.trials[trial.number], runs_of(study)[-1]
         assert (last.trial, last.role, last.seed) == (trial.number, Role.SEARCH, 0)
@@ -567,7 +567,7 @@ def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> 
         claim, with_seed = claim_repeat(request, NOTHING, CPU, study.records, slot)
         with study.records.engine.begin() as connection:  # its process is gone
             connection.exec_driver_sql("DELETE FROM leases")
-        assert "queued again" in recover_stale_trials(study)[0]
+        assert "requeued" in recover_stale_trials(study)[0]
         searched(study, 9, "tpe")
         run_ = study.records.run(claim.run)
         assert (run_.state, run_.role, run_.seed, run_.trial) == (

@@ -156,7 +156,7 @@ def test_an_enqueued_trial_of_a_process_that_is_gone_is_queued_again_with_its_pa
         trial = study.optuna_study.ask()
         width = trial.suggest_int("width_1", 0, 24)
         (told,) = recover_stale_trials(study)
-        assert "trial 0" in told and "queued again" in told
+        assert "trial 0" in told and "requeued" in told
         assert study.optuna_study.trials[0].state is TrialState.WAITING
         again = study.optuna_study.ask()
         assert again.number == 0
@@ -168,7 +168,7 @@ def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(stora
         study.optuna_study.ask().suggest_int("width_1", 0, 24)
         empty = study.optuna_study.ask().number
         dropped, queued = recover_stale_trials(study)
-        assert "dropped" in dropped and "queued again" in queued
+        assert "dropped" in dropped and "requeued" in queued
         states = [trial.state for trial in study.optuna_study.trials]
         assert states == [TrialState.FAIL, TrialState.WAITING]
         told = described(study.optuna_study.trials[0])
