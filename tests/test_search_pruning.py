@@ -24,7 +24,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.listener import SearchListener, TrialEnd
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
@@ -35,7 +35,7 @@ from budgetnas.storage import Records, Run, State
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -151,32 +151,22 @@ class Scripted:
         self.levels = list(levels)
         self.trained: list[str] = []
 
-    def __call__(self, task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+    def __call__(self, task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
         level = self.levels[len(self.trained)]
         self.trained.append(task.architecture.digest + task.recipe.digest)
         for number in range(1, task.recipe.epochs + 1):
-            observer.epoch(Epoch(number, 1.0, level, 1.0, level, 0.1, 0.0))
+            callbacks.on_epoch_end(Epoch(number, 1.0, level, 1.0, level, 0.1, 0.0))
         return NETWORK
 
 
-class Heard:
+class Heard(SearchListener):
     """Keeps the trials' ends."""
 
     def __init__(self) -> None:
         self.ends: list[TrialEnd] = []
 
-    def trial_started(self, start: TrialStart) -> None: ...
-
-    def step(self, epoch: int, done: int, total: int) -> None: ...
-
-    def epoch(self, epoch: Epoch) -> None: ...
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None: ...
-
     def trial_ended(self, end: TrialEnd) -> None:
         self.ends.append(end)
-
-    def notice(self, text: str) -> None: ...
 
 
 def specification(fidelity: Fidelity, seeds: tuple[str, ...] = (), epochs: int = 10) -> StudySpecification:

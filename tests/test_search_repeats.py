@@ -45,7 +45,7 @@ from budgetnas.storage.leases import holding, take_slot
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task, train
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, train
 from budgetnas.training.device import DeviceImages, to_device
 from budgetnas.training.device import statistics as constants
 from budgetnas.training.network import ResNet, build
@@ -115,11 +115,11 @@ class Heard(Quiet):
         self.ends.append(end)
 
 
-def made_up(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+def made_up(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
     """A training that takes no time: each network has an accuracy of its own, and each seed moves it a little."""
     accuracy = 0.3 + 0.05 * sum(task.architecture.widths) / 10 + 0.001 * (task.seed * 7 % 5)
     for number in range(1, task.recipe.epochs + 1):
-        observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+        callbacks.on_epoch_end(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
     return NETWORK
 
 
@@ -371,10 +371,10 @@ def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
 
 
 def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
-    def fails_at_times(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+    def fails_at_times(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
         if task.seed == 1:
             raise RuntimeError("an unlucky seed")
-        return made_up(task, runtime, observer, checkpointer)
+        return made_up(task, runtime, callbacks, checkpointer)
 
     with opened(sqlite) as study:
         assert search(study, replace(asked(12), trainer=fails_at_times), Stopper(None), Heard())
@@ -471,9 +471,9 @@ def test_a_final_hears_all_trainings_of_a_candidate(sqlite: str) -> None:
 def test_seeds_can_be_repeated(sqlite: str) -> None:
     """In a small space of equally good networks the seed comes again too; it stays the seed that it is."""
 
-    def all_alike(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+    def all_alike(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
         accuracy = 0.5 + 0.01 * ((int(task.architecture.digest, 16) + 7 * task.seed) % 5)
-        observer.epoch(Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+        callbacks.on_epoch_end(Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
         return NETWORK
 
     inputs = InputShape(in_channels=3, size=32, classes=10)
@@ -513,8 +513,8 @@ def images() -> RunImages:
 class StopsInRepeats(Heard):
     """Stops a search in the first repeat that it sees, in its second epoch of three."""
 
-    def epoch(self, epoch: Epoch) -> None:
-        super().epoch(epoch)
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        super().on_epoch_end(epoch)
         if self.starts[-1].repeat_of is not None and epoch.epoch == 2:
             raise Interrupted
 

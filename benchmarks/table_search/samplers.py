@@ -74,9 +74,10 @@ def ours(problem: Problem, trainings: int, seed: int) -> BudgetSampler:
 class WithinLimit(BaseSampler):
     """Proposes what an inner sampler proposes, if it keeps the limit.
 
-    A proposal over the limit is turned down before the trial has it, and uses up no training. After so many as
-    `budgetnas.samplers.constraint_filter.ConstraintFilter` allows, or when the inner sampler repeats itself, a network is drawn evenly
-    from those within the limit. Unlike there a network may be proposed again: another training of it tells more.
+    A proposal over the limit is rejected before the trial has it, and uses up no training. After as many as
+    `budgetnas.samplers.constraint_filter.ConstraintFilter` allows, or when the inner sampler repeats itself, a network
+    is drawn evenly from those within the limit. Unlike there a network may be proposed again: another training of it
+    tells more.
 
     Args:
         inner: Any single-objective Optuna sampler.

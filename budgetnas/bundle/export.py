@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,11 @@ from budgetnas.storage import Records
 MOST_CHECKED_IMAGES: Final = 1_000
 
 
-class ExportView(AgainView, Protocol):
+class ExportView(AgainView):
     """Whoever shows an export."""
 
     def preparing(self, text: str) -> None:
         """Hear what takes a moment."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
     data = _data(chosen, request)
     weights = weights_of(chosen, data, request.device, records, stopper, view)
     if not weights.equal:
-        view.notice(f"weights of run {chosen.run.id}: {weights.describe()}")
+        view.on_message(f"weights of run {chosen.run.id}: {weights.describe()}")
     source = BundleSource(
         title=chosen.name,
         architecture=chosen.run.architecture,

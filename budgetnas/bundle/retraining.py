@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data
@@ -13,18 +13,18 @@ from budgetnas.errors import InputError
 from budgetnas.experiments.published import for_channels
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener
+from budgetnas.runs.recording import RunImages
 from budgetnas.runs.reopen import all_training_images, validation_images
 from budgetnas.space.recipe import Normalisation
 from budgetnas.storage import Records, Run
-from budgetnas.training import RuntimeConfig, Task, choose_runtime, train
+from budgetnas.training import Callbacks, RuntimeConfig, Task, choose_runtime, train
 from budgetnas.training.device import statistics, to_device
 from budgetnas.training.weights import to_safetensors
 
 _COMPARED: Final = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
 
 
-class AgainView(RunListener, Protocol):
+class AgainView(Callbacks):
     """Whoever shows a training that is made again."""
 
     def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
@@ -106,10 +106,10 @@ def weights_of(chosen: Chosen, data: Data, device: str, records: Records, stoppe
     view.training_again(chosen.run, runtime)
     images = _images(chosen, data, runtime)
     run = chosen.run
-    task = Task(run.architecture, run.recipe, run.seed, images.fit, images.evaluation, images.normalisation)
-    observer = _Observer(stopper, view, runtime)
-    network = train(task, runtime, observer)
-    return Weights(to_safetensors(network), recorded, observer.epochs[-1], observer.runtime)
+    task = Task(run.architecture, run.recipe, run.seed, images.train, images.evaluation, images.normalisation)
+    callbacks = _AgainCallbacks(stopper, view, runtime)
+    network = train(task, runtime, callbacks)
+    return Weights(to_safetensors(network), recorded, callbacks.epochs[-1], callbacks.runtime)
 
 
 def setup_again(environment: str, device: str) -> RuntimeConfig:
@@ -154,7 +154,7 @@ def _images(chosen: Chosen, data: Data, runtime: RuntimeConfig) -> RunImages:
 
 
 @dataclass(slots=True)
-class _Observer:
+class _AgainCallbacks(Callbacks):
     """Notes the epochs of a training that is made again, and passes them on."""
 
     stopper: Stopper
@@ -162,15 +162,15 @@ class _Observer:
     runtime: RuntimeConfig
     epochs: list[Epoch] = field(default_factory=list)
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         self.stopper.check()
-        self.view.step(epoch, done, total)
+        self.view.on_step(epoch, done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
-        self.view.epoch(epoch)
+        self.view.on_epoch_end(epoch)
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.epochs.clear()
         self.runtime = runtime
-        self.view.restart(runtime, reason)
+        self.view.on_restart(runtime, reason)

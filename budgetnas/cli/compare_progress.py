@@ -7,11 +7,11 @@ import time
 from budgetnas.architecture import count
 from budgetnas.cli.console import duration
 from budgetnas.cli.progress import Lines, Progress
-from budgetnas.experiments.compare import ComparePlan, CompareStep
+from budgetnas.experiments.compare import ComparePlan, CompareStep, CompareView
 from budgetnas.experiments.comparison import Attempt, Pair
 
 
-class CompareProgress(Progress):
+class CompareProgress(Progress, CompareView):
     """Shows a comparison: its design, each training, each architecture's difference and the time left."""
 
     def __init__(self, lines: Lines) -> None:
@@ -26,7 +26,7 @@ class CompareProgress(Progress):
         """Print what is about to run."""
         self._plan, self.epochs, self._started = plan, plan.design.recipes.epochs, time.monotonic()
         for text in plan.data.notices:
-            self.notice(text)
+            self.on_message(text)
         for line in plan_lines(plan):
             self.lines.say(line)
 

@@ -17,19 +17,21 @@ from rich.text import Text
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
+from budgetnas.bundle.export import ExportView
 from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
 from budgetnas.data.wording import plural
-from budgetnas.experiments.final import FinalTraining
+from budgetnas.experiments.final import FinalTraining, FinalView
 from budgetnas.experiments.final_results import FinalResult
-from budgetnas.experiments.replay import ReplayPlan
+from budgetnas.experiments.replay import ReplayPlan, ReplayView
 from budgetnas.experiments.replay_results import ReplayResult, comparison
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy
+from budgetnas.search.view import SearchView
 from budgetnas.storage import Run
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import Callbacks, RuntimeConfig
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")
@@ -81,7 +83,7 @@ class _Notes(logging.Handler):
         self._lines.say(f"note: {record.getMessage()}")
 
 
-class Progress:
+class Progress(Callbacks):
     """What is common to searches and replays: epochs, notices, restarts.
 
     Args:
@@ -98,20 +100,20 @@ class Progress:
         """Show what takes a moment."""
         self.lines.status(f"{text} ...")
 
-    def notice(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print something worth telling."""
         self.lines.say(f"note: {text}")
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Tell why a training begins again."""
         self.lines.say(f"{self.prefix}begins again: {reason}")
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         """Renew the status."""
         where = f"{self.prefix}epoch {epoch}/{self.epochs}, step {done}/{total}"
         self.lines.status(f"{where}{self.last}{self._outlook(epoch, done, total)}")
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Print what an epoch gave."""
         self.last = f", last epoch {epoch.eval_accuracy:.2%}"
         self._count_epoch(epoch)
@@ -140,7 +142,7 @@ class _Trial:
     done: float = 0.0
 
 
-class SearchProgress(Progress):
+class SearchProgress(Progress, SearchView):
     """Shows a search: the plan, each trial, the tally and the time left, however many trials are trained at once."""
 
     def __init__(self, lines: Lines) -> None:
@@ -158,7 +160,7 @@ class SearchProgress(Progress):
     def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
         """Print what is about to run."""
         for text in data.notices:
-            self.notice(text)
+            self.on_message(text)
         for line in plan_lines(opened, plan, data):
             self.lines.say(line)
         runs = opened.records.runs(study=opened.name)
@@ -239,7 +241,7 @@ class SearchProgress(Progress):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class FinalProgress(Progress):
+class FinalProgress(Progress, FinalView):
     """Shows a final: who is in it, each training, and the time left."""
 
     def __init__(self, lines: Lines) -> None:
@@ -270,7 +272,7 @@ class FinalProgress(Progress):
         self.epochs, self.last = training.epochs, ""
         self.lines.say(f"{self.prefix}on {training.part}{self._outlook(1, 0, 1)}")
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Note what an epoch gave; nothing is evaluated after the last choice."""
         accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else epoch.eval_accuracy
         self.last = f", last epoch {accuracy:.2%}"
@@ -282,7 +284,7 @@ class FinalProgress(Progress):
         return f"; about {duration(max(0.0, left))} left"
 
 
-class ReplayProgress(Progress):
+class ReplayProgress(Progress, ReplayView):
     """Shows replays: each epoch, and at the end the printed figures beside ours."""
 
     def __init__(self, lines: Lines) -> None:
@@ -328,7 +330,7 @@ class ReplayProgress(Progress):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class ExportProgress(Progress):
+class ExportProgress(Progress, ExportView):
     """Shows an export: what is being done, and each epoch of a training that is made again."""
 
     def training_again(self, run: Run, runtime: RuntimeConfig) -> None:

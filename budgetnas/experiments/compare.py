@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 from budgetnas.architecture import count
 from budgetnas.data import Data, DataIdentity
@@ -23,11 +23,11 @@ from budgetnas.experiments.comparison import (
     make_design,
 )
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.recipe import OptimizerName
 from budgetnas.storage import Records, Role, Run, RunKey, State
-from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training import Callbacks, RuntimeConfig, Task
 from budgetnas.training.measure import measure_pace
 
 _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss is -inf in epoch ")
@@ -101,7 +101,7 @@ class CompareStep:
         return f"{self.entrant.name}, {NAMES[self.optimizer]} lr {self.rate:.3g}{' again' if self.again else ''}"
 
 
-class CompareView(RunListener, Protocol):
+class CompareView(Callbacks):
     """Whoever shows a comparison."""
 
     def compare_planned(self, plan: ComparePlan) -> None:
@@ -115,9 +115,6 @@ class CompareView(RunListener, Protocol):
 
     def pair_ended(self, pair: Pair) -> None:
         """Hear what an architecture gave."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
 
     def preparing(self, text: str) -> None:
         """Hear what takes a moment."""
@@ -163,7 +160,9 @@ def compare(
     for optimizer in OPTIMIZERS:
         if optimizer not in specification.recipes.optimizers:
             low, high = specification.recipes.range_of(optimizer).learning_rate
-            view.notice(f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}")
+            view.on_message(
+                f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}"
+            )
     view.preparing("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
     images = validation_images(data, runtimes[0])
@@ -285,12 +284,12 @@ def _timed(trainer: _Trainer, others: Sequence[RuntimeConfig], macs: float) -> t
     design, images = trainer.design, trainer.images
     typical = sorted(design.entrants, key=lambda one: count(one.architecture).macs)[len(design.entrants) // 2]
     candidate = design.candidate(typical, "sgd", design.sgd[0])
-    task = Task(candidate.architecture, candidate.recipe, 0, images.fit, images.evaluation, images.normalisation)
+    task = Task(candidate.architecture, candidate.recipe, 0, images.train, images.evaluation, images.normalisation)
     runtime, pace = measure_pace(task, trainer.runtime, others)
     if pace is None:
         return runtime, None
     epochs = design.recipes.epochs
-    return runtime, pace.seconds(macs, trained=len(images.fit) * epochs, evaluated=len(images.evaluation) * epochs)
+    return runtime, pace.seconds(macs, trained=len(images.train) * epochs, evaluated=len(images.evaluation) * epochs)
 
 
 def _key(run: Run) -> RunKey:

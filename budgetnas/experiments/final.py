@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from budgetnas.architecture import count
 from budgetnas.data import Data, DataRequest
@@ -25,7 +25,7 @@ from budgetnas.experiments.final_results import (
     result_of,
 )
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import (
     DataPlace,
     all_training_images,
@@ -46,7 +46,7 @@ from budgetnas.storage.finals import (
     record_reading,
     start_final,
 )
-from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training import Callbacks, RuntimeConfig, Task
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
@@ -93,7 +93,7 @@ class FinalTraining:
     seconds_left: float | None
 
 
-class FinalView(RunListener, Protocol):
+class FinalView(Callbacks):
     """Whoever shows a final."""
 
     def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
@@ -101,9 +101,6 @@ class FinalView(RunListener, Protocol):
 
     def final_training(self, training: FinalTraining) -> None:
         """Hear which training starts."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
 
     def preparing(self, text: str) -> None:
         """Hear what takes a moment."""
@@ -218,7 +215,7 @@ def _begin(
     read = [one.read_at for one in finals_of(records, study) if one.read_at is not None]
     if read:
         at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
-        view.notice(
+        view.on_message(
             f"the test split was read for this study before (last on {at}); this final will read it again, and what "
             "was learnt from the first reading may have shaped what is chosen now: the record says so"
         )
@@ -237,7 +234,7 @@ class _Clock:
 
 def _clock(result: FinalResult, data: Data, runtimes: Sequence[RuntimeConfig]) -> _Clock:
     images, typical = validation_images(data, runtimes[0]), result.entrants[0]
-    task = Task(typical.architecture, typical.recipe, 0, images.fit, images.evaluation, images.normalisation)
+    task = Task(typical.architecture, typical.recipe, 0, images.train, images.evaluation, images.normalisation)
     runtime, pace = measure_pace(task, runtimes[0], runtimes[1:])
     if pace is None:
         return _Clock(runtime, None)
@@ -351,7 +348,9 @@ class _Holder:
                         keep_weights=part.keep_weights,
                     )
                 except RunFailedError as error:
-                    self.view.notice(f"{one.name} is out of the final: its training with seed {seed} failed: {error}")
+                    self.view.on_message(
+                        f"{one.name} is out of the final: its training with seed {seed} failed: {error}"
+                    )
                     failed.add(one.run)
         self.done += len(trainings)
         return failed
@@ -376,9 +375,9 @@ class _Holder:
         seconds = self.clock.seconds
         if seconds is None:
             return None
-        left = sum(seconds(one, len(images.fit), len(images.evaluation)) for one, _ in trainings[place:])
+        left = sum(seconds(one, len(images.train), len(images.evaluation)) for one, _ in trainings[place:])
         if part.keep_weights:
             return left
         largest = max(self.result.entrants, key=lambda one: count(one.architecture).macs)
-        later = seconds(largest, len(images.fit) + len(images.evaluation), 0)
+        later = seconds(largest, len(images.train) + len(images.evaluation), 0)
         return left + 2 * self._protocol.seeds * later

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataRequest, load_data
@@ -14,11 +14,11 @@ from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_s
 from budgetnas.experiments.published import RecordedRun, for_channels, recorded_run, recorded_runs
 from budgetnas.experiments.replay_results import ReplayResult, incomparable, replay_result
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training import Callbacks, RuntimeConfig, Task
 from budgetnas.training.device import to_device
 from budgetnas.training.measure import measure_pace
 
@@ -75,7 +75,7 @@ class ReplayPlan:
     seconds: float | None
 
 
-class ReplayView(RunListener, Protocol):
+class ReplayView(Callbacks):
     """Whoever shows replays."""
 
     def replay_planned(self, plan: ReplayPlan) -> None:
@@ -83,9 +83,6 @@ class ReplayView(RunListener, Protocol):
 
     def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
         """Hear what a run gave, now or in an earlier call (`known`)."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
 
     def preparing(self, text: str) -> None:
         """Hear what takes a moment."""
@@ -135,7 +132,7 @@ def replay(
     view.preparing("loading data")
     data = load_data(request.data)
     for text in data.notices:
-        view.notice(text)
+        view.on_message(text)
     images = _images(data, request.data, runs[0].recipe.normalisation, runtimes[0])
     replayer = _Replayer(request, data, images, runtimes, open_storage(), stopper, view)
     results, failed = [], []
@@ -146,7 +143,7 @@ def replay(
         except RunFailedError as error:
             why_not = "; ".join(incomparable(run, recipe_for(run, request.epochs, request.t_max), data.identity))
             mark = f" [NOT COMPARABLE: {why_not}]" if why_not else ""
-            view.notice(f"{run.name}{mark} failed: {error.reason}")
+            view.on_message(f"{run.name}{mark} failed: {error.reason}")
             failed.append(run.name)
     return ReplayOutcome(tuple(results), tuple(failed), replayer.records)
 
@@ -203,7 +200,7 @@ class _Replayer:
     def _tell_difference(self, run: RecordedRun, known: Run) -> None:
         precision, asked = json.loads(known.environment).get("precision"), self.runtimes[0].precision
         if precision not in {runtime.precision for runtime in self.runtimes}:
-            self.view.notice(
+            self.view.on_message(
                 f"{run.name}: the record was made in {precision}, not {asked}; name another --storage to train it again"
             )
 
@@ -219,7 +216,7 @@ class _Replayer:
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
     def _timed(self, candidate: Candidate) -> tuple[RuntimeConfig, float | None]:
-        fit, evaluation = self.images.fit, self.images.evaluation
+        fit, evaluation = self.images.train, self.images.evaluation
         task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
         runtime, pace = measure_pace(task, self.runtimes[0], self.runtimes[1:])
         epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
@@ -233,7 +230,7 @@ def _images(data: Data, request: DataRequest, constants: Normalisation | None, r
     device = runtime.torch_device
     return RunImages(
         identity=data.identity,
-        fit=to_device(data.all_train, device),
+        train=to_device(data.all_train, device),
         evaluation=to_device(load_test(request), device),
         normalisation=for_channels(constants, data.in_channels),
         test_reason=TEST_REASON,

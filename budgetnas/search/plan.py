@@ -155,9 +155,9 @@ def _timed(
     """Return the fastest runtime for a typical network, and the expected time of all remaining trials in it."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    timed = Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation)
+    timed = Task(typical, recipe, 0, images.train, images.evaluation, images.normalisation)
     runtime, pace = measure_pace(timed, task.runtime, task.others)
-    trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    trained_images, evaluated = len(images.train) * recipe.epochs, len(images.evaluation) * recipe.epochs
     if pace is None:
         return runtime, None
     return runtime, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)

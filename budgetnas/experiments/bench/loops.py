@@ -88,7 +88,7 @@ class _OurRun:
 
     def steps(self, epoch: int) -> Iterator[None]:
         set_learning_rate(self._trainer.optimizer, learning_rate(self._task.recipe, epoch))
-        order = epoch_order(len(self._task.fit), self._task.recipe.batch, self._trainer.generator)
+        order = epoch_order(len(self._task.train), self._task.recipe.batch, self._trainer.generator)
         for _ in self._trainer.steps(order):
             yield
         read_metrics(self._trainer.metrics)
@@ -170,8 +170,8 @@ class PilImages(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, task: Task) -> None:
-        self._pixels = task.fit.images.permute(0, 2, 3, 1).cpu().numpy()
-        self._labels = task.fit.labels.tolist()
+        self._pixels = task.train.images.permute(0, 2, 3, 1).cpu().numpy()
+        self._labels = task.train.labels.tolist()
         self._transform = pil_transform(task.recipe, task.normalisation, task.architecture.size)
 
     def __len__(self) -> int:

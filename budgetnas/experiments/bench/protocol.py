@@ -139,7 +139,7 @@ def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
     return BenchResult(
         request=request,
         runtime=runtime,
-        images=len(task.fit),
+        images=len(task.train),
         evaluated=len(task.evaluation),
         loops=results,
         tried=tried,
@@ -214,8 +214,8 @@ def _fastest(loops: Sequence[ReferenceLoop], task: Task, tried: dict[str, float]
 
 def _short_rate(loop: Loop, task: Task) -> float:
     """Return images per second over a few seconds, after the first step."""
-    run, device = loop.start(task), task.fit.device
-    images = min(task.recipe.batch, len(task.fit))
+    run, device = loop.start(task), task.train.device
+    images = min(task.recipe.batch, len(task.train))
     steps, epoch, started = 0, 1, 0.0
     while True:
         for _ in run.steps(epoch):
@@ -263,7 +263,7 @@ def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
     wait_for(device)
     seconds = time.perf_counter() - started
     peak = memory.read()
-    trained = (task.recipe.epochs - 1) * epoch_size(len(task.fit), task.recipe.batch)
+    trained = (task.recipe.epochs - 1) * epoch_size(len(task.train), task.recipe.batch)
     rate = trained / seconds
     normalise = Normaliser.of(task.normalisation, device)
     _, accuracy = evaluate(run.network, task.evaluation, normalise, runtime)
