@@ -18,8 +18,5 @@ class Quiet(Callbacks):
     def on_message(self, text: str) -> None:
         self.notices.append(text)
 
-    def preparing(self, text: str) -> None:
-        pass
-
     def on_epoch_end(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)

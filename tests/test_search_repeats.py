@@ -33,7 +33,7 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, claim_run, record_training
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
 from budgetnas.search.trial import FIRST_SEED, RejectedError, TrialRunner, suggest_candidate, tally
@@ -108,10 +108,10 @@ class Heard(Quiet):
     starts: list[TrialStart] = field(default_factory=list)
     ends: list[TrialEnd] = field(default_factory=list)
 
-    def trial_started(self, start: TrialStart) -> None:
+    def on_trial_start(self, start: TrialStart) -> None:
         self.starts.append(start)
 
-    def trial_ended(self, end: TrialEnd) -> None:
+    def on_trial_end(self, end: TrialEnd) -> None:
         self.ends.append(end)
 
 

@@ -22,7 +22,7 @@ from small import environment, run, start, study_file
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy, open_study
@@ -204,7 +204,7 @@ def test_a_stopped_worker_puts_its_trial_back(tmp_path: Path, sqlite: str, numbe
     worker.send_signal(number)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == code, err
-    assert "Go on with:\n  budgetnas worker --study s --data digits" in err
+    assert "Resume with:\n  budgetnas worker --study s --data digits" in err
     runs, trials, slots = states(sqlite)
     assert (set(runs), set(trials), slots) == ({State.INTERRUPTED}, {TrialState.WAITING}, 0)
 
@@ -217,7 +217,7 @@ def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "stopping the workers; each requeues its trial" in err
-    assert "Go on with:\n  budgetnas search" in err
+    assert "Resume with:\n  budgetnas search" in err
     assert "Traceback" not in err
     assert len(workers) == 2
     assert are_gone(workers)
@@ -316,13 +316,13 @@ class _Raising(Quiet):
         self.records = records
         self.asked = False
 
-    def planned(self, opened: OpenStudy, plan: Plan, data: object) -> None:
+    def on_plan(self, opened: OpenStudy, plan: Plan, data: object) -> None:
         pass
 
-    def trial_started(self, start: TrialStart) -> None:
+    def on_trial_start(self, start: TrialStart) -> None:
         pass
 
-    def trial_ended(self, end: TrialEnd) -> None:
+    def on_trial_end(self, end: TrialEnd) -> None:
         if not self.asked:
             self.records.set_goal("s", 4, "random")
         self.asked = True

@@ -63,10 +63,10 @@ def make_study(design: Design, records: Records, pruner: str, seed: int) -> None
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
         searched = run_search(search_request(design, seed, name, pruner=pruner), stopper, view)
-        if not searched.finished:
+        if not searched.outcome.finished:
             raise BudgetnasError(f"study {name} did not finish")
         place = DataPlace(design.data.name, design.data.data_dir)
-        runtime = choose_runtime("cpu" if searched.runtimes[0].device == "cpu" else "cuda", "auto")
+        runtime = choose_runtime("auto", "auto")
         result = finish(FinishRequest(name, place), records, [runtime], stopper, view)
         train_afresh(records, result.study, chosen(records, result), design.fresh, place, runtime, stopper, view)
     typer.echo(f"{name}: {time.monotonic() - started:.0f} s", err=True)

@@ -70,9 +70,9 @@ def make_sampled(design: Design, records: Records, url: URL, seed: int) -> None:
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
         searched = run_search(search_request(design, seed, name), stopper, view)
-        if not searched.finished:
+        if not searched.outcome.finished:
             raise BudgetnasError(f"study {name} did not finish")
-        runtime = choose_runtime("cpu" if searched.runtimes[0].device == "cpu" else "cuda", "auto")
+        runtime = choose_runtime("auto", "auto")
         place = DataPlace(design.data.name, design.data.data_dir)
         candidates = list(_named(records, url, name).values())
         train_afresh(records, name, candidates, design.fresh, place, runtime, stopper, view)

@@ -26,9 +26,6 @@ MOST_CHECKED_IMAGES: Final = 1_000
 class ExportView(AgainView):
     """Whoever shows an export."""
 
-    def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -77,7 +74,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
     """
     chosen = choose_run(records, request)
     folder = check_place(chosen.folder(request.out), replace=request.replace)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data = _data(chosen, request)
     weights = weights_of(chosen, data, request.device, records, stopper, view)
     if not weights.equal:
@@ -99,7 +96,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
 
     def tell(text: str) -> None:
         stopper.check()
-        view.preparing(text)
+        view.on_progress(text)
 
     return Exported(chosen, weights, write_bundle(source, folder, replace=request.replace, tell=tell))
 

@@ -116,9 +116,6 @@ class CompareView(Callbacks):
     def pair_ended(self, pair: Pair) -> None:
         """Hear what an architecture gave."""
 
-    def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class CompareOutcome:
@@ -163,14 +160,14 @@ def compare(
             view.on_message(
                 f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}"
             )
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
     images = validation_images(data, runtimes[0])
     known = _Known.read(records, request.study)
     trainer = _Trainer(request.study, design, images, runtimes[0], records, known, stopper, view)
     pairs: list[Pair] = []
     try:
-        view.preparing("timing a few training steps")
+        view.on_progress("timing a few training steps")
         plan = _plan(trainer, data, runtimes[1:])
         view.compare_planned(plan)
         trainer = replace(trainer, runtime=plan.runtime)

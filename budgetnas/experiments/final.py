@@ -102,9 +102,6 @@ class FinalView(Callbacks):
     def final_training(self, training: FinalTraining) -> None:
         """Hear which training starts."""
 
-    def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
-
 
 def finish(
     request: FinishRequest, records: Records, runtimes: Sequence[RuntimeConfig], stopper: Stopper, view: FinalView
@@ -132,14 +129,14 @@ def finish(
     held = _held(records, request.study, protocol, searched)
     if held is not None:
         return result_of(records, held)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
     last = finals_of(records, request.study)[-1:]
     resumed = bool(last) and last[0].read_at is None
     final = last[0] if resumed else _begin(records, request.study, protocol, searched, specification, view)
     result = result_of(records, final)
     view.final_planned(result, resumed=resumed)
-    view.preparing("timing a few training steps")
+    view.on_progress("timing a few training steps")
     holder = _Holder(records, final, data, _clock(result, data, runtimes), stopper, view)
     holder.choose()
     holder.train_for_the_test()
@@ -298,7 +295,7 @@ class _Holder:
 
     def read_the_test_split(self, request: DataRequest) -> None:
         """Evaluate all of these networks on the test split, in one recorded event."""
-        self.view.preparing("reading the test split")
+        self.view.on_progress("reading the test split")
         runtime = self.clock.runtime
         device = runtime.torch_device
         test = to_device(load_test(request), device)

@@ -84,9 +84,6 @@ class ReplayView(Callbacks):
     def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
         """Hear what a run gave, now or in an earlier call (`known`)."""
 
-    def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
@@ -129,7 +126,7 @@ def replay(
     runs = request.runs()
     for run in runs:
         check_count(run)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data = load_data(request.data)
     for text in data.notices:
         view.on_message(text)
@@ -205,7 +202,7 @@ class _Replayer:
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
-        self.view.preparing(f"timing a few steps of {run.name}")
+        self.view.on_progress(f"timing a few steps of {run.name}")
         runtime, seconds = self._timed(wanted.candidate)
         self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
         number = record_training(wanted, self.images, runtime, self.records, self.stopper, self.view, keep_weights=True)

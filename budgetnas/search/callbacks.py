@@ -88,9 +88,6 @@ class TrialEnd:
 class SearchCallbacks(Callbacks):
     """Hooks of a search, each of which does nothing until a subclass overrides it."""
 
-    def on_progress(self, text: str) -> None:
-        """Called before a step that takes seconds, e.g. loading the data."""
-
     def on_plan(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
         """Called before the first trial."""
 

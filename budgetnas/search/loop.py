@@ -147,7 +147,7 @@ def goal(opened: OpenStudy, trials: int | None) -> int:
         return trials
     asked = opened.records.goal(opened.name)
     if asked is None:
-        raise InputError("--trials", None, f"is missing: study {opened.name!r} has no search that says how many", "add it")
+        raise InputError("--trials", None, f"is missing: no search of study {opened.name!r} names one", "add it")
     return asked.trials
 
 

@@ -11,12 +11,13 @@ from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError
+from budgetnas.experiments.final import FinalView, FinishRequest, finish
 from budgetnas.runs.checkpoints import sweep
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.reopen import validation_images
+from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
 from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import SearchTask, reporting_outcome, search
+from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
 from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
 from budgetnas.search.plan import make_plan
 from budgetnas.search.study import OpenStudy, open_study
@@ -39,19 +40,18 @@ class SearchResult:
     Attributes:
         study: Name of the study.
         records: Its records, open.
-        exit_code: 0 when done or out of time, 1 after five failed runs in a row or without its storage,
-            130 after Ctrl-C, 143 after SIGTERM.
-        finished: Whether the study has all of its trials.
+        outcome: Exit code, and whether the study has all of its trials.
     """
 
     study: str
     records: Records
-    exit_code: int
-    finished: bool
+    outcome: Outcome
 
 
-def run_search(options: SearchOptions, stopper: Stopper, callbacks: SearchCallbacks) -> SearchResult:
-    """Run or resume a search.
+def run_search(
+    options: SearchOptions, stopper: Stopper, callbacks: SearchCallbacks, final_view: FinalView | None = None
+) -> SearchResult:
+    """Run or resume a search, and then its final if the study has one.
 
     Everything is checked before anything is written.
 
@@ -59,6 +59,7 @@ def run_search(options: SearchOptions, stopper: Stopper, callbacks: SearchCallba
         options: What the user asked for.
         stopper: Requests to stop.
         callbacks: Called as the search proceeds.
+        final_view: Called as the final proceeds.
 
     Raises:
         InputError: If an option cannot be used.
@@ -72,13 +73,18 @@ def run_search(options: SearchOptions, stopper: Stopper, callbacks: SearchCallba
             with reporting_outcome(callbacks) as outcome, stopper.listening():
                 task = _plan(opened, task, data, pool, callbacks)
                 if pool is None:
-                    outcome.finished = search(opened, task, stopper, callbacks)
+                    finished = search(opened, task, stopper, callbacks)
                 else:
                     request = _worker_request(options, url, opened, task)
-                    outcome.finished = search_together(opened, pool, request, task.runtime, stopper, callbacks)
+                    finished = search_together(opened, pool, request, task.runtime, stopper, callbacks)
+                if finished and opened.specification.choice is not None:
+                    place, runtimes = DataPlace(options.data, options.data_dir), _runtimes(options, runtime)
+                    final = FinishRequest(opened.name, place)
+                    finish(final, opened.records, runtimes, stopper, final_view or FinalView())
+                outcome.finished = finished
         finally:
             opened.close_optuna()
-    return SearchResult(opened.name, opened.records, outcome.exit_code, outcome.finished)
+    return SearchResult(opened.name, opened.records, outcome)
 
 
 def _complete(options: SearchOptions, url: URL) -> SearchOptions:
@@ -145,6 +151,10 @@ def _plan(
         torch.cuda.empty_cache()  # leaves the GPU's memory to the workers
     callbacks.on_plan(opened, plan, data)
     return replace(task, runtime=plan.runtime)
+
+
+def _runtimes(options: SearchOptions, runtime: RuntimeConfig) -> tuple[RuntimeConfig, ...]:
+    return runtime, *alternatives(runtime, options.precision or "auto")
 
 
 def _worker_request(options: SearchOptions, url: URL, opened: OpenStudy, task: SearchTask) -> WorkerRequest:

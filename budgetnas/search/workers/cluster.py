@@ -16,8 +16,8 @@ from sqlalchemy.engine import URL
 
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, BudgetnasError, InputError, Interrupted
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.options import SearchOptions
 from budgetnas.search.callbacks import MessageCallbacks
+from budgetnas.search.options import SearchOptions
 from budgetnas.search.workers.pools import StudyProgress
 from budgetnas.search.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.urls import masked
@@ -62,7 +62,7 @@ class RayPool:
         self._pending = {task.remote(message): number for number in range(1, self.workers + 1)}
 
     def poll(self, study: StudyProgress) -> tuple[str, ...]:
-        """Return the messages of workers that ended; stop the others, which may still wait to start, when all is done."""
+        """Return the messages of workers that ended; when the study is done, stop those that still wait to start."""
         import ray
 
         if not self._pending:

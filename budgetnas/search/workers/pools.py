@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from sqlalchemy.engine import URL
 
+from budgetnas.data.wording import plural
 from budgetnas.errors import InputError
 from budgetnas.search.options import SearchOptions
 from budgetnas.training import RuntimeConfig
@@ -122,7 +123,7 @@ def gpu_devices(workers: int | None, per_device: int | None, devices: tuple[str,
         raise InputError(
             "--workers",
             wanted,
-            f"is more than {len(devices)} GPU{'s' * (len(devices) != 1)} with {each} worker{'s' * (each != 1)} each take",
+            f"is more than {plural(len(devices), 'GPU')} with {plural(each, 'worker')} each take",
             f"use at most {places}, or --per-device {-(-wanted // len(devices))}",
         )
     return tuple(devices[index % len(devices)] for index in range(wanted))

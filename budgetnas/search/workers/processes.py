@@ -159,7 +159,8 @@ class ProcessPool:
         return (f"{name} {how}; it is restarted",)
 
     def _alive(self) -> list[subprocess.Popen[bytes]]:
-        return [worker.process for worker in self._workers if worker.process is not None and worker.process.poll() is None]
+        processes = [worker.process for worker in self._workers if worker.process is not None]
+        return [process for process in processes if process.poll() is None]
 
     def _devices(self) -> tuple[str, ...]:
         return tuple(worker.device for worker in self._workers)
