@@ -18,7 +18,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import RankedRun
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
@@ -104,9 +104,9 @@ def seeded_study(records: Records, study: str = STUDY, runs: int = 12, label: st
     spec = specification(data(subset=2000, subset_eval=1000))
     save(records, study, spec)
     for trial, (name, accuracy) in enumerate({"v1-sgd": 0.86, "v1-adam": 0.80, "v2-sgd": 0.94}.items()):
-        candidate = seed_candidate(name, spec.recipes, INPUTS)
+        candidate = initial_candidate(name, spec.recipes, INPUTS)
         add_run(records, study, candidate, trial, plausible_curve(accuracy, seed=trial), label=name)
-    candidate = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    candidate = initial_candidate("v2-adam", spec.recipes, INPUTS)
     reason = f"loss is not finite in epoch 2 {label}"
     add_run(records, study, candidate, 3, plausible_curve(0.3)[:1], label="v2-adam", failed=reason)
     generator = random.Random(1)

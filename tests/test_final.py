@@ -23,7 +23,7 @@ from budgetnas.experiments.final import FinalTraining, FinishRequest, finish, pl
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape
 from budgetnas.space.specification import ChoiceProtocol
@@ -241,7 +241,7 @@ def test_a_seed_that_is_no_finalist_enters_as_the_reference(records: Records) ->
 
 
 def _recorded(records: Records, seed: str, inputs: InputShape) -> Run:
-    candidate = seed_candidate(seed, RecipeSpace(epochs=1), inputs)
+    candidate = initial_candidate(seed, RecipeSpace(epochs=1), inputs)
     key = RunKey(*candidate.key, "d", 0, Role.SEARCH)
     number = records.start_run(
         key=key,

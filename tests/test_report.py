@@ -41,7 +41,7 @@ from budgetnas.report.page import study_page, write_replay_report, write_study_r
 from budgetnas.report.replay_figures import replay_curves
 from budgetnas.report.tables import parts_of
 from budgetnas.report.winner_figure import winner as winner_figure
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 
@@ -226,7 +226,7 @@ def test_report_of_nothing_trained(records: Records, tmp_path: Path) -> None:
 def test_report_of_one_run(records: Records, tmp_path: Path) -> None:
     spec = specification(data())
     save(records, STUDY, spec)
-    add_run(records, STUDY, seed_candidate("v2-sgd", spec.recipes, INPUTS), 0, plausible_curve(0.9, epochs=1))
+    add_run(records, STUDY, initial_candidate("v2-sgd", spec.recipes, INPUTS), 0, plausible_curve(0.9, epochs=1))
     html = write_study_report(records, STUDY, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "n = 1 complete training, one training seed" in html
     assert "they need at least 8 complete runs" in html

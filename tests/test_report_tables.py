@@ -30,7 +30,7 @@ from budgetnas.report.importance import importances, top_share
 from budgetnas.report.page import study_page
 from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.values import RankedRun
-from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Rejection, Role, State
 
@@ -60,7 +60,7 @@ def test_equal_accuracies_are_ranked_by_fewer_parameters(records: Records) -> No
     spec = specification(data())
     save(records, STUDY, spec)
     for trial, name in enumerate(("v1-sgd", "v2-sgd")):
-        add_run(records, STUDY, seed_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
+        add_run(records, STUDY, initial_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
     assert [one.label for one in study_tables(records, STUDY).ranking] == ["v2-sgd", "v1-sgd"]
 
 
@@ -73,7 +73,7 @@ def test_tallies_count_every_proposal_once(records: Records) -> None:
 
 def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
     spec = seeded_study(records)
-    again = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    again = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
     tallies = study_tables(records, STUDY).tallies
     assert (tallies.proposed, tallies.trained, tallies.failed) == (13 + 32, 13, 1)
@@ -81,7 +81,7 @@ def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
 
 def test_finals_are_not_ranked(records: Records) -> None:
     spec = seeded_study(records)
-    candidate = seed_candidate("v2-sgd", spec.recipes, INPUTS)
+    candidate = initial_candidate("v2-sgd", spec.recipes, INPUTS)
     add_run(records, STUDY, candidate, 0, plausible_curve(0.99), role=Role.FINAL)
     assert study_tables(records, STUDY).ranking[0].accuracy == 0.94
 
@@ -89,7 +89,7 @@ def test_finals_are_not_ranked(records: Records) -> None:
 def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
-    again = seed_candidate("v2-sgd", spec.recipes, INPUTS)
+    again = initial_candidate("v2-sgd", spec.recipes, INPUTS)
     add_run(records, STUDY, again, 95, plausible_curve(0.5), seed=1, role=Role.REPEAT)
     tables = study_tables(records, STUDY)
     assert [(one.order, one.epochs_done, one.epochs_asked) for one in tables.pruned] == [
@@ -103,7 +103,7 @@ def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
 
 def test_a_pruned_seed_is_told_as_such(records: Records) -> None:
     spec = seeded_study(records)
-    pruned = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    pruned = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, pruned, 3, plausible_curve(0.3)[:1], label="v2-adam", state=State.PRUNED)
     outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
     assert outcomes["v2-adam"] == "pruned"
@@ -284,7 +284,7 @@ def test_rejections_are_told_by_limit(records: Records) -> None:
     assert [(one.quantity, one.proposals) for one in found.limits] == [("params", 1), ("macs", 3), ("activations", 1)]
     assert found.params == (11_173_962,), "the figure is about parameters"
     (seed,) = found.seeds
-    assert (seed.overshoot, [(one.quantity, one.over) for one in seed.excesses]) == (0, [("macs", 35_480_064)])
+    assert (seed.overshoot, [(one.quantity, one.amount) for one in seed.excesses]) == (0, [("macs", 35_480_064)])
     assert (tables.tallies.over_budget, tables.tallies.duplicates) == (3, 0)
     plain = json.loads(json.dumps(tables.to_dict()))
     assert plain["summary"]["limits"][1] == {"quantity": "macs", "most": 300_000_000}

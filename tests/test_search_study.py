@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from forked import Forked
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 from small import STUDY, run, start, study_file
@@ -276,7 +276,7 @@ def test_a_cpu_run_repeated_from_its_record_gives_the_same_bits(tmp_path: Path) 
     assert curves[0] == curves[1]
 
 
-def _begin_long_search(folder: Path) -> subprocess.Popen[str]:
+def _begin_long_search(folder: Path) -> Forked:
     path = study_file(folder, epochs="4000", trials="2")
     process = start(folder, "search", path, "--study", "t")
     deadline = time.monotonic() + 120

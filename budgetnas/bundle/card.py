@@ -98,7 +98,7 @@ def _budget(certificate: Certificate) -> list[str]:
         return ["No budget was set."]
     params, *others = certificate.limits
     verb = "keeps" if params.fits else "BREAKS"
-    return [f"It {verb} the budget of {params.limit.most:,} parameters.", *(one.sentence() for one in others)]
+    return [f"It {verb} the budget of {params.limit.value:,} parameters.", *(one.sentence() for one in others)]
 
 
 def _classes(classes: Sequence[str]) -> list[str]:

@@ -52,7 +52,7 @@ class CertifiedLimit:
     @property
     def fits(self) -> bool:
         """Whether it is kept."""
-        return self.count <= self.limit.most
+        return self.count <= self.limit.value
 
     @property
     def counted(self) -> str:
@@ -63,13 +63,13 @@ class CertifiedLimit:
         """Return it in words."""
         verb, how = "keeps" if self.fits else "BREAKS", " (counted without building it)"
         return (
-            f"It {verb} the limit of {self.limit.most:,} {self.limit.words} with {self.count:,}"
+            f"It {verb} the limit of {self.limit.value:,} {self.limit.words} with {self.count:,}"
             f"{how if self.counted == 'static' else ''}."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        named = {"quantity": self.limit.quantity, "most": self.limit.most}
+        named = {"quantity": self.limit.quantity, "most": self.limit.value}
         return {**named, "count": self.count, "counted": self.counted, "fits": self.fits}
 
 

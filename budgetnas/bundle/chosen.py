@@ -111,8 +111,8 @@ def _of_study(records: Records, study: str, number: int | None) -> Chosen:
     shipped = None if final is None else final.shipped_run
     if number is None and shipped is None:
         state = "has no final yet" if final is None else "has a final that is not over"
-        way_out = f"run budgetnas finish {study} first, or export one of its runs with --run N"
-        raise InputError("STUDY", study, state, way_out)
+        hint = f"run budgetnas finish {study} first, or export one of its runs with --run N"
+        raise InputError("STUDY", study, state, hint)
     run = _complete_run(records, study, shipped if number is None else number)
     name = study if number is None else f"{study}-run-{run.id}"
     return Chosen(run, _part(records, run), name, specification, final)

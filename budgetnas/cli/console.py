@@ -54,9 +54,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 def _printed(text: str) -> str:
     """Return `text` without control characters: anybody may have chosen the names of classes and studies."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def check_out(page: Path) -> Path:
@@ -94,8 +92,7 @@ def print_resume(storage: str | None) -> None:
     """Print the command that was run, without the password of its storage."""
     given, shown = storage or "", shown_storage(storage) or ""
     words = [
-        word.replace(given, shown) if given and word in (given, f"--storage={given}") else word
-        for word in sys.argv[1:]
+        word.replace(given, shown) if given and word in (given, f"--storage={given}") else word for word in sys.argv[1:]
     ]
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 

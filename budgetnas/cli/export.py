@@ -71,7 +71,7 @@ def _print(exported: Exported) -> None:
     for one in certificate.limits:
         verdict, others = "within" if one.fits else "OVER", f" {one.limit.words}: {one.count:,}, {one.counted}"
         tail = "" if one.limit.quantity == "params" else others
-        console.print(f"{verdict} the budget of {one.limit.most:,}{tail}", markup=False)
+        console.print(f"{verdict} the budget of {one.limit.value:,}{tail}", markup=False)
     lines = [
         f"weights of run {run.id}: {exported.weights.describe()}",
         f"accuracy: {bundle.metrics.describe()}",

@@ -58,4 +58,4 @@ def _fail_for_unreadable(found: Sequence[NamedPrediction]) -> None:
         raise errors[0]
     if errors:
         told = "; ".join(f"{one.value}: {one.rule}" for one in errors)
-        raise InputError("IMAGE", None, f"{len(errors)} of {len(found)} cannot be used ({told})", errors[0].way_out)
+        raise InputError("IMAGE", None, f"{len(errors)} of {len(found)} cannot be used ({told})", errors[0].hint)

@@ -171,9 +171,7 @@ class ReplayProgress(Progress, ReplayView):
         warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
         self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
         self._seconds, self._started = plan.seconds, time.monotonic()
-        self.lines.say(
-            f"{self.prefix}{plan.params:,} parameters on CIFAR-10's images, as in the report"
-        )
+        self.lines.say(f"{self.prefix}{plan.params:,} parameters on CIFAR-10's images, as in the report")
         self.lines.say(f"{self.prefix}{plan.recipe.describe()}, cosine T_max {plan.recipe.t_max}")
         for sentence in plan.run.contradictions:
             self.lines.say(f"{self.prefix}the report contradicts itself: {sentence}")

@@ -88,7 +88,9 @@ def search_command(
     per_device: Annotated[
         int | None,
         typer.Option(
-            help="Workers on one GPU, at most; without --workers, on each.", envvar="BUDGETNAS_PER_DEVICE", show_default="1"
+            help="Most workers on one GPU; without --workers, on each.",
+            envvar="BUDGETNAS_PER_DEVICE",
+            show_default="1",
         ),
     ] = None,
     ray: Annotated[

@@ -149,7 +149,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}; "
         f"{len(data.train):,} training images, {len(data.validation):,} for validation",
-        f"budget: at most {', '.join(f'{limit.most:,} {limit.words}' for limit in budget.limits)}; "
+        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}; "
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(estimated from {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
@@ -159,7 +159,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         choice = specification.choice
         lines.append(
             f"then the final: the {choice.finalists} best and the best initial network, {choice.seeds} fresh seeds "
-            "each; the winner and the initial network again on all training images, and one evaluation on the test split"
+            "each; the winner and that network again on all training images, and one evaluation on the test split"
         )
     lines += [_initial_line(trial, budget) for trial in plan.initial_trials]
     pruning = specification.fidelity.describe(recipes.epochs)
@@ -179,7 +179,7 @@ def _initial_line(trial: InitialTrialPlan, budget: Budget) -> str:
     if trial.excesses and len(budget.limits) > 1:
         sentences = [excess.sentence() for excess in trial.excesses]
         return f"seed {trial.name}: rejected, over the budget: {'; '.join(sentences)}"
-    over = f" by {trial.excesses[0].over:,}: rejected" if trial.excesses else ""
+    over = f" by {trial.excesses[0].amount:,}: rejected" if trial.excesses else ""
     return f"seed {trial.name}: {trial.params:,} parameters, {trial.state}{over}"
 
 

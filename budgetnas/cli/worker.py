@@ -25,9 +25,7 @@ def worker_command(
     data_dir: DataDirOption = None,
     trials: Annotated[
         int | None,
-        typer.Option(
-            help="Number of trials in total.", envvar="BUDGETNAS_TRIALS", show_default="the last search's"
-        ),
+        typer.Option(help="Number of trials in total.", envvar="BUDGETNAS_TRIALS", show_default="the last search's"),
     ] = None,
     sampler: Annotated[
         str | None,

@@ -106,8 +106,8 @@ class ArchiveSource(Source):
 
     def _damaged(self, reason: object) -> InputError:
         folder = self._root / self._layout.folder
-        way_out = "delete that folder to have it unpacked or downloaded anew"
-        return InputError("--data", self.name, f"the files in {folder} are damaged ({reason})", way_out)
+        hint = "delete that folder to have it unpacked or downloaded anew"
+        return InputError("--data", self.name, f"the files in {folder} are damaged ({reason})", hint)
 
 
 def _layout(name: str) -> _Layout:

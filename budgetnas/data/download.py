@@ -144,8 +144,8 @@ def _remove_partial(root: Path, absent: Sequence[Archive]) -> None:
 
 def _not_had(name: str, root: Path, archives: Sequence[Archive], rule: str) -> InputError:
     files = ", ".join(f"{root / archive.relative} (md5 {archive.md5})" for archive in archives)
-    way_out = (
+    hint = (
         "without a network use --data digits or --data folder:DIR (your own images), "
         f"or fetch the archive elsewhere and put it at {files}"
     )
-    return InputError("--data", name, rule, way_out)
+    return InputError("--data", name, rule, hint)

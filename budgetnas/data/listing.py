@@ -205,8 +205,8 @@ class _Scan:
                 self.ignored += 1
         return sorted(files)
 
-    def _error(self, rule: str, way_out: str) -> InputError:
-        return InputError("--data", self.argument, rule, way_out)
+    def _error(self, rule: str, hint: str) -> InputError:
+        return InputError("--data", self.argument, rule, hint)
 
 
 def _subfolders(directory: Path) -> list[str]:

@@ -237,7 +237,7 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
 def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[Broken, ...]:
     counts = [count(one.architecture) for one in over]
     return tuple(
-        Broken(limit.quantity, limit.most, sum(limit.count(one) > limit.most for one in counts))
+        Broken(limit.quantity, limit.value, sum(limit.count(one) > limit.value for one in counts))
         for limit in budget.limits
     )
 

@@ -183,7 +183,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         candidates,
         budget,
         known=lambda candidate: first_trial(candidate) is not None,
-        refuse=lambda refused: records.reject(opened.name, refused),
+        reject=lambda refused: records.reject(opened.name, refused),
         seed=seed,
         repeated=first_trial if again else None,
     )

@@ -13,7 +13,7 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.storage.leases import trained
 from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.measure import measure_pace
@@ -121,7 +121,7 @@ def _initial_trials(opened: OpenStudy) -> tuple[InitialTrialPlan, ...]:
     }
     plans = []
     for name in specification.seeds:
-        architecture = seed_candidate(name, specification.recipes, specification.inputs).architecture
+        architecture = initial_candidate(name, specification.recipes, specification.inputs).architecture
         counts = count(architecture)
         excesses = specification.budget.excesses(counts)
         state = "over the budget" if excesses else _STATES.get(states.get(name), "not in the space")
@@ -145,7 +145,9 @@ def _draw(opened: OpenStudy) -> tuple[float, list[Architecture]]:
 def _queued(opened: OpenStudy, initial_trials: tuple[InitialTrialPlan, ...]) -> list[Architecture]:
     recipes, inputs = opened.specification.recipes, opened.specification.inputs
     return [
-        seed_candidate(trial.name, recipes, inputs).architecture for trial in initial_trials if trial.state == "queued"
+        initial_candidate(trial.name, recipes, inputs).architecture
+        for trial in initial_trials
+        if trial.state == "queued"
     ]
 
 

@@ -17,7 +17,7 @@ from budgetnas.errors import InputError
 from budgetnas.samplers.attributes import add_stored, compact
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.rdb import SharedStorage
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import engine_arguments, exclusive
@@ -203,7 +203,7 @@ def _enqueue_initial_trials(opened: OpenStudy) -> None:
     enqueued = {trial.user_attrs.get(INITIAL_TRIAL) for trial in study.get_trials(deepcopy=False)}
     rejected = {rejection.origin for rejection in opened.records.rejections(opened.name)}
     for name in specification.seeds:
-        candidate = seed_candidate(name, specification.recipes, specification.inputs)
+        candidate = initial_candidate(name, specification.recipes, specification.inputs)
         fits = specification.budget.fits(candidate.architecture)
         params = specification.candidates.params_of(candidate)
         origin = f"seed {name}"

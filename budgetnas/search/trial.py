@@ -234,9 +234,7 @@ class _TrialCallbacks(Callbacks):
 
     def _judge(self, epoch: Epoch) -> None:
         fidelity, records = self.opened.specification.fidelity, self.opened.records
-        others = accuracies_at(
-            records, self.opened.name, epoch.epoch, states=compared(fidelity), but=self.run
-        )
+        others = accuracies_at(records, self.opened.name, epoch.epoch, states=compared(fidelity), but=self.run)
         cut = verdict(fidelity, epoch.eval_accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs))

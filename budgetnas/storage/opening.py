@@ -56,12 +56,12 @@ def require_writable(url: URL) -> None:
     """
     if url.get_backend_name() == "sqlite" and not is_writable(url):
         there = sqlite_file(url).exists()
-        way_out = "copy it to where it can be written; show, studies, report and export read it where it is"
+        hint = "copy it to where it can be written; show, studies, report and export read it where it is"
         raise InputError(
             "--storage",
             masked(url),
             "it, or its folder, cannot be written" if there else "its folder cannot be written",
-            way_out if there else "name a file in another folder",
+            hint if there else "name a file in another folder",
         )
 
 

@@ -527,13 +527,13 @@ class Records:
         one, counts = tables.rejections.c, tables.architectures.c
         limits = budget.limits
         query = (
-            select(*(func.count().filter(counts[limit.quantity] > limit.most) for limit in limits))
+            select(*(func.count().filter(counts[limit.quantity] > limit.value) for limit in limits))
             .select_from(tables.rejections.join(tables.architectures))
             .where(one.study == study, ~one.duplicate)
         )
         with self.engine.connect() as connection:
             found = connection.execute(query).one()
-        return tuple(Broken(limit.quantity, limit.most, int(much)) for limit, much in zip(limits, found, strict=True))
+        return tuple(Broken(limit.quantity, limit.value, int(much)) for limit, much in zip(limits, found, strict=True))
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
         with self.engine.connect() as connection:

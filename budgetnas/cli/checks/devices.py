@@ -43,7 +43,7 @@ def devices(asked: str) -> Iterator[Check]:
     try:
         chosen = choose_runtime(asked)
     except InputError as error:
-        yield Check("--device", "problem", f"{asked} {error.rule}", error.way_out or "use --device auto or cpu")
+        yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
     else:
         yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.precision}")
 

@@ -59,7 +59,7 @@ def _guarded(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
             yield Check(check.check, check.state, hide_passwords(check.detail), hide_passwords(check.way_out))
     except InputError as error:
         told = error.rule if error.value is None else f"{error.value} {error.rule}"
-        yield Check(name, "problem", hide_passwords(told), hide_passwords(error.way_out))
+        yield Check(name, "problem", hide_passwords(told), hide_passwords(error.hint))
     except DatabaseError as error:
         yield Check(name, "problem", hide_passwords(storage_failed(error)), "check the path, its rights or the server")
     except Exception as error:  # one check that breaks must not hide the others

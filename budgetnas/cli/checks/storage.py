@@ -117,7 +117,7 @@ def our_schema(engine: Engine) -> tuple[Check, bool]:
     try:
         require_tables(engine)
     except InputError as error:
-        return Check("tables", "problem", error.rule, error.way_out), False
+        return Check("tables", "problem", error.rule, error.hint), False
     return Check("tables", "ok", f"version {tables.SCHEMA_VERSION}, this program's"), True
 
 
