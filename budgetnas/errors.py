@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterable
 from typing import Final
 
 EXIT_DONE = 0
@@ -136,3 +137,15 @@ class Interrupted(Exception):
 
 class LeaseLost(Exception):
     """This process did not renew its lease in time and another process has taken over its work; it must not write."""
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun, e.g. ``1 image`` or ``1,204 images``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first `limit` names, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from budgetnas.experiments.final import FinalView
+from budgetnas.experiments.final import FinalCallbacks
 from budgetnas.search.callbacks import SearchCallbacks
 
 
-class Quiet(SearchCallbacks, FinalView):
+class Quiet(SearchCallbacks, FinalCallbacks):
     """Prints nothing."""

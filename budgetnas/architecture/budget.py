@@ -99,6 +99,10 @@ class Limit:
         """What is limited, in words: ``multiply-accumulates``."""
         return WORDS[self.quantity]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"quantity": self.quantity, "most": self.value}
+
     @property
     def flag(self) -> str:
         """The option that sets it."""

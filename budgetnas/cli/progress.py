@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from budgetnas.bundle.export import ExportView
+from budgetnas.bundle.retraining import ExportCallbacks
 from budgetnas.cli.console import duration, stderr
-from budgetnas.experiments.final import FinalTraining, FinalView
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
-from budgetnas.experiments.replay import ReplayPlan, ReplayView
+from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult, comparison
 from budgetnas.metrics import Epoch
 from budgetnas.storage import Run
@@ -115,7 +115,7 @@ class Progress(Callbacks):
         pass
 
 
-class FinalProgress(Progress, FinalView):
+class FinalProgress(Progress, FinalCallbacks):
     """Shows a final: its entrants, each training, and the time left."""
 
     def __init__(self, lines: Lines) -> None:
@@ -123,7 +123,7 @@ class FinalProgress(Progress, FinalView):
         self._training: FinalTraining | None = None
         self._started = time.monotonic()
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         """Print the entrants."""
         protocol = result.protocol
         state = "resumes" if resumed else "begins"
@@ -135,11 +135,11 @@ class FinalProgress(Progress, FinalView):
             several = entrant.search_trainings > 1
             seen = f"the mean of its {entrant.search_trainings} runs" if several else "its single run"
             self.lines.say(
-                f"{why}: {entrant.name}, {entrant.params:,} parameters; {entrant.recipe.describe()}; "
+                f"{why}: {entrant.name}, {entrant.run.params:,} parameters; {entrant.run.recipe.describe()}; "
                 f"smoothed {entrant.score:.2%}, {seen} {entrant.search_accuracy:.2%}"
             )
 
-    def final_training(self, training: FinalTraining) -> None:
+    def on_final_run(self, training: FinalTraining) -> None:
         """Print which training starts."""
         self._training, self._started = training, time.monotonic()
         self.prefix = f"final {training.done + 1}/{training.total}, {training.name}, seed {training.seed}: "
@@ -158,7 +158,7 @@ class FinalProgress(Progress, FinalView):
         return f"; about {duration(max(0.0, left))} left"
 
 
-class ReplayProgress(Progress, ReplayView):
+class ReplayProgress(Progress, ReplayCallbacks):
     """Shows replays: each epoch, and at the end the printed figures next to ours."""
 
     def __init__(self, lines: Lines) -> None:
@@ -166,7 +166,7 @@ class ReplayProgress(Progress, ReplayView):
         self._seconds: float | None = None
         self._started = time.monotonic()
 
-    def replay_planned(self, plan: ReplayPlan) -> None:
+    def on_replay_start(self, plan: ReplayPlan) -> None:
         """Print what is about to run, and where the report contradicts itself about it."""
         warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
         self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
@@ -178,7 +178,7 @@ class ReplayProgress(Progress, ReplayView):
         if plan.seconds is not None:
             self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
 
-    def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
+    def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
         """Print the result of a run."""
         warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
         source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
@@ -202,10 +202,10 @@ class ReplayProgress(Progress, ReplayView):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class ExportProgress(Progress, ExportView):
+class ExportProgress(Progress, ExportCallbacks):
     """Shows an export: its steps, and each epoch if the network is trained again."""
 
-    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
+    def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
         """Print that the weights were not kept and the network is trained again."""
         self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
         self.lines.say(

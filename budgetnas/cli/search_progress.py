@@ -11,7 +11,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import by_limit, duration
 from budgetnas.cli.progress import Lines, Progress
 from budgetnas.data import Data
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy

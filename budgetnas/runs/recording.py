@@ -22,8 +22,8 @@ from budgetnas.space.recipe import Normalisation
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.leases import Heartbeat, Lease, holding, is_held, note_work, take_lease
-from budgetnas.storage.retry import patient
+from budgetnas.storage.leases import Heartbeat, Lease, holding, in_training, note_work, take_lease
+from budgetnas.storage.retry import retried
 from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, runtime_to_resume, train
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet
@@ -156,7 +156,7 @@ def record_training(
         time.sleep(_POLL_SECONDS)
 
 
-@patient
+@retried
 def claim_run(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> Claim:
@@ -173,7 +173,7 @@ def claim_run(
         return _claim_for(lease, request, identity, runtime, records)
 
 
-@patient
+@retried
 def claim_repeat(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> tuple[Claim, RunRequest]:
@@ -191,7 +191,7 @@ def claim_repeat(
         return _claim_for(lease, request, identity, runtime, records), request
 
 
-@patient
+@retried
 def _claim_alone(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records
 ) -> tuple[Claim, Lease | None]:
@@ -215,11 +215,11 @@ def _claim(
 ) -> Claim:
     key, candidate = request.key(identity), request.candidate
     known = records.find_claimed(key, study=request.study)
-    if known is not None and (known.state is not State.RUNNING or is_held(records, known.id, but=lease)):
+    if known is not None and (known.state is not State.RUNNING or in_training(records, known.id, besides=lease)):
         return Claim(known.id, known)
     found = known or records.find_interrupted(key, study=request.study)
     if found is not None:
-        records.take_up_run(found.id, request.trial)
+        records.reopen_run(found.id, request.trial)
         return Claim(found.id, taken_up=True)
     run = records.start_run(
         key=key,

@@ -31,7 +31,7 @@ from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.engine import storage_failed
-from budgetnas.storage.leases import holding, slots_held, take_slot, trained
+from budgetnas.storage.leases import holding, slots_in_use, take_slot, trained
 from budgetnas.training import Callbacks, RuntimeConfig, train
 
 MAX_FAILURES: Final = 5
@@ -119,7 +119,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: Sea
             if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
-                others = slots_held(opened.records, opened.name)
+                others = slots_in_use(opened.records, opened.name)
                 callbacks.on_message(f"other processes train the last {others} trials; waiting in case one fails")
             waiting = True
             time.sleep(_POLL_SECONDS)
@@ -175,7 +175,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         return None if run is None else run.trial
 
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False)) + records.search_counts(opened.name).trials
-    if slots_held(records, opened.name) > 1:
+    if slots_in_use(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
     candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
     opened.optuna_study.sampler = ConstraintFilter(

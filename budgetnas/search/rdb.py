@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from budgetnas.storage.engine import share
-from budgetnas.storage.retry import current_call, database_error, patient
+from budgetnas.storage.retry import current_call, database_error, retried
 
 _BEHIND_THE_CACHE: Final = (
     "_create_new_trial",
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
     """Return an operation with retries that raises the database's own errors."""
-    repeated = patient(operation)
+    repeated = retried(operation)
 
     @wraps(operation)
     def operate(*arguments: P.args, **named: P.kwargs) -> R:
@@ -45,7 +45,7 @@ def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
 class SharedStorage(RDBStorage):
     """Optuna's storage in a database that several processes share and that may be away for a while.
 
-    Each operation is repeated by `budgetnas.storage.retry.patient`. For most that is safe: they overwrite a value, or
+    Each operation is repeated by `budgetnas.storage.retry.retried`. For most that is safe: they overwrite a value, or
     find the row of the earlier try. If the answer to a COMMIT was lost:
 
     - A trial that already has the new state and values got them from the earlier try.

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError
-from budgetnas.experiments.final import FinalView, FinishRequest, finish
+from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
 from budgetnas.runs.checkpoints import sweep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
@@ -49,7 +49,7 @@ class SearchResult:
 
 
 def run_search(
-    options: SearchOptions, stopper: Stopper, callbacks: SearchCallbacks, final_view: FinalView | None = None
+    options: SearchOptions, stopper: Stopper, callbacks: SearchCallbacks, final_callbacks: FinalCallbacks | None = None
 ) -> SearchResult:
     """Run or resume a search, and then its final if the study has one.
 
@@ -59,7 +59,7 @@ def run_search(
         options: What the user asked for.
         stopper: Requests to stop.
         callbacks: Called as the search proceeds.
-        final_view: Called as the final proceeds.
+        final_callbacks: Called as the final proceeds.
 
     Raises:
         InputError: If an option cannot be used.
@@ -80,7 +80,7 @@ def run_search(
                 if finished and opened.specification.choice is not None:
                     place, runtimes = DataPlace(options.data, options.data_dir), _runtimes(options, runtime)
                     final = FinishRequest(opened.name, place)
-                    finish(final, opened.records, runtimes, stopper, final_view or FinalView())
+                    finish(final, opened.records, runtimes, stopper, final_callbacks or FinalCallbacks())
                 outcome.finished = finished
         finally:
             opened.close_optuna()

@@ -21,9 +21,9 @@ from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import engine_arguments, exclusive
-from budgetnas.storage.fence import Fence
-from budgetnas.storage.leases import release_dead, times_lost
-from budgetnas.storage.retry import patient
+from budgetnas.storage.leases import loss_reasons, release_stale
+from budgetnas.storage.retry import retried
+from budgetnas.storage.store import Fence
 from budgetnas.storage.urls import masked
 
 INITIAL_TRIAL = "seed"
@@ -66,7 +66,7 @@ class OpenStudy:
         return self.storage.get_trial_id_from_study_id_trial_number(self.optuna_study._study_id, number)
 
 
-@patient
+@retried
 def open_study(url: URL, records: Records, name: str, specification: StudySpecification) -> OpenStudy:
     """Return the study of that name; a new one is created with `specification` and its initial trials.
 
@@ -105,7 +105,7 @@ def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
     return study
 
 
-@patient
+@retried
 def recover_stale_trials(opened: OpenStudy) -> tuple[str, ...]:
     """Recover the trials of processes that died or stopped renewing their lease; return a sentence for each.
 
@@ -113,7 +113,7 @@ def recover_stale_trials(opened: OpenStudy) -> tuple[str, ...]:
     trial is requeued with its parameters, so that the next process trains the same candidate from its checkpoint.
     """
     with exclusive(opened.records.engine):
-        alive = release_dead(opened.records, opened.name)
+        alive = release_stale(opened.records, opened.name)
         study = opened.optuna_study._study_id
         running = opened.storage.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
         if alive is None:
@@ -133,7 +133,7 @@ def _recover(opened: OpenStudy, trial: FrozenTrial) -> str:
     if run is not None and run.state in _ENDED:
         _end_by_record(opened, trial, run)
         return f"trial {number} was left by a process that is gone, after its training; its record is used"
-    losses = times_lost(records, opened.name, number)
+    losses = loss_reasons(records, opened.name, number)
     if len(losses) > MAX_TAKEOVERS:
         reason = f"lost by {len(losses)} processes in turn, the last: {losses[-1]}"
         if run is not None:

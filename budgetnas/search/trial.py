@@ -23,7 +23,6 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogR
 from budgetnas.storage import Rejection, Role, Run, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
-from budgetnas.storage.marks import accuracies_at
 from budgetnas.training import Callbacks, RuntimeConfig, train
 
 FIRST_SEED = 0
@@ -234,7 +233,7 @@ class _TrialCallbacks(Callbacks):
 
     def _judge(self, epoch: Epoch) -> None:
         fidelity, records = self.opened.specification.fidelity, self.opened.records
-        others = accuracies_at(records, self.opened.name, epoch.epoch, states=compared(fidelity), but=self.run)
+        others = records.accuracies_at(self.opened.name, epoch.epoch, states=compared(fidelity), but=self.run)
         cut = verdict(fidelity, epoch.eval_accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs))

@@ -13,7 +13,7 @@ import torch
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.data import Data
-from budgetnas.data.thinning import thin_evaluation, thin_training
+from budgetnas.data.splits import subsample_evaluation, subsample_training
 from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
 from budgetnas.experiments.bench.task import sgd_recipe, task_with
@@ -167,10 +167,10 @@ def _prepared(request: BenchRequest, data: Data) -> tuple[RuntimeConfig, Task]:
     if data.identity.subset is None:
         step = pace.seconds(count(request.architecture).macs, trained=request.batch, evaluated=0)
         wanted = request.batch * max(_FEWEST_STEPS, round(_EPOCH_SECONDS / step))
-        train = thin_training(train, min(wanted, len(train)), split_seed=data.identity.split_seed)
+        train = subsample_training(train, min(wanted, len(train)), split_seed=data.identity.split_seed)
     if data.identity.subset_eval is None:
         wanted, seed = min(_CPU_EVALUATION, len(validation)), data.identity.split_seed
-        validation = thin_evaluation(validation, wanted, split_seed=seed, split="validation")
+        validation = subsample_evaluation(validation, wanted, split_seed=seed, split="validation")
     return runtime, _task(request, replace(data, train=train, validation=validation))
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from sqlalchemy.engine import URL
 
-from budgetnas.data.wording import plural
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, plural
 from budgetnas.search.options import SearchOptions
 from budgetnas.training import RuntimeConfig
 
