@@ -35,7 +35,7 @@ from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler
 from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
-from budgetnas.search.trial import FIRST_SEED, RejectedError, TrialRunner, suggest_candidate, tally
+from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
@@ -316,11 +316,14 @@ def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sq
         assert claim_run(request, NOTHING, CPU, study.records, first).known is None
         if origin == "enqueued":
             study.optuna_study.enqueue_trial(running.params)
-        trial = study.optuna_study.ask()
-        with holding(study.records, second) as heartbeat, pytest.raises(RejectedError, match="trains the same"):
-            TrialRunner(study, no_images(), CPU, Stopper(None), Heard(), second, heartbeat, made_up)(trial)
+        heard = Heard()
+        with holding(study.records, second) as heartbeat:
+            TrialRunner(study, no_images(), CPU, Stopper(None), heard, made_up).run(second, heartbeat)
+        (end,) = heard.ends
+        assert (end.accuracy, end.reason) == (None, f"rejected: trial {running.number} trains the same candidate now")
+        assert study.optuna_study.trials[end.number].state is TrialState.FAIL
         (rejection,) = study.records.rejections("s")
-        assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, trial.number)
+        assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, end.number)
 
 
 def test_a_repeat_that_was_not_begun_stays_one_whoever_takes_it(sqlite: str) -> None:
