@@ -81,6 +81,13 @@ def search_command(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
     ] = None,
+    tune_setup: Annotated[
+        bool | None,
+        typer.Option(
+            "--tune-setup",
+            help="Time precision, threads and layout instead of following the rules: other bits each time.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that search together.", envvar="BUDGETNAS_WORKERS", show_default="1"),

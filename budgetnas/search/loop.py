@@ -32,7 +32,7 @@ from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import holding, slots_in_use, take_slot, trained
-from budgetnas.training import Callbacks, RuntimeConfig, train
+from budgetnas.training import Callbacks, Runtime, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -46,19 +46,19 @@ class SearchTask:
     Attributes:
         trials: Number of trials in total; None for the number that the study's last search asked for, at any time.
         images: Training and validation images, on the device.
-        runtime: Device, precision, threads and layout.
+        runtime: Chooses the runtime config of each trial.
         sampler: Name of the sampler.
         seed: Seed of the sampler, for the first process; each other process draws its own.
-        others: Other runtimes that may turn out faster.
+        tune_setup: Whether timed steps choose the runtime config instead of the rules.
         trainer: Trains one candidate.
     """
 
     trials: int | None
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     sampler: str
     seed: int
-    others: tuple[RuntimeConfig, ...] = ()
+    tune_setup: bool = False
     trainer: TrainFunction = train
 
 

@@ -15,8 +15,8 @@ from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.storage.leases import trained
-from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.measure import measure_pace
+from budgetnas.training import RuntimeConfig, RuntimeRules, Task
+from budgetnas.training.measure import fastest_runtime, measure_pace
 
 _DRAWS: Final = 1000
 _SAMPLE: Final = 30
@@ -59,7 +59,7 @@ class Plan:
         feasible_draws: Number of random architectures behind that share.
         initial_trials: The initial trials.
         seconds: Estimated time of the remaining trials; None if there are none, or memory ran out.
-        runtime: Runtime of the remaining trials.
+        runtime: Runtime config of the typical network; with ``--tune-setup`` of every remaining trial.
         measured_on: The network whose steps were timed for it.
         expected_macs: Sum of the multiply-accumulates per image of all remaining trials.
         mean_macs: Expected multiply-accumulates per image of a trial that the sampler proposes.
@@ -97,7 +97,11 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     queued = [count(architecture).macs for architecture in _queued(opened, initial_trials)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
     typical = sorted(drawn, key=lambda architecture: count(architecture).macs)[len(drawn) // 2]
-    runtime, seconds = _timed(opened, task, typical, expected) if missing and timed else (task.runtime, None)
+    example = _task(opened, task, typical)
+    runtime = task.runtime.runtime_for(typical, images=len(example.train) * example.recipe.epochs)
+    if missing and task.tune_setup and isinstance(task.runtime, RuntimeRules):
+        runtime = fastest_runtime(example, task.runtime.alternatives(typical))
+    seconds = _estimate(example, runtime, expected) if missing and timed else None
     return Plan(
         study=opened.name,
         trained=done,
@@ -151,15 +155,16 @@ def _queued(opened: OpenStudy, initial_trials: tuple[InitialTrialPlan, ...]) -> 
     ]
 
 
-def _timed(
-    opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float
-) -> tuple[RuntimeConfig, float | None]:
-    """Return the fastest runtime for a typical network, and the expected time of all remaining trials in it."""
+def _task(opened: OpenStudy, task: SearchTask, architecture: Architecture) -> Task:
+    """Return a training of the search, of a network that no trial has proposed."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    timed = Task(typical, recipe, 0, images.train, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(timed, task.runtime, task.others)
-    trained_images, evaluated = len(images.train) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    return Task(architecture, recipe, 0, images.train, images.evaluation, images.normalisation)
+
+
+def _estimate(task: Task, runtime: RuntimeConfig, expected_macs: float) -> float | None:
+    """Return the seconds of all remaining trials, from a few timed steps; None if memory ran out."""
+    pace, epochs = measure_pace(task, runtime), task.recipe.epochs
     if pace is None:
-        return runtime, None
-    return runtime, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)
+        return None
+    return pace.seconds(expected_macs, trained=len(task.train) * epochs, evaluated=len(task.evaluation) * epochs)

@@ -19,7 +19,7 @@ from budgetnas.samplers.named import check_sampler
 from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
 from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
-from budgetnas.search.plan import make_plan
+from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.workers.pools import WorkerPool, pool_for
 from budgetnas.search.workers.supervisor import search_together
@@ -28,7 +28,7 @@ from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
+from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
 
 DEFAULT_SEED = 0
 
@@ -41,15 +41,22 @@ class SearchResult:
         study: Name of the study.
         records: Its records, open.
         outcome: Exit code, and whether the study has all of its trials.
+        runtime: Chooses the runtime config of each network.
     """
 
     study: str
     records: Records
     outcome: Outcome
+    runtime: RuntimeRules
 
 
 def run_search(
-    options: SearchOptions, stopper: Stopper, callbacks: SearchCallbacks, final_callbacks: FinalCallbacks | None = None
+    options: SearchOptions,
+    stopper: Stopper,
+    callbacks: SearchCallbacks,
+    final_callbacks: FinalCallbacks | None = None,
+    *,
+    cpu: CpuFacts | None = None,
 ) -> SearchResult:
     """Run or resume a search, and then its final if the study has one.
 
@@ -60,31 +67,32 @@ def run_search(
         stopper: Requests to stop.
         callbacks: Called as the search proceeds.
         final_callbacks: Called as the final proceeds.
+        cpu: Facts of the processor for the rules that choose precision, threads and layout; None for this machine's.
 
     Raises:
         InputError: If an option cannot be used.
     """
     url = parse_storage(options.storage or DEFAULT_STORAGE)
     options = _complete(options, url)
-    runtime = choose_runtime(options.device or "auto", options.precision or "auto")
+    runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
     with pool_for(options, url, runtime) as pool:
         opened, task, data = _open(options, url, runtime, pool, callbacks)
         try:
             with reporting_outcome(callbacks) as outcome, stopper.listening():
-                task = _plan(opened, task, data, pool, callbacks)
+                plan = _plan(opened, task, data, pool, callbacks)
+                tuned = plan.runtime if task.tune_setup else None
                 if pool is None:
-                    finished = search(opened, task, stopper, callbacks)
+                    finished = search(opened, replace(task, runtime=tuned or task.runtime), stopper, callbacks)
                 else:
-                    request = _worker_request(options, url, opened, task)
-                    finished = search_together(opened, pool, request, task.runtime, stopper, callbacks)
+                    request = _worker_request(options, url, opened, task, pool, tuned)
+                    finished = search_together(opened, pool, request, stopper, callbacks)
                 if finished and opened.specification.choice is not None:
-                    place, runtimes = DataPlace(options.data, options.data_dir), _runtimes(options, runtime)
-                    final = FinishRequest(opened.name, place)
-                    finish(final, opened.records, runtimes, stopper, final_callbacks or FinalCallbacks())
+                    final = FinishRequest(opened.name, DataPlace(options.data, options.data_dir))
+                    finish(final, opened.records, runtime, stopper, final_callbacks or FinalCallbacks())
                 outcome.finished = finished
         finally:
             opened.close_optuna()
-    return SearchResult(opened.name, opened.records, outcome)
+    return SearchResult(opened.name, opened.records, outcome, runtime)
 
 
 def _complete(options: SearchOptions, url: URL) -> SearchOptions:
@@ -121,7 +129,7 @@ def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOpti
 
 
 def _open(
-    options: SearchOptions, url: URL, runtime: RuntimeConfig, pool: WorkerPool | None, callbacks: SearchCallbacks
+    options: SearchOptions, url: URL, runtime: RuntimeRules, pool: WorkerPool | None, callbacks: SearchCallbacks
 ) -> tuple[OpenStudy, SearchTask, Data]:
     """Load the data, open the study, and record how many trials are asked for."""
     callbacks.on_progress("loading data")
@@ -133,15 +141,13 @@ def _open(
     assert trials is not None and sampler is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
     sweep(records)
-    here = runtime if pool is None or pool.threads is None else replace(runtime, threads=pool.threads)
-    others = alternatives(here, options.precision or "auto")
-    return opened, SearchTask(trials, validation_images(data, here), here, sampler, seed, others), data
+    here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
+    images = validation_images(data, here)
+    return opened, SearchTask(trials, images, here, sampler, seed, options.tune_setup or False), data
 
 
-def _plan(
-    opened: OpenStudy, task: SearchTask, data: Data, pool: WorkerPool | None, callbacks: SearchCallbacks
-) -> SearchTask:
-    """Report what is about to run; return the task with the runtime that is fastest for it."""
+def _plan(opened: OpenStudy, task: SearchTask, data: Data, pool: WorkerPool | None, callbacks: SearchCallbacks) -> Plan:
+    """Return the plan, after reporting it."""
     timed = pool is None or pool.timed
     if timed:
         callbacks.on_progress("timing a few training steps")
@@ -150,14 +156,17 @@ def _plan(
         plan = plan.shared(pool.describe(plan.runtime), pool.shares)
         torch.cuda.empty_cache()  # leaves the GPU's memory to the workers
     callbacks.on_plan(opened, plan, data)
-    return replace(task, runtime=plan.runtime)
+    return plan
 
 
-def _runtimes(options: SearchOptions, runtime: RuntimeConfig) -> tuple[RuntimeConfig, ...]:
-    return runtime, *alternatives(runtime, options.precision or "auto")
-
-
-def _worker_request(options: SearchOptions, url: URL, opened: OpenStudy, task: SearchTask) -> WorkerRequest:
+def _worker_request(
+    options: SearchOptions,
+    url: URL,
+    opened: OpenStudy,
+    task: SearchTask,
+    pool: WorkerPool,
+    tuned: RuntimeConfig | None,
+) -> WorkerRequest:
     """Return the request of each worker; paths are absolute, because a worker may run in another folder."""
     kind, colon, folder = (options.data or "").partition(":")
     data = f"{kind}:{Path(folder).absolute()}" if colon else options.data
@@ -168,6 +177,9 @@ def _worker_request(options: SearchOptions, url: URL, opened: OpenStudy, task: S
         data=data,
         data_dir=None if options.data_dir is None else options.data_dir.absolute(),
         precision=options.precision or "auto",
+        runtime=tuned.to_json() if tuned is not None and pool.timed else None,
+        threads=pool.threads,
+        planned=True,
         sampler=task.sampler,
         seed=task.seed,
         trials=task.trials,

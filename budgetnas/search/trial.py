@@ -23,7 +23,7 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogR
 from budgetnas.storage import Rejection, Role, Run, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
-from budgetnas.training import Callbacks, RuntimeConfig, train
+from budgetnas.training import Callbacks, Runtime, RuntimeConfig, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; each repeat gets the next."""
@@ -40,7 +40,7 @@ class TrialRunner:
     Attributes:
         opened: The study.
         images: Training and validation images, on the device.
-        runtime: Device, precision, threads and layout.
+        runtime: Chooses the runtime config of each trial.
         stopper: Requests to stop.
         callbacks: Called as the trials proceed.
         trainer: Trains one candidate.
@@ -48,7 +48,7 @@ class TrialRunner:
 
     opened: OpenStudy
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     stopper: Stopper
     callbacks: SearchCallbacks
     trainer: TrainFunction = train
@@ -82,7 +82,7 @@ class TrialRunner:
                         claim,
                         request,
                         self.images,
-                        self.runtime,
+                        request.runtime(self.runtime, self.images),
                         records,
                         self.stopper,
                         callbacks,
@@ -133,7 +133,8 @@ class TrialRunner:
 
     def _claim(self, request: RunRequest, slot: Lease) -> tuple[Claim, RunRequest]:
         """Claim the training; a repeat gets a seed of its own."""
-        identity, runtime, records = self.images.identity, self.runtime, self.opened.records
+        identity, records = self.images.identity, self.opened.records
+        runtime = request.runtime(self.runtime, self.images)
         if request.role is Role.REPEAT:
             return claim_repeat(request, identity, runtime, records, slot)
         return claim_run(request, identity, runtime, records, slot), request

@@ -52,11 +52,11 @@ class RayPool:
             return f"{self.workers} Ray tasks with {self._gpus_per_trial:g} GPU each"
         return f"{self.workers} Ray tasks on cpu (threads: {runtime.threads} each), {runtime.precision}"
 
-    def start(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
+    def start(self, request: WorkerRequest) -> None:
         """Start all workers."""
         import ray
 
-        where = {"device": "cuda"} if self._gpus_per_trial else {"device": "cpu", "runtime": runtime.to_json()}
+        where = {"device": "cuda" if self._gpus_per_trial else "cpu"}
         message = request.model_copy(update=where).model_dump_json()
         task = ray.remote(max_retries=-1, num_cpus=1, num_gpus=self._gpus_per_trial)(work)
         self._pending = {task.remote(message): number for number in range(1, self.workers + 1)}

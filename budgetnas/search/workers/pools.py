@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError, plural
 from budgetnas.search.options import SearchOptions
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import RuntimeConfig, RuntimeRules
 
 if TYPE_CHECKING:
     from budgetnas.search.workers.processes import ProcessPool
@@ -46,7 +46,7 @@ class WorkerPool(Protocol):
     def describe(self, runtime: RuntimeConfig) -> str:
         """Return what trains, and where, in words."""
 
-    def start(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
+    def start(self, request: WorkerRequest) -> None:
         """Start all workers."""
 
     def poll(self, study: StudyProgress) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class WorkerPool(Protocol):
 
 
 @contextmanager
-def pool_for(options: SearchOptions, url: URL, runtime: RuntimeConfig) -> Iterator[WorkerPool | None]:
+def pool_for(options: SearchOptions, url: URL, runtime: RuntimeRules) -> Iterator[WorkerPool | None]:
     """Yield the pool that a search asks for, or None if it trains in its own process.
 
     Raises:
@@ -86,7 +86,7 @@ def pool_for(options: SearchOptions, url: URL, runtime: RuntimeConfig) -> Iterat
     yield _local_pool(options, runtime)
 
 
-def _local_pool(options: SearchOptions, runtime: RuntimeConfig) -> ProcessPool | None:
+def _local_pool(options: SearchOptions, runtime: RuntimeRules) -> ProcessPool | None:
     on_cpu, per_device = runtime.device == "cpu", options.per_device
     if on_cpu and per_device is not None:
         raise InputError("--per-device", per_device, "is for GPUs; this search runs on cpu", "use --workers")
@@ -98,11 +98,11 @@ def _local_pool(options: SearchOptions, runtime: RuntimeConfig) -> ProcessPool |
         return None
     from budgetnas.search.workers.processes import ProcessPool
 
-    threads = max(1, runtime.threads // len(devices)) if on_cpu else None
-    return ProcessPool(devices, threads, runtime.threads)
+    threads = max(1, runtime.cpu.threads // len(devices)) if on_cpu else None
+    return ProcessPool(devices, threads, runtime.cpu.threads)
 
 
-def gpus(asked: str | None, runtime: RuntimeConfig) -> tuple[str, ...]:
+def gpus(asked: str | None, runtime: RuntimeRules) -> tuple[str, ...]:
     """Return the GPUs that a search may use: the one that was named, else all of this machine."""
     if asked is not None and ":" in asked:
         return (runtime.device,)

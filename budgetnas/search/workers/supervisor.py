@@ -21,7 +21,6 @@ from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, Run, State
 from budgetnas.storage.leases import trained
-from budgetnas.training import RuntimeConfig
 
 _REFRESH_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
@@ -34,7 +33,6 @@ def search_together(
     opened: OpenStudy,
     pool: WorkerPool,
     request: WorkerRequest,
-    runtime: RuntimeConfig,
     stopper: Stopper,
     callbacks: SearchCallbacks,
 ) -> bool:
@@ -44,7 +42,6 @@ def search_together(
         opened: The study.
         pool: The workers.
         request: Request of each worker.
-        runtime: What they train in.
         stopper: Requests to stop.
         callbacks: Called as the search proceeds.
 
@@ -58,7 +55,7 @@ def search_together(
     assert request.trials is not None, "a search has a number of trials"
     study = _WatchedStudy(opened, request.trials, callbacks)
     try:
-        pool.start(request, runtime)
+        pool.start(request)
         _follow(pool, study, callbacks, stopper.check)
     except Interrupted:
         _stop(pool, study, callbacks)

@@ -18,7 +18,7 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
+from budgetnas.training import Runtime, RuntimeConfig, runtime_rules
 
 DEFAULT_SAMPLER = "tpe"
 
@@ -33,7 +33,9 @@ class WorkerRequest(Frozen):
         data_dir: Folder of downloaded archives.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32`` or ``bf16``.
-        runtime: The runtime that the search chose, as JSON; None to choose one here.
+        runtime: The runtime config that ``--tune-setup`` timed, as JSON; None for the rules.
+        threads: Threads on a CPU; None for all cores.
+        planned: Whether the search that started the worker has shown the plan.
         sampler: Name of the sampler; None for that of the last search.
         seed: Seed of the sampler.
         trials: Number of trials in total; None for that of the last search, at any time.
@@ -47,6 +49,8 @@ class WorkerRequest(Frozen):
     device: str = "auto"
     precision: str = "auto"
     runtime: str | None = None
+    threads: int | None = None
+    planned: bool = False
     sampler: str | None = None
     seed: int = 0
     trials: int | None = None
@@ -93,19 +97,18 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
         runtime=runtime,
         sampler=request.sampler or (asked.sampler if asked else DEFAULT_SAMPLER),
         seed=request.seed,
-        others=alternatives(runtime, request.precision),
     )
     goal(opened, request.trials)  # an error comes before the first line of the plan
     with reporting_outcome(callbacks) as outcome, stopper.listening():
-        if request.runtime is None:
+        if not request.planned:
             callbacks.on_progress("timing a few training steps")
-            plan = make_plan(opened, task)
-            callbacks.on_plan(opened, plan, data)
-            task = replace(task, runtime=plan.runtime)
+            callbacks.on_plan(opened, make_plan(opened, task), data)
         outcome.finished = search(opened, task, stopper, callbacks)
     return WorkerResult(records, outcome)
 
 
-def _runtime(request: WorkerRequest) -> RuntimeConfig:
-    here = choose_runtime(request.device, request.precision)
-    return here if request.runtime is None else replace(RuntimeConfig.from_json(request.runtime), device=here.device)
+def _runtime(request: WorkerRequest) -> Runtime:
+    rules = runtime_rules(request.device, request.precision)
+    if request.runtime is not None:
+        return replace(RuntimeConfig.from_json(request.runtime), device=rules.device)
+    return rules if request.threads is None else rules.with_threads(request.threads)
