@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from budgetnas.search.view import SearchView
+from budgetnas.search.callbacks import SearchCallbacks
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
@@ -122,7 +122,7 @@ def searched(folder: Path, cpu: CpuFacts | None, **changes: Any) -> list[tuple[o
         storage=f"sqlite:///{folder}/budgetnas.db",
         **changes,
     )
-    result = run_search(options, Stopper(), SearchView(), cpu=cpu)
+    result = run_search(options, Stopper(), SearchCallbacks(), cpu=cpu)
     with closing(result.records) as records:
         return [
             (
