@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from budgetnas.search.callbacks import SearchCallbacks
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
 from budgetnas.space.search_space import SearchSpace
