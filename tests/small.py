@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked import Forked
+
 ROOT = Path(__file__).resolve().parents[1]
 """Of the repository: `benchmarks` are run from there, for they are no part of what is installed."""
 STUDY = """
@@ -41,20 +43,19 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | extra
 
 
-def start(folder: Path, *arguments: str, **extra: str) -> subprocess.Popen[str]:
-    """Start the real program in `folder`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "budgetnas", *arguments],
-        cwd=folder,
-        env=environment(**extra),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start(folder: Path, *arguments: str, **extra: str) -> Forked:
+    """Start the command line in `folder`, in a process that is forked from one with everything imported."""
+    return Forked(folder, arguments, environment(**extra))
 
 
 def run(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run the real program in `folder` to its end."""
+    """Run the command line in `folder` to its end."""
     process = start(folder, *arguments, **extra)
     out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+    return subprocess.CompletedProcess(arguments, process.wait(), out, err)
+
+
+def run_fresh(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `folder` to its end, in a fresh interpreter: for what depends on how one starts."""
+    command = [sys.executable, "-m", "budgetnas", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(**extra), capture_output=True, text=True, timeout=300)

@@ -133,7 +133,7 @@ def test_the_table_for_people_has_all_figures() -> None:
     [
         (("--repeats", "1"), "--repeats 1: must be a whole number of at least 2"),
         (("--epochs", "1"), "--epochs 1: must be a whole number of at least 2"),
-        (("--batch", "1"), "--batch 1: must be a whole number of at least 2"),
+        (("--batch", "1"), "--batch-size 1: must be a whole number of at least 2"),
         (("--arch", "v3"), "v3"),
         (("--stem-width", "8"), "--stem-width 8: goes with --blocks and --widths"),
         (("--blocks", "1,1"), "--widths"),

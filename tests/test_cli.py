@@ -154,7 +154,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["search", "--budget", "100", "--data", "digits"], ["--budget '100'", "smallest network", "allow at least"]),
         (["search", "--budget", "5e6", "--data", "digits", "--subset", "3"], ["--subset 3"]),
         (["search", "--budget", "5e6", "--data", "digits", "--epochs", "0"], ["--epochs 0"]),
-        (["search", "--budget", "5e6", "--data", "digits", "--batch", "1"], ["--batch 1", "from 2"]),
+        (["search", "--budget", "5e6", "--data", "digits", "--batch", "1"], ["--batch-size 1", "from 2"]),
         (["search", "--budget", "5e6", "--data", "digits", "--recipe-space", "x"], ["--recipe-space 'x'", "tuned"]),
         (["search", "--budget", "5e6", "--storage", "mysql://u:secret@h/d"], ["--storage", "mysql is not supported"]),
         (["search", "--budget", "5e6", "--storage", "no/such/folder.db"], ["--storage", "does not exist"]),

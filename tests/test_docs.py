@@ -20,7 +20,7 @@ from budgetnas.architecture import NAMES, count, named
 from budgetnas.cli import app as cli
 from budgetnas.cli.usage import USAGE_ERROR
 from budgetnas.experiments.published import recorded_runs
-from budgetnas.search.settings import StudyFile
+from budgetnas.search.options import SearchOptions
 from budgetnas.space.presets import shipped_studies
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
@@ -329,7 +329,7 @@ def test_the_recorded_runs() -> None:
 def test_the_keys_of_study_files() -> None:
     page = ROOT / "docs" / "studies.md"
     spans = set(inline_code(page))
-    for model in (StudyFile, SearchSpace, RecipeSpace, Augmentation):
+    for model in (SearchOptions, SearchSpace, RecipeSpace, Augmentation):
         missing = set(model.model_fields) - spans
         assert not missing, f"docs/studies.md does not mention {', '.join(sorted(missing))}"
 
@@ -345,7 +345,7 @@ def test_study_files_that_are_shown_can_be_used() -> None:
     shown = [fence for page in PAGES for fence in fences(page) if fence.language == "toml"]
     assert shown
     for fence in shown:
-        StudyFile.model_validate(tomllib.loads("\n".join(fence.lines))).request()
+        SearchOptions.parse(tomllib.loads("\n".join(fence.lines)))
 
 
 def test_the_tables_roles_and_states() -> None:

@@ -5,7 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from budgetnas.search.settings import read_study_file
+from budgetnas.search.options import read_study_file
 from budgetnas.space.presets import shipped_studies
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from budgetnas.report.wording import summary
 from budgetnas.samplers.constraint_filter import ConstraintFilter, draw_evenly
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
-from budgetnas.search.settings import SearchRequest, read_study_file, specify, stored_request
+from budgetnas.search.options import SearchOptions, read_study_file, specify, stored_options
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
 from budgetnas.space.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
@@ -46,7 +46,7 @@ def digits() -> Data:
 
 
 def asked(digits: Data, **values: Any) -> StudySpecification:
-    return specify(SearchRequest(budget="5e6", data="digits", **values), digits)
+    return specify(SearchOptions.parse({"budget": "5e6", "data": "digits", **values}), digits)
 
 
 def test_the_paper_space_has_no_parameter_more_than_before() -> None:
@@ -174,7 +174,7 @@ def test_the_default_is_what_was_measured(digits: Data) -> None:
 
 def test_a_study_from_before_is_gone_on_with_by_its_name(digits: Data) -> None:
     stored = asked(digits, recipe_space="paper")
-    specify(SearchRequest(trials=80).over(stored_request(stored)), digits).require_same(stored, "s")
+    specify(SearchOptions(trials=80).over(stored_options(stored)), digits).require_same(stored, "s")
     with pytest.raises(InputError, match="--recipe-space was paper, now measured"):
         asked(digits).require_same(stored, "s")
 
@@ -204,12 +204,12 @@ def test_an_unknown_space_is_refused(digits: Data) -> None:
 def test_what_is_stored_is_what_is_asked_for_again(digits: Data) -> None:
     for name in ("paper", "measured", "tuned"):
         stored = read_specification(asked(digits, recipe_space=name, epochs=2).canonical_json())
-        specify(stored_request(stored), digits).require_same(stored, "s")
+        specify(stored_options(stored), digits).require_same(stored, "s")
 
 
 def test_another_space_is_refused_also_where_the_study_stands_in_for_the_rest(digits: Data) -> None:
     stored = asked(digits, recipe_space="paper")
-    request = SearchRequest(recipe_space="tuned").over(stored_request(stored))
+    request = SearchOptions(recipe_space="tuned").over(stored_options(stored))
     with pytest.raises(InputError, match="--recipe-space was paper, now tuned") as raised:
         specify(request, digits).require_same(stored, "s")
     assert raised.value.argument == "--recipe-space"

@@ -30,18 +30,18 @@ from budgetnas.report.figures import history
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import name_of
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, claim_run, record_training
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
 from budgetnas.search.listener import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
-from budgetnas.search.trial import suggest_candidate, tally
+from budgetnas.search.trial import FIRST_SEED, RejectedError, TrialRunner, suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.leases import take_slot
+from budgetnas.storage.leases import holding, take_slot
 from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
@@ -303,6 +303,26 @@ def test_what_somebody_enqueued_twice_is_no_repeat(sqlite: str) -> None:
         assert [one.trial for one in runs] == [0, 1, 3]
         assert repeat_of(served) is None
         assert served.value == study.optuna_study.trials[0].value
+
+
+@pytest.mark.parametrize("origin", ["sampler", "enqueued"])
+def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sqlite: str, origin: str) -> None:
+    spec = specification(space=SearchSpace(blocks=((1, 1),), widths=(4,)))  # one network
+    with opened(sqlite, spec) as study:
+        first, second = (take_slot(study.records, "s", 2) for _ in range(2))
+        assert first is not None and second is not None
+        study.optuna_study.sampler = optuna.samplers.RandomSampler(seed=0)
+        running = study.optuna_study.ask()
+        candidate = suggest_candidate(running, spec.candidates)
+        request = RunRequest(candidate, FIRST_SEED, Role.SEARCH, study="s", trial=running.number)
+        assert claim_run(request, NOTHING, CPU, study.records, first).known is None
+        if origin == "enqueued":
+            study.optuna_study.enqueue_trial(running.params)
+        trial = study.optuna_study.ask()
+        with holding(study.records, second) as heartbeat, pytest.raises(RejectedError, match="trains the same"):
+            TrialRunner(study, no_images(), CPU, Stopper(None), Heard(), second, heartbeat, made_up)(trial)
+        (rejection,) = study.records.rejections("s")
+        assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, trial.number)
 
 
 def test_a_repeat_that_was_not_begun_stays_one_whoever_takes_it(sqlite: str) -> None:

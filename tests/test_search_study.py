@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,15 +12,22 @@ from typing import Any
 
 import optuna
 import pytest
+from forked import Forked
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 from small import STUDY, run, start, study_file
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from budgetnas.architecture import count
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
+from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.attributes import described
+from budgetnas.search.options import SearchOptions
+from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
+from budgetnas.search.view import Notices
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
@@ -270,7 +276,7 @@ def test_a_cpu_run_repeated_from_its_record_gives_the_same_bits(tmp_path: Path) 
     assert curves[0] == curves[1]
 
 
-def _begin_long_search(folder: Path) -> subprocess.Popen[str]:
+def _begin_long_search(folder: Path) -> Forked:
     path = study_file(folder, epochs="4000", trials="2")
     process = start(folder, "search", path, "--study", "t")
     deadline = time.monotonic() + 120
@@ -329,6 +335,42 @@ def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) 
     records = records_in(tmp_path)
     assert [one.trial for one in records.runs(study="t")] == [0, 3]
     assert "enqueued" in {one.origin for one in records.rejections("t")}
+
+
+def test_a_resumed_search_leaves_no_connection_open(tmp_path: Path) -> None:
+    connections: set[int] = set()
+
+    def connected(connection: Any, _record: object) -> None:
+        connections.add(id(connection))
+
+    def closed(connection: Any, _record: object) -> None:
+        connections.remove(id(connection))
+
+    request = SearchOptions(
+        budget="6k",
+        trials=1,
+        data="digits",
+        subset=200,
+        subset_eval=100,
+        epochs=1,
+        study="s",
+        storage=f"sqlite:///{tmp_path}/a.db",
+        sampler="random",
+        device="cpu",
+        seeds=(),
+        space=SearchSpace(blocks=((1, 1),), widths=(4,)),
+    )
+    event.listen(Pool, "connect", connected)
+    event.listen(Pool, "close", closed)
+    try:
+        for _ in range(2):
+            result = run_search(request, Stopper(None), Notices(lambda _: None))
+            assert result.finished
+            result.records.close()
+            assert connections == set()
+    finally:
+        event.remove(Pool, "connect", connected)
+        event.remove(Pool, "close", closed)
 
 
 def test_five_failed_runs_in_a_row_end_the_search(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pickle
 import re
 import signal
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +24,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import PostgresServer
+from forked import Forked
 from PIL import Image
 from reporting import seeded_study
 from small import STUDY, run, start, study_file
@@ -40,7 +40,7 @@ from budgetnas.data.cache import CacheEntry
 from budgetnas.errors import BudgetnasError, InputError, hide_passwords
 from budgetnas.report.page import report_name
 from budgetnas.samplers.named import SAMPLERS, search_sampler
-from budgetnas.search.settings import check_study_name
+from budgetnas.search.options import check_study_name
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
 from budgetnas.storage import tables
@@ -172,7 +172,7 @@ def test_a_server_that_goes_away_is_told_without_the_password(
     shown(out, err)
 
 
-def wait_for_a_training(database: str, process: subprocess.Popen[str]) -> None:
+def wait_for_a_training(database: str, process: Forked) -> None:
     engine = create_engine(database)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:

@@ -17,7 +17,7 @@ from budgetnas.cli import app
 from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.request import NAMED_SETS
-from budgetnas.search.settings import StudyFile
+from budgetnas.search.options import SearchOptions
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.shape import NAMED_SHAPES, data_shape
 
@@ -69,7 +69,7 @@ def test_space_with_further_limits_from_a_study_file(capsys: pytest.CaptureFixtu
     assert found["inputs"] == {"in_channels": 1, "size": 8, "classes": 10}
     assert found["share"]["of"] == found["networks"] == 2 * 25 * 3 * 25
     assert [one["seeds"] for one in found["seeds"]] == [[], []]
-    fragment = StudyFile.model_validate(tomllib.loads(found["suggestion"]["toml"]))
+    fragment = SearchOptions.parse(tomllib.loads(found["suggestion"]["toml"]))
     assert fragment.space == SearchSpace.model_validate(found["suggestion"]["space"])
     other = value(capsys, "space", "s.toml", "--max-macs", "3M", "--size", "16", "--classes", "4", "--in-channels", "3")
     assert other["max_macs"] == 3_000_000

@@ -65,7 +65,7 @@ def test_what_follows_from_it() -> None:
         ({"max_macs": 600_000_000}, "--max-macs", "--max-macs was none, now 600000000"),
         ({"max_activations": 600_000}, "--max-activations", "--max-activations was none, now 600000"),
         ({"recipes": RecipeSpace(epochs=3)}, "--epochs", "--epochs was 20, now 3"),
-        ({"recipes": RecipeSpace(batch=64)}, "--batch", "--batch was 128, now 64"),
+        ({"recipes": RecipeSpace(batch=64)}, "--batch-size", "--batch-size was 128, now 64"),
         ({"data": DATA.model_copy(update={"name": "cifar10"})}, "--data", "--data was digits, now cifar10"),
         ({"data": DATA.model_copy(update={"content_hash": "cd"})}, "--data", "now cd"),
         ({"data": DATA.model_copy(update={"subset": 500})}, "--subset", "--subset was none, now 500"),
@@ -105,7 +105,15 @@ def test_every_difference_is_named() -> None:
     )
     with pytest.raises(InputError) as raised:
         other.require_same(SPECIFICATION, "one")
-    for name in ("--budget", "--epochs", "--batch", "recipes.nesterov", "--subset", "--split-seed", "space.widths"):
+    for name in (
+        "--budget",
+        "--epochs",
+        "--batch-size",
+        "recipes.nesterov",
+        "--subset",
+        "--split-seed",
+        "space.widths",
+    ):
         assert f"{name} was " in str(raised.value)
     assert str(raised.value).count(" was ") - 2 == 8
     assert "\n" not in str(raised.value)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from budgetnas.architecture import Counts, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.search.settings import StudyFile
+from budgetnas.search.options import SearchOptions
 from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.search_space import InputShape, Params, SearchSpace
 from budgetnas.space.survey import Tally, survey
@@ -237,7 +237,7 @@ def test_suggestions_in_any_space(space: SearchSpace, data: st.DataObject) -> No
     assert one.share.fits >= KEPT * tally.share.fits
     if one.never:
         assert one.share.fits == tally.share.fits
-    assert StudyFile.model_validate(tomllib.loads(one.toml())).space == one.space
+    assert SearchOptions.parse(tomllib.loads(one.toml())).space == one.space
 
 
 @pytest.mark.parametrize("budget", [Budget(5_000_000), Budget(2_000_000), Budget(5_000_000, 340_000_000)])
@@ -260,7 +260,7 @@ def test_a_suggestion_keeps_the_other_keys_of_the_space() -> None:
     space = SearchSpace(block="bottleneck", blocks=((1, 3),) * 3, stem_width=16, stem_kernel=5, strides=(1, 2, 1))
     found = survey(space, INPUTS, Budget(60_000)).suggestion
     assert found is not None
-    assert StudyFile.model_validate(tomllib.loads(found.toml())).space == found.space
+    assert SearchOptions.parse(tomllib.loads(found.toml())).space == found.space
     same = ("block", "stem_width", "stem_kernel", "strides")
     assert {name: getattr(found.space, name) for name in same} == {name: getattr(space, name) for name in same}
 

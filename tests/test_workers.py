@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forked import Forked
 from optuna.trial import TrialState
 from PIL import Image
 from quiet import Quiet
@@ -66,7 +66,7 @@ def until(true: Callable[[], object], seconds: float = 120.0) -> None:
         time.sleep(0.2)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def workers_of(process: Forked) -> list[psutil.Process]:
     return [one for one in psutil.Process(process.pid).children() if MODULE in one.cmdline()]
 
 
@@ -84,7 +84,7 @@ def at_work(url: str, trials: int, beyond: int = 0) -> bool:
         return False  # nobody has created it yet
 
 
-Started = tuple[subprocess.Popen[str], list[psutil.Process]]
+Started = tuple[Forked, list[psutil.Process]]
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from budgetnas.experiments.final_results import FinalResult
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
-from budgetnas.search.settings import SearchRequest
 from budgetnas.space.search_space import Candidate, SearchSpace
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.training import RuntimeConfig, choose_runtime
@@ -72,11 +72,11 @@ def make_study(design: Design, records: Records, pruner: str, seed: int) -> None
     typer.echo(f"{name}: {time.monotonic() - started:.0f} s", err=True)
 
 
-def search_request(design: Design, seed: int, name: str, *, pruner: str = "none") -> SearchRequest:
-    """Return what is asked of the search of a study."""
+def search_request(design: Design, seed: int, name: str, *, pruner: str = "none") -> SearchOptions:
+    """Return the options of the search that makes a study."""
     data = design.data
-    return SearchRequest(
-        budget=str(design.max_params),
+    return SearchOptions(
+        budget=design.max_params,
         trials=design.trials,
         data=data.name,
         data_dir=data.data_dir,

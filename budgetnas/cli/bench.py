@@ -8,7 +8,7 @@ import typer
 
 from budgetnas.architecture import Architecture, named, parse_architecture
 from budgetnas.cli.console import print_json, stdout, table
-from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StemWidthOption
+from budgetnas.cli.options import BatchSizeOption, DataDirOption, DataOption, DeviceOption, JsonFlag, StemWidthOption
 from budgetnas.errors import InputError, check_seed
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def bench_command(
     blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 1,1,1.")] = None,
     widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 16,32,64.")] = None,
     stem_width: StemWidthOption = None,
-    batch: Annotated[int, typer.Option(help="Images in one optimiser step.")] = 128,
+    batch: BatchSizeOption = 128,
     repeats: Annotated[int, typer.Option(help="Trainings of each loop.")] = 5,
     epochs: Annotated[int, typer.Option(help="Epochs of each training; the first is not timed.")] = 2,
     data: DataOption = "cifar10",
@@ -42,11 +42,11 @@ def bench_command(
 ) -> None:
     """Time training on this machine: the loop everybody copies, that loop tuned, and ours.
 
-    Example: budgetnas bench --arch v2 --batch 128
+    Example: budgetnas bench --arch v2 --batch-size 128
     """
     _check_at_least("--repeats", repeats, 2, "an interval needs two")
     _check_at_least("--epochs", epochs, 2, "the first is not timed")
-    _check_at_least("--batch", batch, 2, "batch normalisation of one image has no variance")
+    _check_at_least("--batch-size", batch, 2, "batch normalisation of one image has no variance")
     check_seed(seed)
     _network(arch, blocks, widths, stem_width, None)
     from budgetnas.cli.progress import Lines

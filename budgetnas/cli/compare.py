@@ -45,7 +45,7 @@ def compare_command(
     from budgetnas.experiments.comparison import to_dict
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.search.settings import parse_timeout
+    from budgetnas.search.options import parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
     from budgetnas.training import alternatives, choose_runtime

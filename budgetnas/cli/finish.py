@@ -46,7 +46,7 @@ def finish_command(
     from budgetnas.experiments.final import FinishRequest, finish
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.search.settings import choice_protocol, parse_timeout
+    from budgetnas.search.options import choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
     from budgetnas.training import alternatives, choose_runtime

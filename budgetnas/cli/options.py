@@ -58,6 +58,7 @@ InChannelsOption = Annotated[int, typer.Option(help="Channels of an image.")]
 SizeOption = Annotated[int, typer.Option(help="Side of an image in pixels.")]
 ClassesOption = Annotated[int, typer.Option(help="Number of classes.")]
 
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")]
 TimeoutOption = Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")]

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 
 def search_command(
+    context: typer.Context,
     study_file: StudyFileArgument = None,
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
     trials: Annotated[
-        int | None, typer.Option(help="Runs the study shall have in all.", envvar="BUDGETNAS_TRIALS", show_default="50")
+        int | None, typer.Option(help="Number of trials in total.", envvar="BUDGETNAS_TRIALS", show_default="50")
     ] = None,
     data: Annotated[
         str | None,
@@ -52,7 +53,9 @@ def search_command(
     ] = None,
     subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
     subset_eval: Annotated[int | None, typer.Option(help="Thin the validation images likewise.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images in one optimiser step.", show_default="128")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.", show_default="128")
+    ] = None,
     recipe_space: Annotated[
         str | None,
         typer.Option(
@@ -119,41 +122,14 @@ def search_command(
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
     from budgetnas.runs.interrupts import Stopper
+    from budgetnas.search.options import SearchOptions, read_study_file
     from budgetnas.search.session import run_search
-    from budgetnas.search.settings import SearchRequest, parse_timeout, read_study_file
 
-    request = SearchRequest(
-        budget=budget,
-        max_macs=max_macs,
-        max_activations=max_activations,
-        trials=trials,
-        data=data,
-        data_dir=data_dir,
-        resolution=resolution,
-        subset=subset,
-        subset_eval=subset_eval,
-        split_seed=split_seed,
-        epochs=epochs,
-        batch=batch,
-        recipe_space=recipe_space,
-        study=study,
-        storage=storage,
-        sampler=sampler,
-        pruner=pruner,
-        finalists=finalists,
-        final_seeds=final_seeds,
-        seed=seed,
-        device=device,
-        precision=precision,
-        timeout=timeout,
-        workers=workers,
-        per_device=per_device,
-        ray=ray,
-        gpus_per_trial=gpus_per_trial,
-    )
+    given = {name: value for name, value in context.params.items() if name in SearchOptions.model_fields}
+    request = SearchOptions.parse(given)
     if study_file is not None:
         request = request.over(read_study_file(study_file))
-    stopper = Stopper(parse_timeout(request.timeout))
+    stopper = Stopper(request.timeout)
     with Lines() as lines:
         result = run_search(request, stopper, SearchProgress(lines))
         if result.finished and result.final:

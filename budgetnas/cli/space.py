@@ -43,16 +43,18 @@ def space_command(
 
     Example: budgetnas space --budget 5e6
     """
-    from budgetnas.search.settings import SearchRequest, read_study_file, required_limits
+    from budgetnas.search.options import SearchOptions, read_study_file
     from budgetnas.space.initial_trials import INITIAL_TRIALS
     from budgetnas.space.search_space import SearchSpace
     from budgetnas.space.shape import data_shape
     from budgetnas.space.survey import survey
 
-    request = SearchRequest(budget=budget, max_macs=max_macs, max_activations=max_activations, data=data)
+    request = SearchOptions.parse(
+        {"budget": budget, "max_macs": max_macs, "max_activations": max_activations, "data": data}
+    )
     if study_file is not None:
         request = request.over(read_study_file(study_file))
-    limits = required_limits(request)
+    limits = request.limits()
     inputs, origin = data_shape(request.data_request(), in_channels=in_channels, size=size, classes=classes)
     seeds = INITIAL_TRIALS if request.seeds is None else request.seeds
     found = survey(request.space or SearchSpace(), inputs, limits, seeds=seeds, seed=check_seed(seed))

@@ -52,7 +52,7 @@ def worker_command(
     from budgetnas.cli.summary import print_summary
     from budgetnas.report.tables import study_tables
     from budgetnas.runs.interrupts import Stopper
-    from budgetnas.search.settings import parse_timeout
+    from budgetnas.search.options import parse_timeout
     from budgetnas.search.workers.worker import WorkerRequest, run_worker
     from budgetnas.storage.urls import DEFAULT_STORAGE
 

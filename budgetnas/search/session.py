@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,23 +10,21 @@ import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
-from budgetnas.errors import InputError, check_seed
+from budgetnas.errors import InputError
 from budgetnas.runs.checkpoints import sweep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, search
+from budgetnas.search.options import (
+    DEFAULT_TRIALS,
+    SearchOptions,
+    check_study_name,
+    specify,
+    stored_options,
+)
 from budgetnas.search.outcome import outcome_of
 from budgetnas.search.plan import make_plan
-from budgetnas.search.settings import (
-    SearchRequest,
-    check_study_name,
-    required_budget,
-    required_trials,
-    specify,
-    stored_request,
-    study_name,
-)
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.view import SearchView
 from budgetnas.search.workers.pools import pool_for
@@ -64,7 +63,7 @@ class SearchResult:
     final: bool
 
 
-def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> SearchResult:
+def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> SearchResult:
     """Run or resume a search.
 
     Everything that can be wrong is checked before anything is written.
@@ -77,20 +76,20 @@ def run_search(request: SearchRequest, stopper: Stopper, view: SearchView) -> Se
     Raises:
         InputError: If the request cannot be met.
     """
-    required_trials(request)
     check_sampler(request.sampler or DEFAULT_SAMPLER)
-    check_seed(_seed(request))
     url = parse_storage(request.storage or DEFAULT_STORAGE)
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
-    request = _resumed(request, open_records(url)) if request.study and exists else request
-    required_budget(request)
+    if request.study and exists:
+        with closing(open_records(url)) as records:
+            request = _resumed(request, records)
+    request.limits()
     runtime = choose_runtime(request.device or "auto", request.precision or "auto")
     with pool_for(request, url, runtime) as pool:
         return _run(request, url, runtime, pool, stopper, view)
 
 
 def _run(
-    request: SearchRequest,
+    request: SearchOptions,
     url: URL,
     runtime: RuntimeConfig,
     pool: WorkerPool | None,
@@ -101,7 +100,7 @@ def _run(
     view.preparing("loading data")
     data = load_data(request.data_request())
     specification = specify(request, data)
-    name, trials, sampler = study_name(request, data.identity), required_trials(request), _sampler(request)
+    name, trials, sampler = request.study_name(data.identity), _trials(request), _sampler(request)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
     records.set_goal(name, trials, sampler)
@@ -118,7 +117,11 @@ def _run(
                 return _alone(opened, task, data, stopper, view)
             return _together(opened, pool, task, data, _worker_request(request, url, opened), stopper, view)
 
-    ended = outcome_of(work, view.notice)
+    try:
+        ended = outcome_of(work, view.notice)
+    finally:
+        opened.storage.remove_session()
+        opened.storage.engine.dispose()
     place = DataPlace(request.data, request.data_dir)
     return SearchResult(name, records, ended.exit_code, ended.finished, runtimes, place, final)
 
@@ -150,7 +153,7 @@ def _together(
     return search_together(opened, pool, request, plan.runtime, stopper, view)
 
 
-def _worker_request(request: SearchRequest, url: URL, opened: OpenStudy) -> WorkerRequest:
+def _worker_request(request: SearchOptions, url: URL, opened: OpenStudy) -> WorkerRequest:
     """Return what each worker is told; paths are whole, for a worker's current folder may be another one."""
     kind, colon, folder = (request.data or "").partition(":")
     data = f"{kind}:{Path(folder).absolute()}" if colon else request.data
@@ -163,24 +166,28 @@ def _worker_request(request: SearchRequest, url: URL, opened: OpenStudy) -> Work
         precision=request.precision or "auto",
         sampler=_sampler(request),
         seed=_seed(request),
-        trials=required_trials(request),
+        trials=_trials(request),
     )
 
 
-def _sampler(request: SearchRequest) -> str:
+def _trials(request: SearchOptions) -> int:
+    return DEFAULT_TRIALS if request.trials is None else request.trials
+
+
+def _sampler(request: SearchOptions) -> str:
     return request.sampler or DEFAULT_SAMPLER
 
 
-def _seed(request: SearchRequest) -> int:
+def _seed(request: SearchOptions) -> int:
     return DEFAULT_SEED if request.seed is None else request.seed
 
 
-def _resumed(request: SearchRequest, records: Records) -> SearchRequest:
+def _resumed(request: SearchOptions, records: Records) -> SearchOptions:
     stored = records.specification(check_study_name(request.study or ""))
     if stored is None:
         return request
     specification = read_specification(stored)
-    completed = request.over(stored_request(specification))
+    completed = request.over(stored_options(specification))
     if completed.data is None:
         raise InputError(
             "--data",

@@ -14,6 +14,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
+from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, requeue
@@ -179,7 +180,9 @@ class TrialRunner:
 
     def _reject(self, trial: optuna.Trial, candidate: Candidate) -> None:
         budget = self.opened.specification.budget
-        rejection = Rejection.of(candidate.architecture, "enqueued", budget, trial.number)
+        attributes = self.opened.storage.get_trial_system_attrs(trial._trial_id)
+        origin = "enqueued" if FIXED_PARAMS in attributes else "sampler"
+        rejection = Rejection.of(candidate.architecture, origin, budget, trial.number)
         self.opened.records.reject(self.opened.name, [rejection])
 
 

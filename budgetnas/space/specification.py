@@ -23,7 +23,7 @@ _FLAGS = {
     "max_activations": "--max-activations",
     "recipe_space": "--recipe-space",
     "recipes.epochs": "--epochs",
-    "recipes.batch": "--batch",
+    "recipes.batch": "--batch-size",
     "data.name": "--data",
     "data.content_hash": "--data",
     "data.subset": "--subset",

@@ -21,7 +21,7 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, study_data_request, study_specification, validation_images
 from budgetnas.samplers.attributes import described
-from budgetnas.search.settings import SearchRequest, read_study_file, specify
+from budgetnas.search.options import SearchOptions, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Run, State, tables
@@ -85,7 +85,7 @@ def looking(url: str) -> Iterator[Looker]:
 @contextmanager
 def created(url: str, study_file: str) -> Iterator[OpenStudy]:
     """Create the study as a search would, without searching."""
-    request = SearchRequest(study=NAME, storage=url).over(read_study_file(study_file))
+    request = SearchOptions(study=NAME, storage=url).over(read_study_file(study_file))
     specification = specify(request, load_data(request.data_request()))
     parsed = parse_storage(url)
     with closing(open_study(parsed, open_records(parsed), NAME, specification)) as opened:

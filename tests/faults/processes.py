@@ -1,13 +1,7 @@
-"""The real command line in real processes that are cheap to start.
-
-Importing PyTorch takes a process seconds. Here one process, which runs nothing, imports everything; each command is a
-process forked from it that then enters ``budgetnas`` where the installed program does, with its own connections,
-locks and signals.
-"""
+"""The real command line in processes that start at one moment, are killed, and leave a log."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,24 +13,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Final, Self
 
-FORKED: Final = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(
-    [
-        "alembic.command",
-        "alembic.config",
-        "budgetnas.cli.app",
-        "budgetnas.cli.progress",
-        "budgetnas.cli.summary",
-        "budgetnas.report.tables",
-        "budgetnas.search.session",
-        "psycopg",
-        "pytest",  # its main module is imported by each process that it starts
-        "sklearn.datasets",
-        "sqlalchemy.dialects.postgresql.psycopg",
-        "sqlalchemy.dialects.sqlite.pysqlite",
-        "torch._dynamo",  # an optimiser imports it
-    ]
-)
+from forked import FORKED
+
 PATIENCE_SECONDS: Final = 240.0
 
 Before = Callable[[], None]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from disks import fill, make_read_only, needs_root, small_disk
+from forked import Forked
 from looking import NAME, check_ended
 from small import environment, run, start, study_file
 
@@ -51,7 +52,7 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
 
 
 @contextmanager
-def closing_process(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+def closing_process(process: Forked) -> Iterator[Forked]:
     """Leave no process behind, nor what it holds open on a disk."""
     with process:
         try:

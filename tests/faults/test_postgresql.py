@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PostgresServer
+from forked import Forked
 from optuna.trial import TrialState
 from small import run, start, study_file
 from sqlalchemy import create_engine, text
@@ -34,7 +34,7 @@ def storage(postgres_server: PostgresServer, postgres_database: str) -> Iterator
     postgres_server.start()
 
 
-def wait_for(epochs: int, storage: str, processes: list[subprocess.Popen[str]]) -> None:
+def wait_for(epochs: int, storage: str, processes: list[Forked]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for process in processes:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, BudgetnasError, InputError, Interrupted
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.settings import SearchRequest
+from budgetnas.search.options import SearchOptions
 from budgetnas.search.view import Notices
 from budgetnas.search.workers.supervisor import Progress
 from budgetnas.search.workers.worker import WorkerRequest, run_worker
@@ -127,7 +127,7 @@ def work(request: str) -> tuple[int, list[str]]:
 
 
 @contextmanager
-def ray_crew(request: SearchRequest, url: URL) -> Iterator[RayPool]:
+def ray_crew(request: SearchOptions, url: URL) -> Iterator[RayPool]:
     """Connect to a cluster, or start one on this machine, and yield a pool on it.
 
     Raises:
@@ -186,7 +186,7 @@ def check_reach(url: URL, nodes: list[dict[str, Any]]) -> None:
         raise InputError("--storage", masked(url), rule, "use a PostgreSQL database that all of them reach")
 
 
-def _crew(request: SearchRequest, resources: dict[str, float]) -> RayPool:
+def _crew(request: SearchOptions, resources: dict[str, float]) -> RayPool:
     gpus = resources.get("GPU", 0.0)
     share = request.gpus_per_trial
     if share is None:

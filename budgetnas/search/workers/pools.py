@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError
-from budgetnas.search.settings import SearchRequest
+from budgetnas.search.options import SearchOptions
 from budgetnas.search.workers.processes import ProcessPool
 from budgetnas.search.workers.supervisor import WorkerPool
 from budgetnas.training import RuntimeConfig
 
-MOST_WORKERS: Final = 256
-
 
 @contextmanager
-def pool_for(request: SearchRequest, url: URL, runtime: RuntimeConfig) -> Iterator[WorkerPool | None]:
+def pool_for(request: SearchOptions, url: URL, runtime: RuntimeConfig) -> Iterator[WorkerPool | None]:
     """Yield the pool that a search asks for; nothing where it trains in its own process.
 
     Raises:
         InputError: If there cannot be such a pool here.
     """
-    _check_range("--workers", request.workers, "processes that search together")
-    _check_range("--per-device", request.per_device, "workers on one GPU")
     share = request.gpus_per_trial
-    if share is not None and not 0 <= share <= 1:
-        raise InputError("--gpus-per-trial", share, "must be from 0 to 1: the share of a GPU that a trial takes")
     if request.ray is not None and request.per_device is not None:
         raise InputError("--per-device", request.per_device, "does not go with --ray", "use --gpus-per-trial 0.25")
     if request.ray is not None:
@@ -43,7 +36,7 @@ def pool_for(request: SearchRequest, url: URL, runtime: RuntimeConfig) -> Iterat
     yield _local_crew(request, runtime)
 
 
-def _local_crew(request: SearchRequest, runtime: RuntimeConfig) -> ProcessPool | None:
+def _local_crew(request: SearchOptions, runtime: RuntimeConfig) -> ProcessPool | None:
     on_cpu = runtime.device == "cpu"
     if on_cpu and request.per_device is not None:
         raise InputError("--per-device", request.per_device, "is for GPUs; this search runs on cpu", "use --workers")
@@ -82,8 +75,3 @@ def gpu_devices(workers: int | None, per_device: int | None, there: tuple[str, .
             f"use at most {places}, or --per-device {-(-wanted // len(there))}",
         )
     return tuple(there[index % len(there)] for index in range(wanted))
-
-
-def _check_range(argument: str, value: int | None, what: str) -> None:
-    if value is not None and not 1 <= value <= MOST_WORKERS:
-        raise InputError(argument, value, f"must be a whole number from 1 to {MOST_WORKERS}: {what}")

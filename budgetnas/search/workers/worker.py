@@ -10,9 +10,9 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
 from budgetnas.search.loop import SearchTask, goal, search
+from budgetnas.search.options import check_trials
 from budgetnas.search.outcome import Outcome, outcome_of
 from budgetnas.search.plan import make_plan
-from budgetnas.search.settings import check_trials
 from budgetnas.search.study import open_study
 from budgetnas.search.view import SearchView
 from budgetnas.space.recipe import Frozen

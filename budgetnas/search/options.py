@@ -1,0 +1,325 @@
+"""The options of a search, and the study specification that they mean.
+
+Command-line options override environment variables, these override the study file, and that overrides the defaults.
+For a study that exists and is named, its specification replaces the defaults: ``search --study NAME --trials 20``
+resumes it unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self, get_args
+
+from pydantic import ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from budgetnas.architecture.budget import Budget, format_count, parse_budget
+from budgetnas.data import Data, DataIdentity, DataRequest
+from budgetnas.errors import InputError, check_seed
+from budgetnas.space.initial_trials import INITIAL_TRIALS
+from budgetnas.space.presets import shipped
+from budgetnas.space.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.specification import ChoiceProtocol, Fidelity, PrunerName, StudySpecification, first_problem
+
+DEFAULT_DATA: Final = "cifar10"
+DEFAULT_TRIALS: Final = 50
+DEFAULT_RECIPE_SPACE: Final[RecipeSpaceName] = "measured"
+MAX_WORKERS: Final = 256
+_TIMEOUT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
+_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FLAGS: Final = {"batch": "--batch-size"}
+_RANGES: Final = {
+    "epochs": (1, 65_536, ""),
+    "batch": (2, 65_536, ""),
+    "finalists": (1, 100, ""),
+    "final_seeds": (2, 100, ""),
+    "workers": (1, MAX_WORKERS, ": processes that search together"),
+    "per_device": (1, MAX_WORKERS, ": workers on one GPU"),
+}
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "recipe_space": get_args(RecipeSpaceName),
+    "pruner": get_args(PrunerName),
+}
+
+
+class SearchOptions(Frozen):
+    """What a user asks of a search; also the keys of a study file.
+
+    None leaves an option to the next source. Numbers and names are checked and parsed here and nowhere else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: int | None = None
+    max_macs: int | None = None
+    max_activations: int | None = None
+    trials: int | None = None
+    data: str | None = None
+    data_dir: Path | None = None
+    resolution: int | None = None
+    subset: int | None = None
+    subset_eval: int | None = None
+    split_seed: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    recipe_space: RecipeSpaceName | None = None
+    study: str | None = None
+    storage: str | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    timeout: float | None = None
+    seeds: tuple[str, ...] | None = None
+    space: SearchSpace | None = None
+    recipe: RecipeSpace | None = None
+    pruner: PrunerName | None = None
+    fidelity: Fidelity | None = None
+    finalists: int | None = None
+    final_seeds: int | None = None
+    workers: int | None = None
+    per_device: int | None = None
+    ray: str | None = None
+    gpus_per_trial: float | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, source: str = "STUDY_FILE", name: str | None = None) -> Self:
+        """Return the options that `values` mean.
+
+        Args:
+            values: Options by name, as a command line, a TOML file or a caller gives them.
+            source: Argument that an error names for a value of the wrong type.
+            name: Value of that argument.
+
+        Raises:
+            InputError: If a value breaks a rule.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            cause = error.errors(include_url=False)[0].get("ctx", {}).get("error")
+            if isinstance(cause, InputError):
+                raise cause from None
+            raise InputError(source, name, first_problem(error)) from None
+
+    @field_validator("budget", "max_macs", "max_activations", mode="before")
+    @classmethod
+    def _parse_limit(cls, value: Any, info: ValidationInfo) -> Any:
+        is_number = isinstance(value, str | int | float)
+        return parse_budget(str(value), argument=_flag(info.field_name)) if is_number else value
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _parse_timeout(cls, value: Any) -> Any:
+        return None if value is None else parse_timeout(str(value))
+
+    @field_validator("trials")
+    @classmethod
+    def _check_trials(cls, value: int | None) -> int | None:
+        return None if value is None else check_trials(value)
+
+    @field_validator("seed")
+    @classmethod
+    def _check_seed(cls, value: int | None) -> int | None:
+        return None if value is None else check_seed(value)
+
+    @field_validator(*_RANGES)
+    @classmethod
+    def _check_range(cls, value: int | None, info: ValidationInfo) -> int | None:
+        low, high, meaning = _RANGES[info.field_name or ""]
+        if value is not None and not low <= value <= high:
+            rule = f"must be a whole number from {low} to {high:,}{meaning}"
+            raise InputError(_flag(info.field_name), value, rule)
+        return value
+
+    @field_validator(*_NAMES, mode="before")
+    @classmethod
+    def _check_name(cls, value: Any, info: ValidationInfo) -> Any:
+        names = _NAMES[info.field_name or ""]
+        if value is not None and value not in names:
+            raise InputError(_flag(info.field_name), value, f"must be one of {', '.join(names)}")
+        return value
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _check_share(cls, value: float | None) -> float | None:
+        if value is not None and not 0 <= value <= 1:
+            rule = "must be from 0 to 1: the share of a GPU that a trial takes"
+            raise InputError("--gpus-per-trial", value, rule)
+        return value
+
+    def over(self, defaults: SearchOptions) -> SearchOptions:
+        """Return these options, with those of `defaults` where they are None."""
+        missing = [name for name in type(self).model_fields if getattr(self, name) is None]
+        return self.model_copy(update={name: getattr(defaults, name) for name in missing})
+
+    def data_request(self) -> DataRequest:
+        """Return the data to load."""
+        return DataRequest(
+            name=self.data or DEFAULT_DATA,
+            data_dir=self.data_dir,
+            resolution=self.resolution,
+            subset=self.subset,
+            subset_eval=self.subset_eval,
+            split_seed=self.split_seed or 0,
+        )
+
+    def limits(self) -> Budget:
+        """Return the budget.
+
+        Raises:
+            InputError: If the limit on parameters is missing.
+        """
+        if self.budget is None:
+            raise InputError("--budget", None, "is missing: the limit on parameters", "add e.g. --budget 5e6")
+        return Budget(self.budget, self.max_macs, self.max_activations)
+
+    def study_name(self, identity: DataIdentity) -> str:
+        """Return the name of the study: as given, or DATA-BUDGET, e.g. ``cifar10-5M``."""
+        return check_study_name(self.study or f"{identity.name}-{format_count(self.limits().max_params)}")
+
+
+def read_study_file(name: str) -> SearchOptions:
+    """Return the options in a study file.
+
+    Args:
+        name: A path, or the name of a study shipped in ``studies/``.
+
+    Raises:
+        InputError: If the file is missing or invalid.
+    """
+    path = Path(name) if Path(name).suffix == ".toml" or "/" in name else shipped(name)
+    try:
+        return SearchOptions.parse(tomllib.loads(path.read_text(encoding="utf-8")), name=name)
+    except FileNotFoundError:
+        raise InputError("STUDY_FILE", name, "there is no such file", "see budgetnas search --help") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError("STUDY_FILE", name, f"is not TOML ({error})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("STUDY_FILE", name, f"cannot be read ({error})") from None
+
+
+def stored_options(specification: StudySpecification) -> SearchOptions:
+    """Return the options that a stored specification amounts to."""
+    data, choice = specification.data, specification.choice
+    return SearchOptions(
+        budget=specification.max_params,
+        max_macs=specification.max_macs,
+        max_activations=specification.max_activations,
+        data=None if data.name.startswith("folder-") else data.name,
+        resolution=data.resolution,
+        subset=data.subset,
+        subset_eval=data.subset_eval,
+        split_seed=data.split_seed,
+        epochs=specification.recipes.epochs,
+        batch=specification.recipes.batch,
+        recipe_space=specification.recipe_space,
+        seeds=specification.seeds,
+        space=specification.space,
+        recipe=specification.recipes,
+        fidelity=specification.fidelity,
+        finalists=choice.finalists if choice else None,
+        final_seeds=choice.seeds if choice else None,
+    )
+
+
+def specify(options: SearchOptions, data: Data) -> StudySpecification:
+    """Return the specification that `options` mean for `data`.
+
+    Raises:
+        InputError: If the budget is missing, a value breaks a rule, or nothing in the space fits.
+    """
+    inputs = InputShape(in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
+    budget = options.limits()
+    try:
+        specification = StudySpecification(
+            max_params=budget.max_params,
+            max_macs=budget.max_macs,
+            max_activations=budget.max_activations,
+            space=options.space or SearchSpace(),
+            recipe_space=options.recipe_space or DEFAULT_RECIPE_SPACE,
+            recipes=_recipes(options, data),
+            data=data.identity,
+            inputs=inputs,
+            seeds=INITIAL_TRIALS if options.seeds is None else options.seeds,
+            fidelity=_fidelity(options),
+            choice=choice_protocol(options.finalists, options.final_seeds),
+        )
+    except ValidationError as error:
+        raise InputError("STUDY_FILE", None, first_problem(error)) from None
+    specification.space.require_feasible(inputs, specification.budget)
+    return specification
+
+
+def check_trials(trials: int) -> int:
+    """Return `trials` if it is a valid number of trials.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    if trials < 1:
+        raise InputError("--trials", trials, "must be at least 1: the number of trials in total")
+    return trials
+
+
+def check_study_name(name: str) -> str:
+    """Return `name` if it is a valid name of a study.
+
+    Raises:
+        InputError: If it is empty, too long, or has characters that cannot be printed.
+    """
+    if not name.strip() or len(name) > 200 or not name.isprintable():
+        raise InputError("--study", name, "must be 1 to 200 printable characters", "leave it out for DATA-BUDGET")
+    return name
+
+
+def parse_timeout(text: str | None) -> float | None:
+    """Return a time limit in seconds: ``90``, ``90s``, ``15m``, ``2h``.
+
+    Raises:
+        InputError: If it is not a time above zero.
+    """
+    if text is None:
+        return None
+    match = _TIMEOUT.fullmatch(text.strip())
+    seconds = float(match[1]) * _SECONDS[match[2].lower()] if match else 0.0
+    if seconds <= 0:
+        raise InputError("--timeout", text, "must be a time above zero", "write e.g. 90s, 15m or 2h")
+    return seconds
+
+
+def choice_protocol(finalists: int | None, seeds: int | None) -> ChoiceProtocol | None:
+    """Return the protocol of a final evaluation, or None if neither number is given.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+    options = SearchOptions.parse({"finalists": finalists, "final_seeds": seeds})
+    given = {"finalists": options.finalists, "seeds": options.final_seeds}
+    values = {name: value for name, value in given.items() if value is not None}
+    return ChoiceProtocol(**values) if values else None
+
+
+def _fidelity(options: SearchOptions) -> Fidelity:
+    base = options.fidelity or Fidelity()
+    if options.pruner is None:
+        return base
+    return Fidelity.model_validate(base.model_dump() | {"pruner": options.pruner})
+
+
+def _recipes(options: SearchOptions, data: Data) -> RecipeSpace:
+    base, space = options.recipe or RecipeSpace(), options.recipe_space or DEFAULT_RECIPE_SPACE
+    epochs = base.epochs if options.epochs is None else options.epochs
+    changes: dict[str, Any] = {"epochs": epochs, "batch": base.batch if options.batch is None else options.batch}
+    if "augmentation" not in base.model_fields_set:
+        changes["augmentation"] = Augmentation(crop_padding=data.resolution // 8, flip=data.flip)
+    extras = named_extras(space, resolution=data.resolution, epochs=epochs)
+    unset = {name: choices for name, choices in extras.items() if name not in base.model_fields_set}
+    return RecipeSpace.model_validate(base.model_dump() | unset | changes)
+
+
+def _flag(field: str | None) -> str:
+    return _FLAGS.get(field or "", f"--{(field or '').replace('_', '-')}")
