@@ -9,13 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
+from training import CPU, PLAIN, STRONG, Listener, freeze_statistics, task, trained
 
-from budgetnas.space.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation, Recipe
+from budgetnas.space.strong import plain_recipe, strong_recipe
 from budgetnas.training.augmentation import AugmentationParameters, augment, crop_and_flip, draw
+from budgetnas.training.engine import Trainer
 from budgetnas.training.evaluation import summed_loss
 from budgetnas.training.mixing import Targets, draw_mixing, mix
+from budgetnas.training.optimizer import learning_rates
 from budgetnas.training.strong_augmentation import (
     BINS,
     OPERATIONS,
@@ -196,11 +202,11 @@ def test_reflection_padding_may_be_wider_than_the_image(size: int) -> None:
     assert int(result.min()) > 0 and int(result.max()) == size * size
 
 
-STRONG = Augmentation(crop_padding=2, padding="reflect", trivial_augment=True, erasing=0.3, mixup=0.2, cutmix=1.0)
+HOW = Augmentation(crop_padding=2, padding="reflect", trivial_augment=True, erasing=0.3, mixup=0.2, cutmix=1.0)
 
 
 def test_strong_draws_leave_the_others_as_they_were() -> None:
-    ours, plain = draw(16, STRONG, seeded(3)), draw(16, Augmentation(crop_padding=2), seeded(3))
+    ours, plain = draw(16, HOW, seeded(3)), draw(16, Augmentation(crop_padding=2), seeded(3))
     assert ours.offsets is not None and plain.offsets is not None
     assert ours.mirrored is not None and plain.mirrored is not None
     assert torch.equal(ours.offsets, plain.offsets)
@@ -209,16 +215,16 @@ def test_strong_draws_leave_the_others_as_they_were() -> None:
 
 def test_strong_changes_come_in_their_order() -> None:
     images, color = pictures(64, size=8), torch.full((1, 3, 1, 1), 9, dtype=torch.uint8)
-    draws = draw(64, STRONG, seeded(3))
+    draws = draw(64, HOW, seeded(3))
     assert draws.operations is not None and draws.magnitudes is not None and draws.boxes is not None
     cropped = crop_and_flip(images, 2, AugmentationParameters(None, draws.offsets, draws.mirrored), "reflect")
     expected = erase(trivial_augment(cropped, draws.operations, draws.magnitudes), draws.boxes, color)
-    assert torch.equal(augment(images, STRONG, draws, color), expected)
+    assert torch.equal(augment(images, HOW, draws, color), expected)
     arranged = images.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(augment(arranged, STRONG, draws, color), expected)
-    kept = draw(70, STRONG, seeded(4))
+    assert torch.equal(augment(arranged, HOW, draws, color), expected)
+    kept = draw(70, HOW, seeded(4))
     kept.copy_(draws)
-    assert torch.equal(augment(images, STRONG, kept.at(torch.arange(64)), color), expected)
+    assert torch.equal(augment(images, HOW, kept.at(torch.arange(64)), color), expected)
 
 
 def test_mixup_is_a_weighted_mean_with_the_image_before() -> None:
@@ -278,3 +284,145 @@ def test_the_loss_is_that_of_soft_labels(smoothing: float) -> None:
     plain = Targets(labels)
     assert torch.equal(plain.loss(logits, smoothing), summed_loss(logits, labels, smoothing))
     assert [len(part.labels) for part in plain.split(4)] == [2, 2, 1, 1]
+
+
+class Devices(TorchDispatchMode):
+    """Notes the operations that touch the host's memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_host: list[str] = []
+        self.seen = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        tensors = [value for value in (*args, result) if isinstance(value, Tensor)]
+        self.seen += 1
+        if any(tensor.device.type == "cpu" for tensor in tensors):
+            self.on_host.append(str(func))
+        return result
+
+
+def test_no_operation_touches_the_memory_of_the_host() -> None:
+    """On tensors that only claim to be on a GPU; a copy from the host could not be captured."""
+    how, draws = strong_recipe(10).augmentation, draw(128, strong_recipe(10).augmentation, seeded())
+    shapes = {field: getattr(draws, field) for field in draws.__slots__}
+    with FakeTensorMode():
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device="cuda")
+
+        images, color = empty(128, 3, 32, 32, dtype=torch.uint8), empty(1, 3, 1, 1, dtype=torch.uint8)
+        labels, mixing, logits = empty(128, dtype=torch.int64), empty(4), empty(128, 10)
+        claimed = AugmentationParameters(
+            **{name: None if some is None else empty(*some.shape, dtype=some.dtype) for name, some in shapes.items()}
+        )
+        with Devices() as devices:
+            mixed, targets = mix(augment(images, how, claimed, color), labels, mixing)
+            targets.loss(logits, 0.1)
+            assert targets.main_labels.device.type == mixed.device.type == "cuda"
+    assert devices.seen > 100
+    assert devices.on_host == []
+
+
+def test_pieces_of_a_mixed_batch_give_the_gradients_of_the_whole() -> None:
+    wholes = []
+    for micro_batch in (None, 16):
+        runtime = CPU if micro_batch is None else CPU.with_micro_batch(micro_batch)
+        trainer = Trainer(task(batch=100, **STRONG | {"ema_decay": 0.0}), runtime)
+        freeze_statistics(trainer)
+        for _ in trainer.steps(torch.arange(200)):
+            pass
+        wholes.append(trainer.network.state_dict())
+    for name, tensor in wholes[0].items():
+        torch.testing.assert_close(tensor, wholes[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_strong_training_is_repeatable_and_its_loss_is_that_of_its_images_and_targets() -> None:
+    (one, first), (other, second) = (trained(task(**STRONG | {"t_max": 3})) for _ in range(2))
+    assert first.epochs == second.epochs
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_a_step_by_hand_is_the_trainer_s() -> None:
+    """Augmentation, mixing, soft labels with smoothing, the rate of each step: two steps without the trainer."""
+    job = task(batch=100, **STRONG | {"ema_decay": 0.0})
+    trainer = Trainer(job, CPU)
+    network, optimizer = Trainer(job, CPU).network, Trainer(job, CPU).optimizer
+    network.load_state_dict(trainer.network.state_dict())
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [weight for weight in network.parameters() if weight.ndim > 1]},
+            {"params": [weight for weight in network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=0.1,
+        momentum=job.recipe.momentum,
+        weight_decay=job.recipe.weight_decay,
+        nesterov=True,
+    )
+    how, generator = job.recipe.augmentation, torch.Generator().set_state(trainer.generator.get_state())
+    order, rates = torch.arange(200).flip(0), [0.02, 0.3]
+    for _ in trainer.steps(order, rates):
+        pass
+    draws, mixing = draw(200, how, generator), draw_mixing(2, how, generator)
+    color = trainer.normalise.mean_color
+    for step, rate in enumerate(rates):
+        places = torch.arange(100 * step, 100 * step + 100)
+        images, labels = job.fit.images[order[places]], job.fit.labels[order[places]]
+        mixed, targets = mix(augment(images, how, draws.at(places), color), labels, mixing[step])
+        soft = targets.share * torch.eye(10)[labels] + (1 - targets.share) * torch.eye(10)[labels.roll(1)]  # type: ignore[operator]
+        loss = torch.nn.functional.cross_entropy(
+            network(trainer.normalise(mixed)), soft, label_smoothing=job.recipe.label_smoothing
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, trainer.network.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@given(rate=st.floats(1e-6, 10), t_max=st.integers(1, 12), steps=st.integers(1, 9), data=st.data())
+@settings(deadline=None)
+def test_rates_per_step_are_pytorch_s_after_a_warm_up(rate: float, t_max: int, steps: int, data: st.DataObject) -> None:
+    warmup = data.draw(st.integers(0, t_max - 1))
+    recipe = Recipe(
+        optimizer="sgd", learning_rate=rate, epochs=t_max, t_max=t_max, warmup_epochs=warmup, schedule="step"
+    )
+    rates = [value for epoch in range(1, t_max + 1) for value in learning_rates(recipe, epoch, steps)]
+    assert rates[: warmup * steps] == pytest.approx([rate * (i + 1) / (warmup * steps) for i in range(warmup * steps)])
+    optim = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optim, T_max=(t_max - warmup) * steps)
+    for ours in rates[warmup * steps :]:
+        assert ours == pytest.approx(schedule.get_last_lr()[0], rel=1e-7, abs=rate * 1e-9)
+        optim.step()
+        schedule.step()
+
+
+def test_a_trainer_sets_the_rate_of_every_step() -> None:
+    trainer = Trainer(task(batch=100, epochs=4, t_max=4, warmup_epochs=1, schedule="step", augmentation=PLAIN), CPU)
+    seen: list[float] = []
+
+    class Rates(Listener):
+        def step(self, epoch: int, done: int, total: int) -> None:
+            seen.append(trainer.optimizer.param_groups[0]["lr"])
+
+    epochs = [trainer.epoch(number, Rates()) for number in (1, 2)]
+    expected = [learning_rates(trainer.task.recipe, number, 5) for number in (1, 2)]
+    assert seen[:5] == expected[0]
+    assert [epoch.learning_rate for epoch in epochs] == [rates[0] for rates in expected]
+
+
+def test_recipes_for_long_trainings() -> None:
+    plain, strong = plain_recipe(100), strong_recipe(100, resolution=16, flip=False)
+    assert Recipe.model_validate_json(strong.model_dump_json()) == strong
+    assert strong.augmentation.crop_padding == 2 and not strong.augmentation.flip
+    assert strong.describe() == (
+        "SGD lr 0.1 wd 0.0005, 100 epochs, batch 128, Nesterov, reflection padding, TrivialAugment, erasing 0.1, "
+        "mixup 0.2, CutMix 1, no decay of norms and biases, warm-up 5, EMA 0.999, rate per step"
+    )
+    assert plain.describe() == "SGD lr 0.1 wd 0.0005, 100 epochs, batch 128, Nesterov"
+    for epochs in (1, 2, 7):
+        assert Recipe.model_validate(strong_recipe(epochs).model_dump()).warmup_epochs < epochs

@@ -8,7 +8,7 @@ _WARMUP_EPOCHS = 5
 
 
 def plain_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Recipe:
-    """Return the default of a search's first trial: Nesterov's SGD, cosine once an epoch, random crop and flip.
+    """Return the default of a search's first trial: Nesterov's SGD, a cosine set every epoch, crop and flip.
 
     Args:
         epochs: Passes over the training images.
@@ -34,7 +34,7 @@ def strong_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Re
     mixed by mixup(0.2) or CutMix(1.0). These are the elements of https://github.com/vgripon/SOTA-routine. Its rate of
     0.5 with a decay of 2e-5 is for 1,900 epochs: weights before batch normalisation reach the size at which they stay
     after about 1 / (rate x decay) steps, which is 100,000 there and 20,000 with 0.1 and 5e-4. 100 epochs of 45,000
-    images have 35,200 steps. Label smoothing is off: beside mixing it gains nothing.
+    images have 35,200 steps. Label smoothing is off: with mixing it gains nothing.
 
     Args:
         epochs: Passes over the training images.

@@ -1,8 +1,8 @@
 """Strong changes to a whole batch on its device, each image with its own: TrivialAugment and random erasing.
 
 No operation waits for the device and all shapes are fixed, so that a CUDA graph can capture them. Every image passes
-through three stages, which change nothing unless the image drew an operation of that stage: a move (one gather with a
-matrix for each image), a table of 256 levels for each channel, and a blend with a gray or a blurred copy.
+through three stages, which change nothing unless the image drew an operation of that stage: a move (a gather
+with a matrix for each image), a table of 256 levels for each channel, and a blend with a gray or a blurred copy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OPERATIONS: Final = (
     "AutoContrast",
     "Equalize",
 )
-"""The operations of TrivialAugment in torchvision's order; one is drawn for each image, all equally often."""
+"""The operations of TrivialAugment in torchvision's order; each image draws any of them equally often."""
 BINS: Final = 31
 """Strengths of each operation, drawn equally often."""
 _SIGNED: Final = OPERATIONS[1:10]
