@@ -85,7 +85,7 @@ def propose(budget: Budget, proposals: int, sample: int, seed: int) -> Passed:
             continue
         accepted += 1
         closed = closed_form(architecture.blocks, architecture.widths)
-        over += any(limit.count(closed) > limit.most for limit in budget.limits)
+        over += any(limit.count(closed) > limit.value for limit in budget.limits)
         differing += closed != count(architecture)
         place = len(kept) if len(kept) < sample else chooser.randrange(accepted)
         if place < sample:

@@ -84,7 +84,7 @@ def measure(
         return
     typer.echo(
         f"{architecture.describe()}, {count(architecture).params:,} parameters, {recipe.describe()}; "
-        f"{loaded.identity.name}: {len(task.fit):,} images to train with, {len(task.evaluation):,} to validate"
+        f"{loaded.identity.name}: {len(task.train):,} images to train with, {len(task.evaluation):,} to validate"
     )
     for loop in loops:
         values = accuracies[loop.name]

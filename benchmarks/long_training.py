@@ -35,6 +35,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.strong import plain_recipe, strong_recipe
 from budgetnas.training import RuntimeConfig, Task, choose_runtime, train
+from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.runtime import device_name
 
 RECIPES: Final = {"plain": plain_recipe, "strong": strong_recipe}
@@ -69,7 +70,7 @@ class OutOfTimeError(Exception):
 
 
 @dataclass
-class Curve:
+class Curve(Callbacks):
     """Writes every epoch of a training to a CSV file, and watches the clock.
 
     Attributes:
@@ -86,12 +87,12 @@ class Curve:
     end: float | None
     rows: list[Epoch] = field(default_factory=list)
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         """End the training when its time is up."""
         if self.end is not None and time.perf_counter() > self.end:
             raise OutOfTimeError(0)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Write a row; after a few epochs, end the training if it is too slow for its limit."""
         self.rows.append(epoch)
         new = not self.out.exists()
@@ -108,7 +109,7 @@ class Curve:
         if epoch.epoch == _PACE_EPOCHS:
             self._check_pace()
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Report a restart."""
         typer.echo(f"restart: {reason}")
         self.rows.clear()
@@ -176,8 +177,8 @@ def measure(
     )
     params = count(architecture).params
     typer.echo(
-        f"{architecture.describe()}, {params:,} parameters; {loaded.identity.name}: {len(task.fit):,} images to train "
-        f"with, {len(task.evaluation):,} to validate; {device_name(runtime.torch_device)}, {runtime.precision}, CUDA "
+        f"{architecture.describe()}, {params:,} parameters; {loaded.identity.name}: {len(task.train):,} images to "
+        f"train with, {len(task.evaluation):,} to validate; {device_name(runtime.torch_device)}, {runtime.precision}, CUDA "
         f"graphs {'on' if runtime.graphs else 'off'}, torch {torch.__version__}"
     )
     while True:
@@ -191,10 +192,10 @@ def measure(
                 break
             typer.echo(f"too slow for the time limit: begins again with {error.epochs} epochs")
             changed = make_recipe(recipe, loaded, error.epochs, learning_rate, weight_decay)
-            task = Task(architecture, changed, seed, task.fit, task.evaluation, task.normalisation)
+            task = Task(architecture, changed, seed, task.train, task.evaluation, task.normalisation)
         else:
             break
-    typer.echo(summary(curve, len(task.fit)))
+    typer.echo(summary(curve, len(task.train)))
 
 
 def summary(curve: Curve, images: int) -> str:

@@ -30,7 +30,6 @@ import typer
 from sqlalchemy import Engine, event
 
 from benchmarks.options import BudgetOption, SamplerOption, SeedOption
-from benchmarks.quiet import QuietListener
 from benchmarks.running import run
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget, parse_budget
@@ -42,6 +41,7 @@ from budgetnas.runs.recording import RunImages, claim_run
 from budgetnas.samplers.attributes import describe
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import check_sampler
+from budgetnas.search.listener import SearchListener
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials
 from budgetnas.search.trial import suggest_candidate, tally
@@ -52,7 +52,7 @@ from budgetnas.storage import Records
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -149,13 +149,13 @@ class _Stopwatch:
     ended: list[_Instant] = field(default_factory=list)
     epochs: list[_Instant] = field(default_factory=list)
 
-    def train(self, task: Task, runtime: RuntimeConfig, observer: Observer, keeper: Checkpointer) -> ResNet:
+    def train(self, task: Task, runtime: RuntimeConfig, callbacks: Callbacks, keeper: Checkpointer) -> ResNet:
         self.began.append(_Instant.now())
         accuracy = _stand_in(task.architecture)
         for number in range(1, task.recipe.epochs + 1):
             epoch = Epoch(number, 1.0, accuracy, 1.0, accuracy, task.recipe.learning_rate, 0.0)
             started = _Instant.now()
-            observer.epoch(epoch)
+            callbacks.on_epoch_end(epoch)
             self.epochs.append(_Instant.now().since(started))
         self.ended.append(_Instant.now())
         return self.network
@@ -228,7 +228,7 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
 
     def search_until(runs: int) -> None:
         task = SearchTask(runs, images, runtime, sampler, seed, trainer=watch.train)
-        search(opened, task, Stopper(None), QuietListener())
+        search(opened, task, Stopper(None), SearchListener())
 
     started = _Instant.now()
     search_until(trials)

@@ -63,11 +63,11 @@ def _measure_one(budget: Budget, proposals: int, sampler: str, seed: int) -> Non
 
 
 def _study(budget: Budget, sampler: str, seed: int, rejected: list[Rejection]) -> optuna.Study:
-    def refuse(refused: Sequence[Rejection]) -> None:
-        rejected.extend(refused)
+    def reject(proposals: Sequence[Rejection]) -> None:
+        rejected.extend(proposals)
 
     inner = make_sampler(sampler, seed, fits_within(_SPACE, budget))
-    gate = ConstraintFilter(inner, _SPACE, budget, known=lambda _: False, refuse=refuse, seed=seed)
+    gate = ConstraintFilter(inner, _SPACE, budget, known=lambda _: False, reject=reject, seed=seed)
     return optuna.create_study(direction="maximize", sampler=gate)
 
 

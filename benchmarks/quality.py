@@ -60,7 +60,7 @@ def _search(budget: Budget, sampler: str, seed: int, *, plain: bool) -> list[flo
         _SPACE,
         budget,
         known=lambda candidate: candidate.key in seen,
-        refuse=lambda _: None,
+        reject=lambda _: None,
         seed=seed,
     )
     study, noise = optuna.create_study(direction="maximize", sampler=gate), random.Random(seed)

@@ -143,7 +143,7 @@ def measure(
         return
     typer.echo(
         f"{task.architecture.describe()}, {count(task.architecture).params:,} parameters, {base.describe()}; "
-        f"{loaded.identity.name}: {len(task.fit):,} images to train with, {len(task.evaluation):,} to validate"
+        f"{loaded.identity.name}: {len(task.train):,} images to train with, {len(task.evaluation):,} to validate"
     )
     _print(f"seeds {first_seed} to {fresh - 1}", alone)
     typer.echo(f"helped: {', '.join(chosen) or 'none'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterable
 from typing import Final
 
 EXIT_DONE = 0
@@ -29,18 +30,18 @@ class InputError(BudgetnasError, ValueError):
         argument: What the user typed it as, e.g. ``--budget``.
         value: The value as it was given.
         rule: The rule it breaks, as a clause ("must be a whole number of at least 1").
-        way_out: What to do instead, as a clause.
+        hint: What to do instead, as a clause.
     """
 
     exit_code = EXIT_BAD_INPUT
 
-    def __init__(self, argument: str, value: object, rule: str, way_out: str = "") -> None:
+    def __init__(self, argument: str, value: object, rule: str, hint: str = "") -> None:
         self.argument = argument
         self.value = value
         self.rule = rule
-        self.way_out = way_out
+        self.hint = hint
         shown = "" if value is None else f" {value!r}" if isinstance(value, str) else f" {value}"
-        tail = f"; {way_out}" if way_out else ""
+        tail = f"; {hint}" if hint else ""
         super().__init__(f"{argument}{shown}: {rule}{tail}")
 
 
@@ -49,19 +50,19 @@ def out_of_space(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def unwritable(argument: str, path: object, error: OSError, way_out: str) -> BudgetnasError:
+def unwritable(argument: str, path: object, error: OSError, hint: str) -> BudgetnasError:
     """Return the error that says why something could not be written: bad input, or a disk that is full.
 
     Args:
         argument: What named the place, e.g. ``--out``.
         path: The place.
         error: What the operating system said.
-        way_out: What to do where it is not space that is missing.
+        hint: What to do where it is not space that is missing.
     """
     if out_of_space(error):
         told = "what was there before is as it was; free some space, or name another disk"
         return BudgetnasError(f"{argument} {str(path)!r}: no space is left for it; {told}")
-    return InputError(argument, str(path), f"cannot be written ({error.strerror})", way_out)
+    return InputError(argument, str(path), f"cannot be written ({error.strerror})", hint)
 
 
 def hide_passwords(message: str) -> str:
@@ -139,3 +140,15 @@ class LeaseLost(BaseException):
 
     What it would still write is turned away. No `Exception`, so that nothing on the way records it as a failed run.
     """
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun, e.g. ``1 image`` or ``1,204 images``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first `limit` names, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
+    return ", ".join(every[:limit]) + more

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from budgetnas.storage import Records
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.records import create_tables
+from budgetnas.storage.opening import create_tables
 from budgetnas.storage.urls import parse_storage
 
 settings.register_profile("budgetnas", deadline=None)  # a busy machine is no failure

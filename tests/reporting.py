@@ -18,14 +18,14 @@ from budgetnas.metrics import Epoch
 from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import RankedRun
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State
 from budgetnas.storage.engine import open_engine
-from budgetnas.storage.records import create_tables
+from budgetnas.storage.opening import create_tables
 from budgetnas.storage.urls import parse_storage
 
 STUDY = "cifar10-5M"
@@ -100,13 +100,13 @@ def save(records: Records, study: str, spec: StudySpecification) -> None:
 
 
 def seeded_study(records: Records, study: str = STUDY, runs: int = 12, label: str = "") -> StudySpecification:
-    """Seeds v1-sgd, v1-adam, v2-sgd trained; v2-adam failed; the rest searched; proposals turned away."""
+    """Seeds v1-sgd, v1-adam, v2-sgd trained; v2-adam failed; the rest searched; proposals rejected."""
     spec = specification(data(subset=2000, subset_eval=1000))
     save(records, study, spec)
     for trial, (name, accuracy) in enumerate({"v1-sgd": 0.86, "v1-adam": 0.80, "v2-sgd": 0.94}.items()):
-        candidate = seed_candidate(name, spec.recipes, INPUTS)
+        candidate = initial_candidate(name, spec.recipes, INPUTS)
         add_run(records, study, candidate, trial, plausible_curve(accuracy, seed=trial), label=name)
-    candidate = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    candidate = initial_candidate("v2-adam", spec.recipes, INPUTS)
     reason = f"loss is not finite in epoch 2 {label}"
     add_run(records, study, candidate, 3, plausible_curve(0.3)[:1], label="v2-adam", failed=reason)
     generator = random.Random(1)
@@ -117,7 +117,7 @@ def seeded_study(records: Records, study: str = STUDY, runs: int = 12, label: st
         accuracy = 0.62 + 0.045 * math.log10(count(spec.space.architecture(params, INPUTS)).params)
         curve = plausible_curve(accuracy, seed=trial)
         add_run(records, study, spec.candidates.candidate(params), trial, curve, label=label if trial == 4 else "")
-    records.reject(study, turned_away(spec))
+    records.reject(study, rejected_proposals(spec))
     return spec
 
 
@@ -159,7 +159,7 @@ def with_final(tables: StudyTables, *, readings: int = 1, decided: bool = True) 
     max_params = tables.summary.max_params
     network = chosen_network(tables.ranking, final, max_params)
     assert network is not None
-    return replace(tables, final=final, chosen=network, winner=parts_of(network.architecture, max_params))
+    return replace(tables, final=final, chosen=network, winner=parts_of(network.run.architecture, max_params))
 
 
 def _entrant(run: RankedRun, place: int, *, reference: bool, decided: bool, tested: bool) -> Entrant:
@@ -168,10 +168,6 @@ def _entrant(run: RankedRun, place: int, *, reference: bool, decided: bool, test
     validation = tuple(run.accuracy - drop for drop in (drops if decided else drops[:place]))
     return Entrant(
         run=run.run,
-        label=run.label,
-        architecture=run.architecture,
-        recipe=run.recipe,
-        params=run.params,
         score=run.accuracy - 0.8 * drops[0],
         search_accuracy=run.accuracy,
         search_trainings=len(run.trainings),
@@ -183,7 +179,16 @@ def _entrant(run: RankedRun, place: int, *, reference: bool, decided: bool, test
     )
 
 
-def turned_away(spec: StudySpecification) -> list[Rejection]:
+def with_accuracy(candidate: RankedRun, accuracy: float) -> RankedRun:
+    """The same candidate with another accuracy after the last epoch of every run."""
+    trainings = [
+        replace(training, curve=(*training.curve[:-1], replace(training.curve[-1], eval_accuracy=accuracy)))
+        for training in candidate.trainings
+    ]
+    return replace(candidate, trainings=tuple(trainings))
+
+
+def rejected_proposals(spec: StudySpecification) -> list[Rejection]:
     generator, found = random.Random(2), []
     while len(found) < 30:
         architecture = spec.space.architecture(spec.space.draw(generator), INPUTS)

@@ -54,12 +54,12 @@ def test_v2_takes_two_gigaflop_an_image() -> None:
 def test_the_reference_sees_the_same_images(augmentation: Augmentation) -> None:
     one = task(augmentation=augmentation.model_dump())
     images = PilImages(one)
-    assert len(images) == len(one.fit)
+    assert len(images) == len(one.train)
     image, label = images[7]
-    assert (image.shape, image.dtype, label) == (one.fit.images[7].shape, torch.float32, int(one.fit.labels[7]))
+    assert (image.shape, image.dtype, label) == (one.train.images[7].shape, torch.float32, int(one.train.labels[7]))
     if not augmentation.flip:
         mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (one.normalisation.mean, one.normalisation.std))
-        torch.testing.assert_close(image, (one.fit.images[7].float() / 255 - mean) / std)
+        torch.testing.assert_close(image, (one.train.images[7].float() / 255 - mean) / std)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_every_loop_makes_the_same_steps_and_learns(loop: OurLoop | ReferenceLoo
 
 def test_a_last_image_alone_is_left_out_by_every_loop() -> None:
     one = task(batch=33)
-    one = replace(one, fit=one.fit.take(torch.arange(100)))
+    one = replace(one, train=one.train.take(torch.arange(100)))
     for loop in (OurLoop(CPU), ReferenceLoop(DEVICE)):
         assert len(list(loop.start(one).steps(1))) == 3
 

@@ -143,8 +143,9 @@ def test_the_exact_limit_fits_and_one_less_does_not() -> None:
     assert Budget(params).fits(v2)
     assert not Budget(params - 1).fits(v2)
     exact, short = Budget(params).verdict(v2), Budget(params - 1).verdict(v2)
-    assert (exact.fits, exact.overshoot) == (True, 0)
-    assert (short.fits, short.overshoot) == (False, 1)
+    assert (exact.fits, exact.excesses) == (True, ())
+    assert not short.fits
+    assert [excess.amount for excess in short.excesses] == [1]
 
 
 def test_a_verdict_in_words() -> None:
@@ -206,7 +207,7 @@ def test_each_limit_is_kept_by_its_count_and_broken_one_below(quantity: str) -> 
     verdict = short.verdict(named("v2"))
     assert not short.fits(named("v2")) and not verdict.fits
     (excess,) = verdict.excesses
-    assert (excess.quantity, excess.count, excess.over) == (quantity, getattr(V2, quantity), 1)
+    assert (excess.quantity, excess.count, excess.amount) == (quantity, getattr(V2, quantity), 1)
 
 
 def test_limits_are_those_that_are_set_in_one_order() -> None:
@@ -259,6 +260,6 @@ def test_a_verdict_is_arithmetic(width: int, side: int, data: st.DataObject) -> 
     budget = Budget(*limits.values())
     verdict = budget.verdict(plain_convolutions(width, side))
     broken = {name: closed[name] - limits[name] for name in closed if closed[name] > limits[name]}
-    assert {one.quantity: one.over for one in verdict.excesses} == broken
+    assert {one.quantity: one.amount for one in verdict.excesses} == broken
     assert verdict.fits == budget.fits(plain_convolutions(width, side)) == (not broken)
     assert all(WORDS[one.quantity] in verdict.sentence() for one in verdict.excesses)

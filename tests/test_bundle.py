@@ -23,11 +23,11 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import escaped
 from budgetnas.bundle.certificate import certify
-from budgetnas.bundle.contents import Metrics, Preprocessing, sha256
+from budgetnas.bundle.contents import BundleSource, Metrics, Preprocessing, sha256
 from budgetnas.bundle.loading import load
 from budgetnas.bundle.onnx_file import INPUT, OPSET, OUTPUT, check_onnx, onnx_words, to_onnx
 from budgetnas.bundle.preparing import Preprocessor
-from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
+from budgetnas.bundle.write import WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.space.recipe import Recipe
@@ -147,9 +147,9 @@ def test_a_damaged_or_missing_file_is_named(copy: Path, name: str) -> None:
 
 
 def test_what_is_no_bundle_is_told(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"is no bundle: manifest.json cannot be read"):
+    with pytest.raises(InputError, match=r"is not a bundle: manifest.json cannot be read"):
         load(tmp_path)
     manifest = json.loads((copy / contents.MANIFEST).read_text())
     for text in ("{", "[]", json.dumps(manifest | {"version": 2}), json.dumps(manifest | {"format": "other"})):
@@ -237,14 +237,14 @@ def test_only_an_empty_folder_or_an_older_bundle_is_written_to(made: Made, copy:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for replacing in (False, True):
-        with pytest.raises(InputError, match="holds files and is no bundle"):
+        with pytest.raises(InputError, match="has files and is not a bundle"):
             check_place(tmp_path / "mine", replace=replacing)
     with pytest.raises(InputError, match="--force"):
         check_place(copy, replace=False)
     (copy / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"other files in it \(notes.txt\)"):
         write_bundle(made.source, copy, replace=True)
-    with pytest.raises(InputError, match="is there and is no folder"):
+    with pytest.raises(InputError, match="exists and is not a folder"):
         check_place(copy / "notes.txt", replace=True)
     with pytest.raises(InputError, match="does not exist"):
         check_place(tmp_path / "no" / "folder", replace=True)

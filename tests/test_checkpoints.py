@@ -78,8 +78,8 @@ class Stopping(Quiet):
 
     after: int = 3
 
-    def epoch(self, epoch: Epoch) -> None:
-        super().epoch(epoch)
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        super().on_epoch_end(epoch)
         if epoch.epoch == self.after:
             raise Interrupted
 
@@ -184,7 +184,7 @@ def test_in_another_setup_the_record_holds_both(often: Records, images: RunImage
 
 def train_slowly(url: str, epoch_ended: object) -> None:
     class Slow(Quiet):
-        def epoch(self, epoch: Epoch) -> None:
+        def on_epoch_end(self, epoch: Epoch) -> None:
             epoch_ended.set()  # type: ignore[attr-defined]
             time.sleep(0.3)
 

@@ -184,7 +184,7 @@ def test_a_pair_without_a_figure_is_dropped_and_told() -> None:
     assert found.interval is not None
     assert found.interval.n == 2
     alone = comparison(full, (side(None), side(0.4, again=0.4)))
-    assert (alone.interval, list(conclusion(alone))) == (None, ["1 pair left: no interval, which needs at least 2."])
+    assert (alone.interval, list(conclusion(alone))) == (None, ["1 pair left; the interval needs at least 2."])
 
 
 def test_there_is_no_interval_before_the_end() -> None:
@@ -200,7 +200,7 @@ def test_a_best_rate_at_the_end_of_those_tried_is_told() -> None:
         (side(0.1, 0.5, 0.3, again=0.5), side(0.1, 0.2, 0.3, again=0.3)),
         (side(0.1, 0.5, 0.3, again=0.4), side(0.1, 0.4, 0.3, again=0.3)),
     )
-    assert "lowest or highest tried in 1 of 2 architectures for Adam:" in conclusion(found)[-1]
+    assert "the lowest or the highest for 1 of 2 architectures with Adam:" in conclusion(found)[-1]
 
 
 # Real trainings
@@ -215,18 +215,18 @@ class View(Quiet):
     started: list[CompareStep] = field(default_factory=list)
     ended: list[tuple[Attempt, bool]] = field(default_factory=list)
 
-    def compare_planned(self, plan: ComparePlan) -> None:
+    def on_compare_start(self, plan: ComparePlan) -> None:
         self.plans.append(plan)
 
-    def compare_started(self, step: CompareStep) -> None:
+    def on_compare_run(self, step: CompareStep) -> None:
         self.started.append(step)
 
-    def compare_ended(self, step: CompareStep, attempt: Attempt, *, known: bool) -> None:
+    def on_compare_run_end(self, step: CompareStep, attempt: Attempt, *, known: bool) -> None:
         self.ended.append((attempt, known))
         if len(self.ended) == self.stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def pair_ended(self, pair: Pair) -> None:
+    def on_pair_end(self, pair: Pair) -> None:
         pass
 
 
@@ -348,10 +348,10 @@ def test_the_command_prints_a_table_and_its_interval_and_json(
     options = (STUDY, "--architectures", "2", "--rates", "1", "--device", "cpu", "--precision", "float32")
     code, out, err = called(capsys, *options)
     assert code == 0, err
-    for text in ("drawn 1", "drawn 2", "0.0707", "0.00316", "SGD less Adam", "95 % interval", "n = 2 architectures"):
+    for text in ("drawn 1", "drawn 2", "0.0707", "0.00316", "SGD minus Adam", "95 % interval", "n = 2 architectures"):
         assert text in out
-    assert "8 trainings, 0 of them recorded already" in err
-    assert "training 8/8" in err
+    assert "8 runs, 0 of them recorded already" in err
+    assert "run 8/8" in err
     code, out, err = called(capsys, *options, "--json")
     assert code == 0
     assert "8 of them recorded already" in err
@@ -364,7 +364,7 @@ def test_the_command_prints_a_table_and_its_interval_and_json(
 
     code, out, err = called(capsys, STUDY, "--rates", "2", "--timeout", "0.01s", "--json")
     assert (code, json.loads(out)["finished"], json.loads(out)["interval"]) == (0, False, None)
-    assert "Go on with:" in err
+    assert "Resume with:" in err
 
     for arguments, told in (
         (("digits-7k",), "STUDY 'digits-7k': is not in this storage; there: digits-6k"),

@@ -20,8 +20,8 @@ from playwright.sync_api import expect, sync_playwright
 from small import run, start, study_file
 
 from budgetnas.report import study_tables
-from budgetnas.report.importance import importances
-from budgetnas.report.shown import study_figures
+from budgetnas.report.figures import study_figures
+from budgetnas.report.figures.importance import importances
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 

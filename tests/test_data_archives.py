@@ -240,7 +240,7 @@ def test_digits_are_always_at_hand() -> None:
     assert not any(image.tobytes() in seen for image in test.images)
 
 
-def test_digits_thinned_and_resized() -> None:
+def test_digits_subsampled_and_resized() -> None:
     request = DataRequest("digits", subset=100, subset_eval=50, resolution=16, split_seed=2)
     data = load_data(request)
     assert (len(data.train), len(data.all_train), len(data.validation)) == (100, 100, 50)
@@ -273,7 +273,7 @@ def test_an_unused_data_dir_is_noticed(tmp_path: Path) -> None:
         (DataRequest("digits", resolution=3), "--resolution 3: must be from 4 to 512"),
         (DataRequest("digits", resolution=513), "--resolution 513"),
         (DataRequest("digits", subset=0), "--subset 0: must be a whole number of at least 1"),
-        (DataRequest("digits", subset=9), "--subset 9: must be at least 10, one image for each class"),
+        (DataRequest("digits", subset=9), "--subset 9: must be at least 10, an image for each class"),
         (DataRequest("digits", subset=1295), "--subset 1295: must be at most the 1,294 images"),
         (DataRequest("digits", subset_eval=-1), "--subset-eval -1"),
         (DataRequest("digits", subset_eval=145), "at most the 144 images of the validation split"),

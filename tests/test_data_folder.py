@@ -127,7 +127,7 @@ def test_conversions_are_counted(folder: Path) -> None:
     )
 
 
-def test_the_resolution_is_the_commonest_shorter_side_of_the_training_images(folder: Path) -> None:
+def test_the_resolution_is_the_most_common_shorter_side_of_the_training_images(folder: Path) -> None:
     fill(folder / "test", {"cat": 50})
     for index in range(40):
         save(folder / "train" / "dog" / f"tall{index}.png", index, size=(12, 20))
@@ -181,7 +181,7 @@ def test_class_folders_may_lie_in_the_directory_itself(tmp_path: Path) -> None:
     fill(root, {"cat": 5, "dog": 5})
     data = load(root)
     assert data.classes == ("cat", "dog")
-    assert "there is no train/ folder" in data.notices[0]
+    assert "without a train/ folder" in data.notices[0]
 
 
 def test_other_files_and_folders_are_counted_and_hidden_ones_are_not(folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_other_files_and_folders_are_counted_and_hidden_ones_are_not(folder: Pat
     data = load(folder)
     assert data.classes == ("cat", "dog")
     assert data.notices == (
-        "beside train/ and test/, 1 folder not used: val",
+        "1 folder other than train/ and test/ not used: val",
         "2 files ignored: not an image by suffix or place",
     )
 
@@ -216,27 +216,27 @@ def test_layouts_that_cannot_be_used(tmp_path: Path) -> None:
     root = tmp_path / "set"
     assert "does not exist" in refused(root)
     root.mkdir()
-    assert "holds no class folders" in refused(root)
+    assert "has no class folders" in refused(root)
     (root / "file").write_text("")
     assert "is not a folder" in refused(root / "file")
     fill(root / "test", {"cat": 3})
-    assert "holds test/ but no train/" in refused(root)
+    assert "has test/ but no train/" in refused(root)
     (root / "train").mkdir()
-    assert "holds no class folders" in refused(root)
+    assert "has no class folders" in refused(root)
     fill(root / "train", {"cat": 3})
-    assert "only one class, 'cat'" in refused(root)
+    assert "a single class, 'cat'" in refused(root)
     (root / "train" / "dog").mkdir()
     assert "class 'dog' has no images" in refused(root)
     save(root / "train" / "dog" / "0.png", 0)
     assert "class 'dog' has 1 training image, and needs at least 2" in refused(root)
     fill(root / "test", {"cow": 1})
-    assert "test/ holds classes that train/ does not: cow" in refused(root)
+    assert "test/ has classes that train/ does not: cow" in refused(root)
 
 
 def test_an_empty_test_folder_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"cat": 3, "dog": 3})
     (tmp_path / "test" / "cat").mkdir(parents=True)
-    assert "holds no images" in refused(tmp_path)
+    assert "has no images" in refused(tmp_path)
 
 
 def test_too_few_images_for_three_splits(tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_a_broken_image_is_named(folder: Path, content: bytes | str) -> None:
 
 
 def test_broken_images_are_named_from_threads_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budgetnas.data.reading._MIN_MEAN_BYTES_FOR_THREADS", 0)
-    monkeypatch.setattr("budgetnas.data.reading._BATCH", 3)
+    monkeypatch.setattr("budgetnas.data.decoding._MIN_MEAN_BYTES_FOR_THREADS", 0)
+    monkeypatch.setattr("budgetnas.data.decoding._BATCH", 3)
     good = load(folder)
     assert good.all_train.images[:, 0, 0, 0].tolist() == [*range(20), *range(10)]
     (folder / "train" / "dog" / "03.png").write_bytes(b"")
@@ -264,7 +264,7 @@ def test_broken_images_are_named_from_threads_too(folder: Path, monkeypatch: pyt
 
 def test_threads_do_not_change_the_hash(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(folder).identity
-    monkeypatch.setattr("budgetnas.data.reading._MIN_MEAN_BYTES_FOR_THREADS", 0)
+    monkeypatch.setattr("budgetnas.data.decoding._MIN_MEAN_BYTES_FOR_THREADS", 0)
     monkeypatch.setenv("BUDGETNAS_CACHE_DIR", str(cache / "other"))
     assert load(folder).identity == before
 

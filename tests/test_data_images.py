@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from budgetnas.data import DataIdentity, channel_statistics
+from budgetnas.data.decoding import Change, UnreadableImageError, decode, resized, shorter_side
 from budgetnas.data.images import Images
-from budgetnas.data.pixels import Change, UnreadableImageError, decode, resized, shorter_side
 
 
 def as_file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -40,8 +40,8 @@ def test_channel_statistics_of_a_constant_channel_can_be_divided_by() -> None:
     assert channel_statistics(np.full((2, 1, 4, 4), 51, dtype=np.uint8)) == ((0.2,), (1.0,))
 
 
-def test_channel_statistics_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="no pixels"):
+def test_channel_statistics_of_an_empty_array_are_rejected() -> None:
+    with pytest.raises(ValueError, match="empty"):
         channel_statistics(np.empty((0, 3, 4, 4), dtype=np.uint8))
 
 

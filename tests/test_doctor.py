@@ -76,11 +76,11 @@ def test_a_fresh_folder_is_fine_and_stays_empty(in_a_fresh_folder: Path) -> None
     named = {one["check"]: one["detail"] for one in found}
     assert list(named)[:7] == ["python", "budgetnas", "torch", "optuna", "sqlalchemy", "torchvision", "psycopg"]
     assert "is made by the first search" in named["storage"]
-    assert "1,294 images to train with, 144 to judge" in named["data"]
+    assert "1,294 training and 144 validation images" in named["data"]
     assert list(in_a_fresh_folder.iterdir()) == []
 
 
-def test_lines_say_the_state_first_and_the_way_out_last(in_a_fresh_folder: Path) -> None:
+def test_lines_say_the_state_first_and_the_hint_last(in_a_fresh_folder: Path) -> None:
     done = run(in_a_fresh_folder, "doctor", "--storage", "no/folder/nas.db", "--data", "digits", "--device", "cuda:99")
     assert done.returncode == 1
     assert done.stderr == ""
@@ -116,7 +116,7 @@ def test_a_database_is_looked_at_and_left_to_the_byte(in_a_fresh_folder: Path) -
     assert {one.check: one for one in found.values() if one.state == "problem"} == {}
     assert found["tables"].detail == f"version {tables.SCHEMA_VERSION}, this program's"
     assert "that of optuna" in found["optuna's tables"].detail
-    assert found["studies"].detail == "1: t; 0 runs recorded as being trained"
+    assert found["studies"].detail == "1: t; 0 runs recorded as running"
     assert found["study's data"].detail == "the same as study 't' was made on"
     assert "journal wal" in found["database"].detail
     assert contents(in_a_fresh_folder) == before
@@ -129,21 +129,21 @@ def test_our_tables_in_another_version(in_a_fresh_folder: Path, version: int) ->
     found = checks(study="t")
     assert found["tables"].state == "problem"
     assert f"its tables have version {version}" in found["tables"].detail
-    assert found["tables"].way_out
+    assert found["tables"].hint
     assert found["--study"].state == "problem"
     assert found["data"].state == "ok"
 
 
 @pytest.mark.parametrize(
-    ("version", "way_out"), [("v3.0.0.a", "optuna storage upgrade"), ("v9.0.0.a", "pip install --upgrade optuna")]
+    ("version", "hint"), [("v3.0.0.a", "optuna storage upgrade"), ("v9.0.0.a", "pip install --upgrade optuna")]
 )
-def test_optunas_tables_in_another_version(in_a_fresh_folder: Path, version: str, way_out: str) -> None:
+def test_optunas_tables_in_another_version(in_a_fresh_folder: Path, version: str, hint: str) -> None:
     database = made_with_optuna(in_a_fresh_folder)
     change(database, f"UPDATE alembic_version SET version_num = '{version}'")
     found = checks()["optuna's tables"]
     assert found.state == "problem"
     assert version in found.detail
-    assert way_out in found.way_out
+    assert hint in found.hint
     done = run(in_a_fresh_folder, "search", "--study", "t", "--trials", "3")
     assert done.returncode == 2
     assert "budgetnas doctor says which" in done.stderr.splitlines()[-1]
@@ -164,7 +164,7 @@ def test_a_database_of_somebody_elses_is_fine_and_left_alone(in_a_fresh_folder: 
     change(in_a_fresh_folder / "other.db", "CREATE TABLE a (b)")
     before = contents(in_a_fresh_folder)
     found = checks("other.db", study="t")
-    assert "the first search makes them" in found["tables"].detail
+    assert "the first search creates them" in found["tables"].detail
     assert "turns on the write-ahead log" in found["database"].detail
     assert found["--study"].state == "problem"
     assert contents(in_a_fresh_folder) == before
@@ -175,9 +175,9 @@ def test_studies_and_what_is_being_trained(records: Records, storage_url: str) -
     with records.engine.begin() as connection:
         connection.execute(text("UPDATE runs SET state = 'running' WHERE trial IN (4, 5)"))
     found = checks(storage_url)
-    assert found["studies"].detail == f"1: {STUDY}; 2 runs recorded as being trained"
+    assert found["studies"].detail == f"1: {STUDY}; 2 runs recorded as running"
     missing = checks(storage_url, study="other")["--study"]
-    assert (missing.state, f"there: {STUDY}" in missing.detail) == ("problem", True)
+    assert (missing.state, f"it has: {STUDY}" in missing.detail) == ("problem", True)
 
 
 def test_postgresql_is_looked_at_and_nothing_made_in_it(postgres_database: str) -> None:
@@ -240,7 +240,7 @@ def test_data_that_are_not_the_studys(tmp_path: Path, in_a_fresh_folder: Path) -
     assert other["study's data"].state == "problem"
     assert "was made on folder-pets" in other["study's data"].detail
     unnamed = checks(study="pets", data=None)["data"]
-    assert (unnamed.state, "--data folder:DIR" in unnamed.way_out) == ("problem", True)
+    assert (unnamed.state, "--data folder:DIR" in unnamed.hint) == ("problem", True)
 
 
 def test_a_folder_is_read_without_a_cache_being_made(
@@ -249,7 +249,7 @@ def test_a_folder_is_read_without_a_cache_being_made(
     images_in(tmp_path / "pets", 0)
     monkeypatch.setenv("BUDGETNAS_CACHE_DIR", str(tmp_path / "cache"))
     found = checks(data=f"folder:{tmp_path}/pets")
-    assert "29 images to train with, 3 to judge" in found["data"].detail
+    assert "29 training and 3 validation images" in found["data"].detail
     assert not (tmp_path / "cache").exists()
 
 
@@ -265,11 +265,11 @@ def test_an_archive_is_neither_downloaded_nor_unpacked(tmp_path: Path) -> None:
     found = checks(data="cifar10", data_dir=place)["data"]
     assert found.state == "warning"
     assert "is not in" in found.detail
-    assert "--data digits" in found.way_out
+    assert "--data digits" in found.hint
     assert not place.exists()
     place.mkdir()
     (place / "cifar-10-python.tar.gz").write_bytes(b"some bytes")
-    assert "is unpacked by the first search" in checks(data="cifar10", data_dir=place)["data"].detail
+    assert "the first search unpacks it" in checks(data="cifar10", data_dir=place)["data"].detail
     assert [one.name for one in place.iterdir()] == ["cifar-10-python.tar.gz"]
 
 
@@ -286,13 +286,13 @@ def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path
     (line,) = [one for one in done.stdout.splitlines() if one.startswith("problem ")]
     assert "does not fit torch" in line
     assert "operator torchvision::nms does not exist" in line
-    assert "from one index" in line
+    assert "from the same index" in line
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "lustre"])
 def test_a_file_system_of_a_network_is_told(kind: str) -> None:
     found = file_system_check(kind)
-    assert (found.state, "PostgreSQL" in found.way_out) == ("warning", True)
+    assert (found.state, "PostgreSQL" in found.hint) == ("warning", True)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "zfs", "fuse.ext4", ""])

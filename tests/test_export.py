@@ -18,7 +18,7 @@ from budgetnas.bundle import contents
 from budgetnas.bundle.chosen import ExportRequest, choose_run
 from budgetnas.bundle.export import Exported, export
 from budgetnas.bundle.loading import load
-from budgetnas.bundle.retraining import setup_again
+from budgetnas.bundle.retraining import recorded_runtime
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import FinishRequest, finish
@@ -38,13 +38,13 @@ REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-
 class View(Quiet):
     again: list[int] = field(default_factory=list)
 
-    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
+    def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
         self.again.append(run.id)
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         pass
 
-    def final_training(self, training: object) -> None:
+    def on_final_run(self, training: object) -> None:
         pass
 
 
@@ -91,7 +91,11 @@ def test_a_study_exports_the_network_that_its_final_ended_with(finished: Records
     assert result is not None and result.winner is not None and result.shipped_run is not None
     view = View()
     done, metrics = exported(finished, tmp_path / "b", view, study="s")
-    assert (done.chosen.run.id, view.again, done.weights.describe()) == (result.shipped_run, [], "kept with the record")
+    assert (done.chosen.run.id, view.again, done.weights.describe()) == (
+        result.shipped_run,
+        [],
+        "stored with the record",
+    )
     assert weights_in(tmp_path / "b") == finished.weights(result.shipped_run)
     test = result.winner.test
     assert (metrics["kind"], metrics["split"], metrics["n"], metrics["seeds"]) == ("final", "test", 2, [2000, 2001])
@@ -102,7 +106,7 @@ def test_a_study_exports_the_network_that_its_final_ended_with(finished: Records
     assert metrics["trained_again"] is None
     certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
     assert (certificate["budget"], certificate["fits"]) == (6_000, True)
-    assert certificate["total"]["built"] == result.winner.params
+    assert certificate["total"]["built"] == result.winner.run.params
 
 
 def test_weights_that_are_gone_are_trained_again_to_the_same_bits(finished: Records, tmp_path: Path) -> None:
@@ -133,7 +137,7 @@ def test_a_run_of_a_search_says_what_its_figure_is(finished: Records, tmp_path: 
     accuracy = finished.curve(first.id)[-1].eval_accuracy
     assert (metrics["kind"], metrics["split"], metrics["accuracy"]) == ("search", "validation", accuracy)
     assert (metrics["n"], metrics["seeds"], metrics["standard_deviation"]) == (1, [first.seed], None)
-    assert any("chosen for being best looks better than it is" in one for one in metrics["sentences"])
+    assert any("if it was chosen for being the best, its accuracy is optimistic" in one for one in metrics["sentences"])
     assert metrics["trained_again"]["equal"] is True
     data = load_data(DataRequest("digits", subset=200, subset_eval=100))
     found = load(tmp_path / "b").predict(list(data.validation.images[:, 0]))
@@ -193,10 +197,10 @@ def test_what_cannot_be_exported_is_told(finished: Records, tmp_path: Path) -> N
     other = finished.runs(role=Role.REPLAY)[0].id
     for request, told in (
         (ExportRequest(place), "STUDY: is missing"),
-        (ExportRequest(place, "s", replay="v2-sgd"), "does not go with --replay"),
-        (ExportRequest(place, run=1, replay="v2-sgd"), "--run 1: does not go with --replay"),
+        (ExportRequest(place, "s", replay="v2-sgd"), "cannot be combined with --replay"),
+        (ExportRequest(place, run=1, replay="v2-sgd"), "--run 1: cannot be combined with --replay"),
         (ExportRequest(place, "t"), "is not in this storage; there: s"),
-        (ExportRequest(place, "s", run=other), f"--run {other}: is no run of study 's'; complete are 1, 2"),
+        (ExportRequest(place, "s", run=other), f"--run {other}: is not a run of study 's'; complete runs are 1, 2"),
         (ExportRequest(place, replay="v1-sgd"), "no complete replay in this storage; run budgetnas replay v1-sgd"),
         (ExportRequest(place, replay="v9"), "no recorded run has that name"),
     ):
@@ -221,7 +225,7 @@ def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: 
     place = DataPlace(f"folder:{tmp_path / 'data'}")
     for request, told in (
         (ExportRequest(place, "s"), "created with another specification"),
-        (ExportRequest(place, replay="v2-sgd"), "other data than replay 'v2-sgd' was trained on"),
+        (ExportRequest(place, replay="v2-sgd"), "differ from the data of replay 'v2-sgd'"),
     ):
         with pytest.raises(InputError, match=told):
             export(request, finished, Stopper(), View())
@@ -229,14 +233,14 @@ def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: 
 
 def test_a_record_is_trained_again_in_its_own_setup() -> None:
     recorded = RuntimeConfig("cpu", "float32", threads=3, micro_batch=16, layout="contiguous")
-    assert setup_again(recorded.to_json(), "auto") == recorded
+    assert recorded_runtime(recorded.to_json(), "auto") == recorded
     elsewhere = json.dumps(json.loads(recorded.to_json()) | {"device": "cuda:77", "graphs": True})
     for device in ("auto", "cpu"):
-        again = setup_again(elsewhere, device)
+        again = recorded_runtime(elsewhere, device)
         assert (again.device, again.micro_batch, again.graphs) != ("cuda:77", 16, True)
         assert again.micro_batch == 16
     with pytest.raises(InputError, match="--device"):
-        setup_again(recorded.to_json(), "cuda:77")
+        recorded_runtime(recorded.to_json(), "cuda:77")
 
 
 def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
@@ -248,7 +252,7 @@ def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
     assert (again.returncode, "--force" in again.stderr, again.stdout) == (2, True, "")
     forced = run(folder, "export", "s", "--out", str(tmp_path / "b"), "--force")
     assert forced.returncode == 0, forced.stderr
-    for text in ("total", "equal", "kept with the record", "n = 2", "largest absolute difference", "agree on all"):
+    for text in ("total", "equal", "stored with the record", "n = 2", "largest absolute difference", "agree on all"):
         assert text in forced.stdout
     assert "Warning" not in forced.stderr and "Traceback" not in forced.stderr
 
@@ -275,7 +279,7 @@ def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "b" / contents.ONNX).write_bytes(b"")
     for arguments, told in (
         (("predict", "b", "0.png"), "network.onnx is damaged"),
-        (("predict", "nowhere", "0.png"), "is no folder"),
+        (("predict", "nowhere", "0.png"), "is not a folder"),
         (("predict", "b", "0.png", "--top", "0"), "--top 0"),
     ):
         failed = run(tmp_path, *arguments)

@@ -23,7 +23,7 @@ from budgetnas.experiments.final import FinalTraining, FinishRequest, finish, pl
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape
 from budgetnas.space.specification import ChoiceProtocol
@@ -47,10 +47,10 @@ class Listener(Quiet):
     trainings: list[FinalTraining] = field(default_factory=list)
     resumed: list[bool] = field(default_factory=list)
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         self.resumed.append(resumed)
 
-    def final_training(self, training: FinalTraining) -> None:
+    def on_final_run(self, training: FinalTraining) -> None:
         if len(self.trainings) == self.stop_after:
             raise Interrupted
         self.trainings.append(training)
@@ -114,8 +114,8 @@ def test_a_final_trains_the_best_again_and_reads_the_test_split_once(database: P
         read = readings(records)
         assert {one for _, one, _ in read} == {one.id for one in tested} and len(read) == 2
         assert len({(final, at) for final, _, at in read}) == 1  # one event
-        assert {one.architecture for one in tested} == {winner.architecture}
-        assert winner.recipe in {one.recipe for one in tested}
+        assert {one.architecture for one in tested} == {winner.run.architecture}
+        assert winner.run.recipe in {one.recipe for one in tested}
         for one in runs:
             curve = records.curve(one.id)
             assert len(curve) == 2 and math.isnan(curve[-1].eval_accuracy) == (one in tested)
@@ -134,7 +134,7 @@ def test_the_test_accuracy_is_that_of_the_kept_weights(database: Path) -> None:
         )
         tensors = records.weights(result.shipped_run)
         assert tensors is not None
-        network = from_safetensors(result.winner.architecture, tensors)
+        network = from_safetensors(result.winner.run.architecture, tensors)
         test = to_device(load_test(request), runtime.torch_device)
         with torch.inference_mode():
             correct = (network(normalise(test.images)).argmax(dim=1) == test.labels).double().mean().item()
@@ -150,7 +150,7 @@ def test_a_final_that_was_held_is_told_again_without_training_or_reading(databas
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_a_final_that_was_stopped_goes_on_and_trains_nothing_twice(database: Path, stop_after: int) -> None:
+def test_a_stopped_final_resumes_and_repeats_no_run(database: Path, stop_after: int) -> None:
     with opened(database) as records:
         with pytest.raises(Interrupted):
             hold(records, Listener(stop_after))
@@ -174,12 +174,12 @@ def test_where_two_processes_trained_the_same_the_first_counts(database: Path) -
     assert again.winner.test == result.winner.test and again.shipped_run == result.shipped_run
 
 
-def test_a_second_reading_warns_and_is_recorded(database: Path) -> None:
+def test_a_second_evaluation_on_the_test_split_warns_and_is_recorded(database: Path) -> None:
     with opened(database) as records:
         hold(records)
         listener = Listener()
         result = hold(records, listener, ChoiceProtocol(finalists=1, seeds=2))
-        assert any("was read for this study before" in one for one in listener.notices)
+        assert any("evaluated on the test split before" in one for one in listener.notices)
         assert result.readings == 2 and len({final for final, _, _ in readings(records)}) == 2
 
 
@@ -215,7 +215,7 @@ def test_the_best_seed_is_the_reference(tmp_path: Path) -> None:
     with opened(tmp_path / "budgetnas.db") as records:
         final = final_result(records, "s")
         assert final is not None and final.reference is not None and final.winner is not None
-        assert final.reference.label in ("v2-sgd", "v2-adam")
+        assert final.reference.run.label in ("v2-sgd", "v2-adam")
         assert len(readings(records)) == (2 if final.winner == final.reference else 4)
         if final.winner != final.reference:
             assert final.difference == difference_interval(final.winner.test, final.reference.test)
@@ -241,7 +241,7 @@ def test_a_seed_that_is_no_finalist_enters_as_the_reference(records: Records) ->
 
 
 def _recorded(records: Records, seed: str, inputs: InputShape) -> Run:
-    candidate = seed_candidate(seed, RecipeSpace(epochs=1), inputs)
+    candidate = initial_candidate(seed, RecipeSpace(epochs=1), inputs)
     key = RunKey(*candidate.key, "d", 0, Role.SEARCH)
     number = records.start_run(
         key=key,

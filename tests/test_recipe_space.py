@@ -21,7 +21,7 @@ from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.options import SearchOptions, read_study_file, specify, stored_options
 from budgetnas.search.trial import suggest_candidate
-from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
 from budgetnas.space.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
 from budgetnas.space.search_space import CandidateSpace, Choice, InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification, read_specification
@@ -86,8 +86,8 @@ def test_a_tuned_space_is_one_for_any_images_and_epochs_and_its_first_choices_ar
 @pytest.mark.parametrize("name", ["paper", "tuned"])
 def test_both_spaces_hold_the_seeds_with_the_report_s_recipe(name: str, seed: str) -> None:
     space = candidates(name)
-    candidate = seed_candidate(seed, space.recipes, INPUTS)
-    assert candidate == seed_candidate(seed, RecipeSpace(), INPUTS)
+    candidate = initial_candidate(seed, space.recipes, INPUTS)
+    assert candidate == initial_candidate(seed, RecipeSpace(), INPUTS)
     params = space.params_of(candidate)
     assert params is not None
     assert space.candidate(params) == candidate
@@ -116,7 +116,7 @@ def test_parameters_and_candidate_are_one_to_one(name: str, seed: int) -> None:
 def test_extras_that_are_no_choice_are_not_held(change: dict[str, Any]) -> None:
     recipes = RecipeSpace.model_validate(TUNED.model_dump() | {"decay_norm_and_bias": False})
     space = CandidateSpace(SearchSpace(), recipes, INPUTS)
-    held = space.candidate(space.params_of(seed_candidate("v2-sgd", recipes, INPUTS)) or {})
+    held = space.candidate(space.params_of(initial_candidate("v2-sgd", recipes, INPUTS)) or {})
     other = type(held)(held.architecture, held.recipe.model_copy(update=change))
     assert space.params_of(other) is None
 
@@ -131,16 +131,16 @@ def test_an_extra_that_adam_has_no_use_for_is_its_first_choice() -> None:
 def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
     space, budget = candidates("tuned"), Budget(300_000)
     inner = make_sampler(sampler, 0, fits_within(space, budget))
-    gate = ConstraintFilter(inner, space, budget, known=lambda _: False, refuse=lambda _: None, seed=0)
+    gate = ConstraintFilter(inner, space, budget, known=lambda _: False, reject=lambda _: None, seed=0)
     study = optuna.create_study(direction="maximize", sampler=gate)
-    study.enqueue_trial(space.params_of(seed_candidate("v1-adam", space.recipes, INPUTS)) or {})
+    study.enqueue_trial(space.params_of(initial_candidate("v1-adam", space.recipes, INPUTS)) or {})
     recipes = []
     for _ in range(24):
         trial = study.ask()
         recipes.append(suggest_candidate(trial, space).recipe)
         assert set(trial.params) == {*space.joint_names(), *space.names_for(trial.params["optimizer"])}
         study.tell(trial, recipes[-1].label_smoothing - 0.01 * recipes[-1].warmup_epochs)
-    assert recipes[0] == seed_candidate("v1-adam", space.recipes, INPUTS).recipe
+    assert recipes[0] == initial_candidate("v1-adam", space.recipes, INPUTS).recipe
     for extra in EXTRAS:
         assert len({one.extra(extra) for one in recipes}) > 1, extra
 
@@ -152,7 +152,7 @@ def test_a_sampler_that_learns_sees_the_extras() -> None:
         space,
         budget,
         known=lambda _: False,
-        refuse=lambda _: None,
+        reject=lambda _: None,
         seed=0,
     )
     study = optuna.create_study(direction="maximize", sampler=gate)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -62,7 +65,7 @@ def test_only_the_full_protocol_on_the_original_data_is_comparable() -> None:
     ] * 3
 
 
-def test_a_reduced_replay_says_so_on_every_line_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_reduced_replay_says_so_on_every_line_and_is_not_repeated(tmp_path: Path) -> None:
     first = run(tmp_path, "replay", "v2-sgd", *REDUCED)
     assert first.returncode == 0, first.stderr
     lines = [line for line in first.stderr.splitlines() if line.startswith("v2-sgd")]
@@ -82,13 +85,34 @@ def test_a_reduced_replay_says_so_on_every_line_and_goes_on_where_it_stopped(tmp
     assert value["comparable"] is False
 
     other = run(tmp_path, "replay", "v2-sgd", *REDUCED, "--precision", "bf16")
-    assert "the record was made in float32, not bf16" in other.stderr
+    assert "the recorded run used float32, not bf16" in other.stderr
 
     with closing(open_records(parse_storage(f"sqlite:///{tmp_path}/budgetnas.db"))) as records:
         (record,) = records.runs(role=Role.REPLAY)
         assert (record.state, record.study, record.trial, record.label) == (State.COMPLETE, None, None, "v2-sgd")
         assert records.test_readings(record.id) == 2, "every look at the test split is recorded"
         assert json.loads(record.environment)["precision"] == "float32"
+
+
+def test_an_interrupted_replay_resumes_from_its_checkpoint(tmp_path: Path) -> None:
+    arguments = ("replay", "v2-sgd", *REDUCED[:-1], "3")
+    command = [sys.executable, "-m", "budgetnas", *arguments]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 1/3: train" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "Stopped. Every finished epoch is saved. Resume with:\n  budgetnas replay v2-sgd" in rest
+
+    again = run(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "epoch 1/3: train" not in again.stderr, "the first epoch is not repeated"
+    assert "epoch 3/3: train" in again.stderr
 
 
 def test_the_list_needs_no_data(tmp_path: Path) -> None:

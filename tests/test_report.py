@@ -30,18 +30,20 @@ from reporting import (
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.experiments.replay_results import comparison, report_tables
-from budgetnas.report import figure_data as data_of
-from budgetnas.report import figures as draw
 from budgetnas.report import study_tables
-from budgetnas.report.figure_data import FigureData
-from budgetnas.report.final_figures import finalists
-from budgetnas.report.final_figures import test_accuracies as draw_tests
-from budgetnas.report.importance import importances
+from budgetnas.report.figures.curves import accuracy_curves, loss_curves
+from budgetnas.report.figures.excess import excess
+from budgetnas.report.figures.figure import Table
+from budgetnas.report.figures.finalists import finalists
+from budgetnas.report.figures.finalists import test_accuracies as draw_tests
+from budgetnas.report.figures.history import history
+from budgetnas.report.figures.importance import importance_bars, importances
+from budgetnas.report.figures.params import accuracy_against_params
+from budgetnas.report.figures.replay import replay_curves
+from budgetnas.report.figures.winner import winner as winner_figure
 from budgetnas.report.page import study_page, write_replay_report, write_study_report
-from budgetnas.report.replay_figures import replay_curves
 from budgetnas.report.tables import parts_of
-from budgetnas.report.winner_figure import winner as winner_figure
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 
@@ -56,7 +58,7 @@ def records(tmp_path: Path) -> Records:
 
 def test_curves_show_the_best_ten_and_the_rest_faintly(records: Records) -> None:
     seeded_study(records, runs=20)
-    traces = draw.accuracy_curves(study_tables(records, STUDY)).data
+    traces = accuracy_curves(study_tables(records, STUDY)).figure.data
     faint = [trace for trace in traces if trace.opacity < 1]
     assert (len(traces), len(faint)) == (2 * 20, 2 * 10)
     assert sum(bool(trace.showlegend) for trace in traces) == 11
@@ -65,7 +67,7 @@ def test_curves_show_the_best_ten_and_the_rest_faintly(records: Records) -> None
 def test_overshoot_figure_counts_every_proposal(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
-    (bars,) = draw.overshoot(tables).data
+    (bars,) = excess(tables).figure.data
     assert sum(bars.y) == len(tables.rejections.params)
     assert min(bars.x) > tables.summary.max_params
 
@@ -73,8 +75,8 @@ def test_overshoot_figure_counts_every_proposal(records: Records) -> None:
 def test_figures_hold_no_markup_of_users(records: Records) -> None:
     seeded_study(records, label=NASTY)
     tables = study_tables(records, STUDY)
-    for figure in (draw.history(tables), draw.accuracy_against_params(tables), draw.accuracy_curves(tables)):
-        text = json.dumps(figure.to_dict(), default=str)
+    for drawn in (history(tables), accuracy_against_params(tables), accuracy_curves(tables)):
+        text = json.dumps(drawn.figure.to_dict(), default=str)
         assert "<script" not in text
         assert "&lt;script&gt;" in text
 
@@ -83,13 +85,14 @@ def test_history_and_its_data_tell_pruned_runs_apart(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
     tables = study_tables(records, STUDY)
-    figure, rows = draw.history(tables), dicts(data_of.history_data(tables))
+    drawn = history(tables)
+    figure, rows = drawn.figure, dicts(drawn.data)
     shown = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
     pruned = [(row["order"], row["validation_accuracy_percent"]) for row in rows if row["state"] == "pruned"]
     assert shown["pruned, at its last epoch"] == pruned
     assert len(pruned) == 3
     complete = [(row["order"], row["validation_accuracy_percent"]) for row in rows if row["state"] == "complete"]
-    assert sorted((*shown["searched"], *shown["seed trial"])) == complete
+    assert sorted((*shown["searched"], *shown["initial trial"])) == complete
     assert [row["best_so_far_percent"] for row in rows if row["state"] == "complete"] == list(figure.data[1].y)
 
 
@@ -97,8 +100,9 @@ def test_params_data_is_what_is_drawn_and_leaves_pruned_runs_out(records: Record
     spec = seeded_study(records)
     add_pruned(records, spec)
     tables = study_tables(records, STUDY)
-    rows = dicts(data_of.params_data(tables))
-    front, searched, seeds = draw.accuracy_against_params(tables).data
+    drawn = accuracy_against_params(tables)
+    rows = dicts(drawn.data)
+    front, searched, seeds = drawn.figure.data
     points = [(row["params"], row["validation_accuracy_percent"]) for row in rows]
     assert sorted(points) == sorted([*zip(searched.x, searched.y, strict=True), *zip(seeds.x, seeds.y, strict=True)])
     assert {row["params"] for row in rows if row["pareto_front"]} == set(front.x)
@@ -108,10 +112,8 @@ def test_curves_data_is_what_is_drawn(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
     tables = study_tables(records, STUDY)
-    for figure, rows, name in (
-        (draw.accuracy_curves(tables), dicts(data_of.accuracy_data(tables)), "accuracy_percent"),
-        (draw.loss_curves(tables), dicts(data_of.loss_data(tables)), "loss_nats"),
-    ):
+    for curves, name in ((accuracy_curves(tables), "accuracy_percent"), (loss_curves(tables), "loss_nats")):
+        figure, rows = curves.figure, dicts(curves.data)
         for axis, split in (("y", "validation"), ("y2", "training")):
             lines = [trace for trace in figure.data if trace.yaxis == axis and trace.mode == "lines"]
             drawn = [(x, y) for trace in lines for x, y in zip(trace.x, trace.y, strict=True) if x is not None]
@@ -123,27 +125,28 @@ def test_curves_data_is_what_is_drawn(records: Records) -> None:
 def test_overshoot_and_importance_data_are_what_is_drawn(records: Records) -> None:
     spec = seeded_study(records)
     tables = study_tables(records, STUDY)
-    rows = dicts(data_of.overshoot_data(tables))
-    (bars,) = draw.overshoot(tables).data
+    rows = dicts(excess(tables).data)
+    (bars,) = excess(tables).figure.data
     assert [row["proposals"] for row in rows] == list(bars.y)
     assert all(row["params_from"] < x < row["params_below"] for row, x in zip(rows, bars.x, strict=True))
     shares = importances(tables.ranking, spec)
-    (bars,) = draw.importance_bars(shares).data
-    assert [row["share_percent"] for row in dicts(data_of.importance_data(shares))] == list(reversed(bars.x))
+    (bars,) = importance_bars(shares).figure.data
+    assert [row["share_percent"] for row in dicts(importance_bars(shares).data)] == list(reversed(bars.x))
 
 
 def test_the_winner_is_drawn_block_by_block_and_fills_the_budget(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
     assert tables.chosen is not None
-    figure = winner_figure(tables, tables.chosen)
+    drawn = winner_figure(tables, tables.chosen)
+    figure = drawn.figure
     blocks = {bar.name: len(bar.x) for bar in figure.data if bar.xaxis == "x"}
     assert blocks == {"stem": 1, "stage 1": 2, "stage 2": 2, "stage 3": 2, "stage 4": 2, "head": 1}
     budget = [bar for bar in figure.data if bar.xaxis == "x3"]
     assert [bar.name for bar in budget][-1] == "left"
     assert sum(bar.x[0] for bar in budget) == pytest.approx(100)
     assert budget[-1].base[0] == pytest.approx(100 - budget[-1].x[0])
-    rows = dicts(data_of.winner_data(tables))
+    rows = dicts(drawn.data)
     assert [row["share_of_budget_percent"] for row in rows] == pytest.approx([bar.x[0] for bar in budget])
     assert sum(row["params"] for row in rows) == 5_000_000
 
@@ -152,8 +155,8 @@ def test_bottlenecks_are_drawn_with_their_inner_width(records: Records) -> None:
     seeded_study(records)
     tables, network = study_tables(records, STUDY), named("resnet50")
     assert tables.chosen is not None
-    chosen = replace(tables.chosen, architecture=network)
-    figure = winner_figure(replace(tables, chosen=chosen, winner=parts_of(network, 30_000_000)), chosen)
+    chosen = replace(tables.chosen, run=replace(tables.chosen.run, architecture=network))
+    figure = winner_figure(replace(tables, chosen=chosen, winner=parts_of(network, 30_000_000)), chosen).figure
     assert any("3 bottlenecks of 64 → 256 × 32 × 32" in note.text for note in figure.layout.annotations)
 
 
@@ -162,7 +165,7 @@ def test_finalists_show_points_mean_interval_and_what_the_search_said(records: R
     tables = with_final(study_tables(records, STUDY))
     final = tables.final
     assert final is not None
-    one_run, score, seeds, mean = finalists(tables, final).data
+    one_run, score, seeds, mean = finalists(tables, final).figure.data
     assert list(one_run.x) == [100 * one.search_accuracy for one in final.entrants]
     assert list(score.x) == [100 * one.score for one in final.entrants]
     assert len(seeds.x) == 4 * 3
@@ -170,20 +173,20 @@ def test_finalists_show_points_mean_interval_and_what_the_search_said(records: R
         expected = mean_interval(entrant.validation)
         assert mean.x[place] == pytest.approx(100 * expected.estimate)
         assert mean.error_x.array[place] == pytest.approx(100 * (expected.high - expected.estimate))
-    rows = dicts(data_of.final_data(tables, final))
+    rows = dicts(finalists(tables, final).data)
     assert [row["accuracy_percent"] for row in rows if row["kind"] == "fresh validation"] == list(seeds.x)
     assert {row["run"] for row in rows if row["winner"]} == {tables.name_of(final.winner.run) if final.winner else ""}
-    tested = dicts(data_of.test_data(tables, final))
-    assert [row["accuracy_percent"] for row in tested] == list(draw_tests(tables, final).data[0].x)
+    tested = dicts(draw_tests(tables, final).data)
+    assert [row["accuracy_percent"] for row in tested] == list(draw_tests(tables, final).figure.data[0].x)
 
 
 def test_csv_keeps_commas_quotes_line_ends_and_every_script() -> None:
     names = ('a,"b"', "two\nlines", "Prüfung 試験", "<script>")
-    text = FigureData(("name", "value"), tuple((name, math.nan) for name in names)).csv()
+    text = Table(("name", "value"), tuple((name, math.nan) for name in names)).csv()
     assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [[name, ""] for name in names]
 
 
-def dicts(table: FigureData) -> list[dict[str, Any]]:
+def dicts(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
@@ -204,7 +207,7 @@ def test_page_is_one_file_with_plotly_once(records: Records, tmp_path: Path) -> 
     assert "Own images" not in html
     assert "94.00" in html
     assert "PED-ANOVA" in html
-    assert "Seed trial resnet18 was turned away: 11,173,962 parameters, 6,173,962 over the budget." in html
+    assert "Initial trial resnet18 was rejected: 11,173,962 parameters, 6,173,962 over the budget." in html
 
 
 def test_names_are_escaped_everywhere(records: Records, tmp_path: Path) -> None:
@@ -218,18 +221,18 @@ def test_names_are_escaped_everywhere(records: Records, tmp_path: Path) -> None:
 def test_report_of_nothing_trained(records: Records, tmp_path: Path) -> None:
     save(records, "empty", specification(data()))
     html = write_study_report(records, "empty", tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Nothing is trained yet" in html
-    assert "No proposal was turned away" in html
+    assert "No run of this study is complete yet" in html
+    assert "No proposal was rejected" in html
     assert len(html) < 50_000
 
 
 def test_report_of_one_run(records: Records, tmp_path: Path) -> None:
     spec = specification(data())
     save(records, STUDY, spec)
-    add_run(records, STUDY, seed_candidate("v2-sgd", spec.recipes, INPUTS), 0, plausible_curve(0.9, epochs=1))
+    add_run(records, STUDY, initial_candidate("v2-sgd", spec.recipes, INPUTS), 0, plausible_curve(0.9, epochs=1))
     html = write_study_report(records, STUDY, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "n = 1 complete training, one training seed" in html
-    assert "they need at least 8 complete runs" in html
+    assert "n = 1 complete run, one training seed" in html
+    assert "these need at least 8 complete runs" in html
 
 
 def test_writing_is_all_or_nothing(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +261,7 @@ def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) 
 def test_page_without_a_final_says_that_one_run_chose(records: Records) -> None:
     seeded_study(records)
     html = study_page(study_tables(records, STUDY))
-    assert "Chosen by one run; its accuracy is flattering." in html
+    assert "the best of 12 single runs, so optimistic" in html
     assert "The final" not in html
 
 
@@ -269,22 +272,22 @@ def test_page_of_a_final_shows_shrinkage_difference_and_one_reading(records: Rec
     assert tables.final is not None
     assert tables.final.difference is not None
     assert "Winner of the final" in html
-    assert "flattering" not in html
+    assert "so optimistic" not in html
     assert f"{100 * tables.final.difference.estimate:+.2f} points" in html
     assert "(Welch, over seeds)" in html
     assert "standard error" in html
-    assert "The test split was read once for this study." in html
+    assert "This study was evaluated on the test split once." in html
     assert "-3.47" in html  # of v2-sgd, whose one run was the best: mean of its fresh seeds less that run
-    assert "The test split was read 3 times" in study_page(with_final(tables, readings=3))
+    assert "evaluated on the test split 3 times" in study_page(with_final(tables, readings=3))
 
 
 def test_page_of_a_final_under_way_or_without_the_test_split(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
     under_way = study_page(with_final(tables, decided=False, readings=0))
-    assert "It is not decided yet" in under_way
-    assert "Chosen by one run" in under_way
-    assert "The test split was not read." in study_page(with_final(tables, readings=0))
+    assert "There is no winner yet" in under_way
+    assert "single runs, so optimistic" in under_way
+    assert "There was no evaluation on the test split." in study_page(with_final(tables, readings=0))
 
 
 def test_page_lists_pruned_runs_apart(records: Records) -> None:
@@ -327,9 +330,9 @@ def test_reports_tables_say_what_was_not_replayed(records: Records) -> None:
 
 
 def test_replay_figure_overlays_printed_and_ours(records: Records) -> None:
-    names = [trace.name for trace in replay_curves(replay(records, "v2-sgd", 3, 0.6)).data if trace.showlegend]
+    names = [trace.name for trace in replay_curves(replay(records, "v2-sgd", 3, 0.6)).figure.data if trace.showlegend]
     assert names == ["test, printed", "test, ours", "train, printed", "train, ours"]
-    assert len(replay_curves(replay(records, "resnet50", 3, 0.6)).data) == 4
+    assert len(replay_curves(replay(records, "resnet50", 3, 0.6)).figure.data) == 4
 
 
 def test_replay_page_marks_what_cannot_be_compared(records: Records, tmp_path: Path) -> None:
@@ -339,12 +342,12 @@ def test_replay_page_marks_what_cannot_be_compared(records: Records, tmp_path: P
     assert NASTY not in html
     assert html.count("NOT COMPARABLE: 2 of 60 epochs") == 4  # two rows, a heading, and its button
     assert "not replayed" in html
-    assert "the honest one" in html
+    assert "its figure is unbiased" in html
     assert "7x7" in html
     assert scripts_of_others(html) == []
 
 
 def test_replay_page_of_nothing(tmp_path: Path) -> None:
     html = write_replay_report([], tmp_path / "replay.html").read_text(encoding="utf-8")
-    assert "0 replayed trainings" in html
+    assert "0 replayed runs" in html
     assert html.count("not replayed") == 13

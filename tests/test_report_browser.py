@@ -22,9 +22,10 @@ from reporting import (
 )
 
 from budgetnas.report import StudyTables, study_tables
-from budgetnas.report.importance import importances
+from budgetnas.report.figures import study_figures
+from budgetnas.report.figures.figure import Figure
+from budgetnas.report.figures.importance import importances
 from budgetnas.report.page import study_page, write_replay_report, write_study_report
-from budgetnas.report.shown import Figure, study_figures
 
 CHROMIUM = os.environ.get("BUDGETNAS_CHROMIUM") or shutil.which("chromium")
 FLAGS = (
@@ -183,7 +184,7 @@ def test_the_final_tells_winner_reference_and_readings(browser: Browser, pages: 
     assert [name.endswith("reference") for name in names] == [False, False, False, True]
     bars = visit.page.locator("#figure-finalists .errorbar path.xerror")
     assert bars.count() == 4
-    assert "The test split was read 2 times" in visit.page.locator("body").inner_text()
+    assert "evaluated on the test split 2 times" in visit.page.locator("body").inner_text()
     visit.close()
 
 
@@ -200,7 +201,7 @@ def test_hover_shows_the_architecture_and_no_markup_of_users(browser: Browser, p
     visit = Visit(browser, pages["nasty"], WIDE)
     show = """async (words) => {
         const plot = document.getElementById('figure-history');
-        const curve = plot.data.findIndex((one) => one.name === 'seed trial');
+        const curve = plot.data.findIndex((one) => one.name === 'initial trial');
         const point = plot.data[curve].hovertext.findIndex((text) => text.includes(words));
         Plotly.Fx.hover(plot, [{ curveNumber: curve, pointNumber: point }]);
         await new Promise((done) => setTimeout(done, 300));

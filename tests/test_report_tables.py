@@ -20,17 +20,18 @@ from reporting import (
     save,
     seeded_study,
     specification,
+    with_accuracy,
     with_final,
 )
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
 from budgetnas.report import study_tables
-from budgetnas.report.importance import importances, top_share
+from budgetnas.report.figures.importance import importances, top_share
+from budgetnas.report.figures.params import pareto_front
 from budgetnas.report.page import study_page
-from budgetnas.report.points import pareto_front, running_best
 from budgetnas.report.values import RankedRun
-from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Rejection, Role, State
 
@@ -50,17 +51,17 @@ def test_ranking_is_by_the_last_epoch_and_tells_the_best(records: Records) -> No
     accuracies = [one.accuracy for one in tables.ranking]
     assert accuracies == sorted(accuracies, reverse=True)
     best = tables.ranking[0]
-    assert (best.label, best.params, best.accuracy) == ("v2-sgd", 1_891_658, 0.94)
-    assert (best.best_accuracy, best.best_epoch) == (0.945, EPOCHS - 1)
+    assert (best.label, best.run.params, best.accuracy) == ("v2-sgd", 1_891_658, 0.94)
+    assert (best.best.eval_accuracy, best.best.epoch) == (0.945, EPOCHS - 1)
     assert best.budget_share == pytest.approx(0.378, abs=1e-3)
-    assert best.macs == 335_480_064
+    assert best.run.macs == 335_480_064
 
 
 def test_equal_accuracies_are_ranked_by_fewer_parameters(records: Records) -> None:
     spec = specification(data())
     save(records, STUDY, spec)
     for trial, name in enumerate(("v1-sgd", "v2-sgd")):
-        add_run(records, STUDY, seed_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
+        add_run(records, STUDY, initial_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
     assert [one.label for one in study_tables(records, STUDY).ranking] == ["v2-sgd", "v1-sgd"]
 
 
@@ -73,7 +74,7 @@ def test_tallies_count_every_proposal_once(records: Records) -> None:
 
 def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
     spec = seeded_study(records)
-    again = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    again = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
     tallies = study_tables(records, STUDY).tallies
     assert (tallies.proposed, tallies.trained, tallies.failed) == (13 + 32, 13, 1)
@@ -81,7 +82,7 @@ def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
 
 def test_finals_are_not_ranked(records: Records) -> None:
     spec = seeded_study(records)
-    candidate = seed_candidate("v2-sgd", spec.recipes, INPUTS)
+    candidate = initial_candidate("v2-sgd", spec.recipes, INPUTS)
     add_run(records, STUDY, candidate, 0, plausible_curve(0.99), role=Role.FINAL)
     assert study_tables(records, STUDY).ranking[0].accuracy == 0.94
 
@@ -89,10 +90,10 @@ def test_finals_are_not_ranked(records: Records) -> None:
 def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
-    again = seed_candidate("v2-sgd", spec.recipes, INPUTS)
+    again = initial_candidate("v2-sgd", spec.recipes, INPUTS)
     add_run(records, STUDY, again, 95, plausible_curve(0.5), seed=1, role=Role.REPEAT)
     tables = study_tables(records, STUDY)
-    assert [(one.order, one.epochs_done, one.epochs_asked) for one in tables.pruned] == [
+    assert [(cut.order, cut.run.epochs_done, cut.run.epochs_asked) for cut in tables.pruning.cut] == [
         (13, 1, EPOCHS),
         (14, 2, EPOCHS),
         (15, 3, EPOCHS),
@@ -103,7 +104,7 @@ def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
 
 def test_a_pruned_seed_is_told_as_such(records: Records) -> None:
     spec = seeded_study(records)
-    pruned = seed_candidate("v2-adam", spec.recipes, INPUTS)
+    pruned = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, pruned, 3, plausible_curve(0.3)[:1], label="v2-adam", state=State.PRUNED)
     outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
     assert outcomes["v2-adam"] == "pruned"
@@ -121,8 +122,8 @@ def test_the_network_chosen_is_the_finals_winner_or_the_searchs_best(records: Re
     assert finished.final.winner is not None
     assert (finished.chosen.run, finished.chosen.seeds, finished.chosen.by_final) == (second.run, 3, True)
     assert finished.chosen.accuracy == pytest.approx(sum(finished.final.winner.validation) / 3)
-    assert sum(part.params for part in finished.winner) == second.params
-    assert json.loads(json.dumps(finished.to_dict(), allow_nan=False))["final"]["winner"]["run"] == second.run
+    assert sum(part.params for part in finished.winner) == second.run.params
+    assert json.loads(json.dumps(finished.to_dict(), allow_nan=False))["final"]["winner"]["run"] == second.run.id
 
 
 def test_rejections_are_grouped_and_seeds_named(records: Records) -> None:
@@ -142,7 +143,7 @@ def test_winner_is_split_into_parts_and_set_against_the_seeds(records: Records) 
     seeded_study(records)
     tables = study_tables(records, STUDY)
     assert [part.name for part in tables.winner] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
-    assert sum(part.params for part in tables.winner) == tables.ranking[0].params
+    assert sum(part.params for part in tables.winner) == tables.ranking[0].run.params
     assert sum(part.budget_share for part in tables.winner) == pytest.approx(tables.ranking[0].budget_share)
     found = {one.name: (one.outcome, one.points) for one in tables.distances}
     assert tuple(found) == INITIAL_TRIALS
@@ -163,9 +164,9 @@ def test_notices_say_what_is_reduced(records: Records) -> None:
     seeded_study(records)
     thinned, evaluated, noise = study_tables(records, STUDY).notices
     assert "2,000 images" in thinned
-    assert "1,000 images, one of which is 0.1 points" in evaluated
+    assert "1,000 images, each worth 0.1 points" in evaluated
     assert "standard error of 0.75" in evaluated
-    assert noise.startswith("n = 12 complete trainings, one training seed per candidate")
+    assert noise.startswith("n = 12 complete runs, one training seed per candidate")
 
 
 def test_notices_say_own_images_and_nothing_of_noise_without_runs(records: Records) -> None:
@@ -202,20 +203,15 @@ def test_tables_need_no_heavy_package() -> None:
 # Numbers behind the figures
 
 
-def test_running_best() -> None:
-    assert running_best([0.2, 0.1, 0.4, 0.3]) == (0.2, 0.2, 0.4, 0.4)
-    assert running_best([]) == ()
-
-
 def test_pareto_front_holds_what_nothing_beats(records: Records) -> None:
     seeded_study(records)
     runs = study_tables(records, STUDY).ranking
     front = pareto_front(runs)
     for run in runs:
-        beaten = any(o.params <= run.params and o.accuracy > run.accuracy for o in runs)
-        beaten |= any(o.params < run.params and o.accuracy >= run.accuracy for o in runs)
+        beaten = any(other.run.params <= run.run.params and other.accuracy > run.accuracy for other in runs)
+        beaten |= any(other.run.params < run.run.params and other.accuracy >= run.accuracy for other in runs)
         assert (run in front) is not beaten
-    assert [one.params for one in front] == sorted(one.params for one in front)
+    assert [run.run.params for run in front] == sorted(run.run.params for run in front)
 
 
 def planted(records: Records, runs: int) -> tuple[tuple[RankedRun, ...], StudySpecification]:
@@ -245,8 +241,8 @@ def test_importances_find_the_parameter_that_decides(records: Records) -> None:
 def test_no_importances_from_few_or_equal_runs(records: Records) -> None:
     runs, spec = planted(records, 8)
     assert importances(runs[:7], spec) == {}
-    assert importances([replace(one, accuracy=0.5) for one in runs], spec) == {}
-    half_equal = [replace(one, accuracy=0.6 if place < 3 else 0.1) for place, one in enumerate(runs)]
+    assert importances([with_accuracy(run, 0.5) for run in runs], spec) == {}
+    half_equal = [with_accuracy(run, 0.6 if place < 3 else 0.1) for place, run in enumerate(runs)]
     assert importances(half_equal, spec) == {}
     assert importances(runs, spec)
 
@@ -260,8 +256,10 @@ def test_rates_of_an_optimiser_that_one_run_chose_are_not_judged(records: Record
 
 def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -> None:
     runs, spec = planted(records, 8)
-    strange = replace(runs[0].architecture, blocks=(9, 9, 9, 9))
-    assert importances([replace(runs[0], architecture=strange), *runs[1:]], spec) == {}
+    first = runs[0].trainings[0]
+    strange = replace(first.run, architecture=replace(first.run.architecture, blocks=(9, 9, 9, 9)))
+    outside = replace(runs[0], trainings=(replace(first, run=strange),))
+    assert importances([outside, *runs[1:]], spec) == {}
 
 
 def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:
@@ -270,7 +268,7 @@ def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:
 
 def test_architectures_of_the_fixture_keep_the_budget(records: Records) -> None:
     spec = seeded_study(records)
-    chosen: list[Architecture] = [one.architecture for one in study_tables(records, STUDY).ranking]
+    chosen: list[Architecture] = [one.run.architecture for one in study_tables(records, STUDY).ranking]
     assert all(spec.budget.fits(one) for one in chosen)
 
 
@@ -284,7 +282,7 @@ def test_rejections_are_told_by_limit(records: Records) -> None:
     assert [(one.quantity, one.proposals) for one in found.limits] == [("params", 1), ("macs", 3), ("activations", 1)]
     assert found.params == (11_173_962,), "the figure is about parameters"
     (seed,) = found.seeds
-    assert (seed.overshoot, [(one.quantity, one.over) for one in seed.excesses]) == (0, [("macs", 35_480_064)])
+    assert (seed.overshoot, [(one.quantity, one.amount) for one in seed.excesses]) == (0, [("macs", 35_480_064)])
     assert (tables.tallies.over_budget, tables.tallies.duplicates) == (3, 0)
     plain = json.loads(json.dumps(tables.to_dict()))
     assert plain["summary"]["limits"][1] == {"quantity": "macs", "most": 300_000_000}
@@ -292,7 +290,7 @@ def test_rejections_are_told_by_limit(records: Records) -> None:
     page = " ".join(study_page(tables).split())
     assert "5,000,000 parameters, 300,000,000 multiply-accumulates, 600,000 activations" in page
     assert '<th scope="row">multiply-accumulates</th><td class="n">300,000,000</td><td class="n">3</td>' in page
-    assert "Seed trial v2-sgd was turned away: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too" in page
+    assert "Initial trial v2-sgd was rejected: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too" in page
 
 
 def test_without_further_limits_a_page_tells_nothing_of_limits(records: Records) -> None:

@@ -93,8 +93,8 @@ class Signalling(Quiet):
 
     number: signal.Signals = signal.SIGTERM
 
-    def epoch(self, epoch: Epoch) -> None:
-        super().epoch(epoch)
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        super().on_epoch_end(epoch)
         os.kill(os.getpid(), self.number)
 
 
@@ -122,7 +122,7 @@ def test_a_training_that_fails_says_why(records: Records, images: RunImages) -> 
 
 def test_an_error_nobody_thought_of_is_a_failed_run(records: Records, images: RunImages) -> None:
     class Broken(Quiet):
-        def epoch(self, epoch: Epoch) -> None:
+        def on_epoch_end(self, epoch: Epoch) -> None:
             raise ZeroDivisionError("of the listener\nwith a second line")
 
     with pytest.raises(RunFailedError, match=r"^ZeroDivisionError: of the listener$") as raised:

@@ -24,7 +24,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
 from budgetnas.samplers.attributes import save_note
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.listener import SearchListener, TrialEnd
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space.recipe import Normalisation, RecipeSpace
@@ -32,7 +32,7 @@ from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -41,24 +41,14 @@ DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=No
 NETWORK = build(SPACE.smallest(INPUTS))
 
 
-class Watched:
-    """Shows nothing, and hands every trial's end to somebody."""
+class Watched(SearchListener):
+    """Prints nothing, and calls a function at the end of every trial."""
 
     def __init__(self, ended: Callable[[], None]) -> None:
         self._ended = ended
 
-    def trial_started(self, start: TrialStart) -> None: ...
-
-    def step(self, epoch: int, done: int, total: int) -> None: ...
-
-    def epoch(self, epoch: Epoch) -> None: ...
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None: ...
-
     def trial_ended(self, end: TrialEnd) -> None:
         self._ended()
-
-    def notice(self, text: str) -> None: ...
 
 
 class Asked:
@@ -97,10 +87,10 @@ class Asked:
         engine.dispose()  # so that every connection is one that was heard of
 
 
-def train(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+def train(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
     accuracy = 1e-12 * count(task.architecture).macs
     for number in range(1, task.recipe.epochs + 1):
-        observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+        callbacks.on_epoch_end(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
     return NETWORK
 
 

@@ -24,7 +24,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.listener import SearchListener, TrialEnd
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
@@ -32,10 +32,9 @@ from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import Fidelity, StudySpecification
 from budgetnas.storage import Records, Run, State
-from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
@@ -151,32 +150,22 @@ class Scripted:
         self.levels = list(levels)
         self.trained: list[str] = []
 
-    def __call__(self, task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+    def __call__(self, task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
         level = self.levels[len(self.trained)]
         self.trained.append(task.architecture.digest + task.recipe.digest)
         for number in range(1, task.recipe.epochs + 1):
-            observer.epoch(Epoch(number, 1.0, level, 1.0, level, 0.1, 0.0))
+            callbacks.on_epoch_end(Epoch(number, 1.0, level, 1.0, level, 0.1, 0.0))
         return NETWORK
 
 
-class Heard:
+class Heard(SearchListener):
     """Keeps the trials' ends."""
 
     def __init__(self) -> None:
         self.ends: list[TrialEnd] = []
 
-    def trial_started(self, start: TrialStart) -> None: ...
-
-    def step(self, epoch: int, done: int, total: int) -> None: ...
-
-    def epoch(self, epoch: Epoch) -> None: ...
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None: ...
-
     def trial_ended(self, end: TrialEnd) -> None:
         self.ends.append(end)
-
-    def notice(self, text: str) -> None: ...
 
 
 def specification(fidelity: Fidelity, seeds: tuple[str, ...] = (), epochs: int = 10) -> StudySpecification:
@@ -227,8 +216,8 @@ def test_a_pruned_trial_is_pruned_in_both_tables(storage_url: str) -> None:
         assert (pruning.epochs_asked, pruning.epochs_saved) == (60, 18)
         assert pruning.saved_share == pytest.approx(0.3)
         assert pruning.epochs_saved == sum(one.epochs_asked - one.epochs_done for one in runs)
-        assert [one.trial for one in pruning.cut] == [2, 4]
-        assert pruning.sentence() == "asha cut 2 trainings early: 18 of 60 epochs saved (30.0%)"
+        assert [cut.run.trial for cut in pruning.cut] == [2, 4]
+        assert pruning.sentence() == "asha pruned 2 runs: 18 of 60 epochs saved (30.0%)"
 
 
 def test_the_median_rule_waits_for_five_complete_trials(tmp_path: Path) -> None:
@@ -260,14 +249,14 @@ def test_a_mark_counts_once_and_only_of_what_was_not_interrupted(tmp_path: Path)
         scripted(study, [0.9, *LEVELS])
         records, runs = study.records, study.records.runs(study="s")
         reached = compared(ASHA)
-        assert accuracies_at(records, "s", 1, states=reached, but=0) == tuple(LEVELS)
-        assert accuracies_at(records, "s", 2, states=reached, but=0) == (0.5, 0.6, 0.7, 0.75)
-        assert accuracies_at(records, "s", 1, states=reached, but=runs[1].id) == tuple(LEVELS[1:])
-        assert accuracies_at(records, "s", 1, states=compared(MEDIAN), but=0) == (0.5, 0.6, 0.7, 0.75)
-        assert accuracies_at(records, "other", 1, states=reached, but=0) == ()
+        assert records.accuracies_at("s", 1, states=reached, but=0) == tuple(LEVELS)
+        assert records.accuracies_at("s", 2, states=reached, but=0) == (0.5, 0.6, 0.7, 0.75)
+        assert records.accuracies_at("s", 1, states=reached, but=runs[1].id) == tuple(LEVELS[1:])
+        assert records.accuracies_at("s", 1, states=compared(MEDIAN), but=0) == (0.5, 0.6, 0.7, 0.75)
+        assert records.accuracies_at("other", 1, states=reached, but=0) == ()
         for state in (State.INTERRUPTED, State.FAILED):
             records.finish_run(runs[2].id, state)
-            assert accuracies_at(records, "s", 1, states=reached, but=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
+            assert records.accuracies_at("s", 1, states=reached, but=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
 
 
 def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> None:

@@ -25,10 +25,9 @@ from budgetnas.data import DataIdentity, DataRequest, load_data
 from budgetnas.errors import InputError, Interrupted
 from budgetnas.experiments.final import plan_final
 from budgetnas.metrics import Epoch
-from budgetnas.report.figure_data import accuracy_data, history_data
-from budgetnas.report.figures import history
+from budgetnas.report.figures.curves import accuracy_curves
+from budgetnas.report.figures.history import history
 from budgetnas.report.tables import study_tables
-from budgetnas.report.values import name_of
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, claim_run, record_training
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
@@ -42,10 +41,9 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, 
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import holding, take_slot
-from budgetnas.storage.marks import accuracies_at
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task, train
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, train
 from budgetnas.training.device import DeviceImages, to_device
 from budgetnas.training.device import statistics as constants
 from budgetnas.training.network import ResNet, build
@@ -115,11 +113,11 @@ class Heard(Quiet):
         self.ends.append(end)
 
 
-def made_up(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+def made_up(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
     """A training that takes no time: each network has an accuracy of its own, and each seed moves it a little."""
     accuracy = 0.3 + 0.05 * sum(task.architecture.widths) / 10 + 0.001 * (task.seed * 7 % 5)
     for number in range(1, task.recipe.epochs + 1):
-        observer.epoch(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+        callbacks.on_epoch_end(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
     return NETWORK
 
 
@@ -366,15 +364,15 @@ def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
         repeats = [one for one in runs if one.role is Role.REPEAT]
         assert len(repeats) >= 10
         assert all((one.state, one.epochs_done) == (State.COMPLETE, 3) for one in repeats)
-        others = accuracies_at(study.records, "s", 1, states=(State.COMPLETE, State.PRUNED), but=0)
+        others = study.records.accuracies_at("s", 1, states=(State.COMPLETE, State.PRUNED), but=0)
         assert len(others) == len(runs) - len(repeats)
 
 
 def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
-    def fails_at_times(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+    def fails_at_times(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
         if task.seed == 1:
             raise RuntimeError("an unlucky seed")
-        return made_up(task, runtime, observer, checkpointer)
+        return made_up(task, runtime, callbacks, checkpointer)
 
     with opened(sqlite) as study:
         assert search(study, replace(asked(12), trainer=fails_at_times), Stopper(None), Heard())
@@ -429,9 +427,9 @@ def test_a_report_has_a_repeated_candidate_once(sqlite: str) -> None:
     assert len(tables.ranking) == len(groups) < len(runs) == len(tables.complete) == 10
     assert (tables.tallies.trained, tables.tallies.repeats) == (10, 10 - len(groups))
     for one in tables.ranking:
-        mine = groups[one.architecture.digest, one.recipe.digest]
-        assert [each.run for each in one.trainings] == [each.id for each in mine]
-        assert (one.run, one.trial, one.role) == (mine[0].id, mine[0].trial, Role.SEARCH)
+        mine = groups[key(one.run)]
+        assert [each.run for each in one.trainings] == mine
+        assert (one.run, one.run.role) == (mine[0], Role.SEARCH)
         assert one.accuracy == pytest.approx(statistics.fmean(curves[each.id][-1].eval_accuracy for each in mine))
         assert [each.accuracy for each in one.trainings] == [curves[each.id][-1].eval_accuracy for each in mine]
     assert all(better.accuracy >= worse.accuracy for better, worse in pairwise(tables.ranking))
@@ -440,15 +438,16 @@ def test_a_report_has_a_repeated_candidate_once(sqlite: str) -> None:
     assert (tables.chosen.run, tables.chosen.accuracy) == (best.run, best.accuracy)
     assert tables.chosen.seeds == len(best.trainings)
     repeated = sum(len(one) > 1 for one in groups.values())
-    assert f"n = 10 complete trainings of {len(groups)} candidates, {repeated} of them with" in tables.notices[-1]
-    data = history_data(tables)
+    assert f"n = 10 complete runs of {len(groups)} candidates, {repeated} of them with" in tables.notices[-1]
+    drawn = history(tables)
+    data = drawn.data
     assert [row[0] for row in data.rows] == list(range(1, 11))
-    of = dict(zip((name_of(one) for one in tables.complete), (row[-1] for row in data.rows), strict=True))
+    of = dict(zip((training.name for training in tables.complete), (row[-1] for row in data.rows), strict=True))
     assert {name: told for name, told in of.items() if told} == {
-        name_of(each): name_of(one) for one in tables.ranking for each in one.repeats
+        repeat.name: candidate.name for candidate in tables.ranking for repeat in candidate.repeats
     }
-    assert len({row[1] for row in accuracy_data(tables).rows}) == 10
-    points = {trace.name: len(trace.x) for trace in history(tables).data}
+    assert len({row[1] for row in accuracy_curves(tables).data.rows}) == 10
+    points = {trace.name: len(trace.x) for trace in drawn.figure.data}
     assert (points["searched"], points["repeat"]) == (len(groups), 10 - len(groups))
 
 
@@ -471,9 +470,9 @@ def test_a_final_hears_all_trainings_of_a_candidate(sqlite: str) -> None:
 def test_seeds_can_be_repeated(sqlite: str) -> None:
     """In a small space of equally good networks the seed comes again too; it stays the seed that it is."""
 
-    def all_alike(task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer) -> ResNet:
+    def all_alike(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
         accuracy = 0.5 + 0.01 * ((int(task.architecture.digest, 16) + 7 * task.seed) % 5)
-        observer.epoch(Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
+        callbacks.on_epoch_end(Epoch(1, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
         return NETWORK
 
     inputs = InputShape(in_channels=3, size=32, classes=10)
@@ -494,7 +493,7 @@ def test_seeds_can_be_repeated(sqlite: str) -> None:
     check_seeds(runs)
     assert any(one.role is Role.REPEAT and key(one) in labelled for one in runs)
     for one in tables.ranking:
-        assert one.label == labelled.get((one.architecture.digest, one.recipe.digest), "")
+        assert one.label == labelled.get(key(one.run), "")
 
 
 # Real trainings
@@ -513,8 +512,8 @@ def images() -> RunImages:
 class StopsInRepeats(Heard):
     """Stops a search in the first repeat that it sees, in its second epoch of three."""
 
-    def epoch(self, epoch: Epoch) -> None:
-        super().epoch(epoch)
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        super().on_epoch_end(epoch)
         if self.starts[-1].repeat_of is not None and epoch.epoch == 2:
             raise Interrupted
 

@@ -32,8 +32,8 @@ class Ledger:
         self.calls = 0
         self.accepted: list[Candidate] = []
 
-    def refuse(self, refused: Sequence[Rejection]) -> None:
-        self.rejections += refused
+    def reject(self, rejected: Sequence[Rejection]) -> None:
+        self.rejections += rejected
         self.calls += 1
 
     def known(self, candidate: Candidate) -> bool:
@@ -47,7 +47,7 @@ def gated(name: str, space: CandidateSpace, limit: int | Budget, *, knows: bool 
         space,
         budget,
         known=ledger.known if knows else lambda _: False,
-        refuse=ledger.refuse,
+        reject=ledger.reject,
         seed=1,
     )
     return optuna.create_study(direction="maximize", sampler=gate), ledger
@@ -101,7 +101,7 @@ def test_no_proposal_is_over_any_of_three_limits(name: str, proposals: int) -> N
 def test_nothing_that_a_gate_lets_through_is_over_a_limit(params: int, macs: int, activations: int, seed: int) -> None:
     budget, ledger = Budget(params, macs, activations), Ledger()
     inner = optuna.samplers.RandomSampler(seed=seed)
-    gate = ConstraintFilter(inner, DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=seed)
+    gate = ConstraintFilter(inner, DEFAULT, budget, known=lambda _: False, reject=ledger.reject, seed=seed)
     study = optuna.create_study(sampler=gate)
     for _ in range(3):
         assert budget.verdict(propose(study, DEFAULT, ledger).architecture).excesses == ()
@@ -122,7 +122,7 @@ def test_the_inner_sampler_proposes_all_of_the_architecture_together() -> None:
             return {}
 
     ledger = Ledger()
-    gate = ConstraintFilter(Spy(seed=0), DEFAULT, Budget(10**9), known=lambda _: False, refuse=ledger.refuse, seed=0)
+    gate = ConstraintFilter(Spy(seed=0), DEFAULT, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
     study = optuna.create_study(sampler=gate)
     propose(study, DEFAULT, ledger)
     assert asked == [{*DEFAULT.space.ranges(), "optimizer"}]
@@ -144,7 +144,7 @@ def test_rates_are_drawn_only_for_architectures_that_fit() -> None:
 
     ledger = Ledger()
     budget = Budget(1_000_000)
-    gate = ConstraintFilter(Spy(seed=0), DEFAULT, budget, known=lambda _: False, refuse=ledger.refuse, seed=0)
+    gate = ConstraintFilter(Spy(seed=0), DEFAULT, budget, known=lambda _: False, reject=ledger.reject, seed=0)
     study = optuna.create_study(sampler=gate)
     for _ in range(5):
         propose(study, DEFAULT, ledger)

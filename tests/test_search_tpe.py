@@ -110,7 +110,7 @@ def test_the_trials_are_read_once_for_a_proposal(monkeypatch: pytest.MonkeyPatch
 
     budget = Budget(5_000_000)
     gate = ConstraintFilter(
-        BudgetTPE(fits_within(SPACE, budget), 0), SPACE, budget, known=lambda _: False, refuse=lambda _: None, seed=0
+        BudgetTPE(fits_within(SPACE, budget), 0), SPACE, budget, known=lambda _: False, reject=lambda _: None, seed=0
     )
     study = optuna.create_study(direction="maximize", sampler=gate)
     for number in range(STARTUP + 5):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import INITIAL_TRIALS, seed_candidate
+from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import (
     DEFAULT_WIDTHS,
@@ -85,7 +85,7 @@ def test_the_default_space_holds_the_classic_networks(name: str) -> None:
 
 @pytest.mark.parametrize("seed", INITIAL_TRIALS)
 def test_the_default_space_holds_the_seeds(seed: str) -> None:
-    candidate = seed_candidate(seed, CANDIDATES.recipes, INPUTS)
+    candidate = initial_candidate(seed, CANDIDATES.recipes, INPUTS)
     params = CANDIDATES.params_of(candidate)
     assert params is not None
     assert CANDIDATES.candidate(params) == candidate
@@ -138,20 +138,20 @@ def test_parameters_and_candidate_are_one_to_one(space: SearchSpace, seed: int, 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.6}, {"learning_rate": 0.009}, {"weight_decay": 3e-4}])
 def test_recipes_outside_the_ranges_are_not_held(change: dict[str, float]) -> None:
-    seed = seed_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
+    seed = initial_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
     assert CANDIDATES.params_of(replace(seed, recipe=seed.recipe.model_copy(update=change))) is None
 
 
 @pytest.mark.parametrize("change", [{"epochs": 21}, {"t_max": 200}, {"batch": 64}, {"momentum": 0.8}])
 def test_recipes_of_another_study_are_not_held(change: dict[str, float]) -> None:
-    seed = seed_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
+    seed = initial_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
     assert CANDIDATES.params_of(replace(seed, recipe=seed.recipe.model_copy(update=change))) is None
 
 
 def test_an_optimiser_that_is_not_searched_is_not_held() -> None:
     only_adam = CandidateSpace(SPACE, RecipeSpace(optimizers=("adam",)), INPUTS)
-    assert only_adam.params_of(seed_candidate("v2-sgd", only_adam.recipes, INPUTS)) is None
-    assert only_adam.params_of(seed_candidate("v2-adam", only_adam.recipes, INPUTS)) is not None
+    assert only_adam.params_of(initial_candidate("v2-sgd", only_adam.recipes, INPUTS)) is None
+    assert only_adam.params_of(initial_candidate("v2-adam", only_adam.recipes, INPUTS)) is not None
     assert not any(name.startswith("sgd") for name in only_adam.ranges())
 
 
@@ -219,12 +219,12 @@ def test_spaces_that_make_no_sense_are_refused(values: dict[str, Any], told: str
 
 def test_an_unknown_seed_is_refused() -> None:
     with pytest.raises(InputError, match=r"seeds 'v3-sgd': unknown; known are v1-sgd, v1-adam, v2-sgd, v2-adam"):
-        seed_candidate("v3-sgd", RecipeSpace(), INPUTS)
+        initial_candidate("v3-sgd", RecipeSpace(), INPUTS)
 
 
 def test_seeds_are_the_source_report_s_runs_fitted_to_the_data() -> None:
     inputs = InputShape(in_channels=1, size=8, classes=3)
-    found = {seed: seed_candidate(seed, RecipeSpace(epochs=7), inputs) for seed in INITIAL_TRIALS}
+    found = {seed: initial_candidate(seed, RecipeSpace(epochs=7), inputs) for seed in INITIAL_TRIALS}
     assert {seed: (one.recipe.learning_rate, one.recipe.weight_decay) for seed, one in found.items()} == {
         "v1-sgd": (0.1, 5e-4),
         "v1-adam": (0.1, 0.0),

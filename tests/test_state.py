@@ -80,15 +80,15 @@ class Stopping(Listener):
     at_step: tuple[int, int] = (0, 0)
     at_epoch: int = 0
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         if (epoch, done) == self.at_step:
             raise Interrupted
-        super().step(epoch, done, total)
+        super().on_step(epoch, done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         if epoch.epoch == self.at_epoch:
             raise Interrupted
-        super().epoch(epoch)
+        super().on_epoch_end(epoch)
 
 
 def small(**recipe: object) -> Task:
@@ -96,9 +96,9 @@ def small(**recipe: object) -> Task:
     one = task(architecture=WITH_SHORTCUTS, **{"epochs": EPOCHS, "t_max": EPOCHS + 1, "batch": 30} | recipe)
     some, few = (
         DeviceImages(images.images[:count], images.labels[:count])
-        for images, count in ((one.fit, 70), (one.evaluation, 30))
+        for images, count in ((one.train, 70), (one.evaluation, 30))
     )
-    return replace(one, fit=some, evaluation=few)
+    return replace(one, train=some, evaluation=few)
 
 
 def resumed(one: Task, runtime: RuntimeConfig, checkpointer: Drawer) -> tuple[nn.Module, Listener]:
@@ -301,7 +301,7 @@ def test_an_epoch_that_the_observer_did_not_take_is_made_again() -> None:
 
 def test_only_an_interruption_is_told() -> None:
     class Enough(Listener):
-        def epoch(self, epoch: Epoch) -> None:
+        def on_epoch_end(self, epoch: Epoch) -> None:
             if epoch.epoch == 2:
                 raise StoppedEarly("enough")
 
@@ -402,14 +402,14 @@ def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
     network, listener = trained(one, half)
 
     class Full(Listener):
-        def step(self, epoch: int, done: int, total: int) -> None:
+        def on_step(self, epoch: int, done: int, total: int) -> None:
             if (epoch, done, self.restarts) == (3, 1, []):
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-            super().step(epoch, done, total)
+            super().on_step(epoch, done, total)
 
-        def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
             assert drawer.states == [], "nothing of the old runtime is kept when the new one is told"
-            super().restart(runtime, reason)
+            super().on_restart(runtime, reason)
             self.epochs.clear()
 
     full = Full()

@@ -22,17 +22,17 @@ from budgetnas.storage.engine import exclusive, open_engine
 from budgetnas.storage.leases import (
     Lease,
     holding,
-    is_held,
+    in_training,
+    loss_reasons,
     note_work,
-    release_dead,
+    release_stale,
     renew,
-    slots_held,
+    slots_in_use,
     take_lease,
     take_slot,
-    times_lost,
     trained,
 )
-from budgetnas.storage.records import create_tables
+from budgetnas.storage.opening import create_tables
 from budgetnas.storage.settings import GRACE_SECONDS, Settings
 from budgetnas.storage.urls import parse_storage
 
@@ -63,7 +63,7 @@ def ended(records: Records, state: State, *, role: Role = Role.SEARCH, study: st
 
 def release(records: Records) -> frozenset[int] | None:
     with exclusive(records.engine):
-        return release_dead(records, STUDY)
+        return release_stale(records, STUDY)
 
 
 def test_complete_and_pruned_runs_of_the_search_count(records: Records) -> None:
@@ -84,7 +84,7 @@ def test_no_more_slots_than_trials(records: Records) -> None:
     assert take_slot(records, STUDY, 3) is None
     assert take_slot(records, STUDY, 4) is not None
     assert take_slot(records, "two", 1) is not None
-    assert (slots_held(records, STUDY), slots_held(records, "two")) == (3, 1)
+    assert (slots_in_use(records, STUDY), slots_in_use(records, "two")) == (3, 1)
 
 
 def test_a_failed_run_uses_up_nothing(records: Records) -> None:
@@ -100,7 +100,7 @@ def test_a_slot_is_given_back_however_its_holder_ends(records: Records) -> None:
     assert slot is not None
     with pytest.raises(RuntimeError, match="stop"), holding(records, slot):
         raise RuntimeError("stop")
-    assert slots_held(records, STUDY) == 0
+    assert slots_in_use(records, STUDY) == 0
 
 
 def test_a_run_that_ends_while_another_asks_is_not_overlooked(storage_url: str) -> None:
@@ -161,7 +161,7 @@ def test_processes_that_race_for_slots_train_exactly_what_was_asked_for(storage_
     assert [process.exitcode for process in processes] == [0] * workers
     with opened(storage_url) as records:
         assert [run.state for run in records.runs()] == [State.COMPLETE] * trials
-        assert slots_held(records, STUDY) == 0
+        assert slots_in_use(records, STUDY) == 0
 
 
 def hold(url: str, trial: int | None, held: Event) -> None:
@@ -216,7 +216,7 @@ def test_a_process_with_the_number_of_the_holder_is_not_the_holder(records: Reco
     assert release(records) == {1}
     changed(records, slot, process_started_at=psutil.Process().create_time() - 60)
     assert release(records) == frozenset()
-    (reason,) = times_lost(records, STUDY, 1)
+    (reason,) = loss_reasons(records, STUDY, 1)
     assert reason.endswith("is gone") and str(os.getpid()) in reason
 
 
@@ -227,8 +227,8 @@ def test_a_holder_on_another_machine_lives_while_it_is_heard_of(records: Records
     assert release(records) == {5}
     changed(records, slot, expires_at=time.time() - 60)
     assert release(records) == frozenset()
-    assert slots_held(records, STUDY) == 0
-    assert times_lost(records, STUDY, 5) == ("process 1 on another-machine was not heard of for 180 s",)
+    assert slots_in_use(records, STUDY) == 0
+    assert loss_reasons(records, STUDY, 5) == ("process 1 on another-machine sent no heartbeat for 180 s",)
 
 
 def test_a_lease_lasts_its_grace_period_by_the_clock_of_the_database(records: Records) -> None:
@@ -250,7 +250,7 @@ def test_a_heart_keeps_a_lease_alive_beyond_its_grace_period(storage_url: str) -
                 time.sleep(0.5)
                 assert release(records) == {1}
                 heartbeat.check()
-        assert times_lost(records, STUDY, 1) == ()
+        assert loss_reasons(records, STUDY, 1) == ()
 
 
 def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
@@ -297,11 +297,11 @@ def test_a_run_outside_a_search_is_held_too(records: Records) -> None:
     run = start(records, role=Role.REPLAY)
     with exclusive(records.engine):
         lease = take_lease(records, run=run)
-        assert is_held(records, run, but=None)
-        assert not is_held(records, run, but=lease)
+        assert in_training(records, run, besides=None)
+        assert not in_training(records, run, besides=lease)
         changed(records, lease, process_started_at=0.0)
-        assert not is_held(records, run, but=None)
-    assert slots_held(records, STUDY) == 0
+        assert not in_training(records, run, besides=None)
+    assert slots_in_use(records, STUDY) == 0
 
 
 def add_ones(url: str, file: Path, times: int, together: Barrier) -> None:

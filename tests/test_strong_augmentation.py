@@ -369,7 +369,7 @@ def test_a_step_by_hand_is_the_trainer_s() -> None:
     color = trainer.normalise.mean_color
     for step, rate in enumerate(rates):
         places = torch.arange(100 * step, 100 * step + 100)
-        images, labels = job.fit.images[order[places]], job.fit.labels[order[places]]
+        images, labels = job.train.images[order[places]], job.train.labels[order[places]]
         mixed, targets = mix(augment(images, how, draws.at(places), color), labels, mixing[step])
         soft = targets.share * torch.eye(10)[labels] + (1 - targets.share) * torch.eye(10)[labels.roll(1)]  # type: ignore[operator]
         loss = torch.nn.functional.cross_entropy(
@@ -406,7 +406,7 @@ def test_a_trainer_sets_the_rate_of_every_step() -> None:
     seen: list[float] = []
 
     class Rates(Listener):
-        def step(self, epoch: int, done: int, total: int) -> None:
+        def on_step(self, epoch: int, done: int, total: int) -> None:
             seen.append(trainer.optimizer.param_groups[0]["lr"])
 
     epochs = [trainer.epoch(number, Rates()) for number in (1, 2)]

@@ -115,7 +115,7 @@ def test_the_host_asks_for_nothing_within_an_epoch(micro: int | None, augmentati
     readings = []
 
     class Watching(Listener):
-        def step(self, epoch: int, done: int, total: int) -> None:
+        def on_step(self, epoch: int, done: int, total: int) -> None:
             readings.append(count.readings)
 
     with CountReadings() as count:
@@ -130,7 +130,7 @@ def test_a_last_image_alone_is_left_out(micro: int | None) -> None:
     """On feature maps of one pixel, batch normalisation refuses a single image."""
     deep = Architecture((1, 1, 1, 1, 1), (8,) * 5, (1, 2, 2, 2, 2), stem_width=8, in_channels=1, size=8)
     one = task(architecture=deep, batch=8, augmentation=PLAIN, epochs=1)
-    one = replace(one, fit=first(one.fit, 17))
+    one = replace(one, train=first(one.train, 17))
     _, listener = trained(one, replace(CPU, micro_batch=micro))
     assert sorted(set(listener.steps)) == [(1, 1, 2), (1, 2, 2)]
     assert listener.epochs[0].train_accuracy * 16 == pytest.approx(round(listener.epochs[0].train_accuracy * 16))
@@ -182,7 +182,7 @@ def test_gradients_summed_over_pieces_are_those_of_the_whole_batch(micro: int) -
 def test_evaluation_is_mean_loss_and_share_of_correct_answers() -> None:
     one = task()
     network = build(SMALL, seed=0)
-    many = DeviceImages(one.fit.images.repeat(3, 1, 1, 1)[:1203], one.fit.labels.repeat(3)[:1203])
+    many = DeviceImages(one.train.images.repeat(3, 1, 1, 1)[:1203], one.train.labels.repeat(3)[:1203])
     normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
     loss, accuracy = evaluate(network, many, normalise, CPU)
     with torch.no_grad():
@@ -196,7 +196,7 @@ def test_evaluation_keeps_to_a_micro_batch() -> None:
     seen: list[int] = []
     network.register_forward_hook(lambda _module, inputs, _out: seen.append(len(inputs[0])))
     normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
-    evaluate(network, one.fit, normalise, replace(CPU, micro_batch=200))
+    evaluate(network, one.train, normalise, replace(CPU, micro_batch=200))
     assert seen == [200, 200, 100]
 
 
@@ -213,7 +213,7 @@ def test_what_an_observer_raises_passes_through() -> None:
         pass
 
     class Impatient(Listener):
-        def step(self, epoch: int, done: int, total: int) -> None:
+        def on_step(self, epoch: int, done: int, total: int) -> None:
             raise Enough
 
     with pytest.raises(Enough):
@@ -239,7 +239,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = used + int(float(sys.argv[1]) * 2**30)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 listener = t.Listener()
-full = replace(small, fit=t.DeviceImages(images, torch.arange(64) % 10))
+full = replace(small, train=t.DeviceImages(images, torch.arange(64) % 10))
 try:
     t.train(full, t.CPU, listener)
 except RunFailedError as error:
@@ -324,7 +324,7 @@ def test_a_stop_is_heard_during_evaluation() -> None:
 
     normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
     with pytest.raises(Interrupted):
-        evaluate(network, one.fit, normalise, replace(CPU, micro_batch=100), tick)
+        evaluate(network, one.train, normalise, replace(CPU, micro_batch=100), tick)
     assert len(seen) == 2
 
 

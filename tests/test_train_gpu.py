@@ -25,9 +25,9 @@ CAPTURED = RuntimeConfig("cuda:0", "float32", threads=1, graphs=True)
 
 def placed(one: Task) -> Task:
     fit, evaluation = (
-        DeviceImages(images.images.to(CUDA), images.labels.to(CUDA)) for images in (one.fit, one.evaluation)
+        DeviceImages(images.images.to(CUDA), images.labels.to(CUDA)) for images in (one.train, one.evaluation)
     )
-    return replace(one, fit=fit, evaluation=evaluation)
+    return replace(one, train=fit, evaluation=evaluation)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def plain_batch(one: Task, indices: Tensor, offsets: Tensor, mirrored: Tensor) -
     )
     images = []
     for index, (top, left), mirror in zip(indices, offsets.tolist(), mirrored.tolist(), strict=True):
-        crop = transforms.crop(transforms.pad(one.fit.images[index], [1]), top, left, 8, 8)
+        crop = transforms.crop(transforms.pad(one.train.images[index], [1]), top, left, 8, 8)
         images.append(((transforms.hflip(crop) if mirror else crop).double() / 255 - mean) / std)
     return torch.stack(images).contiguous()
 
@@ -99,7 +99,7 @@ def plain_training(
         order, draws = torch.randperm(500, generator=chance), draw(500, CROPPED, chance)
         assert draws.offsets is not None and draws.mirrored is not None
         for some in torch.arange(500).split(64):
-            labels = one.fit.labels[order[some]]
+            labels = one.train.labels[order[some]]
             logits = plain(plain_batch(one, order[some], draws.offsets[some], draws.mirrored[some]).to(dtype))
             loss = criterion(logits, labels)
             optim.zero_grad()
@@ -114,7 +114,7 @@ def plain_training(
         with torch.no_grad():
             middle = torch.ones(len(one.evaluation), 2, dtype=torch.int64)
             every, straight = torch.arange(len(one.evaluation)), middle[:, 0] == 0
-            looked_at = evaluated(plain_batch(replace(one, fit=one.evaluation), every, middle, straight).to(dtype))
+            looked_at = evaluated(plain_batch(replace(one, train=one.evaluation), every, middle, straight).to(dtype))
         right = int((looked_at.argmax(1) == one.evaluation.labels).sum())
         curve.append((total / 500, correct / 500, right / len(one.evaluation)))
     return curve
@@ -169,7 +169,7 @@ def test_one_step_is_the_plain_step_in_gradients_and_weights(optimizer: str) -> 
     assert draws.offsets is not None and draws.mirrored is not None
     assert list(trainer.steps(order)) == [1]
     logits = plain(plain_batch(one, order, draws.offsets, draws.mirrored).float())
-    functional.cross_entropy(logits, one.fit.labels[:64]).backward()
+    functional.cross_entropy(logits, one.train.labels[:64]).backward()
     optim.step()
     for (name, mine), theirs in zip(trainer.network.named_parameters(), plain.parameters(), strict=True):
         assert mine.grad is not None

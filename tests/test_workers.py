@@ -32,7 +32,7 @@ from budgetnas.search.workers.pools import gpu_devices
 from budgetnas.search.workers.processes import MAX_CRASHES, ProcessPool
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.storage import Records, State
-from budgetnas.storage.leases import slots_held, take_slot
+from budgetnas.storage.leases import slots_in_use, take_slot
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import RuntimeConfig
@@ -56,7 +56,7 @@ def states(url: str) -> tuple[list[State], list[TrialState], int]:
     with opened(url) as study:
         runs = [run.state for run in study.records.runs(study="s")]
         trials = [trial.state for trial in study.optuna_study.get_trials(deepcopy=False)]
-        return runs, [state for state in trials if state is not TrialState.FAIL], slots_held(study.records, "s")
+        return runs, [state for state in trials if state is not TrialState.FAIL], slots_in_use(study.records, "s")
 
 
 def until(true: Callable[[], object], seconds: float = 120.0) -> None:
@@ -156,7 +156,7 @@ def test_two_workers_are_one_search_and_another_joins(storage_url: str, tmp_path
         assert [one.state for one in runs] == [State.COMPLETE] * 6
         assert len({one.environment for one in runs}) == 1, "all are trained in the runtime that was timed once"
         assert len({one.holder for run in runs for one in study.records.attempts(run.id)}) == 2
-        assert not slots_held(study.records, "s")
+        assert not slots_in_use(study.records, "s")
     for one in runs:
         assert searched.stderr.count(f"\ntrial {one.trial}: {one.architecture.describe()}, {one.params:,}") == 1
         assert searched.stderr.count(f"\ntrial {one.trial}: ") == 2, "it started and ended"

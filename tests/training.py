@@ -13,7 +13,7 @@ from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Augmentation, Recipe
-from budgetnas.training import RuntimeConfig, Task, train
+from budgetnas.training import Callbacks, RuntimeConfig, Task, train
 from budgetnas.training.device import DeviceImages, statistics, to_device
 from budgetnas.training.engine import Trainer
 
@@ -24,18 +24,18 @@ PLAIN = Augmentation(crop_padding=0, flip=False)
 
 
 @dataclass
-class Listener:
+class Listener(Callbacks):
     steps: list[tuple[int, int, int]] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     restarts: list[RuntimeConfig] = field(default_factory=list)
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         self.steps.append((epoch, done, total))
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.epochs.append(replace(epoch, seconds=0.0))
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.restarts.append(runtime)
 
 

@@ -35,8 +35,8 @@ def check_names(argument: str, asked: Sequence[str], names: Sequence[str]) -> tu
     for name in asked:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            way_out = f"did you mean {close[0]}?" if close else ""
-            raise InputError(argument, name, f"must be one of {', '.join(names)}", way_out)
+            hint = f"did you mean {close[0]}?" if close else ""
+            raise InputError(argument, name, f"must be one of {', '.join(names)}", hint)
     return tuple(dict.fromkeys(asked))
 
 
@@ -74,9 +74,9 @@ def ours(problem: Problem, trainings: int, seed: int) -> BudgetSampler:
 class WithinLimit(BaseSampler):
     """Proposes what an inner sampler proposes, if it keeps the limit.
 
-    A proposal over the limit is turned down before the trial has it, and uses up no training. After so many as
-    `budgetnas.samplers.constraint_filter.ConstraintFilter` allows, or when the inner sampler repeats itself, a network is drawn evenly
-    from those within the limit. Unlike there a network may be proposed again: another training of it tells more.
+    A proposal over the limit is rejected before a trial exists and uses up no training. After as many rejections as
+    `ConstraintFilter` allows, or when the inner sampler repeats itself, a network within the limit is drawn uniformly.
+    Unlike the filter this sampler may propose a network again: another training of it adds information.
 
     Args:
         inner: Any single-objective Optuna sampler.

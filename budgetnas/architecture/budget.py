@@ -84,20 +84,24 @@ class Limit:
 
     Attributes:
         quantity: What is limited.
-        most: The limit. It is a maximum: equal to it fits.
+        value: The limit; a network equal to it fits.
     """
 
     quantity: Quantity
-    most: int
+    value: int
 
     def __post_init__(self) -> None:
-        if self.most < 1:
-            raise InputError(FLAGS[self.quantity], self.most, "must be at least 1", _WAYS)
+        if self.value < 1:
+            raise InputError(FLAGS[self.quantity], self.value, "must be at least 1", _WAYS)
 
     @property
     def words(self) -> str:
         """What is limited, in words: ``multiply-accumulates``."""
         return WORDS[self.quantity]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"quantity": self.quantity, "most": self.value}
 
     @property
     def flag(self) -> str:
@@ -111,13 +115,13 @@ class Limit:
 
     def share(self, counts: Counts) -> float:
         """Return the limited quantity as a share of the limit, 1.0 being all of it."""
-        return self.count(counts) / self.most
+        return self.count(counts) / self.value
 
     @property
     def short(self) -> str:
         """The limit as people write it where that is exact: ``600M``, else ``1,000,000,000``."""
-        written = format_count(self.most)
-        return f"{self.most:,}" if written.isdigit() else written
+        written = format_count(self.value)
+        return f"{self.value:,}" if written.isdigit() else written
 
     def __str__(self) -> str:
         return f"{self.short} {self.words}"
@@ -130,27 +134,27 @@ class Excess:
     Attributes:
         quantity: What there is too much of.
         count: How much there is.
-        most: The limit.
+        limit: The limit.
     """
 
     quantity: Quantity
     count: int
-    most: int
+    limit: int
 
     @property
-    def over(self) -> int:
-        """By how much the limit is broken."""
-        return self.count - self.most
+    def amount(self) -> int:
+        """The count minus the limit."""
+        return self.count - self.limit
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {"quantity": self.quantity, "count": self.count, "most": self.most, "over": self.over}
+        return {"quantity": self.quantity, "count": self.count, "most": self.limit, "over": self.amount}
 
     def sentence(self) -> str:
         """Return it in words: the count, the limit, and by how much it is broken."""
         return (
-            f"{self.count:,} of {self.most:,} {WORDS[self.quantity]}, "
-            f"{self.over:,} too many ({self.count / self.most:.2f} x)"
+            f"{self.count:,} of {self.limit:,} {WORDS[self.quantity]}, "
+            f"{self.amount:,} too many ({self.count / self.limit:.2f} x)"
         )
 
 
@@ -188,11 +192,6 @@ class Verdict:
         """The limit on parameters."""
         return self.budget.max_params
 
-    @property
-    def overshoot(self) -> int:
-        """Parameters over the limit on parameters; 0 if these keep it."""
-        return max(0, self.params - self.max_params)
-
     def share(self, params: int) -> float:
         """Return `params` as a share of the limit on parameters, 1.0 being all of it."""
         return params / self.max_params
@@ -202,7 +201,7 @@ class Verdict:
         if self.fits:
             kept = ((limit.count(self.counts), limit) for limit in self.budget.limits)
             return "fits: " + "; ".join(
-                f"{found:,} of {limit.most:,} {limit.words}, {limit.most - found:,} to spare" for found, limit in kept
+                f"{found:,} of {limit.value:,} {limit.words}, {limit.value - found:,} to spare" for found, limit in kept
             )
         return "over the budget: " + "; ".join(one.sentence() for one in self.excesses)
 
@@ -234,7 +233,7 @@ class Budget:
     def excesses(self, counts: Counts) -> tuple[Excess, ...]:
         """Return the limits that `counts` break."""
         found = ((limit, limit.count(counts)) for limit in self.limits)
-        return tuple(Excess(limit.quantity, much, limit.most) for limit, much in found if much > limit.most)
+        return tuple(Excess(limit.quantity, amount, limit.value) for limit, amount in found if amount > limit.value)
 
     def fits(self, architecture: Architecture) -> bool:
         """Return whether `architecture` keeps every limit."""

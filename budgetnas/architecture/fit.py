@@ -237,7 +237,7 @@ def _nothing_fits(network: Architecture, budget: Budget) -> InputError:
     allow = " and ".join(f"{limits[one.quantity].flag} {one.count:,}" for one in excesses)
     return InputError(
         first.flag,
-        format_count(first.most),
+        format_count(first.value),
         f"no edits make it fit: the smallest network they come to ({smallest.describe()}) has {has}",
         f"allow at least {allow}, or begin with a smaller network",
     )

@@ -1,72 +1,41 @@
-"""The model card: what a person should know before using the network."""
+"""The model card of a bundle, in Markdown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from budgetnas.architecture import Architecture, count
+from budgetnas.architecture import count
 from budgetnas.bundle.certificate import Certificate
-from budgetnas.bundle.contents import Metrics, Preprocessing
+from budgetnas.bundle.contents import BundleSource, Preprocessing
 from budgetnas.bundle.onnx_file import OnnxCheck
-from budgetnas.space.recipe import Recipe
 
 _SHOWN_CLASSES = 200
 
 
-@dataclass(frozen=True, slots=True)
-class CardFacts:
-    """What the card tells.
-
-    Attributes:
-        title: What the network is called.
-        architecture: What it is.
-        recipe: How it was trained.
-        seed: Seed of its training.
-        certificate: Its parameters.
-        metrics: How good it is.
-        preprocessing: Classes, and how images are prepared.
-        data: The data, in sentences.
-        environment: Where it was trained, in a sentence.
-        onnx: How the ONNX file was checked.
-    """
-
-    title: str
-    architecture: Architecture
-    recipe: Recipe
-    seed: int
-    certificate: Certificate
-    metrics: Metrics
-    preprocessing: Preprocessing
-    data: Sequence[str]
-    environment: str
-    onnx: OnnxCheck
-
-
-def model_card(facts: CardFacts) -> str:
+def model_card(source: BundleSource, certificate: Certificate, onnx: OnnxCheck) -> str:
     """Return the card as Markdown."""
     sections = (
-        (f"# {escaped(facts.title)}", _what(facts)),
-        ("## Parameters", _parameters(facts.certificate)),
-        ("## Accuracy", [facts.metrics.describe() + ".", "", *_items(facts.metrics.sentences)]),
-        ("## Data", _items(facts.data)),
-        ("## Classes", _classes(facts.preprocessing.classes)),
-        ("## Use", _use(facts)),
-        ("## Limits", _limits(facts)),
+        (f"# {escaped(source.title)}", _network(source)),
+        ("## Parameters", _parameters(certificate)),
+        ("## Accuracy", [source.metrics.describe() + ".", "", *_items(source.metrics.sentences)]),
+        ("## Data", _items(source.data)),
+        ("## Classes", _classes(source.preprocessing.classes)),
+        ("## Use", _use(source.preprocessing, onnx)),
+        ("## Limits", _limits(source.preprocessing.resolution)),
     )
     return "\n".join(line for heading, lines in sections for line in (heading, "", *lines, ""))
 
 
 def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
-    plain = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    """Return text escaped for Markdown, on a single line."""
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     inside = re.sub(r"([\\`*_{}\[\]<>#!|~&$])", r"\\\1", plain)
     return re.sub(r"^([-+=:]|\d+(?=[.)]))", _escaped_start, inside)
 
 
 def _escaped_start(match: re.Match[str]) -> str:
-    """Return the start of a line that would begin a list or a rule, as it is shown."""
+    """Escape the start of a line that Markdown would read as a list or a rule."""
     return f"&#{ord(match[0][0])};{match[0][1:]}"
 
 
@@ -74,21 +43,21 @@ def _items(sentences: Sequence[str]) -> list[str]:
     return [f"- {escaped(sentence)}" for sentence in sentences]
 
 
-def _what(facts: CardFacts) -> list[str]:
-    cost, recipe = count(facts.architecture), facts.recipe
+def _network(source: BundleSource) -> list[str]:
+    cost = count(source.architecture)
     return [
-        f"A residual network for image classification: {escaped(facts.architecture.describe())}.",
-        f"{cost.params:,} parameters; {cost.macs:,} multiply-accumulates for an image. "
-        f"Trained with {escaped(recipe.describe())}, seed {facts.seed}. {escaped(facts.environment)}",
+        f"A residual network for image classification: {escaped(source.architecture.describe())}.",
+        f"{cost.params:,} parameters; {cost.macs:,} multiply-accumulates per image. "
+        f"Trained with {escaped(source.recipe.describe())}, seed {source.seed}. {escaped(source.environment)}",
         "",
-        "Written by budgetnas. The exact values are in the JSON files beside this one.",
+        "Written by budgetnas. The exact values are in the JSON files of this folder.",
     ]
 
 
 def _parameters(certificate: Certificate) -> list[str]:
     rows = [
-        f"| {one.name} | {one.static:,} | {one.built:,} | {'yes' if one.equal else 'NO'} |"
-        for one in (*certificate.parts, certificate.total)
+        f"| {part.name} | {part.static:,} | {part.built:,} | {'yes' if part.equal else 'NO'} |"
+        for part in (*certificate.parts, certificate.total)
     ]
     return ["| part | counted | built | equal |", "|---|---:|---:|---|", *rows, "", *_budget(certificate)]
 
@@ -98,7 +67,7 @@ def _budget(certificate: Certificate) -> list[str]:
         return ["No budget was set."]
     params, *others = certificate.limits
     verb = "keeps" if params.fits else "BREAKS"
-    return [f"It {verb} the budget of {params.limit.most:,} parameters.", *(one.sentence() for one in others)]
+    return [f"It {verb} the budget of {params.limit.value:,} parameters.", *(limit.sentence() for limit in others)]
 
 
 def _classes(classes: Sequence[str]) -> list[str]:
@@ -107,7 +76,7 @@ def _classes(classes: Sequence[str]) -> list[str]:
     return [*shown, *(["", f"... and {left:,} more, in `preprocessing.json`."] if left else [])]
 
 
-def _use(facts: CardFacts) -> list[str]:
+def _use(preprocessing: Preprocessing, onnx: OnnxCheck) -> list[str]:
     return [
         "```python",
         "import budgetnas",
@@ -118,23 +87,22 @@ def _use(facts: CardFacts) -> list[str]:
         "",
         "`budgetnas predict DIR image.png` prints classes and probabilities. Images are prepared as in training:",
         "",
-        *_items(facts.preprocessing.steps),
+        *_items(preprocessing.steps),
         "",
         "`network.onnx` needs neither PyTorch nor budgetnas:",
         "",
-        *_items(facts.preprocessing.onnx),
-        f"- checked in ONNX Runtime: {escaped(facts.onnx.describe())}",
+        *_items(preprocessing.onnx),
+        f"- checked in ONNX Runtime: {escaped(onnx.describe())}",
     ]
 
 
-def _limits(facts: CardFacts) -> list[str]:
-    side = facts.preprocessing.resolution
+def _limits(side: int) -> list[str]:
     return _items(
         (
-            "It knows its classes and nothing else: an image of none of them gets one of them all the same.",
-            "Its probabilities are the softmax of the logits; they were not calibrated.",
-            f"It sees a square of {side} x {side} pixels from the centre of an image; what lies outside is cut off.",
-            "Images unlike those it was trained on (another camera, light, background) were not measured.",
-            "Terms of the data it was trained on may bind its use.",
+            "It always predicts one of its classes, even for an image of none of them.",
+            "Its probabilities are the softmax of the logits; they are not calibrated.",
+            f"It sees the square at the centre of an image, scaled to {side} x {side} pixels; the rest is cut off.",
+            "It was not evaluated on images that differ from the training data, e.g. in camera, light or background.",
+            "The terms of its training data may restrict its use.",
         )
     )

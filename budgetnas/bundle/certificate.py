@@ -1,4 +1,4 @@
-"""The certificate of parameters: what was counted without building, beside what was built, part by part."""
+"""The certificate of parameters: the static count and the built network's count, part by part."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from budgetnas.errors import BudgetnasError
 
 @dataclass(frozen=True, slots=True)
 class CertifiedPart:
-    """The parameters of one part, or of all.
+    """The parameters of a part, or of the whole network.
 
     Attributes:
         name: ``stem``, ``stage 1``, ..., ``head``, ``total``.
-        static: Counted from the architecture, without building it.
+        static: Counted from the architecture without building it.
         built: Trainable parameters of the network with the bundle's weights.
     """
 
@@ -29,7 +29,7 @@ class CertifiedPart:
 
     @property
     def equal(self) -> bool:
-        """Whether the two are the same."""
+        """Whether both counts are equal."""
         return self.static == self.built
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,11 +39,11 @@ class CertifiedPart:
 
 @dataclass(frozen=True, slots=True)
 class CertifiedLimit:
-    """A limit, and the count it was held against.
+    """A limit and the network's count.
 
     Attributes:
         limit: The limit.
-        count: Of parameters, those of the built network; of all else, what was counted without building it.
+        count: For parameters that of the built network; otherwise the static count.
     """
 
     limit: Limit
@@ -51,37 +51,36 @@ class CertifiedLimit:
 
     @property
     def fits(self) -> bool:
-        """Whether it is kept."""
-        return self.count <= self.limit.most
+        """Whether the network keeps the limit."""
+        return self.count <= self.limit.value
 
     @property
     def counted(self) -> str:
-        """How it was counted: ``built`` or ``static``."""
+        """Source of the count: ``built`` or ``static``."""
         return "built" if self.limit.quantity == "params" else "static"
 
     def sentence(self) -> str:
-        """Return it in words."""
+        """Return the verdict in words."""
         verb, how = "keeps" if self.fits else "BREAKS", " (counted without building it)"
         return (
-            f"It {verb} the limit of {self.limit.most:,} {self.limit.words} with {self.count:,}"
+            f"It {verb} the limit of {self.limit.value:,} {self.limit.words} with {self.count:,}"
             f"{how if self.counted == 'static' else ''}."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        named = {"quantity": self.limit.quantity, "most": self.limit.most}
-        return {**named, "count": self.count, "counted": self.counted, "fits": self.fits}
+        return {**self.limit.to_dict(), "count": self.count, "counted": self.counted, "fits": self.fits}
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The parameters of a network, twice.
+    """The parameters of a network, counted twice.
 
     Attributes:
         parts: Each part, in order.
-        budget: The limits; nothing where there were none.
+        budget: The limits, or None.
         counts: Static counts of the whole network, for one image.
-        modules_elsewhere: Parameters of the built network that are in none of the parts: 0.
+        modules_elsewhere: Parameters of the built network outside the parts: 0.
     """
 
     parts: tuple[CertifiedPart, ...]
@@ -91,18 +90,18 @@ class Certificate:
 
     @property
     def total(self) -> CertifiedPart:
-        """All parts together, and whatever the built network has beside them."""
+        """All parts together, and parameters outside of them."""
         built = sum(part.built for part in self.parts) + self.modules_elsewhere
         return CertifiedPart("total", sum(part.static for part in self.parts), built)
 
     @property
     def fits(self) -> bool | None:
-        """Whether it keeps every limit; nothing where there was none."""
-        return None if self.budget is None else all(one.fits for one in self.limits)
+        """Whether it keeps every limit; None without limits."""
+        return None if self.budget is None else all(limit.fits for limit in self.limits)
 
     @property
     def limits(self) -> tuple[CertifiedLimit, ...]:
-        """Every limit, that on parameters first, with its count."""
+        """Every limit with its count, that on parameters first."""
         counts = self.counts._replace(params=self.total.built)
         limits = () if self.budget is None else self.budget.limits
         return tuple(CertifiedLimit(limit, limit.count(counts)) for limit in limits)
@@ -111,12 +110,12 @@ class Certificate:
         """Check that both counts are equal, part by part.
 
         Raises:
-            BudgetnasError: If they are not.
+            BudgetnasError: If they differ.
         """
-        unequal = [one for one in (*self.parts, self.total) if not one.equal]
+        unequal = [part for part in (*self.parts, self.total) if not part.equal]
         if unequal:
-            told = "; ".join(f"{one.name}: {one.static:,} counted, {one.built:,} built" for one in unequal)
-            raise BudgetnasError(f"the built network has other parameters than were counted ({told})")
+            counts = "; ".join(f"{part.name}: {part.static:,} counted, {part.built:,} built" for part in unequal)
+            raise BudgetnasError(f"the parameters of the built network differ from the static count ({counts})")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -124,16 +123,16 @@ class Certificate:
             "parts": [part.to_dict() for part in self.parts],
             "total": self.total.to_dict(),
             "budget": None if self.budget is None else self.budget.max_params,
-            "limits": [one.to_dict() for one in self.limits],
+            "limits": [limit.to_dict() for limit in self.limits],
             "fits": self.fits,
         }
 
 
 def certify(architecture: Architecture, network: nn.Module, budget: Budget | None) -> Certificate:
-    """Return the certificate of `network`, which was built from `architecture`."""
+    """Return the certificate of a network built from `architecture`."""
     modules = dict(network.named_children())
     stages = (f"layer{index}" for index in range(1, architecture.num_stages + 1))
-    names = [_names(stem(architecture)), *([one] for one in stages), _names(head(architecture))]
+    names = [_names(stem(architecture)), *([stage] for stage in stages), _names(head(architecture))]
     parts = tuple(
         CertifiedPart(part.name, part.counts.params, sum(_trainable(modules[name]) for name in inside))
         for part, inside in zip(count_parts(architecture), names, strict=True)
@@ -147,4 +146,4 @@ def _names(path: Iterable[tuple[str, object]]) -> list[str]:
 
 
 def _trainable(module: nn.Module) -> int:
-    return sum(one.numel() for one in module.parameters() if one.requires_grad)
+    return sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)

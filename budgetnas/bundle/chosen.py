@@ -1,4 +1,4 @@
-"""Which training is exported."""
+"""The run to export."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from budgetnas.storage import Records, Role, Run, State
 
 
 class Part(StrEnum):
-    """What a training learnt from; the value is said to users."""
+    """The training images of a run; users see the value."""
 
     TRAIN = "train"
     TRAIN_AND_VALIDATION = "train + validation"
@@ -25,16 +25,16 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export, and where to.
+    """What to export, and where.
 
     Attributes:
-        place: Where the data lie.
-        study: A study's name; nothing for a replay.
-        run: Number of one of its records; nothing: the winner of its final.
-        replay: Name of a recorded run; nothing for a study.
-        out: The folder; nothing: named after what is exported, in the current one.
-        replace: Whether an older bundle there may be replaced.
-        device: Where weights that were not kept are trained again.
+        place: Location of the data.
+        study: A study's name, or None for a replay.
+        run: Number of one of its runs, or None for the winner of its final.
+        replay: Name of a recorded run, or None for a study.
+        out: The folder, or None for the default name in the current folder.
+        replace: Whether to replace an older bundle.
+        device: Device for retraining weights that were not kept.
     """
 
     place: DataPlace
@@ -46,28 +46,30 @@ class ExportRequest:
     device: str = "auto"
 
     def check(self) -> None:
-        """Turn down what names no training.
+        """Check that the request names one study or one replay.
 
         Raises:
-            InputError: If neither or both of study and replay are named, or a run of a replay is.
+            InputError: If it does not, or if it names a run of a replay.
         """
         if (self.study is None) == (self.replay is None):
-            rule = "is missing: name a study" if self.study is None else "does not go with --replay"
+            rule = "is missing: name a study" if self.study is None else "cannot be combined with --replay"
             raise InputError("STUDY", self.study, rule, "export one study, or one replay with --replay NAME")
         if self.replay is not None and self.run is not None:
-            raise InputError("--run", self.run, "does not go with --replay", "the newest complete replay is exported")
+            raise InputError(
+                "--run", self.run, "cannot be combined with --replay", "the newest complete replay is exported"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A training to export.
+    """A run to export.
 
     Attributes:
         run: Its record.
-        part: What it learnt from.
-        name: What the bundle is called.
-        specification: Its study's; nothing for a replay.
-        final: Its study's last final, if one was begun.
+        part: Its training images.
+        name: Name of the bundle.
+        specification: Its study's, or None for a replay.
+        final: Result of its study's last final, or None.
     """
 
     run: Run
@@ -78,30 +80,30 @@ class Chosen:
 
     @property
     def identity(self) -> DataIdentity:
-        """Which data it saw."""
+        """Identity of its data."""
         return DataIdentity.model_validate_json(self.run.data)
 
     @property
     def is_shipped(self) -> bool:
-        """Whether it is the network that the study's final ended with."""
+        """Whether it is the network that the study's final recommends."""
         return self.final is not None and self.final.shipped_run == self.run.id
 
     def folder(self, out: Path | None) -> Path:
-        """Return where the bundle goes: `out`, or a folder named after it."""
-        safe = "".join(one if one.isalnum() or one in "._-" else "-" for one in self.name).lstrip(".")
+        """Return the folder of the bundle: `out`, or one named after it."""
+        safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in self.name).lstrip(".")
         return out or Path(f"{safe or 'network'}-bundle")
 
 
 def choose_run(records: Records, request: ExportRequest) -> Chosen:
-    """Return the training that `request` means.
+    """Return the run that `request` names.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no such run.
     """
     request.check()
     if request.study is not None:
         return _of_study(records, request.study, request.run)
-    assert request.replay is not None, "one of the two is given"
+    assert request.replay is not None, "a request names a study or a replay"
     return _of_replay(records, request.replay)
 
 
@@ -110,28 +112,28 @@ def _of_study(records: Records, study: str, number: int | None) -> Chosen:
     final = final_result(records, study)
     shipped = None if final is None else final.shipped_run
     if number is None and shipped is None:
-        state = "has no final yet" if final is None else "has a final that is not over"
-        way_out = f"run budgetnas finish {study} first, or export one of its runs with --run N"
-        raise InputError("STUDY", study, state, way_out)
+        state = "has no final yet" if final is None else "has an unfinished final"
+        hint = f"run budgetnas finish {study} first, or export one of its runs with --run N"
+        raise InputError("STUDY", study, state, hint)
     run = _complete_run(records, study, shipped if number is None else number)
     name = study if number is None else f"{study}-run-{run.id}"
     return Chosen(run, _part(records, run), name, specification, final)
 
 
 def _complete_run(records: Records, study: str, number: int | None) -> Run:
-    runs = {one.id: one for one in records.runs(study=study)}
-    complete = [str(one.id) for one in runs.values() if one.state is State.COMPLETE]
-    found = runs.get(number or 0)
-    if found is None or found.state is not State.COMPLETE:
-        rule = f"is no run of study {study!r}" if found is None else f"is {found.state.value}, not complete"
-        there = f"complete are {', '.join(complete[:20])}{', ...' if len(complete) > 20 else ''}"
-        raise InputError("--run", number, rule, there if complete else "the study has no complete run yet")
-    return found
+    runs = {run.id: run for run in records.runs(study=study)}
+    run = runs.get(number or 0)
+    if run is None or run.state is not State.COMPLETE:
+        complete = [str(run.id) for run in runs.values() if run.state is State.COMPLETE]
+        rule = f"is not a run of study {study!r}" if run is None else f"is {run.state.value}, not complete"
+        hint = f"complete runs are {', '.join(complete[:20])}{', ...' if len(complete) > 20 else ''}"
+        raise InputError("--run", number, rule, hint if complete else "the study has no complete run yet")
+    return run
 
 
 def _of_replay(records: Records, name: str) -> Chosen:
     label = recorded_run(name).name
-    complete = [one for one in records.runs(role=Role.REPLAY) if one.label == label and one.state is State.COMPLETE]
+    complete = [run for run in records.runs(role=Role.REPLAY) if run.label == label and run.state is State.COMPLETE]
     if not complete:
         rule = "has no complete replay in this storage"
         raise InputError("--replay", name, rule, f"run budgetnas replay {label} first")
@@ -139,7 +141,7 @@ def _of_replay(records: Records, name: str) -> Chosen:
 
 
 def _part(records: Records, run: Run) -> Part:
-    """Return what a run of a study learnt from: where nothing was left to evaluate on, validation images too."""
+    """Return the training images of a run of a study: without an evaluation they included the validation images."""
     curve = records.curve(run.id)
     evaluated = bool(curve) and curve[-1].eval_accuracy == curve[-1].eval_accuracy
     return Part.TRAIN if evaluated else Part.TRAIN_AND_VALIDATION

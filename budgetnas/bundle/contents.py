@@ -1,13 +1,19 @@
-"""What a bundle holds: its files by name, and the values in those that are read back."""
+"""The contents of a bundle: file names, the values that are read back, and the source that it is written from."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from budgetnas.space.recipe import Frozen, Normalisation
+from budgetnas.architecture import Architecture
+from budgetnas.architecture.budget import Budget
+from budgetnas.space.recipe import Frozen, Normalisation, Recipe
 
 ARCHITECTURE: Final = "architecture.json"
 RECIPE: Final = "recipe.json"
@@ -20,19 +26,19 @@ ONNX: Final = "network.onnx"
 CARD: Final = "README.md"
 MANIFEST: Final = "manifest.json"
 HASHED: Final = (ARCHITECTURE, RECIPE, WEIGHTS, CERTIFICATE, METRICS, PROVENANCE, PREPROCESSING, ONNX, CARD)
-"""Every file of a bundle but the manifest, which has their hashes."""
+"""Every file of a bundle except the manifest, which has their hashes."""
 
 
 class Preprocessing(Frozen):
-    """From an image to what the network takes, as in its training, and from its logits to classes.
+    """Preprocessing of images, as in training, and the classes of the logits.
 
     Attributes:
-        classes: Class names; their positions are those of the logits.
+        classes: Class names, in the order of the logits.
         channels: 1 for grey, 3 for RGB.
-        resolution: Side of the square that the network takes, in pixels.
+        resolution: Side of the network's square input, in pixels.
         normalisation: Constants for pixel values in [0, 1].
-        steps: The same in words, in order.
-        onnx: What the ONNX file takes and gives, in words.
+        steps: The preprocessing in words, in order.
+        onnx: Input and output of the ONNX file, in words.
     """
 
     classes: tuple[str, ...] = Field(min_length=1)
@@ -44,10 +50,10 @@ class Preprocessing(Frozen):
 
 
 class Manifest(Frozen):
-    """Which files a bundle has.
+    """The files of a bundle.
 
     Attributes:
-        format: What this is.
+        format: Name of the format.
         version: Version of the format.
         files: SHA-256 of each file, by name.
     """
@@ -58,18 +64,18 @@ class Manifest(Frozen):
 
 
 class Metrics(Frozen):
-    """How good the network is, and what that number is of; accuracies are shares of 1.
+    """Accuracy of the network, with its meaning; accuracies are shares of 1.
 
     Attributes:
         kind: Role of the run: ``search``, ``repeat``, ``final``, ``replay``.
-        split: What it was measured on; nothing if it was not measured.
-        accuracy: Accuracy after the last epoch: of one network, or the mean of `n`.
-        standard_deviation: Spread between the `n` networks; nothing for one.
-        n: Networks that were measured.
+        split: Split of the accuracy, or None if it was not measured.
+        accuracy: Accuracy after the last epoch, of one network or the mean of `n`.
+        standard_deviation: Spread between the `n` networks; None for one.
+        n: Number of networks.
         seeds: Their training seeds.
-        sentences: What the number is of, and what it is not.
+        sentences: Meaning and caveats.
         details: More figures, as plain JSON.
-        trained_again: Whether and how the weights were made again from the record, as plain JSON.
+        trained_again: The retraining of weights that were not kept, as plain JSON.
     """
 
     kind: str
@@ -83,12 +89,45 @@ class Metrics(Frozen):
     trained_again: dict[str, Any] | None = None
 
     def describe(self) -> str:
-        """Return the figure in one short line."""
+        """Return the accuracy in one short line."""
         if self.accuracy is None:
             return "not measured on images that it was not trained on"
         spread = "" if self.standard_deviation is None else f" ± {self.standard_deviation:.2%} standard deviation"
         seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
         return f"{self.accuracy:.2%}{spread} on {self.split} (n = {self.n}, {seeds})"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSource:
+    """Everything that a bundle is written from.
+
+    Attributes:
+        title: Name of the network in the model card.
+        architecture: Its architecture.
+        recipe: Its recipe.
+        seed: Its training seed.
+        weights: Its weights, a safetensors file.
+        preprocessing: Its preprocessing and classes.
+        budget: The limits, or None.
+        metrics: Its accuracy.
+        provenance: Its origin, as plain JSON.
+        data: Its data, in sentences.
+        environment: Its training environment, in a sentence.
+        images: Real images to check the ONNX file with, (N, C, side, side), 0 to 255.
+    """
+
+    title: str
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    weights: bytes
+    preprocessing: Preprocessing
+    budget: Budget | None
+    metrics: Metrics
+    provenance: Mapping[str, Any]
+    data: tuple[str, ...]
+    environment: str
+    images: NDArray[np.uint8]
 
 
 def sha256(content: bytes) -> str:

@@ -1,19 +1,19 @@
-"""Exporting: the record chosen, its data loaded, its weights found or made again, the bundle written."""
+"""Export: choose the record, load its data, get its weights, write the bundle."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.bundle.chosen import Chosen, ExportRequest, choose_run
-from budgetnas.bundle.contents import Preprocessing
+from budgetnas.bundle.contents import BundleSource, Preprocessing
 from budgetnas.bundle.figures import metrics_of
 from budgetnas.bundle.provenance import data_sentences, environment_sentence, provenance_of
-from budgetnas.bundle.retraining import AgainView, Weights, normalisation_of, weights_of
-from budgetnas.bundle.write import BundleSource, WrittenBundle, check_place, write_bundle
+from budgetnas.bundle.retraining import ExportCallbacks, Weights, normalisation_of, weights_of
+from budgetnas.bundle.write import WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
@@ -23,24 +23,14 @@ from budgetnas.storage import Records
 MOST_CHECKED_IMAGES: Final = 1_000
 
 
-class ExportView(AgainView, Protocol):
-    """Whoever shows an export."""
-
-    def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
-
-
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A bundle that was written.
+    """A written bundle and its source.
 
     Attributes:
-        chosen: The training it holds.
-        weights: Where its weights come from.
-        bundle: What was written.
+        chosen: The exported run.
+        weights: Its weights.
+        bundle: The bundle.
     """
 
     chosen: Chosen
@@ -63,19 +53,19 @@ class Exported:
         }
 
 
-def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportView) -> Exported:
-    """Write the bundle of the training that is asked for.
+def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportCallbacks) -> Exported:
+    """Write the bundle of a run.
 
     Args:
-        request: What to export, and where to.
+        request: What to export, and where.
         records: The storage.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        stopper: Requests to stop.
+        view: Hooks.
 
     Raises:
-        InputError: If the request cannot be met.
+        InputError: If the request is invalid.
         BudgetnasError: If a check of the bundle fails; nothing is left behind.
-        RunFailedError: If the training is made again and fails.
+        RunFailedError: If a retraining fails.
         Interrupted: If a stop was requested.
     """
     chosen = choose_run(records, request)
@@ -84,7 +74,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
     data = _data(chosen, request)
     weights = weights_of(chosen, data, request.device, records, stopper, view)
     if not weights.equal:
-        view.notice(f"weights of run {chosen.run.id}: {weights.describe()}")
+        view.on_message(f"weights of run {chosen.run.id}: {weights.describe()}")
     source = BundleSource(
         title=chosen.name,
         architecture=chosen.run.architecture,
@@ -97,14 +87,14 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
         provenance=provenance_of(chosen, data),
         data=data_sentences(chosen, data),
         environment=environment_sentence(chosen),
-        images=_some(data.validation.images),
+        images=_evenly_spaced(data.validation.images),
     )
 
-    def tell(text: str) -> None:
+    def report(step: str) -> None:
         stopper.check()
-        view.preparing(text)
+        view.preparing(step)
 
-    return Exported(chosen, weights, write_bundle(source, folder, replace=request.replace, tell=tell))
+    return Exported(chosen, weights, write_bundle(source, folder, replace=request.replace, report=report))
 
 
 def _data(chosen: Chosen, request: ExportRequest) -> Data:
@@ -114,22 +104,22 @@ def _data(chosen: Chosen, request: ExportRequest) -> Data:
     owner = f"replay {chosen.run.label!r}"
     data = load_data(data_request(chosen.identity, owner, request.place))
     if data.identity != chosen.identity:
-        rule = f"are other data than {owner} was trained on ({chosen.identity.label()})"
-        raise InputError("--data", data.identity.label(), rule, "name those, with --data and --data-dir")
+        rule = f"differ from the data of {owner} ({chosen.identity.label()})"
+        raise InputError("--data", data.identity.label(), rule, "name the same data with --data and --data-dir")
     return data
 
 
 def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
     side, grey = data.resolution, data.in_channels == 1
     constants = normalisation_of(chosen, data)
-    mean, std = (", ".join(f"{one:.6g}" for one in values) for values in (constants.mean, constants.std))
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (constants.mean, constants.std))
     return Preprocessing(
         classes=data.classes,
         channels=1 if grey else 3,
         resolution=side,
         normalisation=constants,
         steps=(
-            "turn upright by the EXIF orientation; compose transparency on white; reduce 16 bits to 8; convert to RGB",
+            "rotate by the EXIF orientation; draw transparency on white; reduce 16 bits to 8; convert to RGB",
             f"scale the square at the centre to {side} x {side} pixels (Pillow, bicubic, antialiased)",
             *(["convert to grey (ITU-R 601-2 luma)"] if grey else []),
             f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std}), for each channel",
@@ -138,8 +128,8 @@ def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
     )
 
 
-def _some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return at most `MOST_CHECKED_IMAGES` of `images`, evenly spaced, so that every class of a sorted set is there."""
+def _evenly_spaced(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return at most `MOST_CHECKED_IMAGES` images, evenly spaced, so that a sorted set keeps every class."""
     if len(images) <= MOST_CHECKED_IMAGES:
         return images
     return images[np.linspace(0, len(images) - 1, MOST_CHECKED_IMAGES).astype(np.int64)]

@@ -1,4 +1,4 @@
-"""The figures of an exported network, with what they are of."""
+"""The accuracy of an exported network, with its meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from budgetnas.storage.finals import finals_of, test_accuracies
 
 
 def metrics_of(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
-    """Return how good an exported network is, and what that number is of."""
+    """Return the accuracy of an exported network, with its meaning."""
     if chosen.run.role is Role.REPLAY:
         return _of_replay(chosen, weights, records)
     if chosen.is_shipped:
@@ -31,9 +31,9 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
     assert final is not None and final.winner is not None, "a shipped run has a final with a winner"
     test = final.winner.test
     sentences = [
-        f"The mean test accuracy of {len(test)} networks of this architecture and recipe, trained on train + "
-        f"validation with fresh seeds; this one alone has {test[0]:.2%}. Nothing was chosen by these figures.",
-        "The standard deviation is that between these networks.",
+        f"Mean test accuracy of {len(test)} networks with this architecture and recipe, trained on train + "
+        f"validation with fresh seeds; this network alone has {test[0]:.2%}. Nothing was chosen by these figures.",
+        "The standard deviation is between these networks.",
     ]
     if final.binomial_error is not None:
         error = 100 * final.binomial_error
@@ -41,7 +41,9 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
             f"The finite test split ({final.test_images:,} images) leaves a standard error of {error:.2f} points."
         )
     if final.readings > 1:
-        sentences.append(f"The test split was read {final.readings} times for this study: this is not a first look.")
+        sentences.append(
+            f"This study was evaluated on the test split {final.readings} times; only the first evaluation is unbiased."
+        )
     return _metrics(
         chosen,
         weights,
@@ -55,11 +57,12 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
 
 
 def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
-    """Return the figures of a network of a final that was not shipped: on the test split, if that was read for it."""
-    read = [test_accuracies(records, one.id).get(chosen.run.id) for one in finals_of(records, chosen.run.study or "")]
-    accuracy = next((one for one in reversed(read) if one is not None), None)
-    sentence = "One network of a final, trained on train + validation"
-    end = "; the test split was not read for it." if accuracy is None else "; one network has no spread."
+    """Return the figures of another network of a final: on the test split, if it was evaluated there."""
+    finals = finals_of(records, chosen.run.study or "")
+    tested = [test_accuracies(records, final.id).get(chosen.run.id) for final in finals]
+    accuracy = next((share for share in reversed(tested) if share is not None), None)
+    sentence = "A single network of a final, trained on train + validation"
+    end = "; it was not evaluated on the test split." if accuracy is None else "; no spread is known."
     return _metrics(
         chosen, weights, split=None if accuracy is None else "test", accuracy=accuracy, sentences=[sentence + end]
     )
@@ -67,15 +70,15 @@ def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
 
 def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     run, epoch = chosen.run, weights.again or weights.recorded
-    made = records.runs(study=run.study)
-    searched = [one for one in made if one.role in SEARCHED and one.state is State.COMPLETE]
-    sentences = ["Validation accuracy after the last epoch of one training; one network has no spread."]
+    runs = records.runs(study=run.study)
+    searched = [other for other in runs if other.role in SEARCHED and other.state is State.COMPLETE]
+    sentences = ["Validation accuracy after the last epoch of a single run; no spread is known."]
     if run.role in SEARCHED:
         sentences.append(
-            f"One of {len(searched)} trainings of a search. A single run which was chosen for being best looks better "
-            "than it is; a final with fresh seeds tells how good it is."
+            f"A single run of {len(searched)} in a search: if it was chosen for being the best, its accuracy is "
+            "optimistic; `budgetnas finish` gives an unbiased figure."
         )
-    sentences.append("The test split was not read for it.")
+    sentences.append("It was not evaluated on the test split.")
     return _metrics(
         chosen,
         weights,
@@ -89,11 +92,11 @@ def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics
 def _of_replay(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     result = replay_result(recorded_run(chosen.run.label), chosen.run, records)
     sentences = [
-        "Test accuracy after the last epoch of one training; one network has no spread.",
-        "The report's protocol looks at the test split after every epoch; nothing here was chosen by it.",
+        "Test accuracy after the last epoch of a single run; no spread is known.",
+        "The report's protocol evaluates on the test split after every epoch; nothing here was chosen by it.",
     ]
     if result.warning:
-        sentences.append(f"Beside the report's figures: {result.warning}.")
+        sentences.append(f"Compared with the report: {result.warning}.")
     return _metrics(
         chosen,
         weights,
@@ -118,7 +121,7 @@ def _metrics(
     if not weights.equal:
         sentences = [*sentences, f"The weights were {weights.describe()}."]
         if not (split == "validation" and weights.again):
-            sentences.append("The figure is the record's, not that of these weights.")
+            sentences.append("The accuracy is that of the record, not of these weights.")
     seeds = seeds or (chosen.run.seed,)
     return Metrics(
         kind=chosen.run.role.value,

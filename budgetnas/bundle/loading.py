@@ -1,4 +1,4 @@
-"""Loading a bundle: its files checked against their hashes, the network built and its weights read."""
+"""Loading a bundle: check the files against their hashes, build the network, read its weights."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Bundle:
     """A loaded bundle; ``network, preprocess = bundle`` takes it apart.
 
     Attributes:
-        architecture: What the network is.
-        network: It, on the CPU, in evaluation mode: (N, C, H, W) to logits (N, classes).
+        architecture: The architecture.
+        network: The network on the CPU in evaluation mode: (N, C, H, W) to logits (N, classes).
         preprocess: From an image (path, Pillow image or array) to (1, C, H, W).
     """
 
@@ -52,7 +52,7 @@ class Bundle:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared, as a value."""
+        """The preprocessing as a value."""
         return self.preprocess.preprocessing
 
     @property
@@ -61,23 +61,23 @@ class Bundle:
         return self.preprocessing.classes
 
     def predict(self, images: AnyImage | Sequence[AnyImage]) -> list[Prediction]:
-        """Return what the network says about each image; a single one gives a list of one.
+        """Return the prediction for each image; a list also for a single image.
 
         Raises:
-            InputError: If one cannot be read.
+            InputError: If an image cannot be read.
         """
-        one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
-        return predict(self.network, self.preprocess, [images] if one else list(images))  # type: ignore[list-item, arg-type]
+        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        return predict(self.network, self.preprocess, [images] if single else list(images))  # type: ignore[list-item, arg-type]
 
 
 def load(path: str | os.PathLike[str]) -> Bundle:
-    """Return the network and the preprocessing of the bundle in a folder.
+    """Return the bundle in a folder.
 
     Args:
         path: The folder that ``budgetnas export`` wrote.
 
     Raises:
-        InputError: If it is no bundle, or a file of it is missing or damaged; it says which.
+        InputError: If it is not a bundle, or a file is missing or damaged; the message names it.
     """
     folder = Path(path)
     files = _verified(folder, _manifest(folder))
@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Bundle:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Return whether a folder has a manifest of a bundle, of this format."""
+    """Return whether a folder has the manifest of a bundle in this format."""
     try:
         _manifest(folder)
     except InputError:
@@ -104,7 +104,7 @@ def _manifest(folder: Path) -> Manifest:
     try:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
-        rule = "is no bundle" if folder.is_dir() else "is no folder"
+        rule = "is not a bundle" if folder.is_dir() else "is not a folder"
         why = f"{rule}: {MANIFEST} cannot be read ({error.strerror})" if folder.is_dir() else rule
         raise InputError("DIR", str(folder), why, "name a folder that budgetnas export wrote") from None
     try:
@@ -119,7 +119,7 @@ def _manifest(folder: Path) -> Manifest:
 
 
 def _verified(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Return the files that are read, after all were compared with their hashes."""
+    """Return the files to read, after checking the hashes of all files."""
     kept: dict[str, bytes] = {}
     damaged = []
     for name in HASHED:
@@ -129,7 +129,7 @@ def _verified(folder: Path, manifest: Manifest) -> dict[str, bytes]:
             damaged.append(f"{name} cannot be read ({error.strerror})")
             continue
         if sha256(content) != manifest.files[name]:
-            damaged.append(f"{name} is damaged: its SHA-256 is not the one in {MANIFEST}")
+            damaged.append(f"{name} is damaged: its SHA-256 differs from {MANIFEST}")
         if name in _READ:
             kept[name] = content
     if damaged:

@@ -1,4 +1,4 @@
-"""The network as an ONNX file, and the check that it says the same as the eager network on real images."""
+"""The network as an ONNX file, and a check of its logits against the PyTorch network on real images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -28,19 +28,19 @@ OPSET: Final = 18
 INPUT: Final = "images"
 OUTPUT: Final = "logits"
 RELATIVE_TOLERANCE: Final = 1e-4
-"""Of the largest logit: float32 sums in another order differ by some 1e-6 of it, a wrong graph by far more."""
+"""Relative to the largest logit: another order of float32 sums differs by about 1e-6, a wrong graph by far more."""
 _BATCH: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxCheck:
-    """The ONNX file in ONNX Runtime beside the eager network.
+    """Comparison of the ONNX file in ONNX Runtime with the PyTorch network.
 
     Attributes:
-        images: Real images that both were given.
+        images: Number of real images.
         largest_difference: Largest absolute difference of a logit.
-        tolerance: How large it may be.
-        same_class: Images for which both have the same class.
+        tolerance: The limit of that difference.
+        same_class: Number of images with the same predicted class.
     """
 
     images: int
@@ -50,11 +50,11 @@ class OnnxCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the file says the same as the network."""
+        """Whether the file agrees with the network."""
         return self.largest_difference <= self.tolerance and self.same_class == self.images
 
     def describe(self) -> str:
-        """Return the outcome in one line."""
+        """Return the result in one line."""
         agree = "classes agree on all" if self.same_class == self.images else f"classes agree on {self.same_class:,}"
         return (
             f"{self.images:,} validation images, largest absolute difference of a logit "
@@ -65,23 +65,18 @@ class OnnxCheck:
         """Raise unless it passed.
 
         Raises:
-            BudgetnasError: With what differs.
+            BudgetnasError: With the differences.
         """
         if not self.passed:
             raise BudgetnasError(f"the ONNX file differs from the network: {self.describe()}; nothing was exported")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {
-            "images": self.images,
-            "largest_difference": self.largest_difference,
-            "tolerance": self.tolerance,
-            "same_class": self.same_class,
-        }
+        return asdict(self)
 
 
 def onnx_words(preprocessing: Preprocessing) -> tuple[str, ...]:
-    """Return in words what the ONNX file takes and gives."""
+    """Return input and output of the ONNX file, in words."""
     side, channels = preprocessing.resolution, preprocessing.channels
     return (
         f"input {INPUT}: float32 (batch, {channels}, {side}, {side}), pixel values from 0 to 255, not normalised",
@@ -95,12 +90,12 @@ def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
     """Return `network` with its normalisation as an ONNX file.
 
     Args:
-        network: In evaluation mode, on the CPU; it is left as it is.
-        preprocessing: How its images are prepared.
+        network: The network, in evaluation mode on the CPU; not modified.
+        preprocessing: Its preprocessing.
     """
     side = preprocessing.resolution
     example = torch.zeros(2, preprocessing.channels, side, side)
-    with _quietly():
+    with _quiet():
         program = torch.onnx.export(
             _WithNormalisation(network, preprocessing),
             (example,),
@@ -116,33 +111,33 @@ def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
 
 
 def check_onnx(content: bytes, network: nn.Module, preprocess: Preprocessor, pixels: NDArray[np.uint8]) -> OnnxCheck:
-    """Return how far an ONNX file is from the eager network.
+    """Compare an ONNX file with the PyTorch network.
 
     Args:
         content: The ONNX file.
-        network: In evaluation mode, on the CPU.
-        preprocess: What the network's images are prepared by.
-        pixels: Real images, (N, C, side, side), of 0 to 255.
+        network: The network, in evaluation mode on the CPU.
+        preprocess: Its preprocessing.
+        pixels: Real images, (N, C, side, side), 0 to 255.
     """
     session = _session(content)
     largest = highest = 0.0
     same = 0
     for start in range(0, len(pixels), _BATCH):
         part = pixels[start : start + _BATCH]
-        (found,) = session.run([OUTPUT], {INPUT: part.astype(np.float32)})
+        (exported,) = session.run([OUTPUT], {INPUT: part.astype(np.float32)})
         with torch.inference_mode():
             eager = network(preprocess.normalised(part)).numpy()
-        largest = max(largest, float(np.abs(found - eager).max(initial=0.0)))
+        largest = max(largest, float(np.abs(exported - eager).max(initial=0.0)))
         highest = max(highest, float(np.abs(eager).max(initial=0.0)))
-        same += int((found.argmax(axis=1) == eager.argmax(axis=1)).sum())
+        same += int((exported.argmax(axis=1) == eager.argmax(axis=1)).sum())
     return OnnxCheck(len(pixels), largest, RELATIVE_TOLERANCE * max(1.0, highest), same)
 
 
 class _WithNormalisation(nn.Module):
-    """A copy of a network that takes pixels of 0 to 255.
+    """A copy of a network for pixels from 0 to 255.
 
-    Strided 1x1 convolutions are plain ones in it: on a CPU ours take the pixels first, which would become strided
-    slices in the file, and not every chip has those.
+    Its strided 1x1 convolutions are plain ones: ours slice the input first on a CPU, and not every accelerator supports
+    strided slices in an ONNX file.
     """
 
     scale: Tensor
@@ -170,11 +165,11 @@ def _with_plain_convolutions(network: nn.Module) -> nn.Module:
 
 
 def _described(model: onnx.ModelProto, preprocessing: Preprocessing) -> bytes:
-    """Return the file without the exporter's notes, which name folders of this machine, and with ours."""
+    """Return the file with our notes instead of the exporter's, which contain paths of this machine."""
     graph = model.graph
-    for noted in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        del noted.metadata_props[:]
-        noted.doc_string = ""
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
     onnx.helper.set_model_props(
         model, {"classes": json.dumps(preprocessing.classes), "use": "; ".join(onnx_words(preprocessing))}
     )
@@ -191,8 +186,8 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep what PyTorch's exporter says about itself from the user; errors are raised as ever."""
+def _quiet() -> Iterator[None]:
+    """Hide the log messages and warnings of PyTorch's exporter; errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

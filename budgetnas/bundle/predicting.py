@@ -1,4 +1,4 @@
-"""What a network says about images: probabilities of classes."""
+"""Predictions for images: probabilities of the classes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BATCH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a network says about one image.
+    """The prediction for an image.
 
     Attributes:
         classes: Class names.
-        probabilities: One for each class: the softmax of the logits. Not calibrated.
+        probabilities: Probability of each class: the softmax of the logits, not calibrated.
     """
 
     classes: tuple[str, ...]
@@ -40,12 +40,12 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class NamedPrediction:
-    """What a network says about one file, or why it could not be read.
+    """The prediction for a file, or why it could not be read.
 
     Attributes:
-        image: The file as it was named.
-        prediction: What the network says.
-        error: Why there is no prediction.
+        image: The file as the user named it.
+        prediction: The prediction, or None.
+        error: Why there is no prediction, or None.
     """
 
     image: str
@@ -61,27 +61,28 @@ class NamedPrediction:
 
 
 def predict(network: nn.Module, preprocess: Preprocessor, images: Sequence[AnyImage]) -> list[Prediction]:
-    """Return what `network`, in evaluation mode, says about each image.
+    """Return the predictions of a network in evaluation mode.
 
     Raises:
-        InputError: If one of them cannot be read.
+        InputError: If an image cannot be read.
     """
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     for start in range(0, len(images), _BATCH):
-        found += _predict(network, preprocess, [preprocess(one) for one in images[start : start + _BATCH]])
-    return found
+        prepared = [preprocess(image) for image in images[start : start + _BATCH]]
+        predictions += _predict(network, preprocess, prepared)
+    return predictions
 
 
 def predict_files(network: nn.Module, preprocess: Preprocessor, images: Sequence[str]) -> Iterator[NamedPrediction]:
-    """Yield what `network` says about each file, in order; one that cannot be read does not end it."""
+    """Yield the prediction for each file, in order; unreadable files yield an error."""
     for start in range(0, len(images), _BATCH):
         names = images[start : start + _BATCH]
         tried = {name: _tried(preprocess, name) for name in names}
-        readable = {name: one for name, one in tried.items() if isinstance(one, Tensor)}
-        said = dict(zip(readable, _predict(network, preprocess, list(readable.values())), strict=True))
+        readable = {name: image for name, image in tried.items() if isinstance(image, Tensor)}
+        predictions = dict(zip(readable, _predict(network, preprocess, list(readable.values())), strict=True))
         for name in names:
             error = tried[name]
-            yield NamedPrediction(name, said.get(name), error if isinstance(error, InputError) else None)
+            yield NamedPrediction(name, predictions.get(name), error if isinstance(error, InputError) else None)
 
 
 def _tried(preprocess: Preprocessor, image: str) -> Tensor | InputError:
@@ -97,4 +98,4 @@ def _predict(network: nn.Module, preprocess: Preprocessor, prepared: Sequence[Te
     device = next(network.parameters()).device
     with torch.inference_mode():
         probabilities = network(torch.cat(list(prepared)).to(device)).softmax(dim=1).cpu().tolist()
-    return [Prediction(preprocess.preprocessing.classes, tuple(one)) for one in probabilities]
+    return [Prediction(preprocess.preprocessing.classes, tuple(shares)) for shares in probabilities]

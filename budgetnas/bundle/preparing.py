@@ -1,4 +1,4 @@
-"""From an image, however it comes, to what the network takes: exactly as its training images were made."""
+"""Preprocessing of images, exactly as for the training images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from budgetnas.bundle.contents import Preprocessing
-from budgetnas.data.pixels import UnreadableImageError, decode, square
+from budgetnas.data.decoding import UnreadableImageError, decode, square
 from budgetnas.errors import InputError
 from budgetnas.training.device import Normaliser
 
@@ -23,10 +23,10 @@ AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Prepares one image for the network: called with an image, gives (1, C, side, side), normalised float32.
+    """Callable that turns an image into the network's input: (1, C, side, side), normalised float32.
 
     Attributes:
-        preprocessing: How.
+        preprocessing: The preprocessing.
     """
 
     preprocessing: Preprocessing
@@ -37,22 +37,22 @@ class Preprocessor:
         object.__setattr__(self, "_normalise", normalise)
 
     def __call__(self, image: AnyImage) -> Tensor:
-        """Return the image as the network takes it.
+        """Return the network's input.
 
         Raises:
-            InputError: If it is no image that can be read.
+            InputError: If the image cannot be read.
         """
         return self.normalised(self.pixels(image)[np.newaxis])
 
     def normalised(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Return pixels (N, C, side, side), of 0 to 255, as the network takes them."""
+        """Return pixels (N, C, side, side), 0 to 255, normalised."""
         return self._normalise(torch.from_numpy(pixels))
 
     def pixels(self, image: AnyImage) -> NDArray[np.uint8]:
-        """Return the image's pixels after cropping and resizing, (C, side, side), of 0 to 255.
+        """Return the image's pixels after cropping and resizing, (C, side, side), 0 to 255.
 
         Raises:
-            InputError: If it is no image that can be read.
+            InputError: If the image cannot be read.
         """
         side, channels = self.preprocessing.resolution, self.preprocessing.channels
         colours = _rgb(image, side)

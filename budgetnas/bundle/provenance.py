@@ -1,4 +1,4 @@
-"""Where an exported network comes from: record, data, splits, versions."""
+"""The origin of an exported network: record, data, splits, versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from budgetnas.data import Data, Images
 
 
 def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
-    """Return where a network comes from, as plain JSON."""
+    """Return the origin of a network, as plain JSON."""
     run, (architecture, recipe) = chosen.run, (chosen.run.architecture.digest, chosen.run.recipe.digest)
     return {
         "run": {
@@ -47,19 +47,19 @@ def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
 
 
 def data_sentences(chosen: Chosen, data: Data) -> tuple[str, ...]:
-    """Return in words what a network learnt from."""
+    """Return the data of a network, in words."""
     sizes = {Part.TRAIN: len(data.train), Part.ALL_TRAIN: len(data.all_train)}
     images = sizes.get(chosen.part, len(data.train) + len(data.validation))
     return (
         f"{data.identity.label()}, {data.in_channels} x {data.resolution} x {data.resolution} pixels, "
         f"{len(data.classes)} classes; SHA-256 of the content {data.identity.content_hash}",
         f"Trained on {chosen.part.value}: {images:,} images.",
-        "Hashes of the splits are in provenance.json. No image is in this folder.",
+        "The hashes of the splits are in provenance.json. This folder contains no images.",
     )
 
 
 def environment_sentence(chosen: Chosen) -> str:
-    """Return in words where a network was trained."""
+    """Return the training environment of a network, in words."""
     known = json.loads(chosen.run.environment)
     precision = known.get("precision", "float32")
     note = " (matrix products; the weights and this bundle are float32)" if precision == "bf16" else ""

@@ -1,11 +1,11 @@
-"""The weights of a record: as they were kept, or trained again from it and held against it."""
+"""The weights of a record: as stored, or retrained from the record and compared with it."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data
@@ -13,22 +13,25 @@ from budgetnas.errors import InputError
 from budgetnas.experiments.published import for_channels
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener
+from budgetnas.runs.recording import RunImages
 from budgetnas.runs.reopen import all_training_images, validation_images
 from budgetnas.space.recipe import Normalisation
 from budgetnas.storage import Records, Run
-from budgetnas.training import RuntimeConfig, Task, choose_runtime, train
+from budgetnas.training import Callbacks, RuntimeConfig, Task, choose_runtime, train
 from budgetnas.training.device import statistics, to_device
 from budgetnas.training.weights import to_safetensors
 
 _COMPARED: Final = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
 
 
-class AgainView(RunListener, Protocol):
-    """Whoever shows a training that is made again."""
+class ExportCallbacks(Callbacks):
+    """Hooks of an export."""
 
-    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
-        """Hear that the weights of `run` were not kept, and that it is trained again."""
+    def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
+        """Called before `run` is retrained because its weights were not stored."""
+
+    def preparing(self, text: str) -> None:
+        """Called before a step that takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,9 @@ class Weights:
 
     Attributes:
         tensors: A safetensors file.
-        again: The last epoch of the training that made them again; nothing where they were kept.
         recorded: The last epoch of the record.
-        runtime: Where they were made again.
+        again: The last epoch of the retraining, or None if the weights were stored.
+        runtime: Runtime of the retraining, or None.
     """
 
     tensors: bytes
@@ -49,7 +52,7 @@ class Weights:
 
     @property
     def differences(self) -> dict[str, tuple[float, float]]:
-        """Figures of the last epoch that are not those of the record: the record's and ours."""
+        """Figures of the last epoch that differ: the record's and those of the retraining."""
         if self.again is None:
             return {}
         pairs = {name: (getattr(self.recorded, name), getattr(self.again, name)) for name in _COMPARED}
@@ -57,70 +60,70 @@ class Weights:
 
     @property
     def equal(self) -> bool:
-        """Whether all figures that both have are the same."""
+        """Whether no figure differs."""
         return not self.differences
 
     def describe(self) -> str:
-        """Return in one line where the weights come from."""
+        """Return the origin of the weights in one line."""
         if self.again is None:
-            return "kept with the record"
-        end = f"trained again from the record; the figures of its last epoch, {self.again.epoch},"
+            return "stored with the record"
+        text = f"retrained from the record; the figures of its last epoch, {self.again.epoch},"
         if self.equal:
-            return f"{end} are equal to the record's, to the last bit"
-        told = ", ".join(
-            f"{name} {was:.6g} in the record, now {now:.6g}" for name, (was, now) in self.differences.items()
-        )
-        return f"{end} DIFFER from the record's: {told}"
+            return f"{text} equal the record's bit for bit"
+        figures = (f"{name} {was:.6g} in the record, now {now:.6g}" for name, (was, now) in self.differences.items())
+        return f"{text} DIFFER from the record's: {', '.join(figures)}"
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return plain JSON types; nothing where they were kept."""
+        """Return plain JSON types; None if the weights were stored."""
         if self.again is None or self.runtime is None:
             return None
         figures = {
-            one: {name: None if math.isnan(value := getattr(epoch, name)) else value for name in _COMPARED}
-            for one, epoch in (("recorded", self.recorded), ("again", self.again))
+            source: {name: None if math.isnan(value := getattr(epoch, name)) else value for name in _COMPARED}
+            for source, epoch in (("recorded", self.recorded), ("again", self.again))
         }
         return {"equal": self.equal, "epoch": self.again.epoch, **figures, "setup": json.loads(self.runtime.to_json())}
 
 
-def weights_of(chosen: Chosen, data: Data, device: str, records: Records, stopper: Stopper, view: AgainView) -> Weights:
-    """Return the weights of a record, trained again if they were not kept.
+def weights_of(
+    chosen: Chosen, data: Data, device: str, records: Records, stopper: Stopper, view: ExportCallbacks
+) -> Weights:
+    """Return the weights of a record, retrained if they were not stored.
 
     Args:
         chosen: The record.
         data: Its data.
-        device: Where to train again; ``auto``: where it was trained, if that is there.
+        device: Device for retraining; ``auto`` for the record's device if it is available.
         records: The storage.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        stopper: Requests to stop.
+        view: Hooks.
 
     Raises:
-        RunFailedError: If the training fails.
+        RunFailedError: If the retraining fails.
         Interrupted: If a stop was requested.
     """
     recorded = records.curve(chosen.run.id)[-1]
-    kept = records.weights(chosen.run.id)
-    if kept is not None:
-        return Weights(kept, recorded)
-    runtime = setup_again(chosen.run.environment, device)
-    view.training_again(chosen.run, runtime)
+    stored = records.weights(chosen.run.id)
+    if stored is not None:
+        return Weights(stored, recorded)
+    runtime = recorded_runtime(chosen.run.environment, device)
+    view.on_retraining(chosen.run, runtime)
     images = _images(chosen, data, runtime)
     run = chosen.run
-    task = Task(run.architecture, run.recipe, run.seed, images.fit, images.evaluation, images.normalisation)
-    observer = _Observer(stopper, view, runtime)
-    network = train(task, runtime, observer)
-    return Weights(to_safetensors(network), recorded, observer.epochs[-1], observer.runtime)
+    task = Task(run.architecture, run.recipe, run.seed, images.train, images.evaluation, images.normalisation)
+    callbacks = _Callbacks(stopper, view, runtime)
+    network = train(task, runtime, callbacks)
+    return Weights(to_safetensors(network), recorded, callbacks.epochs[-1], callbacks.runtime)
 
 
-def setup_again(environment: str, device: str) -> RuntimeConfig:
+def recorded_runtime(environment: str, device: str) -> RuntimeConfig:
     """Return the runtime of a record, on this machine.
 
     Args:
         environment: The record's, as JSON.
-        device: What the user asked for; ``auto``: the record's device, if it is there.
+        device: The requested device; ``auto`` for the record's device if it is available.
 
     Raises:
-        InputError: If the device asked for is not there.
+        InputError: If the requested device is not available.
     """
     recorded = RuntimeConfig.from_json(environment)
     here = _on(recorded.device if device == "auto" else device, recorded, fall_back=device == "auto")
@@ -130,7 +133,7 @@ def setup_again(environment: str, device: str) -> RuntimeConfig:
 
 
 def normalisation_of(chosen: Chosen, data: Data) -> Normalisation:
-    """Return the constants that a training's images were normalised with."""
+    """Return the normalisation constants of a run."""
     constants = chosen.run.recipe.normalisation
     return statistics(data.train) if constants is None else for_channels(constants, data.in_channels)
 
@@ -154,23 +157,23 @@ def _images(chosen: Chosen, data: Data, runtime: RuntimeConfig) -> RunImages:
 
 
 @dataclass(slots=True)
-class _Observer:
-    """Notes the epochs of a training that is made again, and passes them on."""
+class _Callbacks(Callbacks):
+    """Keeps the epochs of a retraining and forwards them."""
 
     stopper: Stopper
-    view: AgainView
+    view: ExportCallbacks
     runtime: RuntimeConfig
     epochs: list[Epoch] = field(default_factory=list)
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         self.stopper.check()
-        self.view.step(epoch, done, total)
+        self.view.on_step(epoch, done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
-        self.view.epoch(epoch)
+        self.view.on_epoch_end(epoch)
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.epochs.clear()
         self.runtime = runtime
-        self.view.restart(runtime, reason)
+        self.view.on_restart(runtime, reason)

@@ -1,4 +1,4 @@
-"""Writing a bundle: beside its place first, checked there as a user would load it, then moved."""
+"""Writing a bundle: into a temporary folder, checked there by loading it, then moved."""
 
 from __future__ import annotations
 
@@ -6,72 +6,33 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from budgetnas.architecture import Architecture
-from budgetnas.architecture.budget import Budget
 from budgetnas.bundle import contents
-from budgetnas.bundle.card import CardFacts, model_card
+from budgetnas.bundle.card import model_card
 from budgetnas.bundle.certificate import Certificate, certify
-from budgetnas.bundle.contents import Manifest, Metrics, Preprocessing, sha256
+from budgetnas.bundle.contents import BundleSource, Manifest, Metrics, sha256
 from budgetnas.bundle.loading import is_bundle, load
 from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onnx
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, unwritable
-from budgetnas.space.recipe import Recipe
 from budgetnas.training.weights import from_safetensors
 
 _OURS = {*contents.HASHED, contents.MANIFEST}
 
 
 @dataclass(frozen=True, slots=True)
-class BundleSource:
-    """What a bundle is written from.
-
-    Attributes:
-        title: What the network is called in the card.
-        architecture: What it is.
-        recipe: How it was trained.
-        seed: Seed of its training.
-        weights: Its weights, a safetensors file.
-        preprocessing: Classes, and how images are prepared.
-        budget: The limits; nothing where there were none.
-        metrics: How good it is.
-        provenance: Where it comes from, as plain JSON.
-        data: The data, in sentences.
-        environment: Where it was trained, in a sentence.
-        images: Real images to check the ONNX file with, (N, C, side, side), of 0 to 255.
-    """
-
-    title: str
-    architecture: Architecture
-    recipe: Recipe
-    seed: int
-    weights: bytes
-    preprocessing: Preprocessing
-    budget: Budget | None
-    metrics: Metrics
-    provenance: Mapping[str, Any]
-    data: tuple[str, ...]
-    environment: str
-    images: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
 class WrittenBundle:
-    """A bundle that lies in its place.
+    """A written bundle.
 
     Attributes:
-        folder: Where.
+        folder: Its folder.
         certificate: Its parameters.
-        metrics: How good its network is.
-        onnx: How its ONNX file was checked.
+        metrics: The accuracy of its network.
+        onnx: The check of its ONNX file.
         files: Size of each file in bytes, by name.
     """
 
@@ -83,14 +44,14 @@ class WrittenBundle:
 
 
 def check_place(folder: Path, *, replace: bool) -> Path:
-    """Return where a bundle shall lie, if it can lie there.
+    """Return the absolute path of a bundle's folder, if a bundle can be written there.
 
     Args:
-        folder: There.
-        replace: Whether an older bundle may be replaced.
+        folder: The folder.
+        replace: Whether to replace an older bundle.
 
     Raises:
-        InputError: If its parent is missing, or there is anything but a bundle that may be replaced.
+        InputError: If its parent is missing, or if it has other files than those of a replaceable bundle.
     """
     place = Path(os.path.abspath(folder))
     if not place.parent.is_dir():
@@ -98,35 +59,35 @@ def check_place(folder: Path, *, replace: bool) -> Path:
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise InputError("--out", str(folder), f"folder {place.parent} cannot be written", "name another")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
-        raise InputError("--out", str(folder), "is there and is no folder", "name another")
-    inside = sorted(one.name for one in place.iterdir()) if place.is_dir() else []
+        raise InputError("--out", str(folder), "exists and is not a folder", "name another")
+    inside = sorted(file.name for file in place.iterdir()) if place.is_dir() else []
     if not inside:
         return place
     if not is_bundle(place):
-        raise InputError("--out", str(folder), "holds files and is no bundle", "name an empty or a new folder")
+        raise InputError("--out", str(folder), "has files and is not a bundle", "name an empty or a new folder")
     foreign = [name for name in inside if name not in _OURS]
     if foreign:
-        rule = f"is a bundle with other files in it ({', '.join(foreign[:3])})"
-        raise InputError("--out", str(folder), rule, "name another folder: they are not deleted")
+        rule = f"is a bundle with other files ({', '.join(foreign[:3])})"
+        raise InputError("--out", str(folder), rule, "name another folder; these files are never deleted")
     if not replace:
-        raise InputError("--out", str(folder), "holds a bundle already", "replace it with --force, or name another")
+        raise InputError("--out", str(folder), "has a bundle already", "replace it with --force, or name another")
     return place
 
 
 def write_bundle(
-    source: BundleSource, folder: Path, *, replace: bool, tell: Callable[[str], None] = lambda _: None
+    source: BundleSource, folder: Path, *, replace: bool, report: Callable[[str], None] = lambda _: None
 ) -> WrittenBundle:
-    """Write the bundle of `source` to `folder`; if anything fails, nothing is left.
+    """Write the bundle of `source` to `folder`; after a failure nothing is left.
 
     Args:
         source: What to write.
-        folder: Where.
-        replace: Whether an older bundle there may be replaced.
-        tell: Told what is being done, which takes a while.
+        folder: Where to write it.
+        replace: Whether to replace an older bundle.
+        report: Called with the name of each slow step.
 
     Raises:
-        InputError: If it cannot lie there.
-        BudgetnasError: If a check fails: the certificate's, the weights' or the ONNX file's; or the disk is full.
+        InputError: If a bundle cannot be written there.
+        BudgetnasError: If the check of the certificate, the weights or the ONNX file fails, or the disk is full.
     """
     place = check_place(folder, replace=replace)
     try:
@@ -134,7 +95,7 @@ def write_bundle(
     except OSError as error:
         raise unwritable("--out", folder, error, "name another") from None
     try:
-        certificate, onnx = _fill(source, aside, tell)
+        certificate, onnx = _fill(source, aside, report)
         _let_others_read(aside)
         check_place(folder, replace=replace)
         _move(aside, place)
@@ -146,28 +107,17 @@ def write_bundle(
     return WrittenBundle(place, certificate, source.metrics, onnx, sizes)
 
 
-def _fill(source: BundleSource, folder: Path, tell: Callable[[str], None]) -> tuple[Certificate, OnnxCheck]:
+def _fill(source: BundleSource, folder: Path, report: Callable[[str], None]) -> tuple[Certificate, OnnxCheck]:
     network = from_safetensors(source.architecture, source.weights)
     certificate = certify(source.architecture, network, source.budget)
     certificate.check()
     preprocessing = source.preprocessing.model_copy(update={"onnx": onnx_words(source.preprocessing)})
-    tell("writing the ONNX file")
+    source = replace(source, preprocessing=preprocessing)
+    report("writing the ONNX file")
     exported = to_onnx(network, preprocessing)
-    tell("checking the ONNX file on validation images")
+    report("checking the ONNX file on validation images")
     onnx = check_onnx(exported, network, Preprocessor(preprocessing), source.images)
     onnx.check()
-    card = CardFacts(
-        title=source.title,
-        architecture=source.architecture,
-        recipe=source.recipe,
-        seed=source.seed,
-        certificate=certificate,
-        metrics=source.metrics,
-        preprocessing=preprocessing,
-        data=source.data,
-        environment=source.environment,
-        onnx=onnx,
-    )
     files = {
         contents.ARCHITECTURE: _json(source.architecture.to_dict()),
         contents.RECIPE: _json(source.recipe.model_dump(mode="json")),
@@ -177,7 +127,7 @@ def _fill(source: BundleSource, folder: Path, tell: Callable[[str], None]) -> tu
         contents.PROVENANCE: _json({**source.provenance, "onnx_check": onnx.to_dict()}),
         contents.PREPROCESSING: _json(preprocessing.model_dump(mode="json")),
         contents.ONNX: exported,
-        contents.CARD: model_card(card).encode(),
+        contents.CARD: model_card(source, certificate, onnx).encode(),
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -188,11 +138,11 @@ def _fill(source: BundleSource, folder: Path, tell: Callable[[str], None]) -> tu
 
 
 def _check_loaded(folder: Path, source: BundleSource, network: Any) -> None:
-    """Check that what `budgetnas.load` gives is, to the bit, what was exported."""
+    """Check that `budgetnas.load` returns the exported weights, bit for bit."""
     loaded = load(folder).network.state_dict()
     state = network.state_dict()
-    if loaded.keys() != state.keys() or not all(bool((loaded[name] == one).all()) for name, one in state.items()):
-        raise BudgetnasError(f"the weights of {source.title} are not read back as they were; nothing was exported")
+    if loaded.keys() != state.keys() or not all(bool((loaded[name] == tensor).all()) for name, tensor in state.items()):
+        raise BudgetnasError(f"the weights of {source.title} differ after loading; nothing was exported")
 
 
 def _json(value: Any) -> bytes:
@@ -200,14 +150,14 @@ def _json(value: Any) -> bytes:
 
 
 def _let_others_read(folder: Path) -> None:
-    """Give the folder the rights of any other new one; a temporary one is its owner's alone."""
+    """Give the folder the permissions of any new folder; a temporary folder is private to its owner."""
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)
 
 
 def _move(aside: Path, place: Path) -> None:
-    """Put the folder in its place; an older bundle there is moved away first, and back if that fails."""
+    """Move the folder to its place; an older bundle is moved away first, and back if that fails."""
     if not place.exists():
         aside.rename(place)
         return

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def compare_command(
     study: StudyArgument,
-    architectures: Annotated[int, typer.Option(help="Architectures that both optimisers train.")] = 5,
-    rates: Annotated[int, typer.Option(help="Learning rates tried with each optimiser.")] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of the architectures drawn and of all trainings.")] = 0,
+    architectures: Annotated[int, typer.Option(help="Number of architectures.")] = 5,
+    rates: Annotated[int, typer.Option(help="Learning rates of each optimiser.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn architectures and of all runs.")] = 0,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
@@ -35,7 +35,7 @@ def compare_command(
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train the same architectures with SGD and with Adam, equally tuned, and print the interval of the difference.
+    """Train the same architectures with SGD and Adam, equally tuned, and print the interval of the difference.
 
     Example: budgetnas compare cifar10-5M --architectures 6 --rates 3
     """
@@ -63,7 +63,7 @@ def compare_command(
     else:
         _print_comparison(study, outcome.comparison)
     if not outcome.comparison.finished:
-        stderr().print("stopped; every training that ended is recorded. Go on with:", markup=False)
+        stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
         print_resume(storage)
     raise typer.Exit(outcome.exit_code)
 
@@ -74,20 +74,26 @@ def _print_comparison(study: str, comparison: Comparison) -> None:
 
     console, design = stdout(), comparison.design
     console.print(f"\nSGD and Adam on study {study}", markup=False)
-    for one in OPTIMIZERS:
-        shown = ", ".join(f"{rate:.3g}" for rate in design.rates(one))
-        console.print(f"{NAMES[one]}: rates tried {shown}; weight decay {WEIGHT_DECAY[one]:g}", markup=False)
+    for optimizer in OPTIMIZERS:
+        rates = ", ".join(f"{rate:.3g}" for rate in design.rates(optimizer))
+        decay = WEIGHT_DECAY[optimizer]
+        console.print(f"{NAMES[optimizer]}: learning rates {rates}; weight decay {decay:g}", markup=False)
     console.print(
-        f"all: {design.recipes.epochs} epochs, batch {design.recipes.batch}; each rate tried with one seed, the best "
-        "again with a fresh one; validation accuracy after the last epoch",
+        f"all: {design.recipes.epochs} epochs, batch {design.recipes.batch}; every rate with a single seed, the best "
+        "again with a fresh seed; validation accuracy after the last epoch",
         markup=False,
     )
     columns = (
-        *("architecture", "", "parameters", "SGD rate", "tried", "again"),
-        *("Adam rate", "tried", "again", "SGD less Adam"),
+        *("architecture", "", "parameters", "SGD rate", "first", "again"),
+        *("Adam rate", "first", "again", "SGD minus Adam"),
     )
     console.print(
-        table("Best rate of each, as tried and again with a fresh seed", columns, map(_row, comparison.pairs), left=2)
+        table(
+            "Best rate of each optimiser, first run and again with a fresh seed",
+            columns,
+            map(_row, comparison.pairs),
+            left=2,
+        )
     )
     for pair in comparison.dropped:
         console.print(f"{pair.entrant.name} is dropped: {pair.why_dropped}", markup=False)

@@ -187,7 +187,7 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limit: Budget 
     rows.append(("verdict", *("fits" if shown.fits(one) else "over the budget" for _, one in networks)))
     for one in shown.limits:
         over = f"overshoot in {one.words}" if several else "overshoot"
-        rows.append((over, *(f"{max(0, one.count(counts) - one.most):,}" for counts in totals)))
+        rows.append((over, *(f"{max(0, one.count(counts) - one.value):,}" for counts in totals)))
     title = "Counts for one image" + ("" if limit else " (no --budget given: 5e6 is shown)")
     stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
 

@@ -1,4 +1,4 @@
-"""``budgetnas dashboard``: Optuna's dashboard on a storage."""
+"""``budgetnas dashboard``: Optuna's dashboard for a storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def dashboard_command(
     host: Annotated[str, typer.Option(help="Address to listen on; there is no password.")] = "127.0.0.1",
     storage: StorageOption = None,
 ) -> None:
-    """Open the Optuna dashboard on the storage, for this machine only.
+    """Start the Optuna dashboard for a storage; by default only this machine can open it.
 
     Example: budgetnas dashboard --port 8080
     """
@@ -28,7 +28,7 @@ def dashboard_command(
         raise InputError("--port", port, "must be from 1 to 65,535")
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
     if not is_this_machine(host):
-        stderr().print(f"note: {host} may be reached by others, and the dashboard asks for no password", markup=False)
-    stderr().print(f"dashboard: http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
+        stderr().print(f"note: other machines may reach {host}, and the dashboard has no password", markup=False)
+    stderr().print(f"dashboard: http://{host}:{port}/ (stop with Ctrl-C)", markup=False)
     serve(records, host, port)
-    raise typer.Exit(EXIT_INTERRUPTED)  # a server ends by Ctrl-C alone
+    raise typer.Exit(EXIT_INTERRUPTED)  # only Ctrl-C stops the server

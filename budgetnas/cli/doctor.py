@@ -1,9 +1,8 @@
-"""``budgetnas doctor``: what may keep a search from running here."""
+"""``budgetnas doctor``: check whether a search can run here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +19,7 @@ def doctor_command(
     storage: StorageOption = None,
     study: Annotated[
         str | None,
-        typer.Option(help="A study that shall go on: are its data these?", envvar="BUDGETNAS_STUDY"),
+        typer.Option(help="Check that the data match this existing study.", envvar="BUDGETNAS_STUDY"),
     ] = None,
     data: Annotated[
         str | None,
@@ -32,27 +31,27 @@ def doctor_command(
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Check versions, device, storage, data and free space, and say what to do; nothing is changed.
+    """Check versions, device, storage, data and free space, with a hint for each problem. Changes nothing.
 
     Example: budgetnas doctor --storage results.db --study cifar10-5M
     """
     from budgetnas.cli.checks import DoctorRequest, examine
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
-    found = examine(DoctorRequest(storage or DEFAULT_STORAGE, study, data, data_dir, device))
-    checks = list(found) if as_json else list(_printed(found))
+    running = examine(DoctorRequest(storage or DEFAULT_STORAGE, study, data, data_dir, device))
+    checks = list(running) if as_json else list(_printed(running))
     if as_json:
-        print_json([asdict(one) for one in checks])
-    raise typer.Exit(EXIT_FAILED if any(one.state == "problem" for one in checks) else EXIT_DONE)
+        print_json([check.to_json() for check in checks])
+    raise typer.Exit(EXIT_FAILED if any(check.state == "problem" for check in checks) else EXIT_DONE)
 
 
-def _printed(found: Iterator[Check]) -> Iterator[Check]:
-    """Print each check as soon as it is made, then how many are not well."""
+def _printed(checks: Iterator[Check]) -> Iterator[Check]:
+    """Print each check as soon as it is done, then the number of problems and warnings."""
     console, states = stdout(), []
-    for one in found:
-        told = f"{one.detail}; {one.way_out}" if one.way_out else one.detail
-        console.print(f"{one.state:<8} {one.check}: {told}", markup=False, soft_wrap=True)
-        states.append(one.state)
-        yield one
+    for check in checks:
+        detail = f"{check.detail}; {check.hint}" if check.hint else check.detail
+        console.print(f"{check.state:<8} {check.check}: {detail}", markup=False, soft_wrap=True)
+        states.append(check.state)
+        yield check
     problems, warnings = states.count("problem"), states.count("warning")
     console.print(f"\nproblems: {problems}, warnings: {warnings}", markup=False)

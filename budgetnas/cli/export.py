@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 def export_command(
     study: Annotated[
-        str | None, typer.Argument(metavar="STUDY", help="Name of a study: the winner of its final is exported.")
+        str | None, typer.Argument(metavar="STUDY", help="Study whose final's winner is exported.")
     ] = None,
-    run: Annotated[int | None, typer.Option(help="Another run of the study, by the number of its record.")] = None,
-    replay: Annotated[str | None, typer.Option(help="Instead of a study: the newest complete replay so named.")] = None,
+    run: Annotated[int | None, typer.Option(help="Number of another run of the study.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Export the newest complete replay of this name.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="STUDY-bundle")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older bundle there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older bundle.")] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
     device: Annotated[
         str,
-        typer.Option(help="Where weights that were not kept are trained again.", envvar="BUDGETNAS_DEVICE"),
+        typer.Option(help="Device for retraining weights that were not stored.", envvar="BUDGETNAS_DEVICE"),
     ] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a trained network as a folder: weights, ONNX file, certificate of parameters, figures, model card.
+    """Write a trained network as a folder: weights, ONNX file, certificate of parameters, accuracy, model card.
 
     Example: budgetnas export cifar10-5M
     """
@@ -51,7 +51,7 @@ def export_command(
         with Lines() as lines, stopper.listening():
             exported = export(request, records, stopper, ExportProgress(lines))
     except Interrupted:
-        stderr().print("stopped; nothing was exported", markup=False)
+        stderr().print("Stopped. Nothing was exported.", markup=False)
         raise
     if as_json:
         print_json(exported.to_dict())
@@ -63,20 +63,20 @@ def _print(exported: Exported) -> None:
     console, bundle, run = stdout(), exported.bundle, exported.chosen.run
     certificate = bundle.certificate
     rows = [
-        (one.name, f"{one.static:,}", f"{one.built:,}", "yes" if one.equal else "NO")
-        for one in (*certificate.parts, certificate.total)
+        (part.name, f"{part.static:,}", f"{part.built:,}", "yes" if part.equal else "NO")
+        for part in (*certificate.parts, certificate.total)
     ]
     console.print(f"{exported.chosen.name}: {run.architecture.describe()}", markup=False, soft_wrap=True)
     console.print(table("", ("parameters of", "counted", "built", "equal"), rows))
-    for one in certificate.limits:
-        verdict, others = "within" if one.fits else "OVER", f" {one.limit.words}: {one.count:,}, {one.counted}"
-        tail = "" if one.limit.quantity == "params" else others
-        console.print(f"{verdict} the budget of {one.limit.most:,}{tail}", markup=False)
+    for certified in certificate.limits:
+        verdict, limit = "within" if certified.fits else "OVER", certified.limit
+        tail = "" if limit.quantity == "params" else f" {limit.words}: {certified.count:,}, {certified.counted}"
+        console.print(f"{verdict} the budget of {limit.value:,}{tail}", markup=False)
     lines = [
         f"weights of run {run.id}: {exported.weights.describe()}",
         f"accuracy: {bundle.metrics.describe()}",
-        *(f"  {one}" for one in bundle.metrics.sentences),
-        f"ONNX beside the network: {bundle.onnx.describe()}",
+        *(f"  {sentence}" for sentence in bundle.metrics.sentences),
+        f"ONNX file compared with the network: {bundle.onnx.describe()}",
         f"\nbundle: {bundle.folder} ({sum(bundle.files.values()) / 1e6:,.1f} MB)",
         f"  in Python: network, preprocess = budgetnas.load({str(bundle.folder)!r})",
     ]

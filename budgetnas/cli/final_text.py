@@ -1,4 +1,4 @@
-"""The outcome of a final, as text."""
+"""The result of a final, as text."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from budgetnas.experiments.final_results import Entrant, FinalResult
 
 
 def print_final(result: FinalResult) -> None:
-    """Print what a final gave: all that was trained again, and what the test split says."""
+    """Print the result of a final: the entrants and the test accuracies."""
     console = stdout()
     console.print()
     columns = ("", "architecture", "recipe", "parameters", "in the search", "smoothed", "fresh mean", "sd", "n")
     title = f"Final of study {result.study}: validation accuracy with fresh seeds"
-    console.print(table(title, columns, [_entrant_row(one) for one in result.entrants], left=3))
+    console.print(table(title, columns, map(_entrant_row, result.entrants), left=3))
     if result.winner is None:
-        console.print("the final is not over yet", markup=False)
+        console.print("the final is not finished yet", markup=False)
         return
     for line in final_lines(result):
         console.print(line, markup=False)
 
 
 def final_lines(result: FinalResult) -> list[str]:
-    """Return the outcome of a final in sentences."""
+    """Return the result of a finished final, line by line."""
     winner, reference = result.winner, result.reference
-    assert winner is not None, "a final that is over has a winner"
-    lines = [f"winner: {winner.name}, {winner.params:,} parameters"]
+    assert winner is not None, "a finished final has a winner"
+    lines = [f"winner: {winner.name}, {winner.run.params:,} parameters"]
     if not winner.test:
-        return [*lines, "the test split is not read yet"]
+        return [*lines, "not evaluated on the test split yet"]
     images = result.test_images or 0
     lines.append(
         f"test accuracy over {len(winner.test)} networks trained on train + validation ({images:,} test images):"
     )
     lines.append(f"  winner     {_spread(winner.test)}")
     if reference is None:
-        lines.append("  no seed network is in the final: there is nothing to hold the winner against")
+        lines.append("  no initial trial is in the final, so there is no reference")
     elif reference is winner:
-        lines.append(f"  the winner is the seed {reference.label}: the search found nothing better")
+        lines.append(f"  the winner is the initial trial {reference.run.label}: the search found nothing better")
     else:
-        lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.params:,} parameters)")
+        lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.run.params:,} parameters)")
     if result.difference is not None:
-        one = result.difference
+        low, high = result.difference.low, result.difference.high
         lines.append(
-            f"  winner - reference: {100 * one.estimate:+.2f} points, 95 % interval {100 * one.low:+.2f} to "
-            f"{100 * one.high:+.2f} (Welch); {_verdict(one.low, one.high)}"
+            f"  winner - reference: {100 * result.difference.estimate:+.2f} points, 95 % interval {100 * low:+.2f} to "
+            f"{100 * high:+.2f} (Welch); {_verdict(low, high)}"
         )
     if result.binomial_error is not None:
-        lines.append(
-            f"  the finite test split alone leaves a standard error of {100 * result.binomial_error:.2f} points"
-        )
+        lines.append(f"  the finite test split alone adds a standard error of {100 * result.binomial_error:.2f} points")
     if result.readings > 1:
-        lines.append(f"  the test split was read {result.readings} times for this study: this is not a first look")
+        lines.append(
+            f"  evaluated on the test split {result.readings} times for this study; only the first is unbiased"
+        )
     return lines
 
 
@@ -62,25 +62,26 @@ def _verdict(low: float, high: float) -> str:
         return f"{width}: the winner is better"
     if high < 0:
         return f"{width}: the reference is better"
-    return f"{width}, and it holds 0: these seeds do not tell which is better"
+    return f"{width}, and it includes 0: these seeds do not show which is better"
 
 
 def _spread(accuracies: Sequence[float]) -> str:
-    values = [100 * one for one in accuracies]
+    values = [100 * share for share in accuracies]
     return f"mean {statistics.fmean(values):.2f} %, sd {statistics.stdev(values):.2f}, n = {len(values)}"
 
 
-def _entrant_row(one: Entrant) -> tuple[str, ...]:
-    marks = [("winner", one.is_winner), ("reference", one.is_reference)]
-    spread = statistics.stdev(one.validation) if len(one.validation) > 1 else None
+def _entrant_row(entrant: Entrant) -> tuple[str, ...]:
+    marks = [("winner", entrant.is_winner), ("reference", entrant.is_reference)]
+    spread = statistics.stdev(entrant.validation) if len(entrant.validation) > 1 else None
     return (
         ", ".join(name for name, marked in marks if marked),
-        one.name,
-        one.recipe.describe(),
-        f"{one.params:,}",
-        f"{one.search_accuracy:.2%}" + (f" (mean of {one.search_trainings})" if one.search_trainings > 1 else ""),
-        f"{one.score:.2%}",
-        "-" if one.mean_validation is None else f"{one.mean_validation:.2%}",
+        entrant.name,
+        entrant.run.recipe.describe(),
+        f"{entrant.run.params:,}",
+        f"{entrant.search_accuracy:.2%}"
+        + (f" (mean of {entrant.search_trainings})" if entrant.search_trainings > 1 else ""),
+        f"{entrant.score:.2%}",
+        "-" if entrant.mean_validation is None else f"{entrant.mean_validation:.2%}",
         "-" if spread is None else f"{100 * spread:.2f}",
-        str(len(one.validation)),
+        str(len(entrant.validation)),
     )

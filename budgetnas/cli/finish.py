@@ -1,4 +1,4 @@
-"""``budgetnas finish``, and the final that ends a search."""
+"""``budgetnas finish``: the final evaluation of a study."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from budgetnas.errors import Interrupted
 def finish_command(
     study: StudyArgument,
     finalists: Annotated[
-        int | None, typer.Option(help="So many of the best are trained again.", show_default="the study's, or 3")
+        int | None, typer.Option(help="Number of finalists.", show_default="the study's, or 3")
     ] = None,
     final_seeds: Annotated[
-        int | None, typer.Option(help="Fresh seeds of each network.", show_default="the study's, or 3")
+        int | None, typer.Option(help="Fresh seeds of each finalist.", show_default="the study's, or 3")
     ] = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
@@ -37,7 +37,7 @@ def finish_command(
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Choose the winner of a study honestly: train the best again, and read the test split once.
+    """Retrain the finalists of a study with fresh seeds, choose the winner, and evaluate it on the test split once.
 
     Example: budgetnas finish cifar10-5M
     """
@@ -70,17 +70,17 @@ def finish_command(
 
 
 def tell_stopped(stop: Interrupted, storage: str | None) -> None:
-    """Tell how a final that was stopped goes on."""
+    """Print how to resume a final that was stopped."""
     if stop.reason:
         stderr().print(stop.reason, markup=False)
-    stderr().print("stopped; complete trainings of the final are recorded. Go on with:", markup=False)
+    stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:", markup=False)
     print_resume(storage)
 
 
 def _print_next(study: str, storage: str | None) -> None:
-    """Print what to do with a winner."""
+    """Print the next commands."""
     shown = shown_storage(storage)
     where = ["--storage", shown] if shown else []
-    stdout().print("\nGo on with:", markup=False)
+    stdout().print("\nNext:", markup=False)
     for command in ("export", "report"):
         stdout().print(f"  {shlex.join(['budgetnas', command, study, *where])}", markup=False)

@@ -1,4 +1,4 @@
-"""``budgetnas predict``: what an exported network says about images."""
+"""``budgetnas predict``: predictions of an exported network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def predict_command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that budgetnas export wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by budgetnas export.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(help="So many of the likeliest classes.")] = 3,
+    top: Annotated[int, typer.Option(help="Number of classes to show.")] = 3,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the likeliest classes of images, with their probabilities.
+    """Print the most probable classes of images.
 
     Example: budgetnas predict cifar10-5M-bundle cat.png dog.jpg
     """
@@ -33,29 +33,30 @@ def predict_command(
     from budgetnas.bundle.predicting import predict_files
 
     bundle = load(folder)
-    found = list(predict_files(bundle.network, bundle.preprocess, images))
+    predictions = list(predict_files(bundle.network, bundle.preprocess, images))
     if as_json:
-        print_json([one.to_dict(top) for one in found])
-    elif any(one.prediction for one in found):
-        _print(found, top)
-    _fail_for_unreadable(found)
+        print_json([prediction.to_dict(top) for prediction in predictions])
+    elif any(named.prediction for named in predictions):
+        _print(predictions, top)
+    _fail_for_unreadable(predictions)
 
 
-def _print(found: Sequence[NamedPrediction], top: int) -> None:
+def _print(predictions: Sequence[NamedPrediction], top: int) -> None:
     rows = []
-    for one in found:
-        if one.prediction is not None:
-            others = ", ".join(f"{name} {share:.1%}" for name, share in one.prediction.top(top)[1:])
-            (name, share), *_ = one.prediction.top(1)
-            rows.append((one.image, name, others, f"{share:.1%}"))
+    for named in predictions:
+        if named.prediction is not None:
+            (name, share), *others = named.prediction.top(top)
+            rest = ", ".join(f"{other} {probability:.1%}" for other, probability in others)
+            rows.append((named.image, name, rest, f"{share:.1%}"))
     stdout().print(table("", ("image", "class", "then", "probability"), rows, left=3))
 
 
-def _fail_for_unreadable(found: Sequence[NamedPrediction]) -> None:
-    """End with exit code 2 if a file could not be read; what was said about the others is printed by then."""
-    errors = [one.error for one in found if one.error is not None]
+def _fail_for_unreadable(predictions: Sequence[NamedPrediction]) -> None:
+    """Exit with code 2 if a file could not be read; the predictions of the others are printed before."""
+    errors = [named.error for named in predictions if named.error is not None]
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        told = "; ".join(f"{one.value}: {one.rule}" for one in errors)
-        raise InputError("IMAGE", None, f"{len(errors)} of {len(found)} cannot be used ({told})", errors[0].way_out)
+        reasons = "; ".join(f"{error.value}: {error.rule}" for error in errors)
+        rule = f"{len(errors)} of {len(predictions)} cannot be used ({reasons})"
+        raise InputError("IMAGE", None, rule, errors[0].hint)

@@ -17,19 +17,21 @@ from rich.text import Text
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
+from budgetnas.bundle.retraining import ExportCallbacks
 from budgetnas.cli.console import by_limit, duration, stderr
 from budgetnas.data import Data
-from budgetnas.data.wording import plural
-from budgetnas.experiments.final import FinalTraining
+from budgetnas.errors import plural
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
-from budgetnas.experiments.replay import ReplayPlan
+from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult, comparison
 from budgetnas.metrics import Epoch
 from budgetnas.search.listener import Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy
+from budgetnas.search.view import SearchView
 from budgetnas.storage import Run
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import Callbacks, RuntimeConfig
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")
@@ -81,7 +83,7 @@ class _Notes(logging.Handler):
         self._lines.say(f"note: {record.getMessage()}")
 
 
-class Progress:
+class Progress(Callbacks):
     """What is common to searches and replays: epochs, notices, restarts.
 
     Args:
@@ -98,20 +100,20 @@ class Progress:
         """Show what takes a moment."""
         self.lines.status(f"{text} ...")
 
-    def notice(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print something worth telling."""
         self.lines.say(f"note: {text}")
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Tell why a training begins again."""
         self.lines.say(f"{self.prefix}begins again: {reason}")
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         """Renew the status."""
         where = f"{self.prefix}epoch {epoch}/{self.epochs}, step {done}/{total}"
         self.lines.status(f"{where}{self.last}{self._outlook(epoch, done, total)}")
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Print what an epoch gave."""
         self.last = f", last epoch {epoch.eval_accuracy:.2%}"
         self._count_epoch(epoch)
@@ -140,7 +142,7 @@ class _Trial:
     done: float = 0.0
 
 
-class SearchProgress(Progress):
+class SearchProgress(Progress, SearchView):
     """Shows a search: the plan, each trial, the tally and the time left, however many trials are trained at once."""
 
     def __init__(self, lines: Lines) -> None:
@@ -158,7 +160,7 @@ class SearchProgress(Progress):
     def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
         """Print what is about to run."""
         for text in data.notices:
-            self.notice(text)
+            self.on_message(text)
         for line in plan_lines(opened, plan, data):
             self.lines.say(line)
         runs = opened.records.runs(study=opened.name)
@@ -239,7 +241,7 @@ class SearchProgress(Progress):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class FinalProgress(Progress):
+class FinalProgress(Progress, FinalCallbacks):
     """Shows a final: who is in it, each training, and the time left."""
 
     def __init__(self, lines: Lines) -> None:
@@ -247,7 +249,7 @@ class FinalProgress(Progress):
         self._training: FinalTraining | None = None
         self._started = time.monotonic()
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         """Print who is in the final."""
         protocol = result.protocol
         state = "goes on" if resumed else "begins"
@@ -259,18 +261,18 @@ class FinalProgress(Progress):
             several = one.search_trainings > 1
             seen = f"the mean of its {one.search_trainings} runs" if several else "its one run"
             self.lines.say(
-                f"{why}: {one.name}, {one.params:,} parameters; {one.recipe.describe()}; "
+                f"{why}: {one.name}, {one.run.params:,} parameters; {one.run.recipe.describe()}; "
                 f"smoothed {one.score:.2%}, {seen} {one.search_accuracy:.2%}"
             )
 
-    def final_training(self, training: FinalTraining) -> None:
+    def on_final_run(self, training: FinalTraining) -> None:
         """Note which training starts."""
         self._training, self._started = training, time.monotonic()
         self.prefix = f"final {training.done + 1}/{training.total}, {training.name}, seed {training.seed}: "
         self.epochs, self.last = training.epochs, ""
         self.lines.say(f"{self.prefix}on {training.part}{self._outlook(1, 0, 1)}")
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Note what an epoch gave; nothing is evaluated after the last choice."""
         accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else epoch.eval_accuracy
         self.last = f", last epoch {accuracy:.2%}"
@@ -282,7 +284,7 @@ class FinalProgress(Progress):
         return f"; about {duration(max(0.0, left))} left"
 
 
-class ReplayProgress(Progress):
+class ReplayProgress(Progress, ReplayCallbacks):
     """Shows replays: each epoch, and at the end the printed figures beside ours."""
 
     def __init__(self, lines: Lines) -> None:
@@ -290,7 +292,7 @@ class ReplayProgress(Progress):
         self._seconds: float | None = None
         self._started = time.monotonic()
 
-    def replay_planned(self, plan: ReplayPlan) -> None:
+    def on_replay_start(self, plan: ReplayPlan) -> None:
         """Print what is about to run, and what the report says against itself about it."""
         warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
         self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
@@ -304,7 +306,7 @@ class ReplayProgress(Progress):
         if plan.seconds is not None:
             self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
 
-    def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
+    def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
         """Print that a run is done."""
         warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
         source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
@@ -328,10 +330,10 @@ class ReplayProgress(Progress):
         return "" if left is None else f"; about {duration(left)} left"
 
 
-class ExportProgress(Progress):
+class ExportProgress(Progress, ExportCallbacks):
     """Shows an export: what is being done, and each epoch of a training that is made again."""
 
-    def training_again(self, run: Run, runtime: RuntimeConfig) -> None:
+    def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
         """Print that the weights were not kept."""
         self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
         self.lines.say(
@@ -362,7 +364,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}; "
         f"{len(data.train):,} images to train with, {len(data.validation):,} to choose by",
-        f"budget: at most {', '.join(f'{one.most:,} {one.words}' for one in budget.limits)}; "
+        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}; "
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(counted in {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
@@ -391,7 +393,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
 def _seed_line(seed: InitialTrialPlan, budget: Budget) -> str:
     if seed.excesses and len(budget.limits) > 1:
         return f"seed {seed.seed}: rejected, over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
-    over = f" by {seed.excesses[0].over:,}: rejected" if seed.excesses else ""
+    over = f" by {seed.excesses[0].amount:,}: rejected" if seed.excesses else ""
     return f"seed {seed.seed}: {seed.params:,} parameters, {seed.fate}{over}"
 
 

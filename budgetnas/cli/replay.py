@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import check_out, print_json, stderr, stdout, table
+from budgetnas.cli.console import check_out, print_json, print_resume, stderr, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption
 from budgetnas.errors import BudgetnasError, Interrupted
 
@@ -20,22 +20,24 @@ DEFAULT_PAGE = Path("replay-report.html")
 
 def replay_command(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Replay all; goes on where it stopped.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Replay all runs; resumes after an interruption.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the recorded runs.")] = False,
-    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the report's; T_max scales with them.")] = None,
-    t_max: Annotated[int | None, typer.Option(help="Length of the cosine, instead of the text's.")] = None,
-    subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
-    subset_eval: Annotated[int | None, typer.Option(help="Thin the test images likewise.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs, if not the report's; T_max scales with it.")
+    ] = None,
+    t_max: Annotated[int | None, typer.Option(help="Length of the cosine, if not the text's.")] = None,
+    subset: Annotated[int | None, typer.Option(help="Number of train images, a stratified subsample.")] = None,
+    subset_eval: Annotated[int | None, typer.Option(help="Number of test images, a stratified subsample.")] = None,
     data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
     precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
-    out: Annotated[Path, typer.Option(help="Where the page of all replays is written.")] = DEFAULT_PAGE,
+    out: Annotated[Path, typer.Option(help="HTML file with all replays.")] = DEFAULT_PAGE,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train runs of the source report again, by its protocol, and compare with what it printed.
+    """Retrain runs of the source report by its protocol, and compare them with its printed figures.
 
     Example: budgetnas replay v2-sgd
     """
@@ -67,14 +69,15 @@ def replay_command(
         with Lines() as lines, stopper.listening():
             outcome = replay(request, runtimes, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
-        stderr().print("stopped; complete replays are recorded, this one begins again", markup=False)
+        stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
+        print_resume(storage)
         raise
     page = write_replay_report(recorded_results(outcome.records), out)
     if as_json:
         print_json([comparison(result).to_dict() | {"page": str(page)} for result in outcome.results])
     else:
         _print_results(outcome.results)
-        stdout().print(f"\npage with curves and the report's tables beside ours: {page}", markup=False, soft_wrap=True)
+        stdout().print(f"\npage with all curves and tables: {page}", markup=False, soft_wrap=True)
     if outcome.failed:
         raise BudgetnasError(f"{', '.join(outcome.failed)} failed; {len(outcome.results)} replays are recorded")
 
@@ -118,40 +121,27 @@ def _print_results(results: Sequence[ReplayResult]) -> None:
 
     rows = []
     for result in results:
-        one = comparison(result)
-        mark = result.warning or "comparable"
-        for split, printed, best, epoch, last, difference in (
-            (
-                "train",
-                one.printed_train,
-                one.best_train,
-                one.best_train_epoch,
-                one.last_train,
-                one.best_train_difference,
-            ),
-            ("test", one.printed_test, one.best_test, one.best_test_epoch, one.last_test, one.best_test_difference),
-        ):
+        shown = comparison(result).to_dict()
+        for split in ("train", "test"):
             rows.append(
                 (
-                    one.name,
+                    result.run.name,
                     split,
-                    mark,
-                    _percent(printed),
-                    _percent(best),
-                    str(epoch),
-                    _signed(difference),
-                    _percent(last),
+                    result.warning or "comparable",
+                    _percent(shown[f"printed_{split}"]),
+                    _percent(shown[f"best_{split}"]),
+                    str(shown[f"best_{split}_epoch"]),
+                    _percent(shown[f"best_{split}_difference"], "+"),
+                    _percent(shown[f"last_{split}"]),
                 )
             )
     columns = ("run", "split", "", "printed % (best)", "ours % (best)", "epoch", "difference", "ours % (last epoch)")
-    stdout().print(table("Replays beside the report's printed figures", columns, rows, left=3))
-    stdout().print("The best epoch was chosen on the test set, by the report and here alike.", markup=False)
-    stdout().print("The last epoch's figure is the honest one.", markup=False)
+    stdout().print(table("Replays and the report's printed figures", columns, rows, left=3))
+    stdout().print(
+        "The best epoch was chosen on the test set, as in the report, so its figure is optimistic.", markup=False
+    )
+    stdout().print("The last epoch's figure is unbiased.", markup=False)
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
+def _percent(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.2f}"

@@ -1,4 +1,4 @@
-"""``budgetnas report``: a page about a study."""
+"""``budgetnas report``: an HTML page about a study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="STUDY-report.html")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write one self-contained HTML file about a study.
+    """Write a self-contained HTML report of a study.
 
     Example: budgetnas report cifar10-5M --out report.html
     """

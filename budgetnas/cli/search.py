@@ -20,7 +20,7 @@ from budgetnas.cli.options import (
 from budgetnas.errors import EXIT_FAILED, Interrupted
 
 if TYPE_CHECKING:
-    from budgetnas.experiments.final import FinalView
+    from budgetnas.experiments.final import FinalCallbacks
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.session import SearchResult
 
@@ -150,7 +150,7 @@ def search_command(
     raise typer.Exit(result.exit_code)
 
 
-def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalView) -> None:
+def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalCallbacks) -> None:
     """Hold the final that ends a search."""
     from budgetnas.cli.finish import tell_stopped
     from budgetnas.experiments.final import FinishRequest, finish

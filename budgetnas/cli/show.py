@@ -1,4 +1,4 @@
-"""``budgetnas show``: what a study found."""
+"""``budgetnas show``: the result of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from budgetnas.cli.storage import records_to_read
 
 
 def show_command(study: StudyArgument, storage: StorageOption = None, as_json: JsonFlag = False) -> None:
-    """Print the ranking, the winner, and what was rejected.
+    """Print the ranking, the winner and the rejections of a study.
 
     Example: budgetnas show cifar10-5M
     """

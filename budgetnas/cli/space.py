@@ -262,7 +262,7 @@ def _print_suggestion(console: Console, found: Survey) -> None:
 
 def _dropped(one: Suggestion) -> str:
     """Return what is gone: ``widths 448, 512 and 3 blocks in stage 1``."""
-    from budgetnas.data.wording import listed
+    from budgetnas.errors import listed
 
     widths = [str(width) for width in one.widths_dropped]
     told = [f"{'width' if len(widths) == 1 else 'widths'} {listed(widths, limit=_MOST_NAMED)}"] if widths else []

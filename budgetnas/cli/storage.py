@@ -1,4 +1,4 @@
-"""The storage that a command was given, opened to be read."""
+"""Opening the storage of a command to read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def records_to_read(storage: str | None) -> Records:
-    """Return the records of the storage that a command was given, or of the default one, to read only."""
+    """Return the records of a command's ``--storage``, or of the default storage, to read only."""
     from budgetnas.storage.opening import look_at_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) -> None:
-    """List the studies of a storage, and the study files that are shipped.
+    """List the studies of a storage and the built-in study files.
 
     Example: budgetnas studies
     """
@@ -25,31 +25,31 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
         print_json(
             [
                 {
-                    "study": one.study,
-                    "budget": one.specification.max_params,
-                    "max_macs": one.specification.max_macs,
-                    "max_activations": one.specification.max_activations,
-                    "trained": one.tallies.trained,
-                    "failed": one.tallies.failed,
-                    "best": one.ranking[0].accuracy if one.ranking else None,
+                    "study": study.study,
+                    "budget": study.specification.max_params,
+                    "max_macs": study.specification.max_macs,
+                    "max_activations": study.specification.max_activations,
+                    "trained": study.tallies.trained,
+                    "failed": study.tallies.failed,
+                    "best": study.ranking[0].accuracy if study.ranking else None,
                 }
-                for one in tables
+                for study in tables
             ]
         )
         return
     rows = [
         (
-            one.study,
-            one.summary.data,
-            _limits(one.specification.budget),
-            str(one.tallies.trained),
-            f"{one.ranking[0].accuracy:.2%}" if one.ranking else "-",
+            study.study,
+            study.summary.data,
+            _limits(study.specification.budget),
+            str(study.tallies.trained),
+            f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-",
         )
-        for one in tables
+        for study in tables
     ]
     columns = ("study", "data", "budget", "trained", "best validation")
-    stdout().print(table("Studies", columns, rows, left=2) if rows else "no study yet")
-    stdout().print(f"study files that are shipped: {', '.join(shipped_studies())}", markup=False)
+    stdout().print(table("Studies", columns, rows, left=2) if rows else "no studies yet")
+    stdout().print(f"built-in study files: {', '.join(shipped_studies())}", markup=False)
 
 
 def _limits(budget: Budget) -> str:

@@ -10,8 +10,8 @@ from rich.table import Table
 from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import by_limit, duration, shown_storage, stdout, table
 from budgetnas.cli.final_text import print_final
-from budgetnas.data.wording import plural
-from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables, name_of
+from budgetnas.errors import plural
+from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
 
 _CUTS_SHOWN = 10
 _RANKS_SHOWN = 20
@@ -66,8 +66,8 @@ def _print_pruning(pruning: Pruning) -> None:
     console = stdout()
     if pruning.pruner != "none":
         console.print(pruning.sentence(), markup=False)
-    for one in pruning.cut[:_CUTS_SHOWN]:
-        console.print(f"  trial {one.trial}, {one.architecture.describe()}: {one.reason}", markup=False)
+    for run in (training.run for training in pruning.cut[:_CUTS_SHOWN]):
+        console.print(f"  trial {run.trial}, {run.architecture.describe()}: {run.reason}", markup=False)
     if len(pruning.cut) > _CUTS_SHOWN:
         console.print(f"  and {len(pruning.cut) - _CUTS_SHOWN} more; --json shows all", markup=False)
 
@@ -85,19 +85,20 @@ def _ranking(runs: Sequence[RankedRun]) -> Table:
 
 
 def _repeats(run: RankedRun) -> str:
-    return ", ".join(name_of(one).removeprefix("trial ") for one in run.repeats)
+    return ", ".join(repeat.name.removeprefix("trial ") for repeat in run.repeats)
 
 
-def _row(run: RankedRun) -> tuple[str, ...]:
+def _row(candidate: RankedRun) -> tuple[str, ...]:
+    run = candidate.run
     return (
-        str(run.rank),
+        str(candidate.rank),
         "" if run.trial is None else str(run.trial),
-        run.label,
+        candidate.label,
         run.architecture.describe(),
         run.recipe.describe(),
         f"{run.params:,}",
-        f"{run.budget_share:.1%}",
-        f"{run.accuracy:.2%}",
+        f"{candidate.budget_share:.1%}",
+        f"{candidate.accuracy:.2%}",
         "" if run.seconds is None else duration(run.seconds),
     )
 
@@ -116,8 +117,8 @@ def _print_winner(tables: StudyTables) -> None:
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
         how = f"{runs}, the best of {among}: it flatters; see finish"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
-    console.print(f"  {winner.architecture.describe()}", markup=False)
-    console.print(f"  {winner.recipe.describe()}", markup=False)
+    console.print(f"  {winner.run.architecture.describe()}", markup=False)
+    console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [
         (
             part.name,
@@ -132,7 +133,7 @@ def _print_winner(tables: StudyTables) -> None:
     columns = ("part", "parameters", f"share of {budget}", "multiply-accumulates", "output")
     console.print(table("", columns, rows))
     if len(tables.summary.limits) > 1:
-        console.print(f"  {tables.specification.budget.verdict(winner.architecture).sentence()}", markup=False)
+        console.print(f"  {tables.specification.budget.verdict(winner.run.architecture).sentence()}", markup=False)
     for seed in tables.distances:
         console.print(f"  {_distance(seed)}", markup=False)
 

@@ -1,6 +1,6 @@
-"""Image data sets: loaded once as uint8 arrays, split, thinned, and identified by their content.
+"""Image data sets: loaded as uint8 arrays, split, subsampled, and identified by their content.
 
-The test split is not here but in :mod:`budgetnas.data.test_split`, where an import contract keeps the search away.
+The test split is in :mod:`budgetnas.data.test_split`, which an import contract forbids the search to use.
 """
 
 from budgetnas.data.identity import DataIdentity

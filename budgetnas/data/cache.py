@@ -1,8 +1,8 @@
-"""Decoded images kept on disk, so that a second start need not decode them.
+"""A cache of decoded images on disk, which saves decoding them at every start.
 
-An entry is a directory of arrays and a manifest. Its key covers whatever the content depends on, so that an entry
-is never out of date, only unused. Files appear whole (temporary file, then rename) and are checked when read: a
-damaged entry counts as absent. A cache that cannot be written is no failure.
+An entry is a folder of arrays and a manifest. Its key covers everything that the content depends on, so an entry is
+never out of date, only unused. Files are written whole (temporary file, then rename) and checked when read: a damaged
+entry counts as absent. A cache that cannot be written is not an error.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _LOCK_TIMEOUT_SECONDS = 1800.0
 _MANIFEST = "manifest.json"
 
 _log = logging.getLogger(__name__)
-_look_only: ContextVar[bool] = ContextVar("look_only", default=False)
+_read_only: ContextVar[bool] = ContextVar("read_only", default=False)
 
 
 @contextlib.contextmanager
-def only_looking() -> Iterator[None]:
-    """Read entries within it, and write none."""
-    token = _look_only.set(True)
+def read_only() -> Iterator[None]:
+    """Read entries inside the block, but write none."""
+    token = _read_only.set(True)
     try:
         yield
     finally:
-        _look_only.reset(token)
+        _read_only.reset(token)
 
 
 class Manifest(BaseModel):
-    """What is known of a folder's training part beside its pixels.
+    """Facts on a folder's training part, without its pixels.
 
     Attributes:
         content_hash: Content hash of the whole folder, in hex.
         classes: Class names.
-        notices: What was done to the images, in plain sentences.
+        notices: Sentences on conversions of the images.
         resolution: Side of the images in pixels.
     """
 
@@ -61,16 +61,16 @@ class Manifest(BaseModel):
 
 
 def cache_root() -> Path:
-    """Where entries lie: ``data/`` under BUDGETNAS_CACHE_DIR or the user's cache directory."""
+    """Return the folder of the entries: ``data/`` in BUDGETNAS_CACHE_DIR or in the user's cache directory."""
     override = os.environ.get("BUDGETNAS_CACHE_DIR")
     return Path(override or platformdirs.user_cache_dir("budgetnas")) / "data"
 
 
 class CacheEntry:
-    """One entry of the cache, there or not.
+    """An entry of the cache, which may not exist yet.
 
     Args:
-        key: Hex digest of all that the content depends on.
+        key: Hex digest of everything that the content depends on.
     """
 
     def __init__(self, key: str) -> None:
@@ -79,7 +79,7 @@ class CacheEntry:
         self._directory = self._root / key
 
     def read_manifest(self) -> Manifest | None:
-        """The manifest; None when it is absent or damaged."""
+        """Return the manifest, or None if it is absent or damaged."""
         try:
             manifest = Manifest.model_validate_json((self._directory / _MANIFEST).read_bytes())
         except FileNotFoundError:
@@ -88,12 +88,12 @@ class CacheEntry:
             _log.warning("the cached data in %s are damaged and will be rebuilt (%s)", self._directory, error)
             return None
         with contextlib.suppress(OSError):
-            if not _look_only.get():
+            if not _read_only.get():
                 os.utime(self._directory)
         return manifest
 
     def read_images(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-        """The uint8 array ``name``; None when it is absent, damaged, or not of ``shape``."""
+        """Return the uint8 array ``name``, or None if it is absent, damaged, or not of ``shape``."""
         path = self._directory / f"{name}.npy"
         try:
             with path.open("rb") as file:
@@ -109,7 +109,7 @@ class CacheEntry:
         return images
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Store the manifest; the last thing of an entry to be written."""
+        """Store the manifest; write it last."""
         self._write(_MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=2).encode()))
 
     def write_images(self, name: str, images: NDArray[np.uint8]) -> None:
@@ -118,11 +118,11 @@ class CacheEntry:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from building the same entry; without a writable cache, do nothing."""
-        if _look_only.get():
+        """Keep other processes from building the same entry, if the cache can be written."""
+        if _read_only.get():
             yield
             return
-        # A few shared locks, not one for each key: lock files cannot be removed safely and would pile up.
+        # A few shared locks instead of a lock for each key: lock files cannot be removed safely and would accumulate.
         lock = filelock.FileLock(self._root / f"lock-{self._key[0]}", timeout=_LOCK_TIMEOUT_SECONDS)
         try:
             self._root.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class CacheEntry:
             lock.release()
 
     def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        if _look_only.get():
+        if _read_only.get():
             return
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ class CacheEntry:
             _log.warning("the decoded images are not cached: %s cannot be written (%s)", self._directory, error)
 
     def _prune(self) -> None:
-        """Remove all but the most recently used entries; this one is among them."""
+        """Remove all but the most recently used entries, such as this entry."""
         os.utime(self._directory)
         entries = [path for path in self._root.iterdir() if path.is_dir()]
         for path in sorted(entries, key=_last_used, reverse=True)[MAX_ENTRIES:]:

@@ -1,4 +1,4 @@
-"""Downloading an archive, or saying soon and clearly why it cannot be had."""
+"""Downloading archives with torchvision, or failing within seconds with a clear reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import filelock
 from budgetnas.errors import InputError
 
 _REQUEST_SECONDS = 5.0
-# A name server that does not answer is waited for without regard to the request's own timeout.
+# The timeout of a request does not cover a name server that does not answer.
 _CHECK_SECONDS = 8.0
 _STALL_SECONDS = 60.0
 _NO_HEAD = (405, 501)
@@ -34,7 +34,7 @@ class Archive:
     Attributes:
         relative: Its path relative to the data directory.
         md5: Its MD5 in hex.
-        url: Where it comes from.
+        url: Its address.
     """
 
     relative: str
@@ -43,16 +43,16 @@ class Archive:
 
 
 def fetch(name: str, root: Path, archives: Sequence[Archive], construct: Callable[[], _Dataset]) -> _Dataset:
-    """Have torchvision unpack the archives, and download those that are not there.
+    """Download the missing archives and unpack them, with torchvision.
 
     Args:
         name: The data set's name.
         root: The data directory.
-        archives: What the set consists of.
+        archives: The archives of the set.
         construct: Downloads, unpacks and opens the set.
 
     Raises:
-        InputError: An archive is damaged, its host cannot be reached within seconds, or the download failed.
+        InputError: If an archive is damaged, its host cannot be reached within seconds, or the download failed.
     """
     with _locked(name, root):
         _check_present(name, root, archives)
@@ -60,7 +60,7 @@ def fetch(name: str, root: Path, archives: Sequence[Archive], construct: Callabl
         if absent:
             reason = _unreachable(absent[0].url)
             if reason:
-                raise _not_had(name, root, archives, f"{absent[0].url} cannot be reached ({reason})")
+                raise _cannot_get(name, root, archives, f"{absent[0].url} cannot be reached ({reason})")
         try:
             with _no_stall():
                 return construct()
@@ -68,12 +68,12 @@ def fetch(name: str, root: Path, archives: Sequence[Archive], construct: Callabl
             _remove_partial(root, absent)
             if not isinstance(error, Exception):
                 raise
-            raise _not_had(name, root, archives, f"downloading or unpacking it failed ({error})") from error
+            raise _cannot_get(name, root, archives, f"downloading or unpacking it failed ({error})") from error
 
 
 @contextlib.contextmanager
 def _locked(name: str, root: Path) -> Iterator[None]:
-    """One download into a directory at a time."""
+    """Allow a single download into a directory at a time."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(root / ".budgetnas-download.lock")
@@ -101,7 +101,7 @@ def _md5(path: Path) -> str:
 
 
 def _unreachable(url: str) -> str:
-    """Why the address does not answer; empty when it does."""
+    """Return why the address does not answer, or an empty string if it does."""
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=lambda: answers.put(_ask(url)), daemon=True).start()
     try:
@@ -118,13 +118,13 @@ def _ask(url: str) -> str:
     except urllib.error.HTTPError as error:
         error.close()
         return "" if error.code in _NO_HEAD else f"HTTP {error.code} {error.reason}"
-    except Exception as error:  # a thread's error would be lost, and the wait for it go on
+    except Exception as error:  # an error that is not caught here would be lost with the thread
         return str(getattr(error, "reason", "") or error or type(error).__name__)
 
 
 @contextlib.contextmanager
 def _no_stall() -> Iterator[None]:
-    """Let a download that stops coming fail: torchvision sets no time limit."""
+    """Make a download that stalls fail, because torchvision sets no timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALL_SECONDS)
     try:
@@ -134,7 +134,7 @@ def _no_stall() -> Iterator[None]:
 
 
 def _remove_partial(root: Path, absent: Sequence[Archive]) -> None:
-    """Remove what was not there before and is not whole, or the next start would take it for a damaged archive."""
+    """Remove incomplete downloads, which the next start would take for damaged archives."""
     for archive in absent:
         path = root / archive.relative
         with contextlib.suppress(OSError):
@@ -142,10 +142,10 @@ def _remove_partial(root: Path, absent: Sequence[Archive]) -> None:
                 path.unlink()
 
 
-def _not_had(name: str, root: Path, archives: Sequence[Archive], rule: str) -> InputError:
+def _cannot_get(name: str, root: Path, archives: Sequence[Archive], rule: str) -> InputError:
     files = ", ".join(f"{root / archive.relative} (md5 {archive.md5})" for archive in archives)
-    way_out = (
+    hint = (
         "without a network use --data digits or --data folder:DIR (your own images), "
-        f"or fetch the archive elsewhere and put it at {files}"
+        f"or download the archive elsewhere and put it at {files}"
     )
-    return InputError("--data", name, rule, way_out)
+    return InputError("--data", name, rule, hint)

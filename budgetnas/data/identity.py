@@ -1,4 +1,4 @@
-"""Which data a run saw: part of its key, so that runs on other data are never taken for it."""
+"""The identity of a run's data. It is part of the run's key, so runs on other data never count as equal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BLOCK_BYTES = 1 << 20
 
 
 class DataIdentity(BaseModel):
-    """The data of a run, independent of where they lie.
+    """The data of a run, independent of where they are stored.
 
     Attributes:
-        name: The set's name; for a folder ``folder-`` and its base name, made safe for a study's name.
+        name: The set's name; for a folder ``folder-`` and its base name in safe characters.
         content_hash: SHA-256, in hex, of the content (see :class:`ContentHash`).
-        subset: Number of training images kept; None: all.
-        subset_eval: Number of validation and of test images kept; None: all.
+        subset: Number of training images kept, or None for all.
+        subset_eval: Number of validation and of test images kept, or None for all.
         split_seed: Seed of the splits and subsets.
         resolution: Side of the images in pixels.
     """
@@ -36,7 +36,7 @@ class DataIdentity(BaseModel):
     resolution: int
 
     def digest(self) -> str:
-        """Short hex digest: equal exactly for equal identities, on every machine and in every version."""
+        """Short hex digest, the same on every machine and in every version."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
 
@@ -53,7 +53,7 @@ class DataIdentity(BaseModel):
 
 
 def folder_name(directory: Path) -> str:
-    """Name of a user's folder in identities and studies: letters, digits and ``. _ -`` only."""
+    """Return a user's folder name for identities and studies, with letters, digits and ``. _ -`` only."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.name).strip("-")
     return f"folder-{safe or 'images'}"
 
@@ -68,12 +68,12 @@ class ContentHash:
         self._hash = hashlib.sha256()
 
     def add(self, relative: str, content: bytes) -> None:
-        """Add one file."""
+        """Add a file."""
         self._add_header(relative, len(content))
         self._hash.update(content)
 
     def add_file(self, root: Path, relative: str) -> None:
-        """Add one large file without holding it in memory."""
+        """Add a file without reading all of it into memory."""
         path = root / relative
         self._add_header(relative, path.stat().st_size)
         with path.open("rb") as file:
@@ -81,7 +81,7 @@ class ContentHash:
                 self._hash.update(block)
 
     def hexdigest(self) -> str:
-        """The hash in hex, 64 characters."""
+        """Return the hash in hex, 64 characters."""
         return self._hash.hexdigest()
 
     def _add_header(self, relative: str, size: int) -> None:
@@ -89,7 +89,7 @@ class ContentHash:
 
 
 def hash_files(root: Path, relatives: Iterable[str]) -> str:
-    """Content hash of the files ``relatives`` under ``root``."""
+    """Return the content hash of the files ``relatives`` under ``root``."""
     content = ContentHash()
     for relative in sorted(relatives):
         content.add_file(root, relative)

@@ -1,8 +1,9 @@
-"""Images in memory, and what normalisation needs to know of them."""
+"""Images in memory, their channel statistics, and the base class of their sources."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Images:
-    """One split, decoded.
+    """A decoded split.
 
     Attributes:
         images: Pixels, ``(N, C, H, W)``, uint8.
@@ -28,27 +29,74 @@ class Images:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> Images:
-        """Copy the chosen images, in the order of ``indices``."""
+        """Return a copy of the images at ``indices``, in that order."""
         return Images(self.images[indices], self.labels[indices])
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and population standard deviation of each channel, pixels scaled to [0, 1].
+@dataclass(frozen=True)
+class TrainingPart:
+    """The decoded training part of a data set, before the validation images are split off.
 
-    Both come from integer histograms, so that neither the order of the images nor the machine changes a bit.
+    Attributes:
+        images: ``(N, C, side, side)`` with their labels.
+        classes: Class names; their positions are the labels.
+        content_hash: Hash of the whole data set, test split included, in hex.
+        notices: Sentences on what was converted, assumed or left out.
+    """
+
+    images: Images
+    classes: tuple[str, ...]
+    content_hash: str
+    notices: tuple[str, ...]
+
+
+class Source(ABC):
+    """A data set at a resolution.
+
+    Attributes:
+        name: Its name in identities.
+        flip: Whether an image flipped left to right keeps its meaning.
+        is_cifar10: Whether these are the original pixels of CIFAR-10.
+    """
+
+    name: str
+    flip: bool = True
+    is_cifar10: bool = False
+
+    @abstractmethod
+    def read_training(self) -> TrainingPart:
+        """Decode the training part. Test images may be hashed, but are never decoded.
+
+        Raises:
+            InputError: If the data are missing or cannot be used.
+        """
+
+    @abstractmethod
+    def read_test(self) -> Images:
+        """Decode the test split.
+
+        Raises:
+            InputError: If the data are missing or cannot be used.
+        """
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and population standard deviation of each channel, with pixels scaled to [0, 1].
+
+    Both come from integer histograms, so their bits depend neither on the order of the images nor on the machine.
 
     Args:
         images: ``(N, C, H, W)``, uint8, at least one pixel.
 
     Returns:
-        The means and the standard deviations, C of each. The deviation of a constant channel is given as 1, so
-        that it can be divided by.
+        The means and the standard deviations, C of each. A constant channel has a deviation of 1, which can be
+        divided by.
 
     Raises:
-        ValueError: There are no pixels.
+        ValueError: If the array is empty.
     """
     if not images.size:
-        raise ValueError("channel_statistics: there are no pixels")
+        raise ValueError("channel_statistics: the array is empty")
     moments = [_moments(histogram) for histogram in _histograms(images)]
     return tuple(mean for mean, _ in moments), tuple(std or 1.0 for _, std in moments)
 

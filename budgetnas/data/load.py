@@ -1,4 +1,4 @@
-"""A data set for a search: decoded, split, thinned and identified, without its test split."""
+"""A data set for a search: decoded, split, subsampled and identified, without its test split."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from budgetnas.data.folder import FolderSource
 from budgetnas.data.identity import DataIdentity
-from budgetnas.data.images import Images
-from budgetnas.data.opening import open_source
+from budgetnas.data.images import Images, Source, TrainingPart
+from budgetnas.data.named_sets import ArchiveSource, DigitsSource
 from budgetnas.data.request import DataRequest, check_request
-from budgetnas.data.sources import TrainingPart
-from budgetnas.data.splits import Purpose, hold_out, share_size
-from budgetnas.data.thinning import thin_evaluation, thin_training
-from budgetnas.data.wording import plural
-from budgetnas.errors import InputError
+from budgetnas.data.splits import Purpose, hold_out, share_size, subsample_evaluation, subsample_training
+from budgetnas.errors import InputError, plural
 
 _VALIDATION_PARTS = 10
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a search may see of a data set.
+    """The part of a data set that a search may use.
 
     Attributes:
-        identity: Which data these are.
+        identity: Identity of the data.
         classes: Class names; their positions are the labels.
         in_channels: Channels of an image, 1 or 3.
         resolution: Side of an image in pixels.
         flip: Whether an image flipped left to right keeps its meaning.
-        notices: What was converted, assumed or left out, in plain sentences.
+        notices: Sentences on what was converted, assumed or left out.
         is_cifar10: Whether these are the original pixels of CIFAR-10, from its own archive.
-        train: The training images without those held out, thinned by ``subset``.
-        validation: A tenth of the training images, stratified; thinned by ``subset_eval`` only.
-        all_train: The whole training part with nothing held out, thinned by ``subset``.
+        train: The training images without the validation images, subsampled by ``subset``.
+        validation: A tenth of the training images, stratified, subsampled by ``subset_eval`` only.
+        all_train: The whole training part, validation images included, subsampled by ``subset``.
     """
 
     identity: DataIdentity
@@ -51,18 +49,15 @@ class Data:
 def load_data(request: DataRequest) -> Data:
     """Load a data set. The test split is never decoded.
 
-    Args:
-        request: What to load.
-
     Raises:
-        InputError: The request cannot be met; names the argument, the rule and a way out.
+        InputError: If the request cannot be met.
     """
     check_request(request)
     source = open_source(request)
     part = source.read_training()
     _check_classes(request, part)
     whole, seed = part.images, request.split_seed
-    train, validation = _hold_out_validation(whole, seed)
+    train, validation = _split_off_validation(whole, seed)
     resolution = whole.images.shape[-1]
     return Data(
         identity=_identity(request, source.name, part.content_hash, resolution),
@@ -72,10 +67,23 @@ def load_data(request: DataRequest) -> Data:
         flip=source.flip,
         notices=(*_unused_options(request), *part.notices),
         is_cifar10=source.is_cifar10,
-        train=thin_training(train, request.subset, split_seed=seed),
-        validation=thin_evaluation(validation, request.subset_eval, split_seed=seed, split="validation"),
-        all_train=thin_training(whole, request.subset, split_seed=seed),
+        train=subsample_training(train, request.subset, split_seed=seed),
+        validation=subsample_evaluation(validation, request.subset_eval, split_seed=seed, split="validation"),
+        all_train=subsample_training(whole, request.subset, split_seed=seed),
     )
+
+
+def open_source(request: DataRequest) -> Source:
+    """Return the source of a checked request.
+
+    Raises:
+        InputError: If the data are missing or cannot be used.
+    """
+    if request.is_folder:
+        return FolderSource(request)
+    if request.name == "digits":
+        return DigitsSource(request.resolution)
+    return ArchiveSource(request)
 
 
 def _check_classes(request: DataRequest, part: TrainingPart) -> None:
@@ -84,15 +92,15 @@ def _check_classes(request: DataRequest, part: TrainingPart) -> None:
         if count < 2:
             rule = (
                 f"class {name!r} has {plural(count, 'training image')}, "
-                "and needs at least 2: one to train with and one to validate with"
+                "and needs at least 2: a training and a validation image"
             )
             raise InputError("--data", request.name, rule, "add images, or remove the class")
 
 
-def _hold_out_validation(whole: Images, split_seed: int) -> tuple[Images, Images]:
+def _split_off_validation(whole: Images, split_seed: int) -> tuple[Images, Images]:
     size = share_size(whole.labels, _VALIDATION_PARTS)
-    kept, held = hold_out(whole.labels, size, seed=split_seed, purpose=Purpose.VALIDATION)
-    return whole.take(kept), whole.take(held)
+    train, validation = hold_out(whole.labels, size, seed=split_seed, purpose=Purpose.VALIDATION)
+    return whole.take(train), whole.take(validation)
 
 
 def _identity(request: DataRequest, name: str, content_hash: str, resolution: int) -> DataIdentity:

@@ -1,4 +1,4 @@
-"""What a user asks for, and the checks that need no data."""
+"""A user's request for data, and the checks that need no data."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MAX_RESOLUTION = 512
 
 @dataclass(frozen=True, slots=True)
 class DataRequest:
-    """A data set and how much of it; checked when it is loaded.
+    """A data set and how much of it, checked when it is loaded.
 
     Attributes:
         name: One of ``cifar10``, ``cifar100``, ``fashion-mnist``, ``digits``, or ``folder:DIR``.
-        data_dir: Where the archive of a named set lies, or is downloaded to; None: the user's data directory.
-        resolution: Side of the square images in pixels; None: the set's own (32, 32, 28 and 8), for a folder
-            the commonest shorter side of its training images, at most 64.
-        subset: Number of training images to keep, stratified; None: all.
-        subset_eval: Number of validation and of test images to keep, stratified; None: all.
+        data_dir: Folder of a named set's archive, or None for the user's data directory.
+        resolution: Side of the square images in pixels, or None for the set's own (32, 32, 28 and 8); for a folder the
+            most common shorter side of its training images, at most 64.
+        subset: Number of training images to keep, stratified, or None for all.
+        subset_eval: Number of validation and of test images to keep, stratified, or None for all.
         split_seed: Seed of every random choice of images.
     """
 
@@ -45,7 +45,7 @@ class DataRequest:
 
     @property
     def folder(self) -> Path:
-        """The absolute path of the user's folder (only of a ``folder:`` request)."""
+        """The absolute path of the user's folder (``folder:`` requests only)."""
         return Path(os.path.abspath(Path(self.name.removeprefix(FOLDER_PREFIX)).expanduser()))
 
     @property
@@ -56,15 +56,15 @@ class DataRequest:
 
 
 def check_request(request: DataRequest) -> None:
-    """Turn down a request that no data could satisfy.
+    """Check a request, without looking at any data.
 
     Raises:
-        InputError: A value breaks its rule; names the argument.
+        InputError: If a value breaks its rule.
     """
     _check_name(request.name)
     _check_resolution(request.resolution)
-    _check_at_least_one("--subset", request.subset)
-    _check_at_least_one("--subset-eval", request.subset_eval)
+    _check_count("--subset", request.subset)
+    _check_count("--subset-eval", request.subset_eval)
     if request.split_seed < 0:
         raise InputError(
             "--split-seed", request.split_seed, "must be a whole number of at least 0", "try --split-seed 0"
@@ -96,6 +96,6 @@ def _check_resolution(resolution: int | None) -> None:
         )
 
 
-def _check_at_least_one(argument: str, count: int | None) -> None:
+def _check_count(argument: str, count: int | None) -> None:
     if count is not None and count < 1:
         raise InputError(argument, count, "must be a whole number of at least 1", "leave it out to use all images")

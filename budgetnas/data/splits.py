@@ -1,9 +1,9 @@
-"""Stratified choices of images: exact in size, nested, and the same on every machine.
+"""Stratified splits and subsets of images: exact in size, nested, and the same on every machine.
 
-The quotas of the classes are a fair sequence: the choice of n + 1 images is the choice of n and one more, and at
-every n each class holds its proportional share to within one image (the chairman assignment problem, R. Tijdeman,
-Discrete Mathematics 32, 1980; solved by earliest deadline first). The largest-remainder method gives the same
-bound but is not nested: a class can lose an image when n grows (the Alabama paradox).
+The subset of n images is part of the subset of n + 1, and for every n each class has its proportional share to within
+an image (the chairman assignment problem, R. Tijdeman, Discrete Mathematics 32, 1980; solved by earliest deadline
+first). The largest-remainder method has the same bound but is not nested: a class can lose an image when n grows (the
+Alabama paradox).
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from budgetnas.data.images import Images
+from budgetnas.errors import InputError, plural
+
 
 class Purpose(IntEnum):
-    """What a choice is for: each has a random order of its own, so that none changes another."""
+    """Purpose of a choice. Each has its own random order, so that no choice changes another."""
 
     VALIDATION = 1
     SUBSET = 2
@@ -28,7 +31,7 @@ class Purpose(IntEnum):
 def choose(labels: NDArray[np.int64], count: int, *, seed: int, purpose: Purpose) -> NDArray[np.int64]:
     """Choose ``count`` images, stratified by class.
 
-    For one seed and purpose, the choice of fewer images is contained in the choice of more.
+    With the same seed and purpose, a choice of fewer images is part of a choice of more.
 
     Args:
         labels: Class indices, ``(N,)``.
@@ -52,19 +55,19 @@ def choose(labels: NDArray[np.int64], count: int, *, seed: int, purpose: Purpose
 def hold_out(
     labels: NDArray[np.int64], count: int, *, seed: int, purpose: Purpose
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part the images in two, stratified by class.
+    """Split the images in two, stratified by class.
 
     Returns:
-        The indices that are kept and the ``count`` that are held out, both ascending.
+        The remaining indices and the ``count`` chosen ones, both ascending.
     """
-    held = choose(labels, count, seed=seed, purpose=purpose)
-    kept = np.ones(len(labels), dtype=bool)
-    kept[held] = False
-    return np.flatnonzero(kept).astype(np.int64), held
+    chosen = choose(labels, count, seed=seed, purpose=purpose)
+    remaining = np.ones(len(labels), dtype=bool)
+    remaining[chosen] = False
+    return np.flatnonzero(remaining).astype(np.int64), chosen
 
 
 def share_size(labels: NDArray[np.int64], parts: int) -> int:
-    """Size of a split of one in ``parts`` images, rounded, with room for every class.
+    """Return the size of a split of 1 in ``parts`` images, rounded, but at least an image of every class.
 
     Args:
         labels: Class indices, ``(N,)``.
@@ -74,10 +77,10 @@ def share_size(labels: NDArray[np.int64], parts: int) -> int:
 
 
 def class_quotas(sizes: Sequence[int], count: int) -> list[int]:
-    """How many of ``count`` images each class gives.
+    """Return how many of ``count`` images come from each class.
 
-    Every class that has images gives at least one. Beyond that each gives its proportional share to within one
-    image. ``class_quotas(sizes, n)`` is nowhere larger than ``class_quotas(sizes, n + 1)``.
+    Every class that has images gives at least 1, and otherwise its proportional share to within an image.
+    ``class_quotas(sizes, n)`` is nowhere larger than ``class_quotas(sizes, n + 1)``.
 
     Args:
         sizes: Number of images of each class.
@@ -100,10 +103,47 @@ def class_quotas(sizes: Sequence[int], count: int) -> list[int]:
 
 
 def _release(given: int, size: int, total: int) -> int:
-    """First step at which a class that gave ``given`` images is below its proportional share."""
+    """Return the first step at which a class that gave ``given`` images is below its proportional share."""
     return given * total // size + 1
 
 
 def _deadline(given: int, size: int, total: int) -> int:
-    """First step at which such a class would be a whole image below it."""
+    """Return the first step at which such a class would be a whole image below it."""
     return -(-(given + 1) * total // size)
+
+
+def subsample_training(images: Images, count: int | None, *, split_seed: int) -> Images:
+    """Keep ``count`` training images, stratified (``--subset``), or all for None.
+
+    Raises:
+        InputError: If there are fewer images, or more classes.
+    """
+    return _subsample("--subset", images, count, split_seed, Purpose.SUBSET, "training")
+
+
+def subsample_evaluation(images: Images, count: int | None, *, split_seed: int, split: str) -> Images:
+    """Keep ``count`` images of the validation or test ``split``, stratified (``--subset-eval``), or all for None.
+
+    Raises:
+        InputError: If there are fewer images, or more classes.
+    """
+    return _subsample("--subset-eval", images, count, split_seed, Purpose.EVALUATION, split)
+
+
+def _subsample(argument: str, images: Images, count: int | None, seed: int, purpose: Purpose, split: str) -> Images:
+    if count is None:
+        return images
+    if count > len(images):
+        rule = f"must be at most the {plural(len(images), 'image')} of the {split} split"
+        raise InputError(argument, count, rule, "leave it out to use them all")
+    classes = len(np.unique(images.labels))
+    if count < classes:
+        raise InputError(
+            argument,
+            count,
+            f"must be at least {classes:,}, an image for each class of the {split} split",
+            f"try {argument} {min(len(images), 20 * classes)}",
+        )
+    if count == len(images):
+        return images
+    return images.take(choose(images.labels, count, seed=seed, purpose=purpose))

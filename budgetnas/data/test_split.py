@@ -1,22 +1,22 @@
-"""The test split, in a module of its own: a search must not import it."""
+"""The test split, in its own module, which a search must not import."""
 
 from __future__ import annotations
 
 from budgetnas.data.images import Images
-from budgetnas.data.opening import open_source
+from budgetnas.data.load import open_source
 from budgetnas.data.request import DataRequest, check_request
-from budgetnas.data.thinning import thin_evaluation
+from budgetnas.data.splits import subsample_evaluation
 
 
 def load_test(request: DataRequest) -> Images:
-    """Load the test split: whole, unless the request has ``subset_eval``.
+    """Load the test split, subsampled by ``subset_eval`` only.
 
     Args:
         request: The same request as for :func:`budgetnas.data.load_data`.
 
     Raises:
-        InputError: The request cannot be met; names the argument, the rule and a way out.
+        InputError: If the request cannot be met.
     """
     check_request(request)
     images = open_source(request).read_test()
-    return thin_evaluation(images, request.subset_eval, split_seed=request.split_seed, split="test")
+    return subsample_evaluation(images, request.subset_eval, split_seed=request.split_seed, split="test")

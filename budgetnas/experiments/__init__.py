@@ -1,1 +1,1 @@
-"""Trainings beside a search: the final, replays of published runs, and the comparison of optimisers."""
+"""Experiments around a search: the final evaluation, replays of published runs, comparison of optimisers."""

@@ -1,12 +1,11 @@
-"""SGD against Adam on a study's terms: the trainings of a comparison's design, recorded, and those known used."""
+"""SGD against Adam on a study's terms: the missing runs of a comparison's design are trained and recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
-from budgetnas.architecture import count
 from budgetnas.data import Data, DataIdentity
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, Interrupted, RunFailedError
 from budgetnas.experiments.comparison import (
@@ -22,13 +21,13 @@ from budgetnas.experiments.comparison import (
     Side,
     make_design,
 )
+from budgetnas.experiments.timing import time_steps
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.recipe import OptimizerName
 from budgetnas.storage import Records, Role, Run, RunKey, State
-from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.measure import measure_pace
+from budgetnas.training import Callbacks, RuntimeConfig
 
 _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss is -inf in epoch ")
 
@@ -38,11 +37,11 @@ class CompareRequest:
     """What to compare.
 
     Attributes:
-        study: Whose space, budget, data, epochs and ranges of rates.
-        architectures: How many architectures.
-        rates: Learning rates of each optimiser.
-        seed: Of the drawn architectures and of all trainings.
-        place: Where the data lie.
+        study: Source of space, budget, data, epochs and ranges of rates.
+        architectures: Number of architectures.
+        rates: Number of learning rates of each optimiser.
+        seed: Seed of the drawn architectures and of all runs.
+        place: Location of the data.
     """
 
     study: str
@@ -54,16 +53,16 @@ class CompareRequest:
 
 @dataclass(frozen=True, slots=True)
 class ComparePlan:
-    """What a comparison is about to train.
+    """The work of a comparison.
 
     Attributes:
         study: Name of the study.
-        design: Everything that it needs.
-        data: Which data.
-        runtime: Where: the fastest of those timed.
-        missing: Trainings to come; the others are recorded already.
-        macs: Multiply-accumulates per image of the trainings to come, added up.
-        seconds: Estimated time; nothing if nothing is missing, or memory ran out.
+        design: The runs that it needs.
+        data: The data.
+        runtime: The fastest runtime.
+        missing: Number of runs that are not recorded yet.
+        macs: Multiply-accumulates per image of the missing runs, added up.
+        seconds: Estimated time, or None if no run is missing or memory ran out.
     """
 
     study: str
@@ -77,13 +76,13 @@ class ComparePlan:
 
 @dataclass(frozen=True, slots=True)
 class CompareStep:
-    """One training of a comparison, about to start or ended.
+    """A run of a comparison.
 
     Attributes:
         entrant: The architecture.
         optimizer: The optimiser.
         rate: The learning rate.
-        again: Whether this is the best rate with the fresh seed.
+        again: Whether this repeats the best rate with the fresh seed.
     """
 
     entrant: Entrant
@@ -97,38 +96,35 @@ class CompareStep:
         return f"{self.optimizer} lr {self.rate:.3g}{' again' if self.again else ''}"
 
     def describe(self) -> str:
-        """Return it in words, e.g. ``v2, SGD lr 0.0707 again``."""
+        """Return the run in words, e.g. ``v2, SGD lr 0.0707 again``."""
         return f"{self.entrant.name}, {NAMES[self.optimizer]} lr {self.rate:.3g}{' again' if self.again else ''}"
 
 
-class CompareView(RunListener, Protocol):
-    """Whoever shows a comparison."""
+class CompareCallbacks(Callbacks):
+    """Hooks of a comparison."""
 
-    def compare_planned(self, plan: ComparePlan) -> None:
-        """Hear what is about to run."""
+    def on_compare_start(self, plan: ComparePlan) -> None:
+        """Called before the first run."""
 
-    def compare_started(self, step: CompareStep) -> None:
-        """Hear which training starts."""
+    def on_compare_run(self, step: CompareStep) -> None:
+        """Called before each run that is trained."""
 
-    def compare_ended(self, step: CompareStep, attempt: Attempt, *, known: bool) -> None:
-        """Hear how a training ended, now or in an earlier call (`known`)."""
+    def on_compare_run_end(self, step: CompareStep, attempt: Attempt, *, known: bool) -> None:
+        """Called after each run; `known` if an earlier call trained it."""
 
-    def pair_ended(self, pair: Pair) -> None:
-        """Hear what an architecture gave."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
+    def on_pair_end(self, pair: Pair) -> None:
+        """Called after the last run of an architecture."""
 
     def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
+        """Called before a step that takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompareOutcome:
-    """How a comparison ended.
+    """The end of a comparison.
 
     Attributes:
-        comparison: What it came to.
+        comparison: Its result.
         exit_code: 0 when done or out of time, 1 if a pair was dropped, 130 after Ctrl-C, 143 after SIGTERM.
     """
 
@@ -141,21 +137,21 @@ def compare(
     runtimes: Sequence[RuntimeConfig],
     open_storage: Callable[[], Records],
     stopper: Stopper,
-    view: CompareView,
+    view: CompareCallbacks,
 ) -> CompareOutcome:
-    """Train what the comparison needs and is not recorded; the test split is never read.
+    """Train the missing runs of a comparison; the test split is never used.
 
-    Everything that can be wrong is checked before anything is trained.
+    All checks come before the first run.
 
     Args:
         request: What to compare.
-        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtimes: The runtimes to time; the likely fastest comes first.
         open_storage: Returns the records.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        stopper: Requests to stop.
+        view: Hooks.
 
     Raises:
-        InputError: If the request cannot be met.
+        InputError: If the request is invalid.
     """
     records = open_storage()
     specification = study_specification(records, request.study)
@@ -163,44 +159,40 @@ def compare(
     for optimizer in OPTIMIZERS:
         if optimizer not in specification.recipes.optimizers:
             low, high = specification.recipes.range_of(optimizer).learning_rate
-            view.notice(f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}")
+            view.on_message(
+                f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}"
+            )
     view.preparing("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
     images = validation_images(data, runtimes[0])
-    known = _Known.read(records, request.study)
+    known = _known_attempts(records, request.study)
     trainer = _Trainer(request.study, design, images, runtimes[0], records, known, stopper, view)
     pairs: list[Pair] = []
     try:
         view.preparing("timing a few training steps")
-        plan = _plan(trainer, data, runtimes[1:])
-        view.compare_planned(plan)
+        plan = _plan(trainer, data, runtimes)
+        view.on_compare_start(plan)
         trainer = replace(trainer, runtime=plan.runtime)
         for entrant in design.entrants:
             pairs.append(trainer.pair(entrant))
-            view.pair_ended(pairs[-1])
+            view.on_pair_end(pairs[-1])
     except Interrupted as stop:
         return CompareOutcome(Comparison(design, tuple(pairs)), stop.exit_code)
     comparison = Comparison(design, tuple(pairs))
     return CompareOutcome(comparison, EXIT_FAILED if comparison.dropped else EXIT_DONE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the study's comparisons have trained: a training that is complete or diverged is not made again."""
-
-    attempts: dict[RunKey, Attempt]
-
-    @classmethod
-    def read(cls, records: Records, study: str) -> _Known:
-        runs = records.runs(study=study, role=Role.COMPARE)
-        curves = records.curves(run.id for run in runs if run.state is State.COMPLETE)
-        ended = {}
-        for run in runs:
-            if run.state is State.COMPLETE:
-                ended[_key(run)] = Attempt(run.recipe.learning_rate, run.id, curves[run.id][-1].eval_accuracy)
-            elif run.state is State.FAILED and _diverged(run.reason):
-                ended.setdefault(_key(run), _failed(run.recipe.learning_rate, run.id, run.reason))
-        return cls(ended)
+def _known_attempts(records: Records, study: str) -> dict[RunKey, Attempt]:
+    """Return the recorded runs of the study's comparisons that are complete or diverged: these are not repeated."""
+    runs = records.runs(study=study, role=Role.COMPARE)
+    curves = records.curves(run.id for run in runs if run.state is State.COMPLETE)
+    attempts: dict[RunKey, Attempt] = {}
+    for run in runs:
+        if run.state is State.COMPLETE:
+            attempts[_key(run)] = Attempt(run.recipe.learning_rate, run.id, curves[run.id][-1].eval_accuracy)
+        elif run.state is State.FAILED and _diverged(run.reason):
+            attempts.setdefault(_key(run), _failed(run.recipe.learning_rate, run.id, run.reason))
+    return attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,24 +202,24 @@ class _Trainer:
     images: RunImages
     runtime: RuntimeConfig
     records: Records
-    known: _Known
+    known: dict[RunKey, Attempt]
     stopper: Stopper
-    view: CompareView
+    view: CompareCallbacks
 
     def pair(self, entrant: Entrant) -> Pair:
         """Return the pair of an architecture.
 
-        The optimisers take turns, so that what changes on this machine in the meantime meets both.
+        The optimisers take turns, so that changes on this machine affect both.
         """
         attempts: dict[OptimizerName, list[Attempt]] = {optimizer: [] for optimizer in OPTIMIZERS}
         for rates in zip(self.design.sgd, self.design.adam, strict=True):
             for optimizer, rate in zip(OPTIMIZERS, rates, strict=True):
                 attempts[optimizer].append(self._attempt(CompareStep(entrant, optimizer, rate, again=False)))
-        sgd, adam = (self._again(entrant, one, Side(tuple(attempts[one]))) for one in OPTIMIZERS)
+        sgd, adam = (self._again(entrant, optimizer, Side(tuple(tried))) for optimizer, tried in attempts.items())
         return Pair(entrant, sgd, adam)
 
     def missing(self, entrant: Entrant) -> int:
-        """Return how many trainings of an architecture are not known."""
+        """Return how many runs of an architecture are not known."""
         return sum(self._missing(entrant, optimizer) for optimizer in OPTIMIZERS)
 
     def request(self, step: CompareStep) -> RunRequest:
@@ -236,12 +228,12 @@ class _Trainer:
         return RunRequest(candidate, seed, Role.COMPARE, study=self.study, label=step.label)
 
     def _lookup(self, step: CompareStep) -> Attempt | None:
-        return self.known.attempts.get(self.request(step).key(self.images.identity))
+        return self.known.get(self.request(step).key(self.images.identity))
 
     def _missing(self, entrant: Entrant, optimizer: OptimizerName) -> int:
         rates = self.design.rates(optimizer)
-        found = [self._lookup(CompareStep(entrant, optimizer, rate, again=False)) for rate in rates]
-        attempts = tuple(one for one in found if one is not None)
+        known = [self._lookup(CompareStep(entrant, optimizer, rate, again=False)) for rate in rates]
+        attempts = tuple(attempt for attempt in known if attempt is not None)
         if len(attempts) < len(rates):
             return len(rates) - len(attempts) + 1
         best = Side(attempts).best
@@ -257,9 +249,9 @@ class _Trainer:
         self.stopper.check()
         known = self._lookup(step)
         if known is None:
-            self.view.compare_started(step)
+            self.view.on_compare_run(step)
         attempt = known or self._train(step)
-        self.view.compare_ended(step, attempt, known=known is not None)
+        self.view.on_compare_run_end(step, attempt, known=known is not None)
         return attempt
 
     def _train(self, step: CompareStep) -> Attempt:
@@ -272,25 +264,17 @@ class _Trainer:
         return Attempt(step.rate, run, self.records.curve(run)[-1].eval_accuracy)
 
 
-def _plan(trainer: _Trainer, data: Data, others: Sequence[RuntimeConfig]) -> ComparePlan:
-    design = trainer.design
-    missing = {entrant: trainer.missing(entrant) for entrant in design.entrants}
-    macs = sum(number * count(entrant.architecture).macs for entrant, number in missing.items())
-    runtime, seconds = _timed(trainer, others, macs) if macs else (trainer.runtime, None)
-    return ComparePlan(trainer.study, design, data, runtime, sum(missing.values()), macs, seconds)
-
-
-def _timed(trainer: _Trainer, others: Sequence[RuntimeConfig], macs: float) -> tuple[RuntimeConfig, float | None]:
-    """Return the fastest runtime for a typical network, and the time it means for all trainings to come."""
-    design, images = trainer.design, trainer.images
-    typical = sorted(design.entrants, key=lambda one: count(one.architecture).macs)[len(design.entrants) // 2]
-    candidate = design.candidate(typical, "sgd", design.sgd[0])
-    task = Task(candidate.architecture, candidate.recipe, 0, images.fit, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(task, trainer.runtime, others)
-    if pace is None:
-        return runtime, None
-    epochs = design.recipes.epochs
-    return runtime, pace.seconds(macs, trained=len(images.fit) * epochs, evaluated=len(images.evaluation) * epochs)
+def _plan(trainer: _Trainer, data: Data, runtimes: Sequence[RuntimeConfig]) -> ComparePlan:
+    design, images, entrants = trainer.design, trainer.images, trainer.design.entrants
+    missing = [trainer.missing(entrant) for entrant in entrants]
+    macs = sum(number * entrant.macs for entrant, number in zip(entrants, missing, strict=True))
+    runtime, seconds = trainer.runtime, None
+    if macs:
+        typical = sorted(entrants, key=lambda entrant: entrant.macs)[len(entrants) // 2]
+        timing = time_steps(design.candidate(typical, "sgd", design.sgd[0]), images, runtimes)
+        sizes = {"trained": len(images.train), "evaluated": len(images.evaluation)}
+        runtime, seconds = timing.runtime, timing.seconds(macs, design.recipes.epochs, **sizes)
+    return ComparePlan(trainer.study, design, data, runtime, sum(missing), macs, seconds)
 
 
 def _key(run: Run) -> RunKey:

@@ -1,4 +1,4 @@
-"""The design of a comparison of SGD and Adam, and what it comes to: decided before, computed after the trainings."""
+"""The design of a comparison of SGD and Adam, fixed before the first run, and its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_ARCHITECTURES: Final = 5
 DEFAULT_RATES: Final = 3
 OPTIMIZERS: Final[tuple[OptimizerName, OptimizerName]] = ("sgd", "adam")
 NAMES: Final[dict[OptimizerName, str]] = {"sgd": "SGD", "adam": "Adam"}
-_SEED_NETWORKS: Final = ("v1", "v2")
+_NAMED: Final = ("v1", "v2")
 _DRAWS_EACH: Final = 200
 
 
@@ -31,28 +31,30 @@ class Entrant:
 
     Attributes:
         name: ``v1``, ``v2`` or ``drawn N``.
-        architecture: What is trained with both optimisers.
+        architecture: The network.
         params: Its parameters.
-        tried_seed: Training seed of the rates that are tried, the same for both optimisers.
-        fresh_seed: Training seed of the best rate again, the same for both optimisers.
+        macs: Its multiply-accumulates per image.
+        tried_seed: Training seed for trying the rates, the same for both optimisers.
+        fresh_seed: Training seed for repeating the best rate, the same for both optimisers.
     """
 
     name: str
     architecture: Architecture
     params: int
+    macs: int
     tried_seed: int
     fresh_seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What a comparison trains: the same for both optimisers but for the rates themselves.
+    """The runs of a comparison: the same for both optimisers except the rates.
 
     Attributes:
         entrants: The architectures.
-        sgd: Learning rates tried with SGD, rising.
-        adam: Learning rates tried with Adam, as many.
-        recipes: Where epochs, batch, augmentation and momentum come from.
+        sgd: Learning rates of SGD, ascending.
+        adam: Learning rates of Adam, ascending; the same number.
+        recipes: Source of epochs, batch, augmentation and momentum.
     """
 
     entrants: tuple[Entrant, ...]
@@ -64,34 +66,29 @@ class Design:
         assert len(self.sgd) == len(self.adam), "each optimiser gets the same number of rates"
 
     def rates(self, optimizer: OptimizerName) -> tuple[float, ...]:
-        """Return the rates that are tried with that optimiser."""
+        """Return the rates of an optimiser."""
         return self.sgd if optimizer == "sgd" else self.adam
 
     def candidate(self, entrant: Entrant, optimizer: OptimizerName, rate: float) -> Candidate:
-        """Return what is trained: the weight decay is the seed trials' of that optimiser."""
+        """Return a run's candidate; its weight decay is that of the optimiser's initial trials."""
         return Candidate(entrant.architecture, self.recipes.recipe(optimizer, rate, WEIGHT_DECAY[optimizer]))
 
     @property
-    def trainings_each(self) -> int:
-        """Trainings of each architecture with each optimiser: every rate once, the best again."""
-        return len(self.sgd) + 1
-
-    @property
     def trainings(self) -> int:
-        """Trainings in all."""
-        return len(self.entrants) * len(OPTIMIZERS) * self.trainings_each
+        """Number of runs: for each architecture and optimiser every rate once, and the best again."""
+        return len(self.entrants) * len(OPTIMIZERS) * (len(self.sgd) + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A training of a comparison.
+    """A finished run of a comparison.
 
     Attributes:
         rate: Its learning rate.
         run: Number of its record.
-        accuracy: Validation accuracy after the last epoch, a share of 1; nothing if it failed.
+        accuracy: Validation accuracy after the last epoch, a share of 1; None if it failed.
         reason: Why it failed, or empty.
-        diverged: Whether it failed by a loss that is not finite: then the rate is to blame.
+        diverged: Whether it failed by a loss that is not finite, which is due to the rate.
     """
 
     rate: float
@@ -103,11 +100,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What an optimiser gave for an architecture.
+    """The runs of an architecture with an optimiser.
 
     Attributes:
-        attempts: One for each rate, rising.
-        again: The best rate with a fresh seed; nothing if there is none.
+        attempts: A run for each rate, ascending.
+        again: The best rate with the fresh seed, or None.
     """
 
     attempts: tuple[Attempt, ...]
@@ -115,34 +112,34 @@ class Side:
 
     @property
     def best(self) -> Attempt | None:
-        """The best rate by validation accuracy; of equal ones the lowest; a rate that diverged is worse than any.
+        """The best rate by validation accuracy, ties by the lower rate; diverged rates are worse than all others.
 
-        Nothing if all diverged, or one failed for a reason that says nothing about its rate.
+        None if all diverged, or if a run failed for another reason than its rate.
         """
-        if any(one.accuracy is None and not one.diverged for one in self.attempts):
+        if any(attempt.accuracy is None and not attempt.diverged for attempt in self.attempts):
             return None
-        complete = [one for one in self.attempts if one.accuracy is not None]
-        return max(complete, key=lambda one: (one.accuracy or 0.0, -one.rate), default=None)
+        complete = [attempt for attempt in self.attempts if attempt.accuracy is not None]
+        return max(complete, key=lambda attempt: (attempt.accuracy or 0.0, -attempt.rate), default=None)
 
     @property
     def accuracy(self) -> float | None:
-        """Validation accuracy of the best rate with the fresh seed; nothing where it is missing."""
+        """Validation accuracy of the best rate with the fresh seed, or None."""
         return self.again.accuracy if self.again else None
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best of three or more rates is the lowest or highest tried."""
+        """Whether the best of three or more rates is the lowest or the highest."""
         best = self.best
-        rates = [one.rate for one in self.attempts]
+        rates = [attempt.rate for attempt in self.attempts]
         return best is not None and len(rates) > 2 and best.rate in (min(rates), max(rates))
 
     def missing(self) -> str:
-        """Return why there is no accuracy, or nothing if there is one."""
+        """Return why there is no accuracy; empty if there is one."""
         if self.accuracy is not None:
             return ""
         if self.again is not None:
             return f"the best rate, {self.again.rate:.3g}, failed with the fresh seed: {self.again.reason}"
-        failed = next((one for one in self.attempts if one.accuracy is None and not one.diverged), None)
+        failed = next((attempt for attempt in self.attempts if attempt.accuracy is None and not attempt.diverged), None)
         if failed is not None:
             return f"rate {failed.rate:.3g} failed: {failed.reason}"
         return "every rate diverged"
@@ -154,8 +151,8 @@ class Pair:
 
     Attributes:
         entrant: The architecture.
-        sgd: What SGD gave.
-        adam: What Adam gave.
+        sgd: Its runs with SGD.
+        adam: Its runs with Adam.
     """
 
     entrant: Entrant
@@ -163,12 +160,12 @@ class Pair:
     adam: Side
 
     def side(self, optimizer: OptimizerName) -> Side:
-        """Return what that optimiser gave."""
+        """Return the runs with an optimiser."""
         return self.sgd if optimizer == "sgd" else self.adam
 
     @property
     def difference(self) -> float | None:
-        """SGD's accuracy less Adam's, both with the fresh seed; nothing if the pair is dropped."""
+        """SGD's accuracy minus Adam's, both with the fresh seed; None if the pair is dropped."""
         if self.sgd.accuracy is None or self.adam.accuracy is None:
             return None
         return self.sgd.accuracy - self.adam.accuracy
@@ -176,17 +173,17 @@ class Pair:
     @property
     def why_dropped(self) -> str:
         """Why the pair is dropped, or empty."""
-        told = ((NAMES[one], self.side(one).missing()) for one in OPTIMIZERS)
-        return "; ".join(f"{name}: {reason}" for name, reason in told if reason)
+        reasons = ((NAMES[optimizer], self.side(optimizer).missing()) for optimizer in OPTIMIZERS)
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison so far.
 
     Attributes:
-        design: What was to be trained.
-        pairs: The architectures whose trainings all ended.
+        design: Its design.
+        pairs: The architectures whose runs all ended.
     """
 
     design: Design
@@ -204,21 +201,21 @@ class Comparison:
 
     @property
     def differences(self) -> tuple[float, ...]:
-        """SGD less Adam for each pair that is not dropped."""
+        """SGD minus Adam for each pair that is not dropped."""
         return tuple(pair.difference for pair in self.pairs if pair.difference is not None)
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation of the differences; nothing of fewer than two."""
+        """Standard deviation of the differences; None for fewer than two."""
         return stdev(self.differences) if len(self.differences) > 1 else None
 
     @property
     def interval(self) -> Interval | None:
-        """Mean difference with Student's 95 % interval; nothing before the end, or of fewer than two pairs."""
+        """Mean difference with Student's 95 % interval; None before the end, or for fewer than two pairs."""
         return mean_interval(self.differences) if self.finished and len(self.differences) > 1 else None
 
     def edges(self, optimizer: OptimizerName) -> int:
-        """Return for how many architectures the best rate was the lowest or highest tried."""
+        """Return for how many architectures the best rate was the lowest or the highest."""
         return sum(pair.side(optimizer).at_edge for pair in self.pairs)
 
 
@@ -229,13 +226,13 @@ def make_design(
     rates: int = DEFAULT_RATES,
     seed: int,
 ) -> Design:
-    """Return the design of a comparison; it depends on nothing that was trained.
+    """Return the design of a comparison; it does not depend on any run.
 
     Args:
         specification: The study's: space, budget, ranges of rates, epochs, batch, augmentation.
-        architectures: How many; V1 and V2 come first where the budget and the space hold them.
-        rates: Learning rates of each optimiser.
-        seed: Of the drawn architectures and of all trainings.
+        architectures: Number of architectures; V1 and V2 come first if budget and space include them.
+        rates: Number of learning rates of each optimiser.
+        seed: Seed of the drawn architectures and of all runs.
 
     Raises:
         InputError: If a number is out of range, or the space has too few architectures or rates.
@@ -251,59 +248,59 @@ def make_design(
 
 
 def spread_rates(recipes: RecipeSpace, optimizer: OptimizerName, rates: int) -> tuple[float, ...]:
-    """Return the middles of `rates` equal parts of an optimiser's range on a log scale, rising.
+    """Return the centres of `rates` equal parts of an optimiser's range on a log scale, ascending.
 
-    So each rate stands for an equal part of the range, and none is spent on its very ends. They are rounded to six
-    digits, so that every machine trains the same ones.
+    They are rounded to six digits, so that every machine trains the same rates.
 
     Raises:
-        InputError: If the range is too narrow for so many.
+        InputError: If the range is too narrow.
     """
     low, high = recipes.range_of(optimizer).learning_rate
     step = math.log(high / low) / rates
-    middles = (low * math.exp(step * (index + 0.5)) for index in range(rates))
-    found = tuple(min(max(float(f"{one:.6g}"), low), high) for one in middles)
-    if len(set(found)) < rates:
-        rule = f"the study's range of {NAMES[optimizer]}'s learning rate, {low:g} to {high:g}, does not hold so many"
+    centres = (low * math.exp(step * (index + 0.5)) for index in range(rates))
+    rounded = tuple(min(max(float(f"{rate:.6g}"), low), high) for rate in centres)
+    if len(set(rounded)) < rates:
+        rule = f"the study's range of {NAMES[optimizer]}'s learning rate, {low:g} to {high:g}, is too narrow"
         raise InputError("--rates", rates, rule, "use --rates 1")
-    return found
+    return rounded
 
 
 def _architectures(specification: StudySpecification, wanted: int, seed: int) -> list[tuple[str, Architecture]]:
     space, inputs, budget = specification.space, specification.inputs, specification.budget
     space.require_feasible(inputs, budget)
     shape = {"in_channels": inputs.in_channels, "size": inputs.size, "classes": inputs.classes}
-    seeds = {name: named(name, **shape) for name in _SEED_NETWORKS}
-    chosen = {one: name for name, one in seeds.items() if budget.fits(one) and space.params_of(one) is not None}
+    known = {named(name, **shape): name for name in _NAMED}
+    chosen = {network: name for network, name in known.items() if budget.fits(network) and space.params_of(network)}
     generator, drawn = random.Random(f"compare {seed}"), 0
     for _ in range(wanted * _DRAWS_EACH):
         if len(chosen) >= wanted:
             break
-        one = space.architecture(space.draw_feasible(inputs, budget, generator), inputs)
-        if one not in chosen:
+        network = space.architecture(space.draw_feasible(inputs, budget, generator), inputs)
+        if network not in chosen:
             drawn += 1
-            chosen[one] = f"drawn {drawn}"
+            chosen[network] = f"drawn {drawn}"
     if len(chosen) < wanted:
-        rule = f"the study's space has only {len(chosen)} architectures within {budget} that were found"
+        rule = f"only {len(chosen)} architectures within {budget} were found in the study's space"
         raise InputError("--architectures", wanted, rule, "ask for fewer")
-    return [(name, one) for one, name in chosen.items()][:wanted]
+    return [(name, network) for network, name in chosen.items()][:wanted]
 
 
 def _entrant(name: str, architecture: Architecture, seed: int) -> Entrant:
-    """Return an entrant, its training seeds its own: no two architectures share an order of images by design."""
+    """Return an entrant with its own training seeds, so that no two architectures share an order of images."""
     generator = random.Random(f"compare {seed} {architecture.digest}")
     tried, fresh = generator.sample(range(2**31), 2)
-    return Entrant(name, architecture, count(architecture).params, tried, fresh)
+    counts = count(architecture)
+    return Entrant(name, architecture, counts.params, counts.macs, tried, fresh)
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as values that JSON holds; accuracies and differences are shares of 1."""
+    """Return a comparison as plain JSON types; accuracies and differences are shares of 1."""
     design, interval = comparison.design, comparison.interval
     return {
         "finished": comparison.finished,
         "epochs": design.recipes.epochs,
         "batch": design.recipes.batch,
-        "rates": {one: list(design.rates(one)) for one in OPTIMIZERS},
+        "rates": {optimizer: list(design.rates(optimizer)) for optimizer in OPTIMIZERS},
         "weight_decay": dict(WEIGHT_DECAY),
         "pairs": [_pair_dict(pair) for pair in comparison.pairs],
         "interval": None if interval is None else asdict(interval) | {"width": interval.high - interval.low},
@@ -320,7 +317,7 @@ def _pair_dict(pair: Pair) -> dict[str, Any]:
         "params": entrant.params,
         "tried_seed": entrant.tried_seed,
         "fresh_seed": entrant.fresh_seed,
-        **{one: _side_dict(pair.side(one)) for one in OPTIMIZERS},
+        **{optimizer: _side_dict(pair.side(optimizer)) for optimizer in OPTIMIZERS},
         "difference": pair.difference,
         "dropped": pair.why_dropped or None,
     }
@@ -331,36 +328,38 @@ def _side_dict(side: Side) -> dict[str, Any]:
         "best_rate": side.best.rate if side.best else None,
         "tried_accuracy": side.best.accuracy if side.best else None,
         "accuracy": side.accuracy,
-        "tried": [asdict(one) for one in side.attempts],
+        "tried": [asdict(attempt) for attempt in side.attempts],
         "again": asdict(side.again) if side.again else None,
     }
 
 
 def conclusion(comparison: Comparison) -> Sequence[str]:
-    """Return what a comparison says, in sentences."""
+    """Return the conclusion of a comparison, in sentences."""
     interval, spread, n = comparison.interval, comparison.spread, len(comparison.differences)
     if not comparison.finished:
         done, wanted = len(comparison.pairs), len(comparison.design.entrants)
-        return (f"{done} of {wanted} architectures are trained; there is no interval before all are.",)
+        return (f"{done} of {wanted} architectures are trained; the interval needs all of them.",)
     if interval is None or spread is None:
-        return (f"{n} pair{'' if n == 1 else 's'} left: no interval, which needs at least 2.",)
+        return (f"{n} pair{'' if n == 1 else 's'} left; the interval needs at least 2.",)
     low, high = 100 * interval.low, 100 * interval.high
     sentences = [
-        f"SGD less Adam: {100 * interval.estimate:+.2f} points of validation accuracy on average, 95 % interval "
+        f"SGD minus Adam: {100 * interval.estimate:+.2f} points of validation accuracy on average, 95 % interval "
         f"{low:+.2f} to {high:+.2f}, {high - low:.2f} points wide (Student, n = {n} architectures; their differences "
         f"have a standard deviation of {100 * spread:.2f} points).",
-        "Were this done again with other such architectures and seeds, 95 in 100 such intervals would hold the mean "
-        "difference. It speaks of this study's data, budget and epochs, these ranges of rates, and nothing else.",
+        "With other such architectures and seeds, 95 of 100 such intervals would include the mean difference. This "
+        "applies only to this study's data, budget and epochs, and to these ranges of rates.",
     ]
     if interval.low <= 0 <= interval.high:
-        sentences.append("It includes 0: this comparison does not tell which of the two is better here.")
+        sentences.append("It includes 0: this comparison does not show which of the two is better here.")
     else:
         better = "SGD" if interval.estimate > 0 else "Adam"
-        sentences.append(f"It does not include 0: here {better} is the better one on average.")
-    edges = [(NAMES[one], comparison.edges(one)) for one in OPTIMIZERS if comparison.edges(one)]
+        sentences.append(f"It does not include 0: here {better} is better on average.")
+    edges = [(comparison.edges(optimizer), NAMES[optimizer]) for optimizer in OPTIMIZERS if comparison.edges(optimizer)]
     if edges:
-        told = " and ".join(f"{number} of {len(comparison.pairs)} architectures for {name}" for name, number in edges)
+        counts = " and ".join(
+            f"{number} of {len(comparison.pairs)} architectures with {name}" for number, name in edges
+        )
         sentences.append(
-            f"The best rate was the lowest or highest tried in {told}: more rates, or another range, may change this."
+            f"The best rate was the lowest or the highest for {counts}: more rates or another range may change this."
         )
     return tuple(sentences)

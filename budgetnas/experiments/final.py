@@ -1,18 +1,17 @@
-"""The final: the best of a search trained again with fresh seeds, a winner named, and the test split read once.
+"""The final evaluation: retrain the best of a search with fresh seeds, choose a winner, evaluate it on the test split.
 
-The search's accuracies chose the finalists, so they flatter them; the finalists' fresh validation accuracies name the
-winner, so the best of these flatters it a little; the test accuracies choose nothing.
+The search's accuracies chose the finalists, so they are optimistic. The finalists' fresh validation accuracies choose
+the winner, so the best of these is slightly optimistic. The test accuracies choose nothing.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from budgetnas.architecture import count
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError, RunFailedError, SearchFailedError
@@ -24,8 +23,9 @@ from budgetnas.experiments.final_results import (
     final_seeds,
     result_of,
 )
+from budgetnas.experiments.timing import Timing, time_steps
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import (
     DataPlace,
     all_training_images,
@@ -46,10 +46,9 @@ from budgetnas.storage.finals import (
     record_reading,
     start_final,
 )
-from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training import Callbacks, RuntimeConfig
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
-from budgetnas.training.measure import measure_pace
 from budgetnas.training.weights import from_safetensors
 
 TEST_REASON: Final = "final: the winner's and the reference's networks, trained on training and validation images"
@@ -61,8 +60,8 @@ class FinishRequest:
 
     Attributes:
         study: Its name.
-        place: Where its data lie.
-        protocol: How many finalists and seeds; nothing: as the study says, or the default.
+        place: Location of its data.
+        protocol: Numbers of finalists and seeds; None for the study's or the default.
     """
 
     study: str
@@ -72,16 +71,16 @@ class FinishRequest:
 
 @dataclass(frozen=True, slots=True)
 class FinalTraining:
-    """A training of a final, about to be made.
+    """The next run of a final.
 
     Attributes:
-        name: Which entrant it trains.
-        part: ``train``, or ``train + validation``.
+        name: Name of the entrant.
+        part: Its training images: ``train``, or ``train + validation``.
         seed: Its training seed.
         epochs: Its epochs.
-        done: Trainings of the final before it.
-        total: Trainings of the final, as far as is known.
-        seconds_left: Estimated time of it and all after it; nothing where memory ran out.
+        done: Number of runs of the final before it.
+        total: Number of runs of the final, as far as known.
+        seconds_left: Estimated time of this and all later runs, or None if memory ran out.
     """
 
     name: str
@@ -93,77 +92,71 @@ class FinalTraining:
     seconds_left: float | None
 
 
-class FinalView(RunListener, Protocol):
-    """Whoever shows a final."""
+class FinalCallbacks(Callbacks):
+    """Hooks of a final evaluation."""
 
-    def final_planned(self, result: FinalResult, *, resumed: bool) -> None:
-        """Hear who is in the final, begun now or in an earlier call (`resumed`)."""
+    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
+        """Called with the entrants; `resumed` if an earlier call started the final."""
 
-    def final_training(self, training: FinalTraining) -> None:
-        """Hear which training starts."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
+    def on_final_run(self, training: FinalTraining) -> None:
+        """Called before each run."""
 
     def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
+        """Called before a step that takes a moment."""
 
 
 def finish(
-    request: FinishRequest, records: Records, runtimes: Sequence[RuntimeConfig], stopper: Stopper, view: FinalView
+    request: FinishRequest, records: Records, runtimes: Sequence[RuntimeConfig], stopper: Stopper, view: FinalCallbacks
 ) -> FinalResult:
-    """Hold a study's final, go on with one that was begun, or return the result of one that was held.
+    """Run or resume the final evaluation of a study, or return the result of a finished one.
 
-    A final that was held is held again where the study was searched on since, or another protocol is asked for: the
-    test split is then read once more, which is told and recorded.
+    A new final runs after a finished one if the study was searched further, or if another protocol is requested. The
+    test split is then used once more, which is reported and recorded.
 
     Args:
         request: Which study, and how.
         records: The storage.
-        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        runtimes: The runtimes to time; the likely fastest comes first.
+        stopper: Requests to stop.
+        view: Hooks.
 
     Raises:
-        InputError: If the request cannot be met.
+        InputError: If the request is invalid.
         SearchFailedError: If no entrant could be trained.
-        Interrupted: If a stop was requested; complete trainings are recorded.
+        Interrupted: If a stop was requested; complete runs are recorded.
     """
     specification = study_specification(records, request.study)
     protocol = _protocol(specification, request)
     searched = _searched(records, request.study)
-    held = _held(records, request.study, protocol, searched)
-    if held is not None:
-        return result_of(records, held)
+    last = next(reversed(finals_of(records, request.study)), None)
+    if last is not None and _is_current(last, protocol, searched):
+        return result_of(records, last)
     view.preparing("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
-    last = finals_of(records, request.study)[-1:]
-    resumed = bool(last) and last[0].read_at is None
-    final = last[0] if resumed else _begin(records, request.study, protocol, searched, specification, view)
+    if last is not None and last.read_at is None:
+        final, resumed = last, True
+    else:
+        final, resumed = _start(records, request.study, protocol, searched, specification, view), False
     result = result_of(records, final)
-    view.final_planned(result, resumed=resumed)
+    view.on_final_start(result, resumed=resumed)
     view.preparing("timing a few training steps")
-    holder = _Holder(records, final, data, _clock(result, data, runtimes), stopper, view)
-    holder.choose()
-    holder.train_for_the_test()
-    holder.read_the_test_split(data_request)
-    return result_of(records, final_of(records, final))
-
-
-def final_of(records: Records, final: FinalRecord) -> FinalRecord:
-    """Return a final's record as it is now."""
-    return next(one for one in finals_of(records, final.study) if one.id == final.id)
+    timing = time_steps(result.entrants[0].candidate, validation_images(data, runtimes[0]), runtimes)
+    evaluation = _Evaluation(records, final, data, timing, stopper, view)
+    evaluation.choose_winner()
+    evaluation.train_for_test()
+    evaluation.evaluate_on_test(data_request)
+    return evaluation.result
 
 
 def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
-    """Return what a final trains: the best distinct candidates by smoothed score, and the best seed.
+    """Return the finalists, the best distinct candidates by smoothed score, and the best initial trial.
 
     Args:
-        runs: Complete trainings of the search.
+        runs: Complete runs of the search.
         accuracies: Their validation accuracies after the last epoch.
-        protocol: How many finalists.
+        protocol: Number of finalists.
         specification: The study's.
     """
     candidates = [Candidate(run.architecture, run.recipe) for run in runs]
@@ -171,15 +164,21 @@ def plan_final(
     reached: dict[tuple[str, str], list[float]] = {}
     for candidate, accuracy in zip(candidates, accuracies, strict=True):
         reached.setdefault(candidate.key, []).append(accuracy)
+
+    def finalist(place: int) -> Finalist:
+        known = reached[candidates[place].key]
+        return Finalist(run=runs[place].id, score=scores[place], accuracy=statistics.fmean(known), trainings=len(known))
+
     places = rank(candidates, scores)
-    ranked = tuple(_finalist(runs[place], scores[place], reached[candidates[place].key]) for place in places)
-    seeds = {candidate.key for candidate, run in zip(candidates, runs, strict=True) if run.label in specification.seeds}
-    reference = next((one for one, place in zip(ranked, places, strict=True) if candidates[place].key in seeds), None)
-    return FinalPlan(protocol=protocol, finalists=ranked[: protocol.finalists], reference=reference)
-
-
-def _finalist(run: Run, score: float, accuracies: Sequence[float]) -> Finalist:
-    return Finalist(run=run.id, score=score, accuracy=statistics.fmean(accuracies), trainings=len(accuracies))
+    initial = {
+        candidate.key for candidate, run in zip(candidates, runs, strict=True) if run.label in specification.seeds
+    }
+    reference = next((place for place in places if candidates[place].key in initial), None)
+    return FinalPlan(
+        protocol=protocol,
+        finalists=tuple(map(finalist, places[: protocol.finalists])),
+        reference=None if reference is None else finalist(reference),
+    )
 
 
 def _protocol(specification: StudySpecification, request: FinishRequest) -> ChoiceProtocol:
@@ -194,33 +193,31 @@ def _protocol(specification: StudySpecification, request: FinishRequest) -> Choi
 def _searched(records: Records, study: str) -> list[Run]:
     runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.COMPLETE]
     if not runs:
-        rule = "has no complete training to choose from"
+        rule = "has no complete run to choose from"
         raise InputError("STUDY", study, rule, "search first: budgetnas search --study NAME --trials N")
     return runs
 
 
-def _held(records: Records, study: str, protocol: ChoiceProtocol, searched: Sequence[Run]) -> FinalRecord | None:
-    """Return the last final if it was held by this protocol over all that was searched."""
-    last = next(reversed(finals_of(records, study)), None)
-    if last is None or last.read_at is None or last.plan.protocol != protocol:
-        return None
-    return None if any((run.ended_at or 0.0) > last.started_at for run in searched) else last
+def _is_current(final: FinalRecord, protocol: ChoiceProtocol, searched: Sequence[Run]) -> bool:
+    """Return whether a final is finished, by this protocol, over all runs of the search."""
+    newer = any((run.ended_at or 0.0) > final.started_at for run in searched)
+    return final.read_at is not None and final.plan.protocol == protocol and not newer
 
 
-def _begin(
+def _start(
     records: Records,
     study: str,
     protocol: ChoiceProtocol,
     searched: Sequence[Run],
     specification: StudySpecification,
-    view: FinalView,
+    view: FinalCallbacks,
 ) -> FinalRecord:
-    read = [one.read_at for one in finals_of(records, study) if one.read_at is not None]
+    read = [final.read_at for final in finals_of(records, study) if final.read_at is not None]
     if read:
         at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
-        view.notice(
-            f"the test split was read for this study before (last on {at}); this final will read it again, and what "
-            "was learnt from the first reading may have shaped what is chosen now: the record says so"
+        view.on_message(
+            f"this study was evaluated on the test split before (last on {at}), which may have influenced later "
+            "choices; this final evaluates on it again, and the record says so"
         )
     curves = records.curves(run.id for run in searched)
     accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
@@ -228,157 +225,133 @@ def _begin(
 
 
 @dataclass(frozen=True, slots=True)
-class _Clock:
-    """The fastest runtime, and what a training takes in it; nothing where memory ran out."""
-
-    runtime: RuntimeConfig
-    seconds: Callable[[Entrant, int, int], float] | None
-
-
-def _clock(result: FinalResult, data: Data, runtimes: Sequence[RuntimeConfig]) -> _Clock:
-    images, typical = validation_images(data, runtimes[0]), result.entrants[0]
-    task = Task(typical.architecture, typical.recipe, 0, images.fit, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(task, runtimes[0], runtimes[1:])
-    if pace is None:
-        return _Clock(runtime, None)
-
-    def seconds(one: Entrant, trained: int, evaluated: int) -> float:
-        epochs, macs = one.recipe.epochs, count(one.architecture).macs
-        return pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
-
-    return _Clock(runtime, seconds)
-
-
-@dataclass(frozen=True, slots=True)
 class _Part:
-    """One of the two halves of a final: the images it trains on, its seeds, and whose networks."""
+    """One half of a final.
+
+    Attributes:
+        name: Its training images, in words.
+        images: Images for its runs.
+        entrants: The entrants that it trains.
+        seeds: Their training seeds.
+        later: Number of runs of the other half, if it comes later.
+    """
 
     name: str
-    first_seed: int
+    images: RunImages
     entrants: tuple[Entrant, ...]
-    keep_weights: bool
+    seeds: range
+    later: int = 0
 
-    def trainings(self, protocol: ChoiceProtocol) -> list[tuple[Entrant, int]]:
-        seeds = final_seeds(self.first_seed, protocol)
-        return [(one, seed) for one in self.entrants for seed in seeds]
+    @property
+    def trainings(self) -> list[tuple[Entrant, int]]:
+        return [(entrant, seed) for entrant in self.entrants for seed in self.seeds]
 
 
 @dataclass(slots=True)
-class _Holder:
+class _Evaluation:
     records: Records
     final: FinalRecord
     data: Data
-    clock: _Clock
+    timing: Timing
     stopper: Stopper
-    view: FinalView
-    done: int = 0
+    view: FinalCallbacks
+    done: int = field(default=0, init=False)
 
     @property
     def result(self) -> FinalResult:
-        return result_of(self.records, final_of(self.records, self.final))
+        finals = finals_of(self.records, self.final.study)
+        return result_of(self.records, next(final for final in finals if final.id == self.final.id))
 
-    def choose(self) -> None:
-        """Train every entrant on the training images and name the best mean on the validation images."""
-        images = validation_images(self.data, self.clock.runtime)
-        result = self.result
-        part = _Part("train", FIRST_VALIDATION_SEED, result.entrants, keep_weights=False)
-        failed = self._train(part, images)
+    def choose_winner(self) -> None:
+        """Train every entrant on the train images and choose the best mean on the validation images."""
+        protocol, result = self.final.plan.protocol, self.result
+        images = validation_images(self.data, self.timing.runtime)
+        seeds = final_seeds(FIRST_VALIDATION_SEED, protocol)
+        failed = self._train(_Part("train", images, result.entrants, seeds, later=2 * protocol.seeds))
         if result.winner is not None:
             return
-        held = [one for one in self.result.entrants if one.run not in failed]
-        if not held:
+        trained = [entrant for entrant in self.result.entrants if entrant.run.id not in failed]
+        if not trained:
             raise SearchFailedError(f"no entrant of the final could be trained; study {self.final.study}")
-        best = max(held, key=lambda one: (statistics.fmean(one.validation), -one.params))
-        name_winner(self.records, self.final.id, best.run)
+        best = max(trained, key=lambda entrant: (statistics.fmean(entrant.validation), -entrant.run.params))
+        name_winner(self.records, self.final.id, best.run.id)
 
-    def train_for_the_test(self) -> None:
-        """Train winner and reference on training and validation images, and keep their weights."""
-        images = all_training_images(self.data, self.clock.runtime)
-        part = _Part("train + validation", FIRST_TEST_SEED, self._tested(), keep_weights=True)
-        failed = self._train(part, images)
-        if failed:
-            raise SearchFailedError("a training of the winner or the reference failed; the test split was not read")
+    def train_for_test(self) -> None:
+        """Train winner and reference on train and validation images, and keep their weights."""
+        if self._train(self._test_part()):
+            raise SearchFailedError("a run of the winner or the reference failed; the test split was not used")
 
-    def read_the_test_split(self, request: DataRequest) -> None:
-        """Evaluate all of these networks on the test split, in one recorded event."""
-        self.view.preparing("reading the test split")
-        runtime = self.clock.runtime
+    def evaluate_on_test(self, request: DataRequest) -> None:
+        """Evaluate all networks of the second half on the test split, as one recorded event."""
+        self.view.preparing("evaluating on the test split")
+        runtime, part = self.timing.runtime, self._test_part()
         device = runtime.torch_device
         test = to_device(load_test(request), device)
-        images = all_training_images(self.data, runtime)
-        normalise = Normaliser.of(images.normalisation, device, runtime.memory_format)
+        normalise = Normaliser.of(part.images.normalisation, device, runtime.memory_format)
         accuracies = {}
-        for one, seed in _Part("", FIRST_TEST_SEED, self._tested(), keep_weights=True).trainings(self._protocol):
-            run = self.records.find_complete(self._request(one, seed).key(images.identity), study=self.final.study)
+        for entrant, seed in part.trainings:
+            run = self._known(entrant, seed, part.images)
             tensors = None if run is None else self.records.weights(run.id)
-            assert run is not None and tensors is not None, "a complete training of this part has weights"
-            network = from_safetensors(one.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
+            assert run is not None and tensors is not None, "a complete run of this half has weights"
+            network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy
         record_reading(self.records, self.final, accuracies, len(test), TEST_REASON)
 
-    @property
-    def _protocol(self) -> ChoiceProtocol:
-        return self.final.plan.protocol
+    def _test_part(self) -> _Part:
+        entrants = tuple(entrant for entrant in self.result.entrants if entrant.is_winner or entrant.is_reference)
+        seeds = final_seeds(FIRST_TEST_SEED, self.final.plan.protocol)
+        return _Part("train + validation", all_training_images(self.data, self.timing.runtime), entrants, seeds)
 
-    def _tested(self) -> tuple[Entrant, ...]:
-        return tuple(one for one in self.result.entrants if one.is_winner or one.is_reference)
+    def _request(self, entrant: Entrant, seed: int) -> RunRequest:
+        return RunRequest(entrant.candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
 
-    def _request(self, one: Entrant, seed: int) -> RunRequest:
-        candidate = Candidate(one.architecture, one.recipe)
-        return RunRequest(candidate, seed, Role.FINAL, study=self.final.study, label=one.label)
+    def _known(self, entrant: Entrant, seed: int, images: RunImages) -> Run | None:
+        return self.records.find_complete(self._request(entrant, seed).key(images.identity), study=self.final.study)
 
-    def _train(self, part: _Part, images: RunImages) -> set[int]:
-        """Make the trainings of a part that are not made; return the entrants that failed."""
+    def _train(self, part: _Part) -> set[int]:
+        """Train the missing runs of a half; return the entrants that failed."""
         failed: set[int] = set()
-        trainings = part.trainings(self._protocol)
-        for place, (one, seed) in enumerate(trainings):
+        for place, (entrant, seed) in enumerate(part.trainings):
             self.stopper.check()
-            if one.run in failed:
+            if entrant.run.id in failed or self._known(entrant, seed, part.images):
                 continue
-            request = self._request(one, seed)
-            known = self.records.find_complete(request.key(images.identity), study=self.final.study)
-            if known is None:
-                self.view.final_training(self._training(part, place, trainings, images))
-                try:
-                    record_training(
-                        request,
-                        images,
-                        self.clock.runtime,
-                        self.records,
-                        self.stopper,
-                        self.view,
-                        keep_weights=part.keep_weights,
-                    )
-                except RunFailedError as error:
-                    self.view.notice(f"{one.name} is out of the final: its training with seed {seed} failed: {error}")
-                    failed.add(one.run)
-        self.done += len(trainings)
+            self.view.on_final_run(self._training(part, place))
+            try:
+                record_training(
+                    self._request(entrant, seed),
+                    part.images,
+                    self.timing.runtime,
+                    self.records,
+                    self.stopper,
+                    self.view,
+                    keep_weights=not part.later,
+                )
+            except RunFailedError as error:
+                self.view.on_message(f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}")
+                failed.add(entrant.run.id)
+        self.done += len(part.trainings)
         return failed
 
-    def _training(
-        self, part: _Part, place: int, trainings: Sequence[tuple[Entrant, int]], images: RunImages
-    ) -> FinalTraining:
-        one, seed = trainings[place]
+    def _training(self, part: _Part, place: int) -> FinalTraining:
+        entrant, seed = part.trainings[place]
         return FinalTraining(
-            name=one.name,
+            name=entrant.name,
             part=part.name,
             seed=seed,
-            epochs=one.recipe.epochs,
+            epochs=entrant.run.recipe.epochs,
             done=self.done + place,
-            total=self.done + len(trainings) + (0 if part.keep_weights else 2 * self._protocol.seeds),
-            seconds_left=self._seconds_left(part, place, trainings, images),
+            total=self.done + len(part.trainings) + part.later,
+            seconds_left=self._seconds_left(part, place),
         )
 
-    def _seconds_left(
-        self, part: _Part, place: int, trainings: Sequence[tuple[Entrant, int]], images: RunImages
-    ) -> float | None:
-        seconds = self.clock.seconds
-        if seconds is None:
-            return None
-        left = sum(seconds(one, len(images.fit), len(images.evaluation)) for one, _ in trainings[place:])
-        if part.keep_weights:
-            return left
-        largest = max(self.result.entrants, key=lambda one: count(one.architecture).macs)
-        later = seconds(largest, len(images.fit) + len(images.evaluation), 0)
-        return left + 2 * self._protocol.seeds * later
+    def _seconds_left(self, part: _Part, place: int) -> float | None:
+        trained, evaluated = len(part.images.train), len(part.images.evaluation)
+        left = [self._seconds(entrant, trained, evaluated) for entrant, _ in part.trainings[place:]]
+        if part.later:
+            largest = max(part.entrants, key=lambda entrant: entrant.run.macs)
+            left += part.later * [self._seconds(largest, trained + evaluated, 0)]
+        return None if None in left else sum(seconds or 0.0 for seconds in left)
+
+    def _seconds(self, entrant: Entrant, trained: int, evaluated: int) -> float | None:
+        return self.timing.seconds(entrant.run.macs, entrant.run.recipe.epochs, trained=trained, evaluated=evaluated)

@@ -1,4 +1,4 @@
-"""The source report's runs as facts: what was trained and how, and the results it printed."""
+"""The source report's runs: networks, recipes and printed results."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _METRICS: Final[dict[str, Metric]] = {"acc": "accuracy", "loss": "loss"}
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """One run of the source report.
+    """A run of the source report.
 
     Attributes:
         name: Name of the run, e.g. ``v1-sgd``.
         network: Name of its network in `budgetnas.architecture.named`.
         params: Parameters that the network must have.
-        recipe: How it was trained, as the report's text says; as its notebooks say where the text does not.
-        printed_train: Printed training accuracy in percent: the best epoch's. Nothing if none was printed.
-        printed_test: Printed test accuracy in percent: the best epoch's, chosen on the test set itself.
-        tables: Numbers of the report's tables that it is in.
-        contradictions: What the report says against itself about this run, in full sentences.
+        recipe: Its recipe, from the report's text, or from its notebooks if the text omits a value.
+        printed_train: Printed training accuracy in percent, the best epoch's, or None.
+        printed_test: Printed test accuracy in percent, the best epoch's, chosen on the test set itself; or None.
+        tables: Numbers of the report's tables that list it.
+        contradictions: Contradictions in the report about this run, in full sentences.
     """
 
     name: str
@@ -45,7 +45,7 @@ class RecordedRun:
 
 @dataclass(frozen=True, slots=True)
 class PrintedPoint:
-    """One point of a printed learning curve.
+    """A point of a printed learning curve.
 
     Attributes:
         epoch: Number, from 1.
@@ -99,7 +99,7 @@ def recorded_run(name: str) -> RecordedRun:
     """Return the run of that name.
 
     Raises:
-        InputError: If the report has none of that name.
+        InputError: If the report has no run of that name.
     """
     runs = recorded_runs()
     key = name.strip().lower()
@@ -111,27 +111,27 @@ def recorded_run(name: str) -> RecordedRun:
 
 
 def for_channels(constants: Normalisation, channels: int) -> Normalisation:
-    """Return the report's constants, averaged for grey images, which it did not have."""
+    """Return the report's constants, averaged over the channels for grey images."""
     if channels == len(constants.mean):
         return constants
-    mean, std = (sum(one) / len(one) for one in (constants.mean, constants.std))
+    mean, std = (sum(values) / len(values) for values in (constants.mean, constants.std))
     return Normalisation(mean=(mean,) * channels, std=(std,) * channels)
 
 
 def contradictions() -> dict[str, str]:
-    """Return everything the report says against itself, by a short key."""
+    """Return all contradictions in the report, by a short key."""
     return dict(_file().contradictions)
 
 
 def curves_accuracy() -> str:
-    """Return how exact the printed curves are, in words."""
+    """Return the accuracy of the printed curves, in words."""
     return _file().curves.accuracy
 
 
 def printed_curve(name: str) -> tuple[PrintedPoint, ...]:
-    """Return the printed learning curves of a run, read off the report's plots; empty if it printed none.
+    """Return the printed learning curves of a run, digitised from the report's plots; empty if there are none.
 
-    An epoch at which a curve could not be read is missing.
+    Epochs at which a curve is illegible are missing.
 
     Raises:
         InputError: If the report has no run of that name.
@@ -180,4 +180,4 @@ def _points() -> dict[str, tuple[PrintedPoint, ...]]:
                 int(row["epoch"]), cast(Split, row["split"]), _METRICS[row["metric"]], float(row["value"])
             )
             points.setdefault(row["run"], []).append(point)
-    return {name: tuple(found) for name, found in points.items()}
+    return {name: tuple(curve) for name, curve in points.items()}

@@ -1,11 +1,11 @@
-"""Replays: the source report's runs trained again by its protocol, beside what it printed."""
+"""Replays: the source report's runs retrained by its protocol, for comparison with its printed figures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataRequest, load_data
@@ -13,14 +13,14 @@ from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.experiments.published import RecordedRun, for_channels, recorded_run, recorded_runs
 from budgetnas.experiments.replay_results import ReplayResult, incomparable, replay_result
+from budgetnas.experiments.timing import time_steps
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunListener, RunRequest, record_training
+from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training import Callbacks, RuntimeConfig
 from budgetnas.training.device import to_device
-from budgetnas.training.measure import measure_pace
 
 TEST_REASON: Final = "replay: the report's protocol looks at the test split after every epoch"
 
@@ -30,10 +30,10 @@ class ReplayRequest:
     """What to replay, and what to change about it.
 
     Attributes:
-        names: Recorded runs; empty: all of them.
-        data: Which data; the protocol's are CIFAR-10, all of its training images.
-        epochs: Another number of epochs; nothing: the report's.
-        t_max: Another length of the cosine; nothing: the text's, scaled with the epochs.
+        names: Recorded runs; empty for all of them.
+        data: The data; the protocol's are all training images of CIFAR-10.
+        epochs: Another number of epochs, or None for the report's.
+        t_max: Another length of the cosine, or None for the text's, scaled with the epochs.
         seed: Seed of initial weights, order and augmentation.
     """
 
@@ -47,7 +47,7 @@ class ReplayRequest:
         """Return the runs to replay.
 
         Raises:
-            InputError: If a name or number cannot be used.
+            InputError: If a name or number is invalid.
         """
         check_seed(self.seed)
         for argument, value in (("--epochs", self.epochs), ("--t-max", self.t_max)):
@@ -58,14 +58,14 @@ class ReplayRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """A run about to be replayed.
+    """The next run to replay.
 
     Attributes:
         run: The recorded run.
-        recipe: How it is trained here.
-        params: Counted parameters of its network, for the report's images: equal to the printed count.
-        why_not: Why its figures cannot be compared with the printed ones; empty if they can.
-        seconds: Estimated time; nothing where memory ran out.
+        recipe: Its recipe here.
+        params: Counted parameters of its network for the report's images, equal to the printed count.
+        why_not: Why its figures are not comparable with the printed ones; empty if they are.
+        seconds: Estimated time, or None if memory ran out.
     """
 
     run: RecordedRun
@@ -75,29 +75,26 @@ class ReplayPlan:
     seconds: float | None
 
 
-class ReplayView(RunListener, Protocol):
-    """Whoever shows replays."""
+class ReplayCallbacks(Callbacks):
+    """Hooks of replays."""
 
-    def replay_planned(self, plan: ReplayPlan) -> None:
-        """Hear which run starts."""
+    def on_replay_start(self, plan: ReplayPlan) -> None:
+        """Called before each run that is trained."""
 
-    def replay_ended(self, result: ReplayResult, *, known: bool) -> None:
-        """Hear what a run gave, now or in an earlier call (`known`)."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
+    def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
+        """Called after each run; `known` if an earlier call trained it."""
 
     def preparing(self, text: str) -> None:
-        """Hear what takes a moment."""
+        """Called before a step that takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What became of the replays that were asked for.
+    """The end of a replay call.
 
     Attributes:
-        results: Those with a complete record, trained now or before.
-        failed: Names of those that failed.
+        results: The complete replays, trained now or before.
+        failed: Names of the runs that failed.
         records: The storage.
     """
 
@@ -111,23 +108,23 @@ def replay(
     runtimes: Sequence[RuntimeConfig],
     open_storage: Callable[[], Records],
     stopper: Stopper,
-    view: ReplayView,
+    view: ReplayCallbacks,
 ) -> ReplayOutcome:
-    """Replay the runs in turn; those with a complete record are taken from it.
+    """Replay the runs in turn; complete replays are not repeated.
 
-    A run that fails does not stop the others. The storage is opened when all else is known to be there.
+    A run that fails does not stop the others. The storage is opened after all other checks.
 
     Args:
         request: Which runs, and how.
-        runtimes: Where and in which precision: the fastest of them is taken, the likely one first.
+        runtimes: The runtimes to time; the likely fastest comes first.
         open_storage: Returns the records.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        stopper: Requests to stop.
+        view: Hooks.
 
     Raises:
-        InputError: If the request cannot be met.
-        BudgetnasError: If a count is not the printed one.
-        Interrupted: If a stop was requested; complete runs are recorded.
+        InputError: If the request is invalid.
+        BudgetnasError: If a count differs from the printed one.
+        Interrupted: If a stop was requested. Complete runs are recorded; the same call resumes the interrupted run.
     """
     runs = request.runs()
     for run in runs:
@@ -135,7 +132,7 @@ def replay(
     view.preparing("loading data")
     data = load_data(request.data)
     for text in data.notices:
-        view.notice(text)
+        view.on_message(text)
     images = _images(data, request.data, runs[0].recipe.normalisation, runtimes[0])
     replayer = _Replayer(request, data, images, runtimes, open_storage(), stopper, view)
     results, failed = [], []
@@ -146,16 +143,16 @@ def replay(
         except RunFailedError as error:
             why_not = "; ".join(incomparable(run, recipe_for(run, request.epochs, request.t_max), data.identity))
             mark = f" [NOT COMPARABLE: {why_not}]" if why_not else ""
-            view.notice(f"{run.name}{mark} failed: {error.reason}")
+            view.on_message(f"{run.name}{mark} failed: {error.reason}")
             failed.append(run.name)
     return ReplayOutcome(tuple(results), tuple(failed), replayer.records)
 
 
 def check_count(run: RecordedRun) -> int:
-    """Return the parameters of a recorded run's network, which must be the printed ones.
+    """Check the parameters of a recorded run's network against the printed count, and return them.
 
     Raises:
-        BudgetnasError: If they are not.
+        BudgetnasError: If they differ.
     """
     params = count(named(run.network)).params
     if params != run.params:
@@ -164,7 +161,7 @@ def check_count(run: RecordedRun) -> int:
 
 
 def recipe_for(run: RecordedRun, epochs: int | None, t_max: int | None) -> Recipe:
-    """Return a run's recipe with other epochs, its cosine scaled with them, or with another cosine."""
+    """Return a run's recipe with other epochs, and its cosine scaled with them or replaced."""
     recipe = run.recipe
     asked = recipe.epochs if epochs is None else epochs
     scaled = max(1, round(recipe.t_max * asked / recipe.epochs))
@@ -174,8 +171,11 @@ def recipe_for(run: RecordedRun, epochs: int | None, t_max: int | None) -> Recip
 def recorded_results(records: Records) -> tuple[ReplayResult, ...]:
     """Return the result of every complete replay in a storage, oldest first."""
     runs = recorded_runs()
-    complete = [one for one in records.runs(role=Role.REPLAY) if one.state is State.COMPLETE and one.label in runs]
-    return tuple(replay_result(runs[record.label], record, records) for record in complete)
+    return tuple(
+        replay_result(runs[record.label], record, records)
+        for record in records.runs(role=Role.REPLAY)
+        if record.state is State.COMPLETE and record.label in runs
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Replayer:
     runtimes: Sequence[RuntimeConfig]
     records: Records
     stopper: Stopper
-    view: ReplayView
+    view: ReplayCallbacks
 
     def replay(self, run: RecordedRun) -> ReplayResult:
         recipe = recipe_for(run, self.request.epochs, self.request.t_max)
@@ -194,46 +194,42 @@ class _Replayer:
         wanted = RunRequest(Candidate(self._architecture(run), recipe), self.request.seed, Role.REPLAY, label=run.name)
         known = self.records.find_complete(wanted.key(self.data.identity))
         if known is not None:
-            self._tell_difference(run, known)
+            self._check_precision(run, known)
         record = known or self._train(run, wanted, why_not)
         result = replay_result(run, record, self.records)
-        self.view.replay_ended(result, known=known is not None)
+        self.view.on_replay_end(result, known=known is not None)
         return result
 
-    def _tell_difference(self, run: RecordedRun, known: Run) -> None:
+    def _check_precision(self, run: RecordedRun, known: Run) -> None:
         precision, asked = json.loads(known.environment).get("precision"), self.runtimes[0].precision
         if precision not in {runtime.precision for runtime in self.runtimes}:
-            self.view.notice(
-                f"{run.name}: the record was made in {precision}, not {asked}; name another --storage to train it again"
+            self.view.on_message(
+                f"{run.name}: the recorded run used {precision}, not {asked}; choose another --storage to retrain it"
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
         self.view.preparing(f"timing a few steps of {run.name}")
-        runtime, seconds = self._timed(wanted.candidate)
-        self.view.replay_planned(ReplayPlan(run, wanted.candidate.recipe, run.params, why_not, seconds))
-        number = record_training(wanted, self.images, runtime, self.records, self.stopper, self.view, keep_weights=True)
+        recipe, images = wanted.candidate.recipe, self.images
+        timing = time_steps(wanted.candidate, images, self.runtimes)
+        macs = count(wanted.candidate.architecture).macs
+        seconds = timing.seconds(macs, recipe.epochs, trained=len(images.train), evaluated=len(images.evaluation))
+        self.view.on_replay_start(ReplayPlan(run, recipe, run.params, why_not, seconds))
+        number = record_training(
+            wanted, images, timing.runtime, self.records, self.stopper, self.view, keep_weights=True
+        )
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:
         data = self.data
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
-    def _timed(self, candidate: Candidate) -> tuple[RuntimeConfig, float | None]:
-        fit, evaluation = self.images.fit, self.images.evaluation
-        task = Task(candidate.architecture, candidate.recipe, 0, fit, evaluation, self.images.normalisation)
-        runtime, pace = measure_pace(task, self.runtimes[0], self.runtimes[1:])
-        epochs, macs = candidate.recipe.epochs, count(candidate.architecture).macs
-        if pace is None:
-            return runtime, None
-        return runtime, pace.seconds(macs, trained=len(fit) * epochs, evaluated=len(evaluation) * epochs)
-
 
 def _images(data: Data, request: DataRequest, constants: Normalisation | None, runtime: RuntimeConfig) -> RunImages:
-    assert constants is not None, "every recorded run has constants"
+    assert constants is not None, "every recorded run has normalisation constants"
     device = runtime.torch_device
     return RunImages(
         identity=data.identity,
-        fit=to_device(data.all_train, device),
+        train=to_device(data.all_train, device),
         evaluation=to_device(load_test(request), device),
         normalisation=for_channels(constants, data.in_channels),
         test_reason=TEST_REASON,
@@ -241,12 +237,12 @@ def _images(data: Data, request: DataRequest, constants: Normalisation | None, r
 
 
 def names_of(names: Sequence[str], *, everything: bool) -> tuple[str, ...]:
-    """Return the names to replay: those given, or none for all of them.
+    """Return the names to replay; empty for all of them.
 
     Raises:
-        InputError: If both or neither are asked for.
+        InputError: If both names and ``--all`` are given, or neither.
     """
     if everything == bool(names):
-        rule = "takes no names beside it" if everything else "name a recorded run"
+        rule = "cannot be combined with names" if everything else "name a recorded run"
         raise InputError("--all" if everything else "NAME", None, rule, "list them with budgetnas replay --list")
     return tuple(names)

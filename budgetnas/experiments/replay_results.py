@@ -1,4 +1,4 @@
-"""Replayed runs beside the source report's."""
+"""Replayed runs compared with the source report's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.data.identity import DataIdentity
-from budgetnas.experiments.plain import to_plain
+from budgetnas.experiments.plain import plain_fields
 from budgetnas.experiments.published import RecordedRun, recorded_runs
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
@@ -21,19 +21,19 @@ TABLES: Final[dict[int, str]] = {
     5: "V2 with Adam",
     6: "V1 and V2 with both optimisers",
 }
-"""The report's tables and what is in them, in our words."""
+"""The report's tables, with titles of ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """One training that replays a recorded run.
+    """A replay of a recorded run.
 
     Attributes:
         run: The recorded run.
-        record: The record of our training.
+        record: The record of our run.
         curve: Its epochs; the evaluation split is the test split.
-        comparable: Whether it may be compared with the printed figures.
-        why_not: Why not, each in a few words, e.g. ``2 of 60 epochs``.
+        comparable: Whether it is comparable with the printed figures.
+        why_not: Reasons why not, e.g. ``2 of 60 epochs``.
     """
 
     run: RecordedRun
@@ -49,7 +49,7 @@ class ReplayResult:
 
 
 def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[str, ...]:
-    """Return why figures of this recipe on these data cannot be compared with the printed ones."""
+    """Return why figures of this recipe on these data are not comparable with the printed ones."""
     reasons = []
     if data.name != "cifar10" or data.resolution != 32:
         reasons.append(f"data {data.name} at {data.resolution} px, not the original CIFAR-10")
@@ -62,31 +62,31 @@ def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[
 
 
 def replay_result(run: RecordedRun, record: Run, records: Records) -> ReplayResult:
-    """Return the result of the training that `record` is of."""
+    """Return the result of a recorded replay."""
     why_not = incomparable(run, record.recipe, DataIdentity.model_validate_json(record.data))
     return ReplayResult(run, record, records.curve(record.id), not why_not, why_not)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayComparison:
-    """A replay beside what was printed, accuracies in percent, differences in points (ours less printed).
+    """A replay and the printed figures: accuracies in percent, differences in points (ours minus printed).
 
     Attributes:
         name: Name of the recorded run.
-        printed_train: Printed training accuracy, the best epoch's; nothing if none was printed.
+        printed_train: Printed training accuracy, the best epoch's, or None.
         printed_test: Printed test accuracy, the best epoch's.
-        best_train: Our best epoch's training accuracy; nothing without an epoch.
-        best_train_epoch: Which epoch that was.
+        best_train: Our best epoch's training accuracy, or None before the first epoch.
+        best_train_epoch: Number of that epoch.
         best_test: Our best epoch's test accuracy, chosen on the test set as the printed one was.
-        best_test_epoch: Which epoch that was.
+        best_test_epoch: Number of that epoch.
         last_train: Our last epoch's training accuracy.
-        last_test: Our last epoch's test accuracy: the honest figure.
+        last_test: Our last epoch's test accuracy: the unbiased figure.
         last_epoch: Number of our last epoch.
-        best_train_difference: `best_train` less `printed_train`.
-        best_test_difference: `best_test` less `printed_test`: like with like.
-        last_test_difference: `last_test` less `printed_test`.
-        comparable: Whether the differences mean anything.
-        why_not: Why not.
+        best_train_difference: `best_train` minus `printed_train`.
+        best_test_difference: `best_test` minus `printed_test`: like with like.
+        last_test_difference: `last_test` minus `printed_test`.
+        comparable: Whether the differences are meaningful.
+        why_not: Reasons why not.
     """
 
     name: str
@@ -107,12 +107,11 @@ class ReplayComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        return plain_fields(self)
 
 
 def comparison(result: ReplayResult) -> ReplayComparison:
-    """Return a replay's figures beside the printed ones."""
+    """Return a replay's figures with the printed ones."""
     run, curve = result.run, result.curve
     train = max(curve, key=lambda epoch: epoch.train_accuracy, default=None)
     test = max(curve, key=lambda epoch: epoch.eval_accuracy, default=None)
@@ -141,7 +140,7 @@ def comparison(result: ReplayResult) -> ReplayComparison:
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """A run in one of the report's tables, beside one replay of it; nothing when it was not replayed."""
+    """A run in a table of the report, with a replay of it, or None if it was not replayed."""
 
     run: RecordedRun
     replay: ReplayComparison | None
@@ -157,7 +156,7 @@ class ReportTable:
 
 
 def report_tables(results: Sequence[ReplayResult]) -> tuple[ReportTable, ...]:
-    """Return the report's tables beside the replays, and last the runs that are in none of them."""
+    """Return the report's tables with the replays, and last the runs that are in no table."""
     runs = recorded_runs().values()
     tables = [
         ReportTable(f"Table {number}: {title}", _rows([run for run in runs if number in run.tables], results))

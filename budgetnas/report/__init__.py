@@ -1,6 +1,6 @@
-"""Reports: tables of a study, pages of it and of replays, and the dashboard.
+"""Reports: the tables of a study, HTML pages of studies and replays, and the dashboard.
 
-The tables are light to import; `budgetnas.report.page` brings Plotly and Optuna.
+The tables are quick to import; `budgetnas.report.page` imports Plotly and Optuna.
 """
 
 from budgetnas.report.tables import study_tables

@@ -1,4 +1,4 @@
-"""The Optuna dashboard on a storage of ours, with the figures of our reports on each study's page."""
+"""The Optuna dashboard with the figures of our reports on each study's page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from optuna_dashboard import wsgi
 from sqlalchemy.exc import DatabaseError
 
 from budgetnas.errors import InputError
-from budgetnas.report.importance import importances
-from budgetnas.report.shown import Figure, study_figures
+from budgetnas.report.figures import study_figures
+from budgetnas.report.figures.figure import Figure
+from budgetnas.report.figures.importance import importances
 from budgetnas.report.tables import study_tables
 from budgetnas.search.study import optuna_storage, quiet_optuna
 from budgetnas.storage import Records
-from budgetnas.storage.activity import activity
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _STUDY_PAGE: Final = re.compile(r"/api/studies/\d+")
 _HERE: Final = ("127.0.0.1", "localhost", "::1")
 _HEIGHT: Final = 450
-"""What the dashboard gives a figure; it cuts off what is beyond."""
+"""The dashboard's height of a figure; it cuts off the rest."""
 _TITLE: Final = 32
 
 
@@ -39,13 +39,13 @@ def serve(records: Records, host: str, port: int) -> None:
     """Serve the dashboard until interrupted.
 
     Raises:
-        InputError: If the address is taken, or not this machine's.
+        InputError: If the address is in use, or not this machine's.
     """
     quiet_optuna()
     application = with_figures(wsgi(optuna_storage(records.engine.url)), StudyFigures(records))
     if is_this_machine(host):
         application = for_this_machine(application)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start a program in the background deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background programs with SIGINT ignored
     with _server(host, port, application) as server:
         try:
             server.serve_forever()
@@ -54,15 +54,14 @@ def serve(records: Records, host: str, port: int) -> None:
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether only this machine reaches an address to listen on."""
+    """Return whether an address to listen on is reachable from this machine only."""
     return host in _HERE
 
 
 def for_this_machine(application: WSGIApplication) -> WSGIApplication:
-    """Return an application that answers only what was asked of this machine by one of its own names.
+    """Return an application that rejects requests whose Host header does not name this machine.
 
-    A page of somebody else's that a browser shows may let its own name lead to this machine, and so read or delete
-    studies; the name it asks by gives it away.
+    This stops DNS rebinding: a foreign web page whose name resolves to this machine could read or delete studies.
     """
 
     def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -70,16 +69,16 @@ def for_this_machine(application: WSGIApplication) -> WSGIApplication:
         if asked in _HERE:
             return application(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain")])
-        return [b"asked by a name that is not this machine's; to be reached by others, start it with --host\n"]
+        return [b"the Host header does not name this machine; to allow other machines, start with --host\n"]
 
     return checked
 
 
 class StudyFigures:
-    """The figures of studies as the dashboard takes them, drawn again only after something happened.
+    """The figures of studies in the dashboard's format, cached until the study changes.
 
     Args:
-        records: Where the studies are.
+        records: The storage.
     """
 
     def __init__(self, records: Records) -> None:
@@ -88,9 +87,9 @@ class StudyFigures:
         self._drawn: dict[str, tuple[tuple[Any, ...], list[dict[str, str]]]] = {}
 
     def of(self, study: str) -> list[dict[str, str]]:
-        """Return identifier and Plotly's JSON of each figure of `study`; none for a study that is not ours."""
+        """Return identifier and Plotly's JSON of each figure of `study`; empty for a study that is not ours."""
         with self._lock:
-            seen = activity(self._records, study)
+            seen = self._records.activity(study)
             drawn = self._drawn.get(study)
             if drawn is None or drawn[0] != seen:
                 drawn = self._drawn[study] = (seen, self._draw(study))
@@ -101,13 +100,13 @@ class StudyFigures:
             return []
         tables = study_tables(self._records, study)
         shown = study_figures(tables, importances(tables.ranking, tables.specification))
-        return [{"id": f"budgetnas-{one.key}", "graph_object": _for_dashboard(one).to_json()} for one in shown]
+        return [{"id": f"budgetnas-{figure.key}", "graph_object": _for_dashboard(figure).to_json()} for figure in shown]
 
 
 def with_figures(dashboard: WSGIApplication, figures: StudyFigures) -> WSGIApplication:
-    """Return the dashboard's application with `figures` added to what it answers about a study.
+    """Return the dashboard's application with `figures` added to its response about a study.
 
-    They are beside those that somebody saved with `optuna_dashboard.save_plotly_graph_object`.
+    Figures saved with `optuna_dashboard.save_plotly_graph_object` are kept.
     """
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -124,7 +123,7 @@ def _answer(
     start_response: StartResponse,
     change: Callable[[bytes], bytes],
 ) -> Iterable[bytes]:
-    """Pass on the dashboard's answer, its body changed if it is a good one."""
+    """Return the dashboard's response; change its body if the status is 200."""
     given: list[Any] = []
 
     def keep(*head: Any) -> Callable[[bytes], object]:
@@ -149,12 +148,12 @@ def _added(body: bytes, figures: StudyFigures) -> bytes:
     try:
         detail["plotly_graph_objects"] += figures.of(detail["name"])
     except (InputError, DatabaseError):
-        return body  # a storage that is busy for a moment is no reason to show nothing at all
+        return body  # the storage is busy for a moment: show the page without our figures
     return json.dumps(detail).encode()
 
 
 def _for_dashboard(shown: Figure) -> go.Figure:
-    """Return a figure with its title inside, on white: the dashboard adds none, and has a dark page, too."""
+    """Return a figure with its title inside and a white background: the dashboard adds neither."""
     figure = go.Figure(shown.figure).update_yaxes(title_font_size=10)
     return figure.update_layout(
         title={"text": f"<b>{shown.title}</b>", "x": 0.02, "font": {"size": 14}},
@@ -167,15 +166,15 @@ def _for_dashboard(shown: Figure) -> go.Figure:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Tells of errors only: the page asks again every few seconds."""
+    """Logs errors only: the page sends requests every few seconds."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Tell nothing."""
+        """Log nothing."""
 
 
 def _server(host: str, port: int, application: WSGIApplication) -> WSGIServer:
     class Server(ThreadingMixIn, WSGIServer):
-        """A thread for each request: a browser also holds connections open that it asks nothing on."""
+        """A thread for each request: browsers also keep idle connections open."""
 
         daemon_threads = True
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,4 +1,4 @@
-"""A report as one HTML file that holds everything it needs: a browser opens it without any request."""
+"""A report as one self-contained HTML file, which a browser opens without any request."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from budgetnas import __version__
 from budgetnas.errors import InputError, unwritable
 from budgetnas.experiments import published
 from budgetnas.experiments.replay_results import ReplayResult, report_tables
-from budgetnas.report.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
-from budgetnas.report.points import spread
-from budgetnas.report.replay_figures import replay_curves, replay_data
-from budgetnas.report.shown import Figure, study_figures
+from budgetnas.report.figures import study_figures
+from budgetnas.report.figures.figure import Figure
+from budgetnas.report.figures.finalists import spread
+from budgetnas.report.figures.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
+from budgetnas.report.figures.replay import replay_curves
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import StudyTables, name_of
 from budgetnas.report.wording import environment_line
 from budgetnas.storage import Records
 
-# What would end the script element that holds the figures, or break a line in JavaScript.
+# Characters that could end the script element with the figures, or break a line in JavaScript.
 _UNSAFE_IN_SCRIPT = re.compile("[<>&\u2028\u2029]")
 _LONGEST_NAME: Final = 180
-"""Bytes: file systems take 255, and endings and a temporary name are to come."""
+"""Bytes: file systems allow 255, and a suffix and a temporary name are added."""
 
 
 def write_study_report(records: Records, study: str, out: Path) -> Path:
-    """Write the report of `study` into one HTML file; return its path.
+    """Write the report of `study` as one HTML file; return its path.
 
     Raises:
         InputError: If the storage has no such study, or the file cannot be written.
@@ -61,13 +62,13 @@ def study_page(tables: StudyTables) -> str:
 
 
 def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
-    """Write the report of replays into one HTML file; return its path.
+    """Write the report of replays as one HTML file; return its path.
 
     Raises:
         InputError: If the file cannot be written.
         BudgetnasError: If the disk is full.
     """
-    shown = [_replay_figure(place, result) for place, result in enumerate(results, start=1)]
+    shown = [replay_curves(result, f"replay-{place}") for place, result in enumerate(results, start=1)]
     html = _render(
         "replay.html.j2",
         shown,
@@ -83,20 +84,9 @@ def write_replay_report(results: Sequence[ReplayResult], out: Path) -> Path:
     return _write(html, out)
 
 
-def _replay_figure(place: int, result: ReplayResult) -> Figure:
-    warning = f" - {result.warning}" if result.warning else ""
-    return Figure(
-        f"replay-{place}",
-        f"{result.run.name}, seed {result.record.seed}{warning}",
-        "Solid: ours. Dotted: the printed curves, where there are any.",
-        replay_curves(result),
-        replay_data(result),
-    )
-
-
 def report_name(study: str) -> str:
-    """Return a study's name as the beginning of a file's name, whatever it is called, and however long it is."""
-    name = "".join(one if one.isalnum() or one in "._-" else "-" for one in study).lstrip(".") or "study"
+    """Return a study's name, of any characters and length, as the beginning of a valid file name."""
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in study).lstrip(".") or "study"
     return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
@@ -111,7 +101,7 @@ def _render(template: str, shown: Sequence[Figure], about: str, **values: Any) -
         .render(
             **values,
             version=__version__,
-            # Both are put into script elements: the library is trusted, the figures are escaped.
+            # For script elements: the library is trusted, the figures are escaped.
             plotly=Markup(get_plotlyjs()) if shown else Markup(""),
             figures_json=Markup(_for_script(f"{{{drawn}}}")),
             data_json=Markup(_for_script(json.dumps(tables))),
@@ -159,7 +149,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _write(html: str, out: Path) -> Path:
-    """Write all or nothing: a reader of `out` never sees half a page."""
+    """Write atomically: a reader of `out` never sees half a page."""
     if out.is_dir():
         raise InputError("--out", str(out), "is a folder", "name a file in it, e.g. report.html")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, median
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.experiments.final_results import Entrant, FinalResult, final_result
-from budgetnas.metrics import Epoch
+from budgetnas.experiments.final_results import FinalResult, final_result
 from budgetnas.report.values import (
     Chosen,
-    FailedRun,
     InitialTrialDistance,
     OriginCount,
     Overshoot,
     PartShare,
-    PrunedRun,
     Pruning,
     RankedRun,
     RejectedInitialTrial,
@@ -33,7 +30,7 @@ from budgetnas.report.wording import notices, summary
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
 
-_SEED_ORIGIN = "seed "
+_INITIAL_ORIGIN = "seed "
 _COUNTED = (State.COMPLETE, State.PRUNED)
 
 
@@ -41,7 +38,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
     """Return the tables of `study`.
 
     Raises:
-        InputError: If the storage has no study of that name; it names those there are.
+        InputError: If the storage has no study of that name; it lists the studies.
     """
     text = records.specification(study)
     if text is None:
@@ -49,15 +46,10 @@ def study_tables(records: Records, study: str) -> StudyTables:
     specification = read_specification(text)
     max_params = specification.max_params
     runs = [run for run in records.runs(study=study) if run.role in SEARCHED]
-    curves = records.curves(run.id for run in runs if run.state in _COUNTED)
-    trained = [run for run in runs if run.id in curves]
     rejected = records.rejections(study)
-    ranking = _ranking(trained, curves, max_params)
+    trainings = _trainings(records, runs)
+    ranking = _ranking(trainings, max_params)
     rejections = _rejections(rejected, specification.budget)
-    failed = tuple(_failed(run) for run in runs if run.state is State.FAILED)
-    pruned = tuple(
-        _pruned(run, order, curves[run.id]) for order, run in enumerate(trained, start=1) if run.state is State.PRUNED
-    )
     final = final_result(records, study)
     chosen = chosen_network(ranking, final, max_params)
     return StudyTables(
@@ -67,39 +59,31 @@ def study_tables(records: Records, study: str) -> StudyTables:
         notices=notices(specification, ranking),
         tallies=_tallies(runs, rejected),
         ranking=ranking,
-        failed=failed,
+        failed=tuple(run for run in runs if run.state is State.FAILED),
         rejections=rejections,
-        winner=parts_of(chosen.architecture, max_params) if chosen else (),
-        distances=tuple(_distance(seed, ranking, (*failed, *pruned), rejections) for seed in specification.seeds),
-        pruning=_pruning(specification.fidelity.pruner, runs, pruned),
+        winner=parts_of(chosen.run.architecture, max_params) if chosen else (),
+        distances=tuple(_distance(name, ranking, runs, rejections) for name in specification.seeds),
+        pruning=_pruning(specification.fidelity.pruner, trainings),
         chosen=chosen,
         final=final,
     )
 
 
 def chosen_network(ranking: Sequence[RankedRun], final: FinalResult | None, max_params: int) -> Chosen | None:
-    """Return the winner of the final; without one, the best of the search; nothing if nothing is trained."""
-    if final is not None and final.winner is not None:
-        return _chosen_by_final(final.winner, ranking, max_params)
+    """Return the winner of the final; without a final the best of the search; None before any run is complete."""
+    winner = final.winner if final else None
+    if winner is not None:
+        run, accuracies = winner.run, winner.validation
+        name = next((candidate.name for candidate in ranking if candidate.run.id == run.id), name_of(run))
+        return Chosen(run, name, run.params / max_params, fmean(accuracies), len(accuracies), by_final=True)
     if not ranking:
         return None
     best = ranking[0]
-    return Chosen(
-        run=best.run,
-        name=name_of(best),
-        architecture=best.architecture,
-        recipe=best.recipe,
-        params=best.params,
-        budget_share=best.budget_share,
-        macs=best.macs,
-        accuracy=best.accuracy,
-        seeds=len(best.trainings),
-        by_final=False,
-    )
+    return Chosen(best.run, best.name, best.budget_share, best.accuracy, len(best.trainings), by_final=False)
 
 
 def parts_of(architecture: Architecture, max_params: int) -> tuple[PartShare, ...]:
-    """Return the parts of a network and what each takes of the budget."""
+    """Return the parts of a network with their shares of the budget."""
     blocks = (0, *architecture.blocks, 0)
     return tuple(
         PartShare(
@@ -114,22 +98,6 @@ def parts_of(architecture: Architecture, max_params: int) -> tuple[PartShare, ..
     )
 
 
-def _chosen_by_final(winner: Entrant, ranking: Sequence[RankedRun], max_params: int) -> Chosen:
-    names = [name_of(one) for one in ranking if one.run == winner.run]
-    return Chosen(
-        run=winner.run,
-        name=names[0] if names else winner.label or f"run {winner.run}",
-        architecture=winner.architecture,
-        recipe=winner.recipe,
-        params=winner.params,
-        budget_share=winner.params / max_params,
-        macs=count(winner.architecture).macs,
-        accuracy=fmean(winner.validation),
-        seeds=len(winner.validation),
-        by_final=True,
-    )
-
-
 def _unknown(study: str, known: Sequence[str]) -> InputError:
     close = difflib.get_close_matches(study, known, n=1)
     there = f"there are: {', '.join(known)}" if known else "it has no studies yet"
@@ -137,97 +105,43 @@ def _unknown(study: str, known: Sequence[str]) -> InputError:
     return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
 
 
-def _ranking(trained: Sequence[Run], curves: Mapping[int, tuple[Epoch, ...]], max_params: int) -> tuple[RankedRun, ...]:
-    order = {run.id: place for place, run in enumerate(trained, start=1)}
-    found: dict[tuple[str, str], list[tuple[Run, Training]]] = {}
-    for run in trained:
+def _trainings(records: Records, runs: Sequence[Run]) -> list[Training]:
+    """Return the complete and pruned runs in the order of time."""
+    curves = records.curves(run.id for run in runs if run.state in _COUNTED)
+    trained = [run for run in runs if run.id in curves]
+    return [Training(run, order, curves[run.id]) for order, run in enumerate(trained, start=1)]
+
+
+def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun, ...]:
+    candidates: dict[tuple[str, str], list[Training]] = {}
+    for training in trainings:
+        run = training.run
         if run.state is State.COMPLETE:
-            key = run.architecture.digest, run.recipe.digest
-            found.setdefault(key, []).append((run, _training(run, order[run.id], curves[run.id])))
-    candidates = [(runs[0][0], tuple(training for _, training in runs)) for runs in found.values()]
-    candidates.sort(key=lambda one: (-_mean(one[1]), one[0].params, one[0].id))
-    return tuple(_ranked(run, rank, several, max_params) for rank, (run, several) in enumerate(candidates, start=1))
+            candidates.setdefault((run.architecture.digest, run.recipe.digest), []).append(training)
 
+    def place(group: Sequence[Training]) -> tuple[float, int, int]:
+        return -fmean(training.accuracy for training in group), group[0].run.params, group[0].run.id
 
-def _training(run: Run, order: int, curve: tuple[Epoch, ...]) -> Training:
-    return Training(
-        order=order,
-        run=run.id,
-        trial=run.trial,
-        role=run.role,
-        label=run.label,
-        seed=run.seed,
-        accuracy=curve[-1].eval_accuracy,
-        seconds=run.seconds,
-        curve=curve,
+    return tuple(
+        RankedRun(rank, group[0].run.params / max_params, tuple(group))
+        for rank, group in enumerate(sorted(candidates.values(), key=place), start=1)
     )
 
 
-def _mean(trainings: Sequence[Training]) -> float:
-    return fmean(one.accuracy for one in trainings)
-
-
-def _ranked(run: Run, rank: int, trainings: tuple[Training, ...], max_params: int) -> RankedRun:
-    curve = trainings[0].curve
-    best = max(curve, key=lambda epoch: epoch.eval_accuracy)
-    return RankedRun(
-        rank=rank,
-        order=trainings[0].order,
-        run=run.id,
-        trial=run.trial,
-        role=run.role,
-        label=next((one.label for one in trainings if one.label), ""),
-        seed=run.seed,
-        architecture=run.architecture,
-        recipe=run.recipe,
-        params=run.params,
-        budget_share=run.params / max_params,
-        macs=run.macs,
-        accuracy=_mean(trainings),
-        best_accuracy=best.eval_accuracy,
-        best_epoch=best.epoch,
-        seconds=run.seconds,
-        curve=curve,
-        trainings=trainings,
-    )
-
-
-def _pruned(run: Run, order: int, curve: tuple[Epoch, ...]) -> PrunedRun:
-    return PrunedRun(
-        order=order,
-        run=run.id,
-        trial=run.trial,
-        label=run.label,
-        architecture=run.architecture,
-        recipe=run.recipe,
-        params=run.params,
-        accuracy=curve[-1].eval_accuracy,
-        epochs_done=len(curve),
-        epochs_asked=run.epochs_asked,
-        reason=run.reason,
-        curve=curve,
-    )
-
-
-def _failed(run: Run) -> FailedRun:
-    return FailedRun(
-        run.id, run.trial, run.label, run.architecture, run.recipe, run.params, run.epochs_done, run.reason
-    )
-
-
-def _pruning(pruner: str, runs: Sequence[Run], cut: tuple[PrunedRun, ...]) -> Pruning:
-    asked = sum(run.epochs_asked for run in runs if run.state in _COUNTED)
-    saved = sum(one.epochs_asked - one.epochs_done for one in cut)
-    return Pruning(pruner, cut, asked, saved, saved / asked if asked else 0.0)
+def _pruning(pruner: str, trainings: Sequence[Training]) -> Pruning:
+    cut = tuple(training for training in trainings if training.run.state is State.PRUNED)
+    asked = sum(training.run.epochs_asked for training in trainings)
+    return Pruning(pruner, cut, asked, sum(run.run.epochs_asked - run.run.epochs_done for run in cut))
 
 
 def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
-    over = [one for one in rejected if not one.duplicate]
-    params = tuple(one.max_params + one.overshoot for one in over if one.overshoot)
-    factors = sorted(value / budget.max_params for value in params)
+    over = [rejection for rejection in rejected if not rejection.duplicate]
+    params = tuple(rejection.max_params + rejection.overshoot for rejection in over if rejection.overshoot)
+    factors = sorted(number / budget.max_params for number in params)
+    initial = [rejection for rejection in rejected if rejection.origin.startswith(_INITIAL_ORIGIN)]
     return Rejections(
         origins=_origins(rejected),
-        seeds=tuple(_rejected_seed(one, budget) for one in rejected if one.origin.startswith(_SEED_ORIGIN)),
+        seeds=tuple(_rejected_initial(rejection, budget) for rejection in initial),
         overshoot=Overshoot(factors[0], median(factors), factors[-1]) if factors else None,
         limits=_broken(over, budget),
         params=params,
@@ -235,31 +149,29 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
 
 
 def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[Broken, ...]:
-    counts = [count(one.architecture) for one in over]
+    counts = [count(rejection.architecture) for rejection in over]
     return tuple(
-        Broken(limit.quantity, limit.most, sum(limit.count(one) > limit.most for one in counts))
+        Broken(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
         for limit in budget.limits
     )
 
 
 def _origins(rejected: Sequence[Rejection]) -> tuple[OriginCount, ...]:
-    groups = Counter((_origin(one), one.duplicate) for one in rejected)
-    totals = Counter(_origin(one) for one in rejected)
-    return tuple(OriginCount(origin, groups[origin, False], groups[origin, True]) for origin, _ in totals.most_common())
+    origins = ["seed" if rejection.origin.startswith(_INITIAL_ORIGIN) else rejection.origin for rejection in rejected]
+    groups = Counter((origin, rejection.duplicate) for origin, rejection in zip(origins, rejected, strict=True))
+    return tuple(
+        OriginCount(origin, groups[origin, False], groups[origin, True]) for origin, _ in Counter(origins).most_common()
+    )
 
 
-def _origin(one: Rejection) -> str:
-    return "seed" if one.origin.startswith(_SEED_ORIGIN) else one.origin
-
-
-def _rejected_seed(one: Rejection, budget: Budget) -> RejectedInitialTrial:
-    name, counts = one.origin.removeprefix(_SEED_ORIGIN), count(one.architecture)
-    return RejectedInitialTrial(name, counts.params, one.overshoot, one.duplicate, budget.excesses(counts))
+def _rejected_initial(rejection: Rejection, budget: Budget) -> RejectedInitialTrial:
+    name, counts = rejection.origin.removeprefix(_INITIAL_ORIGIN), count(rejection.architecture)
+    return RejectedInitialTrial(name, counts.params, rejection.overshoot, rejection.duplicate, budget.excesses(counts))
 
 
 def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
     states = Counter(run.state for run in runs)
-    duplicates = sum(one.duplicate for one in rejected)
+    duplicates = sum(rejection.duplicate for rejection in rejected)
     trials = {("trial", run.trial) if run.trial is not None else ("run", run.id) for run in runs}
     return Tallies(
         proposed=len(trials) + len(rejected),
@@ -276,15 +188,14 @@ def _tallies(runs: Sequence[Run], rejected: Sequence[Rejection]) -> Tallies:
 
 
 def _distance(
-    seed: str, ranking: Sequence[RankedRun], unranked: Sequence[FailedRun | PrunedRun], rejections: Rejections
+    name: str, ranking: Sequence[RankedRun], runs: Sequence[Run], rejections: Rejections
 ) -> InitialTrialDistance:
-    trained = [one for one in ranking if one.label == seed]
-    if trained:
-        points = 100 * (ranking[0].accuracy - trained[0].accuracy)
-        return InitialTrialDistance(seed, "trained", trained[0].accuracy, points)
-    if any(one.name == seed for one in rejections.seeds):
-        return InitialTrialDistance(seed, "rejected", None, None)
-    ended = [one for one in unranked if one.label == seed]
-    if ended:
-        return InitialTrialDistance(seed, "pruned" if isinstance(ended[-1], PrunedRun) else "failed", None, None)
-    return InitialTrialDistance(seed, "not trained", None, None)
+    trained = next((candidate for candidate in ranking if candidate.label == name), None)
+    if trained is not None:
+        points = 100 * (ranking[0].accuracy - trained.accuracy)
+        return InitialTrialDistance(name, "trained", trained.accuracy, points)
+    if any(rejection.name == name for rejection in rejections.seeds):
+        return InitialTrialDistance(name, "rejected", None, None)
+    states = {run.state for run in runs if run.label == name}
+    ended = "pruned" if State.PRUNED in states else "failed" if State.FAILED in states else "not trained"
+    return InitialTrialDistance(name, ended, None, None)

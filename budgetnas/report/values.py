@@ -1,35 +1,34 @@
-"""What a study's report shows, as plain frozen values; accuracies are shares of 1."""
+"""The tables of a study's report; accuracies are shares of 1."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
-from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Excess, Limit
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.experiments.final_results import FinalResult
-from budgetnas.experiments.plain import to_plain
+from budgetnas.experiments.plain import plain_fields
 from budgetnas.metrics import Epoch
-from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
-from budgetnas.storage import Broken, Role
+from budgetnas.storage import Broken, Run
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a study was asked to do.
+    """A study's specification in words.
 
     Attributes:
-        max_params: The budget: the limit on parameters.
+        max_params: The limit on parameters.
         limits: All limits, that on parameters first.
         data: Label of the data.
-        images: Shape of the images and number of classes, in words.
-        space: The architectures, in words.
+        images: Shape of the images and number of classes.
+        space: The architectures.
         space_size: Number of architectures in the space.
-        recipe: What is the same for all trials, in words.
-        optimizers: What may differ between trials, one line for each optimiser.
-        seeds: Names of the seed trials.
+        recipe: The fixed part of the recipe.
+        optimizers: The searched part: one line for each optimiser.
+        seeds: Names of the initial trials.
         objective: What a trial is judged by.
     """
 
@@ -45,168 +44,156 @@ class Summary:
     objective: str
 
 
+def name_of(run: Run) -> str:
+    """Return a run's name in figures and tables: its initial trial's, or its number."""
+    return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.id}")
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A complete training of a candidate.
+    """A complete or pruned run of the search.
 
     Attributes:
-        order: Its place in time among the complete and pruned trainings, from 1.
-        run: Number of the record.
-        trial: Number of its Optuna trial.
-        role: ``search`` or ``repeat``.
-        label: Name of the seed trial it is, or empty.
-        seed: Its training seed.
-        accuracy: Validation accuracy after the last epoch.
-        seconds: How long it took.
+        run: Its record.
+        order: Its place in time among the complete and pruned runs, from 1.
         curve: Its epochs.
     """
 
+    run: Run
     order: int
-    run: int
-    trial: int | None
-    role: Role
-    label: str
-    seed: int
-    accuracy: float
-    seconds: float | None
-    curve: tuple[Epoch, ...] = field(metadata={"plain": False})
+    curve: tuple[Epoch, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return name_of(self.run)
+
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy after the last epoch."""
+        return self.curve[-1].eval_accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without the curve."""
+        place = {"order": self.order, "run": self.run.id}
+        shown = plain_fields(self.run, "trial", "role", "label", "seed")
+        return place | shown | {"accuracy": self.accuracy, "seconds": self.run.seconds}
 
 
 @dataclass(frozen=True, slots=True)
 class RankedRun:
-    """A candidate by its first complete training, and its rank by all of them.
+    """A candidate with at least one complete training.
 
     Attributes:
-        rank: From 1: by `accuracy`; equal ones by fewer parameters.
-        order: Its place in time among the complete and pruned trainings, from 1.
-        run: Number of the record.
-        trial: Number of its Optuna trial.
-        role: ``search`` or ``repeat``.
-        label: Name of the seed trial it is, or empty.
-        seed: Seed of the training.
-        architecture: What was trained.
-        recipe: How.
-        params: Parameters.
+        rank: From 1: by `accuracy`, ties by fewer parameters.
         budget_share: Parameters as a share of the budget.
-        macs: Multiply-accumulates of a forward pass, per image.
-        accuracy: Validation accuracy after the last epoch, the mean of `trainings`: what it is judged by.
-        best_accuracy: Highest validation accuracy of any epoch of the first training.
-        best_epoch: The epoch that had it.
-        seconds: How long that training took.
-        curve: Its epochs.
-        trainings: All complete trainings of the candidate, oldest first; more than one if it was repeated.
+        trainings: All its complete trainings, oldest first.
     """
 
     rank: int
-    order: int
-    run: int
-    trial: int | None
-    role: Role
-    label: str
-    seed: int
-    architecture: Architecture
-    recipe: Recipe
-    params: int
     budget_share: float
-    macs: int
-    accuracy: float
-    best_accuracy: float
-    best_epoch: int
-    seconds: float | None
-    curve: tuple[Epoch, ...] = field(metadata={"plain": False})
     trainings: tuple[Training, ...]
+
+    @property
+    def run(self) -> Run:
+        """Record of the first training."""
+        return self.trainings[0].run
+
+    @property
+    def curve(self) -> tuple[Epoch, ...]:
+        """Epochs of the first training."""
+        return self.trainings[0].curve
 
     @property
     def repeats(self) -> tuple[Training, ...]:
         """All trainings but the first."""
         return self.trainings[1:]
 
+    @property
+    def label(self) -> str:
+        """Name of the initial trial, or empty."""
+        return next((training.run.label for training in self.trainings if training.run.label), "")
 
-@dataclass(frozen=True, slots=True)
-class PrunedRun:
-    """A training that was ended early, and therefore has no rank.
+    @property
+    def name(self) -> str:
+        """Name of the candidate: its initial trial's, or the number of its first run."""
+        return self.label or name_of(self.run)
 
-    Attributes:
-        order: Its place in time among the complete and pruned trainings, from 1.
-        run: Number of the record.
-        trial: Number of its Optuna trial.
-        label: Name of the seed trial it is, or empty.
-        architecture: What was trained.
-        recipe: How.
-        params: Parameters.
-        accuracy: Validation accuracy after its last epoch.
-        epochs_done: Epochs it had.
-        epochs_asked: Epochs of its recipe.
-        reason: What it had and what was needed.
-        curve: Its epochs.
-    """
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy after the last epoch, the mean of all trainings."""
+        return fmean(training.accuracy for training in self.trainings)
 
-    order: int
-    run: int
-    trial: int | None
-    label: str
-    architecture: Architecture
-    recipe: Recipe
-    params: int
-    accuracy: float
-    epochs_done: int
-    epochs_asked: int
-    reason: str
-    curve: tuple[Epoch, ...] = field(metadata={"plain": False})
+    @property
+    def best(self) -> Epoch:
+        """The epoch of the first training with the highest validation accuracy."""
+        return max(self.curve, key=lambda epoch: epoch.eval_accuracy)
 
-
-@dataclass(frozen=True, slots=True)
-class FailedRun:
-    """A training that failed, and why."""
-
-    run: int
-    trial: int | None
-    label: str
-    architecture: Architecture
-    recipe: Recipe
-    params: int
-    epochs_done: int
-    reason: str
-
-
-def name_of(run: RankedRun | Training | PrunedRun | FailedRun) -> str:
-    """Return what figures and tables call a run: its seed's name, or its number."""
-    return run.label or (f"trial {run.trial}" if run.trial is not None else f"run {run.run}")
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without the curves."""
+        return {
+            "rank": self.rank,
+            **self.trainings[0].to_dict(),
+            "label": self.label,
+            **plain_fields(self.run, "architecture", "recipe", "params", "macs"),
+            "budget_share": self.budget_share,
+            "accuracy": self.accuracy,
+            "best_accuracy": self.best.eval_accuracy,
+            "best_epoch": self.best.epoch,
+            "trainings": [training.to_dict() for training in self.trainings],
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What pruning spared.
+    """The effect of pruning.
 
     Attributes:
         pruner: ``asha``, ``median`` or ``none``.
-        cut: Trainings that ended at a rung, oldest first.
-        epochs_asked: Epochs of all trainings that count towards ``--trials``, had each gone to its end.
-        epochs_saved: Those of them that were not trained.
-        saved_share: These as a share of all.
+        cut: The pruned runs, oldest first; they have no rank.
+        epochs_asked: Epochs that all complete and pruned runs would have without pruning.
+        epochs_saved: How many of these were not trained.
     """
 
     pruner: str
-    cut: tuple[PrunedRun, ...]
+    cut: tuple[Training, ...]
     epochs_asked: int
     epochs_saved: int
-    saved_share: float
+
+    @property
+    def saved_share(self) -> float:
+        """Share of the epochs that were not trained."""
+        return self.epochs_saved / self.epochs_asked if self.epochs_asked else 0.0
 
     def sentence(self) -> str:
-        """Return it in one sentence; empty without a pruner."""
+        """Return the effect in one sentence; empty without a pruner."""
         if self.pruner == "none":
             return ""
         if not self.cut:
-            return f"{self.pruner} cut nothing"
+            return f"{self.pruner} pruned no run"
         return (
-            f"{self.pruner} cut {plural(len(self.cut), 'training')} early: {self.epochs_saved:,} of "
+            f"{self.pruner} pruned {plural(len(self.cut), 'run')}: {self.epochs_saved:,} of "
             f"{plural(self.epochs_asked, 'epoch')} saved ({self.saved_share:.1%})"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without the curves."""
+        shown = plain_fields(self, "pruner", "epochs_asked", "epochs_saved", "saved_share")
+        return shown | {"cut": [_run_dict(run.run) | _place(run) for run in self.cut]}
+
+
+def _place(training: Training) -> dict[str, Any]:
+    return {"order": training.order, "accuracy": training.accuracy, "epochs_asked": training.run.epochs_asked}
+
+
+def _run_dict(run: Run) -> dict[str, Any]:
+    shown = plain_fields(run, "trial", "label", "architecture", "recipe", "params", "epochs_done", "reason")
+    return {"run": run.id} | shown
 
 
 @dataclass(frozen=True, slots=True)
 class OriginCount:
-    """How many proposals of one origin were turned away, and why."""
+    """How many proposals of one origin were rejected, by reason."""
 
     origin: str
     over_budget: int
@@ -215,7 +202,7 @@ class OriginCount:
 
 @dataclass(frozen=True, slots=True)
 class Overshoot:
-    """How far the proposals with too many parameters were over the budget, as parameters / budget."""
+    """Parameters of the proposals with too many of them, as multiples of the budget."""
 
     smallest: float
     median: float
@@ -224,13 +211,13 @@ class Overshoot:
 
 @dataclass(frozen=True, slots=True)
 class RejectedInitialTrial:
-    """A seed trial that was turned away.
+    """An initial trial that was rejected.
 
     Attributes:
         name: Its name.
         params: Its parameters.
-        overshoot: Parameters over the budget; 0 if these keep it.
-        duplicate: True if it was turned away because the study has it already.
+        overshoot: Parameters over the budget, or 0.
+        duplicate: True if it was rejected because the study has it already.
         excesses: The limits that it breaks.
     """
 
@@ -243,13 +230,13 @@ class RejectedInitialTrial:
 
 @dataclass(frozen=True, slots=True)
 class Rejections:
-    """What was turned away before anything was trained.
+    """The proposals that were rejected before training.
 
     Attributes:
         origins: Counts by origin, the most frequent first.
-        seeds: Seed trials among them.
-        overshoot: How far over the budget in parameters; nothing if none was over it in these.
-        limits: How many broke each limit.
+        seeds: The initial trials among them.
+        overshoot: Excess of parameters, or None if no proposal had too many.
+        limits: How many proposals broke each limit.
         params: Parameters of each proposal with too many of them, oldest first.
     """
 
@@ -262,10 +249,10 @@ class Rejections:
 
 @dataclass(frozen=True, slots=True)
 class Tallies:
-    """Counts of a study; a proposal is a trial that was started, or a candidate turned away.
+    """Counts of a study; a proposal is a trial that was started or a candidate that was rejected.
 
-    `trained` is what counts towards ``--trials``: complete and pruned. `repeats` are the complete ones among them of
-    candidates that had been trained before.
+    `trained` counts towards ``--trials``: complete and pruned runs. `repeats` are the complete runs among them whose
+    candidate had been trained before.
     """
 
     proposed: int
@@ -282,14 +269,14 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True)
 class PartShare:
-    """A part of the winner and what it takes of the budget.
+    """A part of the winner and its share of the budget.
 
     Attributes:
         name: ``stem``, ``stage 1``, ..., ``head``.
         params: Parameters.
         budget_share: Parameters as a share of the budget.
-        macs: Multiply-accumulates, per image.
-        out_shape: Channels, height and width put out.
+        macs: Multiply-accumulates per image.
+        out_shape: Output channels, height and width.
         blocks: Residual blocks; 0 for stem and head.
     """
 
@@ -303,43 +290,39 @@ class PartShare:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The network that the study comes to.
+    """The network that the study recommends.
 
     Attributes:
-        run: Number of its record of the search.
-        name: Name of its seed, or its trial's number in words.
-        architecture: What it is.
-        recipe: How it is trained.
-        params: Parameters.
+        run: Its first run in the search.
+        name: Name of its initial trial, or its trial's number.
         budget_share: Parameters as a share of the budget.
-        macs: Multiply-accumulates of a forward pass, per image.
-        accuracy: Mean validation accuracy of the final's fresh seeds; without a final, that of its trainings
-            in the search.
-        seeds: Trainings behind that accuracy.
-        by_final: True if a final chose it, False if its trainings in the search did.
+        accuracy: Mean validation accuracy: of the final's fresh seeds, or without a final of its runs in the search.
+        seeds: Number of runs behind that mean.
+        by_final: True if a final chose it.
     """
 
-    run: int
+    run: Run
     name: str
-    architecture: Architecture
-    recipe: Recipe
-    params: int
     budget_share: float
-    macs: int
     accuracy: float
     seeds: int
     by_final: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        shown = plain_fields(self, "name", "budget_share", "accuracy", "seeds", "by_final")
+        return {"run": self.run.id} | shown | plain_fields(self.run, "architecture", "recipe", "params", "macs")
+
 
 @dataclass(frozen=True, slots=True)
 class InitialTrialDistance:
-    """How far the best run of the search is ahead of a seed trial.
+    """The lead of the best run of the search over an initial trial.
 
     Attributes:
-        name: Name of the seed trial.
+        name: Name of the initial trial.
         outcome: ``trained``, ``rejected``, ``failed``, ``pruned`` or ``not trained``.
-        accuracy: Its validation accuracy after the last epoch.
-        points: The best run's accuracy less its own, in percentage points.
+        accuracy: Its validation accuracy after the last epoch, or None.
+        points: The best run's accuracy minus its own, in percentage points.
     """
 
     name: str
@@ -350,22 +333,22 @@ class InitialTrialDistance:
 
 @dataclass(frozen=True, slots=True)
 class StudyTables:
-    """Everything a study's report shows.
+    """Everything that a study's report shows.
 
     Attributes:
         study: Name of the study.
         specification: What the study was created with.
-        summary: The same in words.
-        notices: Why figures of this study must be read with care, in full sentences.
+        summary: The specification in words.
+        notices: Caveats on the figures, in full sentences.
         tallies: Counts.
         ranking: Candidates with complete trainings, the best first.
-        failed: Trainings that failed.
-        rejections: What was turned away.
-        winner: Parts of the chosen network; empty when nothing is trained.
-        distances: The best run of the search against each seed trial.
-        pruning: Trainings that were ended early, and the epochs this saved.
-        chosen: The winner of the final, else of the search; nothing when nothing is trained.
-        final: What the final found; nothing where there was none.
+        failed: Runs that failed.
+        rejections: Proposals that were rejected.
+        winner: Parts of the chosen network; empty before any run is complete.
+        distances: The best run of the search against each initial trial.
+        pruning: The effect of pruning.
+        chosen: The winner of the final or of the search; None before any run is complete.
+        final: Result of the final, or None without a final.
     """
 
     study: str
@@ -374,7 +357,7 @@ class StudyTables:
     notices: tuple[str, ...]
     tallies: Tallies
     ranking: tuple[RankedRun, ...]
-    failed: tuple[FailedRun, ...]
+    failed: tuple[Run, ...]
     rejections: Rejections
     winner: tuple[PartShare, ...]
     distances: tuple[InitialTrialDistance, ...]
@@ -382,27 +365,16 @@ class StudyTables:
     chosen: Chosen | None = None
     final: FinalResult | None = None
 
-    @property
-    def pruned(self) -> tuple[PrunedRun, ...]:
-        """The trainings that were ended early, oldest first."""
-        return self.pruning.cut
-
-    def name_of(self, run: int) -> str:
-        """Return what figures and tables call the ranked run of that record."""
-        found = [one for one in self.ranking if one.run == run]
-        return name_of(found[0]) if found else f"run {run}"
+    def name_of(self, run: Run) -> str:
+        """Return the name of the candidate that a run of the search trained."""
+        return next((candidate.name for candidate in self.ranking if candidate.run.id == run.id), name_of(run))
 
     @property
     def complete(self) -> tuple[Training, ...]:
-        """The complete trainings, oldest first."""
-        return tuple(sorted((each for one in self.ranking for each in one.trainings), key=lambda one: one.order))
-
-    @property
-    def in_time_order(self) -> tuple[RankedRun, ...]:
-        """The candidates with complete trainings, by the first of each, oldest first."""
-        return tuple(sorted(self.ranking, key=lambda one: one.order))
+        """The complete runs, oldest first."""
+        trainings = (training for candidate in self.ranking for training in candidate.trainings)
+        return tuple(sorted(trainings, key=lambda training: training.order))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the learning curves."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        return plain_fields(self) | {"failed": [_run_dict(run) for run in self.failed]}

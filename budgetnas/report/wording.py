@@ -1,4 +1,4 @@
-"""A study's specification, and the reasons to read its figures with care, in words."""
+"""A study's specification and the caveats on its figures, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from budgetnas.data.wording import plural
+from budgetnas.errors import plural
 from budgetnas.report.values import RankedRun, Summary
 from budgetnas.space.recipe import OptimizerRange, RecipeSpace
 from budgetnas.space.search_space import SearchSpace
@@ -24,7 +24,7 @@ _EXTRAS = {
 
 
 def summary(specification: StudySpecification) -> Summary:
-    """Return what the study was asked to do."""
+    """Return the specification in words."""
     inputs, recipes = specification.inputs, specification.recipes
     channels = plural(inputs.in_channels, "channel")
     return Summary(
@@ -42,22 +42,22 @@ def summary(specification: StudySpecification) -> Summary:
 
 
 def notices(specification: StudySpecification, ranking: Sequence[RankedRun]) -> tuple[str, ...]:
-    """Return why the study's figures must be read with care, in full sentences."""
+    """Return the caveats on the study's figures, in full sentences."""
     data = specification.data
-    found = []
+    sentences = []
     if data.name.startswith("folder-"):
-        found.append(f"Own images ({data.name}): the accuracies say nothing about any published data set.")
+        sentences.append(f"Own images ({data.name}): the accuracies say nothing about any published data set.")
     if data.subset is not None:
-        found.append(f"Reduced training data: every network learned from {data.subset:,} images only.")
+        sentences.append(f"Reduced train images: every network was trained on {data.subset:,} images only.")
     if data.subset_eval is not None:
-        found.append(_few_evaluated(data.subset_eval, ranking))
+        sentences.append(_few_evaluated(data.subset_eval, ranking))
     if ranking:
-        found.append(_noise(ranking))
-    return tuple(found)
+        sentences.append(_noise(ranking))
+    return tuple(sentences)
 
 
 def environment_line(environment: str) -> str:
-    """Return a record's environment in one line, whatever it holds."""
+    """Return a record's environment, JSON or any other text, on a single line."""
     try:
         values = json.loads(environment)
     except json.JSONDecodeError:
@@ -68,29 +68,30 @@ def environment_line(environment: str) -> str:
 
 
 def _few_evaluated(images: int, ranking: Sequence[RankedRun]) -> str:
-    text = f"Reduced validation data: accuracies come from {images:,} images, one of which is {100 / images:.2g} points"
+    text = f"Reduced validation images: accuracies come from {images:,} images, each worth {100 / images:.2g} points"
     if not ranking:
         return f"{text}."
     error = math.sqrt(ranking[0].accuracy * (1 - ranking[0].accuracy) / images)
-    return f"{text}; the draw of these images alone gives the best accuracy a standard error of {100 * error:.2g}."
+    return f"{text}; the sampling of these images alone gives the best accuracy a standard error of {100 * error:.2g}."
 
 
 def _noise(ranking: Sequence[RankedRun]) -> str:
-    number, repeated = sum(len(one.trainings) for one in ranking), sum(bool(one.repeats) for one in ranking)
-    trainings = plural(number, "complete training")
+    number = sum(len(candidate.trainings) for candidate in ranking)
+    repeated = sum(bool(candidate.repeats) for candidate in ranking)
+    trainings = plural(number, "complete run")
     if not repeated:
         text = f"n = {trainings}, one training seed per candidate"
     else:
         candidates = plural(len(ranking), "candidate")
         text = f"n = {trainings} of {candidates}, {repeated} of them with more than one training seed"
     return (
-        f"{text}: another seed would give other accuracies, and the best of many is partly luck. Small differences "
-        "between candidates may not be real."
+        f"{text}: accuracies differ between seeds, and the best of many is partly luck. Small differences between "
+        "candidates may not be real."
     )
 
 
 def _space(space: SearchSpace) -> str:
-    blocks = ", ".join(_span(*one) for one in (space.blocks if len(set(space.blocks)) > 1 else space.blocks[:1]))
+    blocks = ", ".join(_span(*span) for span in (space.blocks if len(set(space.blocks)) > 1 else space.blocks[:1]))
     stem = f"{space.stem_kernel}x{space.stem_kernel}"
     wide = "as wide as the first stage" if space.stem_width is None else f"{space.stem_width} wide"
     return (
@@ -115,7 +116,7 @@ def _fixed_recipe(recipes: RecipeSpace) -> str:
 
 
 def _extras(recipes: RecipeSpace) -> list[str]:
-    """Return the extras that are on or searched."""
+    """Return the extra parts of the recipe that are on or searched."""
     usual = RecipeSpace().extras()
     return [
         f"{_EXTRAS[name]} {'one of ' if len(choices) > 1 else ''}{', '.join(map(_extra, choices))}"
@@ -128,7 +129,7 @@ def _extra(value: bool | int | float) -> str:
     return ("off", "on")[value] if isinstance(value, bool) else f"{value:g}"
 
 
-def _optimizer(name: str, one: OptimizerRange) -> str:
-    low, high = one.learning_rate
-    decays = ", ".join(f"{value:g}" for value in one.weight_decay)
+def _optimizer(name: str, ranges: OptimizerRange) -> str:
+    low, high = ranges.learning_rate
+    decays = ", ".join(f"{value:g}" for value in ranges.weight_decay)
     return f"{_OPTIMIZERS[name]}: learning rate {low:g} to {high:g} (log scale), weight decay one of {decays}"

@@ -133,7 +133,7 @@ def sweep(records: Records) -> None:
     root = _storage_folder(records)
     numbers = {int(one.name[4:]): one for one in root.glob("run-*") if one.name[4:].isdigit()}
     for number, folder in numbers.items():
-        if not records.goes_on(number):
+        if not records.is_unfinished(number):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,35 +22,19 @@ from budgetnas.space.recipe import Normalisation
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.leases import Heartbeat, Lease, holding, is_held, note_work, take_lease
-from budgetnas.storage.retry import patient
-from budgetnas.training import Checkpointer, Observer, RuntimeConfig, Task, runtime_to_resume, train
+from budgetnas.storage.leases import Heartbeat, Lease, holding, in_training, note_work, take_lease
+from budgetnas.storage.retry import retried
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, runtime_to_resume, train
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet
 from budgetnas.training.weights import to_safetensors
 
-TrainFunction = Callable[[Task, RuntimeConfig, Observer, Checkpointer], ResNet]
+TrainFunction = Callable[[Task, RuntimeConfig, Callbacks, Checkpointer], ResNet]
 """What trains: `budgetnas.training.train`, or a stand-in that takes no time where all around it is measured."""
 LOST: Final = (
     "{} was taken over by another process, for this one was not heard of for too long; it writes no more of it"
 )
 _POLL_SECONDS: Final = 1.0
-
-
-class RunListener(Protocol):
-    """Whoever shows a training's progress."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Hear that `done` of `total` steps of `epoch` were made."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Hear what an epoch gave, after it was recorded; may raise `StoppedEarly` to end the training there."""
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        """Hear that the training begins again in another runtime, and why."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +43,14 @@ class RunImages:
 
     Attributes:
         identity: Which data.
-        fit: Images to learn from.
-        evaluation: Images to look at after each epoch; may be none at all.
+        train: Training images.
+        evaluation: Images to evaluate on after each epoch; may be empty.
         normalisation: Constants for both.
         test_reason: Why the evaluation images are a test split, if they are; every look is then recorded.
     """
 
     identity: DataIdentity
-    fit: DeviceImages
+    train: DeviceImages
     evaluation: DeviceImages
     normalisation: Normalisation
     test_reason: str | None = None
@@ -119,7 +103,7 @@ def record_training(
     runtime: RuntimeConfig,
     records: Records,
     stopper: Stopper,
-    listener: RunListener,
+    callbacks: Callbacks,
     *,
     keep_weights: bool = False,
 ) -> int:
@@ -133,7 +117,7 @@ def record_training(
         runtime: Where and in which precision.
         records: Where it is written down.
         stopper: Notes requests to stop.
-        listener: Whoever shows progress.
+        callbacks: Hooks; `on_epoch_end` is called after the epoch was recorded and may raise `StoppedEarly`.
         keep_weights: Whether the trained weights are kept in the storage; a record that is complete has them.
 
     Returns:
@@ -157,22 +141,22 @@ def record_training(
                         runtime,
                         records,
                         stopper,
-                        listener,
+                        callbacks,
                         heartbeat,
                         keep_weights=keep_weights,
                     )
                 return claim.run
             except LeaseLost:
-                listener.notice(LOST.format(f"run {claim.run}"))
+                callbacks.on_message(LOST.format(f"run {claim.run}"))
         elif claim.known is not None and claim.known.state is not State.RUNNING:
             return claim.run
         elif not waiting:
-            listener.notice(f"another process trains run {claim.run}, which is needed here too; waiting for it")
+            callbacks.on_message(f"another process trains run {claim.run}, which is needed here too; waiting for it")
         waiting = True
         time.sleep(_POLL_SECONDS)
 
 
-@patient
+@retried
 def claim_run(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> Claim:
@@ -189,7 +173,7 @@ def claim_run(
         return _claim_for(lease, request, identity, runtime, records)
 
 
-@patient
+@retried
 def claim_repeat(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> tuple[Claim, RunRequest]:
@@ -207,7 +191,7 @@ def claim_repeat(
         return _claim_for(lease, request, identity, runtime, records), request
 
 
-@patient
+@retried
 def _claim_alone(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records
 ) -> tuple[Claim, Lease | None]:
@@ -231,11 +215,11 @@ def _claim(
 ) -> Claim:
     key, candidate = request.key(identity), request.candidate
     known = records.find_claimed(key, study=request.study)
-    if known is not None and (known.state is not State.RUNNING or is_held(records, known.id, but=lease)):
+    if known is not None and (known.state is not State.RUNNING or in_training(records, known.id, besides=lease)):
         return Claim(known.id, known)
     found = known or records.find_interrupted(key, study=request.study)
     if found is not None:
-        records.take_up_run(found.id, request.trial)
+        records.reopen_run(found.id, request.trial)
         return Claim(found.id, taken_up=True)
     run = records.start_run(
         key=key,
@@ -257,7 +241,7 @@ def train_run(
     runtime: RuntimeConfig,
     records: Records,
     stopper: Stopper,
-    listener: RunListener,
+    callbacks: Callbacks,
     heartbeat: Heartbeat,
     trainer: TrainFunction = train,
     *,
@@ -269,19 +253,19 @@ def train_run(
 
     Raises:
         RunFailedError: If the training failed; the record has the reason.
-        StoppedEarly: If the listener ended it; the record has the reason.
+        StoppedEarly: If a callback ended it; the record has the reason.
         Interrupted: If a stop was requested; the record says so.
         LeaseLost: If another process took the run over; nothing more is written.
     """
     run, candidate = claim.run, request.candidate
     task = Task(
-        candidate.architecture, candidate.recipe, request.seed, images.fit, images.evaluation, images.normalisation
+        candidate.architecture, candidate.recipe, request.seed, images.train, images.evaluation, images.normalisation
     )
     runtime = runtime_to_resume(records.run(run).environment, runtime)
-    checkpointer = RunCheckpointer(run, runtime, records, listener.notice, taken_up=claim.taken_up)
+    checkpointer = RunCheckpointer(run, runtime, records, callbacks.on_message, taken_up=claim.taken_up)
     try:
         network = trainer(
-            task, runtime, _Recorder(run, images.test_reason, records, stopper, listener, heartbeat), checkpointer
+            task, runtime, _Recorder(run, images.test_reason, records, stopper, callbacks, heartbeat), checkpointer
         )
         tensors = to_safetensors(network)
         if keep_weights:
@@ -310,23 +294,23 @@ def train_run(
 
 
 @dataclass(frozen=True, slots=True)
-class _Recorder:
+class _Recorder(Callbacks):
     run: int
     test_reason: str | None
     records: Records
     stopper: Stopper
-    listener: RunListener
+    callbacks: Callbacks
     heartbeat: Heartbeat
 
-    def step(self, epoch: int, done: int, total: int) -> None:
+    def on_step(self, epoch: int, done: int, total: int) -> None:
         self.heartbeat.check()
         self.stopper.check()
-        self.listener.step(epoch, done, total)
+        self.callbacks.on_step(epoch, done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.records.add_epoch(self.run, epoch, test_reason=self.test_reason)
-        self.listener.epoch(epoch)
+        self.callbacks.on_epoch_end(epoch)
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.records.restart_run(self.run, runtime.to_json())
-        self.listener.restart(runtime, reason)
+        self.callbacks.on_restart(runtime, reason)

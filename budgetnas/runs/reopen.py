@@ -92,7 +92,7 @@ def validation_images(data: Data, runtime: RuntimeConfig) -> RunImages:
     device = runtime.torch_device
     return RunImages(
         identity=data.identity,
-        fit=to_device(data.train, device),
+        train=to_device(data.train, device),
         evaluation=to_device(data.validation, device),
         normalisation=statistics(data.train),
     )
@@ -104,5 +104,5 @@ def all_training_images(data: Data, runtime: RuntimeConfig) -> RunImages:
     Normalised by the statistics of the training images, as in the search.
     """
     images = validation_images(data, runtime)
-    fit = images.fit.joined_with(images.evaluation)
-    return replace(images, fit=fit, evaluation=fit.none())
+    fit = images.train.joined_with(images.evaluation)
+    return replace(images, train=fit, evaluation=fit.none())

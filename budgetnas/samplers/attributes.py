@@ -36,7 +36,7 @@ def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, ve
     trial.set_user_attr(PARAMS, verdict.params)
     save_note(trial, storage, note(candidate, verdict, repeat_of(trial)))
     for limit in verdict.budget.limits:
-        trial.set_constraint(limit.quantity, limit.count(verdict.counts) - limit.most)
+        trial.set_constraint(limit.quantity, limit.count(verdict.counts) - limit.value)
     add(  # last: it says that the others are there
         trial,
         architecture=candidate.architecture.describe(),

@@ -59,7 +59,7 @@ class ConstraintFilter(BaseSampler):
         space: What a candidate is drawn from.
         budget: What its architecture must keep.
         known: Tells whether the study has a candidate already.
-        refuse: Is handed all that was turned down for one trial, once.
+        reject: Is handed all that was turned down for one trial, once.
         seed: Seed of the draws by construction.
         repeated: For an inner sampler that proposes a candidate again on purpose: tells the number of the trial that
             trained it first, or nothing. What it proposes again is let through and its trial marked; what is drawn by
@@ -73,7 +73,7 @@ class ConstraintFilter(BaseSampler):
         budget: Budget,
         *,
         known: Callable[[Candidate], bool],
-        refuse: Callable[[Sequence[Rejection]], None],
+        reject: Callable[[Sequence[Rejection]], None],
         seed: int | None = None,
         repeated: Callable[[Candidate], int | None] | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class ConstraintFilter(BaseSampler):
         self._space = space
         self._budget = budget
         self._known = known
-        self._refuse = refuse
+        self._reject = reject
         self._repeated = repeated
         self._random = random.Random(seed)
         self._ranges = space.ranges()
@@ -104,7 +104,7 @@ class ConstraintFilter(BaseSampler):
         try:
             params = self._propose(study, trial, refused)
         finally:
-            self._refuse(refused)
+            self._reject(refused)
         self._mark(study, trial, self._space.candidate(params))
         return dict(params)
 

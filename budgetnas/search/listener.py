@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from budgetnas.metrics import Epoch
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Broken
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import Callbacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +78,11 @@ class TrialEnd:
     cut_after: int | None = None
 
 
-class SearchListener(Protocol):
+class SearchListener(Callbacks):
     """Whoever shows a search's progress."""
 
     def trial_started(self, start: TrialStart) -> None:
         """Hear that a trial is about to be trained."""
 
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Hear that `done` of `total` steps of `epoch` were made."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Hear what an epoch gave."""
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        """Hear that the training begins again in another runtime, and why."""
-
     def trial_ended(self, end: TrialEnd) -> None:
         """Hear how a trial ended."""
-
-    def notice(self, text: str) -> None:
-        """Hear something else worth telling."""

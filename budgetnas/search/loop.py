@@ -17,7 +17,7 @@ from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_held, take_slot, trained
+from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_in_use, take_slot, trained
 from budgetnas.training import RuntimeConfig, train
 
 MAX_FAILURES: Final = 5
@@ -64,14 +64,14 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
         trials = goal(opened, task.trials)
         _check_failures(opened, before)
         for text in recover_stale_trials(opened):
-            listener.notice(text)
+            listener.on_message(text)
         slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
             if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
-                held = slots_held(opened.records, opened.name)
-                listener.notice(f"{held} of the last runs are trained by other processes; waiting, should one fail")
+                held = slots_in_use(opened.records, opened.name)
+                listener.on_message(f"{held} of the last runs are trained by other processes; waiting, should one fail")
             waiting = True
             time.sleep(_POLL_SECONDS)
             continue
@@ -82,10 +82,10 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
                 ready = True
                 _run_trial(opened, task, slot, heartbeat, stopper, listener)
         except SpaceUsedUpError as error:
-            listener.notice(f"the search ends early: {error}")
+            listener.on_message(f"the search ends early: {error}")
             return False
         except LeaseLost:
-            listener.notice(LOST.format("its trial"))
+            listener.on_message(LOST.format("its trial"))
 
 
 def goal(opened: OpenStudy, trials: int | None) -> int:
@@ -133,7 +133,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         return None if run is None else run.trial
 
     seed = task.seed + len(opened.optuna_study.get_trials(deepcopy=False)) + records.search_counts(opened.name).trials
-    if slots_held(records, opened.name) > 1:
+    if slots_in_use(records, opened.name) > 1:
         seed += secrets.randbelow(2**30)
     candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
     opened.optuna_study.sampler = ConstraintFilter(
@@ -141,7 +141,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         candidates,
         budget,
         known=lambda candidate: first_trial(candidate) is not None,
-        refuse=lambda refused: records.reject(opened.name, refused),
+        reject=lambda refused: records.reject(opened.name, refused),
         seed=seed,
         repeated=first_trial if again else None,
     )

@@ -13,7 +13,7 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.storage.leases import trained
 from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.measure import measure_pace
@@ -121,7 +121,7 @@ def _seed_plans(opened: OpenStudy) -> tuple[InitialTrialPlan, ...]:
     }
     plans = []
     for seed in specification.seeds:
-        architecture = seed_candidate(seed, specification.recipes, specification.inputs).architecture
+        architecture = initial_candidate(seed, specification.recipes, specification.inputs).architecture
         counts = count(architecture)
         excesses = specification.budget.excesses(counts)
         fate = "over the budget" if excesses else _FATES.get(states.get(seed), "not in the space")
@@ -144,7 +144,7 @@ def _draw(opened: OpenStudy) -> tuple[float, list[Architecture]]:
 
 def _queued(opened: OpenStudy, seeds: tuple[InitialTrialPlan, ...]) -> list[Architecture]:
     recipes, inputs = opened.specification.recipes, opened.specification.inputs
-    return [seed_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
+    return [initial_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
 
 
 def _timed(
@@ -153,9 +153,9 @@ def _timed(
     """Return the fastest runtime for a typical network, and the time it means for all runs to come."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    timed = Task(typical, recipe, 0, images.fit, images.evaluation, images.normalisation)
+    timed = Task(typical, recipe, 0, images.train, images.evaluation, images.normalisation)
     runtime, pace = measure_pace(timed, task.runtime, task.others)
-    trained_images, evaluated = len(images.fit) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    trained_images, evaluated = len(images.train) * recipe.epochs, len(images.evaluation) * recipe.epochs
     if pace is None:
         return runtime, None
     return runtime, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)

@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from budgetnas.storage.engine import share
-from budgetnas.storage.retry import current_call, database_error, patient
+from budgetnas.storage.retry import current_call, database_error, retried
 
 _BEHIND_THE_CACHE: Final = (
     "_create_new_trial",
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
     """Return an operation that is repeated, and raises the database's own errors."""
-    repeated = patient(operation)
+    repeated = retried(operation)
 
     @wraps(operation)
     def told(*arguments: P.args, **named: P.kwargs) -> R:
@@ -45,7 +45,7 @@ def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
 class SharedStorage(RDBStorage):
     """Optuna's storage in a database that several processes share and that may be away for a while.
 
-    Each operation is repeated as `budgetnas.storage.retry.patient` says. Most may be: they write a value where a
+    Each operation is repeated as `budgetnas.storage.retry.retried` says. Most may be: they write a value where a
     value is, or find the row that an earlier try left and take it for theirs. Where the answer to a COMMIT was lost:
 
     - A trial that has the state and values already that it shall be given was given them by the earlier try.

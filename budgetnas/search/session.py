@@ -118,7 +118,7 @@ def _run(
             return _together(opened, pool, task, data, _worker_request(request, url, opened), stopper, view)
 
     try:
-        ended = outcome_of(work, view.notice)
+        ended = outcome_of(work, view.on_message)
     finally:
         opened.storage.remove_session()
         opened.storage.engine.dispose()

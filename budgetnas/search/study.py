@@ -17,13 +17,13 @@ from budgetnas.errors import InputError
 from budgetnas.samplers.attributes import add_stored, compact
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.rdb import SharedStorage
-from budgetnas.space.initial_trials import seed_candidate
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import engine_arguments, exclusive
-from budgetnas.storage.fence import Fence
-from budgetnas.storage.leases import release_dead, times_lost
-from budgetnas.storage.retry import patient
+from budgetnas.storage.leases import loss_reasons, release_stale
+from budgetnas.storage.retry import retried
+from budgetnas.storage.store import Fence
 from budgetnas.storage.urls import masked
 
 SEED_ATTRIBUTE = "seed"
@@ -61,7 +61,7 @@ class OpenStudy:
         return self.storage.get_trial_id_from_study_id_trial_number(self.optuna_study._study_id, number)
 
 
-@patient
+@retried
 def open_study(url: URL, records: Records, name: str, specification: StudySpecification) -> OpenStudy:
     """Return the study of that name, created with `specification` and seeded if it is new.
 
@@ -100,7 +100,7 @@ def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
     return study
 
 
-@patient
+@retried
 def recover_stale_trials(opened: OpenStudy) -> tuple[str, ...]:
     """Settle the trials whose process is gone or was not heard of; return what became of each, in words.
 
@@ -108,7 +108,7 @@ def recover_stale_trials(opened: OpenStudy) -> tuple[str, ...]:
     is queued again with its parameters, so that whoever takes it trains the same candidate, from its checkpoint.
     """
     with exclusive(opened.records.engine):
-        held = release_dead(opened.records, opened.name)
+        held = release_stale(opened.records, opened.name)
         study = opened.optuna_study._study_id
         running = opened.storage.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
         if held is None:
@@ -128,7 +128,7 @@ def _settle(opened: OpenStudy, trial: FrozenTrial) -> str:
     if run is not None and run.state in _ENDED:
         _end_by_record(opened, trial, run)
         return f"trial {number} was left by a process that is gone after its training had ended; its record is used"
-    losses = times_lost(records, opened.name, number)
+    losses = loss_reasons(records, opened.name, number)
     if len(losses) > MAX_TAKEOVERS:
         reason = f"lost by {len(losses)} processes in turn, the last: {losses[-1]}"
         if run is not None:
@@ -198,7 +198,7 @@ def _enqueue_seeds(opened: OpenStudy) -> None:
     there = {trial.user_attrs.get(SEED_ATTRIBUTE) for trial in study.get_trials(deepcopy=False)}
     turned_down = {one.origin for one in opened.records.rejections(opened.name)}
     for seed in specification.seeds:
-        candidate = seed_candidate(seed, specification.recipes, specification.inputs)
+        candidate = initial_candidate(seed, specification.recipes, specification.inputs)
         fits = specification.budget.fits(candidate.architecture)
         params = specification.candidates.params_of(candidate)
         origin = f"seed {seed}"

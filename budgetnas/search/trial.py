@@ -22,8 +22,7 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogR
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
-from budgetnas.storage.marks import accuracies_at
-from budgetnas.training import RuntimeConfig, train
+from budgetnas.training import Callbacks, RuntimeConfig, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
@@ -217,7 +216,7 @@ def tally(opened: OpenStudy) -> Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reporter:
+class _Reporter(Callbacks):
     opened: OpenStudy
     trial: int
     trial_id: int
@@ -226,20 +225,20 @@ class _Reporter:
     epochs: int
     listener: SearchListener
 
-    def step(self, epoch: int, done: int, total: int) -> None:
-        self.listener.step(epoch, done, total)
+    def on_step(self, epoch: int, done: int, total: int) -> None:
+        self.listener.on_step(epoch, done, total)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.report(epoch)
-        self.listener.epoch(epoch)
+        self.listener.on_epoch_end(epoch)
         if epoch.epoch in self.rungs:
             self._judge(epoch)
 
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        self.listener.restart(runtime, reason)
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        self.listener.on_restart(runtime, reason)
 
-    def notice(self, text: str) -> None:
-        self.listener.notice(text)
+    def on_message(self, text: str) -> None:
+        self.listener.on_message(text)
 
     def report(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
@@ -248,7 +247,7 @@ class _Reporter:
     def _judge(self, epoch: Epoch) -> None:
         fidelity, records = self.opened.specification.fidelity, self.opened.records
         states = compared(fidelity)
-        others = accuracies_at(records, self.opened.name, epoch.epoch, states=states, but=self.run)
+        others = records.accuracies_at(self.opened.name, epoch.epoch, states=states, but=self.run)
         cut = verdict(fidelity, epoch.eval_accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs))

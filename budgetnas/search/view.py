@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from budgetnas.data import Data
-from budgetnas.metrics import Epoch
-from budgetnas.search.listener import SearchListener, TrialEnd, TrialStart
+from budgetnas.search.listener import SearchListener
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy
 from budgetnas.training import RuntimeConfig
 
 
-class SearchView(SearchListener, Protocol):
+class SearchView(SearchListener):
     """Whoever shows a whole search."""
 
     def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
@@ -26,7 +24,7 @@ class SearchView(SearchListener, Protocol):
         """Hear which trials several workers train, and how many epochs of each are done."""
 
 
-class Notices:
+class Notices(SearchView):
     """Passes on notices alone: whoever started this worker sees everything else in the storage.
 
     Args:
@@ -36,31 +34,10 @@ class Notices:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
 
-    def notice(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Pass it on."""
         self._tell(text)
 
-    def planned(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
-        """Say nothing."""
-
-    def preparing(self, text: str) -> None:
-        """Say nothing."""
-
-    def at_work(self, epochs: Mapping[int, int]) -> None:
-        """Say nothing."""
-
-    def trial_started(self, start: TrialStart) -> None:
-        """Say nothing."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Say nothing."""
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Pass on why a training begins again."""
         self._tell(f"a training begins again: {reason}")
-
-    def trial_ended(self, end: TrialEnd) -> None:
-        """Say nothing."""

@@ -14,7 +14,7 @@ WEIGHT_DECAY: Final[dict[OptimizerName, float]] = {"sgd": 5e-4, "adam": 0.0}
 INITIAL_TRIALS: Final = ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam")
 
 
-def seed_candidate(seed: str, recipes: RecipeSpace, inputs: InputShape) -> Candidate:
+def initial_candidate(seed: str, recipes: RecipeSpace, inputs: InputShape) -> Candidate:
     """Return the candidate of a seed, its network fitted to the data's shape.
 
     Args:

@@ -208,12 +208,12 @@ class SearchSpace(Frozen):
         broken = [(one, budget.excesses(count(one))) for one in self.floors(inputs)]
         if any(not excesses for _, excesses in broken):
             return
-        smallest, excesses = min(broken, key=lambda one: max(each.count / each.most for each in one[1]))
+        smallest, excesses = min(broken, key=lambda one: max(excess.count / excess.limit for excess in one[1]))
         limits = {limit.quantity: limit for limit in budget.limits}
         found = ", ".join(f"{one.count:,} {limits[one.quantity].words}" for one in excesses)
         raise InputError(
             limits[excesses[0].quantity].flag,
-            format_count(excesses[0].most),
+            format_count(excesses[0].limit),
             f"nothing in the space fits: its smallest network ({smallest.describe()}) has {found}",
             f"allow at least {_allowances(excesses)}, or add smaller widths to the space",
         )

@@ -1,7 +1,7 @@
-"""Database engines set up so that several processes can share a study, and the lock for what must happen once.
+"""Database engines that several processes can share, and the storage's lock.
 
-SQLite: write-ahead log, and every transaction begun as IMMEDIATE. As it is opened by default, two processes can
-both read a queued trial as free before either writes, and run it twice.
+SQLite uses a write-ahead log and begins every transaction as IMMEDIATE. By default, two processes can both read a
+queued trial as free before either writes, and train it twice.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.storage.retry import LockLostError, is_busy, is_passing, patience_seconds, reason_of
+from budgetnas.storage.retry import LockLostError, is_busy, is_passing, reason_of, retry_seconds
 from budgetnas.storage.urls import masked, sqlite_file
 
 LOCK_TIMEOUT_SECONDS: Final = 60.0
 _ADVISORY_KEY: Final = 0x62756467  # "budg"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
-_SILENCE: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-_SESSION: Final = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _SILENCE.items() if "_" in name}
+_KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_SESSION: Final = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _KEEPALIVES.items() if "_" in name}
 R = TypeVar("R")
 
 
 def engine_arguments(url: URL) -> dict[str, Any]:
     """Return the keyword arguments of `create_engine` for this storage.
 
-    Both ends of a connection to PostgreSQL ask after a minute of silence whether the other is still there: ours, so
-    that a machine that was switched off is noticed; the server's, so that it takes back the lock from one that was.
+    For PostgreSQL, both ends probe the connection after a minute without traffic: this end to notice that the server is
+    gone, the server to release the lock of a machine that is gone.
     """
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": LOCK_TIMEOUT_SECONDS, "isolation_level": None}}
     options = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
     limits = {"connect_timeout": 10, "tcp_user_timeout": 60_000}
-    return {"pool_pre_ping": True, "connect_args": _SILENCE | limits | {"options": options}}
+    return {"pool_pre_ping": True, "connect_args": _KEEPALIVES | limits | {"options": options}}
 
 
 def share(engine: Engine) -> Engine:
@@ -51,50 +51,47 @@ def share(engine: Engine) -> Engine:
 
 
 def open_engine(url: URL) -> Engine:
-    """Return a connected engine.
-
-    It waits for nothing: at its start a program that cannot reach its database says so. Patience begins after that.
+    """Return a connected engine. Nothing is retried: a program that cannot reach its database at the start says so.
 
     Raises:
         InputError: If the database cannot be opened.
     """
-    patience_seconds()
+    retry_seconds()
     try:
         engine = share(create_engine(url, **engine_arguments(url)))
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     except ImportError:
-        raise InputError(
-            "--storage", masked(url), "needs the psycopg package", "pip install 'budgetnas[postgresql]'"
-        ) from None
+        hint = "pip install 'budgetnas[postgresql]'"
+        raise InputError("--storage", masked(url), "needs the psycopg package", hint) from None
     except DatabaseError as error:
         raise cannot_open(url, error) from None
     return engine
 
 
 def cannot_open(url: URL, error: Exception) -> InputError:
-    """Return the error that says why a database does not open."""
+    """Return the error for a database that cannot be opened."""
     return InputError(
         "--storage", masked(url), f"cannot be opened ({reason_of(error)})", "check the path, its rights or the server"
     )
 
 
 def storage_failed(error: BaseException) -> str:
-    """Return in one line why the database could not be used: its own words, without statement and values."""
+    """Return in a line why the database cannot be used any more."""
     return f"the storage cannot be used any more: {reason_of(error)}"
 
 
 @contextmanager
 def exclusive(engine: Engine) -> Iterator[None]:
-    """Hold the storage's one lock: creating, seeding and taking slots happen under it, one process at a time.
+    """Take the storage's lock for the block: a single process at a time creates tables, seeds, or takes slots.
 
-    PostgreSQL gives the lock back as soon as the connection that holds it breaks, and another process may take it while
-    this one goes on. That is noticed at the end and passes, so that a patient caller does all of it again, reading
-    included; hold the lock within `budgetnas.storage.retry.patient` only.
+    PostgreSQL releases the lock when its connection breaks, so another process may take it while this block still runs.
+    That is noticed at the end of the block, and the error is retried. So take the lock only within
+    `budgetnas.storage.retry.retried`, which repeats everything under it, reading included.
 
     Raises:
-        BudgetnasError: If another process holds it for longer than a minute.
-        LockLostError: If it was lost on the way.
+        BudgetnasError: If another process keeps the lock for longer than a minute.
+        LockLostError: If the lock was lost meanwhile.
         OperationalError: If the connection broke.
     """
     if engine.dialect.name == "sqlite":
@@ -106,7 +103,7 @@ def exclusive(engine: Engine) -> Iterator[None]:
             try:
                 yield
             except BaseException:
-                connection.invalidate()  # gives the lock back, and cannot hide the error by one of its own
+                connection.invalidate()  # releases the lock, and cannot raise an error that hides this one
                 raise
             _unlock(connection)
 
@@ -118,7 +115,8 @@ def _file_lock(url: URL) -> Iterator[None]:
         with FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
             yield
     except Timeout:
-        raise BudgetnasError(f"{path} is held by another process for over {LOCK_TIMEOUT_SECONDS:.0f} s") from None
+        waited = f"{LOCK_TIMEOUT_SECONDS:.0f} s"
+        raise BudgetnasError(f"another process has locked {path} for over {waited}") from None
     except OSError as error:
         raise InputError("--storage", masked(url), f"its folder cannot be written ({error.strerror})") from None
 
@@ -132,30 +130,30 @@ def _lock(connection: Connection) -> None:
         if is_passing(error):
             raise
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-            waited = f"for over {LOCK_TIMEOUT_SECONDS:.0f} s"
-            raise BudgetnasError(f"the storage's lock is held by another process {waited}") from None
+            waited = f"{LOCK_TIMEOUT_SECONDS:.0f} s"
+            raise BudgetnasError(f"another process has locked the storage for over {waited}") from None
         raise BudgetnasError(f"the storage's lock failed: {reason_of(error)}") from None
 
 
 def _unlock(connection: Connection) -> None:
-    held = connection.scalar(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_KEY})
+    unlocked = connection.scalar(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_KEY})
     connection.commit()
-    if not held:
-        raise LockLostError("the storage's lock was lost while it was held")
+    if not unlocked:
+        raise LockLostError("the storage's lock was lost while in use")
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        _not_at_once_busy(cursor.execute)(f"PRAGMA {pragma}")
+        _while_busy(cursor.execute)(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _not_at_once_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
+def _while_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
     """Return `execute`, repeated while SQLite is busy.
 
-    Where two processes give a new file its write-ahead log at the same moment, each would have to wait for the other,
-    and SQLite refuses one of them without waiting for the time that was set.
+    When two processes switch a new file to a write-ahead log at the same moment, each would wait for the other, so
+    SQLite fails in one of them without waiting for the timeout.
     """
     return Retrying(
         retry=retry_if_exception(is_busy),

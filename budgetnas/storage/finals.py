@@ -1,4 +1,4 @@
-"""Records of finals: what was planned, who won, and when the test split was read."""
+"""Records of final evaluations: plan, winner, and evaluation on the test split."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.records import Records
-from budgetnas.storage.retry import current_call, patient
+from budgetnas.storage.retry import current_call, retried
 
 
 class Finalist(Frozen):
     """A candidate of a final.
 
     Attributes:
-        run: Its record of the search, the first if it has several.
+        run: Number of its (first) run in the search.
         score: Its smoothed score, a validation accuracy as a share of 1.
-        accuracy: Its validation accuracy, the mean of all its records of the search.
-        trainings: How many these are.
+        accuracy: Mean validation accuracy of its runs in the search.
+        trainings: Number of these runs.
     """
 
     run: int
@@ -33,12 +33,12 @@ class Finalist(Frozen):
 
 
 class FinalPlan(Frozen):
-    """What a final trains, decided before it begins.
+    """The plan of a final, fixed before it starts.
 
     Attributes:
-        protocol: How many finalists and seeds.
+        protocol: Number of finalists and seeds.
         finalists: The candidates, best smoothed score first.
-        reference: The best seed network within the budget, by smoothed score; nothing where none was trained.
+        reference: The initial network with the best smoothed score, or None if none was trained.
     """
 
     protocol: ChoiceProtocol
@@ -47,23 +47,23 @@ class FinalPlan(Frozen):
 
     @property
     def entrants(self) -> tuple[Finalist, ...]:
-        """Everything that is trained again: the finalists, and the reference where it is not one of them."""
-        others = {one.run for one in self.finalists}
-        return (*self.finalists, *([self.reference] if self.reference and self.reference.run not in others else []))
+        """The candidates to train: the finalists, and the reference if it is not among them."""
+        runs = {finalist.run for finalist in self.finalists}
+        return (*self.finalists, *([self.reference] if self.reference and self.reference.run not in runs else []))
 
 
 @dataclass(frozen=True, slots=True)
 class FinalRecord:
-    """A final as it is recorded.
+    """A recorded final.
 
     Attributes:
         id: Number of the record.
-        study: Study it belongs to.
-        plan: What it trains.
+        study: Name of its study.
+        plan: Its plan.
         started_at: Seconds since 1970 UTC.
-        winner: The search record of the entrant that won; nothing until then.
-        test_images: Images of the test split; nothing until it is read.
-        read_at: When it was read, seconds since 1970 UTC.
+        winner: Number of the winner's run in the search, or None so far.
+        test_images: Images of the test split, or None before the evaluation on it.
+        read_at: Time of that evaluation, seconds since 1970 UTC, or None so far.
     """
 
     id: int
@@ -75,20 +75,20 @@ class FinalRecord:
     read_at: float | None
 
 
-@patient
+@retried
 def start_final(records: Records, study: str, plan: FinalPlan) -> FinalRecord:
-    """Record that a final begins, unless one is under way that has not read the test split: then return that."""
+    """Record the start of a final, or return the study's final that was not yet evaluated on the test split."""
     with exclusive(records.engine):
-        open_one = next((one for one in finals_of(records, study) if one.read_at is None), None)
-        if open_one is not None:
-            return open_one
+        unfinished = next((final for final in finals_of(records, study) if final.read_at is None), None)
+        if unfinished is not None:
+            return unfinished
         row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
         with records.engine.begin() as connection:
             connection.execute(insert(tables.finals).values(row))
         return finals_of(records, study)[-1]
 
 
-@patient
+@retried
 def finals_of(records: Records, study: str) -> tuple[FinalRecord, ...]:
     """Return the finals of `study`, oldest first."""
     query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
@@ -96,57 +96,57 @@ def finals_of(records: Records, study: str) -> tuple[FinalRecord, ...]:
         return tuple(_final(row) for row in connection.execute(query))
 
 
-@patient
+@retried
 def name_winner(records: Records, final: int, run: int) -> None:
-    """Record which entrant, by its search record, won."""
+    """Record the winner, by its run in the search."""
     with records.engine.begin() as connection:
         connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
 
 
-@patient
+@retried
 def record_reading(
     records: Records, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
 ) -> bool:
-    """Record that the test split was read for a final, all of its networks in one event.
+    """Record the evaluation of a final on the test split, all of its networks at once.
 
     Args:
         records: The records.
         final: The final.
         accuracies: For each run its number of epochs and its network's accuracy, a share of 1.
         images: Images of the test split.
-        reason: Why it was read.
+        reason: Why it was evaluated.
 
     Returns:
-        Whether it was recorded; not so where another process has done it.
+        Whether it was recorded; False if another process has done it.
     """
     now = current_call().asked_at
     rows = [
         {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
         for run, (epochs, accuracy) in accuracies.items()
     ]
-    one = tables.finals.c
+    finals = tables.finals.c
     with records.engine.begin() as connection:
-        unread = update(tables.finals).where(one.id == final.id, one.read_at.is_(None))
+        unread = update(tables.finals).where(finals.id == final.id, finals.read_at.is_(None))
         if not connection.execute(unread.values(read_at=now, test_images=images)).rowcount:
-            return bool(connection.scalar(select(one.read_at).where(one.id == final.id)) == now)  # an earlier try
+            return bool(connection.scalar(select(finals.read_at).where(finals.id == final.id)) == now)  # an earlier try
         connection.execute(insert(tables.test_readings), rows)
     return True
 
 
-@patient
+@retried
 def readings(records: Records, study: str) -> int:
-    """Return how many times the test split was read for finals of `study`."""
-    one = tables.finals.c
-    query = select(func.count()).where(one.study == study, one.read_at.is_not(None))
+    """Return how many finals of `study` were evaluated on the test split."""
+    finals = tables.finals.c
+    query = select(func.count()).where(finals.study == study, finals.read_at.is_not(None))
     with records.engine.connect() as connection:
         return int(connection.scalar(query) or 0)
 
 
-@patient
+@retried
 def test_accuracies(records: Records, final: int) -> dict[int, float]:
-    """Return the test accuracy of each run that a final read the test split for."""
-    one = tables.test_readings.c
-    query = select(one.run, one.accuracy).where(one.final == final)
+    """Return the test accuracy of each run of a final."""
+    columns = tables.test_readings.c
+    query = select(columns.run, columns.accuracy).where(columns.final == final)
     with records.engine.connect() as connection:
         return {int(row.run): float(row.accuracy) for row in connection.execute(query)}
 

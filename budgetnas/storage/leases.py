@@ -1,28 +1,32 @@
-"""Leases: who works on what, so that N runs asked for are exactly N trained, and none by two at once.
+"""Leases: who works on what, so that exactly N runs are trained, and none by two processes at once.
 
-A lease is a process's right to one more run of a study, a slot, or to one run that belongs to no search. It is taken
-under the storage's lock and prolonged by heartbeats. That of a process that is gone, or was not heard of for its
-grace period, may be taken from it: by the database's clock, so that those of the machines need not agree.
+A lease is a process's right to one more run of a study (a slot), or to a run outside a search. It is taken under the
+storage's lock and renewed by heartbeats. Another process may remove it when its process is gone, or when no heartbeat
+came for the grace period. The database's clock decides, so the machines' clocks need not agree.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import psutil
 from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, delete, func, insert, literal, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.errors import LeaseLost
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.holders import Holder, this_process
-from budgetnas.storage.records import Records
-from budgetnas.storage.retry import current_call, patient
+from budgetnas.storage.retry import current_call, retried
+from budgetnas.storage.store import Store, upsert
 from budgetnas.storage.values import SEARCHED, State
 
 _COUNTED: Final = (State.COMPLETE.value, State.PRUNED.value)
@@ -31,13 +35,58 @@ _JULIAN_1970: Final = 2_440_587.5
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A process on a machine.
+
+    Attributes:
+        host: Name of the machine with its boot and process namespace: a process number is only unique within them.
+        pid: Its number there.
+        process_started_at: Its start by the machine's clock, because process numbers are reused.
+    """
+
+    host: str
+    pid: int
+    process_started_at: float
+
+    def is_gone(self) -> bool:
+        """Return whether the process is known to be gone; a process of another machine never is."""
+        if self.host != _host():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.process_started_at) < 1.0
+            return not same or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    def describe(self) -> str:
+        """Return its number and the name of its machine."""
+        return f"process {self.pid} on {self.host.partition(' ')[0]}"
+
+
+def this_process() -> Holder:
+    """Return the calling process."""
+    return Holder(_host(), os.getpid(), psutil.Process().create_time())
+
+
+@functools.cache
+def _host() -> str:
+    name = socket.gethostname()
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{name} {boot[:8]} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return name
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """A right that a process holds.
+    """A process's right to train.
 
     Attributes:
         owner: Random name of the lease.
-        study: The study whose slot it is; nothing for a run outside a search.
-        grace: Seconds without a heartbeat after which it may be taken away.
+        study: The study whose slot it is, or None for a run outside a search.
+        grace: Seconds without a heartbeat after which another process may remove it.
     """
 
     owner: str
@@ -46,213 +95,206 @@ class Lease:
 
 
 class Heartbeat:
-    """Prolongs a lease from a thread of its own, however long an epoch takes.
+    """Renews a lease from its own thread, however long an epoch takes."""
 
-    Args:
-        records: The storage.
-        lease: What is prolonged.
-    """
-
-    def __init__(self, records: Records, lease: Lease) -> None:
-        self._records, self._lease = records, lease
+    def __init__(self, store: Store, lease: Lease) -> None:
+        self._store, self._lease = store, lease
         self._stopped, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start to renew."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more; a beat that waits for the database is not waited for."""
+        """Stop renewing, without waiting for a renewal that waits for the database."""
         self._stopped.set()
         self._thread.join(1.0)
 
     def check(self) -> None:
-        """Raise if the lease was seen to be lost; the fence does not rely on it.
+        """Raise early if the lease is known to be lost; the fence does not depend on it.
 
         Raises:
-            LeaseLost: If it was.
+            LeaseLost: If it is.
         """
         if self._lost.is_set():
             raise LeaseLost
 
     def _beat(self) -> None:
-        while not self._stopped.wait(self._records.settings.heartbeat_seconds):
+        while not self._stopped.wait(self._store.settings.heartbeat_seconds):
             try:
-                renewed = renew(self._records, self._lease)
+                renewed = renew(self._store, self._lease)
             except LeaseLost:
                 renewed = False
             except SQLAlchemyError:
-                continue  # the database is away; the next beat asks again
+                continue  # the database cannot be reached; the next renewal tries again
             if not renewed:
                 self._lost.set()
                 return
 
 
-@patient
-def trained(records: Records, study: str) -> int:
+@retried
+def trained(store: Store, study: str) -> int:
     """Return how many runs of `study` count towards ``--trials``: search and repeat, complete or pruned."""
-    with records.engine.connect() as connection:
+    with store.engine.connect() as connection:
         return int(connection.scalar(select(_trained(study))) or 0)
 
 
-@patient
-def take_slot(records: Records, study: str, trials: int) -> Lease | None:
-    """Return a slot if fewer than `trials` are trained or being trained, else nothing."""
-    held = select(func.count()).where(tables.leases.c.study == study).scalar_subquery()
-    with exclusive(records.engine):
-        if current_call().repeated:
-            _delete(records, current_call().token)  # an earlier try may have taken it
-        # One statement, so one snapshot: a run that ends between two would be counted in neither.
-        with records.engine.connect() as connection:
-            used = int(connection.scalar(select(_trained(study) + held)) or 0)
-        return None if used >= trials else take_lease(records, study)
+@retried
+def take_slot(store: Store, study: str, trials: int) -> Lease | None:
+    """Return a slot if fewer than `trials` runs are trained or in training, else None."""
+    leases = tables.leases.c
+    # An earlier try of this call may have taken the slot already.
+    taken = select(func.count()).where(leases.study == study, leases.owner != current_call().token).scalar_subquery()
+    with exclusive(store.engine):
+        # A single statement, so a single snapshot: neither of two would count a run that ends between them.
+        with store.engine.connect() as connection:
+            used = int(connection.scalar(select(_trained(study) + taken)) or 0)
+        if used < trials:
+            return take_lease(store, study)
+        release(store, current_call().token)
+        return None
 
 
-@patient
-def take_lease(records: Records, study: str | None = None, run: int | None = None) -> Lease:
-    """Return a new lease; the caller holds the storage's lock."""
-    lease, holder = Lease(current_call().token, study, records.settings.grace_seconds), this_process()
+@retried
+def take_lease(store: Store, study: str | None = None, run: int | None = None) -> Lease:
+    """Return a new lease; call it under the storage's lock."""
+    lease, process = Lease(current_call().token, study, store.settings.grace_seconds), this_process()
     row = {
         "owner": lease.owner,
         "study": study,
         "run": run,
-        "host": holder.host,
-        "pid": holder.pid,
-        "process_started_at": holder.process_started_at,
+        "host": process.host,
+        "pid": process.pid,
+        "process_started_at": process.process_started_at,
         "grace": lease.grace,
     }
-    if current_call().repeated:
-        _delete(records, lease.owner)  # an earlier try may have taken it
-    with records.engine.begin() as connection:
-        connection.execute(insert(tables.leases).values(**row, expires_at=_clock(connection) + lease.grace))
+    with store.engine.begin() as connection:
+        statement = upsert(tables.leases, connection.dialect.name)
+        connection.execute(statement.values(**row, expires_at=_clock(connection) + lease.grace))
     return lease
 
 
 @contextmanager
-def holding(records: Records, lease: Lease) -> Iterator[Heartbeat]:
-    """Keep a lease alive, have all writing depend on it, and give it back at the end, however it ends."""
-    heartbeat = Heartbeat(records, lease)
+def holding(store: Store, lease: Lease) -> Iterator[Heartbeat]:
+    """Renew a lease and make every commit depend on it inside the block; release it at the end."""
+    heartbeat = Heartbeat(store, lease)
     heartbeat.start()
     try:
-        with records.fence.requiring(lease.owner):
+        with store.fence.requiring(lease.owner):
             yield heartbeat
     finally:
         heartbeat.stop()
-        give_back(records, lease)
+        with contextlib.suppress(SQLAlchemyError):  # without a database the lease expires later
+            release(store, lease.owner)
 
 
-def give_back(records: Records, lease: Lease) -> None:
-    """Give a lease back; where the database is away, it is taken from this process later."""
-    with contextlib.suppress(SQLAlchemyError):
-        _delete(records, lease.owner)
+@retried
+def release(store: Store, owner: str) -> None:
+    """Remove the lease of that owner, if it exists."""
+    with store.engine.begin() as connection:
+        connection.execute(delete(tables.leases).where(tables.leases.c.owner == owner))
 
 
-@patient
-def renew(records: Records, lease: Lease) -> bool:
-    """Prolong a lease by its grace period; return whether it still stands."""
-    one = tables.leases.c
-    with records.engine.begin() as connection:
+@retried
+def renew(store: Store, lease: Lease) -> bool:
+    """Renew a lease for its grace period; return whether it still exists."""
+    with store.engine.begin() as connection:
         values = {"expires_at": _clock(connection) + lease.grace}
-        done = connection.execute(update(tables.leases).where(one.owner == lease.owner).values(values))
-        return done.rowcount > 0
+        renewed = connection.execute(update(tables.leases).where(tables.leases.c.owner == lease.owner).values(values))
+        return renewed.rowcount > 0
 
 
-@patient
-def note_work(records: Records, lease: Lease, *, trial: int | None = None, run: int | None = None) -> None:
-    """Record which trial, or which run, the holder works on.
+@retried
+def note_work(store: Store, lease: Lease, *, trial: int | None = None, run: int | None = None) -> None:
+    """Record which trial, or which run, the lease is used for.
 
     Raises:
-        LeaseLost: If it holds the lease no more.
+        LeaseLost: If the lease is gone.
     """
     values = {name: value for name, value in (("trial", trial), ("run", run)) if value is not None}
-    with records.engine.begin() as connection:
-        done = connection.execute(update(tables.leases).where(tables.leases.c.owner == lease.owner).values(values))
-        if not done.rowcount:
+    with store.engine.begin() as connection:
+        noted = connection.execute(update(tables.leases).where(tables.leases.c.owner == lease.owner).values(values))
+        if not noted.rowcount:
             raise LeaseLost
 
 
-@patient
-def slots_held(records: Records, study: str) -> int:
-    """Return how many slots of `study` are held."""
-    return len(_rows(records, tables.leases.c.study == study))
+@retried
+def slots_in_use(store: Store, study: str) -> int:
+    """Return how many slots of `study` are taken."""
+    return len(_rows(store, tables.leases.c.study == study))
 
 
-@patient
-def release_dead(records: Records, study: str) -> frozenset[int] | None:
-    """Take their slots from processes that are gone or were not heard of; return the trials that live ones hold.
-
-    What each lost is recorded. The caller holds the storage's lock.
+@retried
+def release_stale(store: Store, study: str) -> frozenset[int] | None:
+    """Remove the stale leases of a study and record what each process lost; call it under the storage's lock.
 
     Returns:
-        Numbers of trials, or nothing while a live holder has not yet said which trial it works on.
+        Numbers of the trials that live processes work on, or None while a live process has not yet recorded its trial.
     """
-    alive = _release(records, _rows(records, tables.leases.c.study == study))
+    alive = _release_stale(store, _rows(store, tables.leases.c.study == study))
     if any(row.trial is None for row in alive):
         return None
     return frozenset(row.trial for row in alive)
 
 
-@patient
-def is_held(records: Records, run: int, *, but: Lease | None) -> bool:
-    """Return whether another process that lives works on `run`; the caller holds the storage's lock."""
-    one = tables.leases.c
-    others = one.owner != but.owner if but is not None else true()
-    return bool(_release(records, _rows(records, (one.run == run) & others)))
+@retried
+def in_training(store: Store, run: int, *, besides: Lease | None) -> bool:
+    """Return whether a live process trains `run` under a lease other than `besides`.
+
+    Call it under the storage's lock.
+    """
+    leases = tables.leases.c
+    others = leases.owner != besides.owner if besides is not None else true()
+    return bool(_release_stale(store, _rows(store, (leases.run == run) & others)))
 
 
-@patient
-def times_lost(records: Records, study: str, trial: int) -> tuple[str, ...]:
-    """Return why `trial` was taken from each process that lost it."""
-    one = tables.losses.c
-    query = select(one.reason).where(one.study == study, one.trial == trial).order_by(one.id)
-    with records.engine.connect() as connection:
+@retried
+def loss_reasons(store: Store, study: str, trial: int) -> tuple[str, ...]:
+    """Return why each process that worked on `trial` lost it, oldest first."""
+    losses = tables.losses.c
+    query = select(losses.reason).where(losses.study == study, losses.trial == trial).order_by(losses.id)
+    with store.engine.connect() as connection:
         return tuple(connection.scalars(query))
 
 
-@patient
-def _delete(records: Records, owner: str) -> None:
-    with records.engine.begin() as connection:
-        connection.execute(delete(tables.leases).where(tables.leases.c.owner == owner))
-
-
 def _trained(study: str) -> ScalarSelect[int]:
-    one = tables.runs.c
-    counts = (one.study == study, one.role.in_(_ROLES), one.state.in_(_COUNTED))
+    runs = tables.runs.c
+    counts = (runs.study == study, runs.role.in_(_ROLES), runs.state.in_(_COUNTED))
     return select(func.count()).select_from(tables.runs).where(*counts).scalar_subquery()
 
 
-def _rows(records: Records, which: ColumnElement[bool]) -> list[Row[Any]]:
-    with records.engine.connect() as connection:
-        late = (tables.leases.c.expires_at < _clock(connection)).label("late")
-        return list(connection.execute(select(tables.leases, late).where(which)))
+def _rows(store: Store, which: ColumnElement[bool]) -> list[Row[Any]]:
+    with store.engine.connect() as connection:
+        expired = (tables.leases.c.expires_at < _clock(connection)).label("expired")
+        return list(connection.execute(select(tables.leases, expired).where(which)))
 
 
-def _release(records: Records, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Delete the dead among `rows` and record what they lose; return the others."""
+def _release_stale(store: Store, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Remove the stale leases among `rows`; return the others."""
     alive = []
     for row in rows:
         gone = Holder(row.host, row.pid, row.process_started_at).is_gone()
-        if not (gone or row.late) or not _take_away(records, row, gone=gone):
+        if not (gone or row.expired) or not _take_away(store, row, gone=gone):
             alive.append(row)
     return alive
 
 
-def _take_away(records: Records, row: Row[Any], *, gone: bool) -> bool:
-    """Delete a lease, unless its holder prolonged it meanwhile; record the loss."""
-    one, holder = tables.leases.c, Holder(row.host, row.pid, row.process_started_at)
-    why = "is gone" if gone else f"was not heard of for {row.grace:.0f} s"
+def _take_away(store: Store, row: Row[Any], *, gone: bool) -> bool:
+    """Delete a lease and record the loss, unless its process renewed it meanwhile; return whether it was deleted."""
+    leases, process = tables.leases.c, Holder(row.host, row.pid, row.process_started_at)
+    why = "is gone" if gone else f"sent no heartbeat for {row.grace:.0f} s"
     loss = {
         "study": row.study,
         "trial": row.trial,
         "run": row.run,
         "host": row.host,
         "pid": row.pid,
-        "reason": f"{holder.describe()} {why}",
+        "reason": f"{process.describe()} {why}",
     }
-    with records.engine.begin() as connection:
-        mine = (one.owner == row.owner) & (literal(gone) | (one.expires_at < _clock(connection)))
-        taken = connection.execute(delete(tables.leases).where(mine)).rowcount > 0
+    with store.engine.begin() as connection:
+        stale = (leases.owner == row.owner) & (literal(gone) | (leases.expires_at < _clock(connection)))
+        taken = connection.execute(delete(tables.leases).where(stale)).rowcount > 0
         if taken:
             connection.execute(insert(tables.losses).values(**loss, at=_clock(connection)))
         return taken

@@ -1,97 +1,38 @@
-"""Opening a storage: to look at it, or to write.
+"""Opening a storage, to read or to write.
 
-To look at it, nothing is created, no writer is kept waiting, and a read-only medium will do.
+Reading creates nothing, keeps no writer waiting, and works on a read-only medium.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import uuid
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.storage import tables
 from budgetnas.storage.engine import LOCK_TIMEOUT_SECONDS, cannot_open, exclusive, open_engine
-from budgetnas.storage.records import Records, create_tables, require_tables
+from budgetnas.storage.records import Records
 from budgetnas.storage.urls import masked, sqlite_file
 
 
-def open_to_read(url: URL) -> Engine:
-    """Return a connected engine that cannot write.
-
-    Raises:
-        InputError: If there is no such database, or it cannot be opened.
-    """
-    if url.get_backend_name() != "sqlite":
-        return open_engine(url).execution_options(postgresql_readonly=True)
-    file = sqlite_file(url)
-    if not file.exists():
-        rule = "there is no such database"
-        raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
-    address = _address(url, file)
-    engine = create_engine(url, creator=lambda: _connected(address))
-    event.listen(engine, "begin", _begin)
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT count(*) FROM sqlite_master"))
-    except DatabaseError as error:
-        raise cannot_open(url, error) from None
-    return engine
-
-
-def is_writable(url: URL) -> bool:
-    """Return whether the file of a SQLite storage, or the folder it would be made in, can be written."""
-    file = sqlite_file(url)
-    return os.access(file.parent, os.W_OK | os.X_OK) and (not file.exists() or os.access(file, os.W_OK))
-
-
-def require_writable(url: URL) -> None:
-    """Check that a storage is not on a medium that can only be read.
-
-    Raises:
-        InputError: If it is.
-    """
-    if url.get_backend_name() == "sqlite" and not is_writable(url):
-        there = sqlite_file(url).exists()
-        way_out = "copy it to where it can be written; show, studies, report and export read it where it is"
-        raise InputError(
-            "--storage",
-            masked(url),
-            "it, or its folder, cannot be written" if there else "its folder cannot be written",
-            way_out if there else "name a file in another folder",
-        )
-
-
-def look_at_records(url: URL) -> Records:
-    """Return the records of a storage to read only: nothing is created in it, and it need not be writable.
-
-    Raises:
-        InputError: If it cannot be opened, no search was run with it, or it has other tables than this version's.
-    """
-    engine = open_to_read(url)
-    try:
-        require_tables(engine)
-    except DatabaseError as error:
-        raise cannot_open(url, error) from None
-    return Records(engine)
-
-
 def open_records(url: URL, *, must_exist: bool = False) -> Records:
-    """Return the records of a storage, its tables created if need be.
+    """Return the records of a storage, with its tables created where they are missing.
 
     Args:
         url: The storage.
-        must_exist: Refuse a storage that no search was run with, and create nothing in it.
+        must_exist: Raise if no search was run with the storage, and create nothing in it.
 
     Raises:
-        InputError: If it cannot be opened or written, or has other tables than this version's.
+        InputError: If it cannot be opened or written, or has tables of another version.
     """
-    if must_exist and url.get_backend_name() == "sqlite" and not (file := sqlite_file(url)).exists():
-        rule = "there is no such database"
-        raise InputError("--storage", str(file), rule, "run a search first, or name the storage it was run with")
+    if must_exist and url.get_backend_name() == "sqlite":
+        _require_file(sqlite_file(url))
     require_writable(url)
     engine = open_engine(url)
     try:
@@ -109,24 +50,131 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
     return Records(engine)
 
 
+def look_at_records(url: URL) -> Records:
+    """Return the records of a storage to read only; it need not be writable, and nothing is created in it.
+
+    Raises:
+        InputError: If it cannot be opened, no search was run with it, or it has tables of another version.
+    """
+    engine = open_to_read(url)
+    try:
+        require_tables(engine)
+    except DatabaseError as error:
+        engine.dispose()
+        raise cannot_open(url, error) from None
+    except InputError:
+        engine.dispose()
+        raise
+    return Records(engine)
+
+
+def open_to_read(url: URL) -> Engine:
+    """Return a connected engine that cannot write.
+
+    Raises:
+        InputError: If the database does not exist or cannot be opened.
+    """
+    if url.get_backend_name() != "sqlite":
+        return open_engine(url).execution_options(postgresql_readonly=True)
+    file = sqlite_file(url)
+    _require_file(file)
+    address = _address(url, file)
+    engine = create_engine(url, creator=lambda: _connect(address))
+    event.listen(engine, "begin", _begin)
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT count(*) FROM sqlite_master"))
+    except DatabaseError as error:
+        raise cannot_open(url, error) from None
+    return engine
+
+
+def create_tables(engine: Engine) -> None:
+    """Create our tables where they are missing; call it under the storage's lock.
+
+    Raises:
+        InputError: If they exist in another version.
+    """
+    tables.schema.create(engine, checkfirst=True)
+    version = _version(engine)
+    tables.metadata.create_all(engine)
+    if version is None:
+        row = {"version": tables.SCHEMA_VERSION, "storage": uuid.uuid4().hex}
+        with engine.begin() as connection:
+            connection.execute(insert(tables.schema).values(row))
+
+
+def require_tables(engine: Engine) -> None:
+    """Check that our tables exist in this version, and create nothing.
+
+    Raises:
+        InputError: If they do not.
+    """
+    if not inspect(engine).has_table(tables.schema.name) or _version(engine) is None:
+        raise InputError(
+            "--storage", None, "holds no study of budgetnas", "name the storage that a search was run with"
+        )
+
+
+def is_writable(url: URL) -> bool:
+    """Return whether the file of a SQLite storage, or the folder for it, can be written."""
+    file = sqlite_file(url)
+    return os.access(file.parent, os.W_OK | os.X_OK) and (not file.exists() or os.access(file, os.W_OK))
+
+
+def require_writable(url: URL) -> None:
+    """Check that a storage is not on a read-only medium.
+
+    Raises:
+        InputError: If it is.
+    """
+    if url.get_backend_name() != "sqlite" or is_writable(url):
+        return
+    if sqlite_file(url).exists():
+        rule = "it, or its folder, cannot be written"
+        hint = "copy it to a writable folder; show, studies, report and export read it where it is"
+    else:
+        rule, hint = "its folder cannot be written", "name a file in another folder"
+    raise InputError("--storage", masked(url), rule, hint)
+
+
+def _version(engine: Engine) -> int | None:
+    with engine.connect() as connection:
+        version = connection.scalar(select(tables.schema.c.version))
+    if version not in (None, tables.SCHEMA_VERSION):
+        raise InputError(
+            "--storage",
+            None,
+            f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
+            "use the budgetnas that made it, or another storage",
+        )
+    return version
+
+
+def _require_file(file: Path) -> None:
+    if not file.exists():
+        hint = "run a search first, or name the storage it was run with"
+        raise InputError("--storage", str(file), "there is no such database", hint)
+
+
 def _address(url: URL, file: Path) -> str:
     if is_writable(url):
         return f"{file.as_uri()}?mode=rw"
     log = file.with_name(f"{file.name}-wal")
     if not (log.exists() and log.stat().st_size):
-        # Without the write-ahead log nobody is writing; SQLite would have to create its index beside the file.
+        # Nobody writes without a write-ahead log; in other modes SQLite would have to create files next to this one.
         return f"{file.as_uri()}?mode=ro&immutable=1"
     if not file.with_name(f"{file.name}-shm").exists():
         raise InputError(
             "--storage",
             masked(url),
             f"it has a write-ahead log ({log.name}) that was not closed, and it cannot be written",
-            "copy both files to a folder that can be written, and name the copy",
+            "copy both files to a writable folder, and name the copy",
         )
     return f"{file.as_uri()}?mode=ro"
 
 
-def _connected(address: str) -> sqlite3.Connection:
+def _connect(address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         address, uri=True, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
     )

@@ -1,8 +1,7 @@
-"""Patience with a database: what passes by itself is waited for, and the work is done again.
+"""Retrying: database work is repeated after errors that pass, such as a server that restarts.
 
-A transaction that a lost connection cut off is not in the database, or it is there and only the answer to its COMMIT
-was lost. Whoever repeats cannot know which. So what is repeated must be the same the second time: it takes its times
-and names from `current_call`, which stay what they were, and looks for its own traces where that is not enough.
+If the connection breaks during COMMIT, the client cannot know whether the transaction was committed. So repeated work
+must write the same rows again: it takes times and names from `current_call`, which are the same for all repetitions.
 """
 
 from __future__ import annotations
@@ -25,12 +24,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from budgetnas.errors import BudgetnasError, InputError
 
-PATIENCE_SECONDS: Final = 120.0
-"""How long an outage is waited for."""
-PATIENCE_VARIABLE: Final = "BUDGETNAS_PATIENCE"
+RETRY_SECONDS: Final = 120.0
+RETRY_VARIABLE: Final = "BUDGETNAS_PATIENCE"
 _WAITS: Final = wait_exponential(multiplier=0.1, max=2) + wait_random(0, 0.2)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_CONFLICTS: Final = ("40001", "40P01")  # serialization failure, deadlock: told to nobody, the next try has the answer
+_CONFLICTS: Final = ("40001", "40P01")  # serialization failure, deadlock: not reported, because the next try succeeds
 _PASSING: Final = ("08", "53300", "57P01", "57P02", "57P03", *_CONFLICTS)
 _REFUSALS: Final = ("password", "authentication", "does not exist", "pg_hba.conf", "permission", "certificate")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -42,17 +40,17 @@ C = TypeVar("C", bound=type)
 
 
 class LockLostError(BudgetnasError):
-    """The storage's lock was gone before its holder gave it back: what was done under it has to be done again."""
+    """The storage's lock was lost while in use, so the work under it must be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A patient call, the same for all of its repetitions.
+    """A retried call.
 
     Attributes:
-        asked_at: When it was first tried, seconds since 1970 UTC: the time for a row to have.
-        token: A random name for what it makes.
-        repeated: Whether an earlier try failed, whose work may be in the database nevertheless.
+        asked_at: Time of the first try, seconds since 1970 UTC: the time that its rows get.
+        token: A random name for what it creates.
+        repeated: Whether an earlier try failed; its work may have been committed all the same.
     """
 
     asked_at: float = field(default_factory=time.time)
@@ -64,31 +62,31 @@ _call: ContextVar[Call | None] = ContextVar("_call", default=None)
 
 
 def current_call() -> Call:
-    """Return the patient call that is under way, or a new one."""
+    """Return the retried call that is running, or a new call."""
     return _call.get() or Call()
 
 
-def patience_seconds() -> float:
-    """Return how long an outage is waited for.
+def retry_seconds() -> float:
+    """Return for how long work is repeated during an outage.
 
     Raises:
-        InputError: If the environment names a time that is none.
+        InputError: If the environment has an invalid time.
     """
-    written = os.environ.get(PATIENCE_VARIABLE)
+    written = os.environ.get(RETRY_VARIABLE)
     if not written:
-        return PATIENCE_SECONDS
+        return RETRY_SECONDS
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", written.strip())
     if parts is None:
-        raise InputError(PATIENCE_VARIABLE, written, "must be a time", "write e.g. 90s, 15m or 0 not to wait at all")
+        raise InputError(RETRY_VARIABLE, written, "must be a time", "write e.g. 90s, 15m or 0 not to wait at all")
     return float(parts[1]) * _UNITS[parts[2]]
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether an error of the database passes by itself.
+    """Return whether a database error may pass by itself.
 
-    A server that restarts, a connection that broke, a deadlock, a locked SQLite file do; a full disk, a wrong
-    password, a database that is not there do not. PostgreSQL gives no code where connecting fails, and words its
-    reasons in the server's language: what is not known for a refusal passes.
+    A restarting server, a broken connection, a deadlock or a locked SQLite file may pass; a full disk, a wrong password
+    or a missing database does not. PostgreSQL gives no code when connecting fails, and its words are in the server's
+    language: a reason that is not known to be a refusal is taken to pass.
     """
     if isinstance(error, BudgetnasError):
         return isinstance(error, LockLostError)
@@ -105,30 +103,30 @@ def is_passing(error: BaseException) -> bool:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Return whether SQLite itself says that somebody else has the file or a table locked."""
+    """Return whether SQLite reports that another connection has locked the file or a table."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def database_error(error: BaseException) -> SQLAlchemyError | None:
-    """Return the error of the database behind another, or nothing."""
-    for one in _chain(error):
-        if isinstance(one, SQLAlchemyError) and not isinstance(one, PendingRollbackError):
-            return one
+    """Return the database error behind another error, or None."""
+    for cause in _chain(error):
+        if isinstance(cause, SQLAlchemyError) and not isinstance(cause, PendingRollbackError):
+            return cause
     return None
 
 
 def reason_of(error: BaseException) -> str:
-    """Return in one line what the database said, without statement, values and password."""
+    """Return the first line of the database's own message, without statement, values and password."""
     cause = database_error(error) or error
-    told = str(getattr(cause, "orig", None) or cause).strip().splitlines()
-    return told[0].strip() if told else type(cause).__name__
+    lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    return lines[0].strip() if lines else type(cause).__name__
 
 
-def patient(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function`, repeated while the database is away, for `patience_seconds` from the start of an outage.
+def retried(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function`, repeated while the database cannot be reached, for `retry_seconds` from the outage's start.
 
-    Whatever is patient within it is not: the outermost call repeats, so that what is read under a lock is read again
-    where the lock is taken again.
+    Of nested retried calls only the outermost repeats: data read under a lock must be read again once the lock is
+    taken again.
     """
 
     @functools.wraps(function)
@@ -139,12 +137,12 @@ def patient(function: Callable[P, R]) -> Callable[P, R]:
         retrying = Retrying(
             retry=retry_if_exception(is_passing),
             wait=_WAITS,
-            stop=lambda state: _outage.is_over_patience(state, patience_seconds()),
+            stop=lambda state: _outage.has_lasted(state, retry_seconds()),
             before_sleep=_outage.note,
             reraise=True,
         )
 
-        def once() -> R:
+        def attempt() -> R:
             before = _call.set(next(calls))
             try:
                 return function(*arguments, **named)
@@ -152,7 +150,7 @@ def patient(function: Callable[P, R]) -> Callable[P, R]:
                 _call.reset(before)
 
         try:
-            result = retrying(once)
+            result = retrying(attempt)
         except KeyboardInterrupt:
             _outage.abandon()
             raise
@@ -162,15 +160,11 @@ def patient(function: Callable[P, R]) -> Callable[P, R]:
     return repeated
 
 
-def patient_methods(*, but: tuple[str, ...] = ()) -> Callable[[C], C]:
-    """Return a decorator that makes the public methods of a class patient, except those named."""
-
-    def decorated(one: C) -> C:
-        for name, value in list(vars(one).items()):
-            if callable(value) and not name.startswith("_") and name not in but:
-                setattr(one, name, patient(value))
-        return one
-
+def retried_methods(decorated: C) -> C:
+    """Return a class whose own public methods are retried."""
+    for name, value in list(vars(decorated).items()):
+        if callable(value) and not name.startswith("_"):
+            setattr(decorated, name, retried(value))
     return decorated
 
 
@@ -189,7 +183,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 class _Outage:
-    """The outage that this process is in, told once however many threads wait for its end."""
+    """The current outage of this process, logged once for all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -197,7 +191,7 @@ class _Outage:
         self._abandoned = False
 
     def note(self, state: RetryCallState) -> None:
-        """Begin it, unless it has begun."""
+        """Start the outage, unless it has started, and log it."""
         error = state.outcome.exception() if state.outcome is not None else None
         if error is None or isinstance(error, LockLostError) or _sqlstate(error) in _CONFLICTS:
             return
@@ -206,10 +200,10 @@ class _Outage:
                 return
             self._since = time.monotonic()
         waiting = "the database cannot be reached (%s); waiting for up to %.0f s"
-        _logger.warning(waiting, reason_of(error), patience_seconds())
+        _logger.warning(waiting, reason_of(error), retry_seconds())
 
     def end(self) -> None:
-        """Note that the database answers."""
+        """End the outage, because the database answered."""
         if self._since is None:
             return
         with self._lock:
@@ -218,11 +212,11 @@ class _Outage:
             _logger.warning("the database is back after %.0f s", time.monotonic() - since)
 
     def abandon(self) -> None:
-        """Wait no longer: somebody asked for the end twice."""
+        """Stop waiting, after a second request to stop."""
         self._abandoned = self._since is not None
 
-    def is_over_patience(self, state: RetryCallState, seconds: float) -> bool:
-        """Return whether the call, or the outage it came into, has lasted long enough."""
+    def has_lasted(self, state: RetryCallState, seconds: float) -> bool:
+        """Return whether the call, or the outage that it is part of, has lasted `seconds`."""
         since = self._since
         lasted = 0.0 if since is None else time.monotonic() - since
         return self._abandoned or max(lasted, state.seconds_since_start or 0.0) >= seconds

@@ -1,4 +1,4 @@
-"""How a process behaves towards the storage and its machine: settings of the operator, not of a study."""
+"""Settings of the operator, not of a study: grace period and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE: Final = "BUDGETNAS_GRACE"
 CHECKPOINT_EVERY: Final = "BUDGETNAS_CHECKPOINT_EVERY"
 CHECKPOINT_DIR: Final = "BUDGETNAS_CHECKPOINT_DIR"
 GRACE_SECONDS: Final = 180.0
-"""A holder that was not heard of for so long has lost what it held; longer than a database is waited for."""
+"""Longer than `budgetnas.storage.retry.RETRY_SECONDS`, so that an outage costs no lease."""
 CHECKPOINT_SECONDS: Final = 30.0
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s?")
 
@@ -28,9 +28,9 @@ class Settings:
     """The operator's settings.
 
     Attributes:
-        grace_seconds: After so long without a heartbeat another process may take over what this one holds.
-        checkpoint_seconds: A checkpoint is written at the first epoch end so long after the last one.
-        checkpoint_dir: Folder of the checkpoints; nothing: beside a SQLite file, or in the user's state folder.
+        grace_seconds: Seconds without a heartbeat after which another process may take over this one's work.
+        checkpoint_seconds: Least seconds between two checkpoints; they are written at the end of an epoch.
+        checkpoint_dir: Folder of the checkpoints, or None: next to a SQLite file, else in the user's state folder.
     """
 
     grace_seconds: float = GRACE_SECONDS
@@ -39,10 +39,10 @@ class Settings:
 
     @classmethod
     def of_environment(cls) -> Settings:
-        """Return what the environment says, else the defaults.
+        """Return the settings of the environment, else the defaults.
 
         Raises:
-            InputError: If a variable holds no time.
+            InputError: If a variable is not a time.
         """
         folder = os.environ.get(CHECKPOINT_DIR)
         return cls(
@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def heartbeat_seconds(self) -> float:
-        """Time between two heartbeats: several fit into the grace period."""
+        """Seconds between two heartbeats; several fit into the grace period."""
         return min(15.0, self.grace_seconds / 6)
 
     def checkpoints_of(self, url: URL) -> Path:

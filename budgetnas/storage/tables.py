@@ -1,6 +1,6 @@
-"""Our own tables, beside Optuna's and never inside them.
+"""Our own tables, separate from Optuna's.
 
-Times are seconds since 1970-01-01 UTC, so that no database's time zone can change them. Accuracies are shares of 1.
+Times are seconds since 1970-01-01 UTC, independent of any database's time zone. Accuracies are shares of 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ schema = Table(
     "budgetnas_schema",
     metadata,
     Column("version", Integer, primary_key=True),
-    Column("storage", String(32), nullable=False),  # a random name: what lies outside the database is kept under it
+    Column("storage", String(32), nullable=False),  # a random name for files outside the database
 )
 
 specifications = Table(

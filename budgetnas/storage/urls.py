@@ -1,4 +1,4 @@
-"""Storage URLs: what a user may write, and how they are shown without their passwords."""
+"""Storage URLs: parsing them, and showing them without their passwords."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from budgetnas.errors import InputError
 
 DEFAULT_STORAGE: Final = "sqlite:///budgetnas.db"
 _SCHEME: Final = re.compile(r"[a-z0-9+]+:?/+", re.IGNORECASE)
-_WAYS: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
+_HINT: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
 
 
 def parse_storage(text: str) -> URL:
-    """Return the URL of a storage whose file, if it is one, can lie where it says.
+    """Return the URL of a storage, after a check that its SQLite file can exist there.
 
     Args:
         text: See `read_storage_url`.
 
     Raises:
-        InputError: If it is no URL of a supported database, or its file cannot lie where it says.
+        InputError: If it is not the URL of a supported database, or its file cannot exist there.
     """
     url = read_storage_url(text)
     if url.get_backend_name() == "sqlite":
@@ -32,33 +32,33 @@ def parse_storage(text: str) -> URL:
 
 
 def read_storage_url(text: str) -> URL:
-    """Return the URL of a storage, without a look at any file.
+    """Return the URL of a storage, without looking for its file.
 
     Args:
         text: A SQLAlchemy URL; ``postgresql://`` means psycopg 3; a path ending in ``.db`` means SQLite.
 
     Raises:
-        InputError: If it is no URL of a supported database.
+        InputError: If it is not the URL of a supported database.
     """
     written = f"sqlite:///{text}" if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")) else text
     try:
         url = make_url(written)
     except (ArgumentError, ValueError):
-        raise InputError("--storage", _without_password(text), "is not a storage URL", _WAYS) from None
+        raise InputError("--storage", _without_password(text), "is not a storage URL", _HINT) from None
     if "@" in (url.host or ""):
         raise InputError("--storage", _without_password(text), "has an '@' in its password", "write it as %40")
     backend = url.get_backend_name()
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise InputError("--storage", masked(url), f"{backend} is not supported", _WAYS)
+        raise InputError("--storage", masked(url), f"{backend} is not supported", _HINT)
     if not url.database or url.database == ":memory:":
-        raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _WAYS)
+        raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _HINT)
     return url.set(drivername="sqlite")
 
 
 def masked(url: URL) -> str:
-    """Return the URL as text, its password hidden, also one among the options after ``?``."""
+    """Return the URL as text without its passwords, including those in the options after ``?``."""
     options = {name: "..." if "pass" in name.lower() else value for name, value in url.query.items()}
     return url.set(query=options).render_as_string(hide_password=True)
 
@@ -69,7 +69,7 @@ def sqlite_file(url: URL) -> Path:
 
 
 def check_place(url: URL) -> None:
-    """Check that the file of a SQLite storage can lie where it says.
+    """Check that the file of a SQLite storage can exist there.
 
     Raises:
         InputError: If it is a folder, or its folder does not exist.

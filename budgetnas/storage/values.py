@@ -1,4 +1,4 @@
-"""What the tables hold, as frozen values."""
+"""Rows of the tables as frozen values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgetnas.space.recipe import Recipe
 
 
 class Role(StrEnum):
-    """Why a training was made."""
+    """Why a run was made."""
 
     SEARCH = "search"
     REPEAT = "repeat"
@@ -22,11 +22,11 @@ class Role(StrEnum):
 
 
 SEARCHED: Final = (Role.SEARCH, Role.REPEAT)
-"""The roles of a search's own trainings, which count towards ``--trials``."""
+"""Roles of the runs that count towards ``--trials``."""
 
 
 class State(StrEnum):
-    """How a training stands."""
+    """State of a run."""
 
     RUNNING = "running"
     COMPLETE = "complete"
@@ -37,7 +37,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """What makes two trainings the same one: an equal key is not trained again, the record is used."""
+    """Identifies a run: a run with an equal key is not trained again, its record is used."""
 
     architecture: str
     recipe: str
@@ -51,11 +51,11 @@ class SearchCounts:
     """Counts of a study's search.
 
     Attributes:
-        trials: Trials that have a training.
-        failed: Trainings that failed.
-        pruned: Trainings that were pruned.
-        epochs_saved: Epochs that these were spared.
-        repeats: Complete trainings of candidates that had been trained before.
+        trials: Trials that have a run.
+        failed: Runs that failed.
+        pruned: Runs that were pruned.
+        epochs_saved: Epochs that pruning saved.
+        repeats: Complete runs of candidates that had been trained before.
     """
 
     trials: int
@@ -67,14 +67,14 @@ class SearchCounts:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training as it is recorded.
+    """A recorded training.
 
     Attributes:
         id: Number of the record.
-        study: Study it belongs to; nothing for a replay.
-        trial: Number of its Optuna trial; nothing for a final or a replay.
+        study: Name of its study, or None for a replay.
+        trial: Number of its Optuna trial, or None for a final or a replay.
         role: Why it was made.
-        label: Name of the seed or replay it is, or empty.
+        label: Name of the initial trial or of the replay, or empty.
         architecture: What was trained.
         params: Parameters of the architecture.
         macs: Multiply-accumulates of a forward pass, per image.
@@ -83,13 +83,13 @@ class Run:
         data: Data identity, as JSON.
         seed: Seed of initial weights, order and augmentation.
         environment: What its bits depend on, as JSON: device, threads, precision, versions.
-        state: How it stands.
+        state: Its state.
         reason: Why it failed or was pruned, or empty.
         epochs_asked: Epochs of the recipe.
         epochs_done: Epochs recorded.
         started_at: Seconds since 1970 UTC.
-        ended_at: Seconds since 1970 UTC; nothing while it runs.
-        weights_sha256: SHA-256 of the trained weights as a safetensors file; nothing unless it is complete.
+        ended_at: Seconds since 1970 UTC, or None while it runs.
+        weights_sha256: SHA-256 of the trained weights as a safetensors file, or None unless it is complete.
     """
 
     id: int
@@ -115,16 +115,16 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
+        """Its duration, or None while it runs."""
         return None if self.ended_at is None else self.ended_at - self.started_at
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A process's share in a training.
+    """The part of a run that a process trained.
 
     Attributes:
-        epochs_before: Epochs that were done before it.
+        epochs_before: Epochs done before it.
         environment: What its bits depend on, as JSON.
         holder: The process, in words.
         started_at: Seconds since 1970 UTC.
@@ -138,12 +138,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A training's state after an epoch, kept in a file.
+    """The state of a run after an epoch, kept in a file.
 
     Attributes:
         epoch: Epochs done.
         file: Name of the file in the folder of its run.
-        sha256: SHA-256 of what it must hold.
+        sha256: SHA-256 of the file.
     """
 
     epoch: int
@@ -153,10 +153,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the last search of a study was asked for.
+    """Request of the last search of a study.
 
     Attributes:
-        trials: Runs that the study shall have in all.
+        trials: Number of trained trials in total.
         sampler: Name of the inner sampler.
     """
 
@@ -166,17 +166,17 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A proposal that was turned away before anything was built.
+    """A proposal that was rejected before anything was built.
 
-    Which other limits it broke, and by how much, follows from its counts and its study's specification.
+    By how much it exceeds other limits follows from its counts and its study's specification.
 
     Attributes:
         architecture: What was proposed.
         origin: Who proposed it: ``sampler``, ``seed v1-sgd``, ``enqueued``.
-        max_params: The limit on parameters it was held against.
-        overshoot: Parameters over that limit; 0 for a duplicate, and for what broke other limits only.
-        duplicate: True if it was turned away because the study has it already.
-        trial: The Optuna trial it was proposed for, if there was one.
+        max_params: The limit on parameters.
+        overshoot: Parameters over that limit; 0 for a duplicate, and where only other limits are exceeded.
+        duplicate: Whether it was rejected because the study has it already.
+        trial: Number of the Optuna trial it was proposed for, or None.
     """
 
     architecture: Architecture
@@ -188,7 +188,7 @@ class Rejection:
 
     @classmethod
     def of(cls, architecture: Architecture, origin: str, budget: Budget, trial: int | None = None) -> Rejection:
-        """Return the rejection of a network: over the budget or, if it keeps all of it, a duplicate."""
+        """Return the rejection of a network that is over the budget or, if it fits, a duplicate."""
         counts = count(architecture)
         overshoot = max(0, counts.params - budget.max_params)
         return cls(architecture, origin, budget.max_params, overshoot, not budget.excesses(counts), trial)
@@ -196,12 +196,12 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """How many of the proposals over the budget broke one of its limits.
+    """How many rejected proposals were over a limit.
 
     Attributes:
-        quantity: What is limited.
+        quantity: The limited quantity.
         most: The limit.
-        proposals: How many broke it; one that broke several counts for each.
+        proposals: Proposals over it; a proposal over several limits counts for each.
     """
 
     quantity: Quantity
@@ -210,5 +210,5 @@ class Broken:
 
     @property
     def words(self) -> str:
-        """What is limited, in words."""
+        """The limited quantity, in words."""
         return WORDS[self.quantity]

@@ -18,6 +18,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.augmentation import augment
 from budgetnas.training.averaging import Average
+from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.cuda_graphs import Calls, CapturedCalls, CaptureError, Place, plainly
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.training.epoch_schedule import EpochSchedule
@@ -37,19 +38,6 @@ SMALLEST_MICRO_BATCH: Final = 2
 _OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
-class Observer(Protocol):
-    """Whoever follows a training. A method may raise to end it; what it raises passes through unchanged."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Hear that `done` of `total` steps of `epoch` were made."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Hear what an epoch gave."""
-
-    def restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        """Hear that the training begins again in another runtime and why, all its epochs void."""
-
-
 class Checkpointer(Protocol):
     """Whoever keeps states of a training, so that it can be stopped and gone on with. What it raises passes through."""
 
@@ -63,7 +51,7 @@ class Checkpointer(Protocol):
         """Hear that the training goes on after the state's epoch; later ones, if there were any, are made again."""
 
     def epoch_ended(self, state: TrainingState) -> None:
-        """Hear how things stand after an epoch that the observer has taken; not called after the last."""
+        """Hear how things stand after an epoch whose `on_epoch_end` returned; not called after the last."""
 
     def interrupted(self, state: TrainingState) -> None:
         """Hear that `Interrupted` is about to leave the training, and how things stood after the last such epoch.
@@ -109,21 +97,21 @@ class Task:
         architecture: What to build.
         recipe: How to train it.
         seed: Seed of initial weights, order and augmentation.
-        fit: Images to learn from.
-        evaluation: Images that each epoch ends with a look at, or none; nothing is chosen by them here.
+        train: Training images.
+        evaluation: Images to evaluate on after each epoch; may be empty.
         normalisation: Constants for both.
     """
 
     architecture: Architecture
     recipe: Recipe
     seed: int
-    fit: DeviceImages
+    train: DeviceImages
     evaluation: DeviceImages
     normalisation: Normalisation
 
 
 def train(
-    task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer = NO_CHECKPOINTS
+    task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer = NO_CHECKPOINTS
 ) -> ResNet:
     """Train `task`'s network to the end of its recipe and return it.
 
@@ -135,7 +123,7 @@ def train(
     Args:
         task: What to train on what.
         runtime: Where and in which precision.
-        observer: Whoever follows the training; epochs done before it are not told again.
+        callbacks: Hooks; they are not called for epochs done before a resumed training.
         checkpointer: Whoever has states to go on from and keeps new ones.
 
     Raises:
@@ -145,7 +133,7 @@ def train(
     while True:
         try:
             with threads(runtime.threads):
-                return _train_once(task, runtime, observer, checkpointer, resuming)
+                return _train_once(task, runtime, callbacks, checkpointer, resuming)
         except CaptureError as error:
             runtime, reason = replace(runtime, graphs=False), f"no CUDA graph can be made of a step ({error})"
         except RuntimeError as error:
@@ -156,11 +144,11 @@ def train(
                 f"out of memory, now {runtime.micro_batch} images at a time "
                 "(gradients are summed; batch normalisation sees fewer images)"
             )
-        if task.fit.device.type == "cuda":
+        if task.train.device.type == "cuda":
             torch.cuda.empty_cache()
         resuming = False
         checkpointer.forget()  # first: after a crash in between, nothing is left of the old runtime to go on from
-        observer.restart(runtime, reason)
+        callbacks.on_restart(runtime, reason)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -187,7 +175,7 @@ class Trainer:
         self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.metrics = RunningMetrics(device)
-        self._schedule = EpochSchedule(len(task.fit), task.recipe.augmentation, device, task.recipe.batch)
+        self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device, task.recipe.batch)
         self._calls, evaluating = _calls(runtime)
         self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
         self.evaluator = Evaluator(self.outcome, task.evaluation, self.normalise, runtime, evaluating)
@@ -197,16 +185,16 @@ class Trainer:
         """The network that is evaluated and returned: the average where the recipe has one."""
         return self.network if self.average is None else self.average.network
 
-    def epoch(self, number: int, observer: Observer) -> Epoch:
+    def epoch(self, number: int, callbacks: Callbacks) -> Epoch:
         """Train and evaluate one epoch."""
         started = time.perf_counter()
-        recipe, size = self.task.recipe, len(self.task.fit)
+        recipe, size = self.task.recipe, len(self.task.train)
         steps = num_steps(size, recipe.batch)
         rates = learning_rates(recipe, number, steps)
         order = epoch_order(size, recipe.batch, self.generator)
         for done in self.steps(order, rates):
-            observer.step(number, done, steps)
-        self.evaluator.run(tick=lambda: observer.step(number, steps, steps))
+            callbacks.on_step(number, done, steps)
+        self.evaluator.run(tick=lambda: callbacks.on_step(number, steps, steps))
         (loss, correct), (eval_loss, eval_correct) = read_metrics(self.metrics, self.evaluator.metrics)
         trained, evaluated = len(order), len(self.task.evaluation)
         return Epoch(
@@ -283,7 +271,7 @@ class Trainer:
 
     def _make_step(self, size: int) -> None:
         indices, draws = self._schedule.next(size)
-        batch = self.task.fit.take(indices)
+        batch = self.task.train.take(indices)
         images = augment(batch.images, self.task.recipe.augmentation, draws, self.normalise.mean_color)
         targets = Targets(batch.labels)
         if (mixing := self._schedule.next_mixing()) is not None:
@@ -310,16 +298,16 @@ def _calls(runtime: RuntimeConfig) -> tuple[Calls, Calls]:
 
 
 def _train_once(
-    task: Task, runtime: RuntimeConfig, observer: Observer, checkpointer: Checkpointer, resuming: bool
+    task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer, resuming: bool
 ) -> ResNet:
     trainer = Trainer(task, runtime)
     last = _resume(trainer, checkpointer) if resuming else None
     keeping = not isinstance(checkpointer, NoCheckpoints)
     try:
         for number in range(last.epoch + 1 if last else 1, task.recipe.epochs + 1):
-            epoch = trainer.epoch(number, observer)
+            epoch = trainer.epoch(number, callbacks)
             _check_finite(epoch, task)
-            observer.epoch(epoch)
+            callbacks.on_epoch_end(epoch)
             if keeping and number < task.recipe.epochs:
                 last = trainer.state(number)
                 checkpointer.epoch_ended(last)

@@ -73,9 +73,9 @@ def measure_pace(
 def _step_seconds(task: Task, runtime: RuntimeConfig, steps: int) -> float:
     """Return the time of one step, after some to warm up."""
     batch = _batch(task, runtime)
-    images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.fit.device) % len(task.fit)
+    images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.train.device) % len(task.train)
     recipe = task.recipe.model_copy(update={"batch": batch})
-    trainer = Trainer(replace(task, recipe=recipe, fit=task.fit.take(images)), runtime)
+    trainer = Trainer(replace(task, recipe=recipe, train=task.train.take(images)), runtime)
     with threads(runtime.threads):
         _run(trainer, batch * (WARM_UP_CALLS + 1 if runtime.graphs else 1))
         started = time.perf_counter()

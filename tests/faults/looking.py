@@ -25,9 +25,9 @@ from budgetnas.search.options import SearchOptions, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Run, State, tables
-from budgetnas.storage.fence import Fence
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.settings import Settings
+from budgetnas.storage.store import Fence
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import RuntimeConfig, choose_runtime
 

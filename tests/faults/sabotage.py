@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from budgetnas.metrics import Epoch
-from budgetnas.training.engine import Observer, Trainer
+from budgetnas.training.engine import Callbacks, Trainer
 
 Act = Callable[[Trainer], None]
 
@@ -39,10 +39,10 @@ class AtEpoch:
     def __call__(self) -> None:
         real = Trainer.epoch
 
-        def epoch(trainer: Trainer, number: int, observer: Observer) -> Epoch:
+        def epoch(trainer: Trainer, number: int, callbacks: Callbacks) -> Epoch:
             if number == self.epoch and self.learning_rate in (None, trainer.task.recipe.learning_rate):
                 self.act(trainer)
-            return real(trainer, number, observer)
+            return real(trainer, number, callbacks)
 
         Trainer.epoch = epoch  # type: ignore[method-assign]
 
@@ -55,8 +55,8 @@ def slowly() -> None:
     """
     real = Trainer.epoch
 
-    def epoch(trainer: Trainer, number: int, observer: Observer) -> Epoch:
-        done = real(trainer, number, observer)
+    def epoch(trainer: Trainer, number: int, callbacks: Callbacks) -> Epoch:
+        done = real(trainer, number, callbacks)
         time.sleep(0.2)
         return done
 

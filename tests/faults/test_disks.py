@@ -97,7 +97,7 @@ def test_what_writes_refuses_a_read_only_disk(disk: Path, work: Path, command: t
     make_read_only(disk)
     done = run(work, *command, "--storage", str(disk / "budgetnas.db"))
     assert done.returncode == 2
-    assert "cannot be written; copy it to where it can be written" in one_line(done)
+    assert "cannot be written; copy it to a writable folder" in one_line(done)
     assert names(disk) == ["budgetnas.db"]
 
 

@@ -175,7 +175,7 @@ def test_a_search_that_stands_still_loses_its_trial_and_writes_no_more_of_it(sto
     with looking(storage_url) as study:
         (loss,) = study.rows(tables.losses)
         assert (loss.trial, loss.pid) == (0, first.pid)
-        assert loss.reason == f"process {first.pid} on {loss.host.partition(' ')[0]} was not heard of for 2 s"
+        assert loss.reason == f"process {first.pid} on {loss.host.partition(' ')[0]} sent no heartbeat for 2 s"
         assert [one.pid for one in study.rows(tables.attempts) if one.run == run.id] == [first.pid, second.pid]
     place.check_bits()
 

@@ -1,40 +1,80 @@
-"""One thing that was looked at, and how it is told."""
+"""A check of `budgetnas doctor`, and what the doctor is asked to check."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
-Level = Literal["ok", "warning", "problem"]
+from budgetnas.data.request import DataRequest, check_request
+from budgetnas.errors import InputError
+
+State = Literal["ok", "warning", "problem"]
+_DEVICES: Final = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The outcome of a check.
 
     Attributes:
-        check: What.
+        check: Name of the check.
         state: ``ok``, ``warning`` or ``problem``.
         detail: What was found.
-        way_out: What to do about it; empty where it is ok.
+        hint: What to do about it, or empty.
     """
 
     check: str
-    state: Level
+    state: State
     detail: str
-    way_out: str = ""
+    hint: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the check as a JSON object."""
+        return {"check": self.check, "state": self.state, "detail": self.detail, "way_out": self.hint}
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorRequest:
+    """What a search would be run with.
+
+    Attributes:
+        storage: Its storage.
+        study: Name of an existing study, or None.
+        data: Its data, or None for the study's, else CIFAR-10.
+        data_dir: Folder of the archives.
+        device: Its device.
+    """
+
+    storage: str
+    study: str | None = None
+    data: str | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Check the names of data and device.
+
+        Raises:
+            InputError: If a name is invalid.
+        """
+        if self.data is not None:
+            check_request(DataRequest(self.data))
+        if not _DEVICES.fullmatch(self.device):
+            raise InputError("--device", self.device, "must be auto, cpu, cuda or cuda:N")
 
 
 def size_of(size: float) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes in GiB or MiB."""
     return f"{size / (1 << 30):,.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):,.0f} MiB"
 
 
-def many(number: int, thing: str, things: str = "") -> str:
-    """Return a number with what it counts."""
-    return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+def many(number: int, noun: str, nouns: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def one_line(error: object) -> str:
-    """Return the start of what an error says, in one line."""
+    """Return the start of an error's message, in a line."""
     return " ".join(str(error).split())[:200]

@@ -1,15 +1,14 @@
-"""The data that a search would read."""
+"""Checks of the data that a search would read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
 
-from budgetnas.cli.checks.check import Check, many
-from budgetnas.cli.checks.request import DoctorRequest
-from budgetnas.data.archives import archives_of, is_unpacked
-from budgetnas.data.cache import only_looking
+from budgetnas.cli.checks.check import Check, DoctorRequest, many
+from budgetnas.data.cache import read_only
 from budgetnas.data.load import Data, load_data
+from budgetnas.data.named_sets import archives_of, is_unpacked
 from budgetnas.data.request import DataRequest
 from budgetnas.space.specification import StudySpecification
 
@@ -17,12 +16,12 @@ DEFAULT_DATA: Final = "cifar10"
 
 
 def data(request: DoctorRequest, specification: StudySpecification | None) -> Iterator[Check]:
-    """Look at the data, read as a search would read them but with nothing downloaded, unpacked or cached."""
+    """Check the data, read as a search reads them, but without downloading, unpacking or caching."""
     asked = _data_request(request, specification)
     if not asked.is_folder and asked.name != "digits" and not is_unpacked(asked):
         yield _not_unpacked(asked)
         return
-    with only_looking():
+    with read_only():
         loaded = load_data(asked)
     yield Check("data", "ok", _described(loaded))
     if specification is not None:
@@ -39,18 +38,18 @@ def _data_request(request: DoctorRequest, specification: StudySpecification | No
 
 def _not_unpacked(request: DataRequest) -> Check:
     folder = request.archive_dir
-    absent = [one for one in archives_of(request) if not (folder / one.relative).is_file()]
+    absent = [archive for archive in archives_of(request) if not (folder / archive.relative).is_file()]
     if not absent:
-        return Check("data", "ok", f"{request.name}: the archive is in {folder}, and is unpacked by the first search")
-    told = f"{request.name} is not in {folder}: the first search downloads it from {absent[0].url}"
-    way_out = "without a network put it there, or use --data digits or --data folder:DIR"
-    return Check("data", "warning", told, way_out)
+        return Check("data", "ok", f"{request.name}: the archive is in {folder}, and the first search unpacks it")
+    detail = f"{request.name} is not in {folder}: the first search downloads it from {absent[0].url}"
+    hint = "without a network put it there, or use --data digits or --data folder:DIR"
+    return Check("data", "warning", detail, hint)
 
 
 def _described(loaded: Data) -> str:
     side, identity = loaded.resolution, loaded.identity
     return (
-        f"{identity.label()}: {len(loaded.train):,} images to train with, {len(loaded.validation):,} to judge, "
+        f"{identity.label()}: {len(loaded.train):,} training and {len(loaded.validation):,} validation images, "
         f"{side} x {side} pixels, {many(len(loaded.classes), 'class', 'classes')}, identity {identity.digest()}"
     )
 
@@ -59,5 +58,5 @@ def _same_data(loaded: Data, specification: StudySpecification, study: str) -> C
     identity = specification.data
     if loaded.identity == identity:
         return Check("study's data", "ok", f"the same as study {study!r} was made on")
-    told = f"study {study!r} was made on {identity.label()}, identity {identity.digest()}"
-    return Check("study's data", "problem", told, "name those with --data and --data-dir, or begin another study")
+    detail = f"study {study!r} was made on {identity.label()}, identity {identity.digest()}"
+    return Check("study's data", "problem", detail, "name those with --data and --data-dir, or start another study")

@@ -1,4 +1,4 @@
-"""The studies of a storage."""
+"""Checks of the studies of a storage."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _SHOWN_STUDIES: Final = 10
 
 
 def studies(records: Records) -> Iterator[Check]:
-    """Look at which studies there are, and what is being trained."""
+    """List the studies, and count the runs in training."""
     names = records.study_names()
     shown = ", ".join(names[:_SHOWN_STUDIES]) + (", ..." if len(names) > _SHOWN_STUDIES else "")
-    one = tables.runs.c
+    query = select(func.count()).where(tables.runs.c.state == State.RUNNING.value)
     with records.engine.connect() as connection:
-        running = connection.scalar(select(func.count()).where(one.state == State.RUNNING.value)) or 0
-    told = f"{len(names)}: {shown}" if names else "none"
-    yield Check("studies", "ok", f"{told}; {many(running, 'run')} recorded as being trained")
+        running = connection.scalar(query) or 0
+    listed = f"{len(names)}: {shown}" if names else "none"
+    yield Check("studies", "ok", f"{listed}; {many(running, 'run')} recorded as running")
 
 
 def named_study(records: Records | None, study: str, known: list[StudySpecification]) -> Iterator[Check]:
-    """Look whether a study is there; add its specification to `known` if it is.
+    """Check whether a study exists, and append its specification to `known`.
 
     Args:
-        records: The records of the storage; nothing if they cannot be read.
+        records: The records of the storage, or None if they cannot be read.
         study: Name of the study.
-        known: Empty.
+        known: An empty list.
     """
     if records is None:
-        told = f"{study!r} cannot be looked up: there are no studies to be read in this storage"
-        yield Check("--study", "problem", told, "name the storage that it was searched in")
+        detail = f"{study!r} cannot be looked up: this storage has no studies that can be read"
+        yield Check("--study", "problem", detail, "name the storage that it was searched in")
         return
     stored = records.specification(study)
     if stored is None:
-        there = ", ".join(records.study_names()[:_SHOWN_STUDIES]) or "none yet"
-        yield Check("--study", "problem", f"{study!r} is not in this storage; there: {there}", "see budgetnas studies")
+        names = ", ".join(records.study_names()[:_SHOWN_STUDIES]) or "none yet"
+        yield Check("--study", "problem", f"{study!r} is not in this storage; it has: {names}", "see budgetnas studies")
         return
     try:
         known.append(read_specification(stored))

@@ -87,7 +87,7 @@ class _OurRun:
         self.network = self._trainer.outcome
 
     def steps(self, epoch: int) -> Iterator[None]:
-        recipe, size = self._task.recipe, len(self._task.fit)
+        recipe, size = self._task.recipe, len(self._task.train)
         order = epoch_order(size, recipe.batch, self._trainer.generator)
         for _ in self._trainer.steps(order, learning_rates(recipe, epoch, num_steps(size, recipe.batch))):
             yield
@@ -170,8 +170,8 @@ class PilImages(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, task: Task) -> None:
-        self._pixels = task.fit.images.permute(0, 2, 3, 1).cpu().numpy()
-        self._labels = task.fit.labels.tolist()
+        self._pixels = task.train.images.permute(0, 2, 3, 1).cpu().numpy()
+        self._labels = task.train.labels.tolist()
         self._transform = pil_transform(task.recipe, task.normalisation, task.architecture.size)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.data import Data
-from budgetnas.data.thinning import thin_evaluation, thin_training
+from budgetnas.data.splits import subsample_evaluation, subsample_training
 from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
 from budgetnas.experiments.bench.task import sgd_recipe, task_with
@@ -139,7 +139,7 @@ def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
     return BenchResult(
         request=request,
         runtime=runtime,
-        images=len(task.fit),
+        images=len(task.train),
         evaluated=len(task.evaluation),
         loops=results,
         tried=tried,
@@ -167,10 +167,10 @@ def _prepared(request: BenchRequest, data: Data) -> tuple[RuntimeConfig, Task]:
     if data.identity.subset is None:
         step = pace.seconds(count(request.architecture).macs, trained=request.batch, evaluated=0)
         wanted = request.batch * max(_FEWEST_STEPS, round(_EPOCH_SECONDS / step))
-        train = thin_training(train, min(wanted, len(train)), split_seed=data.identity.split_seed)
+        train = subsample_training(train, min(wanted, len(train)), split_seed=data.identity.split_seed)
     if data.identity.subset_eval is None:
         wanted, seed = min(_CPU_EVALUATION, len(validation)), data.identity.split_seed
-        validation = thin_evaluation(validation, wanted, split_seed=seed, split="validation")
+        validation = subsample_evaluation(validation, wanted, split_seed=seed, split="validation")
     return runtime, _task(request, replace(data, train=train, validation=validation))
 
 
@@ -214,8 +214,8 @@ def _fastest(loops: Sequence[ReferenceLoop], task: Task, tried: dict[str, float]
 
 def _short_rate(loop: Loop, task: Task) -> float:
     """Return images per second over a few seconds, after the first step."""
-    run, device = loop.start(task), task.fit.device
-    images = min(task.recipe.batch, len(task.fit))
+    run, device = loop.start(task), task.train.device
+    images = min(task.recipe.batch, len(task.train))
     steps, epoch, started = 0, 1, 0.0
     while True:
         for _ in run.steps(epoch):
@@ -263,7 +263,7 @@ def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
     wait_for(device)
     seconds = time.perf_counter() - started
     peak = memory.read()
-    trained = (task.recipe.epochs - 1) * epoch_size(len(task.fit), task.recipe.batch)
+    trained = (task.recipe.epochs - 1) * epoch_size(len(task.train), task.recipe.batch)
     rate = trained / seconds
     normalise = Normaliser.of(task.normalisation, device)
     _, accuracy = evaluate(run.network, task.evaluation, normalise, runtime)

@@ -43,8 +43,8 @@ def sgd_recipe(epochs: int, **fields: Any) -> Recipe:
 
 def task_with(data: Data, architecture: Architecture, recipe: Recipe, runtime: RuntimeConfig, seed: int = 0) -> Task:
     """Return the training of a network on the training images of `data`, held against its validation images."""
-    fit, evaluation = (to_device(images, runtime.torch_device) for images in (data.train, data.validation))
-    return Task(architecture, recipe, seed, fit, evaluation, statistics(data.train))
+    train, evaluation = (to_device(images, runtime.torch_device) for images in (data.train, data.validation))
+    return Task(architecture, recipe, seed, train, evaluation, statistics(data.train))
 
 
 def final_accuracy(loop: Loop, task: Task, runtime: RuntimeConfig) -> float:

@@ -19,7 +19,7 @@
 
   const tables = JSON.parse(document.getElementById("data").textContent);
   const save = ({ file, text }) => {
-    // Spreadsheets take a file for UTF-8 only if it begins with a byte order mark.
+    // Spreadsheets detect UTF-8 only by a byte order mark.
     const address = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv;charset=utf-8" }));
     const link = Object.assign(document.createElement("a"), { href: address, download: file });
     document.body.append(link);

@@ -123,7 +123,7 @@ def search_together(
         pool.kill()
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):
             for text in recover_stale_trials(opened):
-                view.notice(text)
+                view.on_message(text)
     if study.is_done():
         return True
     reason = pool.outcome()
@@ -139,7 +139,7 @@ def _follow(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView, c
         check()
         left = pool.at_work()
         for text in pool.tend(study):
-            view.notice(text)
+            view.on_message(text)
         if not left or time.monotonic() - looked_at >= _LOOK_SECONDS:
             with contextlib.suppress(SQLAlchemyError):  # the database is away; the next look asks again
                 watch.look()
@@ -159,11 +159,11 @@ def _wind_up(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView) 
 
     def check() -> None:
         if time.monotonic() > deadline:
-            view.notice(f"a worker did not stop within {_STOP_SECONDS:.0f} s and is killed")
+            view.on_message(f"a worker did not stop within {_STOP_SECONDS:.0f} s and is killed")
             raise Interrupted
 
     try:
-        view.notice("stopping the workers; each puts its trial back")
+        view.on_message("stopping the workers; each puts its trial back")
         pool.stop()
         _follow(pool, study, watch, view, check)
     except KeyboardInterrupt:

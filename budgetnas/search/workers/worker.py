@@ -107,7 +107,7 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
             view.planned(opened, plan, data)
             return search(opened, replace(task, runtime=plan.runtime), stopper, view)
 
-    return WorkerResult(records, outcome_of(work, view.notice))
+    return WorkerResult(records, outcome_of(work, view.on_message))
 
 
 def _setup(request: WorkerRequest) -> RuntimeConfig:

@@ -118,7 +118,7 @@ class _Count:
     def _binds(self, limit: Limit) -> bool:
         """Return whether any network of the space breaks `limit`."""
         at = self._quantities.index(limit.quantity)
-        return any(int(one.left[at].max() + one.right[at].max()) > limit.most for one in self._joins())
+        return any(int(one.left[at].max() + one.right[at].max()) > limit.value for one in self._joins())
 
     def _joins(self) -> Iterator[_Join]:
         kinds = len(self._quantities)
@@ -133,7 +133,7 @@ class _Count:
             return _Matches(*every, (int(join.left[0].argmax()), int(join.right[0].argmax())))
         if len(self._limits) == 1:
             return _look_up(join, self._limits[0], self._quantities.index(self._limits[0].quantity))
-        return _compare(join, [(self._quantities.index(one.quantity), one.most) for one in self._limits])
+        return _compare(join, [(self._quantities.index(limit.quantity), limit.value) for limit in self._limits])
 
     def _values(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> dict[str, tuple[ValueShare, ...]]:
         """Return for each value of each parameter how many of its networks fit."""
@@ -179,8 +179,8 @@ def _look_up(join: _Join, limit: Limit, at: int) -> _Matches:
     """Return what fits under one limit, by looking up each half's rest in the sorted others."""
     order = np.argsort(join.left[at], kind="stable")
     sorted_left, sorted_right = join.left[at][order], np.sort(join.right[at])
-    right = np.searchsorted(sorted_left, limit.most - join.right[at], side="right")
-    left = np.searchsorted(sorted_right, limit.most - join.left[at], side="right")
+    right = np.searchsorted(sorted_left, limit.value - join.right[at], side="right")
+    left = np.searchsorted(sorted_right, limit.value - join.left[at], side="right")
     if not right.any():
         return _Matches(left, right, None)
     most_params = np.maximum.accumulate(join.left[0][order])

@@ -31,7 +31,7 @@ def draw_space(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int
     counts = _counted_each(space, inputs, drawn) if costs is None else costs.of(drawn[:, 1::2], (drawn - lows)[:, ::2])
     fits = np.ones(draws, dtype=np.bool_)
     for limit in budget.limits:
-        fits &= counts[QUANTITIES.index(limit.quantity)] <= limit.most
+        fits &= counts[QUANTITIES.index(limit.quantity)] <= limit.value
     ends = _ends(space, inputs, drawn, counts[0])
     fitting = [one for one in (*ends, *_ends(space, inputs, drawn[fits], counts[0][fits])) if budget.fits(one)]
     return Tally(

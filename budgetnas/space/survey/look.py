@@ -108,7 +108,7 @@ def _seed_networks(
                 seeds=tuple(seed for seed in seeds if seed.partition("-")[0] == name),
                 architecture=architecture,
                 counts=counts,
-                left={limit.quantity: limit.most - limit.count(counts) for limit in budget.limits},
+                left={limit.quantity: limit.value - limit.count(counts) for limit in budget.limits},
                 held=space.params_of(architecture) is not None,
             )
         )

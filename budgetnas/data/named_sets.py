@@ -1,8 +1,9 @@
-"""The named sets that torchvision reads from archives: CIFAR-10, CIFAR-100 and Fashion-MNIST."""
+"""The named sets: CIFAR-10, CIFAR-100 and Fashion-MNIST, read by torchvision, and the digits of scikit-learn."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +11,29 @@ from typing import Any
 
 import numpy as np
 
+from budgetnas.data.decoding import resized
 from budgetnas.data.download import Archive, fetch
 from budgetnas.data.identity import hash_files
-from budgetnas.data.images import Images
-from budgetnas.data.pixels import resized
+from budgetnas.data.images import Images, Source, TrainingPart
 from budgetnas.data.request import DataRequest
-from budgetnas.data.sources import Source, TrainingPart
-from budgetnas.errors import InputError
+from budgetnas.data.splits import Purpose, hold_out, share_size
+from budgetnas.errors import InputError, plural
+
+_DIGITS_TOP_LEVEL = 16
+_DIGITS_TEST_PARTS = 5
+# The set has no test split of its own; a fixed seed gives everyone the same.
+_DIGITS_TEST_SEED = 20_240
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where torchvision keeps a set.
+    """The files of a set as torchvision stores them.
 
     Attributes:
         dataset: The class in ``torchvision.datasets``.
-        folder: The extracted files' folder, relative to the data directory.
-        files: The extracted files that are read, in that folder.
-        archives: What is downloaded.
+        folder: Folder of the extracted files, relative to the data directory.
+        files: Names of the extracted files that are read.
+        archives: The downloaded files.
     """
 
     dataset: Any
@@ -41,23 +47,23 @@ class _Layout:
 
 
 def is_unpacked(request: DataRequest) -> bool:
-    """Return whether the files of a named set are there, so that reading it downloads and unpacks nothing."""
+    """Return whether the extracted files of a named set exist, so that nothing needs to be downloaded or unpacked."""
     return all((request.archive_dir / relative).is_file() for relative in _layout(request.name).relatives)
 
 
 def archives_of(request: DataRequest) -> tuple[Archive, ...]:
-    """Return what a named set is unpacked from, below the request's `archive_dir`."""
+    """Return the archives of a named set, whose paths are relative to the request's `archive_dir`."""
     return _layout(request.name).archives
 
 
 class ArchiveSource(Source):
-    """A named set read by torchvision, downloaded when its files are not there.
+    """A named set that torchvision reads, downloaded if its files are missing.
 
     Args:
-        request: A checked request for one of these sets.
+        request: A checked request for such a set.
 
     Raises:
-        InputError: The files are missing and cannot be downloaded, or are damaged.
+        InputError: If the files are missing and cannot be downloaded, or are damaged.
     """
 
     def __init__(self, request: DataRequest) -> None:
@@ -106,8 +112,8 @@ class ArchiveSource(Source):
 
     def _damaged(self, reason: object) -> InputError:
         folder = self._root / self._layout.folder
-        way_out = "delete that folder to have it unpacked or downloaded anew"
-        return InputError("--data", self.name, f"the files in {folder} are damaged ({reason})", way_out)
+        hint = "delete that folder, so that it is unpacked or downloaded again"
+        return InputError("--data", self.name, f"the files in {folder} are damaged ({reason})", hint)
 
 
 def _layout(name: str) -> _Layout:
@@ -130,3 +136,53 @@ def _fashion_layout(dataset: Any) -> _Layout:
     folder = f"{dataset.__name__}/raw"
     archives = tuple(Archive(f"{folder}/{file}", md5, dataset.mirrors[0] + file) for file, md5 in dataset.resources)
     return _Layout(dataset, folder, tuple(Path(file).stem for file, _ in dataset.resources), archives)
+
+
+class DigitsSource(Source):
+    """1,797 grey images of 8x8 pixels in 10 classes (E. Alpaydin and C. Kaynak, UCI repository, 1998).
+
+    Args:
+        resolution: Side in pixels, or None for 8.
+    """
+
+    name = "digits"
+    flip = False
+
+    def __init__(self, resolution: int | None) -> None:
+        self._resolution = resolution
+        self._whole = _load_digits()
+
+    def read_training(self) -> TrainingPart:
+        """See :meth:`Source.read_training`."""
+        whole = self._whole
+        train, test = self._parts()
+        images, notices = resized(whole.take(train), self._resolution)
+        share = (
+            f"digits has no test split of its own: {plural(len(test), 'image')} (20 %, stratified, always the same) "
+            "are set aside"
+        )
+        classes = tuple(str(digit) for digit in range(10))
+        return TrainingPart(images, classes, _digits_hash(whole), (share, *notices))
+
+    def read_test(self) -> Images:
+        """See :meth:`Source.read_test`."""
+        _, test = self._parts()
+        return resized(self._whole.take(test), self._resolution)[0]
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        labels = self._whole.labels
+        return hold_out(labels, share_size(labels, _DIGITS_TEST_PARTS), seed=_DIGITS_TEST_SEED, purpose=Purpose.TEST)
+
+
+def _load_digits() -> Images:
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    bunch = load_digits()
+    levels = bunch.images.astype(np.int64)
+    scaled = (levels * 255 + _DIGITS_TOP_LEVEL // 2) // _DIGITS_TOP_LEVEL
+    return Images(scaled.astype(np.uint8)[:, np.newaxis], bunch.target.astype(np.int64))
+
+
+def _digits_hash(whole: Images) -> str:
+    labels = whole.labels.astype("<i8").tobytes()
+    return hashlib.sha256(whole.images.tobytes() + labels).hexdigest()

@@ -29,8 +29,8 @@ from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
 from budgetnas.storage.finals import Finalist, FinalPlan, finals_of, record_reading, start_final
 from budgetnas.storage.leases import take_slot
-from budgetnas.storage.records import create_tables
-from budgetnas.storage.retry import LockLostError, current_call, is_passing, patient
+from budgetnas.storage.opening import create_tables
+from budgetnas.storage.retry import LockLostError, current_call, is_passing, retried
 from budgetnas.storage.urls import parse_storage
 
 V2 = named("v2")
@@ -140,7 +140,7 @@ def test_a_repeated_interruption_leaves_the_successor_alone(records: Records) ->
     left = begin(records)
     successor: list[int] = []
 
-    @patient
+    @retried
     def interrupt() -> None:
         if current_call().repeated and not successor:
             successor.append(0)  # another process takes the trial before the answer is asked for again
@@ -240,7 +240,7 @@ def test_a_lock_that_was_lost_is_noticed_and_what_was_done_under_it_is_done_agai
         under_the_lock()
     assert is_passing(lost.value)
     tries.clear()
-    assert patient(under_the_lock)() == 2
+    assert retried(under_the_lock)() == 2
     assert tries == [False, True]
     with exclusive(records.engine):
         pass
@@ -260,7 +260,7 @@ def test_waiting_for_the_lock_goes_on_after_the_server_was_away(records: Records
     other = create_engine(postgres_database, poolclass=NullPool)
     entered = threading.Event()
 
-    @patient
+    @retried
     def enter() -> None:
         with exclusive(records.engine):
             entered.set()
@@ -363,7 +363,7 @@ def test_an_outage_is_told_once_by_all_threads_and_waited_for_once(
 ) -> None:
     monkeypatch.setenv("BUDGETNAS_PATIENCE", "1s")
     engine = create_engine("postgresql+psycopg://me:secret@127.0.0.1:1/nas", poolclass=NullPool)
-    ask, failed = patient(engine.connect), []
+    ask, failed = retried(engine.connect), []
 
     def try_it() -> None:
         failed.append(failure(ask))
@@ -378,7 +378,7 @@ def test_an_outage_is_told_once_by_all_threads_and_waited_for_once(
         began = time.monotonic()
         try_it()
         assert time.monotonic() - began < 0.5, "nobody waits again in the same outage"
-        patient(lambda: None)()
+        retried(lambda: None)()
     assert len(caplog.messages) == 2, caplog.messages
     assert caplog.messages[0].startswith("the database cannot be reached (connection failed: connection to server at ")
     assert caplog.messages[0].endswith("); waiting for up to 1 s")
@@ -389,7 +389,7 @@ def test_an_outage_is_told_once_by_all_threads_and_waited_for_once(
 def test_only_the_outermost_call_repeats(records: Records) -> None:
     seen: list[tuple[float, str]] = []
 
-    @patient
+    @retried
     def inner() -> None:
         seen.append((current_call().asked_at, current_call().token))
         if len(seen) < 3:
@@ -397,7 +397,7 @@ def test_only_the_outermost_call_repeats(records: Records) -> None:
 
     outer_runs: list[int] = []
 
-    @patient
+    @retried
     def outer() -> None:
         outer_runs.append(0)
         inner()

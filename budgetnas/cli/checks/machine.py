@@ -1,0 +1,131 @@
+"""Checks of the machine: packages, devices, and free disk space."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import psutil
+from sqlalchemy.engine import URL
+
+from budgetnas import __version__
+from budgetnas.cli.checks.check import Check, many, one_line, size_of
+from budgetnas.data.cache import cache_root
+from budgetnas.errors import InputError
+from budgetnas.storage.opening import is_writable
+from budgetnas.storage.urls import sqlite_file
+
+WARN_BYTES: Final = 1 << 30
+PROBLEM_BYTES: Final = 100 << 20
+_PACKAGES: Final = ("torch", "optuna", "sqlalchemy")
+_OPTIONAL: Final = ("psycopg", "ray")
+
+
+def versions() -> Iterator[Check]:
+    """Check the packages, and whether torch and torchvision fit each other."""
+    yield Check("python", "ok", platform.python_version())
+    yield Check("budgetnas", "ok", __version__)
+    for name in _PACKAGES:
+        yield _imported(name)
+    yield _torchvision()
+    for name in _OPTIONAL:
+        if _version(name) is not None:
+            yield _imported(name)
+
+
+def devices(asked: str) -> Iterator[Check]:
+    """Check processor and GPUs, and whether the requested device exists."""
+    import torch
+
+    from budgetnas.training import choose_runtime
+    from budgetnas.training.runtime import device_name, gains_from_bf16
+
+    cpu = torch.device("cpu")
+    memory = psutil.virtual_memory()
+    yield Check(
+        "cpu",
+        "ok",
+        f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(torch.get_num_threads(), 'thread')}, "
+        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_bfloat16(gains_from_bf16(cpu))}",
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    for index in range(torch.cuda.device_count() if usable else 0):
+        gpu = torch.device("cuda", index)
+        size = size_of(torch.cuda.get_device_properties(gpu).total_memory)
+        detail = f"{device_name(gpu)}, {size} memory, {_bfloat16(gains_from_bf16(gpu))}"
+        yield Check(f"cuda:{index}", "ok", detail)
+    if not usable and Path("/dev/nvidiactl").exists():
+        reason = f" ({one_line(caught[0].message)})" if caught else ""
+        detail = f"this machine has a GPU, but torch {torch.__version__} cannot use it{reason}"
+        yield Check("gpu", "warning", detail, "install a torch that is built for this driver's CUDA")
+    try:
+        chosen = choose_runtime(asked)
+    except InputError as error:
+        yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
+    else:
+        yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.precision}")
+
+
+def disks(url: URL) -> Iterator[Check]:
+    """Check the free space where a search writes."""
+    folders = {"cache": cache_root(), "here": Path.cwd()}
+    if url.get_backend_name() == "sqlite" and is_writable(url):
+        folders = {"storage": sqlite_file(url).parent} | folders
+    for name, folder in folders.items():
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        yield disk_check(f"disk, {name}", existing, shutil.disk_usage(existing).free)
+
+
+def disk_check(name: str, folder: Path, free: int) -> Check:
+    """Return whether enough bytes are free in a folder."""
+    detail = f"{size_of(free)} free in {folder}"
+    if free >= WARN_BYTES:
+        return Check(name, "ok", detail)
+    return Check(name, "problem" if free < PROBLEM_BYTES else "warning", detail, "free some, or use another disk")
+
+
+def _imported(name: str) -> Check:
+    version = _version(name)
+    if version is None:
+        return Check(name, "problem", "is not installed", f"pip install {name}")
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken installation can raise anything
+        return Check(name, "problem", f"{version} cannot be imported ({one_line(error)})", f"install {name} again")
+    return Check(name, "ok", version)
+
+
+def _torchvision() -> Check:
+    version, torch_version = _version("torchvision"), _version("torch")
+    if version is None:
+        return Check("torchvision", "problem", "is not installed", "pip install torchvision")
+    try:
+        import torch
+        from torchvision.ops import nms
+
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # a compiled function
+    except Exception as error:  # the kinds differ with the versions
+        detail = f"{version} does not fit torch {torch_version} ({one_line(error)})"
+        hint = "install torch and torchvision together, from the same index: pip install --upgrade torch torchvision"
+        return Check("torchvision", "problem", detail, hint)
+    return Check("torchvision", "ok", f"{version}, fits torch {torch_version}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _bfloat16(available: bool) -> str:
+    return "computes in bfloat16" if available else "no instructions for bfloat16"

@@ -1,0 +1,43 @@
+"""The estimated time of trainings, from a few timed steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from budgetnas.runs.recording import RunImages
+from budgetnas.space.search_space import Candidate
+from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training.measure import Pace, measure_pace
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The fastest runtime and its pace.
+
+    Attributes:
+        runtime: The fastest of the runtimes that were timed.
+        pace: Its speed, or None if memory ran out.
+    """
+
+    runtime: RuntimeConfig
+    pace: Pace | None
+
+    def seconds(self, macs: float, epochs: int, *, trained: int, evaluated: int) -> float | None:
+        """Return the expected time of trainings, or None without a pace.
+
+        Args:
+            macs: Multiply-accumulates of a forward pass, per image; summed over trainings of the same length.
+            epochs: Epochs of each training.
+            trained: Images to train on in an epoch.
+            evaluated: Images to evaluate in an epoch.
+        """
+        if self.pace is None:
+            return None
+        return self.pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
+
+
+def time_steps(candidate: Candidate, images: RunImages, runtimes: Sequence[RuntimeConfig]) -> Timing:
+    """Time a few training steps of a candidate in each runtime; the likely fastest must come first."""
+    task = Task(candidate.architecture, candidate.recipe, 0, images.train, images.evaluation, images.normalisation)
+    return Timing(*measure_pace(task, runtimes[0], runtimes[1:]))

@@ -1,0 +1,36 @@
+"""The figures of a study: each file draws one of them from a table that can be saved as CSV."""
+
+from __future__ import annotations
+
+from budgetnas.report.figures.curves import accuracy_curves, loss_curves
+from budgetnas.report.figures.excess import excess
+from budgetnas.report.figures.figure import Figure
+from budgetnas.report.figures.finalists import finalists, test_accuracies
+from budgetnas.report.figures.history import history
+from budgetnas.report.figures.importance import importance_bars
+from budgetnas.report.figures.params import accuracy_against_params
+from budgetnas.report.figures.winner import winner
+from budgetnas.report.values import StudyTables
+
+
+def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]:
+    """Return the figures of a study, the same for its report and its dashboard.
+
+    Args:
+        tables: The study.
+        shares: Importance of each parameter; empty for none.
+    """
+    figures = []
+    if tables.chosen is not None:
+        figures.append(winner(tables, tables.chosen))
+    if tables.final is not None:
+        figures.append(finalists(tables, tables.final))
+        if any(entrant.test for entrant in tables.final.entrants):
+            figures.append(test_accuracies(tables, tables.final))
+    if tables.ranking:
+        figures += [draw(tables) for draw in (accuracy_against_params, history, accuracy_curves, loss_curves)]
+    if shares:
+        figures.append(importance_bars(shares))
+    if tables.rejections.params:
+        figures.append(excess(tables))
+    return figures

@@ -1,0 +1,83 @@
+"""A figure of a report, the table that it is drawn from, and that table as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The numbers of a figure; accuracies in percent, losses in nats.
+
+    Attributes:
+        columns: Names of the columns.
+        rows: A cell for each column.
+        hover: Hover text of each row, or empty; not part of the CSV.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    hover: tuple[str, ...] = ()
+
+    def __getitem__(self, column: str) -> list[Any]:
+        place = self.columns.index(column)
+        return [row[place] for row in self.rows]
+
+    def at(self, places: Sequence[int]) -> Table:
+        """Return the rows at these indices."""
+        hover = tuple(self.hover[place] for place in places) if self.hover else ()
+        return Table(self.columns, tuple(self.rows[place] for place in places), hover)
+
+    def where(self, **cells: Cell) -> Table:
+        """Return the rows with these values in the named columns."""
+        wanted = [(self.columns.index(column), cell) for column, cell in cells.items()]
+        return self.at(
+            [place for place, row in enumerate(self.rows) if all(row[column] == cell for column, cell in wanted)]
+        )
+
+    def parts(self, sizes: Iterable[int]) -> Iterator[Table]:
+        """Yield consecutive parts with these numbers of rows."""
+        start = 0
+        for size in sizes:
+            yield Table(self.columns, self.rows[start : start + size], self.hover[start : start + size])
+            start += size
+
+    def csv(self) -> str:
+        """Return the table as CSV (RFC 4180); None, NaN and infinities are empty cells."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(self.columns)
+        writer.writerows([_written(cell) for cell in row] for row in self.rows)
+        return text.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure on a page.
+
+    Attributes:
+        key: Its identifier on the page.
+        title: Its heading.
+        caption: Explanation, or empty.
+        figure: The drawing.
+        data: Its numbers.
+    """
+
+    key: str
+    title: str
+    caption: str
+    figure: go.Figure
+    data: Table
+
+
+def _written(cell: Cell) -> Cell:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

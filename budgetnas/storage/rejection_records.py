@@ -1,0 +1,100 @@
+"""Records of proposals that were rejected before anything was built, and of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select
+
+from budgetnas.architecture import Architecture, count
+from budgetnas.architecture.budget import Budget
+from budgetnas.storage import tables
+from budgetnas.storage.retry import current_call, retried_methods
+from budgetnas.storage.store import Store, forget_earlier_try, upsert
+from budgetnas.storage.values import Broken, Rejection
+
+
+@retried_methods
+class RejectionRecords(Store):
+    """Writes and reads rejections."""
+
+    def reject(self, study: str, rejections: Sequence[Rejection]) -> None:
+        """Record rejected proposals, all in one transaction."""
+        if not rejections:
+            return
+        now = current_call().asked_at
+        rows = [
+            {
+                "study": study,
+                "trial": rejection.trial,
+                "origin": rejection.origin,
+                "duplicate": rejection.duplicate,
+                "architecture": rejection.architecture.digest,
+                "max_params": rejection.max_params,
+                "overshoot": rejection.overshoot,
+                "at": now,
+            }
+            for rejection in rejections
+        ]
+        with self.engine.begin() as connection:
+            for row in rows:
+                forget_earlier_try(connection, tables.rejections, row)
+            save_architectures(connection, [rejection.architecture for rejection in rejections])
+            connection.execute(insert(tables.rejections), rows)
+
+    def rejections(self, study: str) -> tuple[Rejection, ...]:
+        """Return the rejected proposals of `study`, oldest first."""
+        rejections = tables.rejections.c
+        query = (
+            select(tables.rejections, tables.architectures.c.architecture.label("architecture_json"))
+            .join(tables.architectures, rejections.architecture == tables.architectures.c.digest)
+            .where(rejections.study == study)
+            .order_by(rejections.id)
+        )
+        with self.engine.connect() as connection:
+            return tuple(_rejection(row) for row in connection.execute(query))
+
+    def rejection_counts(self, study: str) -> tuple[int, int]:
+        """Return how many proposals of `study` were rejected: over the budget, and as duplicates."""
+        rejections = tables.rejections.c
+        query = select(rejections.duplicate, func.count()).where(rejections.study == study)
+        with self.engine.connect() as connection:
+            counts = {bool(row[0]): int(row[1]) for row in connection.execute(query.group_by(rejections.duplicate))}
+        return counts.get(False, 0), counts.get(True, 0)
+
+    def broken_limits(self, study: str, budget: Budget) -> tuple[Broken, ...]:
+        """Return for each limit of the budget how many proposals of `study` were over it."""
+        rejections, counts = tables.rejections.c, tables.architectures.c
+        limits = budget.limits
+        query = (
+            select(*(func.count().filter(counts[limit.quantity] > limit.value) for limit in limits))
+            .select_from(tables.rejections.join(tables.architectures))
+            .where(rejections.study == study, ~rejections.duplicate)
+        )
+        with self.engine.connect() as connection:
+            row = connection.execute(query).one()
+        return tuple(
+            Broken(limit.quantity, limit.value, int(number)) for limit, number in zip(limits, row, strict=True)
+        )
+
+
+def save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:
+    """Record architectures and their counts, where they are not recorded yet."""
+    rows = []
+    for digest, architecture in {architecture.digest: architecture for architecture in architectures}.items():
+        row: dict[str, Any] = {"digest": digest, "architecture": architecture.to_json()}
+        rows.append(row | count(architecture)._asdict())
+    connection.execute(upsert(tables.architectures, connection.dialect.name, keep=True), rows)
+
+
+def _rejection(row: Row[Any]) -> Rejection:
+    values = row._mapping
+    return Rejection(
+        architecture=Architecture.from_json(values["architecture_json"]),
+        origin=values["origin"],
+        max_params=values["max_params"],
+        overshoot=values["overshoot"],
+        duplicate=bool(values["duplicate"]),
+        trial=values["trial"],
+    )
