@@ -178,8 +178,8 @@ def measure(
     params = count(architecture).params
     typer.echo(
         f"{architecture.describe()}, {params:,} parameters; {loaded.identity.name}: {len(task.train):,} images to "
-        f"train with, {len(task.evaluation):,} to validate; {device_name(runtime.torch_device)}, {runtime.precision}, CUDA "
-        f"graphs {'on' if runtime.graphs else 'off'}, torch {torch.__version__}"
+        f"train with, {len(task.evaluation):,} to validate; {device_name(runtime.torch_device)}, {runtime.precision}, "
+        f"CUDA graphs {'on' if runtime.graphs else 'off'}, torch {torch.__version__}"
     )
     while True:
         typer.echo(f"{recipe}: {task.recipe.describe()}")
