@@ -34,7 +34,7 @@ from budgetnas.experiments.bench.task import network_for, task_with
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.strong import plain_recipe, strong_recipe
-from budgetnas.training import RuntimeConfig, Task, choose_runtime, train
+from budgetnas.training import RuntimeConfig, Task, runtime_rules, train
 from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.runtime import device_name
 
@@ -169,9 +169,10 @@ def measure(
 ) -> None:
     """Train one network on all training images but those of the validation split, and evaluate every epoch on that."""
     end = None if time_limit is None else time.perf_counter() + time_limit
-    runtime = choose_runtime(device, precision)
+    rules = runtime_rules(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     architecture = network_for(loaded, blocks, widths, stem_width)
+    runtime = rules.runtime_for(architecture)
     task = task_with(
         loaded, architecture, make_recipe(recipe, loaded, epochs, learning_rate, weight_decay), runtime, seed
     )

@@ -14,6 +14,7 @@ from small import run, study_file
 from sqlalchemy import delete, update
 
 import budgetnas
+from budgetnas.architecture import named
 from budgetnas.bundle import contents
 from budgetnas.bundle.chosen import ExportRequest, choose_run
 from budgetnas.bundle.export import Exported, export
@@ -29,7 +30,7 @@ from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Role, Run, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, choose_runtime
+from budgetnas.training import RuntimeConfig, runtime_rules
 
 REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
 
@@ -72,7 +73,7 @@ def finished(folder: Path) -> Iterator[Records]:
         with pytest.raises(InputError, match=r"no final yet; run budgetnas finish s first, or export .* --run N"):
             choose_run(records, ExportRequest(DataPlace(), "s"))
         request = FinishRequest("s", DataPlace(), ChoiceProtocol(finalists=1, seeds=2))
-        finish(request, records, [choose_runtime("cpu", "float32")], Stopper(), View())
+        finish(request, records, runtime_rules("cpu", "float32"), Stopper(), View())
         yield records
 
 
@@ -233,14 +234,14 @@ def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: 
 
 def test_a_record_is_trained_again_in_its_own_setup() -> None:
     recorded = RuntimeConfig("cpu", "float32", threads=3, micro_batch=16, layout="contiguous")
-    assert recorded_runtime(recorded.to_json(), "auto") == recorded
+    assert recorded_runtime(recorded.to_json(), "auto", named("v2")) == recorded
     elsewhere = json.dumps(json.loads(recorded.to_json()) | {"device": "cuda:77", "graphs": True})
     for device in ("auto", "cpu"):
-        again = recorded_runtime(elsewhere, device)
+        again = recorded_runtime(elsewhere, device, named("v2"))
         assert (again.device, again.micro_batch, again.graphs) != ("cuda:77", 16, True)
         assert again.micro_batch == 16
     with pytest.raises(InputError, match="--device"):
-        recorded_runtime(recorded.to_json(), "cuda:77")
+        recorded_runtime(recorded.to_json(), "cuda:77", named("v2"))
 
 
 def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import choose_runtime
+from budgetnas.training import runtime_rules
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.network import build
 from budgetnas.training.weights import from_safetensors, to_safetensors
@@ -70,7 +70,7 @@ def opened(database: Path) -> Iterator[Records]:
 
 def hold(records: Records, listener: Listener | None = None, protocol: ChoiceProtocol | None = PROTOCOL) -> FinalResult:
     request = FinishRequest("s", DataPlace(), protocol)
-    return finish(request, records, [choose_runtime("cpu", "float32")], Stopper(), listener or Listener())
+    return finish(request, records, runtime_rules("cpu", "float32"), Stopper(), listener or Listener())
 
 
 def readings(records: Records) -> list[tuple[int | None, int, float]]:
@@ -128,7 +128,7 @@ def test_the_test_accuracy_is_that_of_the_kept_weights(database: Path) -> None:
         result = hold(records)
         assert result.winner is not None and result.shipped_run is not None
         data, request = load_study_data(study_specification(records, "s"), "s", DataPlace())
-        runtime = choose_runtime("cpu", "float32")
+        runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.architecture)
         normalise = Normaliser.of(
             validation_images(data, runtime).normalisation, runtime.torch_device, runtime.memory_format
         )

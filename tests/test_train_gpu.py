@@ -11,7 +11,7 @@ import torch
 from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, task, trained
 
 from budgetnas.space.strong import strong_recipe
-from budgetnas.training import RuntimeConfig, Task, TrainingState, choose_runtime, train
+from budgetnas.training import RuntimeConfig, Task, TrainingState, runtime_rules, train
 from budgetnas.training.augmentation import augment, draw
 from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CapturedCalls, Place, can_capture
 from budgetnas.training.device import DeviceImages
@@ -40,7 +40,7 @@ def repeatable() -> Iterator[None]:
 
 def test_this_gpu_captures_and_setups_say_so() -> None:
     assert can_capture(CUDA)
-    assert choose_runtime("cuda").graphs
+    assert runtime_rules("cuda").graphs
 
 
 def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:

@@ -275,13 +275,6 @@ def test_a_time_limit_stops_the_workers(tmp_path: Path, sqlite: str) -> None:
     assert slots == 0
 
 
-class _Broken:
-    """A runtime that no worker can read."""
-
-    def to_json(self) -> str:
-        return "{}"
-
-
 class _Nothing:
     def ended(self) -> int:
         return 0
@@ -294,7 +287,7 @@ def test_a_worker_that_crashes_again_and_again_is_given_up(one_run: str, monkeyp
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     pool = ProcessPool(("cpu",), 1)
-    pool.begin(WorkerRequest(storage=one_run, study="s", trials=5), _Broken())  # type: ignore[arg-type]
+    pool.begin(WorkerRequest(storage=one_run, study="s", trials=5, runtime="{}"))  # no worker can read it
     told: list[str] = []
     try:
         while pool.at_work():

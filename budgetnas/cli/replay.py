@@ -52,7 +52,7 @@ def replay_command(
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_runtime
+    from budgetnas.training import runtime_rules
 
     request = ReplayRequest(
         names_of(names or (), everything=everything),
@@ -63,11 +63,10 @@ def replay_command(
     )
     request.runs()
     check_out(out)
-    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_runtime(device, precision), Stopper()
-    runtimes = (runtime, *alternatives(runtime, precision))
+    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), runtime_rules(device, precision), Stopper()
     try:
         with Lines() as lines, stopper.listening():
-            outcome = replay(request, runtimes, lambda: open_records(url), stopper, ReplayProgress(lines))
+            outcome = replay(request, runtime, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
         stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
         print_resume(storage)

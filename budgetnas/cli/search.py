@@ -88,6 +88,13 @@ def search_command(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
     ] = None,
+    tune_setup: Annotated[
+        bool | None,
+        typer.Option(
+            "--tune-setup",
+            help="Time precision, threads and layout instead of following the rules: other bits each time.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that search together.", envvar="BUDGETNAS_WORKERS", show_default="1"),
@@ -157,7 +164,7 @@ def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, vie
 
     try:
         with stopper.listening():
-            finish(FinishRequest(result.study, result.place), result.records, result.runtimes, stopper, view)
+            finish(FinishRequest(result.study, result.place), result.records, result.runtime, stopper, view)
     except Interrupted as stop:
         tell_stopped(stop, storage)
         raise

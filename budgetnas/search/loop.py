@@ -18,7 +18,7 @@ from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_in_use, take_slot, trained
-from budgetnas.training import RuntimeConfig, train
+from budgetnas.training import Runtime, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -32,19 +32,19 @@ class SearchTask:
     Attributes:
         trials: Runs that the study shall have in all; nothing: what its last search was asked for, whenever that is.
         images: Training and validation images, on the device.
-        runtime: Where and in which precision.
+        runtime: Chooses the runtime config of each trial.
         sampler: Name of the inner sampler.
         seed: Seed of the sampler, for the first process at work; each other one draws its own.
-        others: Setups to time before the first trial, beside the one that was chosen.
+        tune_setup: Whether the runtime is chosen by timing a few steps instead of by the rules.
         trainer: What trains.
     """
 
     trials: int | None
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     sampler: str
     seed: int
-    others: tuple[RuntimeConfig, ...] = ()
+    tune_setup: bool = False
     trainer: TrainFunction = train
 
 

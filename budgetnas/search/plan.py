@@ -15,8 +15,8 @@ from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.storage.leases import trained
-from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.measure import measure_pace
+from budgetnas.training import RuntimeConfig, RuntimeRules, Task
+from budgetnas.training.measure import fastest_runtime, measure_pace
 
 _DRAWS: Final = 1000
 _SAMPLE: Final = 30
@@ -59,7 +59,7 @@ class Plan:
         feasible_draws: Number of random architectures that share was counted in.
         seeds: The seed trials.
         seconds: Estimated time of the runs to come; nothing if there are none, or memory ran out.
-        runtime: Where the runs to come are trained: the fastest of those timed.
+        runtime: Runtime config of the typical network; with ``--tune-setup`` of every run to come.
         measured_on: The network whose steps were timed for it.
         expected_macs: Multiply-accumulates per image of all runs to come, added up.
         mean_macs: The same of one run that is no seed, as expected.
@@ -97,7 +97,11 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     queued = [count(one).macs for one in _queued(opened, seeds)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
     typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
-    runtime, seconds = _timed(opened, task, typical, expected) if missing and timed else (task.runtime, None)
+    example = _task(opened, task, typical)
+    runtime = task.runtime.runtime_for(typical, images=len(example.train) * example.recipe.epochs)
+    if missing and task.tune_setup and isinstance(task.runtime, RuntimeRules):
+        runtime = fastest_runtime(example, task.runtime.alternatives(typical))
+    seconds = _estimate(example, runtime, expected) if missing and timed else None
     return Plan(
         study=opened.name,
         trained=done,
@@ -147,15 +151,16 @@ def _queued(opened: OpenStudy, seeds: tuple[InitialTrialPlan, ...]) -> list[Arch
     return [initial_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
 
 
-def _timed(
-    opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float
-) -> tuple[RuntimeConfig, float | None]:
-    """Return the fastest runtime for a typical network, and the time it means for all runs to come."""
+def _task(opened: OpenStudy, task: SearchTask, architecture: Architecture) -> Task:
+    """Return a training of the search, of a network that no trial has proposed."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    timed = Task(typical, recipe, 0, images.train, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(timed, task.runtime, task.others)
-    trained_images, evaluated = len(images.train) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    return Task(architecture, recipe, 0, images.train, images.evaluation, images.normalisation)
+
+
+def _estimate(task: Task, runtime: RuntimeConfig, expected_macs: float) -> float | None:
+    """Return the seconds of all runs to come, from a few timed steps; None where memory ran out."""
+    pace, epochs = measure_pace(task, runtime), task.recipe.epochs
     if pace is None:
-        return runtime, None
-    return runtime, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)
+        return None
+    return pace.seconds(expected_macs, trained=len(task.train) * epochs, evaluated=len(task.evaluation) * epochs)

@@ -24,7 +24,7 @@ from budgetnas.search.options import (
     stored_options,
 )
 from budgetnas.search.outcome import outcome_of
-from budgetnas.search.plan import make_plan
+from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.view import SearchView
 from budgetnas.search.workers.pools import pool_for
@@ -34,7 +34,7 @@ from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
+from budgetnas.training import CpuFacts, Runtime, RuntimeRules, runtime_rules
 
 DEFAULT_SEED = 0
 
@@ -49,7 +49,7 @@ class SearchResult:
         exit_code: 0 when done or out of time, 1 after five failed runs in a row or where the storage is gone,
             130 after Ctrl-C, 143 after SIGTERM.
         finished: Whether the study has all of its runs.
-        runtimes: Setups that its networks may be trained in, the one that was taken first.
+        runtime: Chooses the runtime config of each network.
         place: Where its data lie.
         final: Whether the study ends with a final.
     """
@@ -58,12 +58,14 @@ class SearchResult:
     records: Records
     exit_code: int
     finished: bool
-    runtimes: tuple[RuntimeConfig, ...]
+    runtime: Runtime
     place: DataPlace
     final: bool
 
 
-def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> SearchResult:
+def run_search(
+    request: SearchOptions, stopper: Stopper, view: SearchView, *, cpu: CpuFacts | None = None
+) -> SearchResult:
     """Run or resume a search.
 
     Everything that can be wrong is checked before anything is written.
@@ -72,6 +74,7 @@ def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> Se
         request: What the user asked for.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
+        cpu: What the rules that choose precision, threads and layout know of the processor; None for this one.
 
     Raises:
         InputError: If the request cannot be met.
@@ -83,7 +86,7 @@ def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> Se
         with closing(open_records(url)) as records:
             request = _resumed(request, records)
     request.limits()
-    runtime = choose_runtime(request.device or "auto", request.precision or "auto")
+    runtime = runtime_rules(request.device or "auto", request.precision or "auto", cpu=cpu)
     with pool_for(request, url, runtime) as pool:
         return _run(request, url, runtime, pool, stopper, view)
 
@@ -91,7 +94,7 @@ def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> Se
 def _run(
     request: SearchOptions,
     url: URL,
-    runtime: RuntimeConfig,
+    runtime: RuntimeRules,
     pool: WorkerPool | None,
     stopper: Stopper,
     view: SearchView,
@@ -105,10 +108,9 @@ def _run(
     opened = open_study(url, records, name, specification)
     records.set_goal(name, trials, sampler)
     sweep(records)
-    here = runtime if pool is None or pool.threads is None else replace(runtime, threads=pool.threads)
-    others = alternatives(here, request.precision or "auto")
-    task = SearchTask(trials, validation_images(data, here), here, sampler, _seed(request), others)
-    runtimes = (runtime, *alternatives(runtime, request.precision or "auto"))
+    here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
+    tune = request.tune_setup or False
+    task = SearchTask(trials, validation_images(data, here), here, sampler, _seed(request), tune)
     final = specification.choice is not None
 
     def work() -> bool:
@@ -123,7 +125,7 @@ def _run(
         opened.storage.remove_session()
         opened.storage.engine.dispose()
     place = DataPlace(request.data, request.data_dir)
-    return SearchResult(name, records, ended.exit_code, ended.finished, runtimes, place, final)
+    return SearchResult(name, records, ended.exit_code, ended.finished, runtime, place, final)
 
 
 def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, view: SearchView) -> bool:
@@ -131,7 +133,7 @@ def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, vi
     view.preparing("timing a few training steps")
     plan = make_plan(opened, task)
     view.planned(opened, plan, data)
-    return search(opened, replace(task, runtime=plan.runtime), stopper, view)
+    return search(opened, _tuned(task, plan), stopper, view)
 
 
 def _together(
@@ -150,7 +152,14 @@ def _together(
     plan = plan.shared(pool.describe(plan.runtime), pool.shares)
     view.planned(opened, plan, data)
     torch.cuda.empty_cache()  # what is left of the GPU is the workers'
-    return search_together(opened, pool, request, plan.runtime, stopper, view)
+    tuned = plan.runtime.to_json() if task.tune_setup and pool.timed else None
+    request = request.model_copy(update={"runtime": tuned, "threads": pool.threads, "planned": True})
+    return search_together(opened, pool, request, stopper, view)
+
+
+def _tuned(task: SearchTask, plan: Plan) -> SearchTask:
+    """Return the task with the runtime config that was timed, if the user asked for that."""
+    return replace(task, runtime=plan.runtime) if task.tune_setup else task
 
 
 def _worker_request(request: SearchOptions, url: URL, opened: OpenStudy) -> WorkerRequest:

@@ -22,7 +22,7 @@ from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogR
 from budgetnas.storage import Rejection, Role, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
-from budgetnas.training import Callbacks, RuntimeConfig, train
+from budgetnas.training import Callbacks, Runtime, RuntimeConfig, train
 
 FIRST_SEED = 0
 """Training seed of a candidate's first run; a repeat gets the next."""
@@ -49,7 +49,7 @@ class TrialRunner:
     Attributes:
         opened: The study.
         images: Training and validation images, on the device.
-        runtime: Where and in which precision.
+        runtime: Chooses the runtime config of each trial.
         stopper: Notes requests to stop.
         listener: Whoever shows progress.
         slot: The right to train one run.
@@ -59,7 +59,7 @@ class TrialRunner:
 
     opened: OpenStudy
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     stopper: Stopper
     listener: SearchListener
     slot: Lease
@@ -130,7 +130,7 @@ class TrialRunner:
                     claim,
                     request,
                     self.images,
-                    self.runtime,
+                    request.runtime(self.runtime, self.images),
                     records,
                     self.stopper,
                     reporter,
@@ -152,7 +152,8 @@ class TrialRunner:
 
     def _claim(self, request: RunRequest) -> tuple[Claim, RunRequest]:
         """Claim the training; that of a repeat has a seed of its own."""
-        identity, runtime, records = self.images.identity, self.runtime, self.opened.records
+        identity, records = self.images.identity, self.opened.records
+        runtime = request.runtime(self.runtime, self.images)
         if request.role is Role.REPEAT:
             return claim_repeat(request, identity, runtime, records, self.slot)
         return claim_run(request, identity, runtime, records, self.slot), request

@@ -132,7 +132,7 @@ def train(
     resuming = True
     while True:
         try:
-            with threads(runtime.threads):
+            with applied(runtime):
                 return _train_once(task, runtime, callbacks, checkpointer, resuming)
         except CaptureError as error:
             runtime, reason = replace(runtime, graphs=False), f"no CUDA graph can be made of a step ({error})"
@@ -351,11 +351,13 @@ def _smaller(recipe: Recipe, runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 @contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads while inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
+def applied(runtime: RuntimeConfig) -> Iterator[None]:
+    """Apply the settings of `runtime` that PyTorch keeps for the whole process, and restore them on exit."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(runtime.threads)
+    torch.backends.cudnn.benchmark = runtime.benchmark
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark

@@ -52,11 +52,11 @@ class RayPool:
             return f"{self.workers} Ray tasks with {self._gpus_per_trial:g} GPU each"
         return f"{self.workers} Ray tasks on cpu (threads: {runtime.threads} each), {runtime.precision}"
 
-    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
+    def begin(self, request: WorkerRequest) -> None:
         """Start all."""
         import ray
 
-        where = {"device": "cuda"} if self._gpus_per_trial else {"device": "cpu", "runtime": runtime.to_json()}
+        where = {"device": "cuda" if self._gpus_per_trial else "cpu"}
         told = request.model_copy(update=where).model_dump_json()
         task = ray.remote(max_retries=-1, num_cpus=1, num_gpus=self._gpus_per_trial)(work)
         self._pending = {task.remote(told): number for number in range(1, self.workers + 1)}

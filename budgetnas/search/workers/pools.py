@@ -12,11 +12,11 @@ from budgetnas.errors import InputError
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.workers.processes import ProcessPool
 from budgetnas.search.workers.supervisor import WorkerPool
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import RuntimeRules
 
 
 @contextmanager
-def pool_for(request: SearchOptions, url: URL, runtime: RuntimeConfig) -> Iterator[WorkerPool | None]:
+def pool_for(request: SearchOptions, url: URL, runtime: RuntimeRules) -> Iterator[WorkerPool | None]:
     """Yield the pool that a search asks for; nothing where it trains in its own process.
 
     Raises:
@@ -36,7 +36,7 @@ def pool_for(request: SearchOptions, url: URL, runtime: RuntimeConfig) -> Iterat
     yield _local_crew(request, runtime)
 
 
-def _local_crew(request: SearchOptions, runtime: RuntimeConfig) -> ProcessPool | None:
+def _local_crew(request: SearchOptions, runtime: RuntimeRules) -> ProcessPool | None:
     on_cpu = runtime.device == "cpu"
     if on_cpu and request.per_device is not None:
         raise InputError("--per-device", request.per_device, "is for GPUs; this search runs on cpu", "use --workers")
@@ -45,13 +45,13 @@ def _local_crew(request: SearchOptions, runtime: RuntimeConfig) -> ProcessPool |
         return (
             None
             if workers == 1
-            else ProcessPool(("cpu",) * workers, max(1, runtime.threads // workers), runtime.threads)
+            else ProcessPool(("cpu",) * workers, max(1, runtime.cpu.threads // workers), runtime.cpu.threads)
         )
     devices = gpu_devices(request.workers, request.per_device, gpus(request.device, runtime))
     return None if len(devices) == 1 else ProcessPool(devices, None)
 
 
-def gpus(asked: str | None, runtime: RuntimeConfig) -> tuple[str, ...]:
+def gpus(asked: str | None, runtime: RuntimeRules) -> tuple[str, ...]:
     """Return the GPUs that a search may use: the one that was named, else all of this machine."""
     if asked is not None and ":" in asked:
         return (runtime.device,)

@@ -74,9 +74,9 @@ class ProcessPool:
             each = ", ".join(f"{device} x {self._on(device)}" for device in dict.fromkeys(self._devices()))
         return f"{self.workers} workers on {runtime.device.partition(':')[0]} ({each}), {runtime.precision}"
 
-    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
+    def begin(self, request: WorkerRequest) -> None:
         """Start all."""
-        self._request = request.model_copy(update={"runtime": runtime.to_json()})
+        self._request = request
         for worker in self._crew:
             self._start(worker)
 

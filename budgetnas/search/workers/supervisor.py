@@ -43,7 +43,7 @@ class WorkerPool(Protocol):
     def describe(self, runtime: RuntimeConfig) -> str:
         """Return who trains, and where, in words."""
 
-    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
+    def begin(self, request: WorkerRequest) -> None:
         """Start all."""
 
     def tend(self, study: Progress) -> tuple[str, ...]:
@@ -87,7 +87,6 @@ def search_together(
     opened: OpenStudy,
     pool: WorkerPool,
     request: WorkerRequest,
-    runtime: RuntimeConfig,
     stopper: Stopper,
     view: SearchView,
 ) -> bool:
@@ -97,7 +96,6 @@ def search_together(
         opened: The study.
         pool: Who trains.
         request: What each worker is told.
-        runtime: What they train in.
         stopper: Notes requests to stop.
         view: Whoever shows progress.
 
@@ -112,7 +110,7 @@ def search_together(
     watch = Watch(opened, view)
     study = _Study(opened, request.trials, watch)
     try:
-        pool.begin(request, runtime)
+        pool.begin(request)
         _follow(pool, study, watch, view, stopper.check)
     except Interrupted:
         _wind_up(pool, study, watch, view)

@@ -19,7 +19,7 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
+from budgetnas.training import Runtime, RuntimeConfig, runtime_rules
 
 DEFAULT_SAMPLER = "tpe"
 
@@ -34,7 +34,9 @@ class WorkerRequest(Frozen):
         data_dir: Where archives lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32`` or ``bf16``.
-        runtime: The runtime that somebody timed, as JSON; nothing: the worker times its own.
+        runtime: The runtime config that ``--tune-setup`` timed, as JSON; None for the rules.
+        threads: Threads on a CPU; None for all cores.
+        planned: Whether the search that started the worker has shown the plan.
         sampler: Name of the inner sampler; nothing: the last search's.
         seed: Seed of the sampler.
         trials: Runs that the study shall have in all; nothing: what its last search was asked for, also later on.
@@ -48,6 +50,8 @@ class WorkerRequest(Frozen):
     device: str = "auto"
     precision: str = "auto"
     runtime: str | None = None
+    threads: int | None = None
+    planned: bool = False
     sampler: str | None = None
     seed: int = 0
     trials: int | None = None
@@ -83,7 +87,7 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
     url = parse_storage(request.storage)
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
-    runtime = _setup(request)
+    runtime = _runtime(request)
     view.preparing("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
@@ -94,22 +98,23 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
         runtime=runtime,
         sampler=request.sampler or (asked.sampler if asked else DEFAULT_SAMPLER),
         seed=request.seed,
-        others=alternatives(runtime, request.precision),
     )
     goal(opened, request.trials)  # refuses before the first line of a plan is shown
 
     def work() -> bool:
         with stopper.listening():
-            if request.runtime is not None:
+            if request.planned:
                 return search(opened, task, stopper, view)
             view.preparing("timing a few training steps")
             plan = make_plan(opened, task)
             view.planned(opened, plan, data)
-            return search(opened, replace(task, runtime=plan.runtime), stopper, view)
+            return search(opened, task, stopper, view)
 
     return WorkerResult(records, outcome_of(work, view.on_message))
 
 
-def _setup(request: WorkerRequest) -> RuntimeConfig:
-    here = choose_runtime(request.device, request.precision)
-    return here if request.runtime is None else replace(RuntimeConfig.from_json(request.runtime), device=here.device)
+def _runtime(request: WorkerRequest) -> Runtime:
+    rules = runtime_rules(request.device, request.precision)
+    if request.runtime is not None:
+        return replace(RuntimeConfig.from_json(request.runtime), device=rules.device)
+    return rules if request.threads is None else rules.with_threads(request.threads)
