@@ -121,7 +121,7 @@ class StoppedEarly(Exception):
         super().__init__(reason)
 
 
-class Interrupted(BaseException):
+class Interrupted(Exception):
     """A request to stop (Ctrl-C or SIGTERM), raised where everything finished is saved.
 
     Args:
@@ -135,11 +135,8 @@ class Interrupted(BaseException):
         super().__init__(exit_code, reason)
 
 
-class LeaseLost(BaseException):
-    """Another process has taken over this process's work, because its heartbeat stopped for too long.
-
-    Its writes are rejected. It is not an `Exception`, so that no handler records it as a failed run.
-    """
+class LeaseLost(Exception):
+    """This process did not renew its lease in time and another process has taken over its work; it must not write."""
 
 
 def plural(count: int, noun: str) -> str:
