@@ -247,7 +247,7 @@ Compared = Callable[..., tuple[CompareOutcome, View]]
 def records(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Records]:
     """Records of a study with one trial; a parameter changes its study file."""
     changes = {"trials": "1", "text": STUDY_TEXT} | getattr(request, "param", {})
-    assert app.run(["search", study_file(tmp_path, **changes)]) == 0
+    assert app.main(["search", study_file(tmp_path, **changes)]) == 0
     opened = open_records(parse_storage("sqlite:///budgetnas.db"), must_exist=True)
     yield opened
     opened.close()
@@ -340,7 +340,7 @@ def test_a_diverged_rate_affects_only_its_pair(records: Records) -> None:
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = app.run(["compare", *arguments])
+    code = app.main(["compare", *arguments])
     out, err = capsys.readouterr()
     return code, out, err
 
