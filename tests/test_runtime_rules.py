@@ -14,9 +14,9 @@ import torch
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
-from budgetnas.search.view import SearchView
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
 from budgetnas.training.runtime import ONE_THREAD_MACS, uses_bf16
@@ -122,7 +122,7 @@ def searched(folder: Path, cpu: CpuFacts | None, **changes: Any) -> list[tuple[o
         storage=f"sqlite:///{folder}/budgetnas.db",
         **changes,
     )
-    result = run_search(options, Stopper(), SearchView(), cpu=cpu)
+    result = run_search(options, Stopper(), SearchCallbacks(), cpu=cpu)
     with closing(result.records) as records:
         return [
             (

@@ -63,7 +63,7 @@ def make_study(design: Design, records: Records, pruner: str, seed: int) -> None
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
         searched = run_search(search_request(design, seed, name, pruner=pruner), stopper, view)
-        if not searched.finished:
+        if not searched.outcome.finished:
             raise BudgetnasError(f"study {name} did not finish")
         place = DataPlace(design.data.name, design.data.data_dir)
         runtime = searched.runtime

@@ -69,7 +69,7 @@ def make_sampled(design: Design, records: Records, url: URL, seed: int) -> None:
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
         searched = run_search(search_request(design, seed, name), stopper, view)
-        if not searched.finished:
+        if not searched.outcome.finished:
             raise BudgetnasError(f"study {name} did not finish")
         runtime = searched.runtime
         place = DataPlace(design.data.name, design.data.data_dir)

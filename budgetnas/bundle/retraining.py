@@ -31,9 +31,6 @@ class ExportCallbacks(Callbacks):
     def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
         """Called before `run` is retrained because its weights were not stored."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class Weights:

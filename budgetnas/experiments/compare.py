@@ -115,9 +115,6 @@ class CompareCallbacks(Callbacks):
     def on_pair_end(self, pair: Pair) -> None:
         """Called after the last run of an architecture."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class CompareOutcome:
@@ -162,14 +159,14 @@ def compare(
             view.on_message(
                 f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}"
             )
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
     images = validation_images(data, runtime)
     known = _known_attempts(records, request.study)
     trainer = _Trainer(request.study, design, images, runtime, records, known, stopper, view)
     pairs: list[Pair] = []
     try:
-        view.preparing("timing a few training steps")
+        view.on_progress("timing a few training steps")
         plan = _plan(trainer, data)
         view.on_compare_start(plan)
         for entrant in design.entrants:

@@ -101,9 +101,6 @@ class FinalCallbacks(Callbacks):
     def on_final_run(self, training: FinalTraining) -> None:
         """Called before each run."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 def finish(
     request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, view: FinalCallbacks
@@ -131,7 +128,7 @@ def finish(
     last = next(reversed(finals_of(records, request.study)), None)
     if last is not None and _is_current(last, protocol, searched):
         return result_of(records, last)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
     if last is not None and last.read_at is None:
         final, resumed = last, True
@@ -139,7 +136,7 @@ def finish(
         final, resumed = _start(records, request.study, protocol, searched, specification, view), False
     result = result_of(records, final)
     view.on_final_start(result, resumed=resumed)
-    view.preparing("timing a few training steps")
+    view.on_progress("timing a few training steps")
     timing = time_steps(result.entrants[0].candidate, validation_images(data, runtime), runtime)
     evaluation = _Evaluation(records, final, data, timing, stopper, view)
     evaluation.choose_winner()
@@ -283,7 +280,7 @@ class _Evaluation:
 
     def evaluate_on_test(self, request: DataRequest) -> None:
         """Evaluate all networks of the second half on the test split, as one recorded event."""
-        self.view.preparing("evaluating on the test split")
+        self.view.on_progress("evaluating on the test split")
         part, device = self._test_part(), self.timing.runtime.torch_device
         test = to_device(load_test(request), device)
         accuracies = {}

@@ -84,9 +84,6 @@ class ReplayCallbacks(Callbacks):
     def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
         """Called after each run; `known` if an earlier call trained it."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
@@ -129,7 +126,7 @@ def replay(
     runs = request.runs()
     for run in runs:
         check_count(run)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data = load_data(request.data)
     for text in data.notices:
         view.on_message(text)
@@ -209,7 +206,7 @@ class _Replayer:
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
-        self.view.preparing(f"timing a few steps of {run.name}")
+        self.view.on_progress(f"timing a few steps of {run.name}")
         recipe, images = wanted.candidate.recipe, self.images
         timing = time_steps(wanted.candidate, images, self.runtime)
         macs = count(wanted.candidate.architecture).macs

@@ -286,7 +286,7 @@ def train_run(
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")
         raise
-    except SQLAlchemyError:
+    except (LeaseLost, SQLAlchemyError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from budgetnas.space.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation, Padding
+from budgetnas.training.strong_augmentation import draw_boxes, draw_operations, erase, trivial_augment
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,18 @@ class AugmentationParameters:
         offsets: (N, 2), int64: first row and column of the crop in the padded image.
         mirrored: (N,), bool: whether to mirror the image left to right.
         centres: (N, 2), float32 in [0, 1): row and column of the centre of the black square, as fractions of the sides.
+        operations: (N,), int64: operation of TrivialAugment.
+        magnitudes: (N,), float32: its magnitude.
+        boxes: (N, 4), float32: box of random erasing.
     """
 
     angles: Tensor | None = None
     offsets: Tensor | None = None
     mirrored: Tensor | None = None
     centres: Tensor | None = None
+    operations: Tensor | None = None
+    magnitudes: Tensor | None = None
+    boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> AugmentationParameters:
         """Return the parameters on `device`."""
@@ -48,7 +55,8 @@ class AugmentationParameters:
                 target[: len(values)].copy_(values)
 
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.angles, self.offsets, self.mirrored, self.centres
+        images = self.angles, self.offsets, self.mirrored, self.centres
+        return *images, self.operations, self.magnitudes, self.boxes
 
 
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> AugmentationParameters:
@@ -59,7 +67,7 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
         augmentation: The recipe's augmentation.
         generator: Random source, on the CPU; only the changes that the recipe makes draw from it.
     """
-    angles = offsets = mirrored = centres = None
+    angles = offsets = mirrored = centres = operations = magnitudes = boxes = None
     if augmentation.rotation:
         angles = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(augmentation.rotation)
     if augmentation.crop_padding:
@@ -68,19 +76,26 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
         mirrored = torch.rand(count, generator=generator) < 0.5
     if augmentation.cutout:
         centres = torch.rand(count, 2, generator=generator)
-    return AugmentationParameters(angles, offsets, mirrored, centres)
+    if augmentation.trivial_augment:
+        operations, magnitudes = draw_operations(count, generator)
+    if augmentation.erasing:
+        boxes = draw_boxes(count, augmentation.erasing, generator)
+    return AugmentationParameters(angles, offsets, mirrored, centres, operations, magnitudes, boxes)
 
 
-def augment(images: Tensor, augmentation: Augmentation, parameters: AugmentationParameters) -> Tensor:
-    """Return rotated, cropped and mirrored images with a square cut out, as `parameters` say.
+def augment(
+    images: Tensor, augmentation: Augmentation, parameters: AugmentationParameters, mean_color: Tensor | None = None
+) -> Tensor:
+    """Return the augmented images.
 
-    Images are augmented before normalisation, so pixels from outside the frame are black, as with the usual transforms
-    of PIL images.
+    In this order: rotation, crop and flip, TrivialAugment, cutout, random erasing. Images are augmented before
+    normalisation, so pixels from outside the frame are black, as with the usual transforms of PIL images.
 
     Args:
         images: (N, C, H, W), uint8.
         augmentation: The recipe's augmentation.
-        parameters: Parameters drawn for it, of N images, on their device.
+        parameters: Its parameters for N images, on their device.
+        mean_color: (1, C, 1, 1), uint8, on their device: the color of erased boxes; None without random erasing.
 
     Returns:
         (N, C, H, W), uint8.
@@ -88,21 +103,28 @@ def augment(images: Tensor, augmentation: Augmentation, parameters: Augmentation
     if parameters.angles is not None:
         images = rotate(images, parameters.angles)
     if parameters.offsets is not None or parameters.mirrored is not None:
-        images = crop_and_flip(images, augmentation.crop_padding, parameters)
+        images = crop_and_flip(images, augmentation.crop_padding, parameters, augmentation.padding)
+    if parameters.operations is not None and parameters.magnitudes is not None:
+        images = trivial_augment(images, parameters.operations, parameters.magnitudes)
     if parameters.centres is not None:
         images = cut_out(images, augmentation.cutout, parameters.centres)
+    if parameters.boxes is not None and mean_color is not None:
+        images = erase(images, parameters.boxes, mean_color)
     return images
 
 
-def crop_and_flip(images: Tensor, padding: int, parameters: AugmentationParameters) -> Tensor:
-    """Return crops of the original size from images padded with zeros, some of them mirrored.
+def crop_and_flip(
+    images: Tensor, padding: int, parameters: AugmentationParameters, padded_with: Padding = "zeros"
+) -> Tensor:
+    """Return crops of the original size from the padded images, some of them mirrored.
 
     Crop and flip are a single gather of pixels, with an index for each image and row and each image and column.
 
     Args:
         images: (N, C, H, W), uint8.
-        padding: Zeros on each side, in pixels.
+        padding: Pixels added on each side.
         parameters: Offsets, and which images to mirror.
+        padded_with: Zeros, or the image reflected at its outermost pixels.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -113,9 +135,19 @@ def crop_and_flip(images: Tensor, padding: int, parameters: AugmentationParamete
     if parameters.offsets is not None:
         rows = rows + parameters.offsets[:, :1]
         columns = columns + parameters.offsets[:, 1:]
-    padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4))
+    pixels = images.permute(0, 2, 3, 1)
+    if padded_with == "reflect":
+        padded, rows, columns = pixels, _reflected(rows - padding, height), _reflected(columns - padding, width)
+    else:
+        padded = functional.pad(pixels, (0, 0, *(padding,) * 4))
     which = torch.arange(count, device=device)[:, None, None]
     return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflected(indices: Tensor, length: int) -> Tensor:
+    """Return the pixels of an image at indices outside it, reflected at its outermost pixels as often as needed."""
+    last = max(1, length - 1)
+    return (last - (indices.remainder(2 * last) - last).abs()).clamp(max=length - 1)
 
 
 def rotate(images: Tensor, angles: Tensor) -> Tensor:

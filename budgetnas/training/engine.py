@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -22,9 +22,10 @@ from budgetnas.training.callbacks import NO_CHECKPOINTS, Callbacks, Checkpointer
 from budgetnas.training.cuda_graphs import CapturedCalls, CaptureError, Place
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.training.epoch_schedule import EpochSchedule
-from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics, summed_loss
+from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics
+from budgetnas.training.mixing import Targets, mix
 from budgetnas.training.network import ResNet, build
-from budgetnas.training.optimizer import learning_rate, make_optimizer, parameter_state, set_learning_rate
+from budgetnas.training.optimizer import learning_rates, make_optimizer, parameter_state, set_learning_rate
 from budgetnas.training.runtime import RuntimeConfig
 from budgetnas.training.state import TrainingState
 
@@ -131,7 +132,7 @@ class Trainer:
         self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.metrics = RunningMetrics(device)
-        self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device)
+        self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device, task.recipe.batch)
         place = Place.on(device) if runtime.graphs else None
         self._captured = CapturedCalls(place) if place else None
         self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
@@ -148,10 +149,10 @@ class Trainer:
         """Train and evaluate an epoch."""
         started = time.perf_counter()
         recipe, size = self.task.recipe, len(self.task.train)
-        rate, steps = learning_rate(recipe, number), num_steps(size, recipe.batch)
-        set_learning_rate(self.optimizer, rate)
+        steps = num_steps(size, recipe.batch)
+        rates = learning_rates(recipe, number, steps)
         order = epoch_order(size, recipe.batch, self.generator)
-        for done in self.steps(order):
+        for done in self.steps(order, rates):
             callbacks.on_step(number, done, steps)
         self.evaluator.run(tick=lambda: callbacks.on_step(number, steps, steps))
         (loss, correct), (eval_loss, eval_correct) = read_metrics(self.metrics, self.evaluator.metrics)
@@ -162,16 +163,23 @@ class Trainer:
             train_accuracy=correct / trained,
             eval_loss=eval_loss / evaluated if evaluated else math.nan,
             eval_accuracy=eval_correct / evaluated if evaluated else math.nan,
-            learning_rate=rate,
+            learning_rate=rates[0],
             seconds=time.perf_counter() - started,
         )
 
-    def steps(self, order: Tensor) -> Iterator[int]:
-        """Make an optimiser step for each batch of `order` and sum up in `metrics`; yield the number of steps made."""
+    def steps(self, order: Tensor, rates: Sequence[float] = ()) -> Iterator[int]:
+        """Make an optimiser step for each batch of `order` and sum up in `metrics`; yield the number of steps made.
+
+        Args:
+            order: (N,), int64, on the CPU: indices of images.
+            rates: Learning rates of the first steps; later steps use the last. Empty to keep the current rate.
+        """
         self.network.train()
         self.metrics.reset()
         self._schedule.begin(order, self.generator)
         for done, size in enumerate(batch_sizes(len(order), self.task.recipe.batch), start=1):
+            if done <= len(rates):
+                set_learning_rate(self.optimizer, rates[done - 1])
             if self._captured is None:
                 self._make_step(size)
             else:
@@ -221,15 +229,18 @@ class Trainer:
     def _make_step(self, size: int) -> None:
         indices, augmentation = self._schedule.next(size)
         batch = self.task.train.take(indices)
-        images = augment(batch.images, self.task.recipe.augmentation, augmentation)
+        images = augment(batch.images, self.task.recipe.augmentation, augmentation, self.normalise.mean_color)
+        targets = Targets(batch.labels)
+        if (mixing := self._schedule.next_mixing()) is not None:
+            images, targets = mix(images, batch.labels, mixing)
         pieces = _pieces(size, self.runtime.micro_batch or size)
         self.optimizer.zero_grad(set_to_none=True)
-        for piece, labels in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
+        for piece, part in zip(images.tensor_split(pieces), targets.split(pieces), strict=True):
             with autocast(self.runtime):
                 logits = self.network(self.normalise(piece))
-            loss = summed_loss(logits, labels, self.task.recipe.label_smoothing)
+            loss = part.loss(logits, self.task.recipe.label_smoothing)
             (loss / size).backward()  # type: ignore[no-untyped-call]
-            self.metrics.add(loss.detach(), logits.detach(), labels)
+            self.metrics.add(loss.detach(), logits.detach(), part.main_labels)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
