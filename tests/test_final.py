@@ -130,7 +130,7 @@ def test_the_test_accuracy_is_that_of_the_stored_weights(database: Path) -> None
         result = run_final(records)
         assert result.winner is not None and result.shipped_run is not None
         data, request = load_study_data(study_specification(records, "s"), "s", DataPlace())
-        runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.architecture)
+        runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.run.architecture)
         normalise = Normaliser.of(
             validation_images(data, runtime).normalisation, runtime.torch_device, runtime.memory_format
         )
