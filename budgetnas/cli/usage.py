@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import typer
-from pydantic import ValidationError
 
 USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__bases__[0]
 _RULES: Final = {
@@ -24,8 +23,9 @@ def usage_problem(error: Exception) -> str:
     Typer's own message names the argument, but not its value.
     """
     usage: Any = error
-    if isinstance(error.__cause__, ValidationError) and usage.param is not None:
-        problem: Mapping[str, Any] = error.__cause__.errors()[0]
+    cause: Any = error.__cause__
+    if type(cause).__module__.startswith("pydantic") and usage.param is not None:  # pydantic is slow to import
+        problem: Mapping[str, Any] = cause.errors()[0]
         rule = _RULES.get(problem["type"])
         if rule is not None:
             given = problem["input"] if "at " in rule else repr(problem["input"])
