@@ -261,7 +261,7 @@ def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) 
 def test_page_without_a_final_calls_the_best_run_optimistic(records: Records) -> None:
     seeded_study(records)
     html = study_page(study_tables(records, STUDY))
-    assert "the best of 12 single runs, so optimistic" in html
+    assert "the highest of 12 candidates, so it is optimistic" in html
     assert "The final" not in html
 
 
@@ -272,7 +272,7 @@ def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records
     assert tables.final is not None
     assert tables.final.difference is not None
     assert "Winner of the final" in html
-    assert "so optimistic" not in html
+    assert "so it is optimistic" not in html
     assert f"{100 * tables.final.difference.estimate:+.2f} points" in html
     assert "(Welch, over seeds)" in html
     assert "standard error" in html
@@ -286,7 +286,7 @@ def test_page_of_an_unfinished_final_or_without_a_test_evaluation(records: Recor
     tables = study_tables(records, STUDY)
     under_way = study_page(with_final(tables, decided=False, readings=0))
     assert "There is no winner yet" in under_way
-    assert "single runs, so optimistic" in under_way
+    assert "so it is optimistic" in under_way
     assert "There was no evaluation on the test split." in study_page(with_final(tables, readings=0))
 
 
