@@ -67,8 +67,8 @@ def _study(budget: Budget, sampler: str, seed: int, rejected: list[Rejection]) -
         rejected.extend(proposals)
 
     inner = make_sampler(sampler, seed, fits_within(_SPACE, budget))
-    gate = ConstraintFilter(inner, _SPACE, budget, known=lambda _: False, reject=reject, seed=seed)
-    return optuna.create_study(direction="maximize", sampler=gate)
+    constraint_filter = ConstraintFilter(inner, _SPACE, budget, known=lambda _: False, reject=reject, seed=seed)
+    return optuna.create_study(direction="maximize", sampler=constraint_filter)
 
 
 if __name__ == "__main__":

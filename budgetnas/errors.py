@@ -101,7 +101,7 @@ class StateError(BudgetnasError):
     """A checkpoint that a training cannot resume from.
 
     Args:
-        reason: A line: what is wrong with it, as a clause.
+        reason: The problem, as a clause.
     """
 
     def __init__(self, reason: str) -> None:

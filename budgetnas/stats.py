@@ -75,7 +75,7 @@ def share_interval(successes: int, of: int) -> Interval:
     Its coverage is at least 95 % for every share, also near 0 and 1.
 
     Raises:
-        ValueError: If there are no draws, or `successes` is not from 0 to `of`.
+        ValueError: If `of` is below 1, or `successes` is not from 0 to `of`.
     """
     if not 0 <= successes <= of or of < 1:
         raise ValueError(f"share_interval: {successes} of {of} is not a share")

@@ -131,8 +131,8 @@ def test_an_extra_that_adam_has_no_use_for_is_its_first_choice() -> None:
 def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
     space, budget = candidates("tuned"), Budget(300_000)
     inner = make_sampler(sampler, 0, fits_within(space, budget))
-    gate = ConstraintFilter(inner, space, budget, known=lambda _: False, reject=lambda _: None, seed=0)
-    study = optuna.create_study(direction="maximize", sampler=gate)
+    sampler = ConstraintFilter(inner, space, budget, known=lambda _: False, reject=lambda _: None, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(space.params_of(initial_candidate("v1-adam", space.recipes, INPUTS)) or {})
     recipes = []
     for _ in range(24):
@@ -147,7 +147,7 @@ def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
 
 def test_a_sampler_that_learns_sees_the_extras() -> None:
     space, budget = candidates("tuned"), Budget(5_000_000)
-    gate = ConstraintFilter(
+    sampler = ConstraintFilter(
         make_sampler("tpe", 0, fits_within(space, budget)),
         space,
         budget,
@@ -155,7 +155,7 @@ def test_a_sampler_that_learns_sees_the_extras() -> None:
         reject=lambda _: None,
         seed=0,
     )
-    study = optuna.create_study(direction="maximize", sampler=gate)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(60):
         trial = study.ask()
         recipe = suggest_candidate(trial, space).recipe
