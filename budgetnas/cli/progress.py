@@ -18,7 +18,7 @@ from budgetnas.cli.console import duration, stderr
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
-from budgetnas.experiments.replay_results import ReplayResult, comparison
+from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
@@ -182,7 +182,7 @@ class ReplayProgress(Progress, ReplayCallbacks):
         """Print the result of a run."""
         warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
         source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
-        last = comparison(result).last_test
+        last = result.comparison()["last_test"]
         self.lines.say(f"{result.run.name}{warning}: last epoch {last:.2f} % on test ({source})")
 
     def _count_epoch(self, epoch: Epoch) -> None:

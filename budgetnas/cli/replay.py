@@ -47,7 +47,6 @@ def replay_command(
     from budgetnas.cli.progress import Lines, ReplayProgress
     from budgetnas.data import DataRequest
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
-    from budgetnas.experiments.replay_results import comparison
     from budgetnas.report.page import write_replay_report
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
@@ -73,7 +72,7 @@ def replay_command(
         raise
     page = write_replay_report(recorded_results(outcome.records), out)
     if as_json:
-        print_json([comparison(result).to_dict() | {"page": str(page)} for result in outcome.results])
+        print_json([result.comparison() | {"page": str(page)} for result in outcome.results])
     else:
         _print_results(outcome.results)
         stdout().print(f"\npage with all curves and tables: {page}", markup=False, soft_wrap=True)
@@ -116,11 +115,9 @@ def _print_list(as_json: bool) -> None:
 
 
 def _print_results(results: Sequence[ReplayResult]) -> None:
-    from budgetnas.experiments.replay_results import comparison
-
     rows = []
     for result in results:
-        shown = comparison(result).to_dict()
+        shown = result.comparison()
         for split in ("train", "test"):
             rows.append(
                 (
