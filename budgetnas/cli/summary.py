@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -24,11 +25,12 @@ _RANKS_SHOWN = 20
 
 
 def print_end(records: Records, study: str, storage: str | None, outcome: Outcome, *, as_json: bool) -> None:
-    """Print what a search or a worker leaves: the study, and how to resume it if it has not finished."""
+    """Print the study after a search or a worker, and how to resume it if it has not finished; close the records."""
     from budgetnas.report.tables import study_tables
 
     try:
-        tables = study_tables(records, study)
+        with closing(records):
+            tables = study_tables(records, study)
     except SQLAlchemyError:  # a storage that is gone was reported when it ended the search
         if outcome.exit_code != EXIT_FAILED:
             raise
