@@ -12,7 +12,6 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.samplers.budget_sampler import BudgetSampler
 from budgetnas.samplers.distributions import budget_share, search_ranges
 from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
 from budgetnas.space.search_space import CandidateSpace
@@ -60,6 +59,8 @@ def search_sampler(
     """
     if check_sampler(name) != BUDGET:
         return make_sampler(name, seed, fits_within(candidates, budget))
+    from budgetnas.samplers.budget_sampler import BudgetSampler  # slow to import: SciPy
+
     ranges = search_ranges(candidates)
     return BudgetSampler(
         n_trainings=trainings,
