@@ -17,7 +17,7 @@ from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
 from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
-from budgetnas.report.values import RankedRun
+from budgetnas.report.values import Expected, RankedRun
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
@@ -157,7 +157,9 @@ def with_final(tables: StudyTables, *, readings: int = 1, decided: bool = True) 
         shipped_run=None,
     )
     max_params = tables.summary.max_params
-    network = chosen_network(tables.ranking, final, max_params, None)
+    assert tables.chosen is not None and tables.chosen.expected is not None
+    best = Expected(tables.chosen.run, tables.chosen.expected)
+    network = chosen_network(tables.ranking, final, max_params, best)
     assert network is not None
     return replace(tables, final=final, chosen=network, winner=parts_of(network.run.architecture, max_params))
 
