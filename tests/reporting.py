@@ -157,8 +157,7 @@ def with_final(tables: StudyTables, *, readings: int = 1, decided: bool = True) 
         shipped_run=None,
     )
     max_params = tables.summary.max_params
-    assert tables.chosen is not None and tables.chosen.expected is not None
-    best = Expected(tables.chosen.run, tables.chosen.expected)
+    best = Expected(tables.ranking[0].run, tables.ranking[0].accuracy)
     network = chosen_network(tables.ranking, final, max_params, best)
     assert network is not None
     return replace(tables, final=final, chosen=network, winner=parts_of(network.run.architecture, max_params))

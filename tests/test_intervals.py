@@ -86,5 +86,5 @@ def test_the_interval_of_a_share_holds_any_share_often_enough(share: float) -> N
 
 @pytest.mark.parametrize(("successes", "of"), [(-1, 5), (6, 5), (0, 0)])
 def test_what_is_no_share(successes: int, of: int) -> None:
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match="is not a share"):
         share_interval(successes, of)

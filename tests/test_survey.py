@@ -244,7 +244,7 @@ def test_suggestions_in_any_space(space: SearchSpace, data: st.DataObject) -> No
 def test_seeds_that_fit_stay_in_the_suggested_ranges(budget: Budget) -> None:
     space = SearchSpace(blocks=((1, 6),) * 4)
     found = survey(space, INPUTS, budget)
-    kept = [one for one in found.seeds if one.fits]
+    kept = [one for one in found.initial_networks if one.fits]
     assert kept
     assert found.suggestion is not None
     for one in kept:
@@ -280,19 +280,20 @@ def test_suggestions_from_draws_keep_most_of_what_fits() -> None:
 
 
 def test_seed_networks_and_their_distance_to_each_limit() -> None:
-    v1, v2 = survey(SearchSpace(), INPUTS, Budget(5_000_000, 300_000_000, 10**6)).seeds
-    assert (v1.name, v1.seeds, v1.held, v1.fits) == ("v1", ("v1-sgd", "v1-adam"), True, True)
+    v1, v2 = survey(SearchSpace(), INPUTS, Budget(5_000_000, 300_000_000, 10**6)).initial_networks
+    assert (v1.name, v1.trials, v1.in_space, v1.fits) == ("v1", ("v1-sgd", "v1-adam"), True, True)
     assert v1.left == {"params": 96_758, "macs": 300_000_000 - 253_432_832, "activations": 10**6 - 368_640}
-    assert (v2.name, v2.held, v2.fits, v2.left["macs"]) == ("v2", True, False, 300_000_000 - 335_480_064)
+    assert (v2.name, v2.in_space, v2.fits, v2.left["macs"]) == ("v2", True, False, 300_000_000 - 335_480_064)
     assert v2.counts == count(named("v2"))
 
 
 def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> None:
-    v1, v2 = survey(TINY, INPUTS, Budget(10**4), seeds=("v2-adam",)).seeds
-    assert (v1.seeds, v2.seeds) == ((), ("v2-adam",))
-    assert not v1.held
-    assert not v2.held
-    assert {seed for one in survey(TINY, INPUTS, Budget(10**4)).seeds for seed in one.seeds} == set(INITIAL_TRIALS)
+    v1, v2 = survey(TINY, INPUTS, Budget(10**4), seeds=("v2-adam",)).initial_networks
+    assert (v1.trials, v2.trials) == ((), ("v2-adam",))
+    assert not v1.in_space
+    assert not v2.in_space
+    networks = survey(TINY, INPUTS, Budget(10**4)).initial_networks
+    assert {trial for network in networks for trial in network.trials} == set(INITIAL_TRIALS)
 
 
 def test_a_seed_trial_that_is_unknown_is_refused() -> None:
