@@ -74,18 +74,26 @@ class Store:
 
 
 @functools.cache
-def upsert(table: Table, dialect: str, *, keep: bool = False) -> Insert:
-    """Return an INSERT that can be repeated: a row with the same primary key is replaced, or kept with `keep`.
+def upsert(table: Table, dialect: str, *, keys: tuple[str, ...] = (), keep: bool = False) -> Insert:
+    """Return an INSERT that can be repeated: a row with the same key is replaced, or kept with `keep`.
 
     Cached: building a statement takes longer than SQLite takes to run it.
+
+    Args:
+        table: The table.
+        dialect: ``sqlite`` or ``postgresql``.
+        keys: The columns of the key, or none for the primary key.
+        keep: Whether the earlier row stays.
     """
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
-    keys = [column.name for column in table.primary_key]
-    values = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
+    unique = keys or tuple(column.name for column in table.primary_key)
+    others = [column.name for column in table.c if not column.primary_key and column.name not in unique]
     repeatable: Insert = (
-        statement.on_conflict_do_nothing(index_elements=keys)
+        statement.on_conflict_do_nothing(index_elements=unique)
         if keep
-        else statement.on_conflict_do_update(index_elements=keys, set_=values)
+        else statement.on_conflict_do_update(
+            index_elements=unique, set_={name: statement.excluded[name] for name in others}
+        )
     )
     return repeatable
 
