@@ -31,8 +31,8 @@ from budgetnas.experiments.bench.machine import machine
 from budgetnas.experiments.bench.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation
 from budgetnas.stats import difference_interval
-from budgetnas.training import choose_runtime
-from budgetnas.training.engine import threads
+from budgetnas.training import runtime_rules
+from budgetnas.training.engine import applied
 from budgetnas.training.runtime import device_name
 
 
@@ -53,9 +53,10 @@ def measure(
     as_json: JsonFlag = False,
 ) -> None:
     """Train the same network with all loops, seed by seed, and compare the mean accuracies after the last epoch."""
-    runtime = choose_runtime(device, precision)
+    rules = runtime_rules(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     architecture = network_for(loaded, blocks, widths, stem_width)
+    runtime = rules.runtime_for(architecture)
     recipe = sgd_recipe(
         epochs,
         learning_rate=learning_rate,
@@ -67,7 +68,7 @@ def measure(
     tuned = ReferenceLoop(runtime.torch_device, tuned=True, precision=runtime.precision)
     loops: tuple[Loop, ...] = (ReferenceLoop(runtime.torch_device), tuned, OurLoop(runtime))
     accuracies: dict[str, list[float]] = {loop.name: [] for loop in loops}
-    with threads(runtime.threads):
+    with applied(runtime):
         for seed in range(seeds):
             for loop in loops:
                 accuracies[loop.name].append(final_accuracy(loop, replace(task, seed=seed), runtime))

@@ -41,7 +41,7 @@ from budgetnas.runs.recording import RunImages, claim_run
 from budgetnas.samplers.attributes import describe
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import check_sampler
-from budgetnas.search.listener import SearchListener
+from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials
 from budgetnas.search.trial import suggest_candidate, tally
@@ -228,7 +228,7 @@ def _run(opened: OpenStudy, trials: int, sampler: str, seed: int) -> Overhead:
 
     def search_until(runs: int) -> None:
         task = SearchTask(runs, images, runtime, sampler, seed, trainer=watch.train)
-        search(opened, task, Stopper(None), SearchListener())
+        search(opened, task, Stopper(None), SearchCallbacks())
 
     started = _Instant.now()
     search_until(trials)

@@ -33,8 +33,8 @@ from budgetnas.experiments.bench.machine import machine
 from budgetnas.experiments.bench.task import final_accuracy, network_for, sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation, Recipe
 from budgetnas.stats import Interval, mean_interval
-from budgetnas.training import RuntimeConfig, Task, choose_runtime
-from budgetnas.training.engine import threads
+from budgetnas.training import RuntimeConfig, Task, runtime_rules
+from budgetnas.training.engine import applied
 from budgetnas.training.runtime import device_name
 
 BASE: Final = "base"
@@ -59,7 +59,7 @@ class Trainings:
     def accuracies(self, names: Sequence[str], seeds: range) -> dict[str, list[float]]:
         """Return the validation accuracies after the last epoch, seed by seed."""
         found: dict[str, list[float]] = {name: [] for name in names}
-        with threads(self.runtime.threads):
+        with applied(self.runtime):
             for seed in seeds:
                 for name in names:
                     task = replace(self.task, recipe=self.recipes[name], seed=seed)
@@ -119,7 +119,7 @@ def measure(
     An extra helped if its interval lies above 0. Chosen so, its own figure is too good; together they are trained
     beside the base with fresh seeds.
     """
-    runtime = choose_runtime(device, precision)
+    rules = runtime_rules(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     base = sgd_recipe(
         epochs,
@@ -130,7 +130,9 @@ def measure(
     )
     changes = _asked(extras_of(base, loaded.resolution), extras)
     recipes = {BASE: base} | {name: _changed(base, change) for name, change in changes.items()}
-    task = task_with(loaded, network_for(loaded, blocks, widths, stem_width), base, runtime)
+    architecture = network_for(loaded, blocks, widths, stem_width)
+    runtime = rules.runtime_for(architecture)
+    task = task_with(loaded, architecture, base, runtime)
     fresh = first_seed + seeds
     alone = Trainings(task, runtime, recipes).accuracies(list(recipes), range(first_seed, fresh))
     chosen = helpful(differences(alone))

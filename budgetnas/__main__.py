@@ -1,5 +1,7 @@
 """Run the command line: `python -m budgetnas`."""
 
+import sys
+
 from budgetnas.cli.app import main
 
-main()
+sys.exit(main())

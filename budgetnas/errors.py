@@ -121,7 +121,7 @@ class StoppedEarly(Exception):
         super().__init__(reason)
 
 
-class Interrupted(BaseException):
+class Interrupted(Exception):
     """A request to stop (Ctrl-C or SIGTERM), raised at a point where nothing is half done.
 
     Args:
@@ -135,11 +135,8 @@ class Interrupted(BaseException):
         super().__init__(exit_code, reason)
 
 
-class LeaseLost(BaseException):
-    """This process was not heard of for longer than its grace period, and another one has taken over its work.
-
-    What it would still write is turned away. No `Exception`, so that nothing on the way records it as a failed run.
-    """
+class LeaseLost(Exception):
+    """This process did not renew its lease in time and another process has taken over its work; it must not write."""
 
 
 def plural(count: int, noun: str) -> str:

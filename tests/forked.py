@@ -128,4 +128,4 @@ def _enter(
     err.close()
     warnings.simplefilter("ignore")
     sys.argv = ["budgetnas", *arguments]
-    main()
+    sys.exit(main())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from budgetnas.metrics import Epoch
-from budgetnas.training import Callbacks
+from budgetnas.search.callbacks import SearchCallbacks
 
 
 @dataclass
-class Quiet(Callbacks):
+class Quiet(SearchCallbacks):
     """Callbacks of any view; keeps messages and epochs."""
 
     notices: list[str] = field(default_factory=list, kw_only=True)
@@ -17,9 +17,6 @@ class Quiet(Callbacks):
 
     def on_message(self, text: str) -> None:
         self.notices.append(text)
-
-    def preparing(self, text: str) -> None:
-        pass
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)

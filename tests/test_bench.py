@@ -13,7 +13,7 @@ from torch import nn
 from training import CPU, digits, task
 
 from budgetnas.architecture import Architecture, named
-from budgetnas.cli.app import run
+from budgetnas.cli.app import main
 from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak
 from budgetnas.experiments.bench.loops import OurLoop, PilImages, ReferenceLoop
 from budgetnas.experiments.bench.protocol import training_flops
@@ -144,7 +144,7 @@ def test_the_table_for_people_has_all_figures() -> None:
 def test_bench_refuses_what_cannot_be_measured(
     arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["bench", *arguments]) == 2
+    assert main(["bench", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert told in printed.err

@@ -146,7 +146,7 @@ def test_a_damaged_or_missing_file_is_named(copy: Path, name: str) -> None:
         load(copy)
 
 
-def test_what_is_no_bundle_is_told(copy: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"is not a bundle: manifest.json cannot be read"):
@@ -173,7 +173,7 @@ def test_weights_of_another_network_are_refused_though_their_hash_is_right(copy:
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_the_onnx_file_says_what_the_network_says(made: Made, batch: int) -> None:
+def test_the_onnx_file_agrees_with_the_network(made: Made, batch: int) -> None:
     session = onnxruntime.InferenceSession(made.folder / contents.ONNX, providers=["CPUExecutionProvider"])
     pixels = made.data.validation.images[:batch]
     (logits,) = session.run([OUTPUT], {INPUT: pixels.astype(np.float32)})
@@ -205,7 +205,7 @@ def test_an_onnx_file_of_another_network_fails_the_check(made: Made) -> None:
     assert made.bundle.onnx.passed and made.bundle.onnx.same_class == len(made.data.validation)
 
 
-def test_the_certificate_is_the_static_count_and_the_built_one(made: Made) -> None:
+def test_the_certificate_has_the_static_and_the_built_count(made: Made) -> None:
     certificate = json.loads((made.folder / contents.CERTIFICATE).read_text())
     network = load(made.folder).network
     assert [(one["name"], one["static"]) for one in certificate["parts"]] == [
@@ -222,7 +222,7 @@ def test_the_certificate_is_the_static_count_and_the_built_one(made: Made) -> No
     assert (certificate["budget"], certificate["fits"]) == (60_000, True)
 
 
-def test_a_network_with_more_than_was_counted_gets_no_certificate() -> None:
+def test_a_network_with_uncounted_parameters_gets_no_certificate() -> None:
     network = build(ARCHITECTURE, seed=0)
     network.add_module("extra", torch.nn.Linear(2, 2))
     with pytest.raises(BudgetnasError, match="total"):
@@ -242,7 +242,7 @@ def test_only_an_empty_folder_or_an_older_bundle_is_written_to(made: Made, copy:
     with pytest.raises(InputError, match="--force"):
         check_place(copy, replace=False)
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"other files in it \(notes.txt\)"):
+    with pytest.raises(InputError, match=r"other files \(notes.txt\)"):
         write_bundle(made.source, copy, replace=True)
     with pytest.raises(InputError, match="exists and is not a folder"):
         check_place(copy / "notes.txt", replace=True)
@@ -261,7 +261,7 @@ def test_an_older_bundle_is_replaced_as_a_whole(made: Made, copy: Path) -> None:
     assert [one.name for one in copy.parent.iterdir()] == ["copy"]
 
 
-def test_nothing_is_left_of_a_bundle_that_fails(made: Made, copy: Path) -> None:
+def test_a_failed_bundle_leaves_no_files(made: Made, copy: Path) -> None:
     other = to_safetensors(build(replace(ARCHITECTURE, widths=(4, 8)), seed=0))
     with pytest.raises(BudgetnasError, match="do not fit"):
         write_bundle(replace(made.source, weights=other), copy.parent / "new", replace=False)
@@ -271,7 +271,7 @@ def test_nothing_is_left_of_a_bundle_that_fails(made: Made, copy: Path) -> None:
     load(copy)
 
 
-def test_files_are_prepared_as_the_images_of_a_folder_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_preprocessed_like_the_images_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDGETNAS_CACHE_DIR", str(tmp_path / "cache"))
     random = np.random.default_rng(0)
     kinds = ("RGB", "L", "RGBA", "P", "CMYK")
@@ -348,7 +348,7 @@ def test_the_card_shows_what_a_reader_needs(made: Made) -> None:
         ("12. day", "&#49;2. day"),
     ],
 )
-def test_names_are_shown_as_they_are(name: str, shown: str) -> None:
+def test_names_are_escaped_in_the_card(name: str, shown: str) -> None:
     assert escaped(name) == shown
 
 
@@ -369,7 +369,7 @@ print(network(preprocess({image!r})).shape, bundle.predict({image!r})[0].best)
 """
 
 
-def test_a_bundle_is_loaded_where_nothing_else_can_be_imported(made: Made, tmp_path: Path) -> None:
+def test_a_bundle_loads_without_the_packages_of_a_search(made: Made, tmp_path: Path) -> None:
     image = tmp_path / "one.png"
     Image.fromarray(made.data.validation.images[0, 0]).save(image)
     blocked = ("optuna", "sqlalchemy", "plotly", "onnx", "onnxruntime", "onnxscript", "typer", "sklearn", "torchvision")
@@ -379,7 +379,7 @@ def test_a_bundle_is_loaded_where_nothing_else_can_be_imported(made: Made, tmp_p
     assert done.stdout.startswith("torch.Size([1, 10])")
 
 
-def test_a_certificate_tells_each_limit_with_its_count_and_how_it_was_counted(made: Made, tmp_path: Path) -> None:
+def test_a_certificate_has_every_limit_with_its_count(made: Made, tmp_path: Path) -> None:
     counts = count(ARCHITECTURE)
     limits = Budget(60_000, counts.macs, 10 * counts.activations)
     bundle = write_bundle(replace(made.source, budget=limits), tmp_path / "b", replace=False)

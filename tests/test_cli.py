@@ -23,7 +23,7 @@ def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = app.run(list(arguments))
+    code = app.main(list(arguments))
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -263,7 +263,7 @@ def test_a_study_of_another_specification_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["count", "v2"], ["count", "--help"], ["search", "--help"]])
 def test_quick_commands_import_neither_torch_nor_optuna(arguments: list[str]) -> None:
     code = (
-        "import sys; from budgetnas.cli.app import run; code = run(sys.argv[1:]); "
+        "import sys; from budgetnas.cli.app import main; code = main(sys.argv[1:]); "
         "heavy = {'torch', 'optuna', 'sqlalchemy', 'plotly', 'numpy'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
@@ -277,7 +277,7 @@ def test_quick_commands_import_neither_torch_nor_optuna(arguments: list[str]) ->
 )
 def test_looks_at_spaces_and_networks_import_neither_torch_nor_optuna(arguments: list[str]) -> None:
     code = (
-        "import sys; from budgetnas.cli.app import run; code = run(sys.argv[1:]); "
+        "import sys; from budgetnas.cli.app import main; code = main(sys.argv[1:]); "
         "heavy = {'torch', 'torchvision', 'optuna', 'sqlalchemy', 'plotly', 'sklearn', 'scipy.stats'}; "
         "heavy &= set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else code)"

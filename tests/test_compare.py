@@ -54,7 +54,7 @@ SPECIFICATION = StudySpecification(
 # The design
 
 
-def test_rates_are_the_middles_of_equal_parts_on_a_log_scale() -> None:
+def test_rates_are_centres_of_equal_parts_on_a_log_scale() -> None:
     space = RecipeSpace()
     assert spread_rates(space, "sgd", 1) == (pytest.approx(math.sqrt(0.01 * 0.5), rel=1e-5),)
     assert spread_rates(space, "sgd", 3) == pytest.approx((0.0191938, 0.0707107, 0.260500), rel=1e-5)
@@ -70,7 +70,7 @@ def test_a_range_too_narrow_for_the_rates_is_refused() -> None:
         spread_rates(one, "adam", 2)
 
 
-def test_both_optimisers_get_the_same_but_for_rate_and_the_seed_trials_weight_decay() -> None:
+def test_optimisers_differ_only_in_rate_and_weight_decay() -> None:
     design = make_design(SPECIFICATION, architectures=4, rates=2, seed=1)
     assert len(design.sgd) == len(design.adam) == 2
     assert design.trainings == 4 * 2 * 3
@@ -95,7 +95,7 @@ def test_the_reports_networks_come_first_where_they_fit() -> None:
     assert all(one.params <= 100_000 for one in drawn)
 
 
-def test_a_larger_design_holds_the_smaller_one() -> None:
+def test_a_larger_design_contains_the_smaller_one() -> None:
     few = make_design(SPECIFICATION, architectures=3, rates=1, seed=4).entrants
     many = make_design(SPECIFICATION, architectures=6, rates=3, seed=4).entrants
     assert many[:3] == few
@@ -141,7 +141,7 @@ def comparison(*pairs: tuple[Side, Side]) -> Comparison:
     return Comparison(design, tuple(Pair(one, *both) for one, both in zip(design.entrants, pairs, strict=False)))
 
 
-def test_the_best_rate_is_the_most_accurate_one_and_of_equal_ones_the_lowest() -> None:
+def test_the_best_rate_is_the_most_accurate_then_the_lowest() -> None:
     assert [side(*tried).best for tried in ((0.1, 0.3, 0.2), (0.1, 0.3, 0.3), (None, 0.0), (None, None))] == [
         Attempt(0.2, 2, 0.3),
         Attempt(0.2, 2, 0.3),
@@ -150,7 +150,7 @@ def test_the_best_rate_is_the_most_accurate_one_and_of_equal_ones_the_lowest() -
     ]
 
 
-def test_a_failure_that_is_not_the_rates_fault_leaves_no_best() -> None:
+def test_a_failure_for_another_reason_than_the_rate_leaves_no_best() -> None:
     broken = Side((Attempt(0.1, 1, 0.5), Attempt(0.2, 2, None, "memory ran out")))
     assert broken.best is None
     assert broken.missing() == "rate 0.2 failed: memory ran out"
@@ -172,12 +172,12 @@ def test_the_interval_is_of_the_fresh_differences_by_hand() -> None:
     assert "does not tell which of the two is better" in told
 
 
-def test_an_interval_without_0_names_the_better_one() -> None:
+def test_an_interval_without_0_names_the_better_optimiser() -> None:
     found = comparison(*((side(0.5, again=0.5), side(0.5, again=adam)) for adam in (0.6, 0.61, 0.62)))
     assert "here Adam is the better one" in " ".join(conclusion(found))
 
 
-def test_a_pair_without_a_figure_is_dropped_and_told() -> None:
+def test_a_pair_without_accuracy_is_dropped_with_its_reason() -> None:
     full = side(0.5, again=0.5), side(0.4, again=0.4)
     found = comparison(full, (side(None), side(0.4, again=0.4)), full)
     assert [pair.why_dropped for pair in found.dropped] == ["SGD: every rate diverged"]
@@ -195,7 +195,7 @@ def test_there_is_no_interval_before_the_end() -> None:
     assert "2 of 3 architectures" in conclusion(part)[0]
 
 
-def test_a_best_rate_at_the_end_of_those_tried_is_told() -> None:
+def test_a_best_rate_at_the_edge_is_reported() -> None:
     found = comparison(
         (side(0.1, 0.5, 0.3, again=0.5), side(0.1, 0.2, 0.3, again=0.3)),
         (side(0.1, 0.5, 0.3, again=0.4), side(0.1, 0.4, 0.3, again=0.3)),
@@ -244,7 +244,7 @@ Compared = Callable[..., tuple[CompareOutcome, View]]
 def records(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Records]:
     """Records of a study with one trial; a parameter changes its study file."""
     changes = {"trials": "1", "text": STUDY_TEXT} | getattr(request, "param", {})
-    assert app.run(["search", study_file(tmp_path, **changes)]) == 0
+    assert app.main(["search", study_file(tmp_path, **changes)]) == 0
     opened = open_records(parse_storage("sqlite:///budgetnas.db"), must_exist=True)
     yield opened
     opened.close()
@@ -288,7 +288,7 @@ def test_every_training_of_the_design_is_made_and_recorded_once(records: Records
     assert study_tables(records, STUDY).to_dict() == before, "neither ranking nor tallies know of it"
 
 
-def test_what_was_stopped_goes_on_and_trains_nothing_twice(records: Records) -> None:
+def test_a_stopped_comparison_resumes_and_repeats_no_run(records: Records) -> None:
     stopped, first = compared(records, rates=2, stop_after=5)
     assert (stopped.exit_code, stopped.comparison.finished, len(first.started)) == (130, False, 5)
     resumed, second = compared(records, rates=2)
@@ -316,7 +316,7 @@ weight_decay = [0.0]
 
 
 @pytest.mark.parametrize("records", [WILD], indirect=True)
-def test_a_rate_that_diverges_ends_nothing_but_its_pair(records: Records) -> None:
+def test_a_diverged_rate_affects_only_its_pair(records: Records) -> None:
     outcome, view = compared(records, rates=1)
     assert view.notices == ["the study does not search Adam; its rates are taken from 0.0001 to 0.1"]
     failed = [attempt for attempt, _ in view.ended if attempt.accuracy is None]
@@ -337,7 +337,7 @@ def test_a_rate_that_diverges_ends_nothing_but_its_pair(records: Records) -> Non
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = app.run(["compare", *arguments])
+    code = app.main(["compare", *arguments])
     out, err = capsys.readouterr()
     return code, out, err
 

@@ -109,7 +109,7 @@ def test_a_studys_page_has_the_reports_figures_and_they_follow_the_search(dashbo
     assert len({one["name"]: one for one in after["budgetnas-history"]["data"]}["searched"]["x"]) == 3
 
 
-def test_a_study_of_somebody_elses_keeps_its_own_figures_and_gets_none(dashboard: str, tmp_path: Path) -> None:
+def test_a_foreign_study_keeps_its_figures_and_gets_none(dashboard: str, tmp_path: Path) -> None:
     study = optuna.create_study(study_name="theirs", storage=f"sqlite:///{tmp_path / 'budgetnas.db'}")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     save_plotly_graph_object(study, go.Figure().add_scatter(x=[1], y=[2]), graph_object_id="own")
@@ -120,7 +120,7 @@ def test_a_study_of_somebody_elses_keeps_its_own_figures_and_gets_none(dashboard
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the chromium package of the system")
-def test_the_browser_draws_them_and_complains_of_nothing(dashboard: str) -> None:
+def test_the_browser_draws_them_without_errors(dashboard: str) -> None:
     expected = len(drawn(detail_of(dashboard, "t")))
     complaints: list[str] = []
     with sync_playwright() as playwright:
@@ -134,14 +134,14 @@ def test_the_browser_draws_them_and_complains_of_nothing(dashboard: str) -> None
     assert complaints == []
 
 
-def test_a_connection_on_which_nothing_is_asked_keeps_nobody_waiting(dashboard: str) -> None:
+def test_an_idle_connection_blocks_no_request(dashboard: str) -> None:
     port = int(dashboard.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as silent:
         silent.send(b"GET /api")
         assert fetched(f"{dashboard}/api/studies")["study_summaries"]
 
 
-def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error(tmp_path: Path) -> None:
     assert run(tmp_path, "search", study_file(tmp_path, trials="1")).returncode == 0
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -184,6 +184,7 @@ BENCHMARKS = {
         "counting",
         "gate",
         "learning",
+        "long_training",
         "onnx",
         "overhead",
         "proposals",

@@ -14,6 +14,7 @@ from small import run, study_file
 from sqlalchemy import delete, update
 
 import budgetnas
+from budgetnas.architecture import named
 from budgetnas.bundle import contents
 from budgetnas.bundle.chosen import ExportRequest, choose_run
 from budgetnas.bundle.export import Exported, export
@@ -29,7 +30,7 @@ from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Role, Run, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, choose_runtime
+from budgetnas.training import RuntimeConfig, runtime_rules
 
 REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
 
@@ -72,7 +73,7 @@ def finished(folder: Path) -> Iterator[Records]:
         with pytest.raises(InputError, match=r"no final yet; run budgetnas finish s first, or export .* --run N"):
             choose_run(records, ExportRequest(DataPlace(), "s"))
         request = FinishRequest("s", DataPlace(), ChoiceProtocol(finalists=1, seeds=2))
-        finish(request, records, [choose_runtime("cpu", "float32")], Stopper(), View())
+        finish(request, records, runtime_rules("cpu", "float32"), Stopper(), View())
         yield records
 
 
@@ -86,7 +87,7 @@ def weights_in(folder: Path) -> bytes:
     return (folder / contents.WEIGHTS).read_bytes()
 
 
-def test_a_study_exports_the_network_that_its_final_ended_with(finished: Records, tmp_path: Path) -> None:
+def test_a_study_exports_the_winner_of_its_final(finished: Records, tmp_path: Path) -> None:
     result = final_result(finished, "s")
     assert result is not None and result.winner is not None and result.shipped_run is not None
     view = View()
@@ -109,7 +110,7 @@ def test_a_study_exports_the_network_that_its_final_ended_with(finished: Records
     assert certificate["total"]["built"] == result.winner.run.params
 
 
-def test_weights_that_are_gone_are_trained_again_to_the_same_bits(finished: Records, tmp_path: Path) -> None:
+def test_missing_weights_are_retrained_to_the_same_bits(finished: Records, tmp_path: Path) -> None:
     result = final_result(finished, "s")
     assert result is not None and result.shipped_run is not None
     (replayed,) = finished.runs(role=Role.REPLAY)
@@ -129,7 +130,7 @@ def test_weights_that_are_gone_are_trained_again_to_the_same_bits(finished: Reco
         assert metrics["trained_again"]["again"]["eval_loss"] is None, "no test split, and no validation images left"
 
 
-def test_a_run_of_a_search_says_what_its_figure_is(finished: Records, tmp_path: Path) -> None:
+def test_a_run_of_a_search_explains_its_accuracy(finished: Records, tmp_path: Path) -> None:
     first = finished.runs(study="s", role=Role.SEARCH)[0]
     view = View()
     done, metrics = exported(finished, tmp_path / "b", view, study="s", run=first.id)
@@ -152,7 +153,7 @@ def test_a_run_of_a_search_says_what_its_figure_is(finished: Records, tmp_path: 
     assert recipe == first.recipe.model_dump(mode="json")
 
 
-def test_a_training_that_comes_out_otherwise_is_told(finished: Records, tmp_path: Path) -> None:
+def test_a_retraining_with_other_figures_is_reported(finished: Records, tmp_path: Path) -> None:
     first = finished.runs(study="s", role=Role.SEARCH)[0]
     one = tables.epochs.c
     last = finished.curve(first.id)[-1]
@@ -169,7 +170,7 @@ def test_a_training_that_comes_out_otherwise_is_told(finished: Records, tmp_path
     assert any("DIFFER from the record's: train_loss" in one for one in (*view.notices, *metrics["sentences"]))
 
 
-def test_a_replay_says_what_its_figure_is(finished: Records, tmp_path: Path) -> None:
+def test_a_replay_explains_its_accuracy(finished: Records, tmp_path: Path) -> None:
     done, metrics = exported(finished, tmp_path / "b", replay="V2-sgd")
     (replayed,) = finished.runs(role=Role.REPLAY)
     assert (done.chosen.run.id, metrics["kind"], metrics["split"]) == (replayed.id, "replay", "test")
@@ -182,7 +183,7 @@ def test_a_replay_says_what_its_figure_is(finished: Records, tmp_path: Path) -> 
     assert preprocessing.normalisation.mean == pytest.approx([(0.4914 + 0.4822 + 0.4465) / 3], abs=1e-3)
 
 
-def test_other_networks_of_a_final_have_figures_of_their_own(finished: Records, tmp_path: Path) -> None:
+def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tmp_path: Path) -> None:
     result = final_result(finished, "s")
     assert result is not None and result.winner is not None
     by_seed = {one.seed: one for one in finished.runs(study="s", role=Role.FINAL)}
@@ -192,7 +193,7 @@ def test_other_networks_of_a_final_have_figures_of_their_own(finished: Records, 
     assert (metrics["split"], metrics["accuracy"]) == ("validation", result.winner.validation[0])
 
 
-def test_what_cannot_be_exported_is_told(finished: Records, tmp_path: Path) -> None:
+def test_invalid_exports_are_refused(finished: Records, tmp_path: Path) -> None:
     place = DataPlace()
     other = finished.runs(role=Role.REPLAY)[0].id
     for request, told in (
@@ -231,16 +232,16 @@ def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: 
             export(request, finished, Stopper(), View())
 
 
-def test_a_record_is_trained_again_in_its_own_setup() -> None:
+def test_a_record_is_retrained_in_its_own_runtime() -> None:
     recorded = RuntimeConfig("cpu", "float32", threads=3, micro_batch=16, layout="contiguous")
-    assert recorded_runtime(recorded.to_json(), "auto") == recorded
+    assert recorded_runtime(recorded.to_json(), "auto", named("v2")) == recorded
     elsewhere = json.dumps(json.loads(recorded.to_json()) | {"device": "cuda:77", "graphs": True})
     for device in ("auto", "cpu"):
-        again = recorded_runtime(elsewhere, device)
+        again = recorded_runtime(elsewhere, device, named("v2"))
         assert (again.device, again.micro_batch, again.graphs) != ("cuda:77", 16, True)
         assert again.micro_batch == 16
     with pytest.raises(InputError, match="--device"):
-        recorded_runtime(recorded.to_json(), "cuda:77")
+        recorded_runtime(recorded.to_json(), "cuda:77", named("v2"))
 
 
 def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:

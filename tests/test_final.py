@@ -31,7 +31,7 @@ from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import choose_runtime
+from budgetnas.training import runtime_rules
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.network import build
 from budgetnas.training.weights import from_safetensors, to_safetensors
@@ -70,7 +70,7 @@ def opened(database: Path) -> Iterator[Records]:
 
 def hold(records: Records, listener: Listener | None = None, protocol: ChoiceProtocol | None = PROTOCOL) -> FinalResult:
     request = FinishRequest("s", DataPlace(), protocol)
-    return finish(request, records, [choose_runtime("cpu", "float32")], Stopper(), listener or Listener())
+    return finish(request, records, runtime_rules("cpu", "float32"), Stopper(), listener or Listener())
 
 
 def readings(records: Records) -> list[tuple[int | None, int, float]]:
@@ -98,7 +98,7 @@ def database(searched_once: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_a_final_trains_the_best_again_and_reads_the_test_split_once(database: Path) -> None:
+def test_a_final_retrains_the_best_and_evaluates_on_the_test_split_once(database: Path) -> None:
     with opened(database) as records:
         result = hold(records)
         winner = result.winner
@@ -123,12 +123,12 @@ def test_a_final_trains_the_best_again_and_reads_the_test_split_once(database: P
         assert result.shipped_run == next(one.id for one in tested if one.seed == FIRST_TEST_SEED)
 
 
-def test_the_test_accuracy_is_that_of_the_kept_weights(database: Path) -> None:
+def test_the_test_accuracy_is_that_of_the_stored_weights(database: Path) -> None:
     with opened(database) as records:
         result = hold(records)
         assert result.winner is not None and result.shipped_run is not None
         data, request = load_study_data(study_specification(records, "s"), "s", DataPlace())
-        runtime = choose_runtime("cpu", "float32")
+        runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.architecture)
         normalise = Normaliser.of(
             validation_images(data, runtime).normalisation, runtime.torch_device, runtime.memory_format
         )
@@ -141,7 +141,7 @@ def test_the_test_accuracy_is_that_of_the_kept_weights(database: Path) -> None:
     assert result.winner.test[0] == pytest.approx(correct, abs=1e-12)
 
 
-def test_a_final_that_was_held_is_told_again_without_training_or_reading(database: Path) -> None:
+def test_a_finished_final_is_reported_without_training_or_evaluation(database: Path) -> None:
     with opened(database) as records:
         first, runs = hold(records), finals(records)
         listener = Listener()
@@ -163,7 +163,7 @@ def test_a_stopped_final_resumes_and_repeats_no_run(database: Path, stop_after: 
         assert len(keys) == len(set(keys)) == 6
 
 
-def test_where_two_processes_trained_the_same_the_first_counts(database: Path) -> None:
+def test_the_first_of_two_equal_runs_counts(database: Path) -> None:
     with opened(database) as records:
         result = hold(records)
         with records.engine.begin() as connection:
@@ -194,7 +194,7 @@ def test_another_search_makes_another_final(database: Path) -> None:
         assert second.number != first.number and second.readings == 2 and listener.notices
 
 
-def test_the_protocol_that_a_study_was_created_with_stands(tmp_path: Path) -> None:
+def test_the_protocol_of_a_study_cannot_change(tmp_path: Path) -> None:
     database = searched(tmp_path, "--finalists", "1", "--final-seeds", "2", trials="2")
     with opened(database) as records:
         held = final_result(records, "s")
@@ -206,7 +206,7 @@ def test_the_protocol_that_a_study_was_created_with_stands(tmp_path: Path) -> No
     assert again.returncode == 2 and "--finalists" in again.stderr
 
 
-def test_the_best_seed_is_the_reference(tmp_path: Path) -> None:
+def test_the_best_initial_trial_is_the_reference(tmp_path: Path) -> None:
     file = study_file(tmp_path, study='"s"', budget='"5M"', subset="60", subset_eval="60", epochs="1", trials="3")
     text = Path(file).read_text(encoding="utf-8").split("[space]")[0]
     Path(file).write_text(text + '\nseeds = ["v2-sgd", "v2-adam"]\n', encoding="utf-8")
@@ -233,7 +233,7 @@ def test_a_plan_takes_distinct_candidates_by_smoothed_score(database: Path) -> N
         assert plan.reference is None
 
 
-def test_a_seed_that_is_no_finalist_enters_as_the_reference(records: Records) -> None:
+def test_an_initial_trial_outside_the_finalists_enters_as_the_reference(records: Records) -> None:
     inputs = InputShape(in_channels=3, size=32, classes=10)
     runs = [_recorded(records, seed, inputs) for seed in ("v1-sgd", "v2-sgd")]
     plan = plan_final(runs, [0.5, 0.8], ChoiceProtocol(finalists=1, seeds=2), specification())
@@ -279,7 +279,7 @@ def test_bad_input_is_one_line(database: Path, arguments: list[str], told: str) 
     assert result.returncode == 2 and told in result.stderr and len(result.stderr.splitlines()) == 1
 
 
-def test_damaged_weights_are_told(records: Records) -> None:
+def test_damaged_weights_are_an_error(records: Records) -> None:
     run_of = _recorded(records, "v2-sgd", InputShape(in_channels=3, size=32, classes=10))
     records.save_weights(run_of.id, b"weights")
     assert records.weights(run_of.id) == b"weights"

@@ -110,7 +110,7 @@ def test_what_a_trial_tells_of_several_limits(searched: Path) -> None:
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Call the program in this process, which has imported it already."""
-    code = app.run(list(arguments))
+    code = app.main(list(arguments))
     out, err = capsys.readouterr()
     return code, out, err
 

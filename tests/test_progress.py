@@ -45,7 +45,7 @@ def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
     )
     child.expect(r"epoch \d+/5000")
     child.sendintr()
-    child.expect("stopped; all that was trained is recorded")
+    child.expect(r"Stopped\. Every finished epoch is saved")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130

@@ -48,6 +48,12 @@ def test_json_gives_the_same_recipe_back(rate: float) -> None:
         {"decay_norm_and_bias": False},
         {"warmup_epochs": 1},
         {"ema_decay": 0.99},
+        {"schedule": "step"},
+        {"augmentation": Augmentation(padding="reflect")},
+        {"augmentation": Augmentation(trivial_augment=True)},
+        {"augmentation": Augmentation(erasing=0.1)},
+        {"augmentation": Augmentation(mixup=0.2)},
+        {"augmentation": Augmentation(cutmix=1.0)},
     ],
 )
 def test_every_field_is_part_of_the_digest(change: dict[str, Any]) -> None:
@@ -90,6 +96,11 @@ def test_a_whole_number_and_the_same_fraction_have_one_digest() -> None:
         {"ema_decay": math.nan},
         {"augmentation": {"cutout": -1}},
         {"augmentation": {"cutout": 2.5}},
+        {"augmentation": {"padding": "edge"}},
+        {"augmentation": {"erasing": 1.1}},
+        {"augmentation": {"mixup": -0.1}},
+        {"augmentation": {"cutmix": math.inf}},
+        {"schedule": "batch"},
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:

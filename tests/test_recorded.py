@@ -45,7 +45,7 @@ def test_learning_rates_and_epochs() -> None:
     assert found == {name: (rate, length) for name, rate, length in zip(NAMES, rates, epochs, strict=True)}
 
 
-def test_tables_hold_the_runs_that_the_report_put_there() -> None:
+def test_tables_list_the_runs_of_the_report() -> None:
     tables = {number: [n for n, run in recorded_runs().items() if number in run.tables] for number in range(1, 7)}
     assert tables == {
         1: ["resnet18", "resnet34", "resnet101", "resnet152"],
@@ -90,7 +90,7 @@ def test_unknown_run_is_refused_with_a_suggestion() -> None:
     assert recorded_run(" V2-SGD ").name == "v2-sgd"
 
 
-def test_shipped_files_are_found_and_the_report_is_no_search() -> None:
+def test_shipped_files_are_found_and_the_report_is_not_a_study() -> None:
     assert shipped("report-2022.toml").is_file()
     assert shipped("report-2022") == shipped("report-2022.toml")
     assert "report-2022" not in shipped_studies()
@@ -98,12 +98,12 @@ def test_shipped_files_are_found_and_the_report_is_no_search() -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing-like-it", "../pyproject.toml", "", "/etc/passwd"])
-def test_what_is_not_shipped_is_refused(name: str) -> None:
+def test_unknown_shipped_files_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="STUDY_FILE"):
         shipped(name)
 
 
-def test_installed_package_holds_its_own_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_package_contains_its_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "budgetnas"
     (package / "studies").mkdir(parents=True)
     (package / "studies" / "mine.toml").write_text("")

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from small import run
+from small import environment, run
 
 from budgetnas.data import DataIdentity
 from budgetnas.errors import BudgetnasError
@@ -97,9 +97,8 @@ def test_a_reduced_replay_says_so_on_every_line_and_is_not_repeated(tmp_path: Pa
 def test_an_interrupted_replay_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     arguments = ("replay", "v2-sgd", *REDUCED[:-1], "3")
     command = [sys.executable, "-m", "budgetnas", *arguments]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
+    env, piped = environment(), subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=piped, stdout=piped, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 1/3: train" in line:

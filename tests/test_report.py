@@ -29,7 +29,7 @@ from reporting import (
 
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.experiments.replay_results import comparison, report_tables
+from budgetnas.experiments.replay_results import report_tables
 from budgetnas.report import study_tables
 from budgetnas.report.figures.curves import accuracy_curves, loss_curves
 from budgetnas.report.figures.excess import excess
@@ -64,7 +64,7 @@ def test_curves_show_the_best_ten_and_the_rest_faintly(records: Records) -> None
     assert sum(bool(trace.showlegend) for trace in traces) == 11
 
 
-def test_overshoot_figure_counts_every_proposal(records: Records) -> None:
+def test_excess_figure_counts_every_proposal(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
     (bars,) = excess(tables).figure.data
@@ -72,7 +72,7 @@ def test_overshoot_figure_counts_every_proposal(records: Records) -> None:
     assert min(bars.x) > tables.summary.max_params
 
 
-def test_figures_hold_no_markup_of_users(records: Records) -> None:
+def test_figures_escape_markup_in_names(records: Records) -> None:
     seeded_study(records, label=NASTY)
     tables = study_tables(records, STUDY)
     for drawn in (history(tables), accuracy_against_params(tables), accuracy_curves(tables)):
@@ -81,7 +81,7 @@ def test_figures_hold_no_markup_of_users(records: Records) -> None:
         assert "&lt;script&gt;" in text
 
 
-def test_history_and_its_data_tell_pruned_runs_apart(records: Records) -> None:
+def test_history_distinguishes_pruned_runs(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
     tables = study_tables(records, STUDY)
@@ -96,7 +96,7 @@ def test_history_and_its_data_tell_pruned_runs_apart(records: Records) -> None:
     assert [row["best_so_far_percent"] for row in rows if row["state"] == "complete"] == list(figure.data[1].y)
 
 
-def test_params_data_is_what_is_drawn_and_leaves_pruned_runs_out(records: Records) -> None:
+def test_params_figure_equals_its_table_without_pruned_runs(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
     tables = study_tables(records, STUDY)
@@ -108,7 +108,7 @@ def test_params_data_is_what_is_drawn_and_leaves_pruned_runs_out(records: Record
     assert {row["params"] for row in rows if row["pareto_front"]} == set(front.x)
 
 
-def test_curves_data_is_what_is_drawn(records: Records) -> None:
+def test_curves_equal_their_tables(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
     tables = study_tables(records, STUDY)
@@ -122,7 +122,7 @@ def test_curves_data_is_what_is_drawn(records: Records) -> None:
             assert list(ends.x) == [1, 2, 3]
 
 
-def test_overshoot_and_importance_data_are_what_is_drawn(records: Records) -> None:
+def test_excess_and_importance_figures_equal_their_tables(records: Records) -> None:
     spec = seeded_study(records)
     tables = study_tables(records, STUDY)
     rows = dicts(excess(tables).data)
@@ -160,7 +160,7 @@ def test_bottlenecks_are_drawn_with_their_inner_width(records: Records) -> None:
     assert any("3 bottlenecks of 64 → 256 × 32 × 32" in note.text for note in figure.layout.annotations)
 
 
-def test_finalists_show_points_mean_interval_and_what_the_search_said(records: Records) -> None:
+def test_finalists_show_seeds_mean_interval_and_search_accuracy(records: Records) -> None:
     seeded_study(records)
     tables = with_final(study_tables(records, STUDY))
     final = tables.final
@@ -218,7 +218,7 @@ def test_names_are_escaped_everywhere(records: Records, tmp_path: Path) -> None:
     assert html.count("</script>") == 4
 
 
-def test_report_of_nothing_trained(records: Records, tmp_path: Path) -> None:
+def test_report_of_a_study_without_runs(records: Records, tmp_path: Path) -> None:
     save(records, "empty", specification(data()))
     html = write_study_report(records, "empty", tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No run of this study is complete yet" in html
@@ -235,7 +235,7 @@ def test_report_of_one_run(records: Records, tmp_path: Path) -> None:
     assert "these need at least 8 complete runs" in html
 
 
-def test_writing_is_all_or_nothing(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_written_atomically(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeded_study(records)
     out = tmp_path / "report.html"
     out.write_text("before")
@@ -258,14 +258,14 @@ def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) 
         write_study_report(records, STUDY, tmp_path / "none" / "report.html")
 
 
-def test_page_without_a_final_says_that_one_run_chose(records: Records) -> None:
+def test_page_without_a_final_calls_the_best_run_optimistic(records: Records) -> None:
     seeded_study(records)
     html = study_page(study_tables(records, STUDY))
     assert "the best of 12 single runs, so optimistic" in html
     assert "The final" not in html
 
 
-def test_page_of_a_final_shows_shrinkage_difference_and_one_reading(records: Records) -> None:
+def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records: Records) -> None:
     seeded_study(records)
     tables = with_final(study_tables(records, STUDY))
     html = study_page(tables)
@@ -281,7 +281,7 @@ def test_page_of_a_final_shows_shrinkage_difference_and_one_reading(records: Rec
     assert "evaluated on the test split 3 times" in study_page(with_final(tables, readings=3))
 
 
-def test_page_of_a_final_under_way_or_without_the_test_split(records: Records) -> None:
+def test_page_of_an_unfinished_final_or_without_a_test_evaluation(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
     under_way = study_page(with_final(tables, decided=False, readings=0))
@@ -290,7 +290,7 @@ def test_page_of_a_final_under_way_or_without_the_test_split(records: Records) -
     assert "There was no evaluation on the test split." in study_page(with_final(tables, readings=0))
 
 
-def test_page_lists_pruned_runs_apart(records: Records) -> None:
+def test_page_lists_pruned_runs_separately(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)
     html = study_page(study_tables(records, STUDY))
@@ -301,28 +301,28 @@ def test_page_lists_pruned_runs_apart(records: Records) -> None:
 # Replays
 
 
-def test_comparison_tells_best_and_last(records: Records) -> None:
-    found = comparison(replay(records, "v2-sgd", 60, 0.93))
-    assert (found.best_test_epoch, found.last_epoch) == (59, 60)
-    assert found.best_test == pytest.approx(93.5)
-    assert found.last_test == pytest.approx(93.0)
-    assert found.best_test_difference == pytest.approx(93.5 - 94.21)
-    assert found.last_test_difference == pytest.approx(93.0 - 94.21)
-    assert found.best_train_difference == pytest.approx(95.5 - 99.812)
-    assert json.loads(json.dumps(found.to_dict()))["why_not"] == []
+def test_comparison_has_best_and_last_epoch(records: Records) -> None:
+    found = replay(records, "v2-sgd", 60, 0.93).comparison()
+    assert (found["best_test_epoch"], found["last_epoch"]) == (59, 60)
+    assert found["best_test"] == pytest.approx(93.5)
+    assert found["last_test"] == pytest.approx(93.0)
+    assert found["best_test_difference"] == pytest.approx(93.5 - 94.21)
+    assert found["last_test_difference"] == pytest.approx(93.0 - 94.21)
+    assert found["best_train_difference"] == pytest.approx(95.5 - 99.812)
+    assert json.loads(json.dumps(found))["why_not"] == []
 
 
 def test_comparison_without_printed_figures_or_epochs(records: Records) -> None:
-    found = comparison(replay(records, "resnet50", 2, 0.5, ("2 of 40 epochs",)))
-    assert (found.printed_test, found.best_test_difference, found.last_test_difference) == (None, None, None)
-    nothing = comparison(replay(records, "v2-sgd", 0, 0.5, ("0 of 60 epochs",)))
-    assert (nothing.best_test, nothing.last_epoch, nothing.best_test_difference) == (None, None, None)
+    found = replay(records, "resnet50", 2, 0.5, ("2 of 40 epochs",)).comparison()
+    assert (found["printed_test"], found["best_test_difference"], found["last_test_difference"]) == (None, None, None)
+    nothing = replay(records, "v2-sgd", 0, 0.5, ("0 of 60 epochs",)).comparison()
+    assert (nothing["best_test"], nothing["last_epoch"], nothing["best_test_difference"]) == (None, None, None)
 
 
-def test_reports_tables_say_what_was_not_replayed(records: Records) -> None:
+def test_report_tables_list_runs_without_a_replay(records: Records) -> None:
     tables = report_tables([replay(records, "v2-sgd", 60, 0.93)])
     assert len(tables) == 7
-    rows = {table.title[:7]: [(row.run.name, row.replay is not None) for row in table.rows] for table in tables}
+    rows = {table.title[:7]: [(run.name, result is not None) for run, result in table.rows] for table in tables}
     assert rows["Table 1"] == [(name, False) for name in ("resnet18", "resnet34", "resnet101", "resnet152")]
     assert rows["Table 4"] == [("v2-sgd", True)]
     assert ("v2-sgd", True) in rows["Table 6"]
@@ -335,7 +335,7 @@ def test_replay_figure_overlays_printed_and_ours(records: Records) -> None:
     assert len(replay_curves(replay(records, "resnet50", 3, 0.6)).figure.data) == 4
 
 
-def test_replay_page_marks_what_cannot_be_compared(records: Records, tmp_path: Path) -> None:
+def test_replay_page_marks_incomparable_runs(records: Records, tmp_path: Path) -> None:
     why = ("2 of 60 epochs", f"data folder-{NASTY}, not CIFAR-10")
     results = [replay(records, "v2-sgd", 60, 0.93), replay(records, "v1-adam", 2, 0.5, why)]
     html = write_replay_report(results, tmp_path / "replay.html").read_text(encoding="utf-8")
@@ -347,7 +347,7 @@ def test_replay_page_marks_what_cannot_be_compared(records: Records, tmp_path: P
     assert scripts_of_others(html) == []
 
 
-def test_replay_page_of_nothing(tmp_path: Path) -> None:
+def test_replay_page_without_replays(tmp_path: Path) -> None:
     html = write_replay_report([], tmp_path / "replay.html").read_text(encoding="utf-8")
     assert "0 replayed runs" in html
     assert html.count("not replayed") == 13

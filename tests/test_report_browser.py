@@ -112,7 +112,7 @@ class Visit:
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.parametrize(("name", "figures"), [("study", 7), ("nasty", 7), ("final", 9), ("empty", 0), ("replay", 3)])
-def test_page_draws_all_figures_and_asks_for_nothing(
+def test_page_draws_all_figures_without_requests(
     browser: Browser, pages: dict[str, Path], name: str, figures: int, size: tuple[int, int]
 ) -> None:
     visit = Visit(browser, pages[name], size)
@@ -133,7 +133,7 @@ def test_phone_scrolls_tables_but_not_the_page(browser: Browser, pages: dict[str
     visit.close()
 
 
-def test_phone_text_is_legible_and_nothing_of_the_winner_is_cut_off(browser: Browser, pages: dict[str, Path]) -> None:
+def test_phone_text_is_legible_and_the_winner_is_complete(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["final"], PHONE)
     sizes = visit.page.evaluate(
         "[...document.querySelectorAll('.plot text')].map((one) => parseFloat(getComputedStyle(one).fontSize))"
@@ -149,7 +149,7 @@ def test_phone_text_is_legible_and_nothing_of_the_winner_is_cut_off(browser: Bro
     visit.close()
 
 
-def test_every_figure_downloads_as_csv_that_holds_its_numbers(
+def test_every_figure_downloads_its_table_as_csv(
     browser: Browser, pages: dict[str, Path], finished: StudyTables, tmp_path: Path
 ) -> None:
     visit = Visit(browser, pages["final"], WIDE)
@@ -176,7 +176,7 @@ def as_text(cell: object) -> str:
     return "" if cell is None else str(cell)
 
 
-def test_the_final_tells_winner_reference_and_readings(browser: Browser, pages: dict[str, Path]) -> None:
+def test_the_final_shows_winner_reference_and_test_evaluations(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["final"], WIDE)
     names = visit.page.locator("#figure-finalists .ytick text").all_text_contents()
     assert len(names) == 4
@@ -197,7 +197,7 @@ def test_dark_pages_have_light_text_in_their_figures(browser: Browser, pages: di
     visit.close()
 
 
-def test_hover_shows_the_architecture_and_no_markup_of_users(browser: Browser, pages: dict[str, Path]) -> None:
+def test_hover_shows_the_architecture_and_escapes_markup(browser: Browser, pages: dict[str, Path]) -> None:
     visit = Visit(browser, pages["nasty"], WIDE)
     show = """async (words) => {
         const plot = document.getElementById('figure-history');

@@ -44,7 +44,7 @@ def records(tmp_path: Path) -> Records:
 # Tables
 
 
-def test_ranking_is_by_the_last_epoch_and_tells_the_best(records: Records) -> None:
+def test_ranking_is_by_the_last_epoch(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
     assert [one.rank for one in tables.ranking] == list(range(1, 13))
@@ -72,7 +72,7 @@ def test_tallies_count_every_proposal_once(records: Records) -> None:
     assert (tallies.trained, tallies.failed, tallies.running) == (12, 1, 0)
 
 
-def test_a_trial_begun_again_is_one_proposal(records: Records) -> None:
+def test_a_restarted_trial_counts_as_one_proposal(records: Records) -> None:
     spec = seeded_study(records)
     again = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
@@ -102,7 +102,7 @@ def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
     assert (tables.tallies.trained, tables.tallies.pruned) == (16, 3)
 
 
-def test_a_pruned_seed_is_told_as_such(records: Records) -> None:
+def test_a_pruned_initial_trial_is_reported_as_pruned(records: Records) -> None:
     spec = seeded_study(records)
     pruned = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, pruned, 3, plausible_curve(0.3)[:1], label="v2-adam", state=State.PRUNED)
@@ -126,7 +126,7 @@ def test_the_network_chosen_is_the_finals_winner_or_the_searchs_best(records: Re
     assert json.loads(json.dumps(finished.to_dict(), allow_nan=False))["final"]["winner"]["run"] == second.run.id
 
 
-def test_rejections_are_grouped_and_seeds_named(records: Records) -> None:
+def test_rejections_are_grouped_and_initial_trials_named(records: Records) -> None:
     seeded_study(records)
     rejections = study_tables(records, STUDY).rejections
     assert [(one.origin, one.over_budget, one.duplicates) for one in rejections.origins] == [
@@ -139,7 +139,7 @@ def test_rejections_are_grouped_and_seeds_named(records: Records) -> None:
     assert len(rejections.params) == 31
 
 
-def test_winner_is_split_into_parts_and_set_against_the_seeds(records: Records) -> None:
+def test_winner_has_parts_and_leads_over_initial_trials(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
     assert [part.name for part in tables.winner] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
@@ -152,7 +152,7 @@ def test_winner_is_split_into_parts_and_set_against_the_seeds(records: Records) 
     assert found["v2-adam"] == ("failed", None)
 
 
-def test_rejected_and_untrained_seeds_are_told_apart(records: Records) -> None:
+def test_rejected_and_untrained_initial_trials_differ(records: Records) -> None:
     save(records, STUDY, specification(data(), max_params=2_000_000))
     over = count(named("v1")).params - 2_000_000
     records.reject(STUDY, [Rejection(named("v1"), "seed v1-sgd", 2_000_000, over)])
@@ -160,7 +160,7 @@ def test_rejected_and_untrained_seeds_are_told_apart(records: Records) -> None:
     assert outcomes == dict.fromkeys(INITIAL_TRIALS, "not trained") | {"v1-sgd": "rejected"}
 
 
-def test_notices_say_what_is_reduced(records: Records) -> None:
+def test_notices_name_reduced_data(records: Records) -> None:
     seeded_study(records)
     thinned, evaluated, noise = study_tables(records, STUDY).notices
     assert "2,000 images" in thinned
@@ -169,7 +169,7 @@ def test_notices_say_what_is_reduced(records: Records) -> None:
     assert noise.startswith("n = 12 complete runs, one training seed per candidate")
 
 
-def test_notices_say_own_images_and_nothing_of_noise_without_runs(records: Records) -> None:
+def test_notices_of_own_images_without_runs(records: Records) -> None:
     save(records, "own", specification(data("folder-cats")))
     (notice,) = study_tables(records, "own").notices
     assert notice.startswith("Own images (folder-cats)")
@@ -184,7 +184,7 @@ def test_tables_become_json(records: Records) -> None:
     assert values["specification"]["max_params"] == 5_000_000
 
 
-def test_unknown_study_is_refused_with_those_there_are(records: Records) -> None:
+def test_unknown_study_lists_the_known_ones(records: Records) -> None:
     with pytest.raises(InputError, match=r"STUDY 'x'.*no studies yet"):
         study_tables(records, "x")
     seeded_study(records)
@@ -203,7 +203,7 @@ def test_tables_need_no_heavy_package() -> None:
 # Numbers behind the figures
 
 
-def test_pareto_front_holds_what_nothing_beats(records: Records) -> None:
+def test_pareto_front_has_exactly_the_unbeaten_runs(records: Records) -> None:
     seeded_study(records)
     runs = study_tables(records, STUDY).ranking
     front = pareto_front(runs)
@@ -247,7 +247,7 @@ def test_no_importances_from_few_or_equal_runs(records: Records) -> None:
     assert importances(runs, spec)
 
 
-def test_rates_of_an_optimiser_that_one_run_chose_are_not_judged(records: Records) -> None:
+def test_rates_of_an_optimiser_of_a_single_run_have_no_importance(records: Records) -> None:
     spec = seeded_study(records)
     shares = importances(study_tables(records, STUDY).ranking, spec)
     assert "sgd_learning_rate" in shares
@@ -272,7 +272,7 @@ def test_architectures_of_the_fixture_keep_the_budget(records: Records) -> None:
     assert all(spec.budget.fits(one) for one in chosen)
 
 
-def test_rejections_are_told_by_limit(records: Records) -> None:
+def test_rejections_are_counted_by_limit(records: Records) -> None:
     spec = specification(data()).model_copy(update={"max_macs": 300_000_000, "max_activations": 600_000})
     save(records, STUDY, spec)
     rejected = [(named("v2"), "seed v2-sgd"), (named("resnet18"), "sampler"), (named("v2"), "sampler")]
@@ -293,7 +293,7 @@ def test_rejections_are_told_by_limit(records: Records) -> None:
     assert "Initial trial v2-sgd was rejected: 335,480,064 of 300,000,000 multiply-accumulates, 35,480,064 too" in page
 
 
-def test_without_further_limits_a_page_tells_nothing_of_limits(records: Records) -> None:
+def test_a_page_with_a_single_limit_has_no_table_of_limits(records: Records) -> None:
     seeded_study(records)
     page = study_page(study_tables(records, STUDY))
     assert "Limit on" not in page and "It fits:" not in page

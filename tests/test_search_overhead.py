@@ -24,7 +24,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
 from budgetnas.samplers.attributes import save_note
-from budgetnas.search.listener import SearchListener, TrialEnd
+from budgetnas.search.callbacks import SearchCallbacks, TrialEnd
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space.recipe import Normalisation, RecipeSpace
@@ -41,13 +41,13 @@ DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=No
 NETWORK = build(SPACE.smallest(INPUTS))
 
 
-class Watched(SearchListener):
+class Watched(SearchCallbacks):
     """Prints nothing, and calls a function at the end of every trial."""
 
     def __init__(self, ended: Callable[[], None]) -> None:
         self._ended = ended
 
-    def trial_ended(self, end: TrialEnd) -> None:
+    def on_trial_end(self, end: TrialEnd) -> None:
         self._ended()
 
 

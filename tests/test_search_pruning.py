@@ -24,7 +24,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
-from budgetnas.search.listener import SearchListener, TrialEnd
+from budgetnas.search.callbacks import SearchCallbacks, TrialEnd
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
@@ -158,13 +158,13 @@ class Scripted:
         return NETWORK
 
 
-class Heard(SearchListener):
+class Heard(SearchCallbacks):
     """Keeps the trials' ends."""
 
     def __init__(self) -> None:
         self.ends: list[TrialEnd] = []
 
-    def trial_ended(self, end: TrialEnd) -> None:
+    def on_trial_end(self, end: TrialEnd) -> None:
         self.ends.append(end)
 
 

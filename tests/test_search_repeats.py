@@ -32,10 +32,10 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, claim_run, record_training
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.named import ONCE, SAMPLERS, check_sampler, make_sampler, search_sampler, share_taken
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
-from budgetnas.search.trial import FIRST_SEED, RejectedError, TrialRunner, suggest_candidate, tally
+from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
@@ -106,10 +106,10 @@ class Heard(Quiet):
     starts: list[TrialStart] = field(default_factory=list)
     ends: list[TrialEnd] = field(default_factory=list)
 
-    def trial_started(self, start: TrialStart) -> None:
+    def on_trial_start(self, start: TrialStart) -> None:
         self.starts.append(start)
 
-    def trial_ended(self, end: TrialEnd) -> None:
+    def on_trial_end(self, end: TrialEnd) -> None:
         self.ends.append(end)
 
 
@@ -316,11 +316,14 @@ def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sq
         assert claim_run(request, NOTHING, CPU, study.records, first).known is None
         if origin == "enqueued":
             study.optuna_study.enqueue_trial(running.params)
-        trial = study.optuna_study.ask()
-        with holding(study.records, second) as heartbeat, pytest.raises(RejectedError, match="trains the same"):
-            TrialRunner(study, no_images(), CPU, Stopper(None), Heard(), second, heartbeat, made_up)(trial)
+        heard = Heard()
+        with holding(study.records, second) as heartbeat:
+            TrialRunner(study, no_images(), CPU, Stopper(None), heard, made_up).run(second, heartbeat)
+        (end,) = heard.ends
+        assert (end.accuracy, end.reason) == (None, f"rejected: trial {running.number} trains the same candidate now")
+        assert study.optuna_study.trials[end.number].state is TrialState.FAIL
         (rejection,) = study.records.rejections("s")
-        assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, trial.number)
+        assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, end.number)
 
 
 def test_a_repeat_that_was_not_begun_stays_one_whoever_takes_it(sqlite: str) -> None:
@@ -348,7 +351,7 @@ def test_a_mark_without_parameters_means_nothing_to_another_sampler(sqlite: str)
         searched(study, 2)
         trial = study.optuna_study.ask()
         trial.set_user_attr(REPEAT_OF, 0)
-        assert "queued again" in recover_stale_trials(study)[0]
+        assert "requeued" in recover_stale_trials(study)[0]
         searched(study, 3, "random")
         taken, last = study.optuna_study.trials[trial.number], runs_of(study)[-1]
         assert (last.trial, last.role, last.seed) == (trial.number, Role.SEARCH, 0)
@@ -566,7 +569,7 @@ def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> 
         claim, with_seed = claim_repeat(request, NOTHING, CPU, study.records, slot)
         with study.records.engine.begin() as connection:  # its process is gone
             connection.exec_driver_sql("DELETE FROM leases")
-        assert "queued again" in recover_stale_trials(study)[0]
+        assert "requeued" in recover_stale_trials(study)[0]
         searched(study, 9, "tpe")
         run_ = study.records.run(claim.run)
         assert (run_.state, run_.role, run_.seed, run_.trial) == (

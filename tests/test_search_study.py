@@ -24,10 +24,10 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.attributes import described
+from budgetnas.search.callbacks import MessageCallbacks
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
-from budgetnas.search.view import Notices
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
@@ -156,7 +156,7 @@ def test_an_enqueued_trial_of_a_process_that_is_gone_is_queued_again_with_its_pa
         trial = study.optuna_study.ask()
         width = trial.suggest_int("width_1", 0, 24)
         (told,) = recover_stale_trials(study)
-        assert "trial 0" in told and "queued again" in told
+        assert "trial 0" in told and "requeued" in told
         assert study.optuna_study.trials[0].state is TrialState.WAITING
         again = study.optuna_study.ask()
         assert again.number == 0
@@ -168,7 +168,7 @@ def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(stora
         study.optuna_study.ask().suggest_int("width_1", 0, 24)
         empty = study.optuna_study.ask().number
         dropped, queued = recover_stale_trials(study)
-        assert "dropped" in dropped and "queued again" in queued
+        assert "dropped" in dropped and "requeued" in queued
         states = [trial.state for trial in study.optuna_study.trials]
         assert states == [TrialState.FAIL, TrialState.WAITING]
         told = described(study.optuna_study.trials[0])
@@ -252,7 +252,7 @@ def test_a_search_from_end_to_end(tmp_path: Path) -> None:
     assert all("| stage 1 |" in note and "fits:" in note for note in notes), "the dashboard shows them"
 
     more = run(tmp_path, "search", path, "--study", "t", "--trials", "6")
-    assert "4 of 6 runs trained, goes on" in more.stderr
+    assert "4 of 6 runs trained, resuming" in more.stderr
     assert len(records.runs(study="t")) == 6
     done = run(tmp_path, "search", "--study", "t", "--trials", "6")
     assert done.returncode == 0, "a study that is named goes on as it is, and this one is done"
@@ -295,7 +295,7 @@ def test_an_interrupted_search_queues_its_trial_again(tmp_path: Path, number: si
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert "Go on with" in err
+    assert "Resume with" in err
     assert "Traceback" not in err
     (trial,) = trials_in(tmp_path)
     assert trial.state is TrialState.WAITING
@@ -364,8 +364,8 @@ def test_a_resumed_search_leaves_no_connection_open(tmp_path: Path) -> None:
     event.listen(Pool, "close", closed)
     try:
         for _ in range(2):
-            result = run_search(request, Stopper(None), Notices(lambda _: None))
-            assert result.finished
+            result = run_search(request, Stopper(None), MessageCallbacks(lambda _: None))
+            assert result.outcome.finished
             result.records.close()
             assert connections == set()
     finally:

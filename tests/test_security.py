@@ -116,7 +116,7 @@ def test_no_command_shows_or_keeps_the_password_of_a_storage(postgres_database: 
         assert done.returncode == code, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
         shown(done.stdout, done.stderr)
-        resumed += "Go on with:" in done.stderr
+        resumed += "Resume with:" in done.stderr
     assert resumed == 4, "the command to go on with was shown"
     in_files(tmp_path)
     assert in_tables(postgres_database) > 50
@@ -168,7 +168,7 @@ def test_a_server_that_goes_away_is_told_without_the_password(
         process.communicate()
         engine.dispose()
     assert process.returncode != 0
-    assert "storage" in err.splitlines()[-1] or "Go on with" in err, err
+    assert "storage" in err.splitlines()[-1] or "Resume with" in err, err
     shown(out, err)
 
 

@@ -31,7 +31,7 @@ def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert app.run(list(arguments)) == 0
+    assert app.main(list(arguments)) == 0
     out, err = capsys.readouterr()
     assert err == ""
     return out

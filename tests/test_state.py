@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import CPU, EXTRAS, OPTIMIZERS, SMALL, Listener, task, trained
+from training import CPU, EXTRAS, OPTIMIZERS, SMALL, STRONG, Listener, task, trained
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted, RunFailedError, StateError, StoppedEarly
@@ -24,7 +24,7 @@ from budgetnas.training.engine import Trainer
 
 EPOCHS = 4
 CHANGED_IMAGES = {"augmentation": {"crop_padding": 1, "rotation": 10, "cutout": 3}}
-CHANGES: dict[str, dict[str, Any]] = OPTIMIZERS | EXTRAS | {"changed images": CHANGED_IMAGES}
+CHANGES: dict[str, dict[str, Any]] = OPTIMIZERS | EXTRAS | {"changed images": CHANGED_IMAGES, "strong": STRONG}
 EVERYTHING = EXTRAS["everything"] | CHANGED_IMAGES
 SETUPS = {
     "one thread": CPU,

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import CPU, EXTRAS, OPTIMIZERS, Listener, task, trained
+from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, task, trained
 
-from budgetnas.training import RuntimeConfig, Task, TrainingState, choose_runtime, train
+from budgetnas.space.strong import strong_recipe
+from budgetnas.training import RuntimeConfig, Task, TrainingState, runtime_rules, train
+from budgetnas.training.augmentation import augment, draw
 from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CapturedCalls, Place, can_capture
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.engine import Trainer
+from budgetnas.training.mixing import draw_mixing, mix
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CUDA = torch.device("cuda:0")
@@ -37,7 +40,7 @@ def repeatable() -> Iterator[None]:
 
 def test_this_gpu_captures_and_setups_say_so() -> None:
     assert can_capture(CUDA)
-    assert choose_runtime("cuda").graphs
+    assert runtime_rules("cuda").graphs
 
 
 def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:
@@ -52,7 +55,7 @@ def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:
     assert float(total) == 80.0
 
 
-CHANGES = OPTIMIZERS | EXTRAS | {"cutout": {"augmentation": {"crop_padding": 1, "cutout": 3}}}
+CHANGES = OPTIMIZERS | EXTRAS | {"cutout": {"augmentation": {"crop_padding": 1, "cutout": 3}}, "strong": STRONG}
 
 
 @pytest.mark.parametrize("changed", list(CHANGES))
@@ -104,7 +107,7 @@ def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed
             assert torch.equal(tensor, network.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("changed", ["momentum", "adam", "everything"])
+@pytest.mark.parametrize("changed", ["momentum", "adam", "everything", "strong"])
 def test_a_state_is_restored_on_the_gpu_under_captured_steps(changed: str, repeatable: None) -> None:
     """Steps that were captured before read what was restored: it was copied to where they read."""
     one = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
@@ -134,15 +137,16 @@ def test_a_gpu_learns_what_a_cpu_learns() -> None:
         assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-2)
 
 
+@pytest.mark.parametrize("changed", ["everything", "strong"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_no_step_waits_for_the_gpu(precision: str) -> None:
-    one = placed(task(batch=100, t_max=3, **EXTRAS["everything"]))
+def test_no_step_waits_for_the_gpu(precision: str, changed: str) -> None:
+    one = placed(task(batch=100, t_max=3, **CHANGES[changed]))
     trainer = Trainer(one, RuntimeConfig("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]
     order = torch.arange(500)
     for _ in range(WARM_UP_CALLS + 1):
         for _ in trainer.steps(order):
             pass
-    steps = trainer.steps(order)
+    steps = trainer.steps(order, [0.1, 0.2, 0.3, 0.2, 0.1])
     next(steps)
     try:
         with warnings.catch_warnings():
@@ -152,3 +156,22 @@ def test_no_step_waits_for_the_gpu(precision: str) -> None:
             pass
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_gpu_changes_and_mixes_images_as_a_cpu_does() -> None:
+    """Angles are rounded otherwise on a GPU, so that a pixel in a thousand may be another."""
+    how = strong_recipe(10).augmentation
+    images = torch.randint(0, 256, (500, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels, color = torch.arange(500) % 10, torch.full((1, 3, 1, 1), 99, dtype=torch.uint8)
+    draws, mixing = draw(500, how, torch.Generator().manual_seed(1)), draw_mixing(8, how, torch.Generator())
+    on_cpu = augment(images, how, draws, color)
+    on_gpu = augment(images.to(CUDA), how, draws.to(CUDA), color.to(CUDA))
+    assert float((on_gpu.cpu() != on_cpu).double().mean()) < 2e-3
+    for row in mixing:
+        (expected, theirs), (mixed, ours) = (
+            mix(on_cpu, labels, row),
+            mix(on_cpu.to(CUDA), labels.to(CUDA), row.to(CUDA)),
+        )
+        torch.testing.assert_close(mixed.cpu(), expected)
+        assert ours.share is not None and theirs.share is not None
+        assert float(ours.share) == pytest.approx(float(theirs.share))

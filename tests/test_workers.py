@@ -22,7 +22,7 @@ from small import environment, run, start, study_file
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.search.listener import TrialEnd, TrialStart
+from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy, open_study
@@ -204,7 +204,7 @@ def test_a_stopped_worker_puts_its_trial_back(tmp_path: Path, sqlite: str, numbe
     worker.send_signal(number)
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == code, err
-    assert "Go on with:\n  budgetnas worker --study s --data digits" in err
+    assert "Resume with:\n  budgetnas worker --study s --data digits" in err
     runs, trials, slots = states(sqlite)
     assert (set(runs), set(trials), slots) == ({State.INTERRUPTED}, {TrialState.WAITING}, 0)
 
@@ -216,8 +216,8 @@ def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "stopping the workers; each puts its trial back" in err
-    assert "Go on with:\n  budgetnas search" in err
+    assert "stopping the workers; each requeues its trial" in err
+    assert "Resume with:\n  budgetnas search" in err
     assert "Traceback" not in err
     assert len(workers) == 2
     assert are_gone(workers)
@@ -252,7 +252,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_study_is_whole(
     workers[0].kill()
     _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
-    assert re.search(r"worker \d was killed by SIGKILL; it is started again", err), err
+    assert re.search(r"worker \d was killed by SIGKILL; it is restarted", err), err
     runs, trials, slots = states(storage_url)
     assert (runs, trials, slots) == ([State.COMPLETE] * 4, [TrialState.COMPLETE] * 4, 0)
 
@@ -275,13 +275,6 @@ def test_a_time_limit_stops_the_workers(tmp_path: Path, sqlite: str) -> None:
     assert slots == 0
 
 
-class _Broken:
-    """A runtime that no worker can read."""
-
-    def to_json(self) -> str:
-        return "{}"
-
-
 class _Nothing:
     def ended(self) -> int:
         return 0
@@ -294,17 +287,17 @@ def test_a_worker_that_crashes_again_and_again_is_given_up(one_run: str, monkeyp
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     pool = ProcessPool(("cpu",), 1)
-    pool.begin(WorkerRequest(storage=one_run, study="s", trials=5), _Broken())  # type: ignore[arg-type]
+    pool.start(WorkerRequest(storage=one_run, study="s", trials=5, runtime="{}"))  # no worker can read it
     told: list[str] = []
     try:
-        while pool.at_work():
-            told += pool.tend(_Nothing())
+        while pool.is_running():
+            told += pool.poll(_Nothing())
             time.sleep(0.05)
     finally:
         pool.kill()
-    assert told.count("worker 1 crashed; it is started again") == MAX_CRASHES - 1
-    assert told[-1] == "worker 1 crashed, 3 times without a run that ended; it is not started again"
-    assert pool.outcome() == "worker 1 crashed, 3 times without a run that ended"
+    assert told.count("worker 1 crashed; it is restarted") == MAX_CRASHES - 1
+    assert told[-1] == "worker 1 crashed, 3 times without a finished run; it is not restarted"
+    assert pool.failure() == "worker 1 crashed, 3 times without a finished run"
     assert sum("TypeError" in line for line in told) == MAX_CRASHES
 
 
@@ -316,13 +309,13 @@ class _Raising(Quiet):
         self.records = records
         self.asked = False
 
-    def planned(self, opened: OpenStudy, plan: Plan, data: object) -> None:
+    def on_plan(self, opened: OpenStudy, plan: Plan, data: object) -> None:
         pass
 
-    def trial_started(self, start: TrialStart) -> None:
+    def on_trial_start(self, start: TrialStart) -> None:
         pass
 
-    def trial_ended(self, end: TrialEnd) -> None:
+    def on_trial_end(self, end: TrialEnd) -> None:
         if not self.asked:
             self.records.set_goal("s", 4, "random")
         self.asked = True
@@ -384,7 +377,7 @@ def test_a_file_is_no_storage_for_several_machines() -> None:
     nodes = [{"NodeManagerHostname": name, "NodeManagerAddress": name, "Alive": True} for name in ("a", "b")]
     check_reach(parse_storage("postgresql://u@h/d"), nodes)
     check_reach(parse_storage("a.db"), [nodes[0], nodes[1] | {"Alive": False}])
-    with pytest.raises(InputError, match=r"--storage .*is a file of one machine, and the Ray cluster has 2"):
+    with pytest.raises(InputError, match=r"--storage .*is a file on this machine, but the Ray cluster has 2"):
         check_reach(parse_storage("a.db"), nodes)
 
 

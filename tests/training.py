@@ -86,6 +86,17 @@ EXTRAS: dict[str, dict[str, Any]] = {
         weight_decay=0.01,
     ),
 }
+STRONG: dict[str, Any] = EXTRAS["everything"] | dict(
+    schedule="step",
+    augmentation=dict(
+        crop_padding=1,
+        padding="reflect",
+        trivial_augment=True,
+        erasing=0.3,
+        mixup=0.2,
+        cutmix=1.0,
+    ),
+)
 
 
 def freeze_statistics(trainer: Trainer) -> None:

@@ -21,7 +21,7 @@ from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
 from budgetnas.space.search_space import Candidate, SearchSpace
 from budgetnas.storage import SEARCHED, Records, Role, State
-from budgetnas.training import RuntimeConfig, choose_runtime
+from budgetnas.training import Runtime
 
 FIRST_FRESH_SEED: Final = 3_000
 """Training seed of the first fresh training, which chooses nothing: a final's begin at 1,000 and 2,000."""
@@ -63,11 +63,11 @@ def make_study(design: Design, records: Records, pruner: str, seed: int) -> None
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
         searched = run_search(search_request(design, seed, name, pruner=pruner), stopper, view)
-        if not searched.finished:
+        if not searched.outcome.finished:
             raise BudgetnasError(f"study {name} did not finish")
         place = DataPlace(design.data.name, design.data.data_dir)
-        runtime = choose_runtime("cpu" if searched.runtimes[0].device == "cpu" else "cuda", "auto")
-        result = finish(FinishRequest(name, place), records, [runtime], stopper, view)
+        runtime = searched.runtime
+        result = finish(FinishRequest(name, place), records, runtime, stopper, view)
         train_afresh(records, result.study, chosen(records, result), design.fresh, place, runtime, stopper, view)
     typer.echo(f"{name}: {time.monotonic() - started:.0f} s", err=True)
 
@@ -101,7 +101,7 @@ def train_afresh(
     candidates: Sequence[Candidate],
     times: int,
     place: DataPlace,
-    runtime: RuntimeConfig,
+    runtime: Runtime,
     stopper: Stopper,
     view: Quiet,
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from budgetnas.experiments.final import FinalCallbacks
-from budgetnas.search.view import SearchView
+from budgetnas.search.callbacks import SearchCallbacks
 
 
-class Quiet(SearchView, FinalCallbacks):
+class Quiet(SearchCallbacks, FinalCallbacks):
     """Prints nothing."""

@@ -22,7 +22,6 @@ from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.space.search_space import Candidate
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import SEARCHED, Records, Role, State
-from budgetnas.training import choose_runtime
 
 
 def best_single(opened: OpenStudy) -> Candidate:
@@ -70,9 +69,9 @@ def make_sampled(design: Design, records: Records, url: URL, seed: int) -> None:
     stopper, view = Stopper(), Quiet()
     with stopper.listening():
         searched = run_search(search_request(design, seed, name), stopper, view)
-        if not searched.finished:
+        if not searched.outcome.finished:
             raise BudgetnasError(f"study {name} did not finish")
-        runtime = choose_runtime("cpu" if searched.runtimes[0].device == "cpu" else "cuda", "auto")
+        runtime = searched.runtime
         place = DataPlace(design.data.name, design.data.data_dir)
         candidates = list(_named(records, url, name).values())
         train_afresh(records, name, candidates, design.fresh, place, runtime, stopper, view)

@@ -64,13 +64,13 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
 
     Raises:
         InputError: If the request is invalid.
-        BudgetnasError: If a check of the bundle fails; nothing is left behind.
+        BudgetnasError: If a check of the bundle fails; nothing remains.
         RunFailedError: If a retraining fails.
         Interrupted: If a stop was requested.
     """
     chosen = choose_run(records, request)
     folder = check_place(chosen.folder(request.out), replace=request.replace)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data = _data(chosen, request)
     weights = weights_of(chosen, data, request.device, records, stopper, view)
     if not weights.equal:
@@ -92,7 +92,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
 
     def report(step: str) -> None:
         stopper.check()
-        view.preparing(step)
+        view.on_progress(step)
 
     return Exported(chosen, weights, write_bundle(source, folder, replace=request.replace, report=report))
 

@@ -10,7 +10,7 @@ from budgetnas.bundle.contents import Metrics
 from budgetnas.bundle.retraining import Weights
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, final_seeds
 from budgetnas.experiments.published import recorded_run
-from budgetnas.experiments.replay_results import comparison, replay_result
+from budgetnas.experiments.replay_results import replay_result
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.storage.finals import finals_of, test_accuracies
 
@@ -93,7 +93,7 @@ def _of_replay(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     result = replay_result(recorded_run(chosen.run.label), chosen.run, records)
     sentences = [
         "Test accuracy after the last epoch of a single run; no spread is known.",
-        "The report's protocol evaluates on the test split after every epoch; nothing here was chosen by it.",
+        "The report's protocol evaluates on the test split after every epoch, but chose nothing by it.",
     ]
     if result.warning:
         sentences.append(f"Compared with the report: {result.warning}.")
@@ -103,7 +103,7 @@ def _of_replay(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
         split="test",
         accuracy=result.curve[-1].eval_accuracy,
         sentences=sentences,
-        details={"beside_the_report": comparison(result).to_dict()},
+        details={"beside_the_report": result.comparison()},
     )
 
 

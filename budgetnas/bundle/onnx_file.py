@@ -68,7 +68,7 @@ class OnnxCheck:
             BudgetnasError: With the differences.
         """
         if not self.passed:
-            raise BudgetnasError(f"the ONNX file differs from the network: {self.describe()}; nothing was exported")
+            raise BudgetnasError(f"the ONNX file differs from the network: {self.describe()}, so the export stopped")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from budgetnas.architecture import Architecture
 from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data
 from budgetnas.errors import InputError
@@ -17,7 +18,7 @@ from budgetnas.runs.recording import RunImages
 from budgetnas.runs.reopen import all_training_images, validation_images
 from budgetnas.space.recipe import Normalisation
 from budgetnas.storage import Records, Run
-from budgetnas.training import Callbacks, RuntimeConfig, Task, choose_runtime, train
+from budgetnas.training import Callbacks, RuntimeConfig, RuntimeRules, Task, runtime_rules, train
 from budgetnas.training.device import statistics, to_device
 from budgetnas.training.weights import to_safetensors
 
@@ -29,9 +30,6 @@ class ExportCallbacks(Callbacks):
 
     def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
         """Called before `run` is retrained because its weights were not stored."""
-
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ def weights_of(
     stored = records.weights(chosen.run.id)
     if stored is not None:
         return Weights(stored, recorded)
-    runtime = recorded_runtime(chosen.run.environment, device)
+    runtime = recorded_runtime(chosen.run.environment, device, chosen.run.architecture)
     view.on_retraining(chosen.run, runtime)
     images = _images(chosen, data, runtime)
     run = chosen.run
@@ -115,12 +113,13 @@ def weights_of(
     return Weights(to_safetensors(network), recorded, callbacks.epochs[-1], callbacks.runtime)
 
 
-def recorded_runtime(environment: str, device: str) -> RuntimeConfig:
+def recorded_runtime(environment: str, device: str, architecture: Architecture) -> RuntimeConfig:
     """Return the runtime of a record, on this machine.
 
     Args:
         environment: The record's, as JSON.
         device: The requested device; ``auto`` for the record's device if it is available.
+        architecture: The network.
 
     Raises:
         InputError: If the requested device is not available.
@@ -128,7 +127,7 @@ def recorded_runtime(environment: str, device: str) -> RuntimeConfig:
     recorded = RuntimeConfig.from_json(environment)
     here = _on(recorded.device if device == "auto" else device, recorded, fall_back=device == "auto")
     if here.torch_device.type != recorded.torch_device.type:
-        return replace(here, micro_batch=recorded.micro_batch)
+        return replace(here.runtime_for(architecture), micro_batch=recorded.micro_batch)
     return replace(recorded, device=here.device)
 
 
@@ -138,13 +137,13 @@ def normalisation_of(chosen: Chosen, data: Data) -> Normalisation:
     return statistics(data.train) if constants is None else for_channels(constants, data.in_channels)
 
 
-def _on(device: str, recorded: RuntimeConfig, *, fall_back: bool) -> RuntimeConfig:
+def _on(device: str, recorded: RuntimeConfig, *, fall_back: bool) -> RuntimeRules:
     try:
-        return choose_runtime(device, recorded.precision)
+        return runtime_rules(device, recorded.precision)
     except InputError:
         if not fall_back:
             raise
-        return choose_runtime("auto", recorded.precision)
+        return runtime_rules("auto", recorded.precision)
 
 
 def _images(chosen: Chosen, data: Data, runtime: RuntimeConfig) -> RunImages:

@@ -142,7 +142,7 @@ def _check_loaded(folder: Path, source: BundleSource, network: Any) -> None:
     loaded = load(folder).network.state_dict()
     state = network.state_dict()
     if loaded.keys() != state.keys() or not all(bool((loaded[name] == tensor).all()) for name, tensor in state.items()):
-        raise BudgetnasError(f"the weights of {source.title} differ after loading; nothing was exported")
+        raise BudgetnasError(f"the weights of {source.title} differ after loading, so the export stopped")
 
 
 def _json(value: Any) -> bytes:

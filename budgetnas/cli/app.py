@@ -1,9 +1,10 @@
-"""The command line: parse, call one function, print. Errors become one line and an exit code here."""
+"""The command line: every command parses, calls a function and prints. Errors become a line and an exit code here."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -82,21 +83,18 @@ def _root(
     """
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(arguments: list[str]) -> int:
-    """Run the command line; return its exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, by default that of this process; return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(arguments, standalone_mode=False, prog_name="budgetnas")
         sys.stdout.flush()
     except BudgetnasError as error:
         return _fail(str(error), error.exit_code)
     except USAGE_ERROR as error:
-        told = usage_problem(error)
-        return _fail(f"{told}; see budgetnas {_command(arguments)}--help", EXIT_BAD_INPUT) if told else EXIT_BAD_INPUT
+        problem = usage_problem(error)
+        hint = f"see budgetnas {_command(arguments)}--help"
+        return _fail(f"{problem}; {hint}", EXIT_BAD_INPUT) if problem else EXIT_BAD_INPUT
     except Interrupted as error:
         return error.exit_code
     except KeyboardInterrupt:
@@ -119,7 +117,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _drop_output() -> None:
-    """Let nothing more be written to stdout: what is waiting to be written would fail again at the end."""
+    """Discard what is buffered for stdout, which would fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -128,6 +126,6 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _command(arguments: list[str]) -> str:
+def _command(arguments: Sequence[str]) -> str:
     names = {command.name for command in app.registered_commands}
-    return next((f"{one} " for one in arguments[:1] if one in names), "")
+    return next((f"{word} " for word in arguments[:1] if word in names), "")

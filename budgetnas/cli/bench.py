@@ -51,20 +51,21 @@ def bench_command(
     _network(arch, blocks, widths, stem_width, None)
     from budgetnas.cli.progress import Lines
     from budgetnas.data import DataRequest, load_data
-    from budgetnas.experiments.bench.protocol import BenchRequest, bench
+    from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchRequest, bench
     from budgetnas.experiments.bench.summary import summarise
-    from budgetnas.training import alternatives, choose_runtime
+    from budgetnas.training import runtime_rules
 
-    runtime = choose_runtime(device, precision)
+    rules = runtime_rules(device, precision)
     with Lines() as lines:
         lines.status("loading data ...")
         loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
+        architecture = _network(arch, blocks, widths, stem_width, loaded)
         request = BenchRequest(
-            architecture=_network(arch, blocks, widths, stem_width, loaded),
+            architecture=architecture,
             batch=batch,
             repeats=repeats,
             epochs=epochs,
-            runtimes=(runtime, *alternatives(runtime, precision)),
+            runtime=rules.runtime_for(architecture, images=REPORT_IMAGES),
             seed=seed,
         )
         result = bench(request, loaded, lines.status)

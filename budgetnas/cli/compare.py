@@ -48,16 +48,13 @@ def compare_command(
     from budgetnas.search.options import parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_runtime
+    from budgetnas.training import runtime_rules
 
     request = CompareRequest(study, architectures, rates, seed, DataPlace(data, data_dir))
     stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)
-    runtime = choose_runtime(device, precision)
-    runtimes = (runtime, *alternatives(runtime, precision))
+    runtime = runtime_rules(device, precision)
     with Lines() as lines, stopper.listening():
-        outcome = compare(
-            request, runtimes, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines)
-        )
+        outcome = compare(request, runtime, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines))
     if as_json:
         print_json({"study": study} | to_dict(outcome.comparison))
     else:

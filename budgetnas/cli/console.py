@@ -1,4 +1,4 @@
-"""Results on stdout, as tables for people or one JSON value for programs; all else goes to stderr."""
+"""Results on stdout, as tables or as one JSON value; everything else on stderr."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stdout() -> Console:
 
 
 def stderr() -> Console:
-    """Return the console of progress and notices."""
+    """Return the console of progress and messages."""
     return Console(
         stderr=True,
         soft_wrap=not sys.stderr.isatty(),
@@ -53,15 +53,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 
 def _printed(text: str) -> str:
-    """Return `text` without what would steer a terminal: names of classes and studies come from anybody."""
-    return "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)
+    """Return `text` without control characters: anybody may have chosen the names of classes and studies."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def check_out(page: Path) -> Path:
-    """Return where a page shall be written, if it can lie there.
+    """Return `page` if a page can be written there.
 
     Raises:
-        InputError: If it is a folder, lies in none, or in one that cannot be written.
+        InputError: If it is a folder, or its folder is missing or read-only.
     """
     if page.is_dir():
         raise InputError("--out", str(page), "is a folder", "name a file in it")
@@ -73,7 +73,7 @@ def check_out(page: Path) -> Path:
 
 
 def shown_storage(storage: str | None) -> str | None:
-    """Return a storage as a user gave it, or without its password."""
+    """Return a storage as the user wrote it, but without a password."""
     if storage is None:
         return None
     from budgetnas.storage.urls import masked, parse_storage
@@ -82,23 +82,29 @@ def shown_storage(storage: str | None) -> str | None:
     return storage if masked(url) == url.render_as_string(hide_password=False) else masked(url)
 
 
+def print_stopped(storage: str | None) -> None:
+    """Print that a search stopped, and the command that resumes it."""
+    stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
+    print_resume(storage)
+
+
 def print_resume(storage: str | None) -> None:
-    """Print the command that was run, to be run again; the storage, as it was named, without its password."""
+    """Print the command that was run, without the password of its storage."""
     given, shown = storage or "", shown_storage(storage) or ""
     words = [
-        one.replace(given, shown) if given and one in (given, f"--storage={given}") else one for one in sys.argv[1:]
+        word.replace(given, shown) if given and word in (given, f"--storage={given}") else word for word in sys.argv[1:]
     ]
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 
 
 def by_limit(broken: Sequence[Broken]) -> str:
-    """Return how many proposals broke each limit, with a space before; empty where there is but one limit."""
-    told = ", ".join(f"{one.proposals} in {one.words}" for one in broken)
-    return f" ({told})" if len(broken) > 1 else ""
+    """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
+    counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in broken)
+    return f" ({counts})" if len(broken) > 1 else ""
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: ``40 s``, ``12 min``, ``3 h 20 min``, ``5 days``."""
+    """Return a rounded time: ``40 s``, ``12 min``, ``3 h 20 min``, ``5 days``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

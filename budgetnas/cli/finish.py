@@ -49,16 +49,15 @@ def finish_command(
     from budgetnas.search.options import choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_runtime
+    from budgetnas.training import runtime_rules
 
     request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
-    runtime = choose_runtime(device, precision)
-    runtimes = (runtime, *alternatives(runtime, precision))
+    runtime = runtime_rules(device, precision)
     try:
         with Lines() as lines, stopper.listening():
-            result = finish(request, records, runtimes, stopper, FinalProgress(lines))
+            result = finish(request, records, runtime, stopper, FinalProgress(lines))
     except Interrupted as stop:
         tell_stopped(stop, storage)
         raise

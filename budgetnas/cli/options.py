@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take, each declared once."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ StudyDataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="folder:DIR, if the study's data are one.",
+        help="folder:DIR, if the study's data are a folder.",
         envvar="BUDGETNAS_DATA",
         show_default="the study's",
     ),
 ]
 DataOption = Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")]
 DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where downloaded archives lie.", envvar="BUDGETNAS_DATA_DIR")
+    Path | None, typer.Option("--data-dir", help="Folder of downloaded archives.", envvar="BUDGETNAS_DATA_DIR")
 ]
 
 BudgetOption = Annotated[
-    str | None, typer.Option(help="Most parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
+    str | None, typer.Option(help="Limit on parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
 ]
 MaxMacsOption = Annotated[
     str | None,
-    typer.Option(help="Most multiply-accumulates for an image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
+    typer.Option(help="Limit on multiply-accumulates per image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
 ]
 MaxActivationsOption = Annotated[
     str | None,
-    typer.Option(help="Most activations for an image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
+    typer.Option(help="Limit on activations per image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
 ]
 
 BlockOption = Annotated[
-    str | None, typer.Option(help="basic or bottleneck; for --blocks and --widths.", show_default="basic")
+    str | None, typer.Option(help="basic or bottleneck, with --blocks and --widths.", show_default="basic")
 ]
 StemWidthOption = Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")]
 StemKernelOption = Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")]
@@ -61,4 +61,4 @@ ClassesOption = Annotated[int, typer.Option(help="Number of classes.")]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")]
-TimeoutOption = Annotated[str | None, typer.Option(help="Stop after so long: 90s, 15m, 2h.")]
+TimeoutOption = Annotated[str | None, typer.Option(help="Stop after this time: 90s, 15m, 2h.")]

@@ -47,12 +47,11 @@ def replay_command(
     from budgetnas.cli.progress import Lines, ReplayProgress
     from budgetnas.data import DataRequest
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
-    from budgetnas.experiments.replay_results import comparison
     from budgetnas.report.page import write_replay_report
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import alternatives, choose_runtime
+    from budgetnas.training import runtime_rules
 
     request = ReplayRequest(
         names_of(names or (), everything=everything),
@@ -63,18 +62,17 @@ def replay_command(
     )
     request.runs()
     check_out(out)
-    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), choose_runtime(device, precision), Stopper()
-    runtimes = (runtime, *alternatives(runtime, precision))
+    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), runtime_rules(device, precision), Stopper()
     try:
         with Lines() as lines, stopper.listening():
-            outcome = replay(request, runtimes, lambda: open_records(url), stopper, ReplayProgress(lines))
+            outcome = replay(request, runtime, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
         stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
         print_resume(storage)
         raise
     page = write_replay_report(recorded_results(outcome.records), out)
     if as_json:
-        print_json([comparison(result).to_dict() | {"page": str(page)} for result in outcome.results])
+        print_json([result.comparison() | {"page": str(page)} for result in outcome.results])
     else:
         _print_results(outcome.results)
         stdout().print(f"\npage with all curves and tables: {page}", markup=False, soft_wrap=True)
@@ -117,11 +115,9 @@ def _print_list(as_json: bool) -> None:
 
 
 def _print_results(results: Sequence[ReplayResult]) -> None:
-    from budgetnas.experiments.replay_results import comparison
-
     rows = []
     for result in results:
-        shown = comparison(result).to_dict()
+        shown = result.comparison()
         for split in ("train", "test"):
             rows.append(
                 (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from budgetnas.cli.console import print_json, print_resume, stderr
 from budgetnas.cli.options import (
     BudgetOption,
     DataDirOption,
@@ -17,12 +16,6 @@ from budgetnas.cli.options import (
     StudyFileArgument,
     TimeoutOption,
 )
-from budgetnas.errors import EXIT_FAILED, Interrupted
-
-if TYPE_CHECKING:
-    from budgetnas.experiments.final import FinalCallbacks
-    from budgetnas.runs.interrupts import Stopper
-    from budgetnas.search.session import SearchResult
 
 
 def search_command(
@@ -51,15 +44,15 @@ def search_command(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of each trial.", envvar="BUDGETNAS_EPOCHS", show_default="20")
     ] = None,
-    subset: Annotated[int | None, typer.Option(help="Thin the training images to so many, stratified.")] = None,
-    subset_eval: Annotated[int | None, typer.Option(help="Thin the validation images likewise.")] = None,
+    subset: Annotated[int | None, typer.Option(help="Number of training images, subsampled by class.")] = None,
+    subset_eval: Annotated[int | None, typer.Option(help="Number of validation images, subsampled by class.")] = None,
     batch: Annotated[
         int | None, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.", show_default="128")
     ] = None,
     recipe_space: Annotated[
         str | None,
         typer.Option(
-            help="measured, paper, or tuned: label smoothing and more searched.",
+            help="measured, paper or tuned; tuned searches more of the recipe.",
             envvar="BUDGETNAS_RECIPE_SPACE",
             show_default="measured",
         ),
@@ -72,14 +65,14 @@ def search_command(
         str | None, typer.Option(help="asha, median or none.", envvar="BUDGETNAS_PRUNER", show_default="none")
     ] = None,
     finalists: Annotated[
-        int | None, typer.Option(help="End with a final: train so many of the best again.", show_default="no final")
+        int | None, typer.Option(help="End with a final of that many networks.", show_default="no final")
     ] = None,
     final_seeds: Annotated[
-        int | None, typer.Option(help="Fresh seeds of each network of the final.", show_default="3")
+        int | None, typer.Option(help="Fresh seeds of each network in the final.", show_default="3")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler.", show_default="0")] = None,
     split_seed: Annotated[
-        int | None, typer.Option(help="Seed of validation split and subset.", show_default="0")
+        int | None, typer.Option(help="Seed of the validation split and of subsets.", show_default="0")
     ] = None,
     device: Annotated[
         str | None,
@@ -88,6 +81,13 @@ def search_command(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
     ] = None,
+    tune_setup: Annotated[
+        bool | None,
+        typer.Option(
+            "--tune-setup",
+            help="Time precision, threads and layout instead of following the rules: other bits each time.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that search together.", envvar="BUDGETNAS_WORKERS", show_default="1"),
@@ -95,7 +95,9 @@ def search_command(
     per_device: Annotated[
         int | None,
         typer.Option(
-            help="Most workers on one GPU; alone, so many on each.", envvar="BUDGETNAS_PER_DEVICE", show_default="1"
+            help="Most workers on one GPU; without --workers, on each.",
+            envvar="BUDGETNAS_PER_DEVICE",
+            show_default="1",
         ),
     ] = None,
     ray: Annotated[
@@ -104,7 +106,7 @@ def search_command(
     gpus_per_trial: Annotated[
         float | None,
         typer.Option(
-            help="Share of a GPU that a trial takes on Ray, 0 to 1.",
+            help="Share of a GPU for each trial on Ray, 0 to 1.",
             envvar="BUDGETNAS_GPUS_PER_TRIAL",
             show_default="1, or 0 without GPUs",
         ),
@@ -112,52 +114,22 @@ def search_command(
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Search the best residual network within a budget; run it again to resume.
+    """Search for the best residual network within a budget; run it again to resume.
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from budgetnas.cli.progress import FinalProgress, Lines, SearchProgress
-    from budgetnas.cli.summary import print_summary
-    from budgetnas.report.tables import study_tables
+    from budgetnas.cli.progress import FinalProgress, Lines
+    from budgetnas.cli.search_progress import SearchProgress
+    from budgetnas.cli.summary import print_end
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.options import SearchOptions, read_study_file
     from budgetnas.search.session import run_search
 
     given = {name: value for name, value in context.params.items() if name in SearchOptions.model_fields}
-    request = SearchOptions.parse(given)
+    options = SearchOptions.parse(given)
     if study_file is not None:
-        request = request.over(read_study_file(study_file))
-    stopper = Stopper(request.timeout)
+        options = options.over(read_study_file(study_file))
     with Lines() as lines:
-        result = run_search(request, stopper, SearchProgress(lines))
-        if result.finished and result.final:
-            _hold_final(result, storage, stopper, FinalProgress(lines))
-    try:
-        tables = study_tables(result.records, result.study)
-    except SQLAlchemyError:  # it was told already why the search ended
-        if result.exit_code != EXIT_FAILED:
-            raise
-    else:
-        if as_json:
-            print_json(tables.to_dict())
-        else:
-            print_summary(tables, request.storage)
-    if not result.finished:
-        stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
-        print_resume(storage)
-    raise typer.Exit(result.exit_code)
-
-
-def _hold_final(result: SearchResult, storage: str | None, stopper: Stopper, view: FinalCallbacks) -> None:
-    """Hold the final that ends a search."""
-    from budgetnas.cli.finish import tell_stopped
-    from budgetnas.experiments.final import FinishRequest, finish
-
-    try:
-        with stopper.listening():
-            finish(FinishRequest(result.study, result.place), result.records, result.runtimes, stopper, view)
-    except Interrupted as stop:
-        tell_stopped(stop, storage)
-        raise
+        result = run_search(options, Stopper(options.timeout), SearchProgress(lines), FinalProgress(lines))
+    print_end(result.records, result.study, storage, result.outcome, as_json=as_json)
+    raise typer.Exit(result.outcome.exit_code)

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.architecture.budget import format_count
-from budgetnas.cli.console import by_limit, duration, shown_storage, stdout, table
+from budgetnas.cli.console import by_limit, duration, print_json, print_stopped, shown_storage, stdout, table
 from budgetnas.cli.final_text import print_final
-from budgetnas.errors import plural
+from budgetnas.errors import EXIT_FAILED, plural
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
+from budgetnas.storage import Records
+
+if TYPE_CHECKING:
+    from budgetnas.search.loop import Outcome
 
 _CUTS_SHOWN = 10
 _RANKS_SHOWN = 20
 
 
+def print_end(records: Records, study: str, storage: str | None, outcome: Outcome, *, as_json: bool) -> None:
+    """Print what a search or a worker leaves: the study, and how to resume it if it has not finished."""
+    from budgetnas.report.tables import study_tables
+
+    try:
+        tables = study_tables(records, study)
+    except SQLAlchemyError:  # a storage that is gone was reported when it ended the search
+        if outcome.exit_code != EXIT_FAILED:
+            raise
+    else:
+        if as_json:
+            print_json(tables.to_dict())
+        else:
+            print_summary(tables, storage)
+    if not outcome.finished:
+        print_stopped(storage)
+
+
 def print_summary(tables: StudyTables, storage: str | None) -> None:
-    """Print a study's ranking, winner, distance to the seeds, rejections, and what to do next."""
+    """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands."""
     console = stdout()
     tallies = tables.tallies
     console.print(f"\nstudy {tables.study}", markup=False)
@@ -36,7 +60,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     trained = f"{tallies.trained}" + (f" ({plural(tallies.repeats, 'repeat')})" if tallies.repeats else "")
     console.print(
         f"\nproposed {tallies.proposed}: {tallies.over_budget} over the budget{by_limit(tables.rejections.limits)} and "
-        f"{tallies.duplicates} duplicates turned away untrained; trained {trained}, failed {tallies.failed}",
+        f"{tallies.duplicates} duplicates rejected; trained {trained}, failed {tallies.failed}",
         markup=False,
     )
     _print_pruning(tables.pruning)
@@ -44,7 +68,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
         console.print(f"seed {seed.name}: rejected, {_why(seed, tables)}", markup=False)
     shown = shown_storage(storage)
     where = ["--storage", shown] if shown else []
-    console.print("\nGo on with:", markup=False)
+    console.print("\nNext:", markup=False)
     final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
     for words in (
         ["show", tables.study],
@@ -73,14 +97,14 @@ def _print_pruning(pruning: Pruning) -> None:
 
 
 def _ranking(runs: Sequence[RankedRun]) -> Table:
-    """Return the table of the best; where candidates were repeated, accuracies are means."""
-    repeated = any(one.repeats for one in runs)
+    """Return the table of the best; accuracies of repeated candidates are means."""
+    repeated = any(run.repeats for run in runs)
     title = "Ranking by validation accuracy after the last epoch"
     columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
     if not repeated:
         return table(title, columns, map(_row, runs), left=5)
     title += "; mean of n trainings, with the trials that repeat the first"
-    rows = ((*_row(one)[:-1], str(len(one.trainings)), _repeats(one)) for one in runs)
+    rows = ((*_row(run)[:-1], str(len(run.trainings)), _repeats(run)) for run in runs)
     return table(title, (*columns[:-1], "n", "repeated by"), rows, left=5)
 
 

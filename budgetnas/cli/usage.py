@@ -1,4 +1,4 @@
-"""What is wrong with the words of a command line, in one line: the argument, its value, the rule."""
+"""Errors in a command line, as one line: the argument, its value, the rule."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _RULES: Final = {
 
 
 def usage_problem(error: Exception) -> str:
-    """Return what a `USAGE_ERROR` says, without a full stop.
+    """Return the message of a `USAGE_ERROR`, without a full stop.
 
-    Typer's own sentence names the argument, but not the value that it was given.
+    Typer's own message names the argument, but not its value.
     """
-    told: Any = error
-    if isinstance(error.__cause__, ValidationError) and told.param is not None:
+    usage: Any = error
+    if isinstance(error.__cause__, ValidationError) and usage.param is not None:
         problem: Mapping[str, Any] = error.__cause__.errors()[0]
         rule = _RULES.get(problem["type"])
         if rule is not None:
             given = problem["input"] if "at " in rule else repr(problem["input"])
-            return f"{_argument(told)} {given}: {rule.format(**problem.get('ctx', {}))}"
-    return str(told.format_message()).rstrip(".")
+            return f"{_argument(usage)} {given}: {rule.format(**problem.get('ctx', {}))}"
+    return str(usage.format_message()).rstrip(".")
 
 
 def _argument(error: Any) -> str:
-    """Return what the value was given as: an option, an argument, or the variable of the environment."""
+    """Return the name of the option, argument or environment variable that set the value."""
     source = error.ctx.get_parameter_source(error.param.name)
     if source is not None and source.name == "ENVIRONMENT":
         return str(error.param.envvar)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from budgetnas.cli.console import print_json, print_resume, stderr
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -16,7 +15,7 @@ from budgetnas.cli.options import (
     StudyDataOption,
     TimeoutOption,
 )
-from budgetnas.errors import EXIT_FAILED, InputError
+from budgetnas.errors import InputError
 
 
 def worker_command(
@@ -26,9 +25,7 @@ def worker_command(
     data_dir: DataDirOption = None,
     trials: Annotated[
         int | None,
-        typer.Option(
-            help="Runs the study shall have in all.", envvar="BUDGETNAS_TRIALS", show_default="the last search's"
-        ),
+        typer.Option(help="Number of trials in total.", envvar="BUDGETNAS_TRIALS", show_default="the last search's"),
     ] = None,
     sampler: Annotated[
         str | None,
@@ -42,15 +39,13 @@ def worker_command(
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Join a study that a search has made, from this or another machine, until it has its runs.
+    """Join a study that a search created, from this or another machine, until it has its trials.
 
     Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from budgetnas.cli.progress import Lines, SearchProgress
-    from budgetnas.cli.summary import print_summary
-    from budgetnas.report.tables import study_tables
+    from budgetnas.cli.progress import Lines
+    from budgetnas.cli.search_progress import SearchProgress
+    from budgetnas.cli.summary import print_end
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.options import parse_timeout
     from budgetnas.search.workers.worker import WorkerRequest, run_worker
@@ -72,17 +67,5 @@ def worker_command(
     )
     with Lines() as lines:
         result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
-    try:
-        tables = study_tables(result.records, study)
-    except SQLAlchemyError:  # it was told already why the worker ended
-        if result.outcome.exit_code != EXIT_FAILED:
-            raise
-    else:
-        if as_json:
-            print_json(tables.to_dict())
-        else:
-            print_summary(tables, storage)
-    if not result.outcome.finished:
-        stderr().print("stopped; all that was trained is recorded. Go on with:", markup=False)
-        print_resume(storage)
+    print_end(result.records, study, storage, result.outcome, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)

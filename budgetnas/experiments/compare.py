@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -27,7 +27,7 @@ from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.recipe import OptimizerName
 from budgetnas.storage import Records, Role, Run, RunKey, State
-from budgetnas.training import Callbacks, RuntimeConfig
+from budgetnas.training import Callbacks, Runtime, RuntimeConfig
 
 _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss is -inf in epoch ")
 
@@ -59,7 +59,7 @@ class ComparePlan:
         study: Name of the study.
         design: The runs that it needs.
         data: The data.
-        runtime: The fastest runtime.
+        runtime: Runtime config of a typical network.
         missing: Number of runs that are not recorded yet.
         macs: Multiply-accumulates per image of the missing runs, added up.
         seconds: Estimated time, or None if no run is missing or memory ran out.
@@ -115,9 +115,6 @@ class CompareCallbacks(Callbacks):
     def on_pair_end(self, pair: Pair) -> None:
         """Called after the last run of an architecture."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class CompareOutcome:
@@ -134,7 +131,7 @@ class CompareOutcome:
 
 def compare(
     request: CompareRequest,
-    runtimes: Sequence[RuntimeConfig],
+    runtime: Runtime,
     open_storage: Callable[[], Records],
     stopper: Stopper,
     view: CompareCallbacks,
@@ -145,7 +142,7 @@ def compare(
 
     Args:
         request: What to compare.
-        runtimes: The runtimes to time; the likely fastest comes first.
+        runtime: Chooses the runtime config of each network.
         open_storage: Returns the records.
         stopper: Requests to stop.
         view: Hooks.
@@ -162,17 +159,16 @@ def compare(
             view.on_message(
                 f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}"
             )
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
-    images = validation_images(data, runtimes[0])
+    images = validation_images(data, runtime)
     known = _known_attempts(records, request.study)
-    trainer = _Trainer(request.study, design, images, runtimes[0], records, known, stopper, view)
+    trainer = _Trainer(request.study, design, images, runtime, records, known, stopper, view)
     pairs: list[Pair] = []
     try:
-        view.preparing("timing a few training steps")
-        plan = _plan(trainer, data, runtimes)
+        view.on_progress("timing a few training steps")
+        plan = _plan(trainer, data)
         view.on_compare_start(plan)
-        trainer = replace(trainer, runtime=plan.runtime)
         for entrant in design.entrants:
             pairs.append(trainer.pair(entrant))
             view.on_pair_end(pairs[-1])
@@ -200,7 +196,7 @@ class _Trainer:
     study: str
     design: Design
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     records: Records
     known: dict[RunKey, Attempt]
     stopper: Stopper
@@ -264,16 +260,16 @@ class _Trainer:
         return Attempt(step.rate, run, self.records.curve(run)[-1].eval_accuracy)
 
 
-def _plan(trainer: _Trainer, data: Data, runtimes: Sequence[RuntimeConfig]) -> ComparePlan:
+def _plan(trainer: _Trainer, data: Data) -> ComparePlan:
     design, images, entrants = trainer.design, trainer.images, trainer.design.entrants
     missing = [trainer.missing(entrant) for entrant in entrants]
     macs = sum(number * entrant.macs for entrant, number in zip(entrants, missing, strict=True))
-    runtime, seconds = trainer.runtime, None
+    typical, seconds = sorted(entrants, key=lambda entrant: entrant.macs)[len(entrants) // 2], None
     if macs:
-        typical = sorted(entrants, key=lambda entrant: entrant.macs)[len(entrants) // 2]
-        timing = time_steps(design.candidate(typical, "sgd", design.sgd[0]), images, runtimes)
+        timing = time_steps(design.candidate(typical, "sgd", design.sgd[0]), images, trainer.runtime)
         sizes = {"trained": len(images.train), "evaluated": len(images.evaluation)}
-        runtime, seconds = timing.runtime, timing.seconds(macs, design.recipes.epochs, **sizes)
+        seconds = timing.seconds(macs, design.recipes.epochs, **sizes)
+    runtime = trainer.runtime.runtime_for(typical.architecture)
     return ComparePlan(trainer.study, design, data, runtime, sum(missing), macs, seconds)
 
 

@@ -46,7 +46,7 @@ from budgetnas.storage.finals import (
     record_reading,
     start_final,
 )
-from budgetnas.training import Callbacks, RuntimeConfig
+from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.weights import from_safetensors
@@ -101,12 +101,9 @@ class FinalCallbacks(Callbacks):
     def on_final_run(self, training: FinalTraining) -> None:
         """Called before each run."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 def finish(
-    request: FinishRequest, records: Records, runtimes: Sequence[RuntimeConfig], stopper: Stopper, view: FinalCallbacks
+    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, view: FinalCallbacks
 ) -> FinalResult:
     """Run or resume the final evaluation of a study, or return the result of a finished one.
 
@@ -116,7 +113,7 @@ def finish(
     Args:
         request: Which study, and how.
         records: The storage.
-        runtimes: The runtimes to time; the likely fastest comes first.
+        runtime: Chooses the runtime config of each network.
         stopper: Requests to stop.
         view: Hooks.
 
@@ -131,7 +128,7 @@ def finish(
     last = next(reversed(finals_of(records, request.study)), None)
     if last is not None and _is_current(last, protocol, searched):
         return result_of(records, last)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
     if last is not None and last.read_at is None:
         final, resumed = last, True
@@ -139,8 +136,8 @@ def finish(
         final, resumed = _start(records, request.study, protocol, searched, specification, view), False
     result = result_of(records, final)
     view.on_final_start(result, resumed=resumed)
-    view.preparing("timing a few training steps")
-    timing = time_steps(result.entrants[0].candidate, validation_images(data, runtimes[0]), runtimes)
+    view.on_progress("timing a few training steps")
+    timing = time_steps(result.entrants[0].candidate, validation_images(data, runtime), runtime)
     evaluation = _Evaluation(records, final, data, timing, stopper, view)
     evaluation.choose_winner()
     evaluation.train_for_test()
@@ -283,16 +280,16 @@ class _Evaluation:
 
     def evaluate_on_test(self, request: DataRequest) -> None:
         """Evaluate all networks of the second half on the test split, as one recorded event."""
-        self.view.preparing("evaluating on the test split")
-        runtime, part = self.timing.runtime, self._test_part()
-        device = runtime.torch_device
+        self.view.on_progress("evaluating on the test split")
+        part, device = self._test_part(), self.timing.runtime.torch_device
         test = to_device(load_test(request), device)
-        normalise = Normaliser.of(part.images.normalisation, device, runtime.memory_format)
         accuracies = {}
         for entrant, seed in part.trainings:
             run = self._known(entrant, seed, part.images)
             tensors = None if run is None else self.records.weights(run.id)
             assert run is not None and tensors is not None, "a complete run of this half has weights"
+            runtime = self.timing.runtime.runtime_for(run.architecture)
+            normalise = Normaliser.of(part.images.normalisation, device, runtime.memory_format)
             network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy

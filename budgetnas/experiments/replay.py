@@ -19,7 +19,7 @@ from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.training import Callbacks, RuntimeConfig
+from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import to_device
 
 TEST_REASON: Final = "replay: the report's protocol looks at the test split after every epoch"
@@ -84,9 +84,6 @@ class ReplayCallbacks(Callbacks):
     def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
         """Called after each run; `known` if an earlier call trained it."""
 
-    def preparing(self, text: str) -> None:
-        """Called before a step that takes a moment."""
-
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
@@ -105,7 +102,7 @@ class ReplayOutcome:
 
 def replay(
     request: ReplayRequest,
-    runtimes: Sequence[RuntimeConfig],
+    runtime: Runtime,
     open_storage: Callable[[], Records],
     stopper: Stopper,
     view: ReplayCallbacks,
@@ -116,7 +113,7 @@ def replay(
 
     Args:
         request: Which runs, and how.
-        runtimes: The runtimes to time; the likely fastest comes first.
+        runtime: Chooses the runtime config of each network.
         open_storage: Returns the records.
         stopper: Requests to stop.
         view: Hooks.
@@ -129,12 +126,12 @@ def replay(
     runs = request.runs()
     for run in runs:
         check_count(run)
-    view.preparing("loading data")
+    view.on_progress("loading data")
     data = load_data(request.data)
     for text in data.notices:
         view.on_message(text)
-    images = _images(data, request.data, runs[0].recipe.normalisation, runtimes[0])
-    replayer = _Replayer(request, data, images, runtimes, open_storage(), stopper, view)
+    images = _images(data, request.data, runs[0].recipe.normalisation, runtime)
+    replayer = _Replayer(request, data, images, runtime, open_storage(), stopper, view)
     results, failed = [], []
     for run in runs:
         stopper.check()
@@ -183,7 +180,7 @@ class _Replayer:
     request: ReplayRequest
     data: Data
     images: RunImages
-    runtimes: Sequence[RuntimeConfig]
+    runtime: Runtime
     records: Records
     stopper: Stopper
     view: ReplayCallbacks
@@ -201,22 +198,21 @@ class _Replayer:
         return result
 
     def _check_precision(self, run: RecordedRun, known: Run) -> None:
-        precision, asked = json.loads(known.environment).get("precision"), self.runtimes[0].precision
-        if precision not in {runtime.precision for runtime in self.runtimes}:
+        asked = self.runtime.runtime_for(known.architecture).precision
+        precision = json.loads(known.environment).get("precision")
+        if precision != asked:
             self.view.on_message(
                 f"{run.name}: the recorded run used {precision}, not {asked}; choose another --storage to retrain it"
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
-        self.view.preparing(f"timing a few steps of {run.name}")
+        self.view.on_progress(f"timing a few steps of {run.name}")
         recipe, images = wanted.candidate.recipe, self.images
-        timing = time_steps(wanted.candidate, images, self.runtimes)
+        timing = time_steps(wanted.candidate, images, self.runtime)
         macs = count(wanted.candidate.architecture).macs
         seconds = timing.seconds(macs, recipe.epochs, trained=len(images.train), evaluated=len(images.evaluation))
         self.view.on_replay_start(ReplayPlan(run, recipe, run.params, why_not, seconds))
-        number = record_training(
-            wanted, images, timing.runtime, self.records, self.stopper, self.view, keep_weights=True
-        )
+        number = record_training(wanted, images, self.runtime, self.records, self.stopper, self.view, keep_weights=True)
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:
@@ -224,7 +220,7 @@ class _Replayer:
         return named(run.network, in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
 
 
-def _images(data: Data, request: DataRequest, constants: Normalisation | None, runtime: RuntimeConfig) -> RunImages:
+def _images(data: Data, request: DataRequest, constants: Normalisation | None, runtime: Runtime) -> RunImages:
     assert constants is not None, "every recorded run has normalisation constants"
     device = runtime.torch_device
     return RunImages(

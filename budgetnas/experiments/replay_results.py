@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.data.identity import DataIdentity
-from budgetnas.experiments.plain import plain_fields
 from budgetnas.experiments.published import RecordedRun, recorded_runs
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
@@ -47,6 +46,37 @@ class ReplayResult:
         """``NOT COMPARABLE: ...``, or empty."""
         return "" if self.comparable else f"NOT COMPARABLE: {', '.join(self.why_not) or 'no reason given'}"
 
+    def comparison(self) -> dict[str, Any]:
+        """Return the replay's figures with the printed ones, as plain JSON types.
+
+        Accuracies are in percent, differences in points (ours minus printed). ``best_*`` are those of our best epoch,
+        chosen as in the report, on the test set itself; ``last_test`` is the unbiased figure. Without an epoch or a
+        printed figure a value is None.
+        """
+        run, last = self.run, self.curve[-1] if self.curve else None
+        train = max(self.curve, key=lambda epoch: epoch.train_accuracy, default=None)
+        test = max(self.curve, key=lambda epoch: epoch.eval_accuracy, default=None)
+        best_train = 100 * train.train_accuracy if train else None
+        best_test = 100 * test.eval_accuracy if test else None
+        last_test = 100 * last.eval_accuracy if last else None
+        return {
+            "name": run.name,
+            "printed_train": run.printed_train,
+            "printed_test": run.printed_test,
+            "best_train": best_train,
+            "best_train_epoch": train.epoch if train else None,
+            "best_test": best_test,
+            "best_test_epoch": test.epoch if test else None,
+            "last_train": 100 * last.train_accuracy if last else None,
+            "last_test": last_test,
+            "last_epoch": last.epoch if last else None,
+            "best_train_difference": _difference(best_train, run.printed_train),
+            "best_test_difference": _difference(best_test, run.printed_test),
+            "last_test_difference": _difference(last_test, run.printed_test),
+            "comparable": self.comparable,
+            "why_not": list(self.why_not),
+        }
+
 
 def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[str, ...]:
     """Return why figures of this recipe on these data are not comparable with the printed ones."""
@@ -68,91 +98,11 @@ def replay_result(run: RecordedRun, record: Run, records: Records) -> ReplayResu
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayComparison:
-    """A replay and the printed figures: accuracies in percent, differences in points (ours minus printed).
-
-    Attributes:
-        name: Name of the recorded run.
-        printed_train: Printed training accuracy, the best epoch's, or None.
-        printed_test: Printed test accuracy, the best epoch's.
-        best_train: Our best epoch's training accuracy, or None before the first epoch.
-        best_train_epoch: Number of that epoch.
-        best_test: Our best epoch's test accuracy, chosen on the test set as the printed one was.
-        best_test_epoch: Number of that epoch.
-        last_train: Our last epoch's training accuracy.
-        last_test: Our last epoch's test accuracy: the unbiased figure.
-        last_epoch: Number of our last epoch.
-        best_train_difference: `best_train` minus `printed_train`.
-        best_test_difference: `best_test` minus `printed_test`: like with like.
-        last_test_difference: `last_test` minus `printed_test`.
-        comparable: Whether the differences are meaningful.
-        why_not: Reasons why not.
-    """
-
-    name: str
-    printed_train: float | None
-    printed_test: float | None
-    best_train: float | None
-    best_train_epoch: int | None
-    best_test: float | None
-    best_test_epoch: int | None
-    last_train: float | None
-    last_test: float | None
-    last_epoch: int | None
-    best_train_difference: float | None
-    best_test_difference: float | None
-    last_test_difference: float | None
-    comparable: bool
-    why_not: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return plain_fields(self)
-
-
-def comparison(result: ReplayResult) -> ReplayComparison:
-    """Return a replay's figures with the printed ones."""
-    run, curve = result.run, result.curve
-    train = max(curve, key=lambda epoch: epoch.train_accuracy, default=None)
-    test = max(curve, key=lambda epoch: epoch.eval_accuracy, default=None)
-    last = curve[-1] if curve else None
-    best_train = 100 * train.train_accuracy if train else None
-    best_test = 100 * test.eval_accuracy if test else None
-    last_test = 100 * last.eval_accuracy if last else None
-    return ReplayComparison(
-        name=run.name,
-        printed_train=run.printed_train,
-        printed_test=run.printed_test,
-        best_train=best_train,
-        best_train_epoch=train.epoch if train else None,
-        best_test=best_test,
-        best_test_epoch=test.epoch if test else None,
-        last_train=100 * last.train_accuracy if last else None,
-        last_test=last_test,
-        last_epoch=last.epoch if last else None,
-        best_train_difference=_difference(best_train, run.printed_train),
-        best_test_difference=_difference(best_test, run.printed_test),
-        last_test_difference=_difference(last_test, run.printed_test),
-        comparable=result.comparable,
-        why_not=result.why_not,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ReportRow:
-    """A run in a table of the report, with a replay of it, or None if it was not replayed."""
-
-    run: RecordedRun
-    replay: ReplayComparison | None
-    warning: str
-
-
-@dataclass(frozen=True, slots=True)
 class ReportTable:
-    """One of the report's tables."""
+    """A table of the report: each run with a replay of it, or None if it was not replayed."""
 
     title: str
-    rows: tuple[ReportRow, ...]
+    rows: tuple[tuple[RecordedRun, ReplayResult | None], ...]
 
 
 def report_tables(results: Sequence[ReplayResult]) -> tuple[ReportTable, ...]:
@@ -165,12 +115,13 @@ def report_tables(results: Sequence[ReplayResult]) -> tuple[ReportTable, ...]:
     return (*tables, ReportTable("In no table", _rows([run for run in runs if not run.tables], results)))
 
 
-def _rows(runs: Sequence[RecordedRun], results: Sequence[ReplayResult]) -> tuple[ReportRow, ...]:
-    rows = []
+def _rows(
+    runs: Sequence[RecordedRun], results: Sequence[ReplayResult]
+) -> tuple[tuple[RecordedRun, ReplayResult | None], ...]:
+    rows: list[tuple[RecordedRun, ReplayResult | None]] = []
     for run in runs:
         replays = [result for result in results if result.run.name == run.name]
-        rows += [ReportRow(run, comparison(result), result.warning) for result in replays]
-        rows += [] if replays else [ReportRow(run, None, "")]
+        rows += [(run, result) for result in replays] or [(run, None)]
     return tuple(rows)
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.search_space import Candidate
-from budgetnas.training import RuntimeConfig, Task
+from budgetnas.training import Runtime, Task
 from budgetnas.training.measure import Pace, measure_pace
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The fastest runtime and its pace.
+    """What chooses the runtime of each network, and the pace of a typical one.
 
     Attributes:
-        runtime: The fastest of the runtimes that were timed.
+        runtime: Chooses the runtime config of each network.
         pace: Its speed, or None if memory ran out.
     """
 
-    runtime: RuntimeConfig
+    runtime: Runtime
     pace: Pace | None
 
     def seconds(self, macs: float, epochs: int, *, trained: int, evaluated: int) -> float | None:
@@ -37,7 +36,7 @@ class Timing:
         return self.pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
 
 
-def time_steps(candidate: Candidate, images: RunImages, runtimes: Sequence[RuntimeConfig]) -> Timing:
-    """Time a few training steps of a candidate in each runtime; the likely fastest must come first."""
+def time_steps(candidate: Candidate, images: RunImages, runtime: Runtime) -> Timing:
+    """Time a few training steps of a candidate."""
     task = Task(candidate.architecture, candidate.recipe, 0, images.train, images.evaluation, images.normalisation)
-    return Timing(*measure_pace(task, runtimes[0], runtimes[1:]))
+    return Timing(runtime, measure_pace(task, runtime.runtime_for(task.architecture)))

@@ -24,7 +24,7 @@ from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.leases import Heartbeat, Lease, holding, in_training, note_work, take_lease
 from budgetnas.storage.retry import retried
-from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, runtime_to_resume, train
+from budgetnas.training import Callbacks, Checkpointer, Runtime, RuntimeConfig, Task, runtime_to_resume, train
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet
 from budgetnas.training.weights import to_safetensors
@@ -76,6 +76,11 @@ class RunRequest:
     trial: int | None = None
     label: str = ""
 
+    def runtime(self, runtime: Runtime, images: RunImages) -> RuntimeConfig:
+        """Return the config that this training starts in."""
+        seen = self.candidate.recipe.epochs * len(images.train)
+        return runtime.runtime_for(self.candidate.architecture, images=seen)
+
     def key(self, data: DataIdentity) -> RunKey:
         """Return what makes this training the same as another."""
         architecture, recipe = self.candidate.key
@@ -100,7 +105,7 @@ class Claim:
 def record_training(
     request: RunRequest,
     images: RunImages,
-    runtime: RuntimeConfig,
+    runtime: Runtime,
     records: Records,
     stopper: Stopper,
     callbacks: Callbacks,
@@ -127,10 +132,10 @@ def record_training(
         RunFailedError: If the training failed; the record has the reason.
         Interrupted: If a stop was requested; the record says so.
     """
-    waiting = False
+    waiting, config = False, request.runtime(runtime, images)
     while True:
         stopper.check()
-        claim, lease = _claim_alone(request, images.identity, runtime, records)
+        claim, lease = _claim_alone(request, images.identity, config, records)
         if lease is not None:
             try:
                 with holding(records, lease) as heartbeat:
@@ -138,7 +143,7 @@ def record_training(
                         claim,
                         request,
                         images,
-                        runtime,
+                        config,
                         records,
                         stopper,
                         callbacks,
@@ -281,7 +286,7 @@ def train_run(
     except (Interrupted, KeyboardInterrupt):
         records.finish_run(run, State.INTERRUPTED, "interrupted")
         raise
-    except SQLAlchemyError:
+    except (LeaseLost, SQLAlchemyError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

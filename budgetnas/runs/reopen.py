@@ -10,7 +10,7 @@ from budgetnas.errors import InputError
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import Runtime
 from budgetnas.training.device import statistics, to_device
 
 
@@ -87,7 +87,7 @@ def load_study_data(specification: StudySpecification, study: str, place: DataPl
     return data, request
 
 
-def validation_images(data: Data, runtime: RuntimeConfig) -> RunImages:
+def validation_images(data: Data, runtime: Runtime) -> RunImages:
     """Return the images of a trial on the device: to train with and to validate on."""
     device = runtime.torch_device
     return RunImages(
@@ -98,7 +98,7 @@ def validation_images(data: Data, runtime: RuntimeConfig) -> RunImages:
     )
 
 
-def all_training_images(data: Data, runtime: RuntimeConfig) -> RunImages:
+def all_training_images(data: Data, runtime: Runtime) -> RunImages:
     """Return training and validation images together on the device, with nothing to evaluate on.
 
     Normalised by the statistics of the training images, as in the search.

@@ -1,24 +1,38 @@
-"""The search itself: take a slot, run a trial, until the number that was asked for is trained."""
+"""The search loop: take a slot, run a trial, until the study has its trials."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from budgetnas.errors import InputError, LeaseLost, RunFailedError, SearchFailedError
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from budgetnas.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    InputError,
+    Interrupted,
+    LeaseLost,
+    SearchFailedError,
+)
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages, TrainFunction
 from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
 from budgetnas.samplers.named import repeats, search_sampler
-from budgetnas.search.listener import SearchListener
+from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Role, RunKey
-from budgetnas.storage.leases import Heartbeat, Lease, holding, slots_in_use, take_slot, trained
-from budgetnas.training import RuntimeConfig, train
+from budgetnas.storage.engine import storage_failed
+from budgetnas.storage.leases import holding, slots_in_use, take_slot, trained
+from budgetnas.training import Callbacks, Runtime, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
@@ -27,51 +41,86 @@ _POLL_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SearchTask:
-    """What a search needs beside its study.
+    """How a process takes part in a search.
 
     Attributes:
-        trials: Runs that the study shall have in all; nothing: what its last search was asked for, whenever that is.
+        trials: Number of trials in total; None for the number that the study's last search asked for, at any time.
         images: Training and validation images, on the device.
-        runtime: Where and in which precision.
-        sampler: Name of the inner sampler.
-        seed: Seed of the sampler, for the first process at work; each other one draws its own.
-        others: Setups to time before the first trial, beside the one that was chosen.
-        trainer: What trains.
+        runtime: Chooses the runtime config of each trial.
+        sampler: Name of the sampler.
+        seed: Seed of the sampler, for the first process; each other process draws its own.
+        tune_setup: Whether timed steps choose the runtime config instead of the rules.
+        trainer: Trains one candidate.
     """
 
     trials: int | None
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     sampler: str
     seed: int
-    others: tuple[RuntimeConfig, ...] = ()
+    tune_setup: bool = False
     trainer: TrainFunction = train
 
 
-def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: SearchListener) -> bool:
-    """Train until the study has as many runs as were asked for.
+@dataclass(slots=True)
+class Outcome:
+    """How a search ended.
+
+    Attributes:
+        exit_code: 0 when done or out of time, 1 after five failed runs in a row or without its storage,
+            130 after Ctrl-C, 143 after SIGTERM.
+        finished: Whether the study has all of its trials.
+    """
+
+    exit_code: int = EXIT_DONE
+    finished: bool = False
+
+
+@contextmanager
+def reporting_outcome(callbacks: Callbacks) -> Iterator[Outcome]:
+    """Yield the outcome of the search inside; errors that end it set the exit code and are reported in one line."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except (SQLAlchemyError, StorageInternalError) as error:
+        callbacks.on_message(storage_failed(error))
+        outcome.exit_code = EXIT_FAILED
+    except SearchFailedError as error:
+        callbacks.on_message(str(error))
+        outcome.exit_code = error.exit_code
+    except Interrupted as stop:
+        if stop.reason:
+            callbacks.on_message(stop.reason)
+        outcome.exit_code = stop.exit_code
+    except KeyboardInterrupt:
+        outcome.exit_code = EXIT_INTERRUPTED
+
+
+def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: SearchCallbacks) -> bool:
+    """Train until the study has as many trials as asked for.
 
     Returns:
-        Whether it has them; not so where every candidate of the space is known before.
+        Whether it has them; False if every candidate of the space is already known.
 
     Raises:
         SearchFailedError: After five failed runs in a row.
-        Interrupted: If a stop was requested; the trial that ran is queued again.
+        Interrupted: If a stop was requested; the running trial is requeued.
     """
     before, waiting, ready = opened.records.last_run(), False, False
+    runner = TrialRunner(opened, task.images, task.runtime, stopper, callbacks, task.trainer)
     while True:
         stopper.check()
         trials = goal(opened, task.trials)
         _check_failures(opened, before)
         for text in recover_stale_trials(opened):
-            listener.on_message(text)
+            callbacks.on_message(text)
         slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
             if trained(opened.records, opened.name) >= trials:
                 return True
             if not waiting:
-                held = slots_in_use(opened.records, opened.name)
-                listener.on_message(f"{held} of the last runs are trained by other processes; waiting, should one fail")
+                others = slots_in_use(opened.records, opened.name)
+                callbacks.on_message(f"other processes train the last {others} trials; waiting in case one fails")
             waiting = True
             time.sleep(_POLL_SECONDS)
             continue
@@ -80,16 +129,16 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, listener: Sear
                 if not ready:
                     _install_sampler(opened, task)
                 ready = True
-                _run_trial(opened, task, slot, heartbeat, stopper, listener)
+                runner.run(slot, heartbeat)
         except SpaceUsedUpError as error:
-            listener.on_message(f"the search ends early: {error}")
+            callbacks.on_message(f"the search ends early: {error}")
             return False
         except LeaseLost:
-            listener.on_message(LOST.format("its trial"))
+            callbacks.on_message(LOST.format("its trial"))
 
 
 def goal(opened: OpenStudy, trials: int | None) -> int:
-    """Return how many runs a study shall have: `trials`, else what its last search was asked for.
+    """Return the number of trials in total: `trials`, else that of the study's last search.
 
     Raises:
         InputError: If there is neither.
@@ -98,19 +147,12 @@ def goal(opened: OpenStudy, trials: int | None) -> int:
         return trials
     asked = opened.records.goal(opened.name)
     if asked is None:
-        raise InputError("--trials", None, f"is missing: no search of study {opened.name!r} says how many", "add it")
+        raise InputError("--trials", None, f"is missing: no search of study {opened.name!r} names one", "add it")
     return asked.trials
 
 
-def _run_trial(
-    opened: OpenStudy, task: SearchTask, slot: Lease, heartbeat: Heartbeat, stopper: Stopper, listener: SearchListener
-) -> None:
-    runner = TrialRunner(opened, task.images, task.runtime, stopper, listener, slot, heartbeat, task.trainer)
-    opened.optuna_study.optimize(runner, n_trials=1, catch=(RunFailedError,))
-
-
 def _check_failures(opened: OpenStudy, before: int) -> None:
-    """Raise if the last runs since this search began failed in a row, whichever process made them."""
+    """Raise if the last runs since this search began failed in a row, in whichever process."""
     reasons = opened.records.last_reasons(opened.name, after=before, limit=MAX_FAILURES)
     if len(reasons) == MAX_FAILURES and None not in reasons:
         raise SearchFailedError(f"{MAX_FAILURES} runs failed in a row, the last with: {reasons[0]}")
@@ -119,9 +161,9 @@ def _check_failures(opened: OpenStudy, before: int) -> None:
 def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     """Give the study its sampler.
 
-    This process holds a slot. Of several that start together at most one sees no other's, so that no two of them draw
-    the same candidates, whoever started them. One that holds none for a moment, between two trials that were queued and
-    made no new one, is known by what it trained.
+    Processes must not draw the same candidates. This one has a slot: of several that start together, at most one sees
+    no other slot and keeps its seed. A process between two requeued trials has no slot and made no new trial, so the
+    trained runs count as well.
     """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()

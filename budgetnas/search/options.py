@@ -72,6 +72,7 @@ class SearchOptions(Frozen):
     seed: int | None = None
     device: str | None = None
     precision: str | None = None
+    tune_setup: bool | None = None
     timeout: float | None = None
     seeds: tuple[str, ...] | None = None
     space: SearchSpace | None = None

@@ -1,4 +1,4 @@
-"""What a search is about to do, told before it starts, with an estimate of its time."""
+"""What a search is about to do, reported before it starts, with an estimate of its time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from optuna.trial import TrialState
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
 from budgetnas.search.loop import SearchTask, goal
-from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy
+from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.storage.leases import trained
-from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.measure import measure_pace
+from budgetnas.training import RuntimeConfig, RuntimeRules, Task
+from budgetnas.training.measure import fastest_runtime, measure_pace
 
 _DRAWS: Final = 1000
 _SAMPLE: Final = 30
-_FATES: Final[dict[TrialState | None, str]] = {
+_STATES: Final[dict[TrialState | None, str]] = {
     TrialState.WAITING: "queued",
     TrialState.RUNNING: "queued",
     TrialState.COMPLETE: "trained",
@@ -31,19 +31,19 @@ _FATES: Final[dict[TrialState | None, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class InitialTrialPlan:
-    """A seed trial and what becomes of it.
+    """An initial trial and its state.
 
     Attributes:
-        seed: Its name.
+        name: Name of the initial trial.
         params: Parameters of its network, for these data.
-        excesses: The limits that it breaks.
-        fate: ``queued``, ``trained``, ``failed``, ``over the budget`` or ``not in the space``.
+        excesses: By how much it exceeds which limits.
+        state: ``queued``, ``trained``, ``failed``, ``over the budget`` or ``not in the space``.
     """
 
-    seed: str
+    name: str
     params: int
     excesses: tuple[Excess, ...]
-    fate: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,18 @@ class Plan:
 
     Attributes:
         study: Name of the study.
-        trained: Runs that it has.
-        trials: Runs that it shall have.
+        trained: Trials that are trained.
+        trials: Number of trials in total.
         space_size: Architectures in the space.
         feasible_share: Share of random architectures that fit.
-        feasible_draws: Number of random architectures that share was counted in.
-        seeds: The seed trials.
-        seconds: Estimated time of the runs to come; nothing if there are none, or memory ran out.
-        runtime: Where the runs to come are trained: the fastest of those timed.
+        feasible_draws: Number of random architectures behind that share.
+        initial_trials: The initial trials.
+        seconds: Estimated time of the remaining trials; None if there are none, or memory ran out.
+        runtime: Runtime config of the typical network; with ``--tune-setup`` of every remaining trial.
         measured_on: The network whose steps were timed for it.
-        expected_macs: Multiply-accumulates per image of all runs to come, added up.
-        mean_macs: The same of one run that is no seed, as expected.
-        pool: Who trains, if several workers do.
+        expected_macs: Sum of the multiply-accumulates per image of all remaining trials.
+        mean_macs: Expected multiply-accumulates per image of a trial that the sampler proposes.
+        pool: Description of the workers, if there are several.
     """
 
     study: str
@@ -72,7 +72,7 @@ class Plan:
     space_size: int
     feasible_share: float
     feasible_draws: int
-    seeds: tuple[InitialTrialPlan, ...]
+    initial_trials: tuple[InitialTrialPlan, ...]
     seconds: float | None
     runtime: RuntimeConfig
     measured_on: str
@@ -81,23 +81,27 @@ class Plan:
     pool: str = ""
 
     def shared(self, pool: str, shares: int) -> Plan:
-        """Return the plan of a search by workers that are `shares` times as fast as one."""
+        """Return the plan for workers that are together `shares` times as fast as a single worker."""
         shares = min(shares, max(1, self.trials - self.trained))
         return replace(self, pool=pool, seconds=None if self.seconds is None else self.seconds / shares)
 
 
 def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Plan:
-    """Return the plan of a search; takes a few seconds to time a few training steps, where they tell anything."""
+    """Return the plan of a search; `timed` times a few training steps, which takes seconds."""
     specification, trials = opened.specification, goal(opened, task.trials)
     done = trained(opened.records, opened.name)
     missing = max(0, trials - done)
-    seeds = _seed_plans(opened)
+    initial_trials = _initial_trials(opened)
     share, drawn = _draw(opened)
-    mean_macs = fmean(count(one).macs for one in drawn)
-    queued = [count(one).macs for one in _queued(opened, seeds)][:missing]
+    mean_macs = fmean(count(architecture).macs for architecture in drawn)
+    queued = [count(architecture).macs for architecture in _queued(opened, initial_trials)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
-    typical = sorted(drawn, key=lambda one: count(one).macs)[len(drawn) // 2]
-    runtime, seconds = _timed(opened, task, typical, expected) if missing and timed else (task.runtime, None)
+    typical = sorted(drawn, key=lambda architecture: count(architecture).macs)[len(drawn) // 2]
+    example = _task(opened, task, typical)
+    runtime = task.runtime.runtime_for(typical, images=len(example.train) * example.recipe.epochs)
+    if missing and task.tune_setup and isinstance(task.runtime, RuntimeRules):
+        runtime = fastest_runtime(example, task.runtime.alternatives(typical))
+    seconds = _estimate(example, runtime, expected) if missing and timed else None
     return Plan(
         study=opened.name,
         trained=done,
@@ -105,7 +109,7 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
         space_size=specification.space.size(),
         feasible_share=share,
         feasible_draws=_DRAWS,
-        seeds=seeds,
+        initial_trials=initial_trials,
         seconds=seconds,
         runtime=runtime,
         measured_on=typical.describe(),
@@ -114,18 +118,18 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     )
 
 
-def _seed_plans(opened: OpenStudy) -> tuple[InitialTrialPlan, ...]:
+def _initial_trials(opened: OpenStudy) -> tuple[InitialTrialPlan, ...]:
     specification = opened.specification
     states = {
-        trial.user_attrs.get(SEED_ATTRIBUTE): trial.state for trial in opened.optuna_study.get_trials(deepcopy=False)
+        trial.user_attrs.get(INITIAL_TRIAL): trial.state for trial in opened.optuna_study.get_trials(deepcopy=False)
     }
     plans = []
-    for seed in specification.seeds:
-        architecture = initial_candidate(seed, specification.recipes, specification.inputs).architecture
+    for name in specification.seeds:
+        architecture = initial_candidate(name, specification.recipes, specification.inputs).architecture
         counts = count(architecture)
         excesses = specification.budget.excesses(counts)
-        fate = "over the budget" if excesses else _FATES.get(states.get(seed), "not in the space")
-        plans.append(InitialTrialPlan(seed, counts.params, excesses, fate))
+        state = "over the budget" if excesses else _STATES.get(states.get(name), "not in the space")
+        plans.append(InitialTrialPlan(name, counts.params, excesses, state))
     return tuple(plans)
 
 
@@ -135,27 +139,32 @@ def _draw(opened: OpenStudy) -> tuple[float, list[Architecture]]:
     space, inputs, budget = specification.space, specification.inputs, specification.budget
     generator = random.Random(0)
     drawn = (space.architecture(space.draw(generator), inputs) for _ in range(_DRAWS))
-    fitting = [one for one in drawn if budget.fits(one)]
+    fitting = [architecture for architecture in drawn if budget.fits(architecture)]
     share = len(fitting) / _DRAWS
     while len(fitting) < _SAMPLE:
         fitting.append(space.architecture(space.draw_feasible(inputs, budget, generator), inputs))
     return share, fitting[:_SAMPLE]
 
 
-def _queued(opened: OpenStudy, seeds: tuple[InitialTrialPlan, ...]) -> list[Architecture]:
+def _queued(opened: OpenStudy, initial_trials: tuple[InitialTrialPlan, ...]) -> list[Architecture]:
     recipes, inputs = opened.specification.recipes, opened.specification.inputs
-    return [initial_candidate(one.seed, recipes, inputs).architecture for one in seeds if one.fate == "queued"]
+    return [
+        initial_candidate(trial.name, recipes, inputs).architecture
+        for trial in initial_trials
+        if trial.state == "queued"
+    ]
 
 
-def _timed(
-    opened: OpenStudy, task: SearchTask, typical: Architecture, expected_macs: float
-) -> tuple[RuntimeConfig, float | None]:
-    """Return the fastest runtime for a typical network, and the time it means for all runs to come."""
+def _task(opened: OpenStudy, task: SearchTask, architecture: Architecture) -> Task:
+    """Return a training of the search, of a network that no trial has proposed."""
     recipes, images = opened.specification.recipes, task.images
     recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    timed = Task(typical, recipe, 0, images.train, images.evaluation, images.normalisation)
-    runtime, pace = measure_pace(timed, task.runtime, task.others)
-    trained_images, evaluated = len(images.train) * recipe.epochs, len(images.evaluation) * recipe.epochs
+    return Task(architecture, recipe, 0, images.train, images.evaluation, images.normalisation)
+
+
+def _estimate(task: Task, runtime: RuntimeConfig, expected_macs: float) -> float | None:
+    """Return the seconds of all remaining trials, from a few timed steps; None if memory ran out."""
+    pace, epochs = measure_pace(task, runtime), task.recipe.epochs
     if pace is None:
-        return runtime, None
-    return runtime, pace.seconds(expected_macs, trained=trained_images, evaluated=evaluated)
+        return None
+    return pace.seconds(expected_macs, trained=len(task.train) * epochs, evaluated=len(task.evaluation) * epochs)

@@ -1,9 +1,9 @@
-"""Which trials end early: verdicts on what trials had after equal epochs.
+"""Which trials end early, by their accuracy after equal numbers of epochs.
 
-ASHA is the stopping variant of asynchronous successive halving: a trial that reaches a rung goes on at once or ends
-there for good, and is never taken up again. The original promotes trials that wait at a rung (Li, Jamieson,
+ASHA is the stopping variant of asynchronous successive halving: a trial that reaches a rung either continues at once
+or ends there for good. The original promotes trials that wait at a rung (Li, Jamieson,
 Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar, "A System for Massively Parallel Hyperparameter Tuning",
-MLSys 2020); that needs the checkpoints of all that wait, and those kept here are of unfinished runs alone.
+MLSys 2020); that needs checkpoints of all waiting trials, and here only unfinished runs have checkpoints.
 
 The median rule is that of Golovin, Solnik, Moitra, Kochanski, Karro, Sculley, "Google Vizier: A Service for Black-Box
 Optimization", KDD 2017, section 3.2.2, on the accuracies after one epoch rather than on their running averages.
@@ -21,18 +21,18 @@ from budgetnas.space.specification import Fidelity
 from budgetnas.storage import State
 
 MEDIAN_NEEDS: Final = 5
-"""Complete trials that a median is taken of at the least."""
+"""Fewest complete trials for a median."""
 _REACHED: Final = (State.COMPLETE, State.PRUNED, State.RUNNING)
 _COMPLETE: Final = (State.COMPLETE,)
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The verdict that a trial ends.
+    """The decision that a trial ends.
 
     Attributes:
-        needed: The accuracy with which it would have gone on.
-        rule: What that is, in words.
+        needed: Accuracy with which it would have continued.
+        rule: Where that accuracy comes from, in words.
     """
 
     needed: float
@@ -45,21 +45,21 @@ class Cut:
 
 
 def compared(fidelity: Fidelity) -> tuple[State, ...]:
-    """Return how the trainings stand that a trial is compared with.
+    """Return the states of the runs that a trial is compared with.
 
-    For ASHA all that reached the rung, those that ended there included. For the median the complete ones: of those
-    that reach an epoch the worse half ended at the epochs before it, and their median would rise with every epoch.
+    ASHA compares with every run that reached the rung, pruned runs included. The median rule compares with complete
+    runs only: the runs that reach a late epoch are those that survived, so their median would rise with every epoch.
     """
     return _COMPLETE if fidelity.pruner == "median" else _REACHED
 
 
 def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Cut | None:
-    """Return why a trial ends at a rung, or nothing if it goes on.
+    """Return why a trial ends at a rung, or None if it continues.
 
     Args:
-        fidelity: The rule.
+        fidelity: The pruner and its parameters.
         accuracy: Validation accuracy of the trial after the rung's epoch.
-        others: That of the trials it is compared with, after the same epoch.
+        others: Accuracies of the compared trials after the same epoch.
     """
     match fidelity.pruner:
         case "asha":
@@ -73,12 +73,12 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Cut
 
 
 def _halving(accuracy: float, others: Sequence[float], eta: int) -> Cut | None:
-    """Go on among the best 1/eta, rounded down, of all at the rung; where that is none, go on too."""
+    """Continue if among the best 1/eta (rounded down) at the rung, or if that is fewer than one trial."""
     reached = sorted((accuracy, *others), reverse=True)
-    going_on = len(reached) // eta
-    if not going_on or accuracy >= reached[going_on - 1]:
+    kept = len(reached) // eta
+    if not kept or accuracy >= reached[kept - 1]:
         return None
-    return Cut(reached[going_on - 1], f"the best {going_on} of {len(reached)} go on")
+    return Cut(reached[kept - 1], f"the best {kept} of {len(reached)} go on")
 
 
 def _median(accuracy: float, others: Sequence[float]) -> Cut | None:

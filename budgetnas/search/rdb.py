@@ -1,4 +1,4 @@
-"""Optuna's storage with patience: an operation that the database was away for is done again."""
+"""Optuna's storage with retries: an operation is repeated while the database is away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEHIND_THE_CACHE: Final = (
     "_get_best_trial_id",
     "_get_stale_trial_ids",
 )
-"""What Optuna's cache, which every study puts before its storage, calls beside the public operations."""
+"""Private operations that Optuna's cache calls, which every study puts before its storage."""
 _NOT_REPEATED: Final = ("remove_session", "upgrade")
 _STATE: Final = select(TrialModel.state).where(TrialModel.trial_id == bindparam("trial"))
 _VALUES: Final = cast(Table, TrialIntermediateValueModel.__table__)
@@ -34,36 +34,35 @@ R = TypeVar("R")
 
 
 def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
-    """Return an operation that is repeated, and raises the database's own errors."""
+    """Return an operation with retries that raises the database's own errors."""
     repeated = retried(operation)
 
     @wraps(operation)
-    def told(*arguments: P.args, **named: P.kwargs) -> R:
+    def operate(*arguments: P.args, **named: P.kwargs) -> R:
         try:
             return repeated(*arguments, **named)
         except StorageInternalError as error:
             raise database_error(error) or error from None
 
-    return told
+    return operate
 
 
 class SharedStorage(RDBStorage):
     """Optuna's storage in a database that several processes share and that may be away for a while.
 
-    Each operation is repeated as `budgetnas.storage.retry.retried` says. Most may be: they write a value where a
-    value is, or find the row that an earlier try left and take it for theirs. Where the answer to a COMMIT was lost:
+    Each operation is repeated by `budgetnas.storage.retry.retried`. For most that is safe: they overwrite a value, or
+    find the row of the earlier try. If the answer to a COMMIT was lost:
 
-    - A trial that has the state and values already that it shall be given was given them by the earlier try.
-    - A trial that shall wait, and runs since another moment than before the first try, was queued and taken by another
-      process meanwhile. It is left alone.
-    - A waiting trial that shall run cannot be told from one that another process has taken. It is left as that one's
-      and, without a holder, found and queued again with the other orphans.
-    - A new trial may be there twice. The other one runs without a holder, and is found likewise; if it was made to
-      wait, it is trained once more, or served from the record of the first.
-    - A new study is told to exist. `optuna.create_study` takes it, if it may.
+    - A trial that already has the new state and values got them from the earlier try.
+    - A trial to requeue that is running since a different time was requeued by the earlier try and then taken by
+      another process. It is left alone.
+    - A waiting trial to run may now belong to the earlier try or to another process. It is left to that process; if no
+      process holds it, it is recovered with the stale trials.
+    - A new trial may exist twice. The second one is running without a holder and is recovered too, or it is waiting
+      and gets its result from the record of the first.
+    - A new study already exists, and `optuna.create_study` loads it.
 
-    Errors of the database are raised as SQLAlchemy raises them, not as Optuna's "typically happens due to invalid
-    data".
+    Errors of the database are raised as SQLAlchemy's, not as Optuna's "typically happens due to invalid data".
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any] | None = None) -> None:
@@ -75,7 +74,7 @@ class SharedStorage(RDBStorage):
         share(self.engine)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Set the state of a trial, and its values if given; return whether it was done."""
+        """Set the state of a trial, and its values if given; return whether it was set."""
         if state is TrialState.WAITING:
             return self._queue(trial_id, self.get_trial(trial_id).datetime_start)
         return self._change(trial_id, state, values)

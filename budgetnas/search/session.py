@@ -1,4 +1,4 @@
-"""One call for ``budgetnas search``: from a request to a study that has its runs."""
+"""A search from its options to a study with all of its trials, and to the final evaluation if it has one."""
 
 from __future__ import annotations
 
@@ -11,30 +11,24 @@ from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError
+from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
 from budgetnas.runs.checkpoints import sweep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
-from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.options import (
-    DEFAULT_TRIALS,
-    SearchOptions,
-    check_study_name,
-    specify,
-    stored_options,
-)
-from budgetnas.search.outcome import outcome_of
-from budgetnas.search.plan import make_plan
+from budgetnas.search.callbacks import SearchCallbacks
+from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
+from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
+from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.view import SearchView
-from budgetnas.search.workers.pools import pool_for
-from budgetnas.search.workers.supervisor import WorkerPool, search_together
+from budgetnas.search.workers.pools import WorkerPool, pool_for
+from budgetnas.search.workers.supervisor import search_together
 from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
-from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
+from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
 
 DEFAULT_SEED = 0
 
@@ -45,154 +39,148 @@ class SearchResult:
 
     Attributes:
         study: Name of the study.
-        records: Its records.
-        exit_code: 0 when done or out of time, 1 after five failed runs in a row or where the storage is gone,
-            130 after Ctrl-C, 143 after SIGTERM.
-        finished: Whether the study has all of its runs.
-        runtimes: Setups that its networks may be trained in, the one that was taken first.
-        place: Where its data lie.
-        final: Whether the study ends with a final.
+        records: Its records, open.
+        outcome: Exit code, and whether the study has all of its trials.
+        runtime: Chooses the runtime config of each network.
     """
 
     study: str
     records: Records
-    exit_code: int
-    finished: bool
-    runtimes: tuple[RuntimeConfig, ...]
-    place: DataPlace
-    final: bool
+    outcome: Outcome
+    runtime: RuntimeRules
 
 
-def run_search(request: SearchOptions, stopper: Stopper, view: SearchView) -> SearchResult:
-    """Run or resume a search.
+def run_search(
+    options: SearchOptions,
+    stopper: Stopper,
+    callbacks: SearchCallbacks,
+    final_callbacks: FinalCallbacks | None = None,
+    *,
+    cpu: CpuFacts | None = None,
+) -> SearchResult:
+    """Run or resume a search, and then its final if the study has one.
 
-    Everything that can be wrong is checked before anything is written.
+    Everything is checked before anything is written.
 
     Args:
-        request: What the user asked for.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        options: What the user asked for.
+        stopper: Requests to stop.
+        callbacks: Called as the search proceeds.
+        final_callbacks: Called as the final proceeds.
+        cpu: Facts of the processor for the rules that choose precision, threads and layout; None for this machine's.
 
     Raises:
-        InputError: If the request cannot be met.
+        InputError: If an option cannot be used.
     """
-    check_sampler(request.sampler or DEFAULT_SAMPLER)
-    url = parse_storage(request.storage or DEFAULT_STORAGE)
+    url = parse_storage(options.storage or DEFAULT_STORAGE)
+    options = _complete(options, url)
+    runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
+    with pool_for(options, url, runtime) as pool:
+        opened, task, data = _open(options, url, runtime, pool, callbacks)
+        try:
+            with reporting_outcome(callbacks) as outcome, stopper.listening():
+                plan = _plan(opened, task, data, pool, callbacks)
+                tuned = plan.runtime if task.tune_setup else None
+                if pool is None:
+                    finished = search(opened, replace(task, runtime=tuned or task.runtime), stopper, callbacks)
+                else:
+                    request = _worker_request(options, url, opened, task, pool, tuned)
+                    finished = search_together(opened, pool, request, stopper, callbacks)
+                if finished and opened.specification.choice is not None:
+                    final = FinishRequest(opened.name, DataPlace(options.data, options.data_dir))
+                    finish(final, opened.records, runtime, stopper, final_callbacks or FinalCallbacks())
+                outcome.finished = finished
+        finally:
+            opened.close_optuna()
+    return SearchResult(opened.name, opened.records, outcome, runtime)
+
+
+def _complete(options: SearchOptions, url: URL) -> SearchOptions:
+    """Return the options, completed by the defaults and by the specification of the study that is resumed.
+
+    Raises:
+        InputError: If one that has no default is missing, or no sampler has the name.
+    """
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
-    if request.study and exists:
+    if options.study and exists:
         with closing(open_records(url)) as records:
-            request = _resumed(request, records)
-    request.limits()
-    runtime = choose_runtime(request.device or "auto", request.precision or "auto")
-    with pool_for(request, url, runtime) as pool:
-        return _run(request, url, runtime, pool, stopper, view)
+            options = _resumed(options, check_study_name(options.study), records)
+    options.limits()
+    defaults = SearchOptions(trials=DEFAULT_TRIALS, sampler=DEFAULT_SAMPLER, seed=DEFAULT_SEED, precision="auto")
+    options = options.over(defaults)
+    check_sampler(options.sampler or "")
+    return options
 
 
-def _run(
-    request: SearchOptions,
-    url: URL,
-    runtime: RuntimeConfig,
-    pool: WorkerPool | None,
-    stopper: Stopper,
-    view: SearchView,
-) -> SearchResult:
-    """Open the study, tell what is about to run, and have it run."""
-    view.preparing("loading data")
-    data = load_data(request.data_request())
-    specification = specify(request, data)
-    name, trials, sampler = request.study_name(data.identity), _trials(request), _sampler(request)
-    records = open_records(url)
-    opened = open_study(url, records, name, specification)
-    records.set_goal(name, trials, sampler)
-    sweep(records)
-    here = runtime if pool is None or pool.threads is None else replace(runtime, threads=pool.threads)
-    others = alternatives(here, request.precision or "auto")
-    task = SearchTask(trials, validation_images(data, here), here, sampler, _seed(request), others)
-    runtimes = (runtime, *alternatives(runtime, request.precision or "auto"))
-    final = specification.choice is not None
-
-    def work() -> bool:
-        with stopper.listening():
-            if pool is None:
-                return _alone(opened, task, data, stopper, view)
-            return _together(opened, pool, task, data, _worker_request(request, url, opened), stopper, view)
-
-    try:
-        ended = outcome_of(work, view.on_message)
-    finally:
-        opened.storage.remove_session()
-        opened.storage.engine.dispose()
-    place = DataPlace(request.data, request.data_dir)
-    return SearchResult(name, records, ended.exit_code, ended.finished, runtimes, place, final)
-
-
-def _alone(opened: OpenStudy, task: SearchTask, data: Data, stopper: Stopper, view: SearchView) -> bool:
-    """Search in this process."""
-    view.preparing("timing a few training steps")
-    plan = make_plan(opened, task)
-    view.planned(opened, plan, data)
-    return search(opened, replace(task, runtime=plan.runtime), stopper, view)
-
-
-def _together(
-    opened: OpenStudy,
-    pool: WorkerPool,
-    task: SearchTask,
-    data: Data,
-    request: WorkerRequest,
-    stopper: Stopper,
-    view: SearchView,
-) -> bool:
-    """Have a pool search."""
-    if pool.timed:
-        view.preparing("timing a few training steps")
-    plan = make_plan(opened, task, timed=pool.timed)
-    plan = plan.shared(pool.describe(plan.runtime), pool.shares)
-    view.planned(opened, plan, data)
-    torch.cuda.empty_cache()  # what is left of the GPU is the workers'
-    return search_together(opened, pool, request, plan.runtime, stopper, view)
-
-
-def _worker_request(request: SearchOptions, url: URL, opened: OpenStudy) -> WorkerRequest:
-    """Return what each worker is told; paths are whole, for a worker's current folder may be another one."""
-    kind, colon, folder = (request.data or "").partition(":")
-    data = f"{kind}:{Path(folder).absolute()}" if colon else request.data
-    whole = url.set(database=str(sqlite_file(url))) if url.get_backend_name() == "sqlite" else url
-    return WorkerRequest(
-        storage=whole.render_as_string(hide_password=False),
-        study=opened.name,
-        data=data,
-        data_dir=None if request.data_dir is None else request.data_dir.absolute(),
-        precision=request.precision or "auto",
-        sampler=_sampler(request),
-        seed=_seed(request),
-        trials=_trials(request),
-    )
-
-
-def _trials(request: SearchOptions) -> int:
-    return DEFAULT_TRIALS if request.trials is None else request.trials
-
-
-def _sampler(request: SearchOptions) -> str:
-    return request.sampler or DEFAULT_SAMPLER
-
-
-def _seed(request: SearchOptions) -> int:
-    return DEFAULT_SEED if request.seed is None else request.seed
-
-
-def _resumed(request: SearchOptions, records: Records) -> SearchOptions:
-    stored = records.specification(check_study_name(request.study or ""))
+def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOptions:
+    stored = records.specification(study)
     if stored is None:
-        return request
+        return options
     specification = read_specification(stored)
-    completed = request.over(stored_options(specification))
+    completed = options.over(stored_options(specification))
     if completed.data is None:
         raise InputError(
             "--data",
             None,
-            f"is missing: study {request.study!r} was made on {specification.data.name}",
+            f"is missing: study {study!r} was made on {specification.data.name}",
             "name the folder with --data folder:DIR",
         )
     return completed
+
+
+def _open(
+    options: SearchOptions, url: URL, runtime: RuntimeRules, pool: WorkerPool | None, callbacks: SearchCallbacks
+) -> tuple[OpenStudy, SearchTask, Data]:
+    """Load the data, open the study, and record how many trials are asked for."""
+    callbacks.on_progress("loading data")
+    data = load_data(options.data_request())
+    specification = specify(options, data)
+    records = open_records(url)
+    opened = open_study(url, records, options.study_name(data.identity), specification)
+    trials, sampler, seed = options.trials, options.sampler, options.seed
+    assert trials is not None and sampler is not None and seed is not None, "these have defaults"
+    records.set_goal(opened.name, trials, sampler)
+    sweep(records)
+    here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
+    images = validation_images(data, here)
+    return opened, SearchTask(trials, images, here, sampler, seed, options.tune_setup or False), data
+
+
+def _plan(opened: OpenStudy, task: SearchTask, data: Data, pool: WorkerPool | None, callbacks: SearchCallbacks) -> Plan:
+    """Return the plan, after reporting it."""
+    timed = pool is None or pool.timed
+    if timed:
+        callbacks.on_progress("timing a few training steps")
+    plan = make_plan(opened, task, timed=timed)
+    if pool is not None:
+        plan = plan.shared(pool.describe(plan.runtime), pool.shares)
+        torch.cuda.empty_cache()  # leaves the GPU's memory to the workers
+    callbacks.on_plan(opened, plan, data)
+    return plan
+
+
+def _worker_request(
+    options: SearchOptions,
+    url: URL,
+    opened: OpenStudy,
+    task: SearchTask,
+    pool: WorkerPool,
+    tuned: RuntimeConfig | None,
+) -> WorkerRequest:
+    """Return the request of each worker; paths are absolute, because a worker may run in another folder."""
+    kind, colon, folder = (options.data or "").partition(":")
+    data = f"{kind}:{Path(folder).absolute()}" if colon else options.data
+    absolute = url.set(database=str(sqlite_file(url))) if url.get_backend_name() == "sqlite" else url
+    return WorkerRequest(
+        storage=absolute.render_as_string(hide_password=False),
+        study=opened.name,
+        data=data,
+        data_dir=None if options.data_dir is None else options.data_dir.absolute(),
+        precision=options.precision or "auto",
+        runtime=tuned.to_json() if tuned is not None and pool.timed else None,
+        threads=pool.threads,
+        planned=True,
+        sampler=task.sampler,
+        seed=task.seed,
+        trials=task.trials,
+    )

@@ -1,4 +1,4 @@
-"""Opening a study: its tables, its specification and its seeds, created once however many processes open it."""
+"""A study: opened or created once, however many processes open it, and its stale trials recovered."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from budgetnas.storage.retry import retried
 from budgetnas.storage.store import Fence
 from budgetnas.storage.urls import masked
 
-SEED_ATTRIBUTE = "seed"
+INITIAL_TRIAL = "seed"
+"""User attribute with the name of the initial trial that a trial is."""
 MAX_TAKEOVERS = 3
-"""Times that a trial is taken over from a process that lost it; then it counts as what kills them."""
+"""Processes that may lose a trial; a trial that one more process loses fails, because it probably kills them."""
 _ENDED = (State.COMPLETE, State.PRUNED, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenStudy:
-    """A study, open.
+    """An open study.
 
     Attributes:
-        name: Its name.
-        specification: What it is.
-        records: Our records of it.
-        optuna_study: Optuna's view of it.
-        storage: Optuna's storage behind that.
+        name: Name of the study.
+        specification: What is searched, and how.
+        records: Our records.
+        optuna_study: Optuna's study.
+        storage: Optuna's storage behind it.
     """
 
     name: str
@@ -52,9 +53,13 @@ class OpenStudy:
 
     def close(self) -> None:
         """Close all connections to the storage."""
+        self.close_optuna()
+        self.records.close()
+
+    def close_optuna(self) -> None:
+        """Close Optuna's connections; the records stay open."""
         self.storage.remove_session()
         self.storage.engine.dispose()
-        self.records.close()
 
     def trial_id(self, number: int) -> int:
         """Return the storage's identifier of a trial."""
@@ -63,10 +68,10 @@ class OpenStudy:
 
 @retried
 def open_study(url: URL, records: Records, name: str, specification: StudySpecification) -> OpenStudy:
-    """Return the study of that name, created with `specification` and seeded if it is new.
+    """Return the study of that name; a new one is created with `specification` and its initial trials.
 
     Raises:
-        InputError: If it was created with another specification, or another program made it.
+        InputError: If it was created with another specification, or by another program.
     """
     quiet_optuna()
     with exclusive(records.engine):
@@ -78,7 +83,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
             opened = OpenStudy(name, specification, records, _optuna_study(name, storage, new=stored is None), storage)
             if stored is None:
                 records.save_specification(name, specification.canonical_json(), specification.digest)
-            _enqueue_seeds(opened)
+            _enqueue_initial_trials(opened)
         except Exception:
             storage.remove_session()
             storage.engine.dispose()
@@ -87,7 +92,7 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
 
 
 def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
-    """Return Optuna's study, which is one of this program's: Optuna loads any that has the name, whatever it is for."""
+    """Return Optuna's study if it is this program's: Optuna loads any study of the name."""
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     ours = study.directions == [StudyDirection.MAXIMIZE]
     if not ours or (new and study.get_trials(deepcopy=False)):
@@ -102,32 +107,32 @@ def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
 
 @retried
 def recover_stale_trials(opened: OpenStudy) -> tuple[str, ...]:
-    """Settle the trials whose process is gone or was not heard of; return what became of each, in words.
+    """Recover the trials of processes that died or stopped renewing their lease; return a sentence for each.
 
-    One whose training had ended is ended by its record. One that its process was killed in too often failed. Any other
-    is queued again with its parameters, so that whoever takes it trains the same candidate, from its checkpoint.
+    A trial whose run has ended gets its result from the record. A trial that too many processes lost fails. Any other
+    trial is requeued with its parameters, so that the next process trains the same candidate from its checkpoint.
     """
     with exclusive(opened.records.engine):
-        held = release_stale(opened.records, opened.name)
+        alive = release_stale(opened.records, opened.name)
         study = opened.optuna_study._study_id
         running = opened.storage.get_all_trials(study, deepcopy=False, states=(TrialState.RUNNING,))
-        if held is None:
+        if alive is None:
             return ()
-        return tuple(_settle(opened, trial) for trial in running if trial.number not in held)
+        return tuple(_recover(opened, trial) for trial in running if trial.number not in alive)
 
 
 def requeue(opened: OpenStudy, number: int) -> None:
-    """Queue a running trial again, with the parameters it has."""
+    """Requeue a running trial with its parameters."""
     opened.storage.set_trial_state_values(opened.trial_id(number), TrialState.WAITING)
     opened.records.interrupt_runs_of(opened.name, number)
 
 
-def _settle(opened: OpenStudy, trial: FrozenTrial) -> str:
+def _recover(opened: OpenStudy, trial: FrozenTrial) -> str:
     number, records = trial.number, opened.records
     run = records.run_of_trial(opened.name, number)
     if run is not None and run.state in _ENDED:
         _end_by_record(opened, trial, run)
-        return f"trial {number} was left by a process that is gone after its training had ended; its record is used"
+        return f"trial {number} was left by a process that is gone, after its training; its record is used"
     losses = loss_reasons(records, opened.name, number)
     if len(losses) > MAX_TAKEOVERS:
         reason = f"lost by {len(losses)} processes in turn, the last: {losses[-1]}"
@@ -137,9 +142,9 @@ def _settle(opened: OpenStudy, trial: FrozenTrial) -> str:
         return f"trial {number} failed: {reason}"
     if run is None and _is_half_made(opened, trial):
         _fail(opened, trial, "its process was gone before its candidate was complete", rejected=True)
-        return f"trial {number} was left without a whole candidate by a process that is gone, and is dropped"
+        return f"trial {number} was left by a process that is gone, without a complete candidate; it is dropped"
     requeue(opened, number)
-    return f"trial {number} was left by a process that is gone, and is queued again"
+    return f"trial {number} was left by a process that is gone; it is requeued"
 
 
 def _end_by_record(opened: OpenStudy, trial: FrozenTrial, run: Run) -> None:
@@ -161,7 +166,7 @@ def _fail(opened: OpenStudy, trial: FrozenTrial, reason: str, *, rejected: bool 
 
 
 def _is_half_made(opened: OpenStudy, trial: FrozenTrial) -> bool:
-    """Return whether a sampled candidate was not written down to its last parameter: the rest of it is unknown."""
+    """Return whether some parameters of a sampled candidate were never stored."""
     space = opened.specification.candidates
     if not trial.params or FIXED_PARAMS in trial.system_attrs:
         return False
@@ -171,21 +176,21 @@ def _is_half_made(opened: OpenStudy, trial: FrozenTrial) -> bool:
 
 
 def quiet_optuna() -> None:
-    """Leave telling to this program: what Optuna logs of trials is in the progress and the records already."""
+    """Silence Optuna's log of trials, which the progress and the records have as well."""
     optuna.logging.set_verbosity(logging.CRITICAL)
 
 
 def optuna_storage(url: URL, fence: Fence | None = None) -> RDBStorage:
-    """Return Optuna's storage in the same database, safe for several processes as ours is.
+    """Return Optuna's storage in the same database, which several processes may share.
 
     Args:
         url: The database.
-        fence: Guards it where trials are run.
+        fence: Guards its commits if trials are run; None to read only.
     """
     text = url.render_as_string(hide_password=False)
     try:
         storage = SharedStorage(text, engine_kwargs=engine_arguments(url))
-    except RuntimeError:  # what Optuna says names its own command line, and a storage by its whole URL
+    except RuntimeError:  # Optuna's message names its own command line, and the URL with its password
         rule = "its tables of Optuna have another version than the Optuna that is installed"
         raise InputError("--storage", masked(url), rule, "budgetnas doctor says which, and what to do") from None
     if fence is not None:
@@ -193,16 +198,16 @@ def optuna_storage(url: URL, fence: Fence | None = None) -> RDBStorage:
     return storage
 
 
-def _enqueue_seeds(opened: OpenStudy) -> None:
+def _enqueue_initial_trials(opened: OpenStudy) -> None:
     specification, study = opened.specification, opened.optuna_study
-    there = {trial.user_attrs.get(SEED_ATTRIBUTE) for trial in study.get_trials(deepcopy=False)}
-    turned_down = {one.origin for one in opened.records.rejections(opened.name)}
-    for seed in specification.seeds:
-        candidate = initial_candidate(seed, specification.recipes, specification.inputs)
+    enqueued = {trial.user_attrs.get(INITIAL_TRIAL) for trial in study.get_trials(deepcopy=False)}
+    rejected = {rejection.origin for rejection in opened.records.rejections(opened.name)}
+    for name in specification.seeds:
+        candidate = initial_candidate(name, specification.recipes, specification.inputs)
         fits = specification.budget.fits(candidate.architecture)
         params = specification.candidates.params_of(candidate)
-        origin = f"seed {seed}"
-        if not fits and origin not in turned_down:
+        origin = f"seed {name}"
+        if not fits and origin not in rejected:
             opened.records.reject(opened.name, [Rejection.of(candidate.architecture, origin, specification.budget)])
-        elif fits and params is not None and seed not in there:
-            study.enqueue_trial(params, user_attrs={SEED_ATTRIBUTE: seed})
+        elif fits and params is not None and name not in enqueued:
+            study.enqueue_trial(params, user_attrs={INITIAL_TRIAL: name})

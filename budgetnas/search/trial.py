@@ -1,4 +1,4 @@
-"""One trial: its parameters to a candidate, past the gate, to a recorded training or a record that serves."""
+"""One trial: ask Optuna for its parameters, train the candidate or use its record, and report the result."""
 
 from __future__ import annotations
 
@@ -6,183 +6,238 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.architecture.budget import Verdict
-from budgetnas.errors import EXIT_FAILED, Interrupted, RunFailedError, StoppedEarly
+from budgetnas.errors import EXIT_FAILED, Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
-from budgetnas.search.listener import SearchListener, Tally, TrialEnd, TrialStart
+from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
-from budgetnas.search.study import SEED_ATTRIBUTE, OpenStudy, requeue
+from budgetnas.search.study import INITIAL_TRIAL, OpenStudy, requeue
 from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
-from budgetnas.storage import Rejection, Role, State
+from budgetnas.storage import Rejection, Role, Run, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
-from budgetnas.training import Callbacks, RuntimeConfig, train
+from budgetnas.training import Callbacks, Runtime, RuntimeConfig, train
 
 FIRST_SEED = 0
-"""Training seed of a candidate's first run; a repeat gets the next."""
+"""Training seed of a candidate's first run; each repeat gets the next."""
 
 
 class RejectedError(RunFailedError):
-    """A trial whose candidate the gate turned away: no run was made."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A curve, its training seed, why it is what it is if that needs telling, and whether it was cut."""
-
-    curve: tuple[Epoch, ...]
-    seed: int
-    note: str = ""
-    cut: bool = False
+    """A trial whose candidate was rejected, so that no run was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRunner:
-    """Runs the trials of an open study: an objective for ``study.optimize``.
+    """Runs trials of an open study.
 
     Attributes:
         opened: The study.
         images: Training and validation images, on the device.
-        runtime: Where and in which precision.
-        stopper: Notes requests to stop.
-        listener: Whoever shows progress.
-        slot: The right to train one run.
-        heartbeat: What keeps it.
-        trainer: What trains.
+        runtime: Chooses the runtime config of each trial.
+        stopper: Requests to stop.
+        callbacks: Called as the trials proceed.
+        trainer: Trains one candidate.
     """
 
     opened: OpenStudy
     images: RunImages
-    runtime: RuntimeConfig
+    runtime: Runtime
     stopper: Stopper
-    listener: SearchListener
-    slot: Lease
-    heartbeat: Heartbeat
+    callbacks: SearchCallbacks
     trainer: TrainFunction = train
 
-    def __call__(self, trial: optuna.Trial) -> float:
-        """Return the validation accuracy after the last epoch.
+    def run(self, slot: Lease, heartbeat: Heartbeat) -> None:
+        """Run one trial to its end, and tell Optuna the result.
+
+        A trial whose training fails, or whose candidate is rejected, ends as failed, with the reason.
+
+        Args:
+            slot: The right to train one run.
+            heartbeat: Keeps the slot alive.
 
         Raises:
-            RunFailedError: If its training failed.
-            RejectedError: If the candidate is over the budget.
-            optuna.TrialPruned: If it was cut at a rung.
-            Interrupted: If a stop was requested; the trial is queued again.
+            SpaceUsedUpError: If no new candidate is left.
+            Interrupted: If a stop was requested; the trial is requeued.
             LeaseLost: If another process took the trial over; nothing more is written.
         """
-        note_work(self.opened.records, self.slot, trial=trial.number)
-        candidate = suggest_candidate(trial, self.opened.specification.candidates)
-        repeated = repeat_of(trial)
+        records, study = self.opened.records, self.opened.optuna_study
+        trial = study.ask()
+        try:
+            note_work(records, slot, trial=trial.number)
+            request, counted = self._propose(trial)
+            claim, request = self._claim(request, slot)
+            callbacks = self._callbacks(trial, request, claim.run)
+            note, cut = "", False
+            if claim.known is None:
+                self._announce(trial, request, counted)
+                try:
+                    train_run(
+                        claim,
+                        request,
+                        self.images,
+                        request.runtime(self.runtime, self.images),
+                        records,
+                        self.stopper,
+                        callbacks,
+                        heartbeat,
+                        self.trainer,
+                    )
+                except StoppedEarly as stop:
+                    note, cut = stop.reason, True
+            else:
+                note, cut = self._use_record(trial, request, claim.known, callbacks)
+            self._report(trial, request, records.curve(claim.run), note, cut=cut)
+        except RunFailedError as error:
+            self._fail(trial, error)
+        except (Interrupted, KeyboardInterrupt):
+            requeue(self.opened, trial.number)
+            raise
+        except LeaseLost:
+            raise
+        except (SQLAlchemyError, StorageInternalError) as error:
+            # Stays a running trial without a holder, which the next process requeues.
+            raise Interrupted(EXIT_FAILED, storage_failed(error)) from None
+        except Exception:
+            study.tell(trial, state=TrialState.FAIL)
+            raise
+
+    def _propose(self, trial: optuna.Trial) -> tuple[RunRequest, Verdict]:
+        """Return the training that a trial's parameters name, and the counts of its network.
+
+        Raises:
+            RejectedError: If it is over the budget: enqueued parameters bypass the sampler.
+        """
+        specification, repeated = self.opened.specification, repeat_of(trial)
+        candidate = suggest_candidate(trial, specification.candidates)
+        counted = specification.budget.verdict(candidate.architecture)
+        describe(trial, self.opened.storage, candidate, counted)
+        if not counted.fits:
+            self._reject(trial, candidate)
+            raise RejectedError(f"rejected before it was built: {counted.sentence()}")
         request = RunRequest(
             candidate,
             FIRST_SEED,
             Role.SEARCH if repeated is None else Role.REPEAT,
             study=self.opened.name,
             trial=trial.number,
-            label=str(trial.user_attrs.get(SEED_ATTRIBUTE, "")),
+            label=str(trial.user_attrs.get(INITIAL_TRIAL, "")),
         )
-        try:
-            counted = self.opened.specification.budget.verdict(candidate.architecture)
-            describe(trial, self.opened.storage, candidate, counted)
-            self._gate(trial, candidate, counted)
-            outcome = self._outcome(trial, request, counted.params)
-        except RunFailedError as error:
-            add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
-            self.listener.trial_ended(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
-            raise
-        except KeyboardInterrupt:
-            requeue(self.opened, trial.number)
-            raise Interrupted from None  # Optuna would catch it and count the trial as failed
-        except Interrupted:
-            requeue(self.opened, trial.number)
-            raise
-        except (SQLAlchemyError, StorageInternalError) as error:
-            raise Interrupted(EXIT_FAILED, storage_failed(error)) from None  # the trial is queued again later
-        last = outcome.curve[-1]
-        more = ({"reason": outcome.note} if outcome.cut else {}) | ({} if repeated is None else {"seed": outcome.seed})
-        add(trial, curve=compact(outcome.curve), **more)
-        cut_after = last.epoch if outcome.cut else None
-        self.listener.trial_ended(
-            TrialEnd(trial.number, last.eval_accuracy, outcome.note, tally(self.opened), cut_after)
-        )
-        if outcome.cut:
-            raise optuna.TrialPruned(outcome.note)
-        return last.eval_accuracy
+        return request, counted
 
-    def _outcome(self, trial: optuna.Trial, request: RunRequest, params: int) -> _Outcome:
-        records = self.opened.records
-        claim, request = self._claim(request)
-        run, known = claim.run, claim.known
-        reporter = self._reporter(trial, request, run)
-        if known is None:
-            candidate, told = request.candidate, tally(self.opened)
-            self.listener.trial_started(
-                TrialStart(trial.number, request.label, candidate, params, told, repeat_of(trial), request.seed)
-            )
-            try:
-                train_run(
-                    claim,
-                    request,
-                    self.images,
-                    self.runtime,
-                    records,
-                    self.stopper,
-                    reporter,
-                    self.heartbeat,
-                    self.trainer,
-                )
-            except StoppedEarly as stop:
-                return _Outcome(records.curve(run), request.seed, stop.reason, cut=True)
-            return _Outcome(records.curve(run), request.seed)
+    def _claim(self, request: RunRequest, slot: Lease) -> tuple[Claim, RunRequest]:
+        """Claim the training; a repeat gets a seed of its own."""
+        identity, records = self.images.identity, self.opened.records
+        runtime = request.runtime(self.runtime, self.images)
+        if request.role is Role.REPEAT:
+            return claim_repeat(request, identity, runtime, records, slot)
+        return claim_run(request, identity, runtime, records, slot), request
+
+    def _callbacks(self, trial: optuna.Trial, request: RunRequest, run: int) -> _TrialCallbacks:
+        """Return the callbacks of a training; initial trials and repeats are never pruned."""
+        epochs = request.candidate.recipe.epochs
+        is_pruned = not request.label and request.role is not Role.REPEAT
+        rungs = self.opened.specification.fidelity.rungs(epochs) if is_pruned else ()
+        return _TrialCallbacks(self.opened, trial._trial_id, run, frozenset(rungs), epochs, self.callbacks)
+
+    def _announce(self, trial: optuna.Trial, request: RunRequest, counted: Verdict) -> None:
+        start = TrialStart(
+            trial.number,
+            request.label,
+            request.candidate,
+            counted.params,
+            tally(self.opened),
+            repeat_of(trial),
+            request.seed,
+        )
+        self.callbacks.on_trial_start(start)
+
+    def _use_record(
+        self, trial: optuna.Trial, request: RunRequest, known: Run, callbacks: _TrialCallbacks
+    ) -> tuple[str, bool]:
+        """Take a trial's result from a record; return a note on that, and whether the record was pruned.
+
+        Raises:
+            RejectedError: If another process trains the candidate now.
+        """
         if known.state is State.RUNNING:
             self._reject(trial, request.candidate)
-            raise RejectedError(f"turned away: trial {known.trial} trains the same candidate at this moment")
-        curve = records.curve(run)
-        for epoch in curve:
-            reporter.report(epoch)
-        note = f"known already: the record of run {run} was used"
+            raise RejectedError(f"rejected: trial {known.trial} trains the same candidate now")
+        for epoch in self.opened.records.curve(known.id):
+            callbacks.store(epoch)
         cut = known.state is State.PRUNED
-        return _Outcome(curve, request.seed, f"{known.reason}; {note}" if cut else note, cut)
+        note = f"already known: the record of run {known.id} was used"
+        return f"{known.reason}; {note}" if cut else note, cut
 
-    def _claim(self, request: RunRequest) -> tuple[Claim, RunRequest]:
-        """Claim the training; that of a repeat has a seed of its own."""
-        identity, runtime, records = self.images.identity, self.runtime, self.opened.records
-        if request.role is Role.REPEAT:
-            return claim_repeat(request, identity, runtime, records, self.slot)
-        return claim_run(request, identity, runtime, records, self.slot), request
+    def _report(
+        self, trial: optuna.Trial, request: RunRequest, curve: tuple[Epoch, ...], note: str, *, cut: bool
+    ) -> None:
+        """Tell Optuna the accuracy after the last epoch, which it takes from the curve if the trial was pruned."""
+        last, values = curve[-1], {"reason": note} if cut else {}
+        seed = {"seed": request.seed} if request.role is Role.REPEAT else {}
+        add(trial, curve=compact(curve), **values, **seed)
+        end = TrialEnd(trial.number, last.eval_accuracy, note, tally(self.opened), last.epoch if cut else None)
+        self.callbacks.on_trial_end(end)
+        study = self.opened.optuna_study
+        if cut:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, last.eval_accuracy)
 
-    def _reporter(self, trial: optuna.Trial, request: RunRequest, run: int) -> _Reporter:
-        epochs = request.candidate.recipe.epochs
-        to_the_end = request.label or request.role is Role.REPEAT
-        rungs = () if to_the_end else self.opened.specification.fidelity.rungs(epochs)
-        return _Reporter(
-            self.opened,
-            trial.number,
-            trial._trial_id,
-            run,
-            frozenset(rungs),
-            epochs,
-            self.listener,
-        )
-
-    def _gate(self, trial: optuna.Trial, candidate: Candidate, counted: Verdict) -> None:
-        """Catch what came past the sampler: parameters that somebody enqueued."""
-        if not counted.fits:
-            self._reject(trial, candidate)
-            raise RejectedError(f"rejected before it was built: {counted.sentence()}")
+    def _fail(self, trial: optuna.Trial, error: RunFailedError) -> None:
+        add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
+        self.callbacks.on_trial_end(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
+        self.opened.optuna_study.tell(trial, state=TrialState.FAIL)
 
     def _reject(self, trial: optuna.Trial, candidate: Candidate) -> None:
-        budget = self.opened.specification.budget
         attributes = self.opened.storage.get_trial_system_attrs(trial._trial_id)
         origin = "enqueued" if FIXED_PARAMS in attributes else "sampler"
-        rejection = Rejection.of(candidate.architecture, origin, budget, trial.number)
+        rejection = Rejection.of(candidate.architecture, origin, self.opened.specification.budget, trial.number)
         self.opened.records.reject(self.opened.name, [rejection])
+
+
+@dataclass(frozen=True, slots=True)
+class _TrialCallbacks(Callbacks):
+    """Stores every epoch for Optuna, passes it on, and ends the training at a rung if the pruner says so."""
+
+    opened: OpenStudy
+    trial_id: int
+    run: int
+    rungs: frozenset[int]
+    epochs: int
+    callbacks: SearchCallbacks
+
+    def on_step(self, epoch: int, done: int, total: int) -> None:
+        self.callbacks.on_step(epoch, done, total)
+
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        self.store(epoch)
+        self.callbacks.on_epoch_end(epoch)
+        if epoch.epoch in self.rungs:
+            self._judge(epoch)
+
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        self.callbacks.on_restart(runtime, reason)
+
+    def on_message(self, text: str) -> None:
+        self.callbacks.on_message(text)
+
+    def store(self, epoch: Epoch) -> None:
+        """Store the intermediate value; unlike ``trial.report`` this replaces that of an interrupted training."""
+        self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
+
+    def _judge(self, epoch: Epoch) -> None:
+        fidelity, records = self.opened.specification.fidelity, self.opened.records
+        others = records.accuracies_at(self.opened.name, epoch.epoch, states=compared(fidelity), but=self.run)
+        cut = verdict(fidelity, epoch.eval_accuracy, others)
+        if cut is not None:
+            raise StoppedEarly(cut.reason(epoch, self.epochs))
 
 
 def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
@@ -197,7 +252,7 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
 
 
 def tally(opened: OpenStudy) -> Tally:
-    """Return what became of all proposals of a study so far."""
+    """Return the proposals of a study so far by what became of them."""
     over, duplicate = opened.records.rejection_counts(opened.name)
     budget = opened.specification.budget
     broken = opened.records.broken_limits(opened.name, budget) if len(budget.limits) > 1 else ()
@@ -215,49 +270,11 @@ def tally(opened: OpenStudy) -> Tally:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reporter(Callbacks):
-    opened: OpenStudy
-    trial: int
-    trial_id: int
-    run: int
-    rungs: frozenset[int]
-    epochs: int
-    listener: SearchListener
-
-    def on_step(self, epoch: int, done: int, total: int) -> None:
-        self.listener.on_step(epoch, done, total)
-
-    def on_epoch_end(self, epoch: Epoch) -> None:
-        self.report(epoch)
-        self.listener.on_epoch_end(epoch)
-        if epoch.epoch in self.rungs:
-            self._judge(epoch)
-
-    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        self.listener.on_restart(runtime, reason)
-
-    def on_message(self, text: str) -> None:
-        self.listener.on_message(text)
-
-    def report(self, epoch: Epoch) -> None:
-        """Store the intermediate value; unlike ``trial.report`` this replaces one of an interrupted training."""
-        self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
-
-    def _judge(self, epoch: Epoch) -> None:
-        fidelity, records = self.opened.specification.fidelity, self.opened.records
-        states = compared(fidelity)
-        others = records.accuracies_at(self.opened.name, epoch.epoch, states=states, but=self.run)
-        cut = verdict(fidelity, epoch.eval_accuracy, others)
-        if cut is not None:
-            raise StoppedEarly(cut.reason(epoch, self.epochs))
-
-
-def _suggest(trial: optuna.Trial, name: str, one: Range) -> Value:
-    match one:
+def _suggest(trial: optuna.Trial, name: str, values: Range) -> Value:
+    match values:
         case WholeRange(low, high):
             return trial.suggest_int(name, low, high)
         case LogRange(low, high):
             return trial.suggest_float(name, low, high, log=True)
-        case Choice(values):
-            return values[values.index(trial.suggest_categorical(name, values))]
+        case Choice(choices):
+            return choices[choices.index(trial.suggest_categorical(name, choices))]

@@ -24,6 +24,9 @@ Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Warmup = Annotated[int, Field(ge=0, le=10_000)]
 Averaging = Annotated[float, Field(ge=0, lt=1)]
 Square = Annotated[int, Field(ge=0, le=512)]
+Padding = Literal["zeros", "reflect"]
+Schedule = Literal["epoch", "step"]
+Alpha = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Extra = bool | int | float
 
 EXTRAS: Final = ("nesterov", "label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay", "cutout")
@@ -80,14 +83,37 @@ class Augmentation(Frozen):
         flip: Whether half of the images are mirrored left to right.
         rotation: Largest rotation in either direction, in degrees.
         cutout: Side of a black square in each image, in pixels (DeVries and Taylor 2017); 0: none.
+        padding: What lies around the image that is cropped: zeros, or its own pixels reflected at the edge.
+        trivial_augment: Whether each image is changed by one of 14 operations of random strength (Müller and Hutter
+            2021), after crop and flip.
+        erasing: Probability that a random box of an image is filled with the mean colour (Zhong et al. 2020).
+        mixup: Parameter of the Beta distribution of mixup (Zhang et al. 2018) for whole batches; 0: off.
+        cutmix: The same for CutMix (Yun et al. 2019). With both, each batch is mixed by either at random.
     """
 
-    added_later: ClassVar[tuple[str, ...]] = ("cutout",)
+    added_later: ClassVar[tuple[str, ...]] = ("cutout", "padding", "trivial_augment", "erasing", "mixup", "cutmix")
 
     crop_padding: int = Field(default=4, ge=0, le=64)
     flip: bool = True
     rotation: float = Field(default=0.0, ge=0, le=180)
     cutout: Square = 0
+    padding: Padding = "zeros"
+    trivial_augment: bool = False
+    erasing: float = Field(default=0.0, ge=0, le=1)
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
+
+    def describe(self) -> list[str]:
+        """Return the strong changes in words, e.g. ``["TrivialAugment", "mixup 0.2"]``."""
+        changes = {
+            f"cutout {self.cutout}": self.cutout,
+            "reflection padding": self.padding == "reflect" and self.crop_padding,
+            "TrivialAugment": self.trivial_augment,
+            f"erasing {self.erasing:g}": self.erasing,
+            f"mixup {self.mixup:g}": self.mixup,
+            f"CutMix {self.cutmix:g}": self.cutmix,
+        }
+        return [text for text, there in changes.items() if there]
 
 
 class Recipe(Frozen):
@@ -100,7 +126,7 @@ class Recipe(Frozen):
         momentum: SGD's momentum; unused by Adam.
         nesterov: Nesterov's momentum for SGD.
         epochs: Passes over the training images.
-        t_max: Epochs in which the cosine schedule (Loshchilov and Hutter 2017) falls to zero; it steps once an epoch.
+        t_max: Epochs in which the cosine schedule (Loshchilov and Hutter 2017) falls to zero.
         batch: Images in one optimiser step.
         augmentation: Random changes to training images.
         normalisation: Constants, or nothing for the training images' own statistics.
@@ -112,9 +138,16 @@ class Recipe(Frozen):
             ``t_max``.
         ema_decay: How much the average of the weights keeps at each step; 0: no average. Where there is one, it is
             what is evaluated and returned.
+        schedule: Whether the rate is set once an epoch or at every step.
     """
 
-    added_later: ClassVar[tuple[str, ...]] = ("label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay")
+    added_later: ClassVar[tuple[str, ...]] = (
+        "label_smoothing",
+        "decay_norm_and_bias",
+        "warmup_epochs",
+        "ema_decay",
+        "schedule",
+    )
 
     optimizer: OptimizerName
     learning_rate: Rate
@@ -130,6 +163,7 @@ class Recipe(Frozen):
     decay_norm_and_bias: bool = True
     warmup_epochs: Warmup = 0
     ema_decay: Averaging = 0.0
+    schedule: Schedule = "epoch"
 
     @model_validator(mode="after")
     def _warm_before_the_end(self) -> Self:
@@ -149,10 +183,11 @@ class Recipe(Frozen):
         extras = {
             "Nesterov": self.nesterov and self.optimizer == "sgd",
             f"label smoothing {self.label_smoothing:g}": self.label_smoothing,
-            f"cutout {self.augmentation.cutout}": self.augmentation.cutout,
+            ", ".join(self.augmentation.describe()): self.augmentation.describe(),
             "no decay of norms and biases": not self.decay_norm_and_bias,
             f"warm-up {self.warmup_epochs}": self.warmup_epochs,
             f"EMA {self.ema_decay:g}": self.ema_decay,
+            "rate per step": self.schedule == "step",
         }
         return [text for text, there in extras.items() if there]
 

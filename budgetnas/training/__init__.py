@@ -2,19 +2,28 @@
 
 from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.engine import NO_CHECKPOINTS, Checkpointer, NoCheckpoints, Task, train
-from budgetnas.training.runtime import RuntimeConfig, alternatives, choose_runtime, runtime_to_resume
+from budgetnas.training.runtime import (
+    CpuFacts,
+    Runtime,
+    RuntimeConfig,
+    RuntimeRules,
+    runtime_rules,
+    runtime_to_resume,
+)
 from budgetnas.training.state import TrainingState
 
 __all__ = [
     "NO_CHECKPOINTS",
     "Callbacks",
     "Checkpointer",
+    "CpuFacts",
     "NoCheckpoints",
+    "Runtime",
     "RuntimeConfig",
+    "RuntimeRules",
     "Task",
     "TrainingState",
-    "alternatives",
-    "choose_runtime",
+    "runtime_rules",
     "runtime_to_resume",
     "train",
 ]

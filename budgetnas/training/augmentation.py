@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from budgetnas.space.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation, Padding
+from budgetnas.training.strong_augmentation import draw_boxes, draw_operations, erase, trivial_augment
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,18 @@ class AugmentationParameters:
         offsets: (N, 2), int64: row and column of the padded image that the crop begins at.
         mirrored: (N,), bool: whether the image is mirrored left to right.
         centres: (N, 2), float32 in [0, 1): row and column of the black square's centre, as shares of the sides.
+        operations: (N,), int64: operation of TrivialAugment.
+        magnitudes: (N,), float32: its magnitude.
+        boxes: (N, 4), float32: box of random erasing.
     """
 
     angles: Tensor | None = None
     offsets: Tensor | None = None
     mirrored: Tensor | None = None
     centres: Tensor | None = None
+    operations: Tensor | None = None
+    magnitudes: Tensor | None = None
+    boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> AugmentationParameters:
         """Return the same draws on `device`."""
@@ -47,7 +54,8 @@ class AugmentationParameters:
                 mine[: len(other)].copy_(other)
 
     def _parts(self) -> tuple[Tensor | None, ...]:
-        return self.angles, self.offsets, self.mirrored, self.centres
+        images = self.angles, self.offsets, self.mirrored, self.centres
+        return *images, self.operations, self.magnitudes, self.boxes
 
 
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> AugmentationParameters:
@@ -58,7 +66,7 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
         augmentation: What to do, and how much.
         generator: Source of all draws, on the CPU; a change that is not made draws nothing from it.
     """
-    angles = offsets = mirrored = centres = None
+    angles = offsets = mirrored = centres = operations = magnitudes = boxes = None
     if augmentation.rotation:
         angles = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(augmentation.rotation)
     if augmentation.crop_padding:
@@ -67,19 +75,27 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
         mirrored = torch.rand(count, generator=generator) < 0.5
     if augmentation.cutout:
         centres = torch.rand(count, 2, generator=generator)
-    return AugmentationParameters(angles, offsets, mirrored, centres)
+    if augmentation.trivial_augment:
+        operations, magnitudes = draw_operations(count, generator)
+    if augmentation.erasing:
+        boxes = draw_boxes(count, augmentation.erasing, generator)
+    return AugmentationParameters(angles, offsets, mirrored, centres, operations, magnitudes, boxes)
 
 
-def augment(images: Tensor, augmentation: Augmentation, draws: AugmentationParameters) -> Tensor:
-    """Return rotated, cropped and mirrored images with a square cut out, as `draws` of this augmentation say.
+def augment(
+    images: Tensor, augmentation: Augmentation, draws: AugmentationParameters, mean_color: Tensor | None = None
+) -> Tensor:
+    """Return the images changed as `draws` of this augmentation say.
 
-    Applied to images before normalisation, so that what comes in from outside the frame is black, as it is
-    with the usual transforms of PIL images.
+    In this order: rotation, crop and flip, TrivialAugment, cutout, random erasing. Applied to images before
+    normalisation, so that what comes in from outside the frame is black, as it is with the usual transforms of PIL
+    images.
 
     Args:
         images: (N, C, H, W), uint8.
         augmentation: What was drawn for.
         draws: What chance decided, for N images, on their device.
+        mean_color: (1, C, 1, 1), uint8, on their device: what boxes are erased with; needed for random erasing only.
 
     Returns:
         (N, C, H, W), uint8.
@@ -87,21 +103,28 @@ def augment(images: Tensor, augmentation: Augmentation, draws: AugmentationParam
     if draws.angles is not None:
         images = turn(images, draws.angles)
     if draws.offsets is not None or draws.mirrored is not None:
-        images = crop_and_flip(images, augmentation.crop_padding, draws)
+        images = crop_and_flip(images, augmentation.crop_padding, draws, augmentation.padding)
+    if draws.operations is not None and draws.magnitudes is not None:
+        images = trivial_augment(images, draws.operations, draws.magnitudes)
     if draws.centres is not None:
         images = cut_out(images, augmentation.cutout, draws.centres)
+    if draws.boxes is not None and mean_color is not None:
+        images = erase(images, draws.boxes, mean_color)
     return images
 
 
-def crop_and_flip(images: Tensor, padding: int, draws: AugmentationParameters) -> Tensor:
-    """Return crops, back to size, of the images padded with zeros, some of them mirrored.
+def crop_and_flip(
+    images: Tensor, padding: int, draws: AugmentationParameters, padded_with: Padding = "zeros"
+) -> Tensor:
+    """Return crops, back to size, of the padded images, some of them mirrored.
 
     Crop and flip are one gather of pixels: an index for each image and row, and for each image and column.
 
     Args:
         images: (N, C, H, W), uint8.
-        padding: Zeros on each side, in pixels.
+        padding: Pixels added on each side.
         draws: Offsets and which images are mirrored.
+        padded_with: What is added: zeros, or the image reflected at its outermost pixels.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -112,9 +135,19 @@ def crop_and_flip(images: Tensor, padding: int, draws: AugmentationParameters) -
     if draws.offsets is not None:
         rows = rows + draws.offsets[:, :1]
         columns = columns + draws.offsets[:, 1:]
-    padded = functional.pad(images.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4))
+    pixels = images.permute(0, 2, 3, 1)
+    if padded_with == "reflect":
+        padded, rows, columns = pixels, _reflected(rows - padding, height), _reflected(columns - padding, width)
+    else:
+        padded = functional.pad(pixels, (0, 0, *(padding,) * 4))
     which = torch.arange(count, device=device)[:, None, None]
     return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflected(indices: Tensor, length: int) -> Tensor:
+    """Return the pixels of an image at indices outside it, reflected at its outermost pixels as often as needed."""
+    last = max(1, length - 1)
+    return (last - (indices.remainder(2 * last) - last).abs()).clamp(max=length - 1)
 
 
 def turn(images: Tensor, angles: Tensor) -> Tensor:

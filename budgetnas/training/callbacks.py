@@ -23,3 +23,6 @@ class Callbacks:
 
     def on_message(self, text: str) -> None:
         """Called with a sentence that the user should see."""
+
+    def on_progress(self, text: str) -> None:
+        """Called before a step that takes seconds, e.g. loading the data."""

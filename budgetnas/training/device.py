@@ -69,11 +69,13 @@ class Normaliser:
         scale: (1, C, 1, 1), what a pixel value of 0 to 255 is multiplied with.
         shift: (1, C, 1, 1), what is added then.
         memory_format: How the result lies in memory.
+        mean_color: (1, C, 1, 1), uint8: the pixel value that comes nearest to 0, or None where nobody asks.
     """
 
     scale: Tensor
     shift: Tensor
     memory_format: torch.memory_format = torch.channels_last
+    mean_color: Tensor | None = None
 
     @classmethod
     def of(
@@ -86,10 +88,11 @@ class Normaliser:
         mean = torch.tensor(constants.mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(constants.std, dtype=torch.float64).view(1, -1, 1, 1)
         scale, shift = 1 / (255 * std), -mean / std
-        return cls(scale.float().to(device), shift.float().to(device), memory_format)
+        color = (255 * mean).round().clamp(0, 255).to(torch.uint8)
+        return cls(scale.float().to(device), shift.float().to(device), memory_format, color.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return (images / 255 - mean) / std as float32."""
+        """Return (images / 255 - mean) / std as float32; float32 images may be overwritten."""
         plain = images.to(dtype=self.scale.dtype, memory_format=self.memory_format)
         return plain.mul_(self.scale).add_(self.shift)
 

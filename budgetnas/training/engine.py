@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -22,9 +22,15 @@ from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.cuda_graphs import Calls, CapturedCalls, CaptureError, Place, plainly
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.training.epoch_schedule import EpochSchedule
-from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics, summed_loss
+from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics
+from budgetnas.training.mixing import Targets, mix
 from budgetnas.training.network import ResNet, build
-from budgetnas.training.optimizer import kept_of_parameters, learning_rate, make_optimizer, set_learning_rate
+from budgetnas.training.optimizer import (
+    kept_of_parameters,
+    learning_rates,
+    make_optimizer,
+    set_learning_rate,
+)
 from budgetnas.training.runtime import RuntimeConfig
 from budgetnas.training.state import TrainingState
 
@@ -126,7 +132,7 @@ def train(
     resuming = True
     while True:
         try:
-            with threads(runtime.threads):
+            with applied(runtime):
                 return _train_once(task, runtime, callbacks, checkpointer, resuming)
         except CaptureError as error:
             runtime, reason = replace(runtime, graphs=False), f"no CUDA graph can be made of a step ({error})"
@@ -169,7 +175,7 @@ class Trainer:
         self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.metrics = RunningMetrics(device)
-        self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device)
+        self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device, task.recipe.batch)
         self._calls, evaluating = _calls(runtime)
         self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
         self.evaluator = Evaluator(self.outcome, task.evaluation, self.normalise, runtime, evaluating)
@@ -183,10 +189,10 @@ class Trainer:
         """Train and evaluate one epoch."""
         started = time.perf_counter()
         recipe, size = self.task.recipe, len(self.task.train)
-        rate, steps = learning_rate(recipe, number), num_steps(size, recipe.batch)
-        set_learning_rate(self.optimizer, rate)
+        steps = num_steps(size, recipe.batch)
+        rates = learning_rates(recipe, number, steps)
         order = epoch_order(size, recipe.batch, self.generator)
-        for done in self.steps(order):
+        for done in self.steps(order, rates):
             callbacks.on_step(number, done, steps)
         self.evaluator.run(tick=lambda: callbacks.on_step(number, steps, steps))
         (loss, correct), (eval_loss, eval_correct) = read_metrics(self.metrics, self.evaluator.metrics)
@@ -197,16 +203,23 @@ class Trainer:
             train_accuracy=correct / trained,
             eval_loss=eval_loss / evaluated if evaluated else math.nan,
             eval_accuracy=eval_correct / evaluated if evaluated else math.nan,
-            learning_rate=rate,
+            learning_rate=rates[0],
             seconds=time.perf_counter() - started,
         )
 
-    def steps(self, order: Tensor) -> Iterator[int]:
-        """Make one optimiser step for each batch of `order`, summing up in `metrics`; yield how many were made."""
+    def steps(self, order: Tensor, rates: Sequence[float] = ()) -> Iterator[int]:
+        """Make one optimiser step for each batch of `order`, summing up in `metrics`; yield how many were made.
+
+        Args:
+            order: (N,), int64, on the CPU: indices of images.
+            rates: Learning rates of the first steps; the last of them stays. Without any, the rate stays as it is.
+        """
         self.network.train()
         self.metrics.reset()
         self._schedule.begin(order, self.generator)
         for done, size in enumerate(batch_sizes(len(order), self.task.recipe.batch), start=1):
+            if done <= len(rates):
+                set_learning_rate(self.optimizer, rates[done - 1])
             self._calls(self._make_step, size)
             yield done
 
@@ -259,15 +272,18 @@ class Trainer:
     def _make_step(self, size: int) -> None:
         indices, draws = self._schedule.next(size)
         batch = self.task.train.take(indices)
-        images = augment(batch.images, self.task.recipe.augmentation, draws)
+        images = augment(batch.images, self.task.recipe.augmentation, draws, self.normalise.mean_color)
+        targets = Targets(batch.labels)
+        if (mixing := self._schedule.next_mixing()) is not None:
+            images, targets = mix(images, batch.labels, mixing)
         pieces = _pieces(size, self.runtime.micro_batch or size)
         self.optimizer.zero_grad(set_to_none=True)
-        for some, labels in zip(images.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True):
+        for some, targeted in zip(images.tensor_split(pieces), targets.split(pieces), strict=True):
             with autocast(self.runtime):
                 logits = self.network(self.normalise(some))
-            loss = summed_loss(logits, labels, self.task.recipe.label_smoothing)
+            loss = targeted.loss(logits, self.task.recipe.label_smoothing)
             (loss / size).backward()  # type: ignore[no-untyped-call]
-            self.metrics.add(loss.detach(), logits.detach(), labels)
+            self.metrics.add(loss.detach(), logits.detach(), targeted.main_labels)
         self.optimizer.step()
         if self.average is not None:
             self.average.update()
@@ -335,11 +351,13 @@ def _smaller(recipe: Recipe, runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 @contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads while inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
+def applied(runtime: RuntimeConfig) -> Iterator[None]:
+    """Apply the settings of `runtime` that PyTorch keeps for the whole process, and restore them on exit."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(runtime.threads)
+    torch.backends.cudnn.benchmark = runtime.benchmark
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark

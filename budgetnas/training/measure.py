@@ -1,4 +1,4 @@
-"""A short measurement of how fast this machine trains, for an estimate before a search."""
+"""A short measurement of how fast this machine trains: for time estimates, and for ``--tune-setup``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import torch
 
 from budgetnas.architecture import count
 from budgetnas.training.cuda_graphs import WARM_UP_CALLS
-from budgetnas.training.engine import Task, Trainer, is_out_of_memory, threads
+from budgetnas.training.engine import Task, Trainer, applied, is_out_of_memory
 from budgetnas.training.evaluation import read_metrics
 from budgetnas.training.runtime import RuntimeConfig
 
 _BATCH: Final = 32
 _STEPS: Final = 3
 _GPU_STEPS: Final = 20
-_SHORT_STEP_SECONDS: Final = 0.25
 FORWARD_AND_BACKWARD: Final = 3
 """A backward pass costs about two forward passes."""
 
@@ -44,30 +43,23 @@ class Pace:
         return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 
 
-def measure_pace(
-    task: Task, runtime: RuntimeConfig, others: Sequence[RuntimeConfig] = ()
-) -> tuple[RuntimeConfig, Pace | None]:
-    """Return the fastest of some runtimes and the pace of a few steps of `task` in it.
+def measure_pace(task: Task, runtime: RuntimeConfig) -> Pace | None:
+    """Return the pace of a few training steps of `task`, or None where memory ran out (`train` halves its micro-batch).
 
-    No pace where memory ran out: the training itself then halves its micro-batch.
-
-    Args:
-        task: What to train.
-        runtime: Where and in which precision.
-        others: What to compare with it.
+    For an estimate of time only: no training depends on it.
     """
     try:
-        fastest, seconds = runtime, _step_seconds(task, runtime, _GPU_STEPS if runtime.graphs else _STEPS)
+        seconds = _step_seconds(task, runtime, _GPU_STEPS if runtime.graphs else _STEPS)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return runtime, None
-    for other in others:
-        taken = _step_seconds(task, other, _STEPS if seconds < _SHORT_STEP_SECONDS else 1)
-        if taken < seconds:
-            fastest, seconds = other, taken
-    macs = FORWARD_AND_BACKWARD * _batch(task, runtime) * count(task.architecture).macs
-    return fastest, Pace(macs / seconds)
+        return None
+    return Pace(FORWARD_AND_BACKWARD * _batch(task, runtime) * count(task.architecture).macs / seconds)
+
+
+def fastest_runtime(task: Task, runtimes: Sequence[RuntimeConfig]) -> RuntimeConfig:
+    """Return the runtime whose steps of `task` take the least time now: what ``--tune-setup`` asks for."""
+    return min(runtimes, key=lambda runtime: _step_seconds(task, runtime, _STEPS)) if len(runtimes) > 1 else runtimes[0]
 
 
 def _step_seconds(task: Task, runtime: RuntimeConfig, steps: int) -> float:
@@ -76,7 +68,7 @@ def _step_seconds(task: Task, runtime: RuntimeConfig, steps: int) -> float:
     images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.train.device) % len(task.train)
     recipe = task.recipe.model_copy(update={"batch": batch})
     trainer = Trainer(replace(task, recipe=recipe, train=task.train.take(images)), runtime)
-    with threads(runtime.threads):
+    with applied(runtime):
         _run(trainer, batch * (WARM_UP_CALLS + 1 if runtime.graphs else 1))
         started = time.perf_counter()
         _run(trainer, batch * steps)

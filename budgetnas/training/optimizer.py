@@ -24,6 +24,29 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.learning_rate * (1 + math.cos(math.pi * (epoch - 1 - warmup) / (recipe.t_max - warmup))) / 2
 
 
+def learning_rates(recipe: Recipe, epoch: int, steps: int) -> list[float]:
+    """Return the rates of the first steps of `epoch` (from 1): of all its steps, or one for the whole epoch.
+
+    Set at every step, the rate rises in equal steps to the full one at the end of the warm-up; a cosine then falls to 0
+    at the end of ``t_max``, as PyTorch's ``CosineAnnealingLR`` stepped after every batch.
+
+    Args:
+        recipe: Rate, schedule, warm-up and ``t_max``.
+        epoch: Epoch, from 1.
+        steps: Steps in an epoch.
+    """
+    if recipe.schedule == "epoch":
+        return [learning_rate(recipe, epoch)]
+    warmup, end, first = recipe.warmup_epochs * steps, recipe.t_max * steps, (epoch - 1) * steps
+    return [recipe.learning_rate * _share(step, warmup, end) for step in range(first, first + steps)]
+
+
+def _share(step: int, warmup: int, end: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return (1 + math.cos(math.pi * (step - warmup) / (end - warmup))) / 2
+
+
 def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over all parameters, one fused operation for all of them.
 

@@ -1,8 +1,13 @@
-"""Where and in which precision a training runs: part of its record, for its bits depend on it."""
+"""The runtime config of a training: device, precision, threads and layout, chosen by rules and recorded with the run.
+
+The rules depend on what is known before a training starts, never on a clock, so the same command gives the same bits.
+Their measurements are in docs/performance.md ("How a training is set up").
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Final, Literal
@@ -10,28 +15,61 @@ from typing import Final, Literal
 import torch
 
 from budgetnas import __version__
+from budgetnas.architecture import Architecture, count
 from budgetnas.errors import InputError
 from budgetnas.training.cuda_graphs import can_capture
 from budgetnas.training.memory import keep_freed_memory
 
 Precision = Literal["float32", "bf16"]
 Layout = Literal["channels-last", "contiguous"]
-_VERSIONS: Final = ("budgetnas", "torch", "python", "device_name")
 PRECISIONS: Final = ("auto", "float32", "bf16")
+SMALLEST_BF16_SIDE: Final = 16
+"""Images with fewer pixels on a side train faster in float32 on every CPU that was measured."""
+NARROW_STEM: Final = 16
+"""A narrower stem trains faster in the contiguous layout with several threads."""
+ONE_THREAD_MACS: Final = 500_000
+"""A network with fewer MACs per image does not gain from a second thread."""
+BENCHMARK_SECONDS: Final = 20.0
+"""A shorter training on a GPU does not repay the start-up that ``cudnn.benchmark`` costs."""
+GPU_MACS_PER_SECOND: Final = 1.7e13
+"""Forward MACs per second of V2 in training (bf16, batch 128, one H200)."""
+_VERSIONS: Final = ("budgetnas", "torch", "python", "device_name")
+_ISAS_WITHOUT_BF16: Final = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFacts:
+    """What the rules know about the processor.
+
+    Attributes:
+        bf16: Whether oneDNN computes with bfloat16 instructions; without them it emulates bfloat16, many times slower.
+        threads: Cores that this process may use.
+    """
+
+    bf16: bool
+    threads: int
+
+    @classmethod
+    def of_this_process(cls) -> CpuFacts:
+        """Return the facts here, with the limits that ONEDNN_MAX_CPU_ISA, OMP_NUM_THREADS and affinity set."""
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+        instructions = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return cls(uses_bf16(bool(instructions), limit), torch.get_num_threads())
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """What a training's bits depend on beside its candidate, data and seed.
+    """What the bits of a training depend on besides candidate, data and seed.
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
         precision: ``float32``, or ``bf16``: matrix products in bfloat16 over float32 weights.
         threads: Threads of a CPU operation.
-        micro_batch: Most images in one forward pass, of at least 2 (with 2, the last of an odd batch has 3);
-            nothing: the recipe's batch.
+        micro_batch: Largest number of images in one forward pass, at least 2 (with 2, the last piece of an odd batch
+            has 3); None for the whole batch.
         graphs: Whether steps are captured as CUDA graphs and replayed.
-        layout: How activations lie in memory: the channels of a pixel together, or each channel for itself.
+        layout: Memory layout of activations: the channels of a pixel adjacent, or each channel by itself.
+        benchmark: Whether cuDNN times its algorithms first (``torch.backends.cudnn.benchmark``).
     """
 
     device: str
@@ -40,6 +78,7 @@ class RuntimeConfig:
     micro_batch: int | None = None
     graphs: bool = False
     layout: Layout = "channels-last"
+    benchmark: bool = False
 
     @property
     def torch_device(self) -> torch.device:
@@ -51,18 +90,22 @@ class RuntimeConfig:
         """The layout as PyTorch names it."""
         return torch.channels_last if self.layout == "channels-last" else torch.contiguous_format
 
+    def runtime_for(self, architecture: Architecture, *, images: int = 0) -> RuntimeConfig:
+        """Return this config, whatever the network: the user fixed or timed it."""
+        return self
+
     def with_micro_batch(self, images: int) -> RuntimeConfig:
-        """Return the same with another micro-batch."""
+        """Return the same config with another micro-batch."""
         return replace(self, micro_batch=images)
 
     @classmethod
     def from_json(cls, environment: str) -> RuntimeConfig:
-        """Return the runtime that a record keeps."""
+        """Return the config in a record."""
         known = json.loads(environment)
-        return cls(**{one.name: known[one.name] for one in fields(cls) if one.name in known})
+        return cls(**{field.name: known[field.name] for field in fields(cls) if field.name in known})
 
     def to_json(self) -> str:
-        """Return the runtime with the device's name and all versions, as a record keeps it."""
+        """Return the config, the device's name and all versions, as a record stores them."""
         versions = {
             "budgetnas": __version__,
             "torch": torch.__version__,
@@ -72,80 +115,132 @@ class RuntimeConfig:
         return json.dumps(asdict(self) | versions, sort_keys=True)
 
 
-def choose_runtime(device: str = "auto", precision: str = "auto") -> RuntimeConfig:
-    """Return the runtime for what the user asked for, on this machine.
+@dataclass(frozen=True, slots=True)
+class RuntimeRules:
+    """Rules that choose the runtime config of each network from what is known beforehand.
+
+    Attributes:
+        device: ``cpu`` or ``cuda:N``.
+        precision: What the user asked for: ``auto``, ``float32`` or ``bf16``.
+        cpu: The processor.
+        bf16: Whether the device has bfloat16 instructions.
+        graphs: Whether the device can capture CUDA graphs.
+    """
+
+    device: str
+    precision: str
+    cpu: CpuFacts
+    bf16: bool
+    graphs: bool = False
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as PyTorch names it."""
+        return torch.device(self.device)
+
+    def with_threads(self, threads: int) -> RuntimeRules:
+        """Return the rules for a process that may use only `threads` cores."""
+        return replace(self, cpu=replace(self.cpu, threads=threads))
+
+    def runtime_for(self, architecture: Architecture, *, images: int = 0) -> RuntimeConfig:
+        """Return the runtime config of a training. A pure function of the arguments and these rules.
+
+        Args:
+            architecture: The network.
+            images: Images of the whole training, each counted in every epoch; decides whether cuDNN times its
+                algorithms first.
+        """
+        macs = count(architecture).macs
+        if self.device != "cpu":
+            seconds = macs * images / GPU_MACS_PER_SECOND
+            return RuntimeConfig(
+                self.device,
+                self._precision(self.bf16),
+                self.cpu.threads,
+                graphs=self.graphs,
+                benchmark=seconds >= BENCHMARK_SECONDS,
+            )
+        threads = 1 if macs < ONE_THREAD_MACS else self.cpu.threads
+        narrow = architecture.stem_width < NARROW_STEM
+        return RuntimeConfig(
+            self.device,
+            self._precision(self.bf16 and architecture.size >= SMALLEST_BF16_SIDE),
+            threads,
+            layout="contiguous" if narrow and threads > 1 else "channels-last",
+        )
+
+    def alternatives(self, architecture: Architecture) -> tuple[RuntimeConfig, ...]:
+        """Return the configs that ``--tune-setup`` times, the one by the rules first; on a GPU there is no other."""
+        ruled = self.runtime_for(architecture)
+        if self.device != "cpu":
+            return (ruled,)
+        precisions: tuple[Precision, ...] = ("bf16", "float32") if self.bf16 else ("float32",)
+        if self.precision != "auto":
+            precisions = (ruled.precision,)
+        layouts: tuple[Layout, ...] = ("channels-last", "contiguous")
+        others = [
+            replace(ruled, precision=precision, threads=threads, layout=layout)
+            for precision in precisions
+            for threads in sorted({1, self.cpu.threads})
+            for layout in layouts
+        ]
+        return (ruled, *(other for other in others if other != ruled))
+
+    def _precision(self, gains: bool) -> Precision:
+        in_bf16 = self.precision == "bf16" or (self.precision == "auto" and gains)
+        return "bf16" if in_bf16 else "float32"
+
+
+Runtime = RuntimeRules | RuntimeConfig
+"""How the runtime config of each network is chosen: by rules, or one that is fixed."""
+
+
+def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFacts | None = None) -> RuntimeRules:
+    """Return the rules for the device and precision that the user asked for.
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto`` (bfloat16 where the device computes in it), ``float32`` or ``bf16``.
+        precision: ``auto``, ``float32`` or ``bf16``.
+        cpu: The processor; None for this one.
 
     Raises:
-        InputError: If the device is not there, or a name is unknown.
+        InputError: If the device is missing, or a name is unknown.
     """
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
-    chosen = _device(device)
-    on_gpu = chosen.type == "cuda"
-    torch.backends.cudnn.benchmark = on_gpu
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; who wants speed has bf16
-    if not on_gpu:
+    chosen, cpu = _device(device), cpu or CpuFacts.of_this_process()
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is there for speed
+    if chosen.type == "cpu":
         keep_freed_memory()
-    in_bf16 = precision == "bf16" or (precision == "auto" and gains_from_bf16(chosen))
-    return RuntimeConfig(
-        str(chosen),
-        "bf16" if in_bf16 else "float32",
-        torch.get_num_threads(),
-        graphs=on_gpu and can_capture(chosen),
-    )
+        return RuntimeRules("cpu", precision, cpu, cpu.bf16)
+    return RuntimeRules(str(chosen), precision, cpu, has_bf16(chosen), can_capture(chosen))
 
 
-def alternatives(runtime: RuntimeConfig, precision: str = "auto") -> tuple[RuntimeConfig, ...]:
-    """Return the runtimes worth timing beside `runtime`: nothing but the clock can tell which is the fastest.
-
-    On a CPU with instructions for bfloat16 it is slower than float32 for some networks; several threads are slower
-    than one for small networks, or on a busy machine; and with several threads the contiguous layout is faster for
-    some networks, with one it is for none that was tried. On a GPU there is nothing to choose.
-
-    Args:
-        runtime: What `choose_runtime` returned.
-        precision: What the user asked for.
-    """
-    if runtime.device != "cpu":
-        return ()
-    both = precision == "auto" and runtime.precision == "bf16"
-    precisions: tuple[Precision, ...] = ("bf16", "float32") if both else (runtime.precision,)
-    ways: set[tuple[int, Layout]] = {(runtime.threads, "channels-last"), (1, "channels-last")}
-    if runtime.threads > 1:
-        ways.add((runtime.threads, "contiguous"))
-    everything = (
-        replace(runtime, precision=one, threads=number, layout=layout)
-        for one in precisions
-        for number, layout in sorted(ways)
-    )
-    return tuple(one for one in everything if one != runtime)
+def uses_bf16(has_instructions: bool, isa_limit: str) -> bool:
+    """Return whether oneDNN uses bfloat16 instructions under a limit such as ``ONEDNN_MAX_CPU_ISA=AVX2``."""
+    return has_instructions and isa_limit.upper() not in _ISAS_WITHOUT_BF16
 
 
-def gains_from_bf16(device: torch.device) -> bool:
-    """Return whether `device` has instructions for bfloat16; without them it is emulated and many times slower."""
+def has_bf16(device: torch.device) -> bool:
+    """Return whether `device` has bfloat16 instructions that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return CpuFacts.of_this_process().bf16
 
 
 def runtime_to_resume(environment: str, here: RuntimeConfig) -> RuntimeConfig:
-    """Return the runtime in which a training goes on that was begun in another process.
+    """Return the config that a training resumes in, when another process may have begun it.
 
-    The one it was begun in, if its device and versions are those of this process: its bits are then what they would
-    have been. Else this process's own.
+    The recorded config if device and versions are those of this process, which then gives the same bits; else `here`.
 
     Args:
-        environment: What it was begun in, as its record has it.
-        here: The runtime of this process.
+        environment: The config that the training began in, from its record.
+        here: The config of this process.
     """
     recorded, known = RuntimeConfig.from_json(environment), json.loads(environment)
     same = recorded.torch_device.type == here.torch_device.type
-    mine = json.loads(here.to_json())
-    if not same or any(known.get(name) != mine[name] for name in _VERSIONS):
+    versions = json.loads(here.to_json())
+    if not same or any(known.get(name) != versions[name] for name in _VERSIONS):
         return here
     return replace(recorded, device=here.device)
 

@@ -29,7 +29,7 @@ from budgetnas.storage.opening import open_records
 from budgetnas.storage.settings import Settings
 from budgetnas.storage.store import Fence
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, choose_runtime
+from budgetnas.training import RuntimeConfig, runtime_rules
 
 NAME = "t"
 
@@ -153,7 +153,7 @@ def results_alone(url: str, folder: Path) -> dict[int, Result]:
     with looking(url) as study, closing(open_records(fresh)) as records:
         specification = study_specification(study.records, NAME)
         data = load_data(study_data_request(specification, NAME, DataPlace()))
-        images = validation_images(data, choose_runtime("cpu", "float32"))
+        images = validation_images(data, runtime_rules("cpu", "float32"))
         given = {}
         for run in study.runs:
             if run.state is State.COMPLETE:

@@ -115,4 +115,4 @@ def _enter(
         before()
     if together is not None:
         together.wait(PATIENCE_SECONDS)
-    main()
+    sys.exit(main())

@@ -113,7 +113,7 @@ def test_a_search_gives_up_in_the_end_and_goes_on_when_the_server_is_back(
     assert process.returncode == 1, err
     assert err.count("cannot be used any more") == 1, err
     assert "waiting for up to 5 s" in err
-    assert "Go on with:" in err
+    assert "Resume with:" in err
     for unwanted in ("Traceback", "invalid data", SECRET):
         assert unwanted not in out + err
     refused = run(tmp_path, *arguments)

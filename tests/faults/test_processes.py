@@ -117,7 +117,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_step_to_end(sqlite: str, tmp_path: 
 
 
 def check_put_back(place: Place, command: Command) -> None:
-    assert "Go on with" in command.told()
+    assert "Resume with" in command.told()
     assert "Traceback" not in command.told()
     with looking(place.url) as study:
         study.records.settings = Settings(checkpoint_dir=place.folder / "checkpoints")

@@ -16,7 +16,7 @@ from processes import FORKED, Command
 from small import study_file
 
 from budgetnas.samplers.attributes import described
-from budgetnas.search.study import SEED_ATTRIBUTE
+from budgetnas.search.study import INITIAL_TRIAL
 from budgetnas.storage import State
 
 PROCESSES = 4
@@ -48,7 +48,7 @@ def search_together(url: str, folder: Path, trials: int) -> None:
             assert "Traceback" not in command.told()
     check_ended(url, trained=trials)
     with looking(url) as study:
-        seeds = [trial.user_attrs[SEED_ATTRIBUTE] for trial in study.trials if SEED_ATTRIBUTE in trial.user_attrs]
+        seeds = [trial.user_attrs[INITIAL_TRIAL] for trial in study.trials if INITIAL_TRIAL in trial.user_attrs]
         assert sorted(seeds) == INITIAL_TRIALS
         assert sorted(run.label for run in study.runs if run.label) == INITIAL_TRIALS
         over = [one.origin for one in study.records.rejections("t") if one.origin.startswith("seed")]

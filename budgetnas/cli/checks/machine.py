@@ -44,8 +44,8 @@ def devices(asked: str) -> Iterator[Check]:
     """Check processor and GPUs, and whether the requested device exists."""
     import torch
 
-    from budgetnas.training import choose_runtime
-    from budgetnas.training.runtime import device_name, gains_from_bf16
+    from budgetnas.training import runtime_rules
+    from budgetnas.training.runtime import device_name, has_bf16
 
     cpu = torch.device("cpu")
     memory = psutil.virtual_memory()
@@ -53,7 +53,7 @@ def devices(asked: str) -> Iterator[Check]:
         "cpu",
         "ok",
         f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(torch.get_num_threads(), 'thread')}, "
-        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_bfloat16(gains_from_bf16(cpu))}",
+        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_bfloat16(has_bf16(cpu))}",
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -61,18 +61,18 @@ def devices(asked: str) -> Iterator[Check]:
     for index in range(torch.cuda.device_count() if usable else 0):
         gpu = torch.device("cuda", index)
         size = size_of(torch.cuda.get_device_properties(gpu).total_memory)
-        detail = f"{device_name(gpu)}, {size} memory, {_bfloat16(gains_from_bf16(gpu))}"
+        detail = f"{device_name(gpu)}, {size} memory, {_bfloat16(has_bf16(gpu))}"
         yield Check(f"cuda:{index}", "ok", detail)
     if not usable and Path("/dev/nvidiactl").exists():
         reason = f" ({one_line(caught[0].message)})" if caught else ""
         detail = f"this machine has a GPU, but torch {torch.__version__} cannot use it{reason}"
         yield Check("gpu", "warning", detail, "install a torch that is built for this driver's CUDA")
     try:
-        chosen = choose_runtime(asked)
+        chosen = runtime_rules(asked)
     except InputError as error:
         yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
     else:
-        yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.precision}")
+        yield Check("--device", "ok", f"{asked}: {chosen.device}, {'bf16' if chosen.bf16 else 'float32'}")
 
 
 def disks(url: URL) -> Iterator[Check]:

@@ -20,11 +20,11 @@ from torchvision import transforms
 
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.device import epoch_order
+from budgetnas.training.device import epoch_order, num_steps
 from budgetnas.training.engine import Trainer
 from budgetnas.training.evaluation import read_metrics
 from budgetnas.training.network import ResNet, build
-from budgetnas.training.optimizer import learning_rate, set_learning_rate
+from budgetnas.training.optimizer import learning_rates
 
 
 class Run(Protocol):
@@ -87,9 +87,9 @@ class _OurRun:
         self.network = self._trainer.outcome
 
     def steps(self, epoch: int) -> Iterator[None]:
-        set_learning_rate(self._trainer.optimizer, learning_rate(self._task.recipe, epoch))
-        order = epoch_order(len(self._task.train), self._task.recipe.batch, self._trainer.generator)
-        for _ in self._trainer.steps(order):
+        recipe, size = self._task.recipe, len(self._task.train)
+        order = epoch_order(size, recipe.batch, self._trainer.generator)
+        for _ in self._trainer.steps(order, learning_rates(recipe, epoch, num_steps(size, recipe.batch))):
             yield
         read_metrics(self._trainer.metrics)
 

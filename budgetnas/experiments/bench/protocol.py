@@ -20,11 +20,13 @@ from budgetnas.experiments.bench.task import sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation
 from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import Normaliser, epoch_size
-from budgetnas.training.engine import threads
+from budgetnas.training.engine import applied
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
 from budgetnas.training.memory import free_as_usual, keep_freed_memory
 
+REPORT_IMAGES: Final = 60 * 50_000
+"""Images of a training in the source report: 60 epochs of 50,000."""
 START_STEPS: Final = 5
 """Steps until a loop runs as it will: a captured step has been captured by then."""
 _EPOCH_SECONDS: Final = 8.0
@@ -46,7 +48,7 @@ class BenchRequest:
         batch: Images in one optimiser step.
         repeats: Trainings of each loop.
         epochs: Epochs of each, of at least 2; the first is not timed.
-        runtimes: Setups to choose ours from, the likely one first.
+        runtime: Where, in which precision, with how many threads and which layout ours trains.
         seed: Seed of the first training; each repeat has the next.
     """
 
@@ -54,7 +56,7 @@ class BenchRequest:
     batch: int
     repeats: int
     epochs: int
-    runtimes: tuple[RuntimeConfig, ...]
+    runtime: RuntimeConfig
     seed: int = 0
 
 
@@ -126,10 +128,9 @@ def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
         tell: Hears what is being done.
     """
     other_load = busy_cores()
-    tell("timing a few steps, to choose threads and precision")
-    runtime, task = _prepared(request, data)
+    runtime, task = request.runtime, _prepared(request, data)
     tried: dict[str, float] = {}
-    with threads(runtime.threads):
+    with applied(runtime):
         peaks = {precision: matrix_peak(runtime.torch_device, precision) for precision in ("bf16", "float32")}
         loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, tell), OurLoop(runtime))
         samples = _repeat(request, task, runtime, loops, tell)
@@ -157,12 +158,12 @@ def training_flops(architecture: Architecture) -> int:
     return 6 * count(architecture).macs - 2 * count_parts(architecture)[0].counts.macs
 
 
-def _prepared(request: BenchRequest, data: Data) -> tuple[RuntimeConfig, Task]:
-    """Return the fastest runtime, and the task; on a CPU with as many images as a short epoch takes, unless told."""
+def _prepared(request: BenchRequest, data: Data) -> Task:
+    """Return the task; on a CPU with as many images as a short epoch takes, unless the user named a subset."""
     task = _task(request, data)
-    runtime, pace = measure_pace(task, request.runtimes[0], request.runtimes[1:])
-    if runtime.device != "cpu" or pace is None:
-        return runtime, task
+    pace = measure_pace(task, request.runtime) if request.runtime.device == "cpu" else None
+    if pace is None:
+        return task
     train, validation = data.train, data.validation
     if data.identity.subset is None:
         step = pace.seconds(count(request.architecture).macs, trained=request.batch, evaluated=0)
@@ -171,7 +172,7 @@ def _prepared(request: BenchRequest, data: Data) -> tuple[RuntimeConfig, Task]:
     if data.identity.subset_eval is None:
         wanted, seed = min(_CPU_EVALUATION, len(validation)), data.identity.split_seed
         validation = subsample_evaluation(validation, wanted, split_seed=seed, split="validation")
-    return runtime, _task(request, replace(data, train=train, validation=validation))
+    return _task(request, replace(data, train=train, validation=validation))
 
 
 def _task(request: BenchRequest, data: Data) -> Task:
@@ -182,7 +183,7 @@ def _task(request: BenchRequest, data: Data) -> Task:
         batch=request.batch,
         augmentation=Augmentation(flip=data.flip),
     )
-    return task_with(data, request.architecture, recipe, request.runtimes[0], request.seed)
+    return task_with(data, request.architecture, recipe, request.runtime, request.seed)
 
 
 def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float], tell: Tell) -> tuple[Loop, ...]:

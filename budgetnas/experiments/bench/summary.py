@@ -7,7 +7,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torchvision
@@ -15,11 +15,9 @@ import torchvision
 from budgetnas.architecture import count
 from budgetnas.data import Data
 from budgetnas.experiments.bench.machine import machine
-from budgetnas.experiments.bench.protocol import BenchResult, LoopResult
+from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, LoopResult
 from budgetnas.stats import Interval, ratio_interval
 from budgetnas.training.runtime import device_name
-
-_REPORT_IMAGES: Final = 60 * 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ def _loop(loop: LoopResult, result: BenchResult) -> LoopSummary:
         name=loop.name,
         settings=loop.settings,
         images_per_second=rate,
-        report_seconds=_REPORT_IMAGES / rate.median,
+        report_seconds=REPORT_IMAGES / rate.median,
         share_of_peak={name: rate.median * result.training_flops / peak for name, peak in result.peaks.items()},
         startup_seconds=Spread.of([sample.startup_seconds for sample in loop.samples]),
         peak_memory=max(memory, default=None),

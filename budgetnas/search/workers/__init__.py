@@ -1,1 +1,1 @@
-"""Who trains the trials of a search: processes of this machine, or a Ray cluster, and the watch over them."""
+"""Workers: processes of this machine, or tasks of a Ray cluster, that search together."""

@@ -1,77 +1,128 @@
-"""Who trains: this process alone, processes of this machine, or a Ray cluster."""
+"""Pools of workers, and which of them a search gets: none, processes of this machine, or a Ray cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from sqlalchemy.engine import URL
 
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, plural
 from budgetnas.search.options import SearchOptions
-from budgetnas.search.workers.processes import ProcessPool
-from budgetnas.search.workers.supervisor import WorkerPool
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import RuntimeConfig, RuntimeRules
+
+if TYPE_CHECKING:
+    from budgetnas.search.workers.processes import ProcessPool
+    from budgetnas.search.workers.worker import WorkerRequest
+
+
+class StudyProgress(Protocol):
+    """The state of a study, as far as a pool needs it."""
+
+    def ended(self) -> int:
+        """Return the number of runs that have ended."""
+
+    def is_done(self) -> bool:
+        """Return whether the study has all of its trials."""
+
+
+class WorkerPool(Protocol):
+    """Workers, on this machine or others.
+
+    Attributes:
+        workers: Number of workers.
+        shares: Expected speed-up over one worker.
+        threads: Threads of each on a CPU; None if the search does not decide that.
+        timed: Whether steps timed in this process say anything about the workers.
+    """
+
+    workers: int
+    shares: int
+    threads: int | None
+    timed: bool
+
+    def describe(self, runtime: RuntimeConfig) -> str:
+        """Return what trains, and where, in words."""
+
+    def start(self, request: WorkerRequest) -> None:
+        """Start all workers."""
+
+    def poll(self, study: StudyProgress) -> tuple[str, ...]:
+        """Restart crashed workers; return what workers wrote since the last call."""
+
+    def is_running(self) -> bool:
+        """Return whether any worker is left."""
+
+    def stop(self) -> None:
+        """Ask all workers to requeue their trials and exit."""
+
+    def kill(self) -> None:
+        """Kill the workers that are left, and wait until they are gone."""
+
+    def failure(self) -> str | None:
+        """Return why the last worker ended, or None if any worker ended well."""
 
 
 @contextmanager
-def pool_for(request: SearchOptions, url: URL, runtime: RuntimeConfig) -> Iterator[WorkerPool | None]:
-    """Yield the pool that a search asks for; nothing where it trains in its own process.
+def pool_for(options: SearchOptions, url: URL, runtime: RuntimeRules) -> Iterator[WorkerPool | None]:
+    """Yield the pool that a search asks for, or None if it trains in its own process.
 
     Raises:
-        InputError: If there cannot be such a pool here.
+        InputError: If this machine or cluster cannot have such a pool.
     """
-    share = request.gpus_per_trial
-    if request.ray is not None and request.per_device is not None:
-        raise InputError("--per-device", request.per_device, "does not go with --ray", "use --gpus-per-trial 0.25")
-    if request.ray is not None:
-        from budgetnas.search.workers.cluster import ray_crew
+    share = options.gpus_per_trial
+    if options.ray is not None and options.per_device is not None:
+        raise InputError("--per-device", options.per_device, "does not go with --ray", "use --gpus-per-trial 0.25")
+    if options.ray is not None:
+        from budgetnas.search.workers.cluster import ray_pool
 
-        with ray_crew(request, url) as pool:
+        with ray_pool(options, url) as pool:
             yield pool
         return
     if share is not None:
         raise InputError("--gpus-per-trial", share, "goes with --ray", "on this machine use --workers and --per-device")
-    yield _local_crew(request, runtime)
+    yield _local_pool(options, runtime)
 
 
-def _local_crew(request: SearchOptions, runtime: RuntimeConfig) -> ProcessPool | None:
-    on_cpu = runtime.device == "cpu"
-    if on_cpu and request.per_device is not None:
-        raise InputError("--per-device", request.per_device, "is for GPUs; this search runs on cpu", "use --workers")
+def _local_pool(options: SearchOptions, runtime: RuntimeRules) -> ProcessPool | None:
+    on_cpu, per_device = runtime.device == "cpu", options.per_device
+    if on_cpu and per_device is not None:
+        raise InputError("--per-device", per_device, "is for GPUs; this search runs on cpu", "use --workers")
     if on_cpu:
-        workers = request.workers or 1
-        return (
-            None
-            if workers == 1
-            else ProcessPool(("cpu",) * workers, max(1, runtime.threads // workers), runtime.threads)
-        )
-    devices = gpu_devices(request.workers, request.per_device, gpus(request.device, runtime))
-    return None if len(devices) == 1 else ProcessPool(devices, None)
+        devices: tuple[str, ...] = ("cpu",) * (options.workers or 1)
+    else:
+        devices = gpu_devices(options.workers, per_device, gpus(options.device, runtime))
+    if len(devices) == 1:
+        return None
+    from budgetnas.search.workers.processes import ProcessPool
+
+    threads = max(1, runtime.cpu.threads // len(devices)) if on_cpu else None
+    return ProcessPool(devices, threads, runtime.cpu.threads)
 
 
-def gpus(asked: str | None, runtime: RuntimeConfig) -> tuple[str, ...]:
+def gpus(asked: str | None, runtime: RuntimeRules) -> tuple[str, ...]:
     """Return the GPUs that a search may use: the one that was named, else all of this machine."""
     if asked is not None and ":" in asked:
         return (runtime.device,)
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
 
-def gpu_devices(workers: int | None, per_device: int | None, there: tuple[str, ...]) -> tuple[str, ...]:
+def gpu_devices(workers: int | None, per_device: int | None, devices: tuple[str, ...]) -> tuple[str, ...]:
     """Return the GPU of each worker, in turn.
 
     Raises:
         InputError: If there are more workers than places on GPUs.
     """
-    places = len(there) * (per_device or 1)
+    each = per_device or 1
+    places = len(devices) * each
     wanted = workers or (places if per_device else 1)
     if wanted > places:
-        one = f"{len(there)} GPU{'s' if len(there) != 1 else ''}"
         raise InputError(
             "--workers",
             wanted,
-            f"is more than {one} with {per_device or 1} worker{'s' if (per_device or 1) != 1 else ''} each take",
-            f"use at most {places}, or --per-device {-(-wanted // len(there))}",
+            f"is more than {plural(len(devices), 'GPU')} with {plural(each, 'worker')} each take",
+            f"use at most {places}, or --per-device {-(-wanted // len(devices))}",
         )
-    return tuple(there[index % len(there)] for index in range(wanted))
+    return tuple(devices[index % len(devices)] for index in range(wanted))

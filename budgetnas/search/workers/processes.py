@@ -13,28 +13,30 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
-from budgetnas.search.workers.supervisor import Progress
+from budgetnas.search.workers.pools import StudyProgress
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.search.workers.worker_process import CRASHED
 from budgetnas.training import RuntimeConfig
 
 MAX_CRASHES: Final = 3
-"""Crashes of a worker, no run of the study having ended meanwhile, after which it is not started again."""
+"""Crashes of a worker without a run of the study that ended in between, after which it is not restarted."""
 _MODULE: Final = "budgetnas.search.workers.worker_process"
 
 
 @dataclass
 class _Worker:
-    """One of the pool.
+    """A worker of the pool.
 
     Attributes:
-        number: Its number, from 1.
-        device: Where it trains.
-        process: It; nothing before it is started.
-        crashes: How often it crashed, no run having ended meanwhile.
-        ended_before: Runs that had ended when it crashed last.
-        said: The last line that it wrote.
-        over: How it ended for good: an exit code, and in words.
+        number: Number of the worker, from 1.
+        device: Device that it trains on.
+        process: The process; None before the start.
+        reader: Thread that reads its lines.
+        crashes: Crashes since the last run that ended.
+        ended_before: Runs that had ended at its last crash.
+        last_line: The last line that it wrote.
+        ending: How it ended for good: exit code and words.
+        lines: Lines that it wrote and that nobody has read yet.
     """
 
     number: int
@@ -43,17 +45,17 @@ class _Worker:
     reader: threading.Thread | None = None
     crashes: int = 0
     ended_before: int = -1
-    said: str = ""
-    over: tuple[int, str] | None = None
+    last_line: str = ""
+    ending: tuple[int, str] | None = None
     lines: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
 
 class ProcessPool:
-    """Workers as processes of this machine, each in a session of its own, so that a terminal's Ctrl-C is the search's.
+    """Workers as processes of this machine, in sessions of their own: a terminal's Ctrl-C reaches only the search.
 
     Args:
-        devices: The device of each.
-        threads: Threads of each on a CPU.
+        devices: Device of each worker.
+        threads: Threads of each on a CPU; None on GPUs.
         cores: Cores that they share on a CPU.
     """
 
@@ -62,48 +64,48 @@ class ProcessPool:
         self.shares = min(self.workers, cores) if threads else len(set(devices))
         self.threads = threads
         self.timed = True
-        self._crew = [_Worker(number, device) for number, device in enumerate(devices, start=1)]
+        self._workers = [_Worker(number, device) for number, device in enumerate(devices, start=1)]
         self._request: WorkerRequest | None = None
         self._stopping = False
 
     def describe(self, runtime: RuntimeConfig) -> str:
-        """Return who trains, and where, in words."""
+        """Return what trains, and where, in words."""
         if self.threads:
             each = f"threads: {runtime.threads} each"
         else:
             each = ", ".join(f"{device} x {self._on(device)}" for device in dict.fromkeys(self._devices()))
         return f"{self.workers} workers on {runtime.device.partition(':')[0]} ({each}), {runtime.precision}"
 
-    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
-        """Start all."""
-        self._request = request.model_copy(update={"runtime": runtime.to_json()})
-        for worker in self._crew:
+    def start(self, request: WorkerRequest) -> None:
+        """Start all workers."""
+        self._request = request
+        for worker in self._workers:
             self._start(worker)
 
-    def tend(self, study: Progress) -> tuple[str, ...]:
-        """See to them: return what they said, and start again what crashed."""
-        told: list[str] = []
-        for worker in self._crew:
-            code = None if worker.process is None or worker.over else worker.process.poll()
+    def poll(self, study: StudyProgress) -> tuple[str, ...]:
+        """Restart crashed workers; return what workers wrote since the last call."""
+        messages: list[str] = []
+        for worker in self._workers:
+            code = None if worker.process is None or worker.ending else worker.process.poll()
             if code is not None and worker.reader is not None:
                 worker.reader.join(5.0)
-            told += _said(worker)
+            messages += _read_lines(worker)
             if code is not None:
-                told += self._ended(worker, code, study)
-        return tuple(told)
+                messages += self._ended(worker, code, study)
+        return tuple(messages)
 
-    def at_work(self) -> bool:
-        """Return whether any is left."""
-        return any(worker.over is None for worker in self._crew)
+    def is_running(self) -> bool:
+        """Return whether any worker is left."""
+        return any(worker.ending is None for worker in self._workers)
 
     def stop(self) -> None:
-        """Ask all to put their trials back and to end."""
+        """Ask all workers to requeue their trials and exit."""
         self._stopping = True
         for process in self._alive():
             process.terminate()
 
     def kill(self) -> None:
-        """End at once whatever is left, and wait for it."""
+        """Kill the workers that are left, and wait until they are gone."""
         self._stopping = True
         left = self._alive()
         for process in left:
@@ -111,19 +113,19 @@ class ProcessPool:
                 os.killpg(process.pid, signal.SIGKILL)
         for process in left:
             process.wait()
-        for worker in self._crew:
-            _let_go(worker)
+        for worker in self._workers:
+            _close_stdin(worker)
 
-    def outcome(self) -> str | None:
-        """Return why the last of them ended; nothing if one of them ended well."""
-        ways = [worker.over for worker in self._crew if worker.over is not None]
-        if any(code == EXIT_DONE for code, _ in ways):
+    def failure(self) -> str | None:
+        """Return why the last worker ended, or None if any worker ended well."""
+        endings = [worker.ending for worker in self._workers if worker.ending is not None]
+        if any(code == EXIT_DONE for code, _ in endings):
             return None
-        return ways[-1][1] if ways else "none was started"
+        return endings[-1][1] if endings else "none was started"
 
     def _start(self, worker: _Worker) -> None:
-        assert self._request is not None, "begin comes first"
-        _let_go(worker)
+        assert self._request is not None, "start comes first"
+        _close_stdin(worker)
         process = subprocess.Popen(
             [sys.executable, "-m", _MODULE],
             stdin=subprocess.PIPE,
@@ -137,37 +139,38 @@ class ProcessPool:
         worker.reader = threading.Thread(target=_read, args=(process.stderr, worker.lines), daemon=True)
         worker.reader.start()
         request = self._request.model_copy(update={"device": worker.device})
-        with contextlib.suppress(OSError):  # it is gone already, which its exit code tells
+        with contextlib.suppress(OSError):  # it is gone already; its exit code says why
             process.stdin.write(request.model_dump_json().encode() + b"\n")
 
-    def _ended(self, worker: _Worker, code: int, study: Progress) -> tuple[str, ...]:
-        """Note that a worker ended; start it again if it crashed and may yet succeed."""
+    def _ended(self, worker: _Worker, code: int, study: StudyProgress) -> tuple[str, ...]:
+        """Restart a worker that crashed and may yet succeed; else note how it ended."""
         name, how = f"worker {worker.number}", _how(code)
         crashed = code < 0 or code not in (EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT)
         if self._stopping or not crashed or study.is_done():
-            worker.over = (code, f"{name}: {worker.said or how}")
+            worker.ending = (code, f"{name}: {worker.last_line or how}")
             return ()
         progressed = study.ended() > worker.ended_before
         worker.crashes = 1 if progressed else worker.crashes + 1
         worker.ended_before = study.ended()
         if worker.crashes >= MAX_CRASHES:
-            worker.over = (code, f"{name} {how}, {MAX_CRASHES} times without a run that ended")
-            return (f"{worker.over[1]}; it is not started again",)
+            worker.ending = (code, f"{name} {how}, {MAX_CRASHES} times without a finished run")
+            return (f"{worker.ending[1]}; it is not restarted",)
         self._start(worker)
-        return (f"{name} {how}; it is started again",)
+        return (f"{name} {how}; it is restarted",)
 
     def _alive(self) -> list[subprocess.Popen[bytes]]:
-        return [one.process for one in self._crew if one.process is not None and one.process.poll() is None]
+        processes = [worker.process for worker in self._workers if worker.process is not None]
+        return [process for process in processes if process.poll() is None]
 
     def _devices(self) -> tuple[str, ...]:
-        return tuple(worker.device for worker in self._crew)
+        return tuple(worker.device for worker in self._workers)
 
     def _on(self, device: str) -> int:
         return self._devices().count(device)
 
 
-def _let_go(worker: _Worker) -> None:
-    """Close what a worker listens to, should it be alive or not."""
+def _close_stdin(worker: _Worker) -> None:
+    """Close a worker's standard input, which also stops a worker that is alive."""
     if worker.process is not None and worker.process.stdin is not None:
         worker.process.stdin.close()
 
@@ -178,12 +181,12 @@ def _read(stream: IO[bytes], lines: queue.SimpleQueue[str]) -> None:
             lines.put(line.decode(errors="replace").rstrip())
 
 
-def _said(worker: _Worker) -> list[str]:
-    told = []
+def _read_lines(worker: _Worker) -> list[str]:
+    messages = []
     while not worker.lines.empty():
-        worker.said = worker.lines.get()
-        told.append(f"worker {worker.number}: {worker.said}")
-    return told
+        worker.last_line = worker.lines.get()
+        messages.append(f"worker {worker.number}: {worker.last_line}")
+    return messages
 
 
 def _how(code: int) -> str:

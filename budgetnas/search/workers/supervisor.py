@@ -1,121 +1,64 @@
-"""Several workers as one search: one view of them, one way to stop them, and none is left behind."""
+"""Several workers as one search: their progress is shown, they stop together, and none is left behind."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.errors import EXIT_INTERRUPTED, Interrupted, SearchFailedError
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.samplers.attributes import repeat_of
+from budgetnas.search.callbacks import SearchCallbacks, TrialEnd, TrialStart
 from budgetnas.search.study import OpenStudy, recover_stale_trials
-from budgetnas.search.view import SearchView
-from budgetnas.search.workers.watch import Watch
+from budgetnas.search.trial import tally
+from budgetnas.search.workers.pools import WorkerPool
 from budgetnas.search.workers.worker import WorkerRequest
+from budgetnas.space.search_space import Candidate
+from budgetnas.storage import Role, Run, State
 from budgetnas.storage.leases import trained
-from budgetnas.training import RuntimeConfig
 
-_LOOK_SECONDS: Final = 1.0
-_TEND_SECONDS: Final = 0.1
+_REFRESH_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 60.0
-"""Time in which workers that were told to stop write a checkpoint and put their trials back, before they are killed."""
-
-
-class WorkerPool(Protocol):
-    """Workers, wherever they are.
-
-    Attributes:
-        workers: How many.
-        shares: How many times as fast as one they are taken to be.
-        threads: Threads of each on a CPU; nothing: it is not for the search to say.
-        timed: Whether steps timed in this process tell anything about them.
-    """
-
-    workers: int
-    shares: int
-    threads: int | None
-    timed: bool
-
-    def describe(self, runtime: RuntimeConfig) -> str:
-        """Return who trains, and where, in words."""
-
-    def begin(self, request: WorkerRequest, runtime: RuntimeConfig) -> None:
-        """Start all."""
-
-    def tend(self, study: Progress) -> tuple[str, ...]:
-        """See to them: return what they said, and start again what crashed."""
-
-    def at_work(self) -> bool:
-        """Return whether any is left."""
-
-    def stop(self) -> None:
-        """Ask all to put their trials back and to end."""
-
-    def kill(self) -> None:
-        """End at once whatever is left, and wait for it."""
-
-    def outcome(self) -> str | None:
-        """Return why the last of them ended; nothing if one of them ended well."""
-
-
-class Progress(Protocol):
-    """What a pool asks of its study."""
-
-    def ended(self) -> int:
-        """Return how many runs have ended."""
-
-    def is_done(self) -> bool:
-        """Return whether it has all of its runs."""
-
-
-class _Study:
-    def __init__(self, opened: OpenStudy, trials: int, watch: Watch) -> None:
-        self._opened, self._trials, self._watch = opened, trials, watch
-
-    def ended(self) -> int:
-        return self._watch.ended
-
-    def is_done(self) -> bool:
-        return trained(self._opened.records, self._opened.name) >= self._trials
+"""Time for stopped workers to write a checkpoint and requeue their trials, before they are killed."""
+_ENDED: Final = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})
 
 
 def search_together(
     opened: OpenStudy,
     pool: WorkerPool,
     request: WorkerRequest,
-    runtime: RuntimeConfig,
     stopper: Stopper,
-    view: SearchView,
+    callbacks: SearchCallbacks,
 ) -> bool:
-    """Have a pool train until the study has its runs.
+    """Have a pool train until the study has its trials.
 
     Args:
         opened: The study.
-        pool: Who trains.
-        request: What each worker is told.
-        runtime: What they train in.
-        stopper: Notes requests to stop.
-        view: Whoever shows progress.
+        pool: The workers.
+        request: Request of each worker.
+        stopper: Requests to stop.
+        callbacks: Called as the search proceeds.
 
     Returns:
-        Whether it has them; not so where every candidate of the space is known before.
+        Whether the study has its trials; False if every candidate of the space is already known.
 
     Raises:
         SearchFailedError: If no worker is left.
-        Interrupted: If a stop was requested; the trials that ran are queued again.
+        Interrupted: If a stop was requested; the running trials are requeued.
     """
-    assert request.trials is not None, "a search says how many"
-    watch = Watch(opened, view)
-    study = _Study(opened, request.trials, watch)
+    assert request.trials is not None, "a search has a number of trials"
+    study = _WatchedStudy(opened, request.trials, callbacks)
     try:
-        pool.begin(request, runtime)
-        _follow(pool, study, watch, view, stopper.check)
+        pool.start(request)
+        _follow(pool, study, callbacks, stopper.check)
     except Interrupted:
-        _wind_up(pool, study, watch, view)
+        _stop(pool, study, callbacks)
         raise
     except KeyboardInterrupt:  # a second Ctrl-C, while the first one waited for the database
         raise Interrupted(EXIT_INTERRUPTED) from None
@@ -123,50 +66,108 @@ def search_together(
         pool.kill()
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):
             for text in recover_stale_trials(opened):
-                view.on_message(text)
+                callbacks.on_message(text)
     if study.is_done():
         return True
-    reason = pool.outcome()
+    reason = pool.failure()
     if reason is not None:
         raise SearchFailedError(f"no worker is left: {reason}")
     return False
 
 
-def _follow(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView, check: Callable[[], None]) -> None:
-    """Show what happens until no worker is left."""
-    looked_at = 0.0
+def _follow(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks, check: Callable[[], None]) -> None:
+    """Report progress until no worker is left."""
+    refreshed = 0.0
     while True:
         check()
-        left = pool.at_work()
-        for text in pool.tend(study):
-            view.on_message(text)
-        if not left or time.monotonic() - looked_at >= _LOOK_SECONDS:
-            with contextlib.suppress(SQLAlchemyError):  # the database is away; the next look asks again
-                watch.look()
-            looked_at = time.monotonic()
-        if not left and not pool.at_work():
+        running = pool.is_running()
+        for text in pool.poll(study):
+            callbacks.on_message(text)
+        if not running or time.monotonic() - refreshed >= _REFRESH_SECONDS:
+            with contextlib.suppress(SQLAlchemyError):  # the database is away; the next refresh asks again
+                study.refresh()
+            refreshed = time.monotonic()
+        if not running and not pool.is_running():
             return
-        time.sleep(_TEND_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def _wind_up(pool: WorkerPool, study: Progress, watch: Watch, view: SearchView) -> None:
-    """Have all workers put their trials back.
-
-    Raises:
-        Interrupted: At a second Ctrl-C, and when they take too long; they are killed then.
-    """
+def _stop(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks) -> None:
+    """Have all workers requeue their trials and exit; at a second Ctrl-C or after a minute they are killed."""
     deadline = time.monotonic() + _STOP_SECONDS
 
     def check() -> None:
         if time.monotonic() > deadline:
-            view.on_message(f"a worker did not stop within {_STOP_SECONDS:.0f} s and is killed")
+            callbacks.on_message(f"a worker did not stop within {_STOP_SECONDS:.0f} s and is killed")
             raise Interrupted
 
     try:
-        view.on_message("stopping the workers; each puts its trial back")
+        callbacks.on_message("stopping the workers; each requeues its trial")
         pool.stop()
-        _follow(pool, study, watch, view, check)
+        _follow(pool, study, callbacks, check)
     except KeyboardInterrupt:
         raise Interrupted(EXIT_INTERRUPTED) from None
     except Interrupted:
         return
+
+
+class _WatchedStudy:
+    """A study whose storage is polled, to call back for the trials of all workers, on this machine or others.
+
+    A refresh without news is one query for the runs that have not ended.
+
+    Args:
+        opened: The study.
+        trials: Number of trials in total.
+        callbacks: Called for each trial that starts or ends.
+    """
+
+    def __init__(self, opened: OpenStudy, trials: int, callbacks: SearchCallbacks) -> None:
+        self._opened, self._trials, self._callbacks = opened, trials, callbacks
+        runs = opened.records.search_runs_beyond(opened.name, 0, ())
+        self._newest = max((run.id for run in runs), default=0)
+        self._open = {run.id: State.INTERRUPTED for run in runs if run.state not in _ENDED}
+        self._ended = len(runs) - len(self._open)
+
+    def ended(self) -> int:
+        """Return the number of runs that had ended at the last refresh."""
+        return self._ended
+
+    def is_done(self) -> bool:
+        """Return whether the study has all of its trials."""
+        return trained(self._opened.records, self._opened.name) >= self._trials
+
+    def refresh(self) -> None:
+        """Read the runs, and call back for those that started or ended since the last refresh."""
+        runs = self._opened.records.search_runs_beyond(self._opened.name, self._newest, self._open)
+        for run in runs:
+            before = self._open.get(run.id)
+            if before is not State.RUNNING and run.state is not State.INTERRUPTED:
+                self._callbacks.on_trial_start(self._start(run))
+            if run.state in _ENDED:
+                self._open.pop(run.id, None)
+                self._ended += 1
+                self._callbacks.on_trial_end(self._end(run))
+            else:
+                self._open[run.id] = run.state
+            self._newest = max(self._newest, run.id)
+        self._callbacks.on_workers({run.trial or 0: run.epochs_done for run in runs if run.state is State.RUNNING})
+
+    def _start(self, run: Run) -> TrialStart:
+        candidate = Candidate(run.architecture, run.recipe)
+        proposals = tally(self._opened)
+        return TrialStart(run.trial or 0, run.label, candidate, run.params, proposals, self._repeat_of(run), run.seed)
+
+    def _repeat_of(self, run: Run) -> int | None:
+        if run.role is not Role.REPEAT or run.trial is None:
+            return None
+        return repeat_of(self._opened.storage.get_trial(self._opened.trial_id(run.trial)))
+
+    def _end(self, run: Run) -> TrialEnd:
+        trial, proposals = run.trial or 0, tally(self._opened)
+        if run.state is State.FAILED:
+            return TrialEnd(trial, None, run.reason, proposals)
+        last = self._opened.records.curve(run.id)[-1]
+        if run.state is State.PRUNED:
+            return TrialEnd(trial, last.eval_accuracy, run.reason, proposals, last.epoch)
+        return TrialEnd(trial, last.eval_accuracy, "", proposals)

@@ -1,4 +1,4 @@
-"""A worker: joins a study that is there, and trains until the study has its runs."""
+"""A worker: joins an existing study and trains until it has its trials."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from budgetnas.errors import check_seed
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
-from budgetnas.search.loop import SearchTask, goal, search
+from budgetnas.search.callbacks import SearchCallbacks
+from budgetnas.search.loop import Outcome, SearchTask, goal, reporting_outcome, search
 from budgetnas.search.options import check_trials
-from budgetnas.search.outcome import Outcome, outcome_of
 from budgetnas.search.plan import make_plan
 from budgetnas.search.study import open_study
-from budgetnas.search.view import SearchView
 from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, alternatives, choose_runtime
+from budgetnas.training import Runtime, RuntimeConfig, runtime_rules
 
 DEFAULT_SAMPLER = "tpe"
 
 
 class WorkerRequest(Frozen):
-    """What a worker is told; JSON, so that it can be handed to a process or a machine.
+    """What a worker does; sent to a process or a machine as JSON.
 
     Attributes:
-        storage: URL of the storage, its password included.
+        storage: URL of the storage, including its password.
         study: Name of the study.
-        data: ``folder:DIR`` for a folder; may be left out for the named sets.
-        data_dir: Where archives lie.
+        data: ``folder:DIR`` for a folder; optional for the named data sets.
+        data_dir: Folder of downloaded archives.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``float32`` or ``bf16``.
-        runtime: The runtime that somebody timed, as JSON; nothing: the worker times its own.
-        sampler: Name of the inner sampler; nothing: the last search's.
+        runtime: The runtime config that ``--tune-setup`` timed, as JSON; None for the rules.
+        threads: Threads on a CPU; None for all cores.
+        planned: Whether the search that started the worker has shown the plan.
+        sampler: Name of the sampler; None for that of the last search.
         seed: Seed of the sampler.
-        trials: Runs that the study shall have in all; nothing: what its last search was asked for, also later on.
+        trials: Number of trials in total; None for that of the last search, at any time.
         timeout: Seconds after which the worker stops.
     """
 
@@ -48,6 +49,8 @@ class WorkerRequest(Frozen):
     device: str = "auto"
     precision: str = "auto"
     runtime: str | None = None
+    threads: int | None = None
+    planned: bool = False
     sampler: str | None = None
     seed: int = 0
     trials: int | None = None
@@ -59,21 +62,21 @@ class WorkerResult:
     """How a worker ended.
 
     Attributes:
-        records: The records of its storage.
-        outcome: How.
+        records: The records of its storage, open.
+        outcome: Exit code, and whether the study has its trials.
     """
 
     records: Records
     outcome: Outcome
 
 
-def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> WorkerResult:
-    """Work on a study until it has its runs.
+def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallbacks) -> WorkerResult:
+    """Work on a study until it has its trials.
 
-    Everything that can be wrong is checked before anything is written.
+    Everything is checked before anything is written.
 
     Raises:
-        InputError: If there is no such study, or its data are other ones here.
+        InputError: If there is no such study, or its data differ here.
     """
     check_seed(request.seed)
     if request.trials is not None:
@@ -83,8 +86,8 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
     url = parse_storage(request.storage)
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
-    runtime = _setup(request)
-    view.preparing("loading data")
+    runtime = _runtime(request)
+    callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
     asked = records.goal(request.study)
@@ -94,22 +97,18 @@ def run_worker(request: WorkerRequest, stopper: Stopper, view: SearchView) -> Wo
         runtime=runtime,
         sampler=request.sampler or (asked.sampler if asked else DEFAULT_SAMPLER),
         seed=request.seed,
-        others=alternatives(runtime, request.precision),
     )
-    goal(opened, request.trials)  # refuses before the first line of a plan is shown
-
-    def work() -> bool:
-        with stopper.listening():
-            if request.runtime is not None:
-                return search(opened, task, stopper, view)
-            view.preparing("timing a few training steps")
-            plan = make_plan(opened, task)
-            view.planned(opened, plan, data)
-            return search(opened, replace(task, runtime=plan.runtime), stopper, view)
-
-    return WorkerResult(records, outcome_of(work, view.on_message))
+    goal(opened, request.trials)  # an error comes before the first line of the plan
+    with reporting_outcome(callbacks) as outcome, stopper.listening():
+        if not request.planned:
+            callbacks.on_progress("timing a few training steps")
+            callbacks.on_plan(opened, make_plan(opened, task), data)
+        outcome.finished = search(opened, task, stopper, callbacks)
+    return WorkerResult(records, outcome)
 
 
-def _setup(request: WorkerRequest) -> RuntimeConfig:
-    here = choose_runtime(request.device, request.precision)
-    return here if request.runtime is None else replace(RuntimeConfig.from_json(request.runtime), device=here.device)
+def _runtime(request: WorkerRequest) -> Runtime:
+    rules = runtime_rules(request.device, request.precision)
+    if request.runtime is not None:
+        return replace(RuntimeConfig.from_json(request.runtime), device=rules.device)
+    return rules if request.threads is None else rules.with_threads(request.threads)

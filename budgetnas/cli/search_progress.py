@@ -1,0 +1,189 @@
+"""Live progress of a search on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from budgetnas.architecture import count
+from budgetnas.architecture.budget import Budget
+from budgetnas.cli.console import by_limit, duration
+from budgetnas.cli.progress import Lines, Progress
+from budgetnas.data import Data
+from budgetnas.errors import plural
+from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
+from budgetnas.search.plan import InitialTrialPlan, Plan
+from budgetnas.search.study import OpenStudy
+from budgetnas.training import RuntimeConfig
+
+
+@dataclass
+class _Trial:
+    """A running trial.
+
+    Attributes:
+        name: Its number, and the initial trial that it is.
+        epochs: Epochs of its recipe.
+        macs: Multiply-accumulates of its network, per image.
+        done: Epochs done, with a fraction for the current epoch.
+    """
+
+    name: str
+    epochs: int
+    macs: int
+    done: float = 0.0
+
+
+class SearchProgress(Progress, SearchCallbacks):
+    """Shows a search: the plan, each trial, the tally and the time left, for any number of running trials."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(lines)
+        self._plan: Plan | None = None
+        self._tally = Tally(0, 0, 0, 0, 0)
+        self._best: float | None = None
+        self._running: dict[int, _Trial] = {}
+        self._seen: set[int] = set()
+        self._trial = _Trial("", 0, 0)
+        self._expected = 0.0
+        self._done = 0.0
+        self._started = time.monotonic()
+
+    def on_plan(self, opened: OpenStudy, plan: Plan, data: Data) -> None:
+        """Print the plan."""
+        for text in data.notices:
+            self.on_message(text)
+        for line in plan_lines(opened, plan, data):
+            self.lines.say(line)
+        runs = opened.records.runs(study=opened.name)
+        known = [
+            curve[-1].eval_accuracy
+            for curve in opened.records.curves(run.id for run in runs if run.state == "complete").values()
+        ]
+        self._best = max(known, default=None)
+        self._plan = plan
+        self._expected = plan.expected_macs
+        self._started = time.monotonic()
+
+    def on_trial_start(self, start: TrialStart) -> None:
+        """Print the network of the trial."""
+        plan = self._plan
+        assert plan is not None, "the plan comes before the first trial"
+        name = f"trial {start.number}" + (f" ({start.initial_trial})" if start.initial_trial else "") + _repeat(start)
+        self.prefix, self.epochs, self.last = f"{name}: ", start.candidate.recipe.epochs, ""
+        self._tally = start.tally
+        macs = count(start.candidate.architecture).macs
+        self._trial = self._running[start.number] = _Trial(name, self.epochs, macs)
+        if not start.initial_trial and start.number not in self._seen:
+            self._expected += macs - plan.mean_macs
+        self._seen.add(start.number)
+        recipe = start.candidate.recipe.describe()
+        self.lines.say(f"{self.prefix}{start.candidate.architecture.describe()}, {start.params:,} parameters; {recipe}")
+
+    def on_trial_end(self, end: TrialEnd) -> None:
+        """Print the result of the trial."""
+        trial = self._running.pop(end.number, _Trial("", 0, 0))
+        trained = end.cut_after / trial.epochs if end.cut_after and trial.epochs else 1.0
+        self._done += trained * trial.macs
+        self._expected -= (1 - trained) * trial.macs
+        self._tally = end.tally
+        if end.accuracy is None:
+            self.lines.say(f"trial {end.number}: failed: {end.reason}")
+        elif end.cut_after is not None:
+            self.lines.say(f"trial {end.number}: cut {end.reason}; {self._standing()}{self._time_left()}")
+        else:
+            self._best = max(end.accuracy, self._best or 0.0)
+            note = f" ({end.reason})" if end.reason else ""
+            outlook = f"{self._standing()}{self._time_left()}"
+            self.lines.say(f"trial {end.number}: {end.accuracy:.2%} on validation{note}; {outlook}")
+
+    def on_workers(self, epochs: Mapping[int, int]) -> None:
+        """Update the status of a search by several workers."""
+        for number in set(self._running) - set(epochs):
+            del self._running[number]  # requeued; on_trial_start is called when it resumes
+        for number, done in epochs.items():
+            self._running[number].done = done
+        shown = (
+            f"{trial.name}: epoch {min(int(trial.done) + 1, trial.epochs)}/{trial.epochs}"
+            for trial in self._running.values()
+        )
+        self.lines.status(f"{', '.join(shown) or 'no trial is running'}; {self._standing()}{self._time_left()}")
+
+    def _outlook(self, epoch: int, done: int, total: int) -> str:
+        self._trial.done = epoch - 1 + done / total
+        return f"; {self._standing()}{self._time_left()}"
+
+    def _standing(self) -> str:
+        tally, trials = self._tally, self._plan.trials if self._plan else 0
+        best = "none yet" if self._best is None else f"{self._best:.2%}" + (" (one run)" if tally.repeats else "")
+        again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
+        cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
+        return (
+            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
+            f"duplicate {tally.duplicate}, "
+            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{cut}"
+        )
+
+    def _time_left(self) -> str:
+        elapsed = time.monotonic() - self._started
+        if self._plan is None or self._tally.trained >= self._plan.trials:
+            return ""
+        done = self._done + sum(trial.macs * trial.done / trial.epochs for trial in self._running.values())
+        paced = elapsed * max(0.0, self._expected - done) / done if done > 0.02 * self._expected else None
+        left = self._plan.seconds if paced is None else paced
+        return "" if left is None else f"; about {duration(left)} left"
+
+
+def _repeat(start: TrialStart) -> str:
+    return "" if start.repeat_of is None else f" (repeat of trial {start.repeat_of}, training seed {start.seed})"
+
+
+def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
+    """Return the lines that describe what is about to run."""
+    specification = opened.specification
+    recipes, budget, runtime = specification.recipes, specification.budget, plan.runtime
+    lines = [
+        f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
+        + (", resuming" if plan.trained and plan.trained < plan.trials else ""),
+        f"data: {data.identity.label()}, {len(data.classes)} classes, "
+        f"{data.in_channels}x{data.resolution}x{data.resolution}; "
+        f"{len(data.train):,} training images, {len(data.validation):,} for validation",
+        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}; "
+        f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
+        f"(estimated from {plan.feasible_draws:,} random ones)",
+        f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
+        f"{'by' if plan.pool else 'on'} {plan.pool or _where(runtime)}",
+    ]
+    if specification.choice is not None:
+        choice = specification.choice
+        lines.append(
+            f"then the final: the {choice.finalists} best and the best initial network, {choice.seeds} fresh seeds "
+            "each; the winner and that network again on all training images, and one evaluation on the test split"
+        )
+    lines += [_initial_line(trial, budget) for trial in plan.initial_trials]
+    pruning = specification.fidelity.describe(recipes.epochs)
+    if pruning:
+        lines.append(f"pruning: {pruning}")
+    if plan.seconds is not None:
+        most = "at most " if pruning else ""
+        lines.append(
+            f"estimate: {most}about {duration(plan.seconds)} for {plan.trials - plan.trained} runs"
+            f"{', if none is pruned' if pruning else ''}, "
+            f"from a few timed steps of {plan.measured_on}"
+        )
+    return lines
+
+
+def _initial_line(trial: InitialTrialPlan, budget: Budget) -> str:
+    if trial.excesses and len(budget.limits) > 1:
+        sentences = [excess.sentence() for excess in trial.excesses]
+        return f"seed {trial.name}: rejected, over the budget: {'; '.join(sentences)}"
+    over = f" by {trial.excesses[0].amount:,}: rejected" if trial.excesses else ""
+    return f"seed {trial.name}: {trial.params:,} parameters, {trial.state}{over}"
+
+
+def _where(runtime: RuntimeConfig) -> str:
+    return f"{runtime.device}, {runtime.precision}" + (
+        f", threads: {runtime.threads}" if runtime.device == "cpu" else ""
+    )
