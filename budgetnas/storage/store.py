@@ -7,11 +7,11 @@ SQLite has a single writer at a time, and PostgreSQL locks the lease's row again
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, delete, event, select
+from sqlalchemy import Connection, Engine, Executable, Insert, Row, Table, delete, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.errors import LeaseLost
@@ -71,6 +71,16 @@ class Store:
     def close(self) -> None:
         """Close all connections to the storage."""
         self.engine.dispose()
+
+    def _rows(self, query: Executable) -> Sequence[Row[Any]]:
+        """Return all rows of a query."""
+        with self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def _scalar(self, query: Executable) -> Any:
+        """Return the first column of a query's first row, or None."""
+        with self.engine.connect() as connection:
+            return connection.scalar(query)
 
 
 @functools.cache
