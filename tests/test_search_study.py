@@ -112,7 +112,7 @@ def test_a_seed_over_any_limit_is_rejected(storage_url: str) -> None:
         with opened(storage_url, max_macs=253_432_832) as study:
             assert seeds_of(study) == ["v1-adam", "v1-sgd"]
             rejected = study.records.rejections("s")
-            broken = study.records.broken_limits("s", study.specification.budget)
+            broken = study.records.over_limits("s", study.specification.budget)
     assert [(one.origin, one.overshoot, one.duplicate) for one in rejected] == [
         ("seed v2-sgd", 0, False),
         ("seed v2-adam", 0, False),

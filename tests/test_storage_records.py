@@ -12,7 +12,7 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
-from budgetnas.storage import Broken, Records, Rejection, Role, RunKey, State
+from budgetnas.storage import OverLimit, Records, Rejection, Role, RunKey, State
 
 V1, V2 = named("v1"), named("v2")
 RECIPE = Recipe(
@@ -226,13 +226,13 @@ def test_rejections_are_counted_by_the_limits_that_they_break(records: Records) 
     records.reject("two", [over_params])
     assert records.rejections("one")[1] == over_macs
     assert records.rejection_counts("one") == (4, 1)
-    assert records.broken_limits("one", budget) == (
-        Broken("params", 2_000_000, 2),
-        Broken("macs", 300_000_000, 3),
-        Broken("activations", 600_000, 1),
+    assert records.over_limits("one", budget) == (
+        OverLimit("params", 2_000_000, 2),
+        OverLimit("macs", 300_000_000, 3),
+        OverLimit("activations", 600_000, 1),
     )
-    assert records.broken_limits("two", Budget(2_000_000)) == (Broken("params", 2_000_000, 1),)
-    assert records.broken_limits("three", Budget(1)) == (Broken("params", 1, 0),)
+    assert records.over_limits("two", Budget(2_000_000)) == (OverLimit("params", 2_000_000, 1),)
+    assert records.over_limits("three", Budget(1)) == (OverLimit("params", 1, 0),)
 
 
 def test_specifications_are_kept_once_each(records: Records) -> None:
