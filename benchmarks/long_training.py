@@ -172,7 +172,7 @@ def measure(
     rules = runtime_rules(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     architecture = network_for(loaded, blocks, widths, stem_width)
-    runtime = rules.runtime_for(architecture)
+    runtime = rules.runtime_for(architecture, images=epochs * len(loaded.train.labels))
     task = task_with(
         loaded, architecture, make_recipe(recipe, loaded, epochs, learning_rate, weight_decay), runtime, seed
     )

@@ -134,15 +134,15 @@ def add_pruned(records: Records, spec: StudySpecification, study: str = STUDY, t
 def with_final(tables: StudyTables, *, readings: int = 1, decided: bool = True) -> StudyTables:
     """The same study with a final of its three best and the seed v1-sgd; the second in rank wins."""
     protocol = ChoiceProtocol(finalists=3, seeds=3)
-    reference = next((one for one in tables.ranking if one.label == "v1-sgd"), tables.ranking[-1])
+    reference = next((candidate for candidate in tables.ranking if candidate.label == "v1-sgd"), tables.ranking[-1])
     chosen = list(dict.fromkeys((*tables.ranking[:3], reference)))
     tested = decided and readings > 0
     entrants = tuple(
         _entrant(run, place, reference=run is reference, decided=decided, tested=tested)
         for place, run in enumerate(chosen)
     )
-    winner = next((one for one in entrants if one.is_winner), None)
-    held_against = next(one for one in entrants if one.is_reference)
+    winner = next((entrant for entrant in entrants if entrant.is_winner), None)
+    held_against = next(entrant for entrant in entrants if entrant.is_reference)
     final = FinalResult(
         study=tables.study,
         number=1,

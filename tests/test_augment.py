@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import functional as reference
 
 from budgetnas.space.recipe import Augmentation
-from budgetnas.training.augmentation import augment, cut_out, draw, turn
+from budgetnas.training.augmentation import augment, cut_out, draw, rotate
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -132,28 +132,28 @@ def test_the_images_themselves_are_not_changed() -> None:
 def test_quarter_turns_are_those_of_rot90(quarters: int, size: int) -> None:
     images = pictures(3, size=size)
     angles = torch.full((3,), quarters * math.pi / 2)
-    assert torch.equal(turn(images, angles), torch.rot90(images, quarters, dims=(2, 3)))
+    assert torch.equal(rotate(images, angles), torch.rot90(images, quarters, dims=(2, 3)))
 
 
 @pytest.mark.parametrize("degrees", [-160.0, -45.0, -7.5, 10.0, 30.0, 90.0])
 def test_a_turn_is_torchvision_s(degrees: float) -> None:
     images = pictures(2, size=9)
     expected = reference.rotate(images.float(), degrees, interpolation=reference.InterpolationMode.BILINEAR)
-    difference = turn(images, torch.full((2,), math.radians(degrees))).float() - expected
+    difference = rotate(images, torch.full((2,), math.radians(degrees))).float() - expected
     assert difference.abs().max() <= 0.501  # rounded to whole levels
 
 
 def test_each_image_is_turned_by_its_own_angle() -> None:
     images = pictures(4)
     angles = torch.tensor([0.0, math.pi / 2, math.pi, 0.3])
-    together = turn(images, angles)
-    alone = torch.cat([turn(images[one : one + 1], angles[one : one + 1]) for one in range(4)])
+    together = rotate(images, angles)
+    alone = torch.cat([rotate(images[one : one + 1], angles[one : one + 1]) for one in range(4)])
     assert torch.equal(together, alone)
 
 
 def test_what_is_turned_in_from_outside_is_black() -> None:
     white = torch.full((1, 1, 16, 16), 255, dtype=torch.uint8)
-    corners = turn(white, torch.tensor([math.pi / 4]))[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    corners = rotate(white, torch.tensor([math.pi / 4]))[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners.tolist() == [0, 0, 0, 0]
 
 
@@ -181,7 +181,7 @@ def test_rotation_crop_and_flip_go_together() -> None:
     draws = draw(16, how, seeded(3))
     assert draws.angles is not None and draws.offsets is not None and draws.mirrored is not None
     result = augment(images, how, draws)
-    turned = turn(images, draws.angles)
+    turned = rotate(images, draws.angles)
     for one, (top, left), mirrored, image in zip(turned, draws.offsets, draws.mirrored, result, strict=True):
         crop = reference.crop(reference.pad(one, [2]), int(top), int(left), 8, 8)
         assert torch.equal(image, reference.hflip(crop) if mirrored else crop)

@@ -126,7 +126,7 @@ def test_a_loaded_bundle_has_the_logits_of_the_trained_network(made: Made, tmp_p
 def test_the_manifest_has_the_hash_of_every_file(made: Made) -> None:
     manifest = json.loads((made.folder / contents.MANIFEST).read_text())
     assert (manifest["format"], manifest["version"]) == ("budgetnas bundle", 1)
-    there = {one.name for one in made.folder.iterdir()}
+    there = {path.name for path in made.folder.iterdir()}
     assert there == {*manifest["files"], contents.MANIFEST} == set(made.bundle.files)
     for name, expected in manifest["files"].items():
         assert sha256((made.folder / name).read_bytes()) == expected
@@ -184,11 +184,11 @@ def test_the_onnx_file_agrees_with_the_network(made: Made, batch: int) -> None:
 def test_the_onnx_file_is_plain(made: Made) -> None:
     content = (made.folder / contents.ONNX).read_bytes()
     model = onnx.load_from_string(content)
-    assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
     assert {"Slice", "BatchNormalization"}.isdisjoint(node.op_type for node in model.graph.node)
     assert str(Path(budgetnas.__file__).parent).encode() not in content, "a folder of this machine"
     assert b"stack_trace" not in content
-    notes = {one.key: one.value for one in model.metadata_props}
+    notes = {item.key: item.value for item in model.metadata_props}
     assert json.loads(notes["classes"]) == list(made.data.classes)
     assert "0 to 255" in notes["use"]
 
@@ -208,11 +208,11 @@ def test_an_onnx_file_of_another_network_fails_the_check(made: Made) -> None:
 def test_the_certificate_has_the_static_and_the_built_count(made: Made) -> None:
     certificate = json.loads((made.folder / contents.CERTIFICATE).read_text())
     network = load(made.folder).network
-    assert [(one["name"], one["static"]) for one in certificate["parts"]] == [
+    assert [(part["name"], part["static"]) for part in certificate["parts"]] == [
         (part.name, part.counts.params) for part in count_parts(ARCHITECTURE)
     ]
-    assert all(one["equal"] and one["built"] == one["static"] for one in certificate["parts"])
-    built = sum(one.numel() for one in network.parameters())
+    assert all(part["equal"] and part["built"] == part["static"] for part in certificate["parts"])
+    built = sum(parameter.numel() for parameter in network.parameters())
     assert certificate["total"] == {
         "name": "total",
         "static": count(ARCHITECTURE).params,
@@ -258,7 +258,7 @@ def test_an_older_bundle_is_replaced_as_a_whole(made: Made, copy: Path) -> None:
     write_bundle(replace(made.source, title="the newer"), copy, replace=True)
     assert (copy / contents.CARD).read_text().startswith("# the newer")
     load(copy)
-    assert [one.name for one in copy.parent.iterdir()] == ["copy"]
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
 def test_a_failed_bundle_leaves_no_files(made: Made, copy: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_failed_bundle_leaves_no_files(made: Made, copy: Path) -> None:
         write_bundle(replace(made.source, weights=other), copy.parent / "new", replace=False)
     with pytest.raises(BudgetnasError, match="do not fit"):
         write_bundle(replace(made.source, weights=other), copy, replace=True)
-    assert [one.name for one in copy.parent.iterdir()] == ["copy"]
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
     load(copy)
 
 
@@ -383,9 +383,12 @@ def test_a_certificate_has_every_limit_with_its_count(made: Made, tmp_path: Path
     counts = count(ARCHITECTURE)
     limits = Budget(60_000, counts.macs, 10 * counts.activations)
     bundle = write_bundle(replace(made.source, budget=limits), tmp_path / "b", replace=False)
-    told = json.loads((bundle.folder / contents.CERTIFICATE).read_text())
-    assert (told["budget"], told["fits"]) == (60_000, True)
-    assert [(one["quantity"], one["most"], one["count"], one["counted"], one["fits"]) for one in told["limits"]] == [
+    certificate = json.loads((bundle.folder / contents.CERTIFICATE).read_text())
+    assert (certificate["budget"], certificate["fits"]) == (60_000, True)
+    assert [
+        (limit["quantity"], limit["most"], limit["count"], limit["counted"], limit["fits"])
+        for limit in certificate["limits"]
+    ] == [
         ("params", 60_000, counts.params, "built", True),
         ("macs", counts.macs, counts.macs, "static", True),
         ("activations", 10 * counts.activations, counts.activations, "static", True),
@@ -394,5 +397,5 @@ def test_a_certificate_has_every_limit_with_its_count(made: Made, tmp_path: Path
     assert "It keeps the budget of 60,000 parameters." in card
     assert f"It keeps the limit of {counts.macs:,} multiply-accumulates with {counts.macs:,} (counted without" in card
     over = certify(ARCHITECTURE, build(ARCHITECTURE), Budget(60_000, counts.macs - 1))
-    assert (over.fits, [one.fits for one in over.limits]) == (False, [True, False])
+    assert (over.fits, [limit.fits for limit in over.limits]) == (False, [True, False])
     assert "BREAKS" in over.limits[1].sentence()

@@ -124,7 +124,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits_in_the_same_record(
     assert again.weights_sha256 == whole[0].weights_sha256
     assert same(often.curve(run.id)) == whole[1]
     assert [one.epochs_before for one in often.attempts(run.id)] == [0, EPOCHS - len(listener.epochs)]
-    assert any("goes on after epoch" in notice for notice in listener.notices)
+    assert any("resumes after epoch" in notice for notice in listener.notices)
     assert not run_folder(often, run.id).exists() and often.checkpoints(run.id) == ()
 
 
@@ -223,7 +223,7 @@ def test_two_processes_that_want_one_training_make_it_once(storage_url: str, ima
         process.join(60)
         assert process.exitcode == 0
         assert (len(records.runs()), run.state, listener.epochs) == (1, State.COMPLETE, [])
-        assert "another process trains run" in listener.notices[0]
+        assert "another process is training run" in listener.notices[0]
 
 
 def test_files_of_runs_that_ended_are_swept(often: Records, images: RunImages) -> None:

@@ -60,7 +60,7 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
 
 def number_of(address: str, name: str) -> int:
     studies = fetched(f"{address}/api/studies")["study_summaries"]
-    return next(int(one["study_id"]) for one in studies if one["study_name"] == name)
+    return next(int(study["study_id"]) for study in studies if study["study_name"] == name)
 
 
 def detail_of(address: str, name: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def detail_of(address: str, name: str) -> dict[str, Any]:
 
 
 def drawn(detail: dict[str, Any]) -> dict[str, Any]:
-    return {one["id"]: json.loads(one["graph_object"]) for one in detail["plotly_graph_objects"]}
+    return {item["id"]: json.loads(item["graph_object"]) for item in detail["plotly_graph_objects"]}
 
 
 def fetched(address: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_the_dashboard_shows_each_trial_with_architecture_counts_verdict_and_not
     trials = detail["trials"]
     assert len(trials) == 2
     for trial in trials:
-        attributes = {one["key"]: one["value"] for one in trial["user_attrs"]}
+        attributes = {item["key"]: item["value"] for item in trial["user_attrs"]}
         for name in ("architecture", "recipe", "params", "macs", "activations", "verdict"):
             assert f'"{name}": ' in attributes["budgetnas"]
         assert f'"params": {attributes["params"]},' in attributes["budgetnas"]
@@ -100,13 +100,13 @@ def test_a_studys_page_has_the_reports_figures_and_they_follow_the_search(dashbo
     finally:
         records.close()
     shown = study_figures(tables, importances(tables.ranking, tables.specification))
-    assert list(before) == [f"budgetnas-{one.key}" for one in shown]
-    points = {one["name"]: one for one in before["budgetnas-history"]["data"]}
+    assert list(before) == [f"budgetnas-{item.key}" for item in shown]
+    points = {row["name"]: row for row in before["budgetnas-history"]["data"]}
     assert len(points["searched"]["x"]) == len(tables.ranking) == 2
     assert before["budgetnas-history"]["layout"]["title"]["text"] == "<b>The search in order of time</b>"
     assert run(tmp_path, "search", "--study", "t", "--trials", "3").returncode == 0
     after = drawn(detail_of(dashboard, "t"))
-    assert len({one["name"]: one for one in after["budgetnas-history"]["data"]}["searched"]["x"]) == 3
+    assert len({row["name"]: row for row in after["budgetnas-history"]["data"]}["searched"]["x"]) == 3
 
 
 def test_a_foreign_study_keeps_its_figures_and_gets_none(dashboard: str, tmp_path: Path) -> None:

@@ -138,7 +138,10 @@ def test_a_run_of_a_search_explains_its_accuracy(finished: Records, tmp_path: Pa
     accuracy = finished.curve(first.id)[-1].eval_accuracy
     assert (metrics["kind"], metrics["split"], metrics["accuracy"]) == ("search", "validation", accuracy)
     assert (metrics["n"], metrics["seeds"], metrics["standard_deviation"]) == (1, [first.seed], None)
-    assert any("if it was chosen for being the best, its accuracy is optimistic" in one for one in metrics["sentences"])
+    assert any(
+        "if it was chosen for being the best, its accuracy is optimistic" in sentence
+        for sentence in metrics["sentences"]
+    )
     assert metrics["trained_again"]["equal"] is True
     data = load_data(DataRequest("digits", subset=200, subset_eval=100))
     found = load(tmp_path / "b").predict(list(data.validation.images[:, 0]))
@@ -167,7 +170,7 @@ def test_a_retraining_with_other_figures_is_reported(finished: Records, tmp_path
         with finished.engine.begin() as connection:
             connection.execute(written.values(train_loss=last.train_loss))
     assert metrics["trained_again"]["equal"] is False
-    assert any("DIFFER from the record's: train_loss" in one for one in (*view.notices, *metrics["sentences"]))
+    assert any("DIFFER from the record's: train_loss" in notice for notice in (*view.notices, *metrics["sentences"]))
 
 
 def test_a_replay_explains_its_accuracy(finished: Records, tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ def test_a_replay_explains_its_accuracy(finished: Records, tmp_path: Path) -> No
     (replayed,) = finished.runs(role=Role.REPLAY)
     assert (done.chosen.run.id, metrics["kind"], metrics["split"]) == (replayed.id, "replay", "test")
     assert metrics["accuracy"] == finished.curve(replayed.id)[-1].eval_accuracy
-    assert any("NOT COMPARABLE" in one for one in metrics["sentences"])
+    assert any("NOT COMPARABLE" in sentence for sentence in metrics["sentences"])
     assert metrics["details"]["beside_the_report"]["printed_test"] == 94.21
     certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
     assert (certificate["budget"], certificate["fits"]) == (None, None)
@@ -186,7 +189,7 @@ def test_a_replay_explains_its_accuracy(finished: Records, tmp_path: Path) -> No
 def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tmp_path: Path) -> None:
     result = final_result(finished, "s")
     assert result is not None and result.winner is not None
-    by_seed = {one.seed: one for one in finished.runs(study="s", role=Role.FINAL)}
+    by_seed = {run.seed: run for run in finished.runs(study="s", role=Role.FINAL)}
     _, metrics = exported(finished, tmp_path / "second", study="s", run=by_seed[2001].id)
     assert (metrics["split"], metrics["accuracy"], metrics["n"]) == ("test", result.winner.test[1], 1)
     _, metrics = exported(finished, tmp_path / "fresh", study="s", run=by_seed[1000].id)
@@ -196,7 +199,7 @@ def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tm
 def test_invalid_exports_are_refused(finished: Records, tmp_path: Path) -> None:
     place = DataPlace()
     other = finished.runs(role=Role.REPLAY)[0].id
-    for request, told in (
+    for request, message in (
         (ExportRequest(place), "STUDY: is missing"),
         (ExportRequest(place, "s", replay="v2-sgd"), "cannot be combined with --replay"),
         (ExportRequest(place, run=1, replay="v2-sgd"), "--run 1: cannot be combined with --replay"),
@@ -207,7 +210,7 @@ def test_invalid_exports_are_refused(finished: Records, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError) as caught:
             export(request, finished, Stopper(), View())
-        assert told in str(caught.value)
+        assert message in str(caught.value)
     first = finished.runs(study="s", role=Role.SEARCH)[0]
     finished.finish_run(first.id, State.FAILED, "no memory")
     try:
@@ -224,11 +227,11 @@ def test_other_data_are_refused(finished: Records, tmp_path: Path, monkeypatch: 
         for index in range(650):
             Image.new("L", (8, 8), index % 256).save(tmp_path / "data" / "train" / name / f"{index}.png")
     place = DataPlace(f"folder:{tmp_path / 'data'}")
-    for request, told in (
+    for request, message in (
         (ExportRequest(place, "s"), "created with another specification"),
         (ExportRequest(place, replay="v2-sgd"), "differ from the data of replay 'v2-sgd'"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             export(request, finished, Stopper(), View())
 
 
@@ -267,9 +270,9 @@ def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
     said = run(tmp_path, "predict", "b", "0.png", "1.png", "2.png", "--json", "--top", "2")
     assert said.returncode == 0, said.stderr
     found = json.loads(said.stdout)
-    assert [one["image"] for one in found] == ["0.png", "1.png", "2.png"]
-    assert [one["class"] for one in found] == [one.best for one in expected]
-    assert all(len(one["top"]) == 2 and one["error"] is None for one in found)
+    assert [item["image"] for item in found] == ["0.png", "1.png", "2.png"]
+    assert [item["class"] for item in found] == [prediction.best for prediction in expected]
+    assert all(len(item["top"]) == 2 and item["error"] is None for item in found)
     assert found[0]["top"][0]["probability"] == pytest.approx(expected[0].top(1)[0][1], abs=1e-6)
 
     mixed = run(tmp_path, "predict", "b", "0.png", "text.png", "1.png")
@@ -278,10 +281,10 @@ def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
     assert len(mixed.stderr.splitlines()) == 1 and "'text.png': cannot be read" in mixed.stderr
 
     (tmp_path / "b" / contents.ONNX).write_bytes(b"")
-    for arguments, told in (
+    for arguments, message in (
         (("predict", "b", "0.png"), "network.onnx is damaged"),
         (("predict", "nowhere", "0.png"), "is not a folder"),
         (("predict", "b", "0.png", "--top", "0"), "--top 0"),
     ):
         failed = run(tmp_path, *arguments)
-        assert (failed.returncode, told in failed.stderr, failed.stdout) == (2, True, "")
+        assert (failed.returncode, message in failed.stderr, failed.stdout) == (2, True, "")

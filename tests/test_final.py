@@ -41,7 +41,7 @@ PROTOCOL = ChoiceProtocol(finalists=2, seeds=2)
 
 @dataclass
 class Listener(Quiet):
-    """Notes what it hears; stops the final after so many trainings were begun."""
+    """Keeps its calls, and stops the final after a number of runs."""
 
     stop_after: int = 1_000
     trainings: list[FinalTraining] = field(default_factory=list)
@@ -68,7 +68,9 @@ def opened(database: Path) -> Iterator[Records]:
         yield records
 
 
-def hold(records: Records, listener: Listener | None = None, protocol: ChoiceProtocol | None = PROTOCOL) -> FinalResult:
+def run_final(
+    records: Records, listener: Listener | None = None, protocol: ChoiceProtocol | None = PROTOCOL
+) -> FinalResult:
     request = FinishRequest("s", DataPlace(), protocol)
     return finish(request, records, runtime_rules("cpu", "float32"), Stopper(), listener or Listener())
 
@@ -100,35 +102,35 @@ def database(searched_once: Path, tmp_path: Path) -> Path:
 
 def test_a_final_retrains_the_best_and_evaluates_on_the_test_split_once(database: Path) -> None:
     with opened(database) as records:
-        result = hold(records)
+        result = run_final(records)
         winner = result.winner
         assert winner is not None and result.reference is None and result.difference is None
-        assert [one.is_finalist for one in result.entrants] == [True, True]
-        assert winner.mean_validation == max(one.mean_validation or 0 for one in result.entrants)
+        assert [entrant.is_finalist for entrant in result.entrants] == [True, True]
+        assert winner.mean_validation == max(entrant.mean_validation or 0 for entrant in result.entrants)
         assert result.readings == 1 and result.test_images == 100
         runs = finals(records)
-        assert sorted(one.seed for one in runs) == sorted(
+        assert sorted(run.seed for run in runs) == sorted(
             [FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + 1] * 2 + [FIRST_TEST_SEED, FIRST_TEST_SEED + 1]
         )
-        tested = [one for one in runs if one.seed >= FIRST_TEST_SEED]
+        tested = [run for run in runs if run.seed >= FIRST_TEST_SEED]
         read = readings(records)
-        assert {one for _, one, _ in read} == {one.id for one in tested} and len(read) == 2
+        assert {one for _, one, _ in read} == {run.id for run in tested} and len(read) == 2
         assert len({(final, at) for final, _, at in read}) == 1  # one event
-        assert {one.architecture for one in tested} == {winner.run.architecture}
-        assert winner.run.recipe in {one.recipe for one in tested}
-        for one in runs:
-            curve = records.curve(one.id)
-            assert len(curve) == 2 and math.isnan(curve[-1].eval_accuracy) == (one in tested)
-            assert (records.weights(one.id) is not None) == (one in tested)
-        assert result.shipped_run == next(one.id for one in tested if one.seed == FIRST_TEST_SEED)
+        assert {run.architecture for run in tested} == {winner.run.architecture}
+        assert winner.run.recipe in {run.recipe for run in tested}
+        for run in runs:
+            curve = records.curve(run.id)
+            assert len(curve) == 2 and math.isnan(curve[-1].eval_accuracy) == (run in tested)
+            assert (records.weights(run.id) is not None) == (run in tested)
+        assert result.shipped_run == next(run.id for run in tested if run.seed == FIRST_TEST_SEED)
 
 
 def test_the_test_accuracy_is_that_of_the_stored_weights(database: Path) -> None:
     with opened(database) as records:
-        result = hold(records)
+        result = run_final(records)
         assert result.winner is not None and result.shipped_run is not None
         data, request = load_study_data(study_specification(records, "s"), "s", DataPlace())
-        runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.architecture)
+        runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.run.architecture)
         normalise = Normaliser.of(
             validation_images(data, runtime).normalisation, runtime.torch_device, runtime.memory_format
         )
@@ -143,9 +145,9 @@ def test_the_test_accuracy_is_that_of_the_stored_weights(database: Path) -> None
 
 def test_a_finished_final_is_reported_without_training_or_evaluation(database: Path) -> None:
     with opened(database) as records:
-        first, runs = hold(records), finals(records)
+        first, runs = run_final(records), finals(records)
         listener = Listener()
-        assert hold(records, listener) == first
+        assert run_final(records, listener) == first
         assert finals(records) == runs and not listener.trainings and len(readings(records)) == 2
 
 
@@ -153,21 +155,21 @@ def test_a_finished_final_is_reported_without_training_or_evaluation(database: P
 def test_a_stopped_final_resumes_and_repeats_no_run(database: Path, stop_after: int) -> None:
     with opened(database) as records:
         with pytest.raises(Interrupted):
-            hold(records, Listener(stop_after))
+            run_final(records, Listener(stop_after))
         assert not readings(records)
         listener = Listener()
-        result = hold(records, listener)
+        result = run_final(records, listener)
         assert listener.resumed == [True] and len(listener.trainings) == 6 - stop_after
         assert result.readings == 1
-        keys = [(one.architecture, one.recipe, one.seed) for one in finals(records)]
+        keys = [(run.architecture, run.recipe, run.seed) for run in finals(records)]
         assert len(keys) == len(set(keys)) == 6
 
 
 def test_the_first_of_two_equal_runs_counts(database: Path) -> None:
     with opened(database) as records:
-        result = hold(records)
+        result = run_final(records)
         with records.engine.begin() as connection:
-            names = ", ".join(one.name for one in tables.runs.columns if one.name != "id")
+            names = ", ".join(column.name for column in tables.runs.columns if column.name != "id")
             connection.exec_driver_sql(f"INSERT INTO runs ({names}) SELECT {names} FROM runs WHERE role = 'final'")
         again = final_result(records, "s")
     assert again is not None and again.winner is not None and result.winner is not None
@@ -176,32 +178,36 @@ def test_the_first_of_two_equal_runs_counts(database: Path) -> None:
 
 def test_a_second_evaluation_on_the_test_split_warns_and_is_recorded(database: Path) -> None:
     with opened(database) as records:
-        hold(records)
+        run_final(records)
         listener = Listener()
-        result = hold(records, listener, ChoiceProtocol(finalists=1, seeds=2))
-        assert any("evaluated on the test split before" in one for one in listener.notices)
+        result = run_final(records, listener, ChoiceProtocol(finalists=1, seeds=2))
+        assert any("evaluated on the test split before" in notice for notice in listener.notices)
         assert result.readings == 2 and len({final for final, _, _ in readings(records)}) == 2
 
 
 def test_another_search_makes_another_final(database: Path) -> None:
     with opened(database) as records:
-        first = hold(records)
+        first = run_final(records)
     more = run(database.parent, "search", study_file(database.parent, study='"s"'), "--trials", "6")
     assert more.returncode == 0, more.stderr
     with opened(database) as records:
         listener = Listener()
-        second = hold(records, listener)
+        second = run_final(records, listener)
         assert second.number != first.number and second.readings == 2 and listener.notices
 
 
 def test_the_protocol_of_a_study_cannot_change(tmp_path: Path) -> None:
     database = searched(tmp_path, "--finalists", "1", "--final-seeds", "2", trials="2")
     with opened(database) as records:
-        held = final_result(records, "s")
-        assert held is not None and held.protocol == ChoiceProtocol(finalists=1, seeds=2) and held.readings == 1
-        assert hold(records, protocol=None) == held
+        recorded = final_result(records, "s")
+        assert (
+            recorded is not None
+            and recorded.protocol == ChoiceProtocol(finalists=1, seeds=2)
+            and recorded.readings == 1
+        )
+        assert run_final(records, protocol=None) == recorded
         with pytest.raises(InputError, match="1 finalists and 2 seeds"):
-            hold(records)
+            run_final(records)
     again = run(tmp_path, "search", "--study", "s", "--finalists", "2")
     assert again.returncode == 2 and "--finalists" in again.stderr
 
@@ -224,12 +230,14 @@ def test_the_best_initial_trial_is_the_reference(tmp_path: Path) -> None:
 def test_a_plan_takes_distinct_candidates_by_smoothed_score(database: Path) -> None:
     with opened(database) as records:
         stored = study_specification(records, "s")
-        runs = [one for one in records.runs(study="s") if one.state is State.COMPLETE]
+        runs = [run for run in records.runs(study="s") if run.state is State.COMPLETE]
         repeated = [*runs, runs[0]]
         accuracies = [0.9, *[0.5] * (len(runs) - 1), 0.1]
         plan = plan_final(repeated, accuracies, ChoiceProtocol(finalists=4, seeds=2), stored)
-        assert len({one.run for one in plan.finalists}) == len(plan.finalists) == len(runs)
-        assert [one.score for one in plan.finalists] == sorted((one.score for one in plan.finalists), reverse=True)
+        assert len({finalist.run for finalist in plan.finalists}) == len(plan.finalists) == len(runs)
+        assert [finalist.score for finalist in plan.finalists] == sorted(
+            (finalist.score for finalist in plan.finalists), reverse=True
+        )
         assert plan.reference is None
 
 
@@ -237,7 +245,7 @@ def test_an_initial_trial_outside_the_finalists_enters_as_the_reference(records:
     inputs = InputShape(in_channels=3, size=32, classes=10)
     runs = [_recorded(records, seed, inputs) for seed in ("v1-sgd", "v2-sgd")]
     plan = plan_final(runs, [0.5, 0.8], ChoiceProtocol(finalists=1, seeds=2), specification())
-    assert [one.run for one in plan.entrants] == [runs[1].id] and plan.reference == plan.finalists[0]
+    assert [entrant.run for entrant in plan.entrants] == [runs[1].id] and plan.reference == plan.finalists[0]
 
 
 def _recorded(records: Records, seed: str, inputs: InputShape) -> Run:
@@ -259,24 +267,24 @@ def _recorded(records: Records, seed: str, inputs: InputShape) -> Run:
 def test_finish_prints_one_json_value(database: Path) -> None:
     result = run(database.parent, "finish", "s", "--finalists", "2", "--final-seeds", "2", "--json")
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    values = told["winner"]["test"]
-    assert told["winner"]["test_mean"] == pytest.approx(statistics.fmean(values))
-    assert told["winner"]["test_sd"] == pytest.approx(statistics.stdev(values))
-    assert told["readings"] == 1
+    value = json.loads(result.stdout)
+    values = value["winner"]["test"]
+    assert value["winner"]["test_mean"] == pytest.approx(statistics.fmean(values))
+    assert value["winner"]["test_sd"] == pytest.approx(statistics.stdev(values))
+    assert value["readings"] == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nothing"], "nothing"),
         (["s", "--finalists", "0"], "--finalists 0"),
         (["s", "--final-seeds", "1"], "--final-seeds 1"),
     ],
 )
-def test_bad_input_is_one_line(database: Path, arguments: list[str], told: str) -> None:
+def test_bad_input_is_one_line(database: Path, arguments: list[str], message: str) -> None:
     result = run(database.parent, "finish", *arguments)
-    assert result.returncode == 2 and told in result.stderr and len(result.stderr.splitlines()) == 1
+    assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_damaged_weights_are_an_error(records: Records) -> None:
@@ -300,5 +308,5 @@ def test_a_final_that_is_stopped_shows_no_password(
     url = "postgresql+psycopg://me:secret@host/db"
     monkeypatch.setattr("sys.argv", ["budgetnas", "search", "--storage", url, "--finalists", "2"])
     tell_stopped(Interrupted(), url)
-    told = capsys.readouterr().err
-    assert "budgetnas search --storage" in told and "secret" not in told
+    err = capsys.readouterr().err
+    assert "budgetnas search --storage" in err and "secret" not in err

@@ -58,9 +58,9 @@ def test_tables_list_the_runs_of_the_report() -> None:
 
 
 def test_every_contradiction_touches_a_run_and_is_a_sentence() -> None:
-    told = {sentence for run in recorded_runs().values() for sentence in run.contradictions}
-    assert told == set(contradictions().values())
-    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in told)
+    listed = {sentence for run in recorded_runs().values() for sentence in run.contradictions}
+    assert listed == set(contradictions().values())
+    assert all(sentence.endswith(".") and "\n" not in sentence for sentence in listed)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "resnet50"])

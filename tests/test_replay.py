@@ -60,9 +60,9 @@ def test_only_the_full_protocol_on_the_original_data_is_comparable() -> None:
     assert incomparable(v2, recipe_for(v2, None, 200), CIFAR10) == ()
     folder = CIFAR10.model_copy(update={"name": "folder-cifar", "subset": 2000})
     reasons = incomparable(v2, recipe_for(v2, 2, None), folder)
-    assert [any(text in one for one in reasons) for text in ("folder-cifar", "subset 2,000", "2 of 60 epochs")] == [
-        True
-    ] * 3
+    assert [
+        any(text in reason for reason in reasons) for text in ("folder-cifar", "subset 2,000", "2 of 60 epochs")
+    ] == [True] * 3
 
 
 def test_a_reduced_replay_says_so_on_every_line_and_is_not_repeated(tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ def test_finalists_show_seeds_mean_interval_and_search_accuracy(records: Records
     final = tables.final
     assert final is not None
     one_run, score, seeds, mean = finalists(tables, final).figure.data
-    assert list(one_run.x) == [100 * one.search_accuracy for one in final.entrants]
-    assert list(score.x) == [100 * one.score for one in final.entrants]
+    assert list(one_run.x) == [100 * entrant.search_accuracy for entrant in final.entrants]
+    assert list(score.x) == [100 * entrant.score for entrant in final.entrants]
     assert len(seeds.x) == 4 * 3
     for place, entrant in enumerate(final.entrants):
         expected = mean_interval(entrant.validation)

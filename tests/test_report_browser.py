@@ -201,7 +201,7 @@ def test_hover_shows_the_architecture_and_escapes_markup(browser: Browser, pages
     visit = Visit(browser, pages["nasty"], WIDE)
     show = """async (words) => {
         const plot = document.getElementById('figure-history');
-        const curve = plot.data.findIndex((one) => one.name === 'initial trial');
+        const curve = plot.data.findIndex((trace) => trace.name === 'initial trial');
         const point = plot.data[curve].hovertext.findIndex((text) => text.includes(words));
         Plotly.Fx.hover(plot, [{ curveNumber: curve, pointNumber: point }]);
         await new Promise((done) => setTimeout(done, 300));
@@ -220,5 +220,5 @@ def test_page_without_javascript_still_has_its_tables(browser: Browser, pages: d
     page.goto(pages["study"].as_uri())
     assert page.get_by_role("heading", level=1).inner_text() == f"Study {STUDY}"
     assert page.locator("table").count() >= 4
-    assert "switched off here" in page.locator(".plot").first.inner_text()
+    assert "needs JavaScript" in page.locator(".plot").first.inner_text()
     context.close()

@@ -47,8 +47,8 @@ def records(tmp_path: Path) -> Records:
 def test_ranking_is_by_the_last_epoch(records: Records) -> None:
     seeded_study(records)
     tables = study_tables(records, STUDY)
-    assert [one.rank for one in tables.ranking] == list(range(1, 13))
-    accuracies = [one.accuracy for one in tables.ranking]
+    assert [candidate.rank for candidate in tables.ranking] == list(range(1, 13))
+    accuracies = [candidate.accuracy for candidate in tables.ranking]
     assert accuracies == sorted(accuracies, reverse=True)
     best = tables.ranking[0]
     assert (best.label, best.run.params, best.accuracy) == ("v2-sgd", 1_891_658, 0.94)
@@ -62,7 +62,7 @@ def test_equal_accuracies_are_ranked_by_fewer_parameters(records: Records) -> No
     save(records, STUDY, spec)
     for trial, name in enumerate(("v1-sgd", "v2-sgd")):
         add_run(records, STUDY, initial_candidate(name, spec.recipes, INPUTS), trial, plausible_curve(0.9), label=name)
-    assert [one.label for one in study_tables(records, STUDY).ranking] == ["v2-sgd", "v1-sgd"]
+    assert [candidate.label for candidate in study_tables(records, STUDY).ranking] == ["v2-sgd", "v1-sgd"]
 
 
 def test_tallies_count_every_proposal_once(records: Records) -> None:
@@ -106,7 +106,7 @@ def test_a_pruned_initial_trial_is_reported_as_pruned(records: Records) -> None:
     spec = seeded_study(records)
     pruned = initial_candidate("v2-adam", spec.recipes, INPUTS)
     add_run(records, STUDY, pruned, 3, plausible_curve(0.3)[:1], label="v2-adam", state=State.PRUNED)
-    outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
+    outcomes = {distance.name: distance.outcome for distance in study_tables(records, STUDY).distances}
     assert outcomes["v2-adam"] == "pruned"
 
 
@@ -129,11 +129,13 @@ def test_the_network_chosen_is_the_finals_winner_or_the_searchs_best(records: Re
 def test_rejections_are_grouped_and_initial_trials_named(records: Records) -> None:
     seeded_study(records)
     rejections = study_tables(records, STUDY).rejections
-    assert [(one.origin, one.over_budget, one.duplicates) for one in rejections.origins] == [
+    assert [(origin.origin, origin.over_budget, origin.duplicates) for origin in rejections.origins] == [
         ("sampler", 30, 1),
         ("seed", 1, 0),
     ]
-    assert [(one.name, one.params, one.overshoot) for one in rejections.seeds] == [("resnet18", 11_173_962, 6_173_962)]
+    assert [(seed.name, seed.params, seed.overshoot) for seed in rejections.seeds] == [
+        ("resnet18", 11_173_962, 6_173_962)
+    ]
     assert rejections.overshoot is not None
     assert 1 < rejections.overshoot.smallest <= rejections.overshoot.median <= rejections.overshoot.largest
     assert len(rejections.params) == 31
@@ -145,7 +147,7 @@ def test_winner_has_parts_and_leads_over_initial_trials(records: Records) -> Non
     assert [part.name for part in tables.winner] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
     assert sum(part.params for part in tables.winner) == tables.ranking[0].run.params
     assert sum(part.budget_share for part in tables.winner) == pytest.approx(tables.ranking[0].budget_share)
-    found = {one.name: (one.outcome, one.points) for one in tables.distances}
+    found = {distance.name: (distance.outcome, distance.points) for distance in tables.distances}
     assert tuple(found) == INITIAL_TRIALS
     assert found["v2-sgd"] == ("trained", 0.0)
     assert found["v1-sgd"] == ("trained", pytest.approx(8.0))
@@ -156,7 +158,7 @@ def test_rejected_and_untrained_initial_trials_differ(records: Records) -> None:
     save(records, STUDY, specification(data(), max_params=2_000_000))
     over = count(named("v1")).params - 2_000_000
     records.reject(STUDY, [Rejection(named("v1"), "seed v1-sgd", 2_000_000, over)])
-    outcomes = {one.name: one.outcome for one in study_tables(records, STUDY).distances}
+    outcomes = {distance.name: distance.outcome for distance in study_tables(records, STUDY).distances}
     assert outcomes == dict.fromkeys(INITIAL_TRIALS, "not trained") | {"v1-sgd": "rejected"}
 
 
@@ -268,8 +270,8 @@ def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:
 
 def test_architectures_of_the_fixture_keep_the_budget(records: Records) -> None:
     spec = seeded_study(records)
-    chosen: list[Architecture] = [one.run.architecture for one in study_tables(records, STUDY).ranking]
-    assert all(spec.budget.fits(one) for one in chosen)
+    chosen: list[Architecture] = [candidate.run.architecture for candidate in study_tables(records, STUDY).ranking]
+    assert all(spec.budget.fits(item) for item in chosen)
 
 
 def test_rejections_are_counted_by_limit(records: Records) -> None:
@@ -279,10 +281,17 @@ def test_rejections_are_counted_by_limit(records: Records) -> None:
     records.reject(STUDY, [Rejection.of(one, origin, spec.budget) for one, origin in rejected])
     tables = study_tables(records, STUDY)
     found = tables.rejections
-    assert [(one.quantity, one.proposals) for one in found.limits] == [("params", 1), ("macs", 3), ("activations", 1)]
+    assert [(limit.quantity, limit.proposals) for limit in found.limits] == [
+        ("params", 1),
+        ("macs", 3),
+        ("activations", 1),
+    ]
     assert found.params == (11_173_962,), "the figure is about parameters"
     (seed,) = found.seeds
-    assert (seed.overshoot, [(one.quantity, one.amount) for one in seed.excesses]) == (0, [("macs", 35_480_064)])
+    assert (seed.overshoot, [(excess.quantity, excess.amount) for excess in seed.excesses]) == (
+        0,
+        [("macs", 35_480_064)],
+    )
     assert (tables.tallies.over_budget, tables.tallies.duplicates) == (3, 0)
     plain = json.loads(json.dumps(tables.to_dict()))
     assert plain["summary"]["limits"][1] == {"quantity": "macs", "most": 300_000_000}

@@ -540,7 +540,7 @@ def test_an_interrupted_repeat_goes_on_to_the_same_bits(
         again = next(one for one in runs if one.id == cut.id)
         assert (again.state, again.role, again.seed, again.trial) == (State.COMPLETE, Role.REPEAT, 1, cut.trial)
         assert heard.starts[0].number == cut.trial
-        assert any("goes on after epoch" in text for text in heard.notices)
+        assert any("resumes after epoch" in text for text in heard.notices)
         curve = [replace(epoch, seconds=0.0) for epoch in study.records.curve(again.id)]
     with closing(open_records(parse_storage(f"sqlite:///{tmp_path / 'whole.db'}"))) as records:
         whole = uninterrupted(records, again, images)

@@ -358,13 +358,13 @@ def broken(state: TrainingState, **tensors: Tensor | None) -> TrainingState:
 MISFITS: list[tuple[dict[str, Any], str]] = [
     ({"network.linear.bias": None}, "it lacks network.linear.bias"),
     ({"average.steps": None}, "it lacks average.steps"),
-    ({"more": torch.zeros(1)}, "it has more, which this training has not"),
+    ({"more": torch.zeros(1)}, "it has more, which is unknown here"),
     ({"network.linear.bias": torch.zeros(11)}, "its network.linear.bias is (11,) float32, here it is (10,) float32"),
     (
         {"optimizer.linear.bias.momentum_buffer": torch.zeros(10, dtype=torch.float64)},
         "its optimizer.linear.bias.momentum_buffer is (10,) float64, here it is (10,) float32",
     ),
-    ({"generator": torch.zeros(5056, dtype=torch.uint8)}, "its generator is none"),
+    ({"generator": torch.zeros(5056, dtype=torch.uint8)}, "the random generator state is invalid"),
 ]
 
 

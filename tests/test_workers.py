@@ -230,7 +230,7 @@ def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(
     again.send_signal(signal.SIGTERM)
     _, err = again.communicate(timeout=60)
     assert again.returncode == 143
-    assert err.count("goes on after epoch") == 2, err
+    assert err.count("resumes after epoch") == 2, err
 
 
 def test_a_second_ctrl_c_kills_workers_that_do_not_stop(start_two: Callable[..., Started], sqlite: str) -> None:

@@ -128,7 +128,7 @@ def make_trainer(case: Case, device: str) -> Trainer:
     layout: Any = case.layout
     runtime = RuntimeConfig(device, precision, 1, graphs=case.graphs and device != "cpu", layout=layout)
     normalisation = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    return Trainer(Task(architecture, recipe, 0, images, images.none(), normalisation), runtime)
+    return Trainer(Task(architecture, recipe, 0, images, images.empty(), normalisation), runtime)
 
 
 def _wait(on_gpu: bool) -> None:

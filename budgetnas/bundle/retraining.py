@@ -152,7 +152,7 @@ def _images(chosen: Chosen, data: Data, runtime: RuntimeConfig) -> RunImages:
     if chosen.part is Part.TRAIN_AND_VALIDATION:
         return all_training_images(data, runtime)
     fit = to_device(data.all_train, runtime.torch_device)
-    return RunImages(data.identity, fit, fit.none(), normalisation_of(chosen, data))
+    return RunImages(data.identity, fit, fit.empty(), normalisation_of(chosen, data))
 
 
 @dataclass(slots=True)

@@ -1,8 +1,7 @@
-"""Checkpoints of a run: files that survive a crash, known to the storage by their SHA-256.
+"""Checkpoints of a run: files that survive a crash, recorded in the storage with their SHA-256.
 
-A file counts only when the storage knows it, and the storage learns of it in a transaction behind the fence: what a
-process writes that lost its run is never read. Neither PyTorch's format nor safetensors notices a flipped byte inside
-a tensor; the SHA-256 does.
+Only recorded files are read, and only the process that owns the run can record them, so files of a process that lost
+its run are ignored. Neither PyTorch's format nor safetensors detects a flipped byte inside a tensor; the SHA-256 does.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from typing import Final
 from budgetnas.errors import BudgetnasError
 from budgetnas.storage import Records
 from budgetnas.storage.values import Checkpoint
-from budgetnas.training import RuntimeConfig
+from budgetnas.training import Checkpointer, RuntimeConfig
 from budgetnas.training.state import TrainingState
 
 KEPT: Final = 2
-"""Checkpoints of a run: the last, and the one before it, should the last be damaged."""
+"""Checkpoints of a run: the last and, in case it is damaged, its predecessor."""
 
 
-class RunCheckpointer:
-    """Keeps the states of a run in files, and finds them again.
+class RunCheckpointer(Checkpointer):
+    """Stores the states of a run in files.
 
     Args:
         run: Number of the record.
-        runtime: Where it is trained.
+        runtime: Runtime config of the training.
         records: The storage.
-        notice: Is told what the user should know.
-        taken_up: Whether the run was begun before.
+        on_message: Called with what the user should see.
+        resumed: Whether an earlier training of the run was interrupted.
     """
 
     def __init__(
-        self, run: int, runtime: RuntimeConfig, records: Records, notice: Callable[[str], None], *, taken_up: bool
+        self, run: int, runtime: RuntimeConfig, records: Records, on_message: Callable[[str], None], *, resumed: bool
     ) -> None:
-        self._taken_up = taken_up
-        self._run, self._setup, self._records, self._notice = run, runtime, records, notice
+        self._run, self._runtime, self._records = run, runtime, records
+        self._on_message, self._resumed = on_message, resumed
         self._folder = run_folder(records, run)
         self._token = uuid.uuid4().hex[:8]
         self._saved_epoch = 0
@@ -50,43 +49,43 @@ class RunCheckpointer:
         self._full = False
 
     def begin(self) -> Iterator[TrainingState]:
-        """Yield the states that can be read, newest first; asked for more than there are, the run begins again."""
+        """Yield the readable states, newest first; exhausted, the run starts over."""
         for checkpoint in self._records.checkpoints(self._run):
             state = self._read(checkpoint)
             if state is not None:
                 yield state
-        if self._taken_up:
-            self._records.resume_run(self._run, 0, self._setup.to_json())
-            self._notice(f"run {self._run} begins again: it has no checkpoint to go on from")
+        if self._resumed:
+            self._records.resume_run(self._run, 0, self._runtime.to_json())
+            self._on_message(f"run {self._run} starts over: it has no usable checkpoint")
 
     def refused(self, state: TrainingState, reason: str) -> None:
-        """Tell that a state cannot be used."""
-        self._notice(f"run {self._run}: the checkpoint after epoch {state.epoch} cannot be used: {reason}")
+        """Report that a state does not fit."""
+        self._on_message(f"run {self._run}: the checkpoint after epoch {state.epoch} cannot be used: {reason}")
 
     def resumed(self, state: TrainingState) -> None:
-        """Record that the run goes on from `state`."""
-        self._records.resume_run(self._run, state.epoch, self._setup.to_json())
+        """Record that the run resumes from `state`."""
+        self._records.resume_run(self._run, state.epoch, self._runtime.to_json())
         self._saved_epoch = state.epoch
-        self._notice(f"run {self._run} goes on after epoch {state.epoch}, from its checkpoint")
+        self._on_message(f"run {self._run} resumes after epoch {state.epoch}, from its checkpoint")
 
     def epoch_ended(self, state: TrainingState) -> None:
-        """Write a checkpoint if the last one is old enough."""
+        """Write a checkpoint if the last is old enough."""
         if time.monotonic() - self._saved_at >= self._records.settings.checkpoint_seconds:
             self._save(state)
 
     def interrupted(self, state: TrainingState) -> None:
-        """Write a checkpoint of the last whole epoch, unless there is one."""
+        """Write a checkpoint of the last finished epoch, unless it exists."""
         if state.epoch > self._saved_epoch:
             self._save(state)
 
     def forget(self) -> None:
-        """Forget all checkpoints: the run begins again in another runtime."""
+        """Delete all checkpoints: the run starts over in another runtime."""
         self._records.forget_checkpoints(self._run)
         self.clear()
         self._saved_epoch = 0
 
     def clear(self) -> None:
-        """Delete the files of a run that has ended."""
+        """Delete all checkpoint files of the run."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _save(self, state: TrainingState) -> None:
@@ -97,7 +96,9 @@ class RunCheckpointer:
             write_durably(self._folder / name, data)
         except OSError as error:
             if not self._full:
-                self._notice(f"no checkpoint can be written to {self._folder} ({error.strerror}); goes on without")
+                self._on_message(
+                    f"no checkpoint can be written to {self._folder} ({error.strerror}); training continues without"
+                )
             self._full = True
             return
         checkpoint = Checkpoint(state.epoch, name, hashlib.sha256(data).hexdigest())
@@ -111,37 +112,37 @@ class RunCheckpointer:
         try:
             data = file.read_bytes()
         except OSError as error:
-            self._notice(f"{where} cannot be read ({file}: {error.strerror})")
+            self._on_message(f"{where} cannot be read ({file}: {error.strerror})")
             return None
         if hashlib.sha256(data).hexdigest() != checkpoint.sha256:
-            self._notice(f"{where} is damaged: its SHA-256 is not the recorded one ({file})")
+            self._on_message(f"{where} is damaged: its SHA-256 is not the recorded one ({file})")
             return None
         try:
             return TrainingState.from_bytes(data)
         except BudgetnasError as error:
-            self._notice(f"{where} cannot be used: {error}")
+            self._on_message(f"{where} cannot be used: {error}")
             return None
 
 
 def run_folder(records: Records, run: int) -> Path:
-    """Return the folder of a run's checkpoints; no name that a user chose is in it."""
+    """Return the folder of a run's checkpoints; its path has no name that a user chose."""
     return _storage_folder(records) / f"run-{run}"
 
 
 def sweep(records: Records) -> None:
-    """Delete the checkpoints of runs that have ended: their process died before it could."""
+    """Delete the checkpoints of ended runs whose process died before deleting them."""
     root = _storage_folder(records)
-    numbers = {int(one.name[4:]): one for one in root.glob("run-*") if one.name[4:].isdigit()}
+    numbers = {int(folder.name[4:]): folder for folder in root.glob("run-*") if folder.name[4:].isdigit()}
     for number, folder in numbers.items():
         if not records.is_unfinished(number):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_durably(file: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is there as a whole, or not at all.
+    """Write a file atomically: after a crash it is complete or absent.
 
     Raises:
-        OSError: If it cannot be written; nothing is left of it then.
+        OSError: If it cannot be written; no part of it is left.
     """
     temporary = file.with_name(f".{file.name}.tmp")
     try:
@@ -158,7 +159,7 @@ def write_durably(file: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can
+    with contextlib.suppress(OSError):  # not supported by every file system
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM, a time limit. They are noted when they come and obeyed at a safe point."""
+"""Requests to stop: Ctrl-C, SIGTERM or a time limit, noted at once and obeyed at a safe point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Stopper:
     """Notes requests to stop.
 
     Args:
-        timeout_seconds: Time limit from now; nothing: none.
+        timeout_seconds: Time limit from now, or None for no limit.
     """
 
     def __init__(self, timeout_seconds: float | None = None) -> None:
@@ -36,13 +36,13 @@ class Stopper:
             raise Interrupted(EXIT_DONE)
 
     def stop(self, exit_code: int) -> None:
-        """Note a request to stop that came in another way than by a signal; the first one counts."""
+        """Note a request to stop without a signal; the first request counts."""
         if self._exit_code is None:
             self._exit_code = exit_code
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM while inside; a second Ctrl-C raises `KeyboardInterrupt` at once."""
+        """Note SIGINT and SIGTERM within the context; a second Ctrl-C raises `KeyboardInterrupt` at once."""
         before = {number: signal.signal(number, self._note) for number in _EXIT_CODES}
         try:
             yield

@@ -1,6 +1,6 @@
-"""One recorded training: start it, write down every epoch, and how it ended.
+"""A recorded training: claim it, record every epoch, and record how it ended.
 
-Searches and replays train through `record_training` alone, so that the records hold whatever was trained.
+Every training of a search, final, replay or comparison passes through here, so the records are complete.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from budgetnas.training.network import ResNet
 from budgetnas.training.weights import to_safetensors
 
 TrainFunction = Callable[[Task, RuntimeConfig, Callbacks, Checkpointer], ResNet]
-"""What trains: `budgetnas.training.train`, or a stand-in that takes no time where all around it is measured."""
-LOST: Final = (
-    "{} was taken over by another process, for this one was not heard of for too long; it writes no more of it"
-)
+"""`budgetnas.training.train`, or a stand-in that takes no time, to measure everything else."""
+LOST: Final = "{} was taken over by another process: this one sent no heartbeat for too long and records no more of it"
 _POLL_SECONDS: Final = 1.0
 
 
@@ -42,11 +40,11 @@ class RunImages:
     """The images of a training, on its device.
 
     Attributes:
-        identity: Which data.
+        identity: Identity of the data.
         train: Training images.
         evaluation: Images to evaluate on after each epoch; may be empty.
         normalisation: Constants for both.
-        test_reason: Why the evaluation images are a test split, if they are; every look is then recorded.
+        test_reason: Why the evaluation images are a test split, so every evaluation is recorded; None if they are not.
     """
 
     identity: DataIdentity
@@ -58,15 +56,15 @@ class RunImages:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """Which training to make, and what it belongs to.
+    """A requested training and where it belongs.
 
     Attributes:
         candidate: Architecture and recipe.
         seed: Seed of initial weights, order and augmentation.
-        role: Why it is made.
-        study: The study it belongs to; nothing for a replay.
-        trial: The Optuna trial it belongs to; nothing for a final or a replay.
-        label: Name of the seed or replay it is, or empty.
+        role: Its purpose.
+        study: Its study, or None for a replay.
+        trial: Number of its Optuna trial, or None for a final or a replay.
+        label: Name of its initial trial or replay, or empty.
     """
 
     candidate: Candidate
@@ -77,29 +75,29 @@ class RunRequest:
     label: str = ""
 
     def runtime(self, runtime: Runtime, images: RunImages) -> RuntimeConfig:
-        """Return the config that this training starts in."""
-        seen = self.candidate.recipe.epochs * len(images.train)
-        return runtime.runtime_for(self.candidate.architecture, images=seen)
+        """Return the runtime config of this training."""
+        trained = self.candidate.recipe.epochs * len(images.train)
+        return runtime.runtime_for(self.candidate.architecture, images=trained)
 
     def key(self, data: DataIdentity) -> RunKey:
-        """Return what makes this training the same as another."""
+        """Return the key that equal trainings share."""
         architecture, recipe = self.candidate.key
         return RunKey(architecture, recipe, data.digest(), self.seed, self.role)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What came of asking for a training.
+    """The answer to a requested training.
 
     Attributes:
         run: Number of its record.
-        known: The record, if it serves as it is or another process makes it at this moment; nothing: train it.
-        taken_up: Whether its training was begun before, by this process or another one.
+        known: The record if it is complete or another process is training it; None if this process must train it.
+        resumed: Whether an earlier training of the run was interrupted.
     """
 
     run: int
     known: Run | None = None
-    taken_up: bool = False
+    resumed: bool = False
 
 
 def record_training(
@@ -112,25 +110,25 @@ def record_training(
     *,
     keep_weights: bool = False,
 ) -> int:
-    """Make the training and record it; if another process makes it, wait for that, and if it is there, use it.
+    """Train and record a run, or use its record; waits for another process that is training the same run.
 
-    One that was interrupted goes on from its checkpoint.
+    An interrupted run resumes from its checkpoint.
 
     Args:
-        request: Which training.
+        request: The training.
         images: Its images.
-        runtime: Where and in which precision.
-        records: Where it is written down.
+        runtime: Chooses its runtime config.
+        records: The storage.
         stopper: Notes requests to stop.
         callbacks: Hooks; `on_epoch_end` is called after the epoch was recorded and may raise `StoppedEarly`.
-        keep_weights: Whether the trained weights are kept in the storage; a record that is complete has them.
+        keep_weights: Whether to store the trained weights.
 
     Returns:
         Number of the record.
 
     Raises:
         RunFailedError: If the training failed; the record has the reason.
-        Interrupted: If a stop was requested; the record says so.
+        Interrupted: If a stop was requested; the record has that state.
     """
     waiting, config = False, request.runtime(runtime, images)
     while True:
@@ -156,7 +154,9 @@ def record_training(
         elif claim.known is not None and claim.known.state is not State.RUNNING:
             return claim.run
         elif not waiting:
-            callbacks.on_message(f"another process trains run {claim.run}, which is needed here too; waiting for it")
+            callbacks.on_message(
+                f"another process is training run {claim.run}, which is needed here too; waiting for it"
+            )
         waiting = True
         time.sleep(_POLL_SECONDS)
 
@@ -165,14 +165,14 @@ def record_training(
 def claim_run(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> Claim:
-    """Return the record of a training, begun or taken up if this process is to make it.
+    """Claim a training: return its record, started or resumed if this process must train it.
 
     Args:
-        request: Which training.
+        request: The training.
         identity: Its data.
-        runtime: Where it would be made.
+        runtime: Its runtime config here.
         records: The storage.
-        lease: What this process holds; it then is told the run.
+        lease: Lease of this process; the run is noted in it.
     """
     with exclusive(records.engine):
         return _claim_for(lease, request, identity, runtime, records)
@@ -182,10 +182,10 @@ def claim_run(
 def claim_repeat(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> tuple[Claim, RunRequest]:
-    """Claim one more training of a candidate of a study, as `claim_run` does; its seed is not the request's.
+    """Claim another training of a candidate, as `claim_run` does, with a seed of its own.
 
-    It has the seed that the trial trained it with before, if it was interrupted; else the next one of the candidate,
-    reserved under the lock under which the record is made: whoever repeats it at the same time gets another.
+    An interrupted repeat keeps its seed. Another repeat gets the candidate's next seed, reserved under the same lock as
+    the record, so simultaneous repeats get different seeds.
 
     Returns:
         The claim, and the request with that seed.
@@ -200,7 +200,7 @@ def claim_repeat(
 def _claim_alone(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records
 ) -> tuple[Claim, Lease | None]:
-    """Claim a training outside a search; with it comes a lease of its own, if this process is to make it."""
+    """Claim a training outside a search, with a new lease if this process must train it."""
     with exclusive(records.engine):
         claim = _claim(request, identity, runtime, records, None)
         return claim, take_lease(records, run=claim.run) if claim.known is None else None
@@ -225,7 +225,7 @@ def _claim(
     found = known or records.find_interrupted(key, study=request.study)
     if found is not None:
         records.reopen_run(found.id, request.trial)
-        return Claim(found.id, taken_up=True)
+        return Claim(found.id, resumed=True)
     run = records.start_run(
         key=key,
         architecture=candidate.architecture,
@@ -252,22 +252,22 @@ def train_run(
     *,
     keep_weights: bool = False,
 ) -> ResNet:
-    """Make the training that `claim_run` recorded, from its last checkpoint if there is one.
+    """Train the run that `claim_run` started, from its last checkpoint if it has one.
 
-    A failure of the storage passes through: it says nothing about the candidate.
+    An error of the storage passes through: it says nothing about the candidate.
 
     Raises:
         RunFailedError: If the training failed; the record has the reason.
         StoppedEarly: If a callback ended it; the record has the reason.
-        Interrupted: If a stop was requested; the record says so.
-        LeaseLost: If another process took the run over; nothing more is written.
+        Interrupted: If a stop was requested; the record has that state.
+        LeaseLost: If another process took the run over; this one records no more of it.
     """
     run, candidate = claim.run, request.candidate
     task = Task(
         candidate.architecture, candidate.recipe, request.seed, images.train, images.evaluation, images.normalisation
     )
     runtime = runtime_to_resume(records.run(run).environment, runtime)
-    checkpointer = RunCheckpointer(run, runtime, records, callbacks.on_message, taken_up=claim.taken_up)
+    checkpointer = RunCheckpointer(run, runtime, records, callbacks.on_message, resumed=claim.resumed)
     try:
         network = trainer(
             task, runtime, _Recorder(run, images.test_reason, records, stopper, callbacks, heartbeat), checkpointer

@@ -1,4 +1,4 @@
-"""A study that is there already, with its data and the device: what finishing, comparing and exporting begin with."""
+"""An existing study with its data on the device: the first step of finishing, comparing and exporting."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from budgetnas.training.device import statistics, to_device
 
 @dataclass(frozen=True, slots=True)
 class DataPlace:
-    """Where the data of a study lie on this machine.
+    """Location of a study's data on this machine.
 
     Attributes:
-        data: ``folder:DIR`` for a folder; may be left out for the named sets.
-        data_dir: Where archives lie.
+        data: ``folder:DIR`` for a folder; None for the named sets.
+        data_dir: Folder of the archives.
     """
 
     data: str | None = None
@@ -33,10 +33,10 @@ def study_specification(records: Records, study: str, argument: str = "STUDY") -
     Args:
         records: The storage.
         study: Its name.
-        argument: What a user names it with.
+        argument: Argument that an error names.
 
     Raises:
-        InputError: If there is no such study.
+        InputError: If the storage has no such study.
     """
     stored = records.specification(study)
     if stored is None:
@@ -49,16 +49,16 @@ def study_data_request(specification: StudySpecification, study: str, place: Dat
     """Return the request for a study's data.
 
     Raises:
-        InputError: If they are a folder and none is named.
+        InputError: If they are a folder and `place` names none.
     """
     return data_request(specification.data, f"study {study!r}", place)
 
 
 def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRequest:
-    """Return the request for the data that `owner` was made on.
+    """Return the request for the data of `owner`.
 
     Raises:
-        InputError: If they are a folder and none is named.
+        InputError: If they are a folder and `place` names none.
     """
     if place.data is None and identity.name.startswith("folder-"):
         rule = f"is missing: {owner} was made on {identity.name}"
@@ -74,10 +74,10 @@ def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRe
 
 
 def load_study_data(specification: StudySpecification, study: str, place: DataPlace) -> tuple[Data, DataRequest]:
-    """Return the data that a study was made on, and the request they were loaded by.
+    """Return the data of a study, and the request that loaded them.
 
     Raises:
-        InputError: If the data named are other ones.
+        InputError: If the loaded data differ from the study's.
     """
     request = study_data_request(specification, study, place)
     data = load_data(request)
@@ -88,7 +88,7 @@ def load_study_data(specification: StudySpecification, study: str, place: DataPl
 
 
 def validation_images(data: Data, runtime: Runtime) -> RunImages:
-    """Return the images of a trial on the device: to train with and to validate on."""
+    """Return training and validation images on the device, as a trial uses them."""
     device = runtime.torch_device
     return RunImages(
         identity=data.identity,
@@ -99,10 +99,10 @@ def validation_images(data: Data, runtime: Runtime) -> RunImages:
 
 
 def all_training_images(data: Data, runtime: Runtime) -> RunImages:
-    """Return training and validation images together on the device, with nothing to evaluate on.
+    """Return training and validation images as training images on the device, with none to evaluate on.
 
     Normalised by the statistics of the training images, as in the search.
     """
     images = validation_images(data, runtime)
-    fit = images.train.joined_with(images.evaluation)
-    return replace(images, train=fit, evaluation=fit.none())
+    train = images.train.joined_with(images.evaluation)
+    return replace(images, train=train, evaluation=train.empty())

@@ -1,7 +1,7 @@
 """Training: candidates and images to trained networks, without knowing why they are trained."""
 
-from budgetnas.training.callbacks import Callbacks
-from budgetnas.training.engine import NO_CHECKPOINTS, Checkpointer, NoCheckpoints, Task, train
+from budgetnas.training.callbacks import NO_CHECKPOINTS, Callbacks, Checkpointer
+from budgetnas.training.engine import Task, train
 from budgetnas.training.runtime import (
     CpuFacts,
     Runtime,
@@ -17,7 +17,6 @@ __all__ = [
     "Callbacks",
     "Checkpointer",
     "CpuFacts",
-    "NoCheckpoints",
     "Runtime",
     "RuntimeConfig",
     "RuntimeRules",

@@ -1,7 +1,7 @@
-"""Random changes to a whole batch on its device, each image with its own draw.
+"""Random augmentation of a whole batch on its device, with parameters for each image.
 
-Drawing and changing are two things: the draws of a whole epoch are made at once on the CPU, the same ones for every
-device, and a batch is then changed by a few operations on its device without asking for a number.
+The parameters of an epoch are drawn at once on the CPU, the same for every device. A few operations on the device then
+change a batch, without a number from the host.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from budgetnas.training.strong_augmentation import draw_boxes, draw_operations, 
 
 @dataclass(frozen=True, slots=True)
 class AugmentationParameters:
-    """What chance decides about each of N images; nothing for a change that is not made.
+    """Random parameters of N images; None for a change that the recipe does not make.
 
     Attributes:
         angles: (N,), float32: angle of the rotation in radians, counter-clockwise.
-        offsets: (N, 2), int64: row and column of the padded image that the crop begins at.
-        mirrored: (N,), bool: whether the image is mirrored left to right.
-        centres: (N, 2), float32 in [0, 1): row and column of the black square's centre, as shares of the sides.
+        offsets: (N, 2), int64: first row and column of the crop in the padded image.
+        mirrored: (N,), bool: whether to mirror the image left to right.
+        centres: (N, 2), float32 in [0, 1): row and column of the centre of the black square, as fractions of the sides.
         operations: (N,), int64: operation of TrivialAugment.
         magnitudes: (N,), float32: its magnitude.
         boxes: (N, 4), float32: box of random erasing.
@@ -40,18 +40,19 @@ class AugmentationParameters:
     boxes: Tensor | None = None
 
     def to(self, device: torch.device) -> AugmentationParameters:
-        """Return the same draws on `device`."""
-        return AugmentationParameters(*(None if one is None else one.to(device) for one in self._parts()))
+        """Return the parameters on `device`."""
+        return AugmentationParameters(*(None if part is None else part.to(device) for part in self._parts()))
 
-    def at(self, places: Tensor) -> AugmentationParameters:
-        """Return the draws of some of the images, in the order of `places`."""
-        return AugmentationParameters(*(None if one is None else one.index_select(0, places) for one in self._parts()))
+    def at(self, positions: Tensor) -> AugmentationParameters:
+        """Return the parameters of the images at `positions`."""
+        parts = (None if part is None else part.index_select(0, positions) for part in self._parts())
+        return AugmentationParameters(*parts)
 
-    def copy_(self, others: AugmentationParameters) -> None:
-        """Take over the values of other draws of the same changes, no more of them, in the memory that is there."""
-        for mine, other in zip(self._parts(), others._parts(), strict=True):
-            if mine is not None and other is not None:
-                mine[: len(other)].copy_(other)
+    def copy_(self, source: AugmentationParameters) -> None:
+        """Copy the parameters of at most N images for the same changes, in place."""
+        for target, values in zip(self._parts(), source._parts(), strict=True):
+            if target is not None and values is not None:
+                target[: len(values)].copy_(values)
 
     def _parts(self) -> tuple[Tensor | None, ...]:
         images = self.angles, self.offsets, self.mirrored, self.centres
@@ -59,12 +60,12 @@ class AugmentationParameters:
 
 
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> AugmentationParameters:
-    """Return the draws for `count` images, on the CPU.
+    """Return random parameters for `count` images, on the CPU.
 
     Args:
         count: Number of images.
-        augmentation: What to do, and how much.
-        generator: Source of all draws, on the CPU; a change that is not made draws nothing from it.
+        augmentation: The recipe's augmentation.
+        generator: Random source, on the CPU; only the changes that the recipe makes draw from it.
     """
     angles = offsets = mirrored = centres = operations = magnitudes = boxes = None
     if augmentation.rotation:
@@ -83,58 +84,57 @@ def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> 
 
 
 def augment(
-    images: Tensor, augmentation: Augmentation, draws: AugmentationParameters, mean_color: Tensor | None = None
+    images: Tensor, augmentation: Augmentation, parameters: AugmentationParameters, mean_color: Tensor | None = None
 ) -> Tensor:
-    """Return the images changed as `draws` of this augmentation say.
+    """Return the augmented images.
 
-    In this order: rotation, crop and flip, TrivialAugment, cutout, random erasing. Applied to images before
-    normalisation, so that what comes in from outside the frame is black, as it is with the usual transforms of PIL
-    images.
+    In this order: rotation, crop and flip, TrivialAugment, cutout, random erasing. Images are augmented before
+    normalisation, so pixels from outside the frame are black, as with the usual transforms of PIL images.
 
     Args:
         images: (N, C, H, W), uint8.
-        augmentation: What was drawn for.
-        draws: What chance decided, for N images, on their device.
-        mean_color: (1, C, 1, 1), uint8, on their device: what boxes are erased with; needed for random erasing only.
+        augmentation: The recipe's augmentation.
+        parameters: Its parameters for N images, on their device.
+        mean_color: (1, C, 1, 1), uint8, on their device: the color of erased boxes; None without random erasing.
 
     Returns:
         (N, C, H, W), uint8.
     """
-    if draws.angles is not None:
-        images = turn(images, draws.angles)
-    if draws.offsets is not None or draws.mirrored is not None:
-        images = crop_and_flip(images, augmentation.crop_padding, draws, augmentation.padding)
-    if draws.operations is not None and draws.magnitudes is not None:
-        images = trivial_augment(images, draws.operations, draws.magnitudes)
-    if draws.centres is not None:
-        images = cut_out(images, augmentation.cutout, draws.centres)
-    if draws.boxes is not None and mean_color is not None:
-        images = erase(images, draws.boxes, mean_color)
+    if parameters.angles is not None:
+        images = rotate(images, parameters.angles)
+    if parameters.offsets is not None or parameters.mirrored is not None:
+        images = crop_and_flip(images, augmentation.crop_padding, parameters, augmentation.padding)
+    if parameters.operations is not None and parameters.magnitudes is not None:
+        images = trivial_augment(images, parameters.operations, parameters.magnitudes)
+    if parameters.centres is not None:
+        images = cut_out(images, augmentation.cutout, parameters.centres)
+    if parameters.boxes is not None and mean_color is not None:
+        images = erase(images, parameters.boxes, mean_color)
     return images
 
 
 def crop_and_flip(
-    images: Tensor, padding: int, draws: AugmentationParameters, padded_with: Padding = "zeros"
+    images: Tensor, padding: int, parameters: AugmentationParameters, padded_with: Padding = "zeros"
 ) -> Tensor:
-    """Return crops, back to size, of the padded images, some of them mirrored.
+    """Return crops of the original size from the padded images, some of them mirrored.
 
-    Crop and flip are one gather of pixels: an index for each image and row, and for each image and column.
+    Crop and flip are a single gather of pixels, with an index for each image and row and each image and column.
 
     Args:
         images: (N, C, H, W), uint8.
         padding: Pixels added on each side.
-        draws: Offsets and which images are mirrored.
-        padded_with: What is added: zeros, or the image reflected at its outermost pixels.
+        parameters: Offsets, and which images to mirror.
+        padded_with: Zeros, or the image reflected at its outermost pixels.
     """
     count, _, height, width = images.shape
     device = images.device
     rows = torch.arange(height, device=device).expand(count, height)
     columns = torch.arange(width, device=device).expand(count, width)
-    if draws.mirrored is not None:
-        columns = torch.where(draws.mirrored[:, None], width - 1 - columns, columns)
-    if draws.offsets is not None:
-        rows = rows + draws.offsets[:, :1]
-        columns = columns + draws.offsets[:, 1:]
+    if parameters.mirrored is not None:
+        columns = torch.where(parameters.mirrored[:, None], width - 1 - columns, columns)
+    if parameters.offsets is not None:
+        rows = rows + parameters.offsets[:, :1]
+        columns = columns + parameters.offsets[:, 1:]
     pixels = images.permute(0, 2, 3, 1)
     if padded_with == "reflect":
         padded, rows, columns = pixels, _reflected(rows - padding, height), _reflected(columns - padding, width)
@@ -150,10 +150,10 @@ def _reflected(indices: Tensor, length: int) -> Tensor:
     return (last - (indices.remainder(2 * last) - last).abs()).clamp(max=length - 1)
 
 
-def turn(images: Tensor, angles: Tensor) -> Tensor:
-    """Return the images, each turned about its centre.
+def rotate(images: Tensor, angles: Tensor) -> Tensor:
+    """Return the images, each rotated about its centre, by bilinear interpolation.
 
-    Bilinear; what comes in from outside the frame is black.
+    Pixels from outside the frame are black.
 
     Args:
         images: (N, C, H, W), uint8.
@@ -161,28 +161,28 @@ def turn(images: Tensor, angles: Tensor) -> Tensor:
     """
     _, _, height, width = images.shape
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    turns = torch.stack(
+    matrices = torch.stack(
         (
             torch.stack((cosine, -sine * height / width, zero), dim=1),
             torch.stack((sine * width / height, cosine, zero), dim=1),
         ),
         dim=1,
     )
-    grid = functional.affine_grid(turns, list(images.shape), align_corners=False)
-    turned = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
-    return turned.round_().to(torch.uint8)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    rotated = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
+    return rotated.round_().to(torch.uint8)
 
 
 def cut_out(images: Tensor, side: int, centres: Tensor) -> Tensor:
-    """Return the images, each with a black square about a pixel of it; what lies outside the frame is cut off.
+    """Return the images, each with a black square around a pixel, clipped at the frame.
 
-    As DeVries and Taylor (2017) do it, so that a square near the edge covers fewer pixels. With an even side, the
-    centre is the first pixel of the square's second half.
+    As in DeVries and Taylor (2017): a square near the edge covers fewer pixels. With an even side, the centre is the
+    first pixel of the square's second half.
 
     Args:
         images: (N, C, H, W), uint8.
         side: Side of the square in pixels.
-        centres: (N, 2), shares of height and width in [0, 1), on the images' device.
+        centres: (N, 2), fractions of height and width in [0, 1), on the images' device.
     """
     height, width = images.shape[2:]
     down = _covered(centres[:, 0], height, side)

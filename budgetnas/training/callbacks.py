@@ -1,13 +1,17 @@
-"""The hooks of a training: what a caller overrides to follow it, or to end it."""
+"""The hooks of a training: what a caller overrides to follow it, to end it, or to checkpoint it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from budgetnas.metrics import Epoch
 from budgetnas.training.runtime import RuntimeConfig
+from budgetnas.training.state import TrainingState
 
 
 class Callbacks:
-    """Hooks of a training, each of which does nothing until a subclass overrides it.
+    """Hooks of a training, which are no-ops until a subclass overrides them.
 
     Any hook may raise to end the training; the exception passes through unchanged.
     """
@@ -26,3 +30,36 @@ class Callbacks:
 
     def on_progress(self, text: str) -> None:
         """Called before a step that takes seconds, e.g. loading the data."""
+
+
+class Checkpointer:
+    """Stores states of a training and returns them on resuming. The base class stores none.
+
+    Exceptions of its methods pass through the training unchanged.
+    """
+
+    def begin(self) -> Iterable[TrainingState]:
+        """Return the states to resume from, newest first; read in turn until a state fits."""
+        return ()
+
+    def refused(self, state: TrainingState, reason: str) -> None:
+        """Called when a state does not fit; the next state is tried, then the training starts at its first epoch."""
+
+    def resumed(self, state: TrainingState) -> None:
+        """Called when the training resumes after the state's epoch; later epochs are trained again."""
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Called after every epoch but the last, with the state to checkpoint."""
+
+    def interrupted(self, state: TrainingState) -> None:
+        """Called before `Interrupted` leaves the training, with the state after the last finished epoch.
+
+        Not called before the first epoch has ended. The state may be that from which the training resumed.
+        """
+
+    def forget(self) -> None:
+        """Called when the training starts over in another runtime; all stored states are void."""
+
+
+NO_CHECKPOINTS: Final = Checkpointer()
+"""No states are copied for it."""

@@ -1,8 +1,8 @@
-"""Calls that are made many times: plainly, or captured once as a CUDA graph and replayed.
+"""Calls that are captured once as a CUDA graph and replayed.
 
-A step of a small network is hundreds of kernels that each take less time than their launch from Python. A CUDA graph
-launches all of them at once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). What a call reads and
-writes must lie in memory that stays, and it must ask the device for no number.
+A step of a small network is hundreds of kernels, each shorter than its launch from Python. A CUDA graph launches all of
+them at once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). A captured call must read and write
+memory that stays in place, and must not copy a number to the host.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 
 WARM_UP_CALLS: Final = 3
-"""Plain calls of a size before it is captured: libraries choose their kernels and make their workspaces in them."""
+"""Plain calls of each size before its capture: libraries choose kernels and allocate workspaces in them."""
 
 
 class CaptureError(RuntimeError):
@@ -23,27 +23,15 @@ class CaptureError(RuntimeError):
 
 
 Call = Callable[[int], None]
-"""Something done to the next images, as many as it is given."""
-
-
-class Calls(Protocol):
-    """A way to make one call many times; whoever makes it hands it over each time, so that neither holds the other."""
-
-    def __call__(self, call: Call, size: int) -> None:
-        """Do `call` to the next `size` images."""
-
-
-def plainly(call: Call, size: int) -> None:
-    """Make a call as any other."""
-    call(size)
+"""Processes the next images; the argument is their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where calls are captured: one stream, and one pool of memory that graphs replayed in turn can share.
+    """Where calls are captured: a stream, and a memory pool shared by graphs that are replayed in turn.
 
     Attributes:
-        stream: The stream of a GPU.
+        stream: Stream of a GPU.
         pool: Handle of the memory pool.
     """
 
@@ -58,10 +46,10 @@ class Place:
 
 
 class CapturedCalls:
-    """One call on a GPU, captured for every size after a few plain calls.
+    """A call on a GPU, captured for each size after a few plain calls.
 
-    The plain calls count: they are the first steps of a training, not tries. The call leaves nothing in memory of its
-    own that a later one reads.
+    The plain calls count: they are the first steps of a training. The call must not keep memory of its own that
+    a later call reads.
 
     Args:
         place: Where to capture.
@@ -73,7 +61,9 @@ class CapturedCalls:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def __call__(self, call: Call, size: int) -> None:
-        """Do `call`, always the same one, to the next `size` images.
+        """Make `call`, always the same function, for the next `size` images.
+
+        It is passed each time so that no reference cycle keeps a trainer's memory.
 
         Raises:
             CaptureError: If it cannot be captured.
@@ -81,12 +71,12 @@ class CapturedCalls:
         if size not in self._graphs:
             if self._plain_calls[size] < WARM_UP_CALLS:
                 self._plain_calls[size] += 1
-                return self._aside(call, size)
+                return self._warm_up(call, size)
             self._graphs[size] = self._capture(call, size)
         self._graphs[size].replay()
 
-    def _aside(self, call: Call, size: int) -> None:
-        """Make a call on the stream of captures, in turn with all before and after it."""
+    def _warm_up(self, call: Call, size: int) -> None:
+        """Make a plain call on the capture stream, ordered with everything before and after it."""
         stream = self._place.stream
         current = torch.cuda.current_stream(stream.device)
         stream.wait_stream(current)
@@ -109,16 +99,16 @@ class CapturedCalls:
 
 
 def can_capture(device: torch.device) -> bool:
-    """Return whether a call can be captured on this GPU: tried with a small one."""
+    """Return whether a small call can be captured on this GPU."""
     number = torch.zeros((), device=device)
 
-    def add_one(size: int) -> None:
+    def add(size: int) -> None:
         number.add_(size)
 
     calls = CapturedCalls(Place.on(device))
     try:
         for _ in range(WARM_UP_CALLS + 2):
-            calls(add_one, 1)
+            calls(add, 1)
     except RuntimeError:
         return False
     return int(number) == WARM_UP_CALLS + 2

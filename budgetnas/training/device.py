@@ -1,4 +1,4 @@
-"""Images decoded once and kept on the device as uint8, and batches drawn from them there."""
+"""Images on the device, decoded once and kept as uint8, and the batches drawn from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DeviceImages:
     """A split on the device.
 
     Attributes:
-        images: (N, C, H, W), uint8; `to_device` lays them out channels-last, so that a pixel lies in one place.
+        images: (N, C, H, W), uint8; `to_device` lays them out channels-last, so the channels of a pixel are adjacent.
         labels: (N,), int64.
     """
 
@@ -30,20 +30,20 @@ class DeviceImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the images lie."""
+        """The device of the images."""
         return self.images.device
 
-    def none(self) -> DeviceImages:
-        """Return no image at all, of the same shape on the same device."""
+    def empty(self) -> DeviceImages:
+        """Return zero images of the same shape on the same device."""
         return self.take(torch.empty(0, dtype=torch.int64, device=self.device))
 
-    def joined_with(self, others: DeviceImages) -> DeviceImages:
-        """Return these images and then those."""
-        pixels = torch.cat([one.images.permute(0, 2, 3, 1) for one in (self, others)]).permute(0, 3, 1, 2)
-        return DeviceImages(pixels, torch.cat([self.labels, others.labels]))
+    def joined_with(self, other: DeviceImages) -> DeviceImages:
+        """Return these images followed by those of `other`."""
+        pixels = torch.cat([part.images.permute(0, 2, 3, 1) for part in (self, other)]).permute(0, 3, 1, 2)
+        return DeviceImages(pixels, torch.cat([self.labels, other.labels]))
 
     def take(self, indices: Tensor) -> DeviceImages:
-        """Return the images at `indices`, which lie on their device."""
+        """Return the images at `indices`, which must be on the same device."""
         pixels = self.images.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
         return DeviceImages(pixels, self.labels.index_select(0, indices))
 
@@ -66,10 +66,10 @@ class Normaliser:
     """Turns uint8 images into normalised float32 ones.
 
     Attributes:
-        scale: (1, C, 1, 1), what a pixel value of 0 to 255 is multiplied with.
-        shift: (1, C, 1, 1), what is added then.
-        memory_format: How the result lies in memory.
-        mean_color: (1, C, 1, 1), uint8: the pixel value that comes nearest to 0, or None where nobody asks.
+        scale: (1, C, 1, 1), factor of a pixel value of 0 to 255.
+        shift: (1, C, 1, 1), added afterwards.
+        memory_format: Memory layout of the result.
+        mean_color: (1, C, 1, 1), uint8: the pixel value that is normalised to nearly 0; None if not needed.
     """
 
     scale: Tensor
@@ -98,15 +98,15 @@ class Normaliser:
 
 
 def epoch_size(size: int, batch: int) -> int:
-    """Return how many of `size` images an epoch has.
+    """Return how many of `size` images an epoch uses.
 
-    A last batch of a single image is left out: batch normalisation of one image has no variance.
+    A last batch of a single image is dropped: batch normalisation of a single image has no variance.
     """
     return size - 1 if size > 1 and size % batch == 1 else size
 
 
 def epoch_order(size: int, batch: int, generator: torch.Generator) -> Tensor:
-    """Return a fresh order of `size` images for one epoch, as indices on the CPU; see `epoch_size`."""
+    """Return a random order of an epoch's images, as `epoch_size` indices on the CPU."""
     return torch.randperm(size, generator=generator)[: epoch_size(size, batch)]
 
 
@@ -116,6 +116,6 @@ def num_steps(size: int, batch: int) -> int:
 
 
 def batch_sizes(size: int, batch: int) -> Iterator[int]:
-    """Yield the size of each batch of `size` images in turn; the last may be smaller."""
+    """Yield the size of each batch of `size` images; the last may be smaller."""
     for start in range(0, size, batch):
         yield min(batch, size - start)

@@ -1,7 +1,7 @@
-"""The schedule of an epoch: which images come when, and what is done to them, decided before its first step.
+"""The schedule of an epoch, decided before its first step: order, augmentation and mixing of the images.
 
-All of it lies on the device in memory that never moves, and a place in it that moves with every batch. A step takes
-no number from the host then: it can be captured once and replayed.
+It is stored on the device in memory that never moves, with a position that advances with every batch. A step then needs
+no number from the host, so it can be captured once and replayed.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from budgetnas.training.mixing import draw_mixing, is_mixed
 
 
 class EpochSchedule:
-    """Indices of images in their order, and the draws of their augmentation.
+    """Indices of images in their order, their augmentation parameters, and how batches are mixed.
 
     Args:
-        size: Most images in one epoch.
-        augmentation: What is drawn for each.
-        device: Where the images lie.
-        batch: Images in one step.
+        size: Largest number of images in an epoch.
+        augmentation: The recipe's augmentation.
+        device: Device of the images.
+        batch: Images in a step.
     """
 
     def __init__(self, size: int, augmentation: Augmentation, device: torch.device, batch: int) -> None:
         self._augmentation = augmentation
         self._order = torch.zeros(size, dtype=torch.int64, device=device)
-        self._draws = draw(size, augmentation, torch.Generator()).to(device)
-        self._place = torch.zeros((), dtype=torch.int64, device=device)
+        self._parameters = draw(size, augmentation, torch.Generator()).to(device)
+        self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._batch = batch
         self._mixing = torch.zeros(num_steps(size, batch), 4, device=device) if is_mixed(augmentation) else None
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
 
     def begin(self, order: Tensor, generator: torch.Generator) -> None:
-        """Begin an epoch in this order, with fresh draws.
+        """Begin an epoch in this order, with fresh random parameters.
 
         Args:
-            order: (N,), int64, on the CPU: no more indices than the schedule has places.
-            generator: Source of the draws, on the CPU.
+            order: (N,), int64, on the CPU, N at most `size`.
+            generator: Random source, on the CPU.
         """
         self._order[: len(order)].copy_(order)
-        self._draws.copy_(draw(len(order), self._augmentation, generator))
-        self._place.zero_()
+        self._parameters.copy_(draw(len(order), self._augmentation, generator))
+        self._position.zero_()
         if self._mixing is not None:
             steps = num_steps(len(order), self._batch)
             self._mixing[:steps].copy_(draw_mixing(steps, self._augmentation, generator))
             self._step.zero_()
 
     def next_mixing(self) -> Tensor | None:
-        """Return how the next batch is mixed, a row of `draw_mixing`, and move on; None if batches are not mixed."""
+        """Return the mixing of the next batch, a row of `draw_mixing`, and advance; None if batches are not mixed."""
         if self._mixing is None:
             return None
         row = self._mixing.index_select(0, self._step)[0]
@@ -58,7 +58,7 @@ class EpochSchedule:
         return row
 
     def next(self, count: int) -> tuple[Tensor, AugmentationParameters]:
-        """Return the indices and draws of the next `count` images, and move on."""
-        places = self._place + torch.arange(count, device=self._order.device)
-        self._place += count
-        return self._order.index_select(0, places), self._draws.at(places)
+        """Return indices and augmentation parameters of the next `count` images, and advance."""
+        positions = self._position + torch.arange(count, device=self._order.device)
+        self._position += count
+        return self._order.index_select(0, positions), self._parameters.at(positions)

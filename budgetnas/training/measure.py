@@ -24,16 +24,16 @@ FORWARD_AND_BACKWARD: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast trainings go here.
+    """The speed of training on this machine.
 
     Attributes:
-        macs_per_second: Multiply-accumulates of training steps, forward and backward.
+        macs_per_second: Multiply-accumulates of training steps, forward and backward, per second.
     """
 
     macs_per_second: float
 
     def seconds(self, macs: float, *, trained: int, evaluated: int) -> float:
-        """Return the expected time of networks that need `macs` for an image.
+        """Return the expected time of networks with `macs` per image.
 
         Args:
             macs: Multiply-accumulates of a forward pass, per image.
@@ -63,7 +63,7 @@ def fastest_runtime(task: Task, runtimes: Sequence[RuntimeConfig]) -> RuntimeCon
 
 
 def _step_seconds(task: Task, runtime: RuntimeConfig, steps: int) -> float:
-    """Return the time of one step, after some to warm up."""
+    """Return the seconds of a step, after a warm-up."""
     batch = _batch(task, runtime)
     images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.train.device) % len(task.train)
     recipe = task.recipe.model_copy(update={"batch": batch})

@@ -1,4 +1,4 @@
-"""What the C library does with the memory of a training step once it is freed."""
+"""How the C library handles the freed memory of a training step."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _LARGEST_USUAL_MMAP_THRESHOLD: Final = 32 << 20
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks for the next step instead of giving them back to the kernel each time.
+    """Make glibc keep large freed blocks for the next step instead of returning them to the kernel.
 
-    Activations of a step are far above the default limits of mallopt(3); given back, every page of them is
-    faulted in again by the next step. Other C libraries are left as they are.
+    A step's activations exceed the default limits of mallopt(3). Once returned, every page is faulted in again by the
+    next step. Other C libraries are not changed.
     """
     _set_thresholds(mmap=1 << 30, trim=(1 << 31) - 1)
 
 
 def free_as_usual() -> None:
-    """Have glibc give back what it would without `keep_freed_memory`, and all that it has kept.
+    """Make glibc return freed blocks as it does without `keep_freed_memory`, beginning with those it kept.
 
-    By itself it raises its limits to the size of the blocks that are freed, up to 32 MiB and twice that
-    (mallopt(3), "dynamic mmap threshold"); once a limit was set it no longer does, so these are set.
+    By default glibc raises its limits to the size of freed blocks, up to 32 MiB and twice that (mallopt(3), "dynamic
+    mmap threshold"). It stops doing so once a limit was set, so these limits are set.
     """
     _set_thresholds(mmap=_LARGEST_USUAL_MMAP_THRESHOLD, trim=2 * _LARGEST_USUAL_MMAP_THRESHOLD)
     if _glibc():

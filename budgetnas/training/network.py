@@ -25,7 +25,7 @@ class GlobalPool(nn.Module):
 
 
 class StridedPointwiseConv(nn.Conv2d):
-    """A 1x1 convolution with a stride; on a CPU the pixels are taken first and convolved without one.
+    """A 1x1 convolution with a stride; on a CPU the pixels are selected first and convolved without a stride.
 
     The same function and parameters. oneDNN's own strided kernel writes past its workspace in the backward pass
     when channels-last input has fewer channels than a vector (https://github.com/uxlfoundation/oneDNN/issues/6035):
@@ -81,8 +81,7 @@ def build(architecture: Architecture, *, seed: int | None = None) -> ResNet:
 
     Args:
         architecture: What to build.
-        seed: Seed of the initial weights; nothing: the global generator as it stands. The global generator is
-            left as it was.
+        seed: Seed of the initial weights; the global generator keeps its state. None to use the global generator.
     """
     if seed is None:
         return ResNet(architecture)

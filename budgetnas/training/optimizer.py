@@ -1,4 +1,4 @@
-"""The recipe's optimiser and its learning rate, epoch by epoch."""
+"""The recipe's optimiser and its learning rate in each epoch."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _share(step: int, warmup: int, end: int) -> float:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over all parameters, one fused operation for all of them.
+    """Return the recipe's optimiser over all parameters, fused.
 
-    On a GPU the rate is a tensor there, so that a captured step reads the current one.
+    On a GPU the rate is a tensor, so a captured step reads the current value.
     """
     on_gpu = device.type == "cuda"
     rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
@@ -68,7 +68,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> 
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Have the next steps made with this rate."""
+    """Set the learning rate of the next steps."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -76,17 +76,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def kept_of_parameters(optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[Tensor, dict[str, Tensor]]:
-    """Return what the optimiser keeps of each parameter from step to step, by its own names: the tensors themselves.
+def parameter_state(optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[Tensor, dict[str, Tensor]]:
+    """Return the optimiser's state of each parameter by its own names: the tensors themselves.
 
-    Before its first step it keeps nothing. What it will keep is then returned as new tensors, which become its own by
-    ``optimizer.state.update``. They lie in memory as their parameter does: a fused step walks over both alike.
+    The state is empty before the first step. New tensors are then returned, which ``optimizer.state.update`` hands to
+    the optimiser. They have the layout of their parameter, as a fused step requires.
     """
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    return {one: optimizer.state.get(one) or _to_be_kept(one, recipe) for one in parameters}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {parameter: optimizer.state.get(parameter) or _initial_state(parameter, recipe) for parameter in parameters}
 
 
-def _to_be_kept(parameter: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+def _initial_state(parameter: Tensor, recipe: Recipe) -> dict[str, Tensor]:
     if recipe.optimizer == "adam":
         steps = torch.zeros((), dtype=torch.float32, device=parameter.device)
         return {"step": steps, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
@@ -94,9 +94,10 @@ def _to_be_kept(parameter: Tensor, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return all parameters, those without decay apart: scales, shifts and biases are the ones of one dimension."""
+    """Return all parameters in groups with and without decay; scales, shifts and biases have a single dimension."""
     parameters = list(network.parameters())
     if recipe.decay_norm_and_bias:
         return [{"params": parameters}]
-    decayed, others = ([one for one in parameters if (one.ndim > 1) == many] for many in (True, False))
-    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    kernels = [parameter for parameter in parameters if parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return [{"params": kernels}, {"params": others, "weight_decay": 0.0}]

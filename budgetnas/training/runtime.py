@@ -65,7 +65,7 @@ class RuntimeConfig:
         device: ``cpu`` or ``cuda:N``.
         precision: ``float32``, or ``bf16``: matrix products in bfloat16 over float32 weights.
         threads: Threads of a CPU operation.
-        micro_batch: Largest number of images in one forward pass, at least 2 (with 2, the last piece of an odd batch
+        micro_batch: Largest number of images in a forward pass, at least 2 (with 2, the last piece of an odd batch
             has 3); None for the whole batch.
         graphs: Whether steps are captured as CUDA graphs and replayed.
         layout: Memory layout of activations: the channels of a pixel adjacent, or each channel by itself.
@@ -170,7 +170,7 @@ class RuntimeRules:
         )
 
     def alternatives(self, architecture: Architecture) -> tuple[RuntimeConfig, ...]:
-        """Return the configs that ``--tune-setup`` times, the one by the rules first; on a GPU there is no other."""
+        """Return the configs that ``--tune-setup`` times, that of the rules first; on a GPU only that."""
         ruled = self.runtime_for(architecture)
         if self.device != "cpu":
             return (ruled,)
@@ -192,7 +192,7 @@ class RuntimeRules:
 
 
 Runtime = RuntimeRules | RuntimeConfig
-"""How the runtime config of each network is chosen: by rules, or one that is fixed."""
+"""How the runtime config of each network is chosen: by rules, or the same for all."""
 
 
 def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFacts | None = None) -> RuntimeRules:

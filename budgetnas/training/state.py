@@ -1,4 +1,4 @@
-"""What a stopped training goes on from: all that its epochs have changed, as it was when one ended."""
+"""The state of a training at the end of an epoch, from which a stopped training resumes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingState:
-    """A training at the end of one of its epochs.
+    """A training at the end of an epoch.
 
     Attributes:
         epoch: Epochs done.
-        training: Which training it is of: what was built, how it was trained, and the seed.
-        tensors: All that an epoch changes, by name: weights and statistics, what the optimiser keeps, the moving
-            average, and the generator of order and augmentation. They are on the CPU and nobody else's.
+        training: Digests of architecture and recipe, and the seed.
+        tensors: Everything that an epoch changes, by name, as copies on the CPU: weights and statistics, optimiser
+            state, moving average, and the generator of order and augmentation.
     """
 
     epoch: int
@@ -32,24 +32,24 @@ class TrainingState:
 
     @classmethod
     def copied(cls, epoch: int, training: str, memory: Mapping[str, Tensor]) -> Self:
-        """Return the state that `memory` holds now; it may change afterwards."""
-        return cls(epoch, training, {name: one.detach().to("cpu", copy=True) for name, one in memory.items()})
+        """Return a copy of `memory` as a state."""
+        return cls(epoch, training, {name: tensor.detach().to("cpu", copy=True) for name, tensor in memory.items()})
 
     def check_fit(self, memory: Mapping[str, Tensor]) -> None:
-        """Check that every tensor has its place in `memory` and every place its tensor.
+        """Check that `memory` has the same names, shapes and types.
 
         Raises:
-            StateError: If not; says what the first difference is.
+            StateError: If not; names the first difference.
         """
         for name in sorted(memory.keys() ^ self.tensors.keys()):
-            raise StateError(f"it lacks {name}" if name in memory else f"it has {name}, which this training has not")
-        for name, place in memory.items():
-            kept, needed = _kind(self.tensors[name]), _kind(place)
-            if kept != needed:
-                raise StateError(f"its {name} is {kept}, here it is {needed}")
+            raise StateError(f"it lacks {name}" if name in memory else f"it has {name}, which is unknown here")
+        for name, tensor in memory.items():
+            stored, needed = _kind(self.tensors[name]), _kind(tensor)
+            if stored != needed:
+                raise StateError(f"its {name} is {stored}, here it is {needed}")
 
     def to_bytes(self) -> bytes:
-        """Return the state as a file's content, for `from_bytes`: tensors and plain types alone."""
+        """Return the content of a file for `from_bytes`: tensors and plain types only."""
         written = io.BytesIO()
         content = {"format": _FORMAT, "epoch": self.epoch, "training": self.training, "tensors": dict(self.tensors)}
         torch.save(content, written)
@@ -57,16 +57,16 @@ class TrainingState:
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> Self:
-        """Return the state that `to_bytes` wrote. No code that `stored` may hold is run.
+        """Return the state that `to_bytes` wrote, without running code from `stored`.
 
-        What was changed within a tensor is not found out; who keeps the bytes keeps a checksum.
+        A change within a tensor is not detected: store a checksum with the bytes.
 
         Raises:
-            StateError: If it is no such state, or not a whole one.
+            StateError: If `stored` is not a complete state.
         """
         try:
             content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
-        except Exception as error:  # what is raised for other bytes depends on where reading them first fails
+        except Exception as error:  # the type depends on where reading fails
             raise StateError(f"cannot be read as a training's state ({_first_line(error)})") from error
         if not isinstance(content, dict) or content.keys() != {"format", "epoch", "training", "tensors"}:
             raise StateError("is a file of PyTorch's, but not a training's state")
@@ -80,7 +80,7 @@ class TrainingState:
 
 def _are_named_tensors(value: object) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(one, Tensor) for name, one in value.items()
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
     )
 
 

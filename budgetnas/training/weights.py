@@ -19,12 +19,12 @@ def from_safetensors(architecture: Architecture, tensors: bytes) -> ResNet:
     """Return the network of `architecture` with these weights, on the CPU, in evaluation mode.
 
     Raises:
-        BudgetnasError: If they are not the weights of such a network.
+        BudgetnasError: If the weights do not fit the architecture.
     """
     network = build(architecture, seed=0)
     try:
         network.load_state_dict(safetensors.torch.load(tensors), strict=True)
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        told = str(error).splitlines()[0]
-        raise BudgetnasError(f"the weights do not fit {architecture.describe()}: {told}") from None
+        reason = str(error).splitlines()[0]
+        raise BudgetnasError(f"the weights do not fit {architecture.describe()}: {reason}") from None
     return network.eval()

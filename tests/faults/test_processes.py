@@ -131,7 +131,7 @@ def check_put_back(place: Place, command: Command) -> None:
 def check_resumed(place: Place, after: int) -> None:
     with place.search() as command:
         assert command.wait() == 0, command.told()
-        assert f"goes on after epoch {after}, from its checkpoint" in command.told()
+        assert f"resumes after epoch {after}, from its checkpoint" in command.told()
     check_ended(place.url, trained=1)
     with looking(place.url) as study:
         assert [one.epochs_before for one in study.rows(tables.attempts)] == [0, after]

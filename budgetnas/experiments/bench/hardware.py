@@ -1,4 +1,4 @@
-"""What a device can do at most, and how much memory was taken."""
+"""Peak speed of a device, peak memory, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RESET_PEAK: Final = "5"  # proc(5)
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was told to."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -28,33 +28,33 @@ def matrix_peak(device: torch.device, precision: str) -> float:
     """Return the operations per second of a product of two square matrices, the fastest of a few.
 
     Args:
-        device: Where.
+        device: Device to measure.
         precision: ``bf16`` or ``float32``.
     """
     side = _SIDE[device.type]
-    one = torch.randn(side, side, device=device).to(_PRECISIONS[precision])
+    matrix = torch.randn(side, side, device=device).to(_PRECISIONS[precision])
     times: list[float] = []
-    while len(times) < 2 or (len(times) <= _REPEATS and sum(times) < _ENOUGH_SECONDS):  # the first warms up
+    while len(times) < 2 or (len(times) <= _REPEATS and sum(times) < _ENOUGH_SECONDS):  # the first is the warm-up
         wait_for(device)
         started = time.perf_counter()
-        _ = one @ one
+        _ = matrix @ matrix
         wait_for(device)
         times.append(time.perf_counter() - started)
     return 2 * side**3 / min(times[1:])
 
 
 def busy_cores() -> float:
-    """Return how many cores other processes keep busy: for half a second this one does nothing."""
+    """Return the number of cores that other processes keep busy, while this process sleeps for half a second."""
     return psutil.cpu_percent(interval=_LOOK_SECONDS) / 100 * (psutil.cpu_count() or 1)
 
 
 class PeakMemory:
-    """The most memory taken since the last reset: on a GPU by tensors, on a CPU by this process over what it had.
+    """Peak memory since the last reset: of tensors on a GPU; on a CPU of this process, minus its memory at the reset.
 
-    Processes that a data loader starts are not counted.
+    Workers of a data loader are not counted.
 
     Args:
-        device: Where.
+        device: Device to measure.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -62,7 +62,7 @@ class PeakMemory:
         self._before: int | None = None
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin a new measurement."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -75,7 +75,7 @@ class PeakMemory:
             self._before = psutil.Process().memory_info().rss
 
     def read(self) -> int | None:
-        """Return the most bytes since then; nothing where the system does not tell."""
+        """Return the peak in bytes; None if the system does not report it."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         if self._before is None:

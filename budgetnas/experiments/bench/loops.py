@@ -1,8 +1,8 @@
-"""Three ways to train the same network on the same images with the same recipe.
+"""Three training loops for the same network, images and recipe.
 
-The reference is the loop of countless tutorials: a `DataLoader` over PIL images that are changed one by one, float32,
-the default memory order, and `.item()` after every step. Tuned, it has channels-last memory, pinned memory, and
-bfloat16 where that is faster. Ours is `budgetnas.training`.
+The reference is the loop of countless tutorials: a `DataLoader` over PIL images augmented individually, float32, the
+default memory layout, and `.item()` after every step. The tuned reference adds channels-last layout, pinned memory, and
+bfloat16 if that is faster. Ours is `budgetnas.training`.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ from budgetnas.training.optimizer import learning_rates
 
 
 class Run(Protocol):
-    """A training that has begun.
+    """A started training.
 
     Attributes:
-        network: What is trained.
+        network: The network in training.
     """
 
     network: ResNet
 
     def steps(self, epoch: int) -> Iterator[None]:
-        """Make the steps of `epoch` (from 1), each when it is asked for; at the end its figures are known."""
+        """Make the steps of `epoch` (from 1) lazily; at the end its loss and accuracy are known."""
 
 
 class Loop(Protocol):
-    """A way to train."""
+    """A training loop."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the loop."""
 
     @property
     def keeps_memory(self) -> bool:
-        """Whether it keeps freed memory on a CPU."""
+        """Whether freed memory is kept for the next step on a CPU."""
 
     def start(self, task: Task) -> Run:
-        """Begin a training."""
+        """Start a training."""
 
     def describe(self) -> str:
-        """Return its settings in a few words."""
+        """Return the settings in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
 class OurLoop:
-    """The way of `budgetnas.training`.
+    """The loop of `budgetnas.training`.
 
     Attributes:
-        runtime: Where and in which precision.
+        runtime: Device, precision, threads and layout.
     """
 
     runtime: RuntimeConfig
@@ -72,11 +72,11 @@ class OurLoop:
     keeps_memory = True
 
     def start(self, task: Task) -> Run:
-        """Begin a training."""
+        """Start a training."""
         return _OurRun(task, self.runtime)
 
     def describe(self) -> str:
-        """Return its settings in a few words."""
+        """Return the settings in a few words."""
         graphs = ", CUDA graphs" if self.runtime.graphs else ""
         return f"{self.runtime.precision}, {self.runtime.layout}, images on the device, fused optimiser{graphs}"
 
@@ -96,13 +96,13 @@ class _OurRun:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLoop:
-    """The loop everybody copies, plain or tuned.
+    """The loop that most people copy, plain or tuned.
 
     Attributes:
-        device: Where to train.
-        tuned: Whether memory is channels-last, pinned for a GPU and copied to it in the background.
+        device: Device of the training.
+        tuned: Whether memory is channels-last, and pinned and copied asynchronously for a GPU.
         precision: ``float32``, or ``bf16`` autocast.
-        workers: Processes that prepare images; 0: the training process does.
+        workers: Processes that prepare images; 0 to prepare them in the training process.
     """
 
     device: torch.device
@@ -114,15 +114,15 @@ class ReferenceLoop:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the loop."""
         return "tuned reference" if self.tuned else "reference"
 
     def start(self, task: Task) -> Run:
-        """Begin a training."""
+        """Start a training."""
         return _ReferenceRun(task, self)
 
     def describe(self) -> str:
-        """Return its settings in a few words."""
+        """Return the settings in a few words."""
         order = "channels-last" if self.tuned else "contiguous"
         workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
         return f"{self.precision}, {order}, PIL images, DataLoader with {workers}, .item() every step"
@@ -143,9 +143,9 @@ class _ReferenceRun:
         self.network.train()
         total_loss, correct = 0.0, 0
         for images, labels in self._loader:
-            loss, right = self._step(images, labels)
+            loss, batch_correct = self._step(images, labels)
             total_loss += loss
-            correct += right
+            correct += batch_correct
             yield
         self._schedule.step()
 
@@ -163,10 +163,10 @@ class _ReferenceRun:
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Images that become tensors one by one, as torchvision's own data sets do it.
+    """Images converted to tensors individually, like torchvision's own data sets.
 
     Args:
-        task: Whose images and recipe.
+        task: Task with images and recipe.
     """
 
     def __init__(self, task: Task) -> None:
@@ -185,13 +185,13 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 def pil_transform(recipe: Recipe, normalisation: Normalisation, size: int) -> Any:
     """Return torchvision's transforms for a recipe's augmentation, in its order."""
-    how = recipe.augmentation
+    augmentation = recipe.augmentation
     steps: list[Any] = []
-    if how.rotation:
-        steps.append(transforms.RandomRotation(how.rotation, transforms.InterpolationMode.BILINEAR))
-    if how.crop_padding:
-        steps.append(transforms.RandomCrop(size, padding=how.crop_padding))
-    if how.flip:
+    if augmentation.rotation:
+        steps.append(transforms.RandomRotation(augmentation.rotation, transforms.InterpolationMode.BILINEAR))
+    if augmentation.crop_padding:
+        steps.append(transforms.RandomCrop(size, padding=augmentation.crop_padding))
+    if augmentation.flip:
         steps.append(transforms.RandomHorizontalFlip())
     return transforms.Compose(
         [*steps, transforms.ToTensor(), transforms.Normalize(normalisation.mean, normalisation.std)]

@@ -1,4 +1,4 @@
-"""The machine and date that a measurement's output names."""
+"""Machine, versions and date for the output of a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from budgetnas import __version__
 
 
 def machine() -> str:
-    """Return processor, cores, Python, version and date in one line."""
+    """Return processor, cores, Python, version and date in a line."""
     return (
         f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"budgetnas {__version__}, {datetime.now(UTC):%Y-%m-%d}"

@@ -28,7 +28,7 @@ from budgetnas.training.memory import free_as_usual, keep_freed_memory
 REPORT_IMAGES: Final = 60 * 50_000
 """Images of a training in the source report: 60 epochs of 50,000."""
 START_STEPS: Final = 5
-"""Steps until a loop runs as it will: a captured step has been captured by then."""
+"""Steps after which a loop has its final speed: steps are captured by then."""
 _EPOCH_SECONDS: Final = 8.0
 _FEWEST_STEPS: Final = 6
 _CPU_EVALUATION: Final = 1_000
@@ -36,20 +36,20 @@ _TUNING_SECONDS: Final = 2.0
 _TUNING_STEPS: Final = 3
 _SMALL_BATCH: Final = 16
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What to measure.
+    """A requested measurement.
 
     Attributes:
         architecture: The network.
         batch: Images in one optimiser step.
-        repeats: Trainings of each loop.
-        epochs: Epochs of each, of at least 2; the first is not timed.
-        runtime: Where, in which precision, with how many threads and which layout ours trains.
-        seed: Seed of the first training; each repeat has the next.
+        repeats: Trainings with each loop.
+        epochs: Epochs of each training, at least 2; the first is not timed.
+        runtime: Runtime config of ours; all loops use its device and threads.
+        seed: Seed of the first repeat; each further repeat uses the next seed.
     """
 
     architecture: Architecture
@@ -62,13 +62,13 @@ class BenchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training of one loop.
+    """A training with a loop.
 
     Attributes:
-        images_per_second: Images trained on in a second, after the first epoch.
-        startup_seconds: Time from building the network to its fifth step, less five steps of the later epochs.
-        peak_memory: Most bytes taken, if the system tells.
-        accuracy: Share of correct answers on the validation images after the last epoch.
+        images_per_second: Training images per second after the first epoch.
+        startup_seconds: Time from building the network to its fifth step, minus five steps of later epochs.
+        peak_memory: Peak memory in bytes; None if the system does not report it.
+        accuracy: Validation accuracy after the last epoch.
     """
 
     images_per_second: float
@@ -79,12 +79,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    """All trainings of one loop.
+    """All trainings with a loop.
 
     Attributes:
         name: Name of the loop.
-        settings: How it trains.
-        samples: One for each repeat.
+        settings: Its settings in words.
+        samples: A sample for each repeat.
     """
 
     name: str
@@ -94,18 +94,18 @@ class LoopResult:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What was measured.
+    """A finished measurement.
 
     Attributes:
-        request: What was asked for.
-        runtime: Where, in which precision and with how many threads.
+        request: The request.
+        runtime: Runtime config of ours.
         images: Training images in an epoch.
         evaluated: Validation images.
         loops: The reference, the tuned reference and ours.
-        tried: Images per second of the references' settings that were tried for a few seconds, by name.
+        tried: Images per second of each setting tried for the references for a few seconds, by name.
         peaks: Operations per second of a matrix product, by precision.
         other_load: Cores that other processes kept busy before the start.
-        training_flops: Operations to train on one image: forward, and both gradients of every layer but the images'.
+        training_flops: Operations to train on an image: forward and both gradients, without the gradient of the image.
     """
 
     request: BenchRequest
@@ -119,23 +119,23 @@ class BenchResult:
     training_flops: int
 
 
-def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
+def bench(request: BenchRequest, data: Data, report: Report) -> BenchResult:
     """Measure the three loops.
 
     Args:
         request: What to measure.
         data: What to train on.
-        tell: Hears what is being done.
+        report: Called with the current activity.
     """
     other_load = busy_cores()
     runtime, task = request.runtime, _prepared(request, data)
     tried: dict[str, float] = {}
     with applied(runtime):
         peaks = {precision: matrix_peak(runtime.torch_device, precision) for precision in ("bf16", "float32")}
-        loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, tell), OurLoop(runtime))
-        samples = _repeat(request, task, runtime, loops, tell)
+        loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, report), OurLoop(runtime))
+        samples = _repeat(request, task, runtime, loops, report)
     results = tuple(
-        LoopResult(loop.name, loop.describe(), tuple(each)) for loop, each in zip(loops, samples, strict=True)
+        LoopResult(loop.name, loop.describe(), tuple(repeats)) for loop, repeats in zip(loops, samples, strict=True)
     )
     return BenchResult(
         request=request,
@@ -151,15 +151,15 @@ def bench(request: BenchRequest, data: Data, tell: Tell) -> BenchResult:
 
 
 def training_flops(architecture: Architecture) -> int:
-    """Return the operations of a training step for one image, two for each multiply-accumulate.
+    """Return the operations of a training step per image, two for each multiply-accumulate.
 
-    Forward, the gradient of the weights and that of the inputs, which the stem does not need.
+    Forward, gradients of the weights, and gradients of the inputs except those of the stem.
     """
     return 6 * count(architecture).macs - 2 * count_parts(architecture)[0].counts.macs
 
 
 def _prepared(request: BenchRequest, data: Data) -> Task:
-    """Return the task; on a CPU with as many images as a short epoch takes, unless the user named a subset."""
+    """Return the task; on a CPU with the images of a short epoch, unless the user named a subset."""
     task = _task(request, data)
     pace = measure_pace(task, request.runtime) if request.runtime.device == "cpu" else None
     if pace is None:
@@ -186,16 +186,16 @@ def _task(request: BenchRequest, data: Data) -> Task:
     return task_with(data, request.architecture, recipe, request.runtime, request.seed)
 
 
-def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float], tell: Tell) -> tuple[Loop, ...]:
-    """Return both references with the settings that are fastest here."""
+def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float], report: Report) -> tuple[Loop, ...]:
+    """Return both references with their fastest settings."""
     free_as_usual()
     device = runtime.torch_device
     small = replace(task, recipe=task.recipe.model_copy(update={"batch": min(_SMALL_BATCH, task.recipe.batch)}))
     by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in ("float32", "bf16")]
-    precise = small if runtime.device == "cpu" else task  # emulated, a whole batch in bfloat16 takes a minute
-    tuned = _fastest(by_precision, precise, tried, tell)
+    precise = small if runtime.device == "cpu" else task  # a whole batch in emulated bfloat16 takes a minute
+    tuned = _fastest(by_precision, precise, tried, report)
     return tuple(
-        _fastest([replace(loop, workers=workers) for workers in _worker_numbers()], task, tried, tell)
+        _fastest([replace(loop, workers=workers) for workers in _worker_numbers()], task, tried, report)
         for loop in (ReferenceLoop(device), tuned)
     )
 
@@ -205,16 +205,16 @@ def _worker_numbers() -> list[int]:
     return [0, *(number for number in (1, 2, 4, 8, 16, 32) if number <= cores)]
 
 
-def _fastest(loops: Sequence[ReferenceLoop], task: Task, tried: dict[str, float], tell: Tell) -> ReferenceLoop:
+def _fastest(loops: Sequence[ReferenceLoop], task: Task, tried: dict[str, float], report: Report) -> ReferenceLoop:
     rates = {}
     for loop in loops:
-        tell(f"tuning the {loop.name}: {loop.describe()}")
+        report(f"tuning the {loop.name}: {loop.describe()}")
         rates[loop] = tried[f"{loop.name}, batch {task.recipe.batch}: {loop.describe()}"] = _short_rate(loop, task)
     return max(rates, key=lambda loop: rates[loop])
 
 
 def _short_rate(loop: Loop, task: Task) -> float:
-    """Return images per second over a few seconds, after the first step."""
+    """Return images per second after the first step, measured for a few seconds."""
     run, device = loop.start(task), task.train.device
     images = min(task.recipe.batch, len(task.train))
     steps, epoch, started = 0, 1, 0.0
@@ -230,18 +230,18 @@ def _short_rate(loop: Loop, task: Task) -> float:
 
 
 def _repeat(
-    request: BenchRequest, task: Task, runtime: RuntimeConfig, loops: Sequence[Loop], tell: Tell
+    request: BenchRequest, task: Task, runtime: RuntimeConfig, loops: Sequence[Loop], report: Report
 ) -> tuple[list[Sample], ...]:
-    """Return the samples of each loop; each repeat begins with another one."""
+    """Return the samples of each loop; each repeat starts with another loop."""
     samples: tuple[list[Sample], ...] = tuple([] for _ in loops)
     started, total = time.perf_counter(), request.repeats * len(loops)
     for repeat in range(request.repeats):
-        one = replace(task, seed=request.seed + repeat)
+        seeded = replace(task, seed=request.seed + repeat)
         for turn in range(len(loops)):
             index, done = (repeat + turn) % len(loops), repeat * len(loops) + turn
             left = f", about {(time.perf_counter() - started) / done * (total - done):.0f} s left" if done else ""
-            tell(f"repeat {repeat + 1}/{request.repeats}: {loops[index].name}{left}")
-            samples[index].append(_sample(loops[index], one, runtime))
+            report(f"repeat {repeat + 1}/{request.repeats}: {loops[index].name}{left}")
+            samples[index].append(_sample(loops[index], seeded, runtime))
     return samples
 
 
@@ -272,7 +272,7 @@ def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
 
 
 def _first_epoch(run: Run, device: torch.device, started: float) -> tuple[int, float]:
-    """Make the first epoch; return a number of steps at its beginning and the time since `started` until then."""
+    """Train the first epoch; return the number of its first steps and the time from `started` to their end."""
     steps, until_then = 0, 0.0
     for done, _ in enumerate(run.steps(1), start=1):
         if done <= START_STEPS:

@@ -1,4 +1,4 @@
-"""What a benchmark of training gave: medians, spreads and paired ratios, as plain data and in words."""
+"""The results of a benchmark: medians, spreads and paired ratios, as plain data and in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from budgetnas.training.runtime import device_name
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median and extremes of some measurements."""
+    """Median, minimum and maximum of measurements."""
 
     median: float
     low: float
@@ -30,23 +30,23 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Return those of `values`."""
+        """Return the spread of `values`."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True, slots=True)
 class LoopSummary:
-    """One loop in figures.
+    """The figures of a loop.
 
     Attributes:
         name: Name of the loop.
-        settings: How it trains.
-        images_per_second: Images trained on in a second, validation apart.
-        report_seconds: Seconds that 60 epochs of 50,000 images take at the median rate.
-        share_of_peak: Operations per second by those of a matrix product, by precision of the product.
-        startup_seconds: Seconds until training runs at its rate.
-        peak_memory: Most bytes taken, if the system tells.
-        accuracies: Share of correct validation answers after the last epoch, for every repeat.
+        settings: Its settings in words.
+        images_per_second: Training images per second, without validation.
+        report_seconds: Seconds of 60 epochs of 50,000 images at the median rate.
+        share_of_peak: Operations per second divided by those of a matrix product, by precision of the product.
+        startup_seconds: Seconds before training reaches its rate.
+        peak_memory: Peak memory in bytes; None if the system does not report it.
+        accuracies: Validation accuracy after the last epoch of each repeat.
     """
 
     name: str
@@ -61,18 +61,18 @@ class LoopSummary:
 
 @dataclass(frozen=True, slots=True)
 class BenchSummary:
-    """All loops in figures.
+    """The figures of all loops.
 
     Attributes:
         title: Network, batch and images.
         loops: The reference, the tuned reference and ours.
-        ratios: How many times as fast ours is, by the other loop's name.
+        ratios: Our rate divided by that of each other loop, by name.
         peaks: Operations per second of a matrix product, by precision.
-        tried: Images per second of the references' settings that were tried.
-        threads: Threads of a CPU operation, of all loops.
+        tried: Images per second of each setting tried for the references.
+        threads: Threads of a CPU operation in all loops.
         other_load: Cores that other processes kept busy before the start.
         where: Device, machine, versions and date.
-        command: What was typed.
+        command: Command line.
     """
 
     title: str
@@ -86,39 +86,39 @@ class BenchSummary:
     command: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return the figures as JSON values."""
         return asdict(self)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the table, a row for each figure."""
+        """Return the table, with a row for each figure."""
         return [
-            ("images/s, median", *(f"{one.images_per_second.median:,.1f}" for one in self.loops)),
-            ("lowest to highest", *(_range(one.images_per_second, ",.1f") for one in self.loops)),
-            ("60 epochs of 50,000", *(f"{one.report_seconds:,.0f} s" for one in self.loops)),
+            ("images/s, median", *(f"{loop.images_per_second.median:,.1f}" for loop in self.loops)),
+            ("lowest to highest", *(_range(loop.images_per_second, ",.1f") for loop in self.loops)),
+            ("60 epochs of 50,000", *(f"{loop.report_seconds:,.0f} s" for loop in self.loops)),
             *(
-                (f"of the {name} matrix peak", *(f"{one.share_of_peak[name]:.1%}" for one in self.loops))
+                (f"of the {name} matrix peak", *(f"{loop.share_of_peak[name]:.1%}" for loop in self.loops))
                 for name in self.peaks
             ),
-            ("start-up, median", *(f"{one.startup_seconds.median:.2f} s" for one in self.loops)),
-            ("lowest to highest", *(_range(one.startup_seconds, ".2f") for one in self.loops)),
-            ("peak memory", *(_mebibytes(one.peak_memory) for one in self.loops)),
-            ("accuracy, mean", *(f"{statistics.fmean(one.accuracies):.2%}" for one in self.loops)),
-            ("standard deviation", *(f"{statistics.stdev(one.accuracies):.2%}" for one in self.loops)),
+            ("start-up, median", *(f"{loop.startup_seconds.median:.2f} s" for loop in self.loops)),
+            ("lowest to highest", *(_range(loop.startup_seconds, ".2f") for loop in self.loops)),
+            ("peak memory", *(_mebibytes(loop.peak_memory) for loop in self.loops)),
+            ("accuracy, mean", *(f"{statistics.fmean(loop.accuracies):.2%}" for loop in self.loops)),
+            ("standard deviation", *(f"{statistics.stdev(loop.accuracies):.2%}" for loop in self.loops)),
         ]
 
     def notes(self) -> list[str]:
-        """Return what else is to be said, line by line."""
-        told = [f"{one.name}: {one.settings}" for one in self.loops]
+        """Return the remaining figures in lines."""
+        lines = [f"{loop.name}: {loop.settings}" for loop in self.loops]
         for name, ratio in self.ratios.items():
-            told.append(
+            lines.append(
                 f"ours is {ratio.estimate:.2f} times as fast as the {name}, "
                 f"95 % interval {ratio.low:.2f} to {ratio.high:.2f} ({ratio.n} pairs)"
             )
         peaks = ", ".join(f"{peak / 1e12:,.3f} TFLOP/s in {name}" for name, peak in self.peaks.items())
-        told.append(f"matrix peak: {peaks}; {self.threads} thread{'' if self.threads == 1 else 's'} for every loop")
-        told.extend(f"tried: {name}: {rate:,.1f} images/s" for name, rate in self.tried.items())
-        told.append(f"other processes kept {self.other_load:.2f} cores busy before the start")
-        return [*told, self.where, self.command]
+        lines.append(f"matrix peak: {peaks}; {self.threads} thread{'' if self.threads == 1 else 's'} for every loop")
+        lines.extend(f"tried: {name}: {rate:,.1f} images/s" for name, rate in self.tried.items())
+        lines.append(f"other processes kept {self.other_load:.2f} cores busy before the start")
+        return [*lines, self.where, self.command]
 
 
 def summarise(result: BenchResult, data: Data) -> BenchSummary:

@@ -1,4 +1,4 @@
-"""What the benchmarks of accuracy train, made of what a user wrote, and how good it is in the end."""
+"""Task and final accuracy of the benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from budgetnas.training.evaluation import evaluate
 
 
 def network_for(data: Data, blocks: str, widths: str, stem_width: int) -> Architecture:
-    """Return the network that a user described, for images and classes of `data`."""
+    """Return the described network for images and classes of `data`."""
     return parse_architecture(
         blocks,
         widths,
@@ -30,10 +30,10 @@ def network_for(data: Data, blocks: str, widths: str, stem_width: int) -> Archit
 
 
 def sgd_recipe(epochs: int, **fields: Any) -> Recipe:
-    """Return a recipe of SGD with a cosine over all epochs.
+    """Return a recipe of SGD with a cosine schedule over all epochs.
 
     Raises:
-        InputError: If a field breaks a rule.
+        InputError: If a field is invalid.
     """
     try:
         return Recipe(optimizer="sgd", epochs=epochs, t_max=epochs, **fields)
@@ -42,7 +42,7 @@ def sgd_recipe(epochs: int, **fields: Any) -> Recipe:
 
 
 def task_with(data: Data, architecture: Architecture, recipe: Recipe, runtime: RuntimeConfig, seed: int = 0) -> Task:
-    """Return the training of a network on the training images of `data`, held against its validation images."""
+    """Return the training of a network on the training images of `data`, with its validation images for evaluation."""
     train, evaluation = (to_device(images, runtime.torch_device) for images in (data.train, data.validation))
     return Task(architecture, recipe, seed, train, evaluation, statistics(data.train))
 
