@@ -1,4 +1,4 @@
-"""Results on stdout, as tables or as one JSON value; everything else on stderr."""
+"""Results on stdout, as tables or as JSON; everything else on stderr."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stderr() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value."""
+    """Print a JSON value."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 

@@ -102,7 +102,7 @@ class SearchCallbacks(Callbacks):
 
 
 class MessageCallbacks(SearchCallbacks):
-    """Passes messages on; whoever started this worker reads everything else from the storage.
+    """Passes messages on; the search that started this worker reads everything else from the storage.
 
     Args:
         write: Called with each message.
