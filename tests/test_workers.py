@@ -37,6 +37,8 @@ from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import RuntimeConfig
 
+pytestmark = pytest.mark.slow
+
 CPU = RuntimeConfig("cpu", "float32", threads=1)
 LONG = {"trials": "2", "epochs": "5000"}
 MODULE = "budgetnas.search.workers.worker_process"
