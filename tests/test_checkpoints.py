@@ -137,6 +137,7 @@ def damage(file: Path, how: str) -> None:
         file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "gone"])
 @pytest.mark.parametrize("number", [1, KEPT])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used_or_none(
@@ -212,6 +213,7 @@ def test_a_killed_training_goes_on_in_another_process(
         assert run.weights_sha256 == whole[0].weights_sha256
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_one_training_make_it_once(storage_url: str, images: RunImages) -> None:
     with closing(open_records(parse_storage(storage_url))) as records:
         event = SPAWN.Event()

@@ -16,6 +16,8 @@ from sqlalchemy.pool import Pool
 from budgetnas.search.study import optuna_storage
 from budgetnas.storage.urls import parse_storage
 
+pytestmark = pytest.mark.slow
+
 
 class TestSharedStorage(StorageTestCase):
     @pytest.fixture(params=["plain", "cached"])

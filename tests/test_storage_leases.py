@@ -150,6 +150,7 @@ def compete(url: str, trials: int, together: Barrier) -> None:
                 records.finish_run(run, State.COMPLETE)
 
 
+@pytest.mark.slow
 def test_processes_that_race_for_slots_train_exactly_what_was_asked_for(storage_url: str) -> None:
     workers, trials = 3, 20
     together = SPAWN.Barrier(workers)
@@ -315,6 +316,7 @@ def add_ones(url: str, file: Path, times: int, together: Barrier) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_the_lock_excludes_other_processes(storage_url: str, tmp_path: Path) -> None:
     file = tmp_path / "number"
     file.write_text("0")

@@ -17,7 +17,7 @@ from forked import Forked
 from looking import NAME, check_ended
 from small import environment, run, start, study_file
 
-pytestmark = needs_root
+pytestmark = [pytest.mark.slow, needs_root]
 
 
 @pytest.fixture(scope="module")
