@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from reporting import STUDY, seeded_study
-from small import run, study_file
+from small import run, run_fresh, study_file
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
@@ -281,7 +281,7 @@ def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     path = os.pathsep.join([str(broken.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = run(in_a_fresh_folder, "doctor", "--data", "digits", PYTHONPATH=path)
+    done = run_fresh(in_a_fresh_folder, "doctor", "--data", "digits", PYTHONPATH=path)
     assert done.returncode == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("problem ")]
     assert "does not fit torch" in line
