@@ -23,6 +23,8 @@ from budgetnas.stats import ratio_interval
 from budgetnas.training.memory import free_as_usual, keep_freed_memory
 from budgetnas.training.network import build
 
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cpu")
 NETWORK = ("--blocks", "1,1", "--widths", "4,8", "--stem-width", "4")
 

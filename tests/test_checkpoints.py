@@ -137,6 +137,7 @@ def damage(file: Path, how: str) -> None:
         file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "gone"])
 @pytest.mark.parametrize("number", [1, KEPT])
 def test_a_damaged_checkpoint_is_reported_and_the_previous_is_used(
@@ -212,6 +213,7 @@ def test_a_killed_training_resumes_in_another_process(
         assert run.weights_sha256 == whole[0].weights_sha256
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_run_once(storage_url: str, images: RunImages) -> None:
     with closing(open_records(parse_storage(storage_url))) as records:
         event = SPAWN.Event()

@@ -20,7 +20,7 @@ import pytest
         ("training training.measure", "optuna sqlalchemy typer"),
         ("runs.recording", "optuna typer"),
         ("bundle.loading", "optuna sqlalchemy plotly onnx onnxruntime typer sklearn torchvision"),
-        ("search.session", "optuna_dashboard sklearn plotly typer"),
+        ("search.session", "optuna_dashboard sklearn plotly typer scipy.stats"),
     ],
 )
 def test_light_rooms_import_nothing_heavy(modules: str, unwanted: str) -> None:

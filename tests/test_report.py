@@ -285,7 +285,7 @@ def test_page_of_an_unfinished_final_or_without_a_test_evaluation(records: Recor
     seeded_study(records)
     tables = study_tables(records, STUDY)
     under_way = study_page(with_final(tables, decided=False, readings=0))
-    assert "There is no winner yet" in under_way
+    assert "The final has no winner yet" in under_way
     assert "single runs, so optimistic" in under_way
     assert "There was no evaluation on the test split." in study_page(with_final(tables, readings=0))
 

@@ -125,7 +125,7 @@ def test_the_reason_in_words() -> None:
     cut = verdict(ASHA, 0.5, [0.75, 0.25])
     assert cut is not None
     told = cut.reason(Epoch(3, 1.0, 0.5, 1.0, 0.5, 0.1, 0.0), 20)
-    assert told == "after epoch 3 of 20: 50.00% on validation, 75.00% needed (the best 1 of 3 go on)"
+    assert told == "after epoch 3 of 20: 50.00% on validation, 75.00% needed (the best 1 of 3 continue)"
 
 
 def test_rungs_lie_before_the_last_epoch() -> None:
@@ -210,7 +210,7 @@ def test_a_pruned_trial_is_pruned_in_both_tables(storage_url: str) -> None:
             assert len(trial.user_attrs["budgetnas"]["curve"]["epoch"]) == one.epochs_done
             assert trial.user_attrs["budgetnas"].get("reason", "") == one.reason == end.reason
             assert end.cut_after == (1 if pruned else None)
-        assert runs[2].reason == "after epoch 1 of 10: 40.00% on validation, 60.00% needed (the best 1 of 3 go on)"
+        assert runs[2].reason == "after epoch 1 of 10: 40.00% on validation, 60.00% needed (the best 1 of 3 continue)"
         assert (heard.ends[-1].tally.trained, heard.ends[-1].tally.cut, heard.ends[-1].tally.epochs_saved) == (6, 2, 18)
         pruning = study_tables(study.records, "s").pruning
         assert (pruning.epochs_asked, pruning.epochs_saved) == (60, 18)
@@ -276,6 +276,7 @@ def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> Non
         assert len({(one.architecture.digest, one.recipe.digest) for one in records}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "budget"])
 def test_every_sampler_goes_on_after_pruned_trials(tmp_path: Path, sampler: str) -> None:
     levels = [0.1 + (37 * place % 24) / 40 for place in range(24)]
@@ -329,6 +330,7 @@ def test_a_pruning_search_repeats_itself_and_tells_what_it_saved(tmp_path: Path)
     assert "--pruner was asha, now median" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_pruning_search_goes_on_after_a_signal(tmp_path: Path) -> None:
     path = pruning_study(tmp_path, epochs="60", trials="5", fidelity="{ eta = 2, first_rung = 15 }")
     process = start(tmp_path, "search", path, "--study", "t")
@@ -350,6 +352,7 @@ def test_a_pruning_search_goes_on_after_a_signal(tmp_path: Path) -> None:
     assert any(one.state is State.PRUNED for one in counted)
 
 
+@pytest.mark.slow
 def test_two_processes_prune_one_study(tmp_path: Path) -> None:
     path = pruning_study(tmp_path, trials="8")
     processes = [start(tmp_path, "search", path, "--study", "t") for _ in range(2)]

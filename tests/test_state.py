@@ -127,11 +127,13 @@ def after_every_epoch(example: Task, runtime: RuntimeConfig) -> None:
         same(again, network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", list(CHANGES))
 def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_training(changed: str) -> None:
     after_every_epoch(small(**CHANGES[changed]), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("runtime", list(SETUPS))
 def test_in_every_runtime(runtime: str, optimizer: str) -> None:
@@ -262,6 +264,7 @@ def test_a_training_interrupted_twice(checkpointer: type[Drawer]) -> None:
     same(last, network)
 
 
+@pytest.mark.slow
 def test_in_another_process(tmp_path: Path) -> None:
     example = small(**EVERYTHING)
     network, listener = trained(example)

@@ -37,6 +37,7 @@ from budgetnas.training.network import build
 from budgetnas.training.runtime import Layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
 @pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(), Augmentation(crop_padding=1, rotation=10, cutout=3)])
 def test_equal_tasks_give_equal_bits(augmentation: Augmentation, extra: str) -> None:
@@ -260,6 +261,7 @@ def run_with_memory(gibibytes: float) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_out_of_memory_restarts_with_half_the_micro_batch() -> None:
     (told,) = run_with_memory(0.3)
@@ -268,6 +270,7 @@ def test_out_of_memory_restarts_with_half_the_micro_batch() -> None:
     assert epochs == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
 def test_out_of_memory_with_the_smallest_micro_batch_fails() -> None:
     failed, told = run_with_memory(0.002)

@@ -122,6 +122,7 @@ def plain_training(
     return curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "extra", "precise"),
     [

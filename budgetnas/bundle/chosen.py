@@ -98,7 +98,7 @@ def choose_run(records: Records, request: ExportRequest) -> Chosen:
     """Return the run that `request` names.
 
     Raises:
-        InputError: If there is no such run.
+        InputError: If the run does not exist.
     """
     request.check()
     if request.study is not None:

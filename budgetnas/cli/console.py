@@ -1,4 +1,4 @@
-"""Results on stdout, as tables or as one JSON value; everything else on stderr."""
+"""Results on stdout, as tables or as JSON; everything else on stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
-    from budgetnas.storage import Broken
+    from budgetnas.storage import OverLimit
 
 _PLAIN_WIDTH = 160
 
@@ -38,7 +38,7 @@ def stderr() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value."""
+    """Print a JSON value."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -97,7 +97,7 @@ def print_resume(storage: str | None) -> None:
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 
 
-def by_limit(broken: Sequence[Broken]) -> str:
+def by_limit(broken: Sequence[OverLimit]) -> str:
     """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
     counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in broken)
     return f" ({counts})" if len(broken) > 1 else ""

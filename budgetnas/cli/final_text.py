@@ -36,7 +36,7 @@ def final_lines(result: FinalResult) -> list[str]:
     )
     lines.append(f"  winner     {_spread(winner.test)}")
     if reference is None:
-        lines.append("  no initial trial is in the final, so there is no reference")
+        lines.append("  no initial trial is in the final, so the winner has no reference")
     elif reference is winner:
         lines.append(f"  the winner is the initial trial {reference.run.label}: the search found nothing better")
     else:

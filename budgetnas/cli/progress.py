@@ -167,7 +167,7 @@ class ReplayProgress(Progress, ReplayCallbacks):
         self._started = time.monotonic()
 
     def on_replay_start(self, plan: ReplayPlan) -> None:
-        """Print what is about to run, and where the report contradicts itself about it."""
+        """Print the run and where the report contradicts itself about it."""
         warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
         self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
         self._seconds, self._started = plan.seconds, time.monotonic()

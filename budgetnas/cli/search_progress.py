@@ -140,7 +140,7 @@ def _repeat(start: TrialStart) -> str:
 
 
 def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
-    """Return the lines that describe what is about to run."""
+    """Return the lines that describe the search."""
     specification = opened.specification
     recipes, budget, runtime = specification.recipes, specification.budget, plan.runtime
     lines = [
@@ -159,7 +159,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         choice = specification.choice
         lines.append(
             f"then the final: the {choice.finalists} best and the best initial network, {choice.seeds} fresh seeds "
-            "each; the winner and that network again on all training images, and one evaluation on the test split"
+            "each; the winner and that network on all training images, evaluated once on the test split"
         )
     lines += [_initial_line(trial, budget) for trial in plan.initial_trials]
     pruning = specification.fidelity.describe(recipes.epochs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -24,11 +25,12 @@ _RANKS_SHOWN = 20
 
 
 def print_end(records: Records, study: str, storage: str | None, outcome: Outcome, *, as_json: bool) -> None:
-    """Print what a search or a worker leaves: the study, and how to resume it if it has not finished."""
+    """Print the study after a search or a worker, and how to resume it if it has not finished; close the records."""
     from budgetnas.report.tables import study_tables
 
     try:
-        tables = study_tables(records, study)
+        with closing(records):
+            tables = study_tables(records, study)
     except SQLAlchemyError:  # a storage that is gone was reported when it ended the search
         if outcome.exit_code != EXIT_FAILED:
             raise
@@ -83,7 +85,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
 def _why(seed: RejectedInitialTrial, tables: StudyTables) -> str:
     if len(tables.summary.limits) == 1:
         return f"{seed.params:,} parameters are {seed.overshoot:,} over the budget"
-    return f"over the budget: {'; '.join(one.sentence() for one in seed.excesses)}"
+    return f"over the budget: {'; '.join(excess.sentence() for excess in seed.excesses)}"
 
 
 def _print_pruning(pruning: Pruning) -> None:
@@ -137,9 +139,9 @@ def _print_winner(tables: StudyTables) -> None:
             f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False
         )
     else:
-        runs, number = "one run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
+        runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
-        how = f"{runs}, the best of {among}: it flatters; see finish"
+        how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)

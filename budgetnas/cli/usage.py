@@ -1,4 +1,4 @@
-"""Errors in a command line, as one line: the argument, its value, the rule."""
+"""Errors in a command line: the argument, its value, the rule."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from budgetnas.experiments.comparison import (
     Side,
     make_design,
 )
-from budgetnas.experiments.timing import time_steps
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.runs.timing import time_steps
 from budgetnas.space.recipe import OptimizerName
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.training import Callbacks, Runtime, RuntimeConfig

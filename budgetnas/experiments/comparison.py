@@ -134,7 +134,7 @@ class Side:
         return best is not None and len(rates) > 2 and best.rate in (min(rates), max(rates))
 
     def missing(self) -> str:
-        """Return why there is no accuracy; empty if there is one."""
+        """Return the reason for a missing accuracy, or an empty string."""
         if self.accuracy is not None:
             return ""
         if self.again is not None:

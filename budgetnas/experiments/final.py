@@ -23,7 +23,6 @@ from budgetnas.experiments.final_results import (
     final_seeds,
     result_of,
 )
-from budgetnas.experiments.timing import Timing, time_steps
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import (
@@ -33,6 +32,7 @@ from budgetnas.runs.reopen import (
     study_specification,
     validation_images,
 )
+from budgetnas.runs.timing import Timing, time_steps
 from budgetnas.samplers.choice import rank, smoothed_scores
 from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification

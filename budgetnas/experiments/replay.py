@@ -13,9 +13,9 @@ from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.experiments.published import RecordedRun, for_channels, recorded_run, recorded_runs
 from budgetnas.experiments.replay_results import ReplayResult, incomparable, replay_result
-from budgetnas.experiments.timing import time_steps
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
+from budgetnas.runs.timing import time_steps
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State

@@ -28,7 +28,7 @@ from budgetnas.report.values import (
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.space.specification import read_specification
-from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
+from budgetnas.storage import SEARCHED, OverLimit, Records, Rejection, Role, Run, State
 
 _INITIAL_ORIGIN = "seed "
 _COUNTED = (State.COMPLETE, State.PRUNED)
@@ -148,10 +148,10 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
     )
 
 
-def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[Broken, ...]:
+def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[OverLimit, ...]:
     counts = [count(rejection.architecture) for rejection in over]
     return tuple(
-        Broken(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
+        OverLimit(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
         for limit in budget.limits
     )
 

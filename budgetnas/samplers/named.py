@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.samplers.budget_sampler import BudgetSampler
 from budgetnas.samplers.distributions import distribution
 from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
 from budgetnas.space.search_space import CandidateSpace, Params, Value
@@ -63,6 +62,8 @@ def search_sampler(
     """
     if check_sampler(name) != BUDGET:
         return make_sampler(name, seed, fits_within(candidates, budget))
+    from budgetnas.samplers.budget_sampler import BudgetSampler  # imports SciPy, which takes a second
+
     return BudgetSampler(
         n_trainings=trainings,
         cost=share_taken(candidates, budget),

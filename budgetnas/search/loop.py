@@ -50,7 +50,7 @@ class SearchTask:
         sampler: Name of the sampler.
         seed: Seed of the sampler, for the first process; each other process draws its own.
         tune_setup: Whether timed steps choose the runtime config instead of the rules.
-        trainer: Trains one candidate.
+        trainer: Trains a candidate.
     """
 
     trials: int | None
@@ -78,7 +78,7 @@ class Outcome:
 
 @contextmanager
 def reporting_outcome(callbacks: Callbacks) -> Iterator[Outcome]:
-    """Yield the outcome of the search inside; errors that end it set the exit code and are reported in one line."""
+    """Yield the outcome of the search inside; errors that end it set the exit code and are reported."""
     outcome = Outcome()
     try:
         yield outcome
@@ -147,7 +147,7 @@ def goal(opened: OpenStudy, trials: int | None) -> int:
         return trials
     asked = opened.records.goal(opened.name)
     if asked is None:
-        raise InputError("--trials", None, f"is missing: no search of study {opened.name!r} names one", "add it")
+        raise InputError("--trials", None, f"is missing: no search of study {opened.name!r} has set it", "add it")
     return asked.trials
 
 
@@ -161,9 +161,9 @@ def _check_failures(opened: OpenStudy, before: int) -> None:
 def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
     """Give the study its sampler.
 
-    Processes must not draw the same candidates. This one has a slot: of several that start together, at most one sees
-    no other slot and keeps its seed. A process between two requeued trials has no slot and made no new trial, so the
-    trained runs count as well.
+    Processes must not draw the same candidates. This process has a slot: of several that start together, at most the
+    first sees no other slot and keeps its seed. The number of runs is part of the seed as well, because a process that
+    is between two requeued trials has neither a slot nor a new trial.
     """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()

@@ -231,7 +231,7 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
     """Return the specification that `options` mean for `data`.
 
     Raises:
-        InputError: If the budget is missing, a value breaks a rule, or nothing in the space fits.
+        InputError: If the budget is missing, a value breaks a rule, or no architecture in the space fits.
     """
     inputs = InputShape(in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
     budget = options.limits()

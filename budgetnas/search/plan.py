@@ -11,12 +11,13 @@ from optuna.trial import TrialState
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
+from budgetnas.runs.timing import time_steps, tuned_runtime
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
 from budgetnas.space.initial_trials import initial_candidate
+from budgetnas.space.search_space import Candidate
 from budgetnas.storage.leases import trained
-from budgetnas.training import RuntimeConfig, RuntimeRules, Task
-from budgetnas.training.measure import fastest_runtime, measure_pace
+from budgetnas.training import RuntimeConfig, RuntimeRules
 
 _DRAWS: Final = 1000
 _SAMPLE: Final = 30
@@ -97,11 +98,15 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     queued = [count(architecture).macs for architecture in _queued(opened, initial_trials)][:missing]
     expected = sum(queued) + mean_macs * (missing - len(queued))
     typical = sorted(drawn, key=lambda architecture: count(architecture).macs)[len(drawn) // 2]
-    example = _task(opened, task, typical)
-    runtime = task.runtime.runtime_for(typical, images=len(example.train) * example.recipe.epochs)
+    candidate = Candidate(typical, specification.recipes.recipe(specification.recipes.optimizers[0], 1e-3, 0.0))
+    epochs, images = candidate.recipe.epochs, task.images
+    runtime = task.runtime.runtime_for(typical, images=len(images.train) * epochs)
     if missing and task.tune_setup and isinstance(task.runtime, RuntimeRules):
-        runtime = fastest_runtime(example, task.runtime.alternatives(typical))
-    seconds = _estimate(example, runtime, expected) if missing and timed else None
+        runtime = tuned_runtime(candidate, images, task.runtime)
+    seconds = None
+    if missing and timed:
+        timing = time_steps(candidate, images, runtime)
+        seconds = timing.seconds(expected, epochs, trained=len(images.train), evaluated=len(images.evaluation))
     return Plan(
         study=opened.name,
         trained=done,
@@ -153,18 +158,3 @@ def _queued(opened: OpenStudy, initial_trials: tuple[InitialTrialPlan, ...]) -> 
         for trial in initial_trials
         if trial.state == "queued"
     ]
-
-
-def _task(opened: OpenStudy, task: SearchTask, architecture: Architecture) -> Task:
-    """Return a training of the search, of a network that no trial has proposed."""
-    recipes, images = opened.specification.recipes, task.images
-    recipe = recipes.recipe(recipes.optimizers[0], 1e-3, 0.0)
-    return Task(architecture, recipe, 0, images.train, images.evaluation, images.normalisation)
-
-
-def _estimate(task: Task, runtime: RuntimeConfig, expected_macs: float) -> float | None:
-    """Return the seconds of all remaining trials, from a few timed steps; None if memory ran out."""
-    pace, epochs = measure_pace(task, runtime), task.recipe.epochs
-    if pace is None:
-        return None
-    return pace.seconds(expected_macs, trained=len(task.train) * epochs, evaluated=len(task.evaluation) * epochs)

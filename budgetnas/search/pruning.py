@@ -39,7 +39,7 @@ class Cut:
     rule: str
 
     def reason(self, epoch: Epoch, epochs: int) -> str:
-        """Return in one line why a trial ends after `epoch` of `epochs`."""
+        """Return why a trial ends after `epoch` of `epochs`."""
         had = f"after epoch {epoch.epoch} of {epochs}: {epoch.eval_accuracy:.2%} on validation"
         return f"{had}, {self.needed:.2%} needed ({self.rule})"
 
@@ -73,12 +73,12 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Cut
 
 
 def _halving(accuracy: float, others: Sequence[float], eta: int) -> Cut | None:
-    """Continue if among the best 1/eta (rounded down) at the rung, or if that is fewer than one trial."""
+    """Continue if among the best 1/eta (rounded down) at the rung, or if that share is below one trial."""
     reached = sorted((accuracy, *others), reverse=True)
     kept = len(reached) // eta
     if not kept or accuracy >= reached[kept - 1]:
         return None
-    return Cut(reached[kept - 1], f"the best {kept} of {len(reached)} go on")
+    return Cut(reached[kept - 1], f"the best {kept} of {len(reached)} continue")
 
 
 def _median(accuracy: float, others: Sequence[float]) -> Cut | None:

@@ -1,4 +1,4 @@
-"""A search from its options to a study with all of its trials, and to the final evaluation if it has one."""
+"""A search from its options to a study with all of its trials, and to the final evaluation."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _complete(options: SearchOptions, url: URL) -> SearchOptions:
     """Return the options, completed by the defaults and by the specification of the study that is resumed.
 
     Raises:
-        InputError: If one that has no default is missing, or no sampler has the name.
+        InputError: If an option without a default is missing, or the sampler is unknown.
     """
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
     if options.study and exists:

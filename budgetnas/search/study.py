@@ -29,7 +29,7 @@ from budgetnas.storage.urls import masked
 INITIAL_TRIAL = "seed"
 """User attribute with the name of the initial trial that a trial is."""
 MAX_TAKEOVERS = 3
-"""Processes that may lose a trial; a trial that one more process loses fails, because it probably kills them."""
+"""Processes that may lose a trial; after that it fails, because it probably kills them."""
 _ENDED = (State.COMPLETE, State.PRUNED, State.FAILED)
 
 
@@ -97,7 +97,7 @@ def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
     ours = study.directions == [StudyDirection.MAXIMIZE]
     if not ours or (new and study.get_trials(deepcopy=False)):
         rule = "is a study that another program made in this storage"
-        raise InputError("--study", name, rule, "name another one")
+        raise InputError("--study", name, rule, "use another name")
     if new:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""One trial: ask Optuna for its parameters, train the candidate or use its record, and report the result."""
+"""A trial: ask Optuna for its parameters, train the candidate or use its record, and report the result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrialRunner:
         runtime: Chooses the runtime config of each trial.
         stopper: Requests to stop.
         callbacks: Called as the trials proceed.
-        trainer: Trains one candidate.
+        trainer: Trains a candidate.
     """
 
     opened: OpenStudy
@@ -54,21 +54,20 @@ class TrialRunner:
     trainer: TrainFunction = train
 
     def run(self, slot: Lease, heartbeat: Heartbeat) -> None:
-        """Run one trial to its end, and tell Optuna the result.
+        """Run a trial to its end, and report the result to Optuna.
 
         A trial whose training fails, or whose candidate is rejected, ends as failed, with the reason.
 
         Args:
-            slot: The right to train one run.
+            slot: The right to train a run.
             heartbeat: Keeps the slot alive.
 
         Raises:
             SpaceUsedUpError: If no new candidate is left.
             Interrupted: If a stop was requested; the trial is requeued.
-            LeaseLost: If another process took the trial over; nothing more is written.
+            LeaseLost: If another process took the trial over.
         """
-        records, study = self.opened.records, self.opened.optuna_study
-        trial = study.ask()
+        records, trial = self.opened.records, self.opened.optuna_study.ask()
         try:
             note_work(records, slot, trial=trial.number)
             request, counted = self._propose(trial)
@@ -105,7 +104,7 @@ class TrialRunner:
             # Stays a running trial without a holder, which the next process requeues.
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None
         except Exception:
-            study.tell(trial, state=TrialState.FAIL)
+            self._end(trial, TrialState.FAIL)
             raise
 
     def _propose(self, trial: optuna.Trial) -> tuple[RunRequest, Verdict]:
@@ -178,22 +177,24 @@ class TrialRunner:
     def _report(
         self, trial: optuna.Trial, request: RunRequest, curve: tuple[Epoch, ...], note: str, *, cut: bool
     ) -> None:
-        """Tell Optuna the accuracy after the last epoch, which it takes from the curve if the trial was pruned."""
+        """Report the accuracy after the last epoch to Optuna, which reads it from the curve if the trial was pruned."""
         last, values = curve[-1], {"reason": note} if cut else {}
         seed = {"seed": request.seed} if request.role is Role.REPEAT else {}
         add(trial, curve=compact(curve), **values, **seed)
         end = TrialEnd(trial.number, last.eval_accuracy, note, tally(self.opened), last.epoch if cut else None)
         self.callbacks.on_trial_end(end)
-        study = self.opened.optuna_study
         if cut:
-            study.tell(trial, state=TrialState.PRUNED)
+            self._end(trial, TrialState.PRUNED)
         else:
-            study.tell(trial, last.eval_accuracy)
+            self._end(trial, TrialState.COMPLETE, last.eval_accuracy)
 
     def _fail(self, trial: optuna.Trial, error: RunFailedError) -> None:
         add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
         self.callbacks.on_trial_end(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
-        self.opened.optuna_study.tell(trial, state=TrialState.FAIL)
+        self._end(trial, TrialState.FAIL)
+
+    def _end(self, trial: optuna.Trial, state: TrialState, accuracy: float | None = None) -> None:
+        self.opened.optuna_study.tell(trial, accuracy, state)
 
     def _reject(self, trial: optuna.Trial, candidate: Candidate) -> None:
         attributes = self.opened.storage.get_trial_system_attrs(trial._trial_id)
@@ -255,7 +256,7 @@ def tally(opened: OpenStudy) -> Tally:
     """Return the proposals of a study so far by what became of them."""
     over, duplicate = opened.records.rejection_counts(opened.name)
     budget = opened.specification.budget
-    broken = opened.records.broken_limits(opened.name, budget) if len(budget.limits) > 1 else ()
+    broken = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()
     counts = opened.records.search_counts(opened.name)
     return Tally(
         proposed=over + duplicate + counts.trials,

@@ -128,7 +128,7 @@ def work(request: str) -> tuple[int, list[str]]:
 
 @contextmanager
 def ray_pool(options: SearchOptions, url: URL) -> Iterator[RayPool]:
-    """Connect to a cluster, or start one on this machine, and yield a pool on it.
+    """Connect to a cluster, or start a local cluster, and yield a pool on it.
 
     Raises:
         InputError: If that fails, or the storage is a file and the cluster has several machines.

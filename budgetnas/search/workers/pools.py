@@ -33,7 +33,7 @@ class WorkerPool(Protocol):
 
     Attributes:
         workers: Number of workers.
-        shares: Expected speed-up over one worker.
+        shares: Expected speed-up over a single worker.
         threads: Threads of each on a CPU; None if the search does not decide that.
         timed: Whether steps timed in this process say anything about the workers.
     """
@@ -103,7 +103,7 @@ def _local_pool(options: SearchOptions, runtime: RuntimeRules) -> ProcessPool | 
 
 
 def gpus(asked: str | None, runtime: RuntimeRules) -> tuple[str, ...]:
-    """Return the GPUs that a search may use: the one that was named, else all of this machine."""
+    """Return the GPUs that a search may use: the named GPU, else all GPUs of this machine."""
     if asked is not None and ":" in asked:
         return (runtime.device,)
     return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))

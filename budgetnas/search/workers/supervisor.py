@@ -60,7 +60,7 @@ def search_together(
     except Interrupted:
         _stop(pool, study, callbacks)
         raise
-    except KeyboardInterrupt:  # a second Ctrl-C, while the first one waited for the database
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first waited for the database
         raise Interrupted(EXIT_INTERRUPTED) from None
     finally:
         pool.kill()
@@ -114,7 +114,7 @@ def _stop(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks) ->
 class _WatchedStudy:
     """A study whose storage is polled, to call back for the trials of all workers, on this machine or others.
 
-    A refresh without news is one query for the runs that have not ended.
+    A refresh without news is a single query for the runs that have not ended.
 
     Args:
         opened: The study.

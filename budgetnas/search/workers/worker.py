@@ -99,11 +99,14 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
         seed=request.seed,
     )
     goal(opened, request.trials)  # an error comes before the first line of the plan
-    with reporting_outcome(callbacks) as outcome, stopper.listening():
-        if not request.planned:
-            callbacks.on_progress("timing a few training steps")
-            callbacks.on_plan(opened, make_plan(opened, task), data)
-        outcome.finished = search(opened, task, stopper, callbacks)
+    try:
+        with reporting_outcome(callbacks) as outcome, stopper.listening():
+            if not request.planned:
+                callbacks.on_progress("timing a few training steps")
+                callbacks.on_plan(opened, make_plan(opened, task), data)
+            outcome.finished = search(opened, task, stopper, callbacks)
+    finally:
+        opened.close_optuna()
     return WorkerResult(records, outcome)
 
 

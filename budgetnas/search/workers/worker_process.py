@@ -1,6 +1,6 @@
 """A worker as a process: ``python -m budgetnas.search.workers.worker_process``, started by a search.
 
-It reads its request as one line of JSON from standard input, so that the password of a storage appears neither in its
+It reads its request as a line of JSON from standard input, so that the password of a storage appears neither in its
 arguments nor in its environment. When standard input ends, the search is gone, and the worker stops as at a SIGTERM.
 It writes messages as single lines to standard error.
 """
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def write(text: str) -> None:
-    """Write one line for the search, which may be gone."""
+    """Write a line for the search, which may be gone."""
     with contextlib.suppress(OSError):
         print(hide_passwords(" ".join(text.split())), file=sys.stderr, flush=True)
 

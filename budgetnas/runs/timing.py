@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.search_space import Candidate
-from budgetnas.training import Runtime, Task
-from budgetnas.training.measure import Pace, measure_pace
+from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, Task
+from budgetnas.training.measure import Pace, fastest_runtime, measure_pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +38,13 @@ class Timing:
 
 def time_steps(candidate: Candidate, images: RunImages, runtime: Runtime) -> Timing:
     """Time a few training steps of a candidate."""
-    task = Task(candidate.architecture, candidate.recipe, 0, images.train, images.evaluation, images.normalisation)
-    return Timing(runtime, measure_pace(task, runtime.runtime_for(task.architecture)))
+    return Timing(runtime, measure_pace(_task(candidate, images), runtime.runtime_for(candidate.architecture)))
+
+
+def tuned_runtime(candidate: Candidate, images: RunImages, rules: RuntimeRules) -> RuntimeConfig:
+    """Return the fastest runtime config for a candidate, from a few timed steps in each: ``--tune-setup``."""
+    return fastest_runtime(_task(candidate, images), rules.alternatives(candidate.architecture))
+
+
+def _task(candidate: Candidate, images: RunImages) -> Task:
+    return Task(candidate.architecture, candidate.recipe, 0, images.train, images.evaluation, images.normalisation)
