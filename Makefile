@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 DEMO := budgetnas-demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-faults check lint types imports benchmarks clean
+.PHONY: demo test test-all test-faults check lint types imports benchmarks clean
 
 demo: $(VENV)/.installed
 	mkdir -p $(DEMO)
@@ -12,7 +12,10 @@ demo: $(VENV)/.installed
 	$(BIN)/budgetnas report digits-demo --storage sqlite:///$(DEMO)/demo.db --out $(DEMO)/digits-demo-report.html
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-faults: $(VENV)/.installed-dev
 	FAULTS=full $(BIN)/python -m pytest tests/faults

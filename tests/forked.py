@@ -7,6 +7,8 @@ own connections, locks, signals, working directory and environment.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -128,4 +130,7 @@ def _enter(
     err.close()
     warnings.simplefilter("ignore")
     sys.argv = ["budgetnas", *arguments]
-    sys.exit(main())
+    code = main()
+    atexit._run_exitfuncs()  # a forked process skips these
+    gc.collect()  # an interpreter that ends closes its databases
+    sys.exit(code)

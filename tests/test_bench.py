@@ -23,11 +23,13 @@ from budgetnas.stats import ratio_interval
 from budgetnas.training.memory import free_as_usual, keep_freed_memory
 from budgetnas.training.network import build
 
+pytestmark = pytest.mark.slow
+
 DEVICE = torch.device("cpu")
 NETWORK = ("--blocks", "1,1", "--widths", "4,8", "--stem-width", "4")
 
 
-def test_the_operations_of_a_training_step_are_those_that_are_made() -> None:
+def test_the_counted_operations_are_those_of_a_training_step() -> None:
     """Counted by hooks on a real network: forward, and backward what autograd needs."""
     architecture = Architecture((2, 1), (4, 6), (1, 2), stem_width=5, size=8)
     network = build(architecture, seed=0)
@@ -52,39 +54,47 @@ def test_v2_takes_two_gigaflop_an_image() -> None:
 
 @pytest.mark.parametrize("augmentation", [Augmentation(crop_padding=0, flip=False), Augmentation(rotation=10)])
 def test_the_reference_sees_the_same_images(augmentation: Augmentation) -> None:
-    one = task(augmentation=augmentation.model_dump())
-    images = PilImages(one)
-    assert len(images) == len(one.train)
+    example = task(augmentation=augmentation.model_dump())
+    images = PilImages(example)
+    assert len(images) == len(example.train)
     image, label = images[7]
-    assert (image.shape, image.dtype, label) == (one.train.images[7].shape, torch.float32, int(one.train.labels[7]))
+    assert (image.shape, image.dtype, label) == (
+        example.train.images[7].shape,
+        torch.float32,
+        int(example.train.labels[7]),
+    )
     if not augmentation.flip:
-        mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (one.normalisation.mean, one.normalisation.std))
-        torch.testing.assert_close(image, (one.train.images[7].float() / 255 - mean) / std)
+        mean, std = (
+            torch.tensor(part).view(-1, 1, 1) for part in (example.normalisation.mean, example.normalisation.std)
+        )
+        torch.testing.assert_close(image, (example.train.images[7].float() / 255 - mean) / std)
 
 
 @pytest.mark.parametrize(
     "loop",
     [OurLoop(CPU), ReferenceLoop(DEVICE), ReferenceLoop(DEVICE, tuned=True, workers=1)],
-    ids=lambda one: one.name,
+    ids=lambda loop: loop.name,
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_every_loop_makes_the_same_steps_and_learns(loop: OurLoop | ReferenceLoop, optimizer: str) -> None:
     rate = {"sgd": 0.1, "adam": 0.01}[optimizer]
-    one = task(epochs=8, t_max=8, batch=32, optimizer=optimizer, learning_rate=rate, augmentation={"crop_padding": 1})
-    run = loop.start(one)
+    example = task(
+        epochs=8, t_max=8, batch=32, optimizer=optimizer, learning_rate=rate, augmentation={"crop_padding": 1}
+    )
+    run = loop.start(example)
     assert [len(list(run.steps(epoch))) for epoch in range(1, 9)] == [16] * 8
     network = run.network.eval()
-    mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (one.normalisation.mean, one.normalisation.std))
+    mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (example.normalisation.mean, example.normalisation.std))
     with torch.no_grad():
         answers = network(((digits().evaluation.images.float() / 255) - mean) / std).argmax(dim=1)
     assert (answers == digits().evaluation.labels).float().mean() > 0.5
 
 
-def test_a_last_image_alone_is_left_out_by_every_loop() -> None:
-    one = task(batch=33)
-    one = replace(one, train=one.train.take(torch.arange(100)))
+def test_every_loop_drops_a_last_batch_of_a_single_image() -> None:
+    example = task(batch=33)
+    example = replace(example, train=example.train.take(torch.arange(100)))
     for loop in (OurLoop(CPU), ReferenceLoop(DEVICE)):
-        assert len(list(loop.start(one).steps(1))) == 3
+        assert len(list(loop.start(example).steps(1))) == 3
 
 
 def test_bench_prints_three_loops_and_two_ratios(tmp_path: Path) -> None:
@@ -108,7 +118,7 @@ def test_bench_prints_three_loops_and_two_ratios(tmp_path: Path) -> None:
     assert "torch " in result["where"]
 
 
-def test_the_table_for_people_has_all_figures() -> None:
+def test_the_table_has_all_figures() -> None:
     spread = Spread.of([3.0, 1.0, 2.0])
     loops = tuple(
         LoopSummary(name, "settings", spread, 1.5e6, {"bf16": 0.5}, spread, 3 << 20, (0.5, 0.7))
@@ -141,7 +151,7 @@ def test_the_table_for_people_has_all_figures() -> None:
         (("--data", "cifar11"), "--data 'cifar11'"),
     ],
 )
-def test_bench_refuses_what_cannot_be_measured(
+def test_bench_refuses_invalid_options(
     arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *arguments]) == 2
@@ -156,7 +166,7 @@ def test_a_matrix_peak_is_a_speed(precision: str) -> None:
     assert 1e8 < matrix_peak(DEVICE, precision) < 1e16
 
 
-def test_peak_memory_is_that_of_the_largest_moment() -> None:
+def test_peak_memory_is_the_maximum() -> None:
     free_as_usual()
     memory = PeakMemory(DEVICE)
     assert memory.read() is None, "nothing is known before the first reset"
@@ -170,7 +180,7 @@ def test_peak_memory_is_that_of_the_largest_moment() -> None:
     assert later is None or later < (16 << 20)
 
 
-def test_memory_that_is_kept_is_given_back_when_it_is_freed_as_usual() -> None:
+def test_freed_memory_is_returned_after_free_as_usual() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
 
@@ -186,5 +196,5 @@ def test_memory_that_is_kept_is_given_back_when_it_is_freed_as_usual() -> None:
     assert left < (16 << 20)
 
 
-def test_other_processes_are_noticed() -> None:
+def test_the_load_of_other_processes_is_measured() -> None:
     assert 0 <= busy_cores() < 10_000

@@ -8,6 +8,8 @@ from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.space.search_space import InputShape, SearchSpace
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_gate_is_checked_in_two_other_ways() -> None:
     passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000), 3000, 5, seed=1)

@@ -13,6 +13,8 @@ from budgetnas.storage import SEARCHED, Role
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
+pytestmark = pytest.mark.slow
+
 
 def searched(sampler: str, seed: int, single: float, recommend: float) -> Sampled:
     return Sampled(sampler, seed, 10, 0, {"single": single, "recommend": recommend})

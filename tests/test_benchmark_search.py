@@ -34,6 +34,8 @@ from benchmarks.table_search.searching import Cell, Found, Task, recommended, se
 from benchmarks.table_search.working import tasks_left
 from budgetnas.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 NECK, BODY, HEAD = (16, 32, 64), (10, 20, 30), (8, 16, 24)
 LIMIT = 1_000
 COLUMNS = "arch,neck,fixed,body,head,params,test_err_mean,test_err_1,test_err_2"

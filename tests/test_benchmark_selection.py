@@ -17,6 +17,8 @@ from benchmarks import selection
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = ("stem_w", "b1_mid", "b2_mid", "b3_mid", "s2_out", "b4_mid", "b5_mid")
 
 

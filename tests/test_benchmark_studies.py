@@ -9,6 +9,8 @@ from small import ROOT, environment
 
 from benchmarks.small_studies.summary import Outcome, summary_lines
 
+pytestmark = pytest.mark.slow
+
 
 def outcome(pruner: str, seed: int, *, trained: int, single: float, winner: float) -> Outcome:
     return Outcome(

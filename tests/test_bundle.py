@@ -193,6 +193,7 @@ def test_the_onnx_file_is_plain(made: Made) -> None:
     assert "0 to 255" in notes["use"]
 
 
+@pytest.mark.slow
 def test_an_onnx_file_of_another_network_fails_the_check(made: Made) -> None:
     preprocess = Preprocessor(made.source.preprocessing)
     other = build(ARCHITECTURE, seed=5).eval()

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: an interrupted training goes on from its last one to the same bits, and never from a bad one."""
+"""Checkpoints of runs: an interrupted training resumes from the last valid checkpoint, to the same bits."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def same(curve: tuple[Epoch, ...]) -> tuple[Epoch, ...]:
     return tuple(replace(epoch, seconds=0.0) for epoch in curve)
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bits_in_the_same_record(
+def test_an_interrupted_training_resumes_to_the_same_bits_in_the_same_record(
     often: Records, images: RunImages, whole: tuple[Run, tuple[Epoch, ...]]
 ) -> None:
     run = interrupted(often, images)
@@ -123,7 +123,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits_in_the_same_record(
     assert again.id == run.id and len(often.runs()) == 1
     assert again.weights_sha256 == whole[0].weights_sha256
     assert same(often.curve(run.id)) == whole[1]
-    assert [one.epochs_before for one in often.attempts(run.id)] == [0, EPOCHS - len(listener.epochs)]
+    assert [attempt.epochs_before for attempt in often.attempts(run.id)] == [0, EPOCHS - len(listener.epochs)]
     assert any("resumes after epoch" in notice for notice in listener.notices)
     assert not run_folder(often, run.id).exists() and often.checkpoints(run.id) == ()
 
@@ -137,9 +137,10 @@ def damage(file: Path, how: str) -> None:
         file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "gone"])
 @pytest.mark.parametrize("number", [1, KEPT])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used_or_none(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_is_used(
     often: Records, images: RunImages, whole: tuple[Run, tuple[Epoch, ...]], how: str, number: int
 ) -> None:
     run = interrupted(often, images, after=4)
@@ -156,23 +157,23 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used_or_none(
     assert same(often.curve(run.id)) == whole[1]
 
 
-def test_checkpoints_are_as_rare_as_was_asked(records: Records, images: RunImages) -> None:
+def test_checkpoints_respect_the_interval(records: Records, images: RunImages) -> None:
     records.settings = Settings(checkpoint_seconds=3600, checkpoint_dir=Settings.of_environment().checkpoint_dir)
     run = interrupted(records, images, after=4)
-    assert len(records.checkpoints(run.id)) == 1, "the one of the interrupt"
+    assert len(records.checkpoints(run.id)) == 1, "that of the interrupt"
 
 
-def test_where_no_checkpoint_can_be_written_the_training_goes_on(
+def test_training_continues_when_no_checkpoint_can_be_written(
     often: Records, images: RunImages, place: Path, whole: tuple[Run, tuple[Epoch, ...]]
 ) -> None:
     place.write_text("a file where the folder should be")
     listener = Quiet()
     assert trained(often, images, listener).weights_sha256 == whole[0].weights_sha256
-    (notice,) = [one for one in listener.notices if "no checkpoint can be written" in one]
+    (notice,) = [text for text in listener.notices if "no checkpoint can be written" in text]
     assert str(place) in notice
 
 
-def test_in_another_setup_the_record_holds_both(often: Records, images: RunImages) -> None:
+def test_the_record_has_both_runtimes(often: Records, images: RunImages) -> None:
     run = interrupted(often, images)
     with often.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE runs SET environment = replace(environment, 'cpu', 'cuda:0')")
@@ -192,7 +193,7 @@ def train_slowly(url: str, epoch_ended: object) -> None:
         record_training(request(), few_images(), CPU, records, Stopper(), Slow())
 
 
-def test_a_killed_training_goes_on_in_another_process(
+def test_a_killed_training_resumes_in_another_process(
     storage_url: str, images: RunImages, whole: tuple[Run, tuple[Epoch, ...]]
 ) -> None:
     with closing(open_records(parse_storage(storage_url))) as records:
@@ -212,7 +213,8 @@ def test_a_killed_training_goes_on_in_another_process(
         assert run.weights_sha256 == whole[0].weights_sha256
 
 
-def test_two_processes_that_want_one_training_make_it_once(storage_url: str, images: RunImages) -> None:
+@pytest.mark.slow
+def test_two_processes_train_the_same_run_once(storage_url: str, images: RunImages) -> None:
     with closing(open_records(parse_storage(storage_url))) as records:
         event = SPAWN.Event()
         process = SPAWN.Process(target=train_slowly, args=(storage_url, event))
@@ -226,7 +228,7 @@ def test_two_processes_that_want_one_training_make_it_once(storage_url: str, ima
         assert "another process is training run" in listener.notices[0]
 
 
-def test_files_of_runs_that_ended_are_swept(often: Records, images: RunImages) -> None:
+def test_files_of_ended_runs_are_deleted(often: Records, images: RunImages) -> None:
     kept = interrupted(often, images)
     gone = run_folder(often, kept.id + 1)
     gone.mkdir()

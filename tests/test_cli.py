@@ -89,6 +89,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
     assert (code, json.loads(out)["params"]) == (0, 23_520_842)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

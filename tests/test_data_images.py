@@ -113,7 +113,7 @@ whole_jpeg = as_file(Image.effect_noise((40, 40), 90).convert("RGB"), "JPEG")
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"this is no image", "not an image"),
+        (b"this is not an image", "not an image"),
         (whole_jpeg[: len(whole_jpeg) // 2], "truncated"),
         (as_file(Image.new("F", (4, 4)), "TIFF"), "8 or 16 bits"),
     ],

@@ -40,7 +40,7 @@ def test_quotas_are_proportional_to_within_one_image(case: tuple[list[int], int]
     for quota, size in zip(class_quotas(sizes, count), sizes, strict=True):
         share = count * size / total
         assert quota < share + 1 or quota == 1
-        if count * min(sizes) >= total:  # otherwise the classes that are given one at least take from the others
+        if count * min(sizes) >= total:  # otherwise small classes, which give at least an image, take from the others
             assert quota > share - 1
 
 
@@ -75,10 +75,10 @@ def test_choices_are_nested_and_deterministic(y: np.ndarray, data: st.DataObject
 @given(labels(least=2), st.integers(0, 5))
 def test_a_tenth_is_held_out_of_every_class_and_some_of_each_is_kept(y: np.ndarray, seed: int) -> None:
     size = share_size(y, 10)
-    kept, held = hold_out(y, size, seed=seed, purpose=Purpose.VALIDATION)
-    assert size == len(held) == max(round(len(y) / 10), len(np.unique(y)))
-    assert sorted([*kept, *held]) == list(range(len(y)))
-    assert set(y[kept]) == set(y[held]) == set(y)
+    kept, chosen = hold_out(y, size, seed=seed, purpose=Purpose.VALIDATION)
+    assert size == len(chosen) == max(round(len(y) / 10), len(np.unique(y)))
+    assert sorted([*kept, *chosen]) == list(range(len(y)))
+    assert set(y[kept]) == set(y[chosen]) == set(y)
 
 
 @given(labels(least=3), st.integers(0, 5))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from reporting import STUDY, seeded_study
-from small import run, study_file
+from small import run, run_fresh, study_file
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
@@ -45,12 +45,12 @@ def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def checks(storage: str = "budgetnas.db", **request: Any) -> dict[str, Check]:
     request.setdefault("data", "digits")
-    return {one.check: one for one in examine(DoctorRequest(storage, **request))}
+    return {check.check: check for check in examine(DoctorRequest(storage, **request))}
 
 
 def contents(folder: Path) -> Mapping[str, str]:
-    files = [one for one in folder.rglob("*") if one.is_file()]
-    return {str(one.relative_to(folder)): hashlib.sha256(one.read_bytes()).hexdigest() for one in files}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def made_with_optuna(folder: Path) -> Path:
@@ -71,9 +71,9 @@ def test_a_fresh_folder_is_fine_and_stays_empty(in_a_fresh_folder: Path) -> None
     done = run(in_a_fresh_folder, "doctor", "--data", "digits", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert all(set(one) == {"check", "state", "detail", "way_out"} for one in found)
-    assert {one["state"] for one in found} <= {"ok", "warning"}
-    named = {one["check"]: one["detail"] for one in found}
+    assert all(set(check) == {"check", "state", "detail", "way_out"} for check in found)
+    assert {check["state"] for check in found} <= {"ok", "warning"}
+    named = {check["check"]: check["detail"] for check in found}
     assert list(named)[:7] == ["python", "budgetnas", "torch", "optuna", "sqlalchemy", "torchvision", "psycopg"]
     assert "is made by the first search" in named["storage"]
     assert "1,294 training and 144 validation images" in named["data"]
@@ -85,16 +85,16 @@ def test_lines_say_the_state_first_and_the_hint_last(in_a_fresh_folder: Path) ->
     assert done.returncode == 1
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    wrong = [one for one in lines if one.startswith("problem  ")]
-    assert [one.split(": ")[0] for one in wrong] == ["problem  --device", "problem  storage"]
+    wrong = [line for line in lines if line.startswith("problem  ")]
+    assert [line.split(": ")[0] for line in wrong] == ["problem  --device", "problem  storage"]
     assert wrong[0].endswith("; use --device auto or cpu")
     assert wrong[1].endswith("does not exist; create it first")
     assert lines[-1].startswith("problems: 2, warnings: ")
-    assert any(one.split()[1:3] == ["disk,", "here:"] for one in lines), "what comes after a problem is looked at too"
+    assert any(line.split()[1:3] == ["disk,", "here:"] for line in lines), "checks after a problem run too"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--storage", "nas"], "is not a storage URL"),
         (["--storage", f"mysql://me:{SECRET}@host/nas"], "mysql is not supported"),
@@ -102,10 +102,10 @@ def test_lines_say_the_state_first_and_the_hint_last(in_a_fresh_folder: Path) ->
         (["--device", "tpu"], "must be auto, cpu, cuda or cuda:N"),
     ],
 )
-def test_what_could_never_be_is_bad_input(in_a_fresh_folder: Path, arguments: list[str], told: str) -> None:
+def test_what_could_never_be_is_bad_input(in_a_fresh_folder: Path, arguments: list[str], message: str) -> None:
     done = run(in_a_fresh_folder, "doctor", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert message in done.stderr
     assert SECRET not in done.stderr
 
 
@@ -113,7 +113,7 @@ def test_a_database_is_looked_at_and_left_to_the_byte(in_a_fresh_folder: Path) -
     made_with_optuna(in_a_fresh_folder)
     before = contents(in_a_fresh_folder)
     found = checks(study="t", data=None)
-    assert {one.check: one for one in found.values() if one.state == "problem"} == {}
+    assert {check.check: check for check in found.values() if check.state == "problem"} == {}
     assert found["tables"].detail == f"version {tables.SCHEMA_VERSION}, this program's"
     assert "that of optuna" in found["optuna's tables"].detail
     assert found["studies"].detail == "1: t; 0 runs recorded as running"
@@ -151,7 +151,7 @@ def test_optunas_tables_in_another_version(in_a_fresh_folder: Path, version: str
 
 
 def test_a_file_that_is_no_database(in_a_fresh_folder: Path) -> None:
-    Path("nas.db").write_text("this is no database, and long enough to be read as one " * 50)
+    Path("nas.db").write_text("this is not a database, though long enough for a header " * 50)
     found = checks("nas.db")
     assert found["storage"].state == "problem"
     assert "file is not a database" in found["storage"].detail
@@ -184,7 +184,7 @@ def test_postgresql_is_looked_at_and_nothing_made_in_it(postgres_database: str) 
     found = checks(postgres_database)
     assert "PostgreSQL" in found["storage"].detail
     assert found["clock"].state == "ok"
-    assert [one for one in found.values() if one.state == "problem"] == []
+    assert [check for check in found.values() if check.state == "problem"] == []
     assert "disk, storage" not in found
     engine = create_engine(postgres_database)
     assert inspect(engine).get_table_names() == []
@@ -228,14 +228,14 @@ def images_in(folder: Path, shade: int) -> None:
 
 
 def test_data_that_are_not_the_studys(tmp_path: Path, in_a_fresh_folder: Path) -> None:
-    for place, shade in (("one", 0), ("two", 9)):
+    for place, shade in (("first", 0), ("second", 9)):
         images_in(tmp_path / place / "pets", shade)
-    shape = ("--data", f"folder:{tmp_path}/one/pets", "--budget", "20k", "--epochs", "1", "--trials", "1")
+    shape = ("--data", f"folder:{tmp_path}/first/pets", "--budget", "20k", "--epochs", "1", "--trials", "1")
     made = run(in_a_fresh_folder, "search", *shape, "--study", "pets")
     assert made.returncode == 0, made.stderr
-    good = checks(study="pets", data=f"folder:{tmp_path}/one/pets")
+    good = checks(study="pets", data=f"folder:{tmp_path}/first/pets")
     assert good["study's data"].state == "ok"
-    other = checks(study="pets", data=f"folder:{tmp_path}/two/pets")
+    other = checks(study="pets", data=f"folder:{tmp_path}/second/pets")
     assert other["data"].state == "ok"
     assert other["study's data"].state == "problem"
     assert "was made on folder-pets" in other["study's data"].detail
@@ -270,10 +270,10 @@ def test_an_archive_is_neither_downloaded_nor_unpacked(tmp_path: Path) -> None:
     place.mkdir()
     (place / "cifar-10-python.tar.gz").write_bytes(b"some bytes")
     assert "the first search unpacks it" in checks(data="cifar10", data_dir=place)["data"].detail
-    assert [one.name for one in place.iterdir()] == ["cifar-10-python.tar.gz"]
+    assert [path.name for path in place.iterdir()] == ["cifar-10-python.tar.gz"]
 
 
-# Versions, and what one machine cannot show
+# Versions, and facts of other machines
 
 
 def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path) -> None:
@@ -281,9 +281,9 @@ def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     path = os.pathsep.join([str(broken.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = run(in_a_fresh_folder, "doctor", "--data", "digits", PYTHONPATH=path)
+    done = run_fresh(in_a_fresh_folder, "doctor", "--data", "digits", PYTHONPATH=path)
     assert done.returncode == 1
-    (line,) = [one for one in done.stdout.splitlines() if one.startswith("problem ")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("problem ")]
     assert "does not fit torch" in line
     assert "operator torchvision::nms does not exist" in line
     assert "from the same index" in line

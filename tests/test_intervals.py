@@ -18,6 +18,7 @@ def test_the_interval_of_a_mean_is_scipy_s() -> None:
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     chance = random.Random(0)
     intervals = [mean_interval([chance.gauss(7.0, 2.0) for _ in range(4)]) for _ in range(4_000)]

@@ -64,7 +64,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_over_a_limit_is_trained_and_each_limit_turned_something_away(searched: Path) -> None:
     for records in records_in(searched):
         runs, rejections = records.runs(study="t"), records.rejections("t")
-        broken = records.broken_limits("t", BUDGET)
+        broken = records.over_limits("t", BUDGET)
     assert len(runs) == 8
     assert all(BUDGET.fits(one.architecture) for one in runs)
     assert not any(BUDGET.fits(one.architecture) for one in rejections if not one.duplicate)

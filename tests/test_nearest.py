@@ -79,6 +79,7 @@ def test_every_network_is_within_every_limit_and_is_what_its_edits_make(given_: 
         assert one.edits or one.architecture == network
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(asked())
 def test_every_edit_is_needed_and_its_sentence_names_what_changes(given_: tuple[Architecture, Budget]) -> None:

@@ -16,6 +16,8 @@ from sqlalchemy.pool import Pool
 from budgetnas.search.study import optuna_storage
 from budgetnas.storage.urls import parse_storage
 
+pytestmark = pytest.mark.slow
+
 
 class TestSharedStorage(StorageTestCase):
     @pytest.fixture(params=["plain", "cached"])
@@ -41,5 +43,5 @@ def test_a_storage_from_a_pickle_is_as_safe_as_the_first(tmp_path: Path) -> None
     with again.engine.connect() as connection:
         assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
         assert connection.connection.dbapi_connection.in_transaction
-    for one in (storage, again):
-        one.engine.dispose()
+    for opened in (storage, again):
+        opened.engine.dispose()

@@ -5,8 +5,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from budgetnas.search.options import read_study_file
 from budgetnas.space.presets import shipped_studies
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 

@@ -127,6 +127,7 @@ def test_an_extra_that_adam_has_no_use_for_is_its_first_choice() -> None:
     assert space.recipe("sgd", 0.1, 0.0, {"nesterov": True}).nesterov
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "gp"])
 def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
     space, budget = candidates("tuned"), Budget(300_000)
@@ -243,6 +244,7 @@ def test_choices_that_make_no_sense_are_refused(extra: str, choices: list[object
         RecipeSpace.model_validate({extra: choices})
 
 
+@pytest.mark.slow
 def test_a_search_over_the_recipe_and_its_resumption(tmp_path: Path) -> None:
     path = study_file(tmp_path, trials="3", recipe_space='"tuned"')
     searched = run(tmp_path, "search", path)

@@ -35,9 +35,12 @@ FLAGS = (
 WIDE = (1280, 900)
 PHONE = (390, 844)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs the chromium package of the system, or BUDGETNAS_CHROMIUM naming a browser"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="needs the chromium package of the system, or BUDGETNAS_CHROMIUM naming a browser"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -194,6 +194,7 @@ def test_unknown_study_lists_the_known_ones(records: Records) -> None:
         study_tables(records, "cifar-5M")
 
 
+@pytest.mark.slow
 def test_tables_need_no_heavy_package() -> None:
     heavy = "{'torch', 'optuna', 'typer', 'plotly'}"
     code = f"import sys, budgetnas.report; print(sorted({heavy} & set(sys.modules)))"

@@ -52,7 +52,7 @@ def test_a_training_is_recorded_with_every_epoch(records: Records, images: RunIm
     assert (run.architecture, run.recipe) == (ARCHITECTURE, RECIPE)
     assert run.params == count(ARCHITECTURE).params
     assert run.weights_sha256 is not None
-    assert [one.epochs_before for one in records.attempts(number)] == [0]
+    assert [attempt.epochs_before for attempt in records.attempts(number)] == [0]
     assert json.loads(run.data) == images.identity.model_dump()
     assert json.loads(run.environment)["threads"] == 1
     assert set(json.loads(run.environment)) >= {"device", "device_name", "precision", "torch", "python", "budgetnas"}
@@ -76,12 +76,12 @@ def test_a_run_repeated_from_its_record_gives_the_same_bits(records: Records, im
     run = records.run(first)
     again = RunRequest(Candidate(run.architecture, run.recipe), run.seed, Role.REPLAY)
     second = record_training(again, images, CPU, records, Stopper(), Quiet())
-    one, other = records.curve(first), records.curve(second)
-    assert [replace(epoch, seconds=0) for epoch in one] == [replace(epoch, seconds=0) for epoch in other]
+    curve, other = records.curve(first), records.curve(second)
+    assert [replace(epoch, seconds=0) for epoch in curve] == [replace(epoch, seconds=0) for epoch in other]
     assert run.weights_sha256 == records.run(second).weights_sha256
 
 
-def test_every_look_at_the_test_split_is_recorded(records: Records, images: RunImages) -> None:
+def test_every_evaluation_on_the_test_split_is_recorded(records: Records, images: RunImages) -> None:
     looking = replace(images, test_reason="replay of v2-sgd")
     number = record_training(request(), looking, CPU, records, Stopper(), Quiet())
     assert records.test_readings(number) == 2
@@ -99,7 +99,7 @@ class Signalling(Quiet):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_training_says_so(
+def test_an_interrupted_training_is_recorded_as_such(
     records: Records, images: RunImages, number: signal.Signals, code: int
 ) -> None:
     stopper = Stopper()
@@ -112,7 +112,7 @@ def test_an_interrupted_training_says_so(
     assert records.find_complete(request().key(images.identity), study="one") is None
 
 
-def test_a_training_that_fails_says_why(records: Records, images: RunImages) -> None:
+def test_a_failed_training_has_a_reason(records: Records, images: RunImages) -> None:
     wild = request(learning_rate=100, weight_decay=1, batch=4, epochs=9)
     with pytest.raises(RunFailedError, match="loss is") as raised:
         record_training(wild, images, CPU, records, Stopper(), Quiet())
@@ -120,7 +120,7 @@ def test_a_training_that_fails_says_why(records: Records, images: RunImages) -> 
     assert (run.state, run.reason) == (State.FAILED, raised.value.reason)
 
 
-def test_an_error_nobody_thought_of_is_a_failed_run(records: Records, images: RunImages) -> None:
+def test_an_unexpected_error_is_a_failed_run(records: Records, images: RunImages) -> None:
     class Broken(Quiet):
         def on_epoch_end(self, epoch: Epoch) -> None:
             raise ZeroDivisionError("of the listener\nwith a second line")

@@ -291,6 +291,7 @@ def spaces(draw: st.DrawFn) -> dict[str, BaseDistribution]:
     return {f"p{place}": draw(one) for place in range(draw(st.integers(1, 4)))}
 
 
+@pytest.mark.slow
 @given(spaces(), st.floats(0.02, 1.0), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_proposals_of_any_space_are_within_it_and_keep_any_limit(

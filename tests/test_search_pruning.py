@@ -276,6 +276,7 @@ def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> Non
         assert len({(one.architecture.digest, one.recipe.digest) for one in records}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "budget"])
 def test_every_sampler_goes_on_after_pruned_trials(tmp_path: Path, sampler: str) -> None:
     levels = [0.1 + (37 * place % 24) / 40 for place in range(24)]
@@ -329,6 +330,7 @@ def test_a_pruning_search_repeats_itself_and_tells_what_it_saved(tmp_path: Path)
     assert "--pruner was asha, now median" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_pruning_search_goes_on_after_a_signal(tmp_path: Path) -> None:
     path = pruning_study(tmp_path, epochs="60", trials="5", fidelity="{ eta = 2, first_rung = 15 }")
     process = start(tmp_path, "search", path, "--study", "t")
@@ -350,6 +352,7 @@ def test_a_pruning_search_goes_on_after_a_signal(tmp_path: Path) -> None:
     assert any(one.state is State.PRUNED for one in counted)
 
 
+@pytest.mark.slow
 def test_two_processes_prune_one_study(tmp_path: Path) -> None:
     path = pruning_study(tmp_path, trials="8")
     processes = [start(tmp_path, "search", path, "--study", "t") for _ in range(2)]

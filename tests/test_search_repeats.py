@@ -198,6 +198,7 @@ def test_the_sampler_is_told_the_distributions_that_a_trial_suggests(sqlite: str
 # Searches whose trainings take no time
 
 
+@pytest.mark.slow
 def test_a_used_up_space_is_trained_again_with_the_next_seeds(storage_url: str) -> None:
     with opened(storage_url) as study:
         heard = searched(study, 12)
@@ -271,6 +272,7 @@ def test_no_other_sampler_repeats(sqlite: str) -> None:
             assert tally(study).repeats == 0
 
 
+@pytest.mark.slow
 def test_all_limits_hold(sqlite: str) -> None:
     inputs = InputShape(in_channels=3, size=32, classes=10)
     spec = specification(
@@ -597,6 +599,7 @@ def test_a_repeat_whose_process_died_at_its_very_end_is_ended_by_its_record(sqli
         assert repeat_of(trial) is not None
 
 
+@pytest.mark.slow
 def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
     path = study_file(tmp_path, STUDY)
     done = run(tmp_path, "search", path, "--study", "s")
@@ -619,6 +622,7 @@ def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
     assert "(mean of " in final.stdout
 
 
+@pytest.mark.slow
 def test_two_workers_repeat_together(tmp_path: Path, storage_url: str) -> None:
     path = study_file(tmp_path, STUDY, trials="14")
     where = ("--study", "s", "--storage", storage_url)

@@ -67,6 +67,7 @@ def seeds_of(study: OpenStudy) -> list[str]:
     return sorted(trial.user_attrs["seed"] for trial in study.optuna_study.get_trials(deepcopy=False))
 
 
+@pytest.mark.slow
 def test_seeds_are_queued_once_however_many_processes_open_the_study_at_once(storage_url: str) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_open_and_close, args=(storage_url,)) for _ in range(4)]
@@ -94,6 +95,7 @@ def test_a_seeding_that_was_cut_off_is_completed(tmp_path: Path) -> None:
         assert {"v2-adam", "v2-sgd"} <= set(seeds_of(study))
 
 
+@pytest.mark.slow
 def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -> None:
     for _ in range(3):
         with opened(storage_url, 2_000_000) as study:
@@ -112,7 +114,7 @@ def test_a_seed_over_any_limit_is_rejected(storage_url: str) -> None:
         with opened(storage_url, max_macs=253_432_832) as study:
             assert seeds_of(study) == ["v1-adam", "v1-sgd"]
             rejected = study.records.rejections("s")
-            broken = study.records.broken_limits("s", study.specification.budget)
+            broken = study.records.over_limits("s", study.specification.budget)
     assert [(one.origin, one.overshoot, one.duplicate) for one in rejected] == [
         ("seed v2-sgd", 0, False),
         ("seed v2-adam", 0, False),
@@ -130,6 +132,7 @@ def test_a_limit_that_was_added_later_is_refused_by_name(storage_url: str) -> No
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"], ["maximize"]])
 def test_a_study_of_another_program_is_refused(storage_url: str, directions: list[str]) -> None:
     with closing(open_records(parse_storage(storage_url))):
@@ -289,6 +292,7 @@ def _begin_long_search(folder: Path) -> Forked:
     raise AssertionError("no epoch was recorded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_search_queues_its_trial_again(tmp_path: Path, number: signal.Signals, code: int) -> None:
     process = _begin_long_search(tmp_path)

@@ -91,6 +91,7 @@ def in_tables(database: str) -> int:
     return rows
 
 
+@pytest.mark.slow
 def test_no_command_shows_or_keeps_the_password_of_a_storage(postgres_database: str, tmp_path: Path) -> None:
     url, options = in_user_part(postgres_database), in_options(postgres_database)
     path = study_file(tmp_path, trials="2", study='"s"')
@@ -330,6 +331,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_weights_in_a_storage_are_no_pickle(searched: Path, sprung: Path) -> None:
     evil = pickle.dumps(Trap(sprung))
     records = open_records(parse_storage(str(searched / "budgetnas.db")), must_exist=True)
@@ -372,6 +374,7 @@ class Tags(HTMLParser):
         self.running += [name for name, value in attributes if name.startswith("on") or "javascript:" in (value or "")]
 
 
+@pytest.mark.slow
 def test_nasty_names_stay_text_and_make_no_path(tmp_path: Path) -> None:
     """A study and a folder of images named to be markup, or a path, through the real program."""
     work = tmp_path / "in" / "work"
@@ -514,6 +517,7 @@ def test_a_dashboard_for_others_warns(searched: Path) -> None:
     assert "0.0.0.0 may be reached by others, and the dashboard asks for no password" in told[1]
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_no_password_and_sends_names_as_json(postgres_database: str, tmp_path: Path) -> None:
     records = open_records(parse_storage(postgres_database))
     records.close()

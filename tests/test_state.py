@@ -42,27 +42,27 @@ class Drawer:
     """Keeps every state as bytes and notes what it hears."""
 
     states: list[bytes] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def begin(self) -> Iterator[TrainingState]:
         return (TrainingState.from_bytes(stored) for stored in reversed(self.states[:]))
 
     def refused(self, state: TrainingState, reason: str) -> None:
-        self.told.append(f"refused {state.epoch}: {reason}")
+        self.calls.append(f"refused {state.epoch}: {reason}")
 
     def resumed(self, state: TrainingState) -> None:
-        self.told.append(f"resumed after {state.epoch}")
+        self.calls.append(f"resumed after {state.epoch}")
 
     def epoch_ended(self, state: TrainingState) -> None:
-        self.told.append(f"ended {state.epoch}")
+        self.calls.append(f"ended {state.epoch}")
         self.states.append(state.to_bytes())
 
     def interrupted(self, state: TrainingState) -> None:
-        self.told.append(f"interrupted after {state.epoch}")
+        self.calls.append(f"interrupted after {state.epoch}")
         self.states.append(state.to_bytes())
 
     def forget(self) -> None:
-        self.told.append("forget")
+        self.calls.append("forget")
         self.states.clear()
 
 
@@ -70,12 +70,12 @@ class OnlyWhenInterrupted(Drawer):
     """Keeps a state when it has to."""
 
     def epoch_ended(self, state: TrainingState) -> None:
-        self.told.append(f"ended {state.epoch}")
+        self.calls.append(f"ended {state.epoch}")
 
 
 @dataclass
 class Stopping(Listener):
-    """Interrupts before a step has been made, or while it is told of an epoch."""
+    """Interrupts before a step has been made, or at the end of an epoch."""
 
     at_step: tuple[int, int] = (0, 0)
     at_epoch: int = 0
@@ -93,17 +93,17 @@ class Stopping(Listener):
 
 def small(**recipe: object) -> Task:
     """A training on few images: a last batch is smaller than the others."""
-    one = task(architecture=WITH_SHORTCUTS, **{"epochs": EPOCHS, "t_max": EPOCHS + 1, "batch": 30} | recipe)
+    example = task(architecture=WITH_SHORTCUTS, **{"epochs": EPOCHS, "t_max": EPOCHS + 1, "batch": 30} | recipe)
     some, few = (
         DeviceImages(images.images[:count], images.labels[:count])
-        for images, count in ((one.train, 70), (one.evaluation, 30))
+        for images, count in ((example.train, 70), (example.evaluation, 30))
     )
-    return replace(one, train=some, evaluation=few)
+    return replace(example, train=some, evaluation=few)
 
 
-def resumed(one: Task, runtime: RuntimeConfig, checkpointer: Drawer) -> tuple[nn.Module, Listener]:
+def resumed(example: Task, runtime: RuntimeConfig, checkpointer: Drawer) -> tuple[nn.Module, Listener]:
     listener = Listener()
-    return train(one, runtime, listener, checkpointer), listener
+    return train(example, runtime, listener, checkpointer), listener
 
 
 def same(network: nn.Module, other: nn.Module) -> None:
@@ -114,32 +114,34 @@ def same(network: nn.Module, other: nn.Module) -> None:
         assert tensor.stride() == its.stride(), key
 
 
-def after_every_epoch(one: Task, runtime: RuntimeConfig) -> None:
-    network, listener = trained(one, runtime)
+def after_every_epoch(example: Task, runtime: RuntimeConfig) -> None:
+    network, listener = trained(example, runtime)
     drawer = Drawer()
-    watched, told = resumed(one, runtime, drawer)
+    watched, followed = resumed(example, runtime, drawer)
     same(watched, network)
-    assert told.epochs == listener.epochs, "to keep states changes nothing"
-    assert drawer.told == [f"ended {number}" for number in range(1, one.recipe.epochs)]
+    assert followed.epochs == listener.epochs, "to keep states changes nothing"
+    assert drawer.calls == [f"ended {number}" for number in range(1, example.recipe.epochs)]
     for done, stored in enumerate(drawer.states, start=1):
-        again, rest = resumed(one, runtime, Drawer([stored]))
+        again, rest = resumed(example, runtime, Drawer([stored]))
         assert rest.epochs == listener.epochs[done:]
         same(again, network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", list(CHANGES))
-def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed: str) -> None:
+def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_training(changed: str) -> None:
     after_every_epoch(small(**CHANGES[changed]), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("runtime", list(SETUPS))
-def test_in_every_setup(runtime: str, optimizer: str) -> None:
+def test_in_every_runtime(runtime: str, optimizer: str) -> None:
     recipe = EVERYTHING | {"optimizer": optimizer, "learning_rate": 0.1 if optimizer == "sgd" else 0.01}
     after_every_epoch(small(epochs=3, **recipe), SETUPS[runtime])
 
 
-def test_without_a_keeper_no_state_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_checkpointer_no_state_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(trainer: Trainer, epoch: int) -> TrainingState:
         raise AssertionError("a state was made")
 
@@ -149,7 +151,7 @@ def test_without_a_keeper_no_state_is_made(monkeypatch: pytest.MonkeyPatch) -> N
         resumed(small(), CPU, Drawer())
 
 
-def test_an_epoch_changes_what_a_state_holds() -> None:
+def test_an_epoch_changes_every_tensor_of_a_state() -> None:
     """Or the tests above would hold a state that is not needed to be right."""
     trainer = Trainer(small(**EVERYTHING), CPU)
     states = []
@@ -160,38 +162,38 @@ def test_an_epoch_changes_what_a_state_holds() -> None:
         assert not torch.equal(tensor, states[1].tensors[name]), name
 
 
-def test_what_is_kept_needs_every_part() -> None:
+def test_a_resumed_training_needs_every_tensor() -> None:
     """A state without one of its parts gives another training: so each is there for a reason."""
-    one = small(**EVERYTHING)
-    whole = state_after(1, one)
+    example = small(**EVERYTHING)
+    whole = state_after(1, example)
     for part in ("network.", "optimizer.", "average.steps", "average.network.", "generator"):
-        fresh = Trainer(one, CPU).state(0).tensors
+        fresh = Trainer(example, CPU).state(0).tensors
         mixed = {name: fresh[name] if name.startswith(part) else tensor for name, tensor in whole.tensors.items()}
-        assert next_epoch(one, replace(whole, tensors=mixed)) != next_epoch(one, whole), part
+        assert next_epoch(example, replace(whole, tensors=mixed)) != next_epoch(example, whole), part
 
 
-def state_after(epochs: int, one: Task, runtime: RuntimeConfig = CPU) -> TrainingState:
-    trainer = Trainer(one, runtime)
+def state_after(epochs: int, example: Task, runtime: RuntimeConfig = CPU) -> TrainingState:
+    trainer = Trainer(example, runtime)
     for number in range(1, epochs + 1):
         trainer.epoch(number, Listener())
     return trainer.state(epochs)
 
 
-def next_epoch(one: Task, state: TrainingState, runtime: RuntimeConfig = CPU) -> list[tuple[str, list[float]]]:
-    trainer = Trainer(one, runtime)
+def next_epoch(example: Task, state: TrainingState, runtime: RuntimeConfig = CPU) -> list[tuple[str, list[float]]]:
+    trainer = Trainer(example, runtime)
     trainer.restore(state)
     trainer.epoch(state.epoch + 1, Listener())
     return [(name, tensor.flatten().tolist()) for name, tensor in trainer.state(state.epoch + 1).tensors.items()]
 
 
 def test_a_state_is_a_copy() -> None:
-    one = small(**EVERYTHING)
-    trainer = Trainer(one, CPU)
+    example = small(**EVERYTHING)
+    trainer = Trainer(example, CPU)
     trainer.epoch(1, Listener())
     state = trainer.state(1)
     before = {name: tensor.clone() for name, tensor in state.tensors.items()}
     trainer.epoch(2, Listener())
-    other = Trainer(one, CPU)
+    other = Trainer(example, CPU)
     other.restore(state)
     other.epoch(2, Listener())
     for name, tensor in state.tensors.items():
@@ -200,12 +202,12 @@ def test_a_state_is_a_copy() -> None:
 
 @pytest.mark.parametrize("layout", ["channels-last", "contiguous"])
 @pytest.mark.parametrize("made_in", ["channels-last", "contiguous"])
-def test_what_the_optimiser_keeps_lies_in_memory_as_its_parameter_does(layout: Any, made_in: Any) -> None:
+def test_optimiser_state_has_the_layout_of_its_parameter(layout: Any, made_in: Any) -> None:
     """A fused step walks over both as they lie, whichever order the state had."""
     for recipe in (OPTIMIZERS["momentum"], OPTIMIZERS["adam"]):
-        one = small(**recipe)
-        stored = state_after(1, one, replace(CPU, layout=made_in)).to_bytes()
-        trainer, plain = (Trainer(one, replace(CPU, layout=layout)) for _ in range(2))
+        example = small(**recipe)
+        stored = state_after(1, example, replace(CPU, layout=made_in)).to_bytes()
+        trainer, plain = (Trainer(example, replace(CPU, layout=layout)) for _ in range(2))
         plain.epoch(1, Listener())
         trainer.restore(TrainingState.from_bytes(stored))
         spatial = 0
@@ -222,52 +224,53 @@ def test_what_the_optimiser_keeps_lies_in_memory_as_its_parameter_does(layout: A
 
 def test_a_state_is_restored_in_place() -> None:
     """What a captured step reads and writes stays where it is."""
-    one = small(**EVERYTHING)
-    trainer = Trainer(one, CPU)
-    state = state_after(1, one)
+    example = small(**EVERYTHING)
+    trainer = Trainer(example, CPU)
+    state = state_after(1, example)
     trainer.epoch(1, Listener())
     trainer.epoch(2, Listener())
     before = places(trainer)
     trainer.restore(state)
     assert places(trainer) == before
     trainer.epoch(2, Listener())
-    assert trainer.state(2).to_bytes() == state_after(2, one).to_bytes()
+    assert trainer.state(2).to_bytes() == state_after(2, example).to_bytes()
 
 
 def places(trainer: Trainer) -> list[int]:
     kept = [tensor for each in trainer.optimizer.state.values() for tensor in each.values()]
     average = [] if trainer.average is None else trainer.average.memory.values()
-    return [one.data_ptr() for one in (*trainer.network.state_dict().values(), *kept, *average)]
+    return [tensor.data_ptr() for tensor in (*trainer.network.state_dict().values(), *kept, *average)]
 
 
 @pytest.mark.parametrize("checkpointer", [Drawer, OnlyWhenInterrupted])
 def test_a_training_interrupted_twice(checkpointer: type[Drawer]) -> None:
-    one = small(**EVERYTHING)
-    network, listener = trained(one)
+    example = small(**EVERYTHING)
+    network, listener = trained(example)
     drawer, curve = checkpointer(), []
-    for at, heard in (
+    for at, expected in (
         ((2, 3), ["ended 1", "interrupted after 1"]),
         ((3, 1), ["resumed after 1", "ended 2", "interrupted after 2"]),
         ((3, 2), ["resumed after 2", "interrupted after 2"]),
     ):
         stopping = Stopping(at_step=at)
         with pytest.raises(Interrupted):
-            train(one, CPU, stopping, drawer)
+            train(example, CPU, stopping, drawer)
         curve += stopping.epochs
-        assert drawer.told == heard
-        drawer.told.clear()
-    last, rest = resumed(one, CPU, drawer)
+        assert drawer.calls == expected
+        drawer.calls.clear()
+    last, rest = resumed(example, CPU, drawer)
     assert curve + rest.epochs == listener.epochs
     assert {epoch for epoch, _, _ in rest.steps} == {3, 4}
     same(last, network)
 
 
+@pytest.mark.slow
 def test_in_another_process(tmp_path: Path) -> None:
-    one = small(**EVERYTHING)
-    network, listener = trained(one)
+    example = small(**EVERYTHING)
+    network, listener = trained(example)
     drawer = Drawer()
     with pytest.raises(Interrupted):
-        train(one, CPU, Stopping(at_step=(3, 2)), drawer)
+        train(example, CPU, Stopping(at_step=(3, 2)), drawer)
     (tmp_path / "state").write_bytes(drawer.states[-1])
     script = (
         "import sys, torch, test_state as t; from pathlib import Path; from safetensors.torch import save_file;"
@@ -287,19 +290,19 @@ def test_before_the_first_epoch_ends_there_is_no_state() -> None:
     drawer = Drawer()
     with pytest.raises(Interrupted):
         train(small(), CPU, Stopping(at_step=(1, 2)), drawer)
-    assert drawer.told == []
+    assert drawer.calls == []
 
 
-def test_an_epoch_that_the_observer_did_not_take_is_made_again() -> None:
-    one, drawer = small(), Drawer()
-    _, listener = trained(one)
+def test_an_epoch_whose_callback_raised_is_trained_again() -> None:
+    example, drawer = small(), Drawer()
+    _, listener = trained(example)
     with pytest.raises(Interrupted):
-        train(one, CPU, Stopping(at_epoch=2), drawer)
-    assert drawer.told == ["ended 1", "interrupted after 1"]
-    assert resumed(one, CPU, drawer)[1].epochs == listener.epochs[1:]
+        train(example, CPU, Stopping(at_epoch=2), drawer)
+    assert drawer.calls == ["ended 1", "interrupted after 1"]
+    assert resumed(example, CPU, drawer)[1].epochs == listener.epochs[1:]
 
 
-def test_only_an_interruption_is_told() -> None:
+def test_the_checkpointer_is_called_only_for_interruptions() -> None:
     class Enough(Listener):
         def on_epoch_end(self, epoch: Epoch) -> None:
             if epoch.epoch == 2:
@@ -311,8 +314,8 @@ def test_only_an_interruption_is_told() -> None:
     wild = Drawer()
     with pytest.raises(RunFailedError, match="loss is"):
         train(small(learning_rate=100, weight_decay=1, epochs=30, t_max=30, batch=5), CPU, Listener(), wild)
-    assert drawer.told == ["ended 1"]
-    assert all(line.startswith("ended ") for line in wild.told)
+    assert drawer.calls == ["ended 1"]
+    assert all(line.startswith("ended ") for line in wild.calls)
 
 
 OTHERS = {
@@ -324,23 +327,23 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", list(OTHERS))
 def test_a_state_of_another_training_is_refused_and_the_older_one_used(other: str) -> None:
-    one, (stranger, reason) = small(), OTHERS[other]
-    network, listener = trained(one)
-    mine, its = state_after(1, one).to_bytes(), state_after(2, stranger).to_bytes()
+    example, (stranger, reason) = small(), OTHERS[other]
+    network, listener = trained(example)
+    mine, its = state_after(1, example).to_bytes(), state_after(2, stranger).to_bytes()
     drawer = Drawer([mine, its])
-    again, rest = resumed(one, CPU, drawer)
-    assert drawer.told[0].startswith(f"refused 2: {reason}")
-    assert drawer.told[1:] == ["resumed after 1", "ended 2", "ended 3"]
+    again, rest = resumed(example, CPU, drawer)
+    assert drawer.calls[0].startswith(f"refused 2: {reason}")
+    assert drawer.calls[1:] == ["resumed after 1", "ended 2", "ended 3"]
     assert rest.epochs == listener.epochs[1:]
     same(again, network)
 
 
-def test_where_no_state_fits_the_training_begins_at_its_start() -> None:
-    one = small()
-    network, listener = trained(one)
+def test_without_a_fitting_state_training_starts_at_epoch_1() -> None:
+    example = small()
+    network, listener = trained(example)
     drawer = Drawer([state_after(2, OTHERS["seed"][0]).to_bytes()] * 2)
-    again, whole = resumed(one, CPU, drawer)
-    assert [line[:9] for line in drawer.told] == ["refused 2", "refused 2", "ended 1", "ended 2", "ended 3"]
+    again, whole = resumed(example, CPU, drawer)
+    assert [line[:9] for line in drawer.calls] == ["refused 2", "refused 2", "ended 1", "ended 2", "ended 3"]
     assert whole.epochs == listener.epochs
     same(again, network)
 
@@ -370,26 +373,26 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("tensors", "reason"), MISFITS, ids=[reason for _, reason in MISFITS])
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(tensors: dict[str, Any], reason: str) -> None:
-    one = small(**EVERYTHING)
-    trainer = Trainer(one, CPU)
+    example = small(**EVERYTHING)
+    trainer = Trainer(example, CPU)
     with pytest.raises(StateError) as raised:
-        trainer.restore(broken(state_after(1, one), **tensors))
+        trainer.restore(broken(state_after(1, example), **tensors))
     assert raised.value.reason.startswith(reason)
     trainer.epoch(1, Listener())
-    assert trainer.state(1).to_bytes() == state_after(1, one).to_bytes()
+    assert trainer.state(1).to_bytes() == state_after(1, example).to_bytes()
 
 
 @pytest.mark.parametrize("epoch", [0, EPOCHS])
-def test_a_state_after_which_nothing_is_to_come_is_refused(epoch: int) -> None:
-    one = small()
+def test_a_state_after_the_last_epoch_is_refused(epoch: int) -> None:
+    example = small()
     with pytest.raises(StateError, match=f"it is of epoch {epoch}, after which none of 4 is to come"):
-        Trainer(one, CPU).restore(replace(state_after(1, one), epoch=epoch))
+        Trainer(example, CPU).restore(replace(state_after(1, example), epoch=epoch))
 
 
-def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
+def test_states_are_void_after_a_restart() -> None:
     """Memory runs out in the second epoch of a resumed training, as PyTorch says it."""
-    one = small()
-    state = state_after(1, one)
+    example = small()
+    state = state_after(1, example)
 
     class Forgetful(Drawer):
         """Offers the void state again, if it is asked again."""
@@ -399,7 +402,7 @@ def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
 
     drawer = Forgetful([b"some"])
     half = replace(CPU, micro_batch=15)
-    network, listener = trained(one, half)
+    network, listener = trained(example, half)
 
     class Full(Listener):
         def on_step(self, epoch: int, done: int, total: int) -> None:
@@ -408,13 +411,13 @@ def test_what_was_kept_is_void_where_the_training_begins_again() -> None:
             super().on_step(epoch, done, total)
 
         def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
-            assert drawer.states == [], "nothing of the old runtime is kept when the new one is told"
+            assert drawer.states == [], "nothing of the old runtime is kept when the new runtime is reported"
             super().on_restart(runtime, reason)
             self.epochs.clear()
 
     full = Full()
-    again = train(one, CPU, full, drawer)
-    assert drawer.told == ["resumed after 1", "ended 2", "forget", "ended 1", "ended 2", "ended 3"]
+    again = train(example, CPU, full, drawer)
+    assert drawer.calls == ["resumed after 1", "ended 2", "forget", "ended 1", "ended 2", "ended 3"]
     assert full.restarts == [half]
     assert full.epochs == listener.epochs
     same(again, network)
@@ -455,7 +458,7 @@ def test_what_is_not_a_state_is_refused(kind: str, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == [], "what was read was not run"
 
 
-def test_a_state_cut_off_anywhere_is_refused() -> None:
+def test_a_truncated_state_is_refused() -> None:
     stored = state_after(1, small()).to_bytes()
     for size in (*range(0, len(stored), 4099), len(stored) - 1):
         with pytest.raises(StateError, match="cannot be read as a training's state"):
@@ -464,12 +467,12 @@ def test_a_state_cut_off_anywhere_is_refused() -> None:
 
 def plain(value: object) -> bool:
     if type(value) is dict:
-        return all(type(key) is str and plain(one) for key, one in value.items())
+        return all(type(key) is str and plain(example) for key, example in value.items())
     return type(value) in (int, str, Tensor)
 
 
 @pytest.mark.parametrize("recipe", [EVERYTHING, OPTIMIZERS["adam"]])
-def test_a_state_holds_tensors_and_plain_types_alone(recipe: dict[str, Any]) -> None:
+def test_a_state_has_tensors_and_plain_types_only(recipe: dict[str, Any]) -> None:
     state = state_after(2, small(**recipe))
     content = torch.load(io.BytesIO(state.to_bytes()), weights_only=True)
     assert plain(content)
@@ -481,7 +484,7 @@ def test_a_state_holds_tensors_and_plain_types_alone(recipe: dict[str, Any]) -> 
         assert not tensor.requires_grad
 
 
-def test_a_state_is_no_larger_than_what_it_holds() -> None:
+def test_a_state_is_no_larger_than_its_tensors() -> None:
     state = state_after(1, small(**EVERYTHING))
     held = sum(tensor.nbytes for tensor in state.tensors.values())
     assert len(state.to_bytes()) < held + 400 * len(state.tensors)

@@ -42,7 +42,7 @@ def test_sqlite_is_set_up_for_several_processes(sqlite_engine: Engine) -> None:
 
 
 def test_a_new_file_can_be_opened_by_several_at_the_same_moment(tmp_path: Path) -> None:
-    """Without a repetition one of them is now and then refused, at once and without any waiting."""
+    """Without a repetition SQLite sometimes fails at once in a process, without waiting."""
     together = threading.Barrier(4)
 
     def open_all(_: int) -> None:
@@ -68,7 +68,7 @@ def test_a_sqlite_transaction_is_undone_by_an_error(sqlite_engine: Engine) -> No
     with sqlite_engine.begin() as connection:
         connection.execute(text("CREATE TABLE things (name TEXT)"))
     with pytest.raises(RuntimeError, match="stop"), sqlite_engine.begin() as connection:
-        connection.execute(text("INSERT INTO things VALUES ('one')"))
+        connection.execute(text("INSERT INTO things VALUES ('thing')"))
         raise RuntimeError("stop")
     with sqlite_engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM things")) == 0
@@ -108,7 +108,7 @@ def test_a_creation_that_was_cut_off_is_completed(engine: Engine) -> None:
         assert connection.scalar(select(tables.schema.c.version)) == tables.SCHEMA_VERSION
 
 
-def test_whoever_waits_too_long_for_the_lock_is_told(
+def test_waiting_too_long_for_the_lock_is_an_error(
     engine: Engine, storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "LOCK_TIMEOUT_SECONDS", 1.0)
@@ -140,7 +140,7 @@ def test_the_lock_is_given_back_when_its_holder_fails(engine: Engine, storage_ur
     other.dispose()
 
 
-def test_a_lock_is_not_held_in_a_transaction(postgres_database: str) -> None:
+def test_the_lock_does_not_keep_a_transaction_open(postgres_database: str) -> None:
     """A transaction left open for minutes would keep PostgreSQL from cleaning up behind every other."""
     engine = open_engine(parse_storage(postgres_database))
     ended: list[str] = []

@@ -36,7 +36,7 @@ from budgetnas.storage.opening import create_tables
 from budgetnas.storage.settings import GRACE_SECONDS, Settings
 from budgetnas.storage.urls import parse_storage
 
-STUDY = "one"
+STUDY = "s"
 EPOCH = Epoch(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0)
 SPAWN = multiprocessing.get_context("spawn")
 V2 = named("v2")
@@ -87,7 +87,7 @@ def test_no_more_slots_than_trials(records: Records) -> None:
     assert (slots_in_use(records, STUDY), slots_in_use(records, "two")) == (3, 1)
 
 
-def test_a_failed_run_uses_up_nothing(records: Records) -> None:
+def test_a_failed_run_frees_its_slot(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
     with holding(records, slot):
@@ -104,7 +104,7 @@ def test_a_slot_is_given_back_however_its_holder_ends(records: Records) -> None:
 
 
 def test_a_run_that_ends_while_another_asks_is_not_overlooked(storage_url: str) -> None:
-    """Whatever another process does between two steps of the asker: the one slot is held, or its run counts.
+    """Whatever another process does between two steps of this one, the only slot is taken, or its run counts.
 
     SQLite's transactions exclude each other, so the other can act between them only; in PostgreSQL between any two
     statements.
@@ -136,7 +136,7 @@ def test_a_run_that_ends_while_another_asks_is_not_overlooked(storage_url: str) 
 
 
 def compete(url: str, trials: int, together: Barrier) -> None:
-    """Search as a worker does, with trainings that take no time; the storage is created by whoever is first."""
+    """Search as a worker does, with trainings that take no time; the first worker creates the storage."""
     together.wait()
     with opened(url) as records:
         while trained(records, STUDY) < trials:
@@ -150,6 +150,7 @@ def compete(url: str, trials: int, together: Barrier) -> None:
                 records.finish_run(run, State.COMPLETE)
 
 
+@pytest.mark.slow
 def test_processes_that_race_for_slots_train_exactly_what_was_asked_for(storage_url: str) -> None:
     workers, trials = 3, 20
     together = SPAWN.Barrier(workers)
@@ -164,22 +165,22 @@ def test_processes_that_race_for_slots_train_exactly_what_was_asked_for(storage_
         assert slots_in_use(records, STUDY) == 0
 
 
-def hold(url: str, trial: int | None, held: Event) -> None:
+def work(url: str, trial: int | None, taken: Event) -> None:
     """Take a slot and never give it back."""
     with opened(url) as records:
         slot = take_slot(records, STUDY, 1)
         assert slot is not None
         if trial is not None:
             note_work(records, slot, trial=trial)
-        held.set()
+        taken.set()
         time.sleep(600)
 
 
 def test_the_slot_of_a_killed_process_is_free_again(storage_url: str) -> None:
-    held = SPAWN.Event()
-    process = SPAWN.Process(target=hold, args=(storage_url, 7, held))
+    taken = SPAWN.Event()
+    process = SPAWN.Process(target=work, args=(storage_url, 7, taken))
     process.start()
-    assert held.wait(60)
+    assert taken.wait(60)
     assert process.pid is not None
     with opened(storage_url) as records:
         assert release(records) == {7}
@@ -193,10 +194,10 @@ def test_the_slot_of_a_killed_process_is_free_again(storage_url: str) -> None:
 
 
 def test_a_holder_that_has_not_said_what_it_works_on_is_waited_for(storage_url: str) -> None:
-    held = SPAWN.Event()
-    process = SPAWN.Process(target=hold, args=(storage_url, None, held))
+    taken = SPAWN.Event()
+    process = SPAWN.Process(target=work, args=(storage_url, None, taken))
     process.start()
-    assert held.wait(60)
+    assert taken.wait(60)
     with opened(storage_url) as records:
         assert release(records) is None
         process.kill()
@@ -220,7 +221,7 @@ def test_a_process_with_the_number_of_the_holder_is_not_the_holder(records: Reco
     assert reason.endswith("is gone") and str(os.getpid()) in reason
 
 
-def test_a_holder_on_another_machine_lives_while_it_is_heard_of(records: Records) -> None:
+def test_a_process_on_another_machine_lives_while_it_sends_heartbeats(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
     changed(records, slot, host="another-machine", pid=1, trial=5)
@@ -253,7 +254,7 @@ def test_a_heart_keeps_a_lease_alive_beyond_its_grace_period(storage_url: str) -
         assert loss_reasons(records, STUDY, 1) == ()
 
 
-def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
+def test_a_process_that_lost_its_lease_commits_nothing(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
     with holding(records, slot) as heartbeat:
@@ -273,10 +274,10 @@ def test_what_lost_its_lease_commits_nothing_more(records: Records) -> None:
             with pytest.raises(LeaseLost):
                 write()
         heartbeat.check()
-    assert [one.state for one in records.runs()] == [State.RUNNING]
+    assert [run.state for run in records.runs()] == [State.RUNNING]
     assert records.goal(STUDY) is None
     records.finish_run(run, State.FAILED)  # the fence stands for the lease alone
-    assert [one.state for one in records.runs()] == [State.FAILED]
+    assert [run.state for run in records.runs()] == [State.FAILED]
 
 
 def test_the_heart_notices_that_its_lease_is_lost(storage_url: str) -> None:
@@ -293,7 +294,7 @@ def test_the_heart_notices_that_its_lease_is_lost(storage_url: str) -> None:
                     time.sleep(0.05)
 
 
-def test_a_run_outside_a_search_is_held_too(records: Records) -> None:
+def test_a_run_outside_a_search_has_a_lease_too(records: Records) -> None:
     run = start(records, role=Role.REPLAY)
     with exclusive(records.engine):
         lease = take_lease(records, run=run)
@@ -315,6 +316,7 @@ def add_ones(url: str, file: Path, times: int, together: Barrier) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_the_lock_excludes_other_processes(storage_url: str, tmp_path: Path) -> None:
     file = tmp_path / "number"
     file.write_text("0")

@@ -12,7 +12,7 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
-from budgetnas.storage import Broken, Records, Rejection, Role, RunKey, State
+from budgetnas.storage import OverLimit, Records, Rejection, Role, RunKey, State
 
 V1, V2 = named("v1"), named("v2")
 RECIPE = Recipe(
@@ -55,7 +55,7 @@ def start(records: Records, of: RunKey | None = None, architecture: Architecture
 
 def test_a_run_is_read_as_it_was_written(records: Records) -> None:
     before = time.time()
-    number = start(records, study="one", trial=4, label="v2-sgd", of=key(seed=2**40))
+    number = start(records, study="first", trial=4, label="v2-sgd", of=key(seed=2**40))
     for epoch in EPOCHS:
         records.add_epoch(number, epoch)
     records.finish_run(number, State.COMPLETE, weights_sha256="ab")
@@ -63,10 +63,10 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
     assert before <= run.started_at <= (run.ended_at or 0) <= time.time()
     assert run.seconds == (run.ended_at or 0) - run.started_at
     plain = dataclasses.asdict(run)
-    for told in ("id", "started_at", "ended_at"):
-        del plain[told]
+    for name in ("id", "started_at", "ended_at"):
+        del plain[name]
     assert plain == {
-        "study": "one",
+        "study": "first",
         "trial": 4,
         "role": Role.SEARCH,
         "label": "v2-sgd",
@@ -87,12 +87,12 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
 
 
 def test_curves_are_read_to_the_last_bit(records: Records) -> None:
-    one, two, without = start(records), start(records), start(records)
+    first, second, without = start(records), start(records), start(records)
     for epoch in EPOCHS:
-        records.add_epoch(one, epoch)
-    records.add_epoch(two, EPOCHS[0])
-    assert records.curve(one) == EPOCHS
-    assert records.curves([one, two, without]) == {one: EPOCHS, two: EPOCHS[:1]}
+        records.add_epoch(first, epoch)
+    records.add_epoch(second, EPOCHS[0])
+    assert records.curve(first) == EPOCHS
+    assert records.curves([first, second, without]) == {first: EPOCHS, second: EPOCHS[:1]}
     assert records.curve(without) == ()
 
 
@@ -138,13 +138,13 @@ def test_looks_at_the_test_split_are_counted_for_each_run(records: Records) -> N
 
 
 def test_a_complete_run_is_found_by_every_part_of_its_key(records: Records) -> None:
-    number = start(records, study="one")
-    assert records.find_complete(key(), study="one") is None
+    number = start(records, study="first")
+    assert records.find_complete(key(), study="first") is None
     records.finish_run(number, State.COMPLETE)
-    found = records.find_complete(key(), study="one")
+    found = records.find_complete(key(), study="first")
     assert found is not None
     assert found.id == number
-    assert records.find_complete(key(), study="two") is None
+    assert records.find_complete(key(), study="second") is None
     assert records.find_complete(key()) is None
     others = (
         key(V1),
@@ -154,7 +154,7 @@ def test_a_complete_run_is_found_by_every_part_of_its_key(records: Records) -> N
         key(role=Role.REPEAT),
     )
     for other in others:
-        assert records.find_complete(other, study="one") is None
+        assert records.find_complete(other, study="first") is None
 
 
 @pytest.mark.parametrize("state", [State.PRUNED, State.FAILED, State.INTERRUPTED])
@@ -173,28 +173,28 @@ def test_the_first_of_equal_complete_runs_is_found(records: Records) -> None:
 
 
 def test_runs_are_listed_by_study_and_role(records: Records) -> None:
-    one = start(records, study="one")
-    final = start(records, study="one", of=key(role=Role.FINAL))
-    two = start(records, study="two", architecture=V1)
+    first = start(records, study="first")
+    final = start(records, study="first", of=key(role=Role.FINAL))
+    second = start(records, study="second", architecture=V1)
     replay = start(records, of=key(role=Role.REPLAY))
-    assert [run.id for run in records.runs()] == [one, final, two, replay]
-    assert [run.id for run in records.runs(study="one")] == [one, final]
-    assert [run.id for run in records.runs(study="one", role=Role.FINAL)] == [final]
+    assert [run.id for run in records.runs()] == [first, final, second, replay]
+    assert [run.id for run in records.runs(study="first")] == [first, final]
+    assert [run.id for run in records.runs(study="first", role=Role.FINAL)] == [final]
     assert [run.id for run in records.runs(role=Role.REPLAY)] == [replay]
     assert records.runs(study="three") == ()
 
 
 def test_only_the_running_trainings_of_that_trial_are_interrupted(records: Records) -> None:
-    running = start(records, study="one", trial=3)
-    failed = start(records, study="one", trial=3)
+    running = start(records, study="first", trial=3)
+    failed = start(records, study="first", trial=3)
     records.finish_run(failed, State.FAILED, "why")
-    bystanders = [start(records, study="one", trial=4), start(records, study="two", trial=3)]
-    records.interrupt_runs_of("one", 3)
+    bystanders = [start(records, study="first", trial=4), start(records, study="second", trial=3)]
+    records.interrupt_runs_of("first", 3)
     ended = records.run(running)
     assert (ended.state, ended.reason) == (State.INTERRUPTED, "interrupted")
     assert ended.ended_at is not None
     assert records.run(failed).state is State.FAILED
-    assert {records.run(one).state for one in bystanders} == {State.RUNNING}
+    assert {records.run(run).state for run in bystanders} == {State.RUNNING}
 
 
 def test_rejections_are_read_as_they_were_written(records: Records) -> None:
@@ -203,15 +203,15 @@ def test_rejections_are_read_as_they_were_written(records: Records) -> None:
         Rejection(V1, "seed v1-sgd", 10**18, 2**60),
         Rejection(V2, "sampler", 5_000_000, 0, duplicate=True, trial=0),
     )
-    records.reject("one", written[:2])
-    records.reject("one", written[2:])
-    records.reject("two", written[:1])
-    records.reject("one", [])
-    assert records.rejections("one") == written
-    assert records.rejections("two") == written[:1]
+    records.reject("first", written[:2])
+    records.reject("first", written[2:])
+    records.reject("second", written[:1])
+    records.reject("first", [])
+    assert records.rejections("first") == written
+    assert records.rejections("second") == written[:1]
     assert records.rejections("three") == ()
-    assert records.rejection_counts("one") == (2, 1)
-    assert records.rejection_counts("two") == (1, 0)
+    assert records.rejection_counts("first") == (2, 1)
+    assert records.rejection_counts("second") == (1, 0)
     assert records.rejection_counts("three") == (0, 0)
 
 
@@ -221,26 +221,31 @@ def test_rejections_are_counted_by_the_limits_that_they_break(records: Records) 
     over_all = Rejection.of(named("resnet18"), "sampler", budget, 1)
     duplicate = Rejection.of(named("v1", size=4), "sampler", Budget(10**9))
     assert (over_params.overshoot, over_macs.overshoot, duplicate.overshoot) == (2_903_242, 0, 0)
-    assert [one.duplicate for one in (over_params, over_macs, over_all, duplicate)] == [False, False, False, True]
-    records.reject("one", [over_params, over_macs, over_all, over_macs, duplicate])
-    records.reject("two", [over_params])
-    assert records.rejections("one")[1] == over_macs
-    assert records.rejection_counts("one") == (4, 1)
-    assert records.broken_limits("one", budget) == (
-        Broken("params", 2_000_000, 2),
-        Broken("macs", 300_000_000, 3),
-        Broken("activations", 600_000, 1),
+    assert [rejection.duplicate for rejection in (over_params, over_macs, over_all, duplicate)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    records.reject("first", [over_params, over_macs, over_all, over_macs, duplicate])
+    records.reject("second", [over_params])
+    assert records.rejections("first")[1] == over_macs
+    assert records.rejection_counts("first") == (4, 1)
+    assert records.over_limits("first", budget) == (
+        OverLimit("params", 2_000_000, 2),
+        OverLimit("macs", 300_000_000, 3),
+        OverLimit("activations", 600_000, 1),
     )
-    assert records.broken_limits("two", Budget(2_000_000)) == (Broken("params", 2_000_000, 1),)
-    assert records.broken_limits("three", Budget(1)) == (Broken("params", 1, 0),)
+    assert records.over_limits("second", Budget(2_000_000)) == (OverLimit("params", 2_000_000, 1),)
+    assert records.over_limits("three", Budget(1)) == (OverLimit("params", 1, 0),)
 
 
 def test_specifications_are_kept_once_each(records: Records) -> None:
-    assert records.specification("one") is None
-    records.save_specification("two", '{"b":2}', "2")
-    records.save_specification("one", '{"a":1}', "1")
-    assert records.specification("one") == '{"a":1}'
-    assert records.study_names() == ("two", "one")
+    assert records.specification("first") is None
+    records.save_specification("second", '{"b":2}', "2")
+    records.save_specification("first", '{"a":1}', "1")
+    assert records.specification("first") == '{"a":1}'
+    assert records.study_names() == ("second", "first")
     with pytest.raises(IntegrityError):
-        records.save_specification("one", "{}", "3")
-    assert records.specification("one") == '{"a":1}'
+        records.save_specification("first", "{}", "3")
+    assert records.specification("first") == '{"a":1}'

@@ -77,7 +77,7 @@ def lost_answers(engine: Engine, *lost: int) -> Iterator[None]:
 
 
 def break_off(connection: Any) -> None:
-    """Close a connection below SQLAlchemy, and raise what the driver raises of a closed one."""
+    """Close a connection below SQLAlchemy, and raise what the driver raises for a closed connection."""
     connection.dbapi_connection.close()
     connection.dbapi_connection.execute("SELECT 1")
 
@@ -96,7 +96,7 @@ def begin(records: Records) -> int:
 def test_a_run_is_begun_once(records: Records) -> None:
     with lost_answers(records.engine, 0):
         run = begin(records)
-    assert [one.id for one in records.runs()] == [run]
+    assert [record.id for record in records.runs()] == [run]
 
 
 def test_an_epoch_and_a_look_at_the_test_split_are_recorded_once(records: Records) -> None:
@@ -116,11 +116,11 @@ def test_a_later_look_at_the_same_epoch_is_another_one(records: Records) -> None
     assert records.test_readings(run) == 2
 
 
-def test_proposals_are_turned_away_once(records: Records) -> None:
-    one = Rejection(V2, "sampler", 1, 2)
-    records.reject("s", [one])
+def test_proposals_are_rejected_once(records: Records) -> None:
+    rejection = Rejection(V2, "sampler", 1, 2)
+    records.reject("s", [rejection])
     with lost_answers(records.engine, 0):
-        records.reject("s", [one, one])
+        records.reject("s", [rejection, rejection])
     assert records.rejection_counts("s") == (3, 0)
 
 
@@ -170,7 +170,7 @@ def new_trial(storage: SharedStorage) -> int:
     return storage.create_new_trial(storage.create_new_study([StudyDirection.MAXIMIZE]))
 
 
-def test_a_trial_is_told_to_end_once(storage: SharedStorage) -> None:
+def test_a_trial_ends_once(storage: SharedStorage) -> None:
     trial = new_trial(storage)
     with lost_answers(storage.engine, 0):
         assert storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.5])
@@ -189,7 +189,7 @@ def test_a_trial_that_another_process_took_is_not_queued_again(
 
     def commit_and_lose_it(connection: Any) -> None:
         commit(connection)
-        if next(commits) == 1:  # the first one ends the reading before
+        if next(commits) == 1:  # the first ends the read before
             assert other.set_trial_state_values(trial, TrialState.RUNNING)
             break_off(connection)
 
@@ -223,9 +223,7 @@ def kill(url: str, engine_of_another: Engine) -> None:
         connection.execute(text(f"{others} AND pid <> pg_backend_pid()"))
 
 
-def test_a_lock_that_was_lost_is_noticed_and_what_was_done_under_it_is_done_again(
-    records: Records, postgres_database: str
-) -> None:
+def test_work_under_a_lost_lock_is_repeated(records: Records, postgres_database: str) -> None:
     other = create_engine(postgres_database, poolclass=NullPool)
     tries = []
 
@@ -246,7 +244,7 @@ def test_a_lock_that_was_lost_is_noticed_and_what_was_done_under_it_is_done_agai
         pass
 
 
-def test_a_lock_that_is_not_held_at_the_end_is_noticed(records: Records) -> None:
+def test_a_lock_that_is_lost_at_the_end_is_noticed(records: Records) -> None:
     taken: list[Any] = []
     event.listen(records.engine, "checkout", lambda connection, *_: taken.append(connection))
     with pytest.raises(LockLostError), exclusive(records.engine):
@@ -255,7 +253,7 @@ def test_a_lock_that_is_not_held_at_the_end_is_noticed(records: Records) -> None
         holder.commit()
 
 
-def test_waiting_for_the_lock_goes_on_after_the_server_was_away(records: Records, postgres_database: str) -> None:
+def test_waiting_for_the_lock_continues_after_an_outage(records: Records, postgres_database: str) -> None:
     first = open_engine(parse_storage(postgres_database))
     other = create_engine(postgres_database, poolclass=NullPool)
     entered = threading.Event()
@@ -341,7 +339,7 @@ def test_a_locked_sqlite_file_passes_and_a_read_only_one_does_not(tmp_path: Path
 
         def write(engine: Engine = engine) -> None:
             with engine.begin() as connection:
-                connection.execute(text("INSERT INTO things VALUES ('one')"))
+                connection.execute(text("INSERT INTO things VALUES ('thing')"))
 
         assert is_passing(failure(write)) is passes, query
         holder.rollback()
@@ -358,7 +356,7 @@ def test_errors_that_an_outage_stood_behind_do_not_pass_themselves() -> None:
         assert not is_passing(error)
 
 
-def test_an_outage_is_told_once_by_all_threads_and_waited_for_once(
+def test_all_threads_log_an_outage_once_and_wait_for_it_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("BUDGETNAS_PATIENCE", "1s")
@@ -408,7 +406,7 @@ def test_only_the_outermost_call_repeats(records: Records) -> None:
 
 
 @pytest.mark.parametrize("written", ["soon", "-1", "5 days"])
-def test_a_patience_that_is_no_time_is_refused_at_the_start(
+def test_a_retry_time_that_is_invalid_is_an_error_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     monkeypatch.setenv("BUDGETNAS_PATIENCE", written)

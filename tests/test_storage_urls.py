@@ -37,7 +37,7 @@ def test_what_may_be_written(written: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         ("", "is not a storage URL"),
         ("nas", "is not a storage URL"),
@@ -55,8 +55,8 @@ def test_what_may_be_written(written: str, meant: str) -> None:
         ("postgresql://me:a@b@host/nas", "write it as %40"),
     ],
 )
-def test_what_may_not_be_written(written: str, told: str) -> None:
-    with pytest.raises(InputError, match=told) as raised:
+def test_what_may_not_be_written(written: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
         parse_storage(written)
     assert raised.value.argument == "--storage"
 
@@ -112,7 +112,7 @@ def test_a_server_that_is_not_there(written: str) -> None:
 
 
 def test_a_file_that_is_no_database() -> None:
-    Path("nas.db").write_text("this is no database, and long enough to be read as one " * 50)
+    Path("nas.db").write_text("this is not a database, though long enough for a header " * 50)
     with pytest.raises(InputError, match=r"cannot be opened \(file is not a database\)"):
         open_engine(parse_storage("nas.db"))
 

@@ -37,13 +37,14 @@ from budgetnas.training.network import build
 from budgetnas.training.runtime import Layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
 @pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(), Augmentation(crop_padding=1, rotation=10, cutout=3)])
 def test_equal_tasks_give_equal_bits(augmentation: Augmentation, extra: str) -> None:
     recipe = {"t_max": 3} | EXTRAS.get(extra, {})
-    one, other = (trained(task(augmentation=augmentation.model_dump(), **recipe)) for _ in range(2))
-    assert one[1].epochs == other[1].epochs
-    for key, tensor in one[0].state_dict().items():
+    example, other = (trained(task(augmentation=augmentation.model_dump(), **recipe)) for _ in range(2))
+    assert example[1].epochs == other[1].epochs
+    for key, tensor in example[0].state_dict().items():
         assert torch.equal(tensor, other[0].state_dict()[key]), key
 
 
@@ -51,7 +52,7 @@ def test_another_seed_gives_another_training() -> None:
     assert trained(task(seed=0))[1].epochs != trained(task(seed=1))[1].epochs
 
 
-def test_the_world_outside_is_left_as_it_was() -> None:
+def test_global_random_state_and_settings_are_unchanged() -> None:
     torch.manual_seed(9)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     trained(task(epochs=1), replace(CPU, threads=threads + 1))
@@ -59,11 +60,11 @@ def test_the_world_outside_is_left_as_it_was() -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_the_state_of_the_world_outside_does_not_matter() -> None:
+def test_global_random_state_does_not_matter() -> None:
     torch.manual_seed(1)
-    one = trained(task(epochs=1))[1].epochs
+    example = trained(task(epochs=1))[1].epochs
     torch.manual_seed(2)
-    assert trained(task(epochs=1))[1].epochs == one
+    assert trained(task(epochs=1))[1].epochs == example
 
 
 def test_a_network_learns_digits() -> None:
@@ -72,7 +73,7 @@ def test_a_network_learns_digits() -> None:
     assert listener.epochs[-1].train_loss < listener.epochs[0].train_loss
 
 
-def test_progress_is_told_step_by_step() -> None:
+def test_on_step_is_called_for_every_step() -> None:
     _, listener = trained(task(batch=200))
     told = [(epoch, done, 3) for epoch in (1, 2) for done in (1, 2, 3, 3)]
     assert listener.steps == told, "each optimiser step, then each batch of the evaluation"
@@ -80,7 +81,7 @@ def test_progress_is_told_step_by_step() -> None:
     assert listener.restarts == []
 
 
-def test_a_training_s_memory_is_free_as_soon_as_it_ends() -> None:
+def test_the_memory_of_a_training_is_freed_when_it_ends() -> None:
     """Without a garbage collector: on a GPU the next trial needs the memory at once."""
     gc.disable()
     try:
@@ -109,7 +110,7 @@ class CountReadings(TorchDispatchMode):
 @pytest.mark.parametrize("micro", [None, 25])
 @pytest.mark.parametrize("extra", ["", "everything"])
 @pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(crop_padding=1, rotation=10, cutout=3)])
-def test_the_host_asks_for_nothing_within_an_epoch(micro: int | None, augmentation: Augmentation, extra: str) -> None:
+def test_the_host_never_waits_within_an_epoch(micro: int | None, augmentation: Augmentation, extra: str) -> None:
     recipe = OPTIMIZERS["adam"] | EXTRAS.get(extra, {})
     trainer = Trainer(task(augmentation=augmentation.model_dump(), **recipe), replace(CPU, micro_batch=micro))
     readings = []
@@ -126,12 +127,12 @@ def test_the_host_asks_for_nothing_within_an_epoch(micro: int | None, augmentati
 
 
 @pytest.mark.parametrize("micro", [None, 2, 3])
-def test_a_last_image_alone_is_left_out(micro: int | None) -> None:
+def test_a_last_batch_of_a_single_image_is_dropped(micro: int | None) -> None:
     """On feature maps of one pixel, batch normalisation refuses a single image."""
     deep = Architecture((1, 1, 1, 1, 1), (8,) * 5, (1, 2, 2, 2, 2), stem_width=8, in_channels=1, size=8)
-    one = task(architecture=deep, batch=8, augmentation=PLAIN, epochs=1)
-    one = replace(one, train=first(one.train, 17))
-    _, listener = trained(one, replace(CPU, micro_batch=micro))
+    example = task(architecture=deep, batch=8, augmentation=PLAIN, epochs=1)
+    example = replace(example, train=first(example.train, 17))
+    _, listener = trained(example, replace(CPU, micro_batch=micro))
     assert sorted(set(listener.steps)) == [(1, 1, 2), (1, 2, 2)]
     assert listener.epochs[0].train_accuracy * 16 == pytest.approx(round(listener.epochs[0].train_accuracy * 16))
 
@@ -179,11 +180,11 @@ def test_gradients_summed_over_pieces_are_those_of_the_whole_batch(micro: int) -
     assert losses[1][1] == losses[0][1]
 
 
-def test_evaluation_is_mean_loss_and_share_of_correct_answers() -> None:
-    one = task()
+def test_evaluation_returns_mean_loss_and_accuracy() -> None:
+    example = task()
     network = build(SMALL, seed=0)
-    many = DeviceImages(one.train.images.repeat(3, 1, 1, 1)[:1203], one.train.labels.repeat(3)[:1203])
-    normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
+    many = DeviceImages(example.train.images.repeat(3, 1, 1, 1)[:1203], example.train.labels.repeat(3)[:1203])
+    normalise = Normaliser.of(example.normalisation, torch.device("cpu"))
     loss, accuracy = evaluate(network, many, normalise, CPU)
     with torch.no_grad():
         logits = network.eval()(normalise(many.images))
@@ -191,16 +192,16 @@ def test_evaluation_is_mean_loss_and_share_of_correct_answers() -> None:
     assert accuracy == int((logits.argmax(1) == many.labels).sum()) / 1203
 
 
-def test_evaluation_keeps_to_a_micro_batch() -> None:
-    one, network = task(), build(SMALL, seed=0)
+def test_evaluation_respects_the_micro_batch() -> None:
+    example, network = task(), build(SMALL, seed=0)
     seen: list[int] = []
     network.register_forward_hook(lambda _module, inputs, _out: seen.append(len(inputs[0])))
-    normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
-    evaluate(network, one.train, normalise, replace(CPU, micro_batch=200))
+    normalise = Normaliser.of(example.normalisation, torch.device("cpu"))
+    evaluate(network, example.train, normalise, replace(CPU, micro_batch=200))
     assert seen == [200, 200, 100]
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch() -> None:
+def test_a_loss_that_is_not_finite_fails_the_run_after_its_epoch() -> None:
     listener = Listener()
     wild = task(learning_rate=100, weight_decay=1, epochs=9, t_max=9, batch=16)
     with pytest.raises(RunFailedError, match=r"^the (training|evaluation) loss is (nan|inf) in epoch \d ") as raised:
@@ -208,7 +209,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_epoch() -> None:
     assert f"in epoch {len(listener.epochs) + 1} (SGD lr 100 wd 1, 9 epochs, batch 16)" in raised.value.reason
 
 
-def test_what_an_observer_raises_passes_through() -> None:
+def test_exceptions_of_callbacks_pass_through() -> None:
     class Enough(Exception):
         pass
 
@@ -260,16 +261,18 @@ def run_with_memory(gibibytes: float) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
-def test_a_training_that_runs_out_of_memory_begins_again_with_half_the_micro_batch() -> None:
+def test_out_of_memory_restarts_with_half_the_micro_batch() -> None:
     (told,) = run_with_memory(0.3)
     restarts, epochs = told.rsplit(" ", 1)
     assert restarts in ("[32]", "[32, 16]", "[32, 16, 8]")
     assert epochs == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
-def test_a_training_for_which_no_memory_is_enough_fails() -> None:
+def test_out_of_memory_with_the_smallest_micro_batch_fails() -> None:
     failed, told = run_with_memory(0.002)
     assert failed == "failed: out of memory on cpu, even with 2 images at a time"
     assert told == "[32, 16, 8, 4, 2] 0"
@@ -285,7 +288,7 @@ def test_a_training_for_which_no_memory_is_enough_fails() -> None:
         ("mat1 and mat2 shapes cannot be multiplied", False),
     ],
 )
-def test_what_running_out_of_memory_looks_like(message: str, memory: bool) -> None:
+def test_errors_that_mean_out_of_memory(message: str, memory: bool) -> None:
     assert is_out_of_memory(RuntimeError(message)) is memory
 
 
@@ -296,7 +299,7 @@ def test_bfloat16_trains_over_weights_of_32_bits() -> None:
     assert listener.epochs[0].train_loss == pytest.approx(trained(task(epochs=1))[1].epochs[0].train_loss, rel=0.1)
 
 
-def test_the_pace_of_this_machine_is_measured_without_a_trace() -> None:
+def test_measuring_the_pace_leaves_the_random_state() -> None:
     before = torch.get_rng_state()
     pace = measure_pace(task(), CPU)
     assert pace is not None
@@ -312,8 +315,8 @@ def test_the_fastest_runtime_is_found() -> None:
     assert fastest_runtime(task(), [CPU, slow]) == CPU
 
 
-def test_a_stop_is_heard_during_evaluation() -> None:
-    network, one = build(SMALL, seed=0), task()
+def test_evaluation_can_be_interrupted() -> None:
+    network, example = build(SMALL, seed=0), task()
     seen: list[int] = []
     network.register_forward_hook(lambda *_: seen.append(1))
 
@@ -321,14 +324,14 @@ def test_a_stop_is_heard_during_evaluation() -> None:
         if len(seen) == 2:
             raise Interrupted
 
-    normalise = Normaliser.of(one.normalisation, torch.device("cpu"))
+    normalise = Normaliser.of(example.normalisation, torch.device("cpu"))
     with pytest.raises(Interrupted):
-        evaluate(network, one.train, normalise, replace(CPU, micro_batch=100), tick)
+        evaluate(network, example.train, normalise, replace(CPU, micro_batch=100), tick)
     assert len(seen) == 2
 
 
 @pytest.mark.parametrize("layout", ["channels-last", "contiguous"])
-def test_the_layout_is_that_of_the_setup(layout: Layout) -> None:
+def test_the_layout_is_that_of_the_runtime(layout: Layout) -> None:
     """Told apart by an activation in the middle of the network."""
     trainer = Trainer(task(), replace(CPU, layout=layout))
     strides: list[tuple[int, ...]] = []

@@ -23,11 +23,11 @@ CUDA = torch.device("cuda:0")
 CAPTURED = RuntimeConfig("cuda:0", "float32", threads=1, graphs=True)
 
 
-def placed(one: Task) -> Task:
+def placed(example: Task) -> Task:
     fit, evaluation = (
-        DeviceImages(images.images.to(CUDA), images.labels.to(CUDA)) for images in (one.train, one.evaluation)
+        DeviceImages(images.images.to(CUDA), images.labels.to(CUDA)) for images in (example.train, example.evaluation)
     )
-    return replace(one, train=fit, evaluation=evaluation)
+    return replace(example, train=fit, evaluation=evaluation)
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def repeatable() -> Iterator[None]:
     torch.backends.cudnn.deterministic = before
 
 
-def test_this_gpu_captures_and_setups_say_so() -> None:
+def test_this_gpu_captures_and_the_rules_say_so() -> None:
     assert can_capture(CUDA)
     assert runtime_rules("cuda").graphs
 
 
-def test_a_captured_call_is_made_as_often_as_it_is_asked_for() -> None:
+def test_a_captured_call_runs_each_time() -> None:
     total = torch.zeros((), device=CUDA)
 
     def add(size: int) -> None:
@@ -60,9 +60,9 @@ CHANGES = OPTIMIZERS | EXTRAS | {"cutout": {"augmentation": {"crop_padding": 1, 
 
 @pytest.mark.parametrize("changed", list(CHANGES))
 def test_captured_steps_are_the_plain_ones(changed: str, repeatable: None) -> None:
-    one = placed(task(epochs=5, t_max=5, **CHANGES[changed]))
+    example = placed(task(epochs=5, t_max=5, **CHANGES[changed]))
     captured, plain = Listener(), Listener()
-    network, other = train(one, CAPTURED, captured), train(one, replace(CAPTURED, graphs=False), plain)
+    network, other = train(example, CAPTURED, captured), train(example, replace(CAPTURED, graphs=False), plain)
     assert captured.restarts == plain.restarts == []
     assert captured.epochs == plain.epochs
     for key, tensor in network.state_dict().items():
@@ -77,7 +77,7 @@ class Drawer:
         self.stored: list[bytes] = []
 
     def begin(self) -> list[TrainingState]:
-        return [TrainingState.from_bytes(one) for one in self.before]
+        return [TrainingState.from_bytes(stored) for stored in self.before]
 
     def refused(self, state: TrainingState, reason: str) -> None:
         raise AssertionError(reason)
@@ -94,14 +94,14 @@ class Drawer:
 
 
 @pytest.mark.parametrize("changed", list(CHANGES))
-def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed: str, repeatable: None) -> None:
+def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_training(changed: str, repeatable: None) -> None:
     """Each is captured anew, over weights and momentum that were put in place before."""
-    one = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
+    example = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
     whole, checkpointer = Listener(), Drawer()
-    network = train(one, CAPTURED, whole, checkpointer)
+    network = train(example, CAPTURED, whole, checkpointer)
     for done, stored in enumerate(checkpointer.stored, start=1):
         rest = Listener()
-        again = train(one, CAPTURED, rest, Drawer(stored))
+        again = train(example, CAPTURED, rest, Drawer(stored))
         assert rest.epochs == whole.epochs[done:]
         for key, tensor in again.state_dict().items():
             assert torch.equal(tensor, network.state_dict()[key]), key
@@ -110,8 +110,8 @@ def test_a_resumed_training_gives_the_bits_of_one_that_was_never_stopped(changed
 @pytest.mark.parametrize("changed", ["momentum", "adam", "everything", "strong"])
 def test_a_state_is_restored_on_the_gpu_under_captured_steps(changed: str, repeatable: None) -> None:
     """Steps that were captured before read what was restored: it was copied to where they read."""
-    one = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
-    trainer = Trainer(one, CAPTURED)
+    example = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
+    trainer = Trainer(example, CAPTURED)
     trainer.epoch(1, Listener())
     state = trainer.state(1)
     assert {tensor.device.type for tensor in state.tensors.values()} == {"cpu"}
@@ -140,8 +140,8 @@ def test_a_gpu_learns_what_a_cpu_learns() -> None:
 @pytest.mark.parametrize("changed", ["everything", "strong"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_no_step_waits_for_the_gpu(precision: str, changed: str) -> None:
-    one = placed(task(batch=100, t_max=3, **CHANGES[changed]))
-    trainer = Trainer(one, RuntimeConfig("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]
+    example = placed(task(batch=100, t_max=3, **CHANGES[changed]))
+    trainer = Trainer(example, RuntimeConfig("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]
     order = torch.arange(500)
     for _ in range(WARM_UP_CALLS + 1):
         for _ in trainer.steps(order):

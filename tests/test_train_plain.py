@@ -42,7 +42,7 @@ def plain_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
         if f"{name}.{kind}" in every and (isinstance(module, nn.BatchNorm2d) or kind == "bias")
     }
     groups = [
-        {"params": [one for name, one in every.items() if name not in spared], "weight_decay": decay},
+        {"params": [example for name, example in every.items() if name not in spared], "weight_decay": decay},
         {"params": list(spared.values()), "weight_decay": decay if recipe.decay_norm_and_bias else 0.0},
     ]
     if recipe.optimizer == "adam":
@@ -72,35 +72,35 @@ def plain_average(network: nn.Module, decay: float) -> torch.optim.swa_utils.Ave
 CROPPED = Augmentation(crop_padding=1)
 
 
-def plain_batch(one: Task, indices: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
+def plain_batch(example: Task, indices: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
     """The images of a batch as a data loader makes them: one by one, contiguous; in 64 bits."""
     mean, std = (
         torch.tensor(part, dtype=torch.float64).view(-1, 1, 1)
-        for part in (one.normalisation.mean, one.normalisation.std)
+        for part in (example.normalisation.mean, example.normalisation.std)
     )
     images = []
     for index, (top, left), mirror in zip(indices, offsets.tolist(), mirrored.tolist(), strict=True):
-        crop = transforms.crop(transforms.pad(one.train.images[index], [1]), top, left, 8, 8)
+        crop = transforms.crop(transforms.pad(example.train.images[index], [1]), top, left, 8, 8)
         images.append(((transforms.hflip(crop) if mirror else crop).double() / 255 - mean) / std)
     return torch.stack(images).contiguous()
 
 
 def plain_training(
-    one: Task, optim: torch.optim.Optimizer, plain: nn.Module, averaged: torch.optim.swa_utils.AveragedModel | None
+    example: Task, optim: torch.optim.Optimizer, plain: nn.Module, averaged: torch.optim.swa_utils.AveragedModel | None
 ) -> list[tuple[float, float, float]]:
     """The loop one would write by hand; loss, accuracy, and accuracy on the evaluation images of every epoch."""
-    schedule, evaluated = plain_schedule(optim, one.recipe), plain if averaged is None else averaged.module
-    criterion = nn.CrossEntropyLoss(label_smoothing=one.recipe.label_smoothing)
-    chance = torch.Generator().manual_seed(one.seed)
+    schedule, evaluated = plain_schedule(optim, example.recipe), plain if averaged is None else averaged.module
+    criterion = nn.CrossEntropyLoss(label_smoothing=example.recipe.label_smoothing)
+    chance = torch.Generator().manual_seed(example.seed)
     curve, dtype = [], next(plain.parameters()).dtype
-    for _ in range(one.recipe.epochs):
+    for _ in range(example.recipe.epochs):
         plain.train()
         total = correct = 0.0
         order, draws = torch.randperm(500, generator=chance), draw(500, CROPPED, chance)
         assert draws.offsets is not None and draws.mirrored is not None
         for some in torch.arange(500).split(64):
-            labels = one.train.labels[order[some]]
-            logits = plain(plain_batch(one, order[some], draws.offsets[some], draws.mirrored[some]).to(dtype))
+            labels = example.train.labels[order[some]]
+            logits = plain(plain_batch(example, order[some], draws.offsets[some], draws.mirrored[some]).to(dtype))
             loss = criterion(logits, labels)
             optim.zero_grad()
             loss.backward()
@@ -112,14 +112,17 @@ def plain_training(
         schedule.step()
         evaluated.eval()
         with torch.no_grad():
-            middle = torch.ones(len(one.evaluation), 2, dtype=torch.int64)
-            every, straight = torch.arange(len(one.evaluation)), middle[:, 0] == 0
-            looked_at = evaluated(plain_batch(replace(one, train=one.evaluation), every, middle, straight).to(dtype))
-        right = int((looked_at.argmax(1) == one.evaluation.labels).sum())
-        curve.append((total / 500, correct / 500, right / len(one.evaluation)))
+            middle = torch.ones(len(example.evaluation), 2, dtype=torch.int64)
+            every, straight = torch.arange(len(example.evaluation)), middle[:, 0] == 0
+            looked_at = evaluated(
+                plain_batch(replace(example, train=example.evaluation), every, middle, straight).to(dtype)
+            )
+        right = int((looked_at.argmax(1) == example.evaluation.labels).sum())
+        curve.append((total / 500, correct / 500, right / len(example.evaluation)))
     return curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "extra", "precise"),
     [
@@ -130,14 +133,14 @@ def plain_training(
         ("momentum", "average", False),
     ],
 )
-def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str, extra: str, precise: bool) -> None:
+def test_training_equals_a_hand_written_loop(optimizer: str, extra: str, precise: bool) -> None:
     """Channels-last, batches augmented at once and fused optimisers change rounding, and nothing else.
 
     With 64 bits they are the same to many digits. With 32, Adam is not compared: what is rounding in a small gradient
     is a whole step of it.
     """
-    one = task(seed=3, augmentation=CROPPED, epochs=3, t_max=4, **OPTIMIZERS[optimizer] | EXTRAS.get(extra, {}))
-    trainer, plain = Trainer(one, CPU), build(SMALL, seed=3)
+    example = task(seed=3, augmentation=CROPPED, epochs=3, t_max=4, **OPTIMIZERS[optimizer] | EXTRAS.get(extra, {}))
+    trainer, plain = Trainer(example, CPU), build(SMALL, seed=3)
     if precise:
         trainer.network.double()
         trainer.outcome.double()
@@ -145,14 +148,14 @@ def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str, extr
         trainer.normalise = trainer.evaluator.normalise = Normaliser(scale.double(), shift.double())
         plain.double()
     epochs = [trainer.epoch(number, Listener()) for number in (1, 2, 3)]
-    averaged = plain_average(plain, one.recipe.ema_decay) if one.recipe.ema_decay else None
-    curve = plain_training(one, plain_optimizer(plain, one.recipe), plain, averaged)
+    averaged = plain_average(plain, example.recipe.ema_decay) if example.recipe.ema_decay else None
+    curve = plain_training(example, plain_optimizer(plain, example.recipe), plain, averaged)
 
     near = 1e-6 if precise else 1e-3
     for epoch, (loss, accuracy, right) in zip(epochs, curve, strict=True):
         assert epoch.train_loss == pytest.approx(loss, rel=near)
         assert epoch.train_accuracy == pytest.approx(accuracy, abs=0 if precise else 2 / 500)
-        assert epoch.eval_accuracy == pytest.approx(right, abs=0 if precise else 2 / len(one.evaluation))
+        assert epoch.eval_accuracy == pytest.approx(right, abs=0 if precise else 2 / len(example.evaluation))
     expected = (plain if averaged is None else averaged.module).state_dict()
     for key, tensor in trainer.outcome.state_dict().items():
         counted = plain.state_dict()[key] if "num_batches" in key else expected[key]
@@ -160,21 +163,23 @@ def test_training_is_the_plain_loop_one_would_write_by_hand(optimizer: str, extr
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_one_step_is_the_plain_step_in_gradients_and_weights(optimizer: str) -> None:
-    one = task(seed=3, augmentation=CROPPED, **OPTIMIZERS[optimizer])
-    trainer, order = Trainer(one, CPU), torch.arange(64)
+def test_a_step_equals_the_plain_step_in_gradients_and_weights(optimizer: str) -> None:
+    example = task(seed=3, augmentation=CROPPED, **OPTIMIZERS[optimizer])
+    trainer, order = Trainer(example, CPU), torch.arange(64)
     plain = build(SMALL, seed=3)
-    optim = plain_optimizer(plain, one.recipe)
+    optim = plain_optimizer(plain, example.recipe)
     draws = draw(64, CROPPED, torch.Generator().manual_seed(3))
     assert draws.offsets is not None and draws.mirrored is not None
     assert list(trainer.steps(order)) == [1]
-    logits = plain(plain_batch(one, order, draws.offsets, draws.mirrored).float())
-    functional.cross_entropy(logits, one.train.labels[:64]).backward()
+    logits = plain(plain_batch(example, order, draws.offsets, draws.mirrored).float())
+    functional.cross_entropy(logits, example.train.labels[:64]).backward()
     optim.step()
     for (name, mine), theirs in zip(trainer.network.named_parameters(), plain.parameters(), strict=True):
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=2e-6, msg=name)
-        moved_by_sign_alone = one.recipe.optimizer == "adam"  # its first step is the rate, wherever a gradient is not 0
+        moved_by_sign_alone = (
+            example.recipe.optimizer == "adam"
+        )  # its first step is the rate, wherever a gradient is not 0
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-2 if moved_by_sign_alone else 1e-5, msg=name)
 
 
@@ -206,17 +211,17 @@ def test_the_warm_up_is_pytorch_s_linear_one_before_a_shorter_cosine(
             schedule.step()
 
 
-def test_an_average_of_long_memory_is_not_junk_after_one_epoch() -> None:
+def test_a_slow_average_is_useful_after_an_epoch() -> None:
     """Without the growing memory it would be nine tenths initial weights after these eight steps."""
     trainer = Trainer(task(ema_decay=0.99, augmentation=PLAIN), CPU)
-    start = {name: one.detach().clone() for name, one in trainer.network.named_parameters()}
+    start = {name: example.detach().clone() for name, example in trainer.network.named_parameters()}
     trainer.epoch(1, Listener())
     for name, averaged in trainer.outcome.named_parameters():
         now = dict(trainer.network.named_parameters())[name]
         assert (averaged - now).norm() < (averaged - start[name]).norm(), name
 
 
-def test_pieces_of_a_batch_are_smoothed_alike_and_averaged_once() -> None:
+def test_label_smoothing_and_averaging_with_a_micro_batch() -> None:
     losses, averages = [], []
     for runtime in (CPU, replace(CPU, micro_batch=7)):
         trainer = Trainer(task(augmentation=PLAIN, label_smoothing=0.3, ema_decay=0.5), runtime)
@@ -228,7 +233,7 @@ def test_pieces_of_a_batch_are_smoothed_alike_and_averaged_once() -> None:
     torch.testing.assert_close(averages[1], averages[0], rtol=1e-4, atol=1e-6)
 
 
-def test_the_average_is_returned_and_the_trained_weights_go_their_way_without_it() -> None:
+def test_the_average_is_returned_and_does_not_change_the_training() -> None:
     averaged, listener = trained(task(ema_decay=0.9))
     plain, other = trained(task())
     assert not averaged.training

@@ -37,6 +37,8 @@ from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import RuntimeConfig
 
+pytestmark = pytest.mark.slow
+
 CPU = RuntimeConfig("cpu", "float32", threads=1)
 LONG = {"trials": "2", "epochs": "5000"}
 MODULE = "budgetnas.search.workers.worker_process"
@@ -157,9 +159,11 @@ def test_two_workers_are_one_search_and_another_joins(storage_url: str, tmp_path
         assert len({one.environment for one in runs}) == 1, "all are trained in the runtime that was timed once"
         assert len({one.holder for run in runs for one in study.records.attempts(run.id)}) == 2
         assert not slots_in_use(study.records, "s")
+    lines = [line for line in searched.stderr.splitlines() if ": epoch " not in line]  # a slow machine shows these too
     for one in runs:
-        assert searched.stderr.count(f"\ntrial {one.trial}: {one.architecture.describe()}, {one.params:,}") == 1
-        assert searched.stderr.count(f"\ntrial {one.trial}: ") == 2, "it started and ended"
+        described = f"trial {one.trial}: {one.architecture.describe()}, {one.params:,}"
+        assert sum(line.startswith(described) for line in lines) == 1
+        assert sum(line.startswith(f"trial {one.trial}: ") for line in lines) == 2, "it started and ended"
     assert "by 2 workers on cpu (threads: 1 each)" in searched.stderr
     assert "trained 6/6, failed 0" in searched.stderr
     assert "Traceback" not in searched.stderr

@@ -57,9 +57,9 @@ def first(images: DeviceImages, count: int) -> DeviceImages:
     return DeviceImages(images.images[:count], images.labels[:count])
 
 
-def trained(one: Task, runtime: RuntimeConfig = CPU) -> tuple[nn.Module, Listener]:
+def trained(example: Task, runtime: RuntimeConfig = CPU) -> tuple[nn.Module, Listener]:
     listener = Listener()
-    return train(one, runtime, listener), listener
+    return train(example, runtime, listener), listener
 
 
 OPTIMIZERS = {

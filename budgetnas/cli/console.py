@@ -17,7 +17,7 @@ from rich.table import Table
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
-    from budgetnas.storage import Broken
+    from budgetnas.storage import OverLimit
 
 _PLAIN_WIDTH = 160
 
@@ -97,7 +97,7 @@ def print_resume(storage: str | None) -> None:
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 
 
-def by_limit(broken: Sequence[Broken]) -> str:
+def by_limit(broken: Sequence[OverLimit]) -> str:
     """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
     counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in broken)
     return f" ({counts})" if len(broken) > 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -131,5 +132,6 @@ def search_command(
         options = options.over(read_study_file(study_file))
     with Lines() as lines:
         result = run_search(options, Stopper(options.timeout), SearchProgress(lines), FinalProgress(lines))
-    print_end(result.records, result.study, storage, result.outcome, as_json=as_json)
+    with closing(result.records):
+        print_end(result.records, result.study, storage, result.outcome, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)

@@ -31,7 +31,7 @@ from budgetnas.report.wording import notices, summary
 from budgetnas.samplers.choice import Trained, best_first
 from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import StudySpecification, read_specification
-from budgetnas.storage import SEARCHED, Broken, Records, Rejection, Role, Run, State
+from budgetnas.storage import SEARCHED, OverLimit, Records, Rejection, Role, Run, State
 
 _INITIAL_ORIGIN = "seed "
 _COUNTED = (State.COMPLETE, State.PRUNED)
@@ -163,10 +163,10 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
     )
 
 
-def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[Broken, ...]:
+def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[OverLimit, ...]:
     counts = [count(rejection.architecture) for rejection in over]
     return tuple(
-        Broken(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
+        OverLimit(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
         for limit in budget.limits
     )
 

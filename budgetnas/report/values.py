@@ -12,7 +12,7 @@ from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.plain import plain_fields
 from budgetnas.metrics import Epoch
 from budgetnas.space.specification import StudySpecification
-from budgetnas.storage import Broken, Run
+from budgetnas.storage import OverLimit, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class Rejections:
     origins: tuple[OriginCount, ...]
     seeds: tuple[RejectedInitialTrial, ...]
     overshoot: Overshoot | None
-    limits: tuple[Broken, ...]
+    limits: tuple[OverLimit, ...]
     params: tuple[int, ...] = field(metadata={"plain": False})
 
 

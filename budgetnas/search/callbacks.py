@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from budgetnas.space.search_space import Candidate
-from budgetnas.storage import Broken
+from budgetnas.storage import OverLimit
 from budgetnas.training import Callbacks, RuntimeConfig
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Tally:
     cut: int = 0
     epochs_saved: int = 0
     repeats: int = 0
-    broken: tuple[Broken, ...] = ()
+    broken: tuple[OverLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

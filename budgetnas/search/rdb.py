@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel
 from optuna.trial import TrialState
+from sqlalchemy import Table, bindparam, select
 
 from budgetnas.storage.engine import share
 from budgetnas.storage.retry import current_call, database_error, retried
+from budgetnas.storage.store import upsert
 
 _BEHIND_THE_CACHE: Final = (
     "_create_new_trial",
@@ -23,6 +26,8 @@ _BEHIND_THE_CACHE: Final = (
 )
 """Private operations that Optuna's cache calls, which every study puts before its storage."""
 _NOT_REPEATED: Final = ("remove_session", "upgrade")
+_STATE: Final = select(TrialModel.state).where(TrialModel.trial_id == bindparam("trial"))
+_VALUES: Final = cast(Table, TrialIntermediateValueModel.__table__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +78,20 @@ class SharedStorage(RDBStorage):
         if state is TrialState.WAITING:
             return self._queue(trial_id, self.get_trial(trial_id).datetime_start)
         return self._change(trial_id, state, values)
+
+    @_sturdy
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Store the value of an epoch, or replace it, in two statements: half the time of Optuna's own method."""
+        value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
+        row = {"trial_id": trial_id, "step": step, "intermediate_value": value, "intermediate_value_type": kind}
+        with self.engine.begin() as connection:
+            state = connection.scalar(_STATE, {"trial": trial_id})
+            if state is not None and not state.is_finished():
+                connection.execute(upsert(_VALUES, connection.dialect.name, keys=("trial_id", "step")), row)
+                return
+        if state is None:
+            raise KeyError(f"no trial has the id {trial_id}")
+        self.check_trial_is_updatable(trial_id, state)  # raises; it reads the trial, so not inside the transaction
 
     @_sturdy
     def _queue(self, trial_id: int, started: datetime | None) -> bool:

@@ -256,7 +256,7 @@ def tally(opened: OpenStudy) -> Tally:
     """Return the proposals of a study so far by what became of them."""
     over, duplicate = opened.records.rejection_counts(opened.name)
     budget = opened.specification.budget
-    broken = opened.records.broken_limits(opened.name, budget) if len(budget.limits) > 1 else ()
+    broken = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()
     counts = opened.records.search_counts(opened.name)
     return Tally(
         proposed=over + duplicate + counts.trials,

@@ -1,6 +1,6 @@
 """Storage: engines and URLs, our own tables, and the records in them."""
 
 from budgetnas.storage.records import Records
-from budgetnas.storage.values import SEARCHED, Broken, Rejection, Role, Run, RunKey, State
+from budgetnas.storage.values import SEARCHED, OverLimit, Rejection, Role, Run, RunKey, State
 
-__all__ = ["SEARCHED", "Broken", "Records", "Rejection", "Role", "Run", "RunKey", "State"]
+__all__ = ["SEARCHED", "OverLimit", "Records", "Rejection", "Role", "Run", "RunKey", "State"]

@@ -37,9 +37,8 @@ class CheckpointRecords(Store):
         """Return the checkpoints of `run`, newest first."""
         columns = tables.checkpoints.c
         query = select(columns.epoch, columns.file, columns.sha256).where(columns.run == run)
-        with self.engine.connect() as connection:
-            rows = connection.execute(query.order_by(columns.epoch.desc()))
-            return tuple(Checkpoint(row.epoch, row.file, row.sha256) for row in rows)
+        rows = self._rows(query.order_by(columns.epoch.desc()))
+        return tuple(Checkpoint(row.epoch, row.file, row.sha256) for row in rows)
 
     def forget_checkpoints(self, run: int) -> None:
         """Forget all checkpoints of `run`."""
@@ -59,8 +58,7 @@ class CheckpointRecords(Store):
             BudgetnasError: If they are damaged.
         """
         query = select(tables.weights.c.sha256, tables.weights.c.tensors).where(tables.weights.c.run == run)
-        with self.engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        row = next(iter(self._rows(query)), None)
         if row is None:
             return None
         tensors = bytes(row.tensors)

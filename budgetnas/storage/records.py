@@ -25,8 +25,7 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
 
     def storage_id(self) -> str:
         """Return the storage's random name, under which files outside the database are kept."""
-        with self.engine.connect() as connection:
-            return str(connection.scalar(select(tables.schema.c.storage)))
+        return str(self._scalar(select(tables.schema.c.storage)))
 
     def save_specification(self, study: str, specification: str, digest: str) -> None:
         """Record the specification that a study is created with."""
@@ -38,15 +37,13 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
     def specification(self, study: str) -> str | None:
         """Return the JSON that `study` was created with, or None if there is no such study."""
         query = select(tables.specifications.c.specification).where(tables.specifications.c.study == study)
-        with self.engine.connect() as connection:
-            specification: str | None = connection.scalar(query)
-            return specification
+        specification: str | None = self._scalar(query)
+        return specification
 
     def study_names(self) -> tuple[str, ...]:
         """Return the names of all studies, oldest first."""
         query = select(tables.specifications.c.study).order_by(tables.specifications.c.created_at)
-        with self.engine.connect() as connection:
-            return tuple(connection.scalars(query))
+        return tuple(row[0] for row in self._rows(query))
 
     def set_goal(self, study: str, trials: int, sampler: str) -> None:
         """Record the trials and sampler of the last search of `study`, for workers that join it later."""
@@ -57,8 +54,7 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
     def goal(self, study: str) -> Goal | None:
         """Return the goal of the last search of `study`, or None."""
         query = select(tables.goals.c.trials, tables.goals.c.sampler).where(tables.goals.c.study == study)
-        with self.engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        row = next(iter(self._rows(query)), None)
         return None if row is None else Goal(row.trials, row.sampler)
 
     def activity(self, study: str) -> tuple[Any, ...]:
@@ -72,5 +68,4 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
             select(func.count()).where(rejections.study == study),
             select(func.count(), func.count(finals.winner), func.count(finals.read_at)).where(finals.study == study),
         )
-        with self.engine.connect() as connection:
-            return tuple(value for query in queries for value in connection.execute(query).one())
+        return tuple(value for query in queries for row in self._rows(query) for value in row)

@@ -12,7 +12,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.storage import tables
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.store import Store, forget_earlier_try, upsert
-from budgetnas.storage.values import Broken, Rejection
+from budgetnas.storage.values import OverLimit, Rejection
 
 
 @retried_methods
@@ -52,18 +52,16 @@ class RejectionRecords(Store):
             .where(rejections.study == study)
             .order_by(rejections.id)
         )
-        with self.engine.connect() as connection:
-            return tuple(_rejection(row) for row in connection.execute(query))
+        return tuple(_rejection(row) for row in self._rows(query))
 
     def rejection_counts(self, study: str) -> tuple[int, int]:
         """Return how many proposals of `study` were rejected: over the budget, and as duplicates."""
         rejections = tables.rejections.c
-        query = select(rejections.duplicate, func.count()).where(rejections.study == study)
-        with self.engine.connect() as connection:
-            counts = {bool(row[0]): int(row[1]) for row in connection.execute(query.group_by(rejections.duplicate))}
-        return counts.get(False, 0), counts.get(True, 0)
+        query = select(func.count(), func.count().filter(rejections.duplicate)).where(rejections.study == study)
+        ((total, duplicates),) = (tuple(row) for row in self._rows(query))
+        return int(total) - int(duplicates), int(duplicates)
 
-    def broken_limits(self, study: str, budget: Budget) -> tuple[Broken, ...]:
+    def over_limits(self, study: str, budget: Budget) -> tuple[OverLimit, ...]:
         """Return for each limit of the budget how many proposals of `study` were over it."""
         rejections, counts = tables.rejections.c, tables.architectures.c
         limits = budget.limits
@@ -72,10 +70,9 @@ class RejectionRecords(Store):
             .select_from(tables.rejections.join(tables.architectures))
             .where(rejections.study == study, ~rejections.duplicate)
         )
-        with self.engine.connect() as connection:
-            row = connection.execute(query).one()
+        (row,) = self._rows(query)
         return tuple(
-            Broken(limit.quantity, limit.value, int(number)) for limit, number in zip(limits, row, strict=True)
+            OverLimit(limit.quantity, limit.value, int(number)) for limit, number in zip(limits, row, strict=True)
         )
 
 

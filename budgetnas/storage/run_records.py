@@ -175,8 +175,7 @@ class RunRecords(Store):
             runs.study == study,
             runs.started_at != current_call().asked_at,  # not the run that an earlier try of this call started
         )
-        with self.engine.connect() as connection:
-            rows = list(connection.execute(query))
+        rows = self._rows(query)
         own = [row.seed for row in rows if row.role == Role.REPEAT.value and row.trial == trial]
         return int(max(own) if own else max((row.seed for row in rows), default=0) + 1)
 
@@ -209,8 +208,7 @@ class RunRecords(Store):
 
     def last_run(self) -> int:
         """Return the number of the newest run, or 0."""
-        with self.engine.connect() as connection:
-            return int(connection.scalar(select(func.max(tables.runs.c.id))) or 0)
+        return int(self._scalar(select(func.max(tables.runs.c.id))) or 0)
 
     def last_reasons(self, study: str, *, after: int, limit: int) -> tuple[str | None, ...]:
         """Return the failure reasons of the last search runs that ended, newest first; None for a success.
@@ -228,26 +226,23 @@ class RunRecords(Store):
             .order_by(runs.ended_at.desc(), runs.id.desc())
             .limit(limit)
         )
-        with self.engine.connect() as connection:
-            rows = list(connection.execute(query))
+        rows = self._rows(query)
         return tuple(row.reason if row.state == State.FAILED.value else None for row in rows)
 
     def is_unfinished(self, run: int) -> bool:
         """Return whether that run exists and is in training or can be resumed."""
         unfinished = [State.RUNNING.value, State.INTERRUPTED.value]
         query = select(func.count()).where(tables.runs.c.id == run, tables.runs.c.state.in_(unfinished))
-        with self.engine.connect() as connection:
-            return bool(connection.scalar(query))
+        return bool(self._scalar(query))
 
     def attempts(self, run: int) -> tuple[Attempt, ...]:
         """Return the processes that trained `run`, in order."""
         attempts = tables.attempts.c
         query = select(tables.attempts).where(attempts.run == run).order_by(attempts.id)
-        with self.engine.connect() as connection:
-            return tuple(
-                Attempt(row.epochs_before, row.environment, Holder(row.host, row.pid, 0.0).describe(), row.started_at)
-                for row in connection.execute(query)
-            )
+        return tuple(
+            Attempt(row.epochs_before, row.environment, Holder(row.host, row.pid, 0.0).describe(), row.started_at)
+            for row in self._rows(query)
+        )
 
     def search_counts(self, study: str) -> SearchCounts:
         """Return counts of the search runs of `study`."""
@@ -260,8 +255,8 @@ class RunRecords(Store):
             func.coalesce(func.sum(runs.epochs_asked - runs.epochs_done).filter(pruned), 0),
             func.count().filter(complete & (runs.role == Role.REPEAT.value)),
         ).where(runs.study == study, runs.role.in_(_SEARCHED))
-        with self.engine.connect() as connection:
-            return SearchCounts(*map(int, connection.execute(query).one()))
+        (row,) = self._rows(query)
+        return SearchCounts(*map(int, row))
 
     def curve(self, run: int) -> tuple[Epoch, ...]:
         """Return the epochs of `run`, in order."""
@@ -271,10 +266,9 @@ class RunRecords(Store):
         """Return the epochs, in order, of each of `runs` that has any."""
         query = select(tables.epochs).where(tables.epochs.c.run.in_(list(runs))).order_by(tables.epochs.c.epoch)
         curves: dict[int, list[Epoch]] = {}
-        with self.engine.connect() as connection:
-            for row in connection.execute(query).mappings():
-                epoch = Epoch(**{name: _or_nan(row[name]) for name in _EPOCH_FIELDS})
-                curves.setdefault(row["run"], []).append(epoch)
+        for row in self._rows(query):
+            epoch = Epoch(**{name: _or_nan(getattr(row, name)) for name in _EPOCH_FIELDS})
+            curves.setdefault(row.run, []).append(epoch)
         return {run: tuple(epochs) for run, epochs in curves.items()}
 
     def accuracies_at(self, study: str, epoch: int, *, states: Sequence[State], but: int) -> tuple[float, ...]:
@@ -304,14 +298,12 @@ class RunRecords(Store):
             )
             .order_by(runs.id)
         )
-        with self.engine.connect() as connection:
-            return tuple(connection.scalars(query))
+        return tuple(row[0] for row in self._rows(query))
 
     def test_readings(self, run: int) -> int:
         """Return how often `run` was evaluated on the test split."""
         query = select(func.count()).select_from(tables.test_readings).where(tables.test_readings.c.run == run)
-        with self.engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+        return int(self._scalar(query) or 0)
 
     def _find(self, key: RunKey, study: str | None, *states: State) -> Run | None:
         runs = tables.runs.c
@@ -328,8 +320,7 @@ class RunRecords(Store):
         return next(iter(self._runs(query)), None)
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
-        with self.engine.connect() as connection:
-            return tuple(_run(row) for row in connection.execute(query))
+        return tuple(_run(row) for row in self._rows(query))
 
 
 def _or_null(value: float) -> float | None:

@@ -7,11 +7,11 @@ SQLite has a single writer at a time, and PostgreSQL locks the lease's row again
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, delete, event, select
+from sqlalchemy import Connection, Engine, Executable, Insert, Row, Table, delete, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from budgetnas.errors import LeaseLost
@@ -72,20 +72,38 @@ class Store:
         """Close all connections to the storage."""
         self.engine.dispose()
 
+    def _rows(self, query: Executable) -> Sequence[Row[Any]]:
+        """Return all rows of a query."""
+        with self.engine.connect() as connection:
+            return connection.execute(query).all()
+
+    def _scalar(self, query: Executable) -> Any:
+        """Return the first column of a query's first row, or None."""
+        with self.engine.connect() as connection:
+            return connection.scalar(query)
+
 
 @functools.cache
-def upsert(table: Table, dialect: str, *, keep: bool = False) -> Insert:
-    """Return an INSERT that can be repeated: a row with the same primary key is replaced, or kept with `keep`.
+def upsert(table: Table, dialect: str, *, keys: tuple[str, ...] = (), keep: bool = False) -> Insert:
+    """Return an INSERT that can be repeated: a row with the same key is replaced, or kept with `keep`.
 
     Cached: building a statement takes longer than SQLite takes to run it.
+
+    Args:
+        table: The table.
+        dialect: ``sqlite`` or ``postgresql``.
+        keys: The columns of the key, or none for the primary key.
+        keep: Whether the earlier row stays.
     """
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
-    keys = [column.name for column in table.primary_key]
-    values = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
+    unique = keys or tuple(column.name for column in table.primary_key)
+    others = [column.name for column in table.c if not column.primary_key and column.name not in unique]
     repeatable: Insert = (
-        statement.on_conflict_do_nothing(index_elements=keys)
+        statement.on_conflict_do_nothing(index_elements=unique)
         if keep
-        else statement.on_conflict_do_update(index_elements=keys, set_=values)
+        else statement.on_conflict_do_update(
+            index_elements=unique, set_={name: statement.excluded[name] for name in others}
+        )
     )
     return repeatable
 

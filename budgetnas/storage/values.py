@@ -195,7 +195,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class OverLimit:
     """How many rejected proposals were over a limit.
 
     Attributes:

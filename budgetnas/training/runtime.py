@@ -1,6 +1,6 @@
 """The runtime config of a training: device, precision, threads and layout, chosen by rules and recorded with the run.
 
-The rules depend on what is known before a training starts, never on a clock, so the same command gives the same bits.
+The rules depend on facts known before a training starts, never on a clock, so the same command gives the same bits.
 Their measurements are in docs/performance.md ("How a training is set up").
 """
 
@@ -117,7 +117,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRules:
-    """Rules that choose the runtime config of each network from what is known beforehand.
+    """Rules that choose the runtime config of each network from facts known beforehand.
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.

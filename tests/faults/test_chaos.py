@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from amount import amount
 from candidates import queue_drawn
 from chaos import wreak
@@ -15,6 +16,8 @@ from processes import Command
 from small import study_file
 
 from budgetnas.storage import tables
+
+pytestmark = pytest.mark.slow
 
 WORKERS = 3
 EPOCHS = 8

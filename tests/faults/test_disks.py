@@ -17,7 +17,7 @@ from forked import Forked
 from looking import NAME, check_ended
 from small import environment, run, start, study_file
 
-pytestmark = needs_root
+pytestmark = [pytest.mark.slow, needs_root]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_a_copy_with_an_open_log_is_read_with_its_index_and_refused_without(disk
     make_read_only(disk)
     refused = run(work, "show", "t", "--storage", str(copied))
     assert refused.returncode == 2
-    assert "copy both files to a folder that can be written" in one_line(refused)
+    assert "copy both files to a writable folder" in one_line(refused)
 
 
 def test_a_report_is_not_written_to_a_read_only_disk(disk: Path, work: Path, made: Path) -> None:

@@ -23,6 +23,8 @@ from budgetnas.storage import State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
+pytestmark = pytest.mark.slow
+
 AWAY_SECONDS = 20.0
 SECRET = "geheim"
 

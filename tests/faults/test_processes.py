@@ -25,6 +25,8 @@ from budgetnas.space.search_space import Params
 from budgetnas.storage import State, tables
 from budgetnas.storage.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 RATES = "\n[recipe]\noptimizers = ['sgd']\n[recipe.sgd]\nlearning_rate = [{}, {}]\nweight_decay = [{}]\n"
 MARKED = 0.0123
 """Learning rate by which a candidate is known to the test."""

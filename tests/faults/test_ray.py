@@ -19,6 +19,8 @@ from budgetnas.storage import State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def two_nodes() -> Iterator[tuple[str, subprocess.Popen[str]]]:

@@ -19,6 +19,8 @@ from budgetnas.samplers.attributes import described
 from budgetnas.search.study import INITIAL_TRIAL
 from budgetnas.storage import State
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 4
 INITIAL_TRIALS = ["v2-adam", "v2-sgd"]
 STUDY = """
