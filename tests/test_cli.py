@@ -142,7 +142,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["fit", "resnet18", "--budget", "1k"], ["--budget '1k'", "no edits make it fit", "1,506"]),
         (["fit", "resnet18", "--budget", "5M", "--max-activations", "99"], ["--max-activations '99'", "no edits"]),
         (["fit", "resnet18", "--budget", "5M", "--top", "0"], ["--top 0", "at least 1"]),
-        (["fit", "v1", "--blocks", "2", "--widths", "8", "--budget", "5M"], ["NAME 'v1'", "without --blocks"]),
+        (["fit", "v1", "--blocks", "2", "--widths", "8", "--budget", "5M"], ["NAME 'v1'", "combined with --blocks"]),
         (["fit", "v1", "--block", "bottleneck", "--budget", "5M"], ["--block", "--blocks and --widths"]),
         (["search", "--budget", "5e6", "--trials", "0"], ["--trials 0", "at least 1"]),
         (["search", "--budget", "5e6", "--trials", "-3"], ["--trials -3", "at least 1"]),
