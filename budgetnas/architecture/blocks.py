@@ -26,8 +26,8 @@ class Branches:
     """The two paths of a residual block.
 
     Attributes:
-        main: The path whose output is added to the shortcut's; its names are attributes of the block.
-        shortcut: The other path, named ``shortcut.0``, ``shortcut.1``, ...; empty for the identity.
+        main: The residual path; the names of its layers become attributes of the block.
+        shortcut: The shortcut path, with layers ``shortcut.0``, ``shortcut.1``, ...; empty for the identity.
     """
 
     main: Path

@@ -199,7 +199,7 @@ def edits_to(target: Architecture, network: Architecture) -> tuple[Edit, ...] | 
 
 
 def _at_once(edits: list[Edit], instead: Edit, network: Architecture, target: Architecture) -> list[Edit]:
-    """Return the edit of all stages if it does the same as several edits of single stages."""
+    """Return the edit `instead` of all stages if it has the result of several edits of single stages; else these."""
     return [instead] if len(edits) > 1 and instead.apply(network) == target else edits
 
 

@@ -1,8 +1,9 @@
 """The networks within a budget that are nearest to a given network.
 
-A near network takes few edits and keeps many of the multiply-accumulates and of the parameters. A network beats another
-if it is better in at least one of these three and worse in none; unbeaten networks are the front. Differences below
-1 % of the given network do not count, so that no edit is made for a negligible gain.
+Three criteria decide which network is nearer: fewer edits, more multiply-accumulates kept, more parameters kept. A
+network beats (Pareto-dominates) another if it is better in at least one criterion and worse in none. The unbeaten
+networks are the Pareto front. Differences below 1 % of the given network do not count, so that no edit is made for a
+negligible gain.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ class Near:
 def nearest(network: Architecture, budget: Budget) -> tuple[Near, ...]:
     """Return networks within `budget` that are near to `network`.
 
-    The front comes first; if `network` fits, it is the front. Beaten networks follow for comparison: for each kind of
-    edit that suffices alone its smallest edit, and networks with a name that edits lead to. Both parts are sorted by
-    the number of edits, then by the multiply-accumulates and parameters kept.
+    The Pareto front comes first; if `network` itself fits, it is the whole front. Beaten networks follow for
+    comparison: the smallest sufficient edit of each kind, and the named networks that edits can reach. Both parts are
+    sorted by the number of edits, then by the multiply-accumulates and parameters kept.
 
     Raises:
         InputError: If no edits make it fit.
@@ -151,10 +152,10 @@ class _Search:
         self.common = tuple(family for family in (use, shorten_all, cap, narrow_all) if family.settings)
 
     def add(self, families: Sequence[_Family], fitting: dict[Architecture, tuple[Edit, ...]]) -> None:
-        """Add the networks that fit after an edit of each family.
+        """Add the networks that fit after one edit of each family.
 
-        A single edit has its smallest setting with which the network fits. The others have each of their coarse
-        settings.
+        All combinations of coarse settings are tried for all families but one. The remaining edit then gets its
+        smallest setting with which the network fits. Each family is the remaining one in turn.
         """
         for free in range(len(families)):
             others = [families[at].coarse for at in range(len(families)) if at != free]
@@ -167,7 +168,7 @@ class _Search:
     def _completed(
         self, before: tuple[Edit, ...], settings: Sequence[Edit], after: tuple[Edit, ...]
     ) -> tuple[Edit, ...] | None:
-        """Return the edits with the first of `settings` that fits; None if none fits or none is needed."""
+        """Return the edits with the smallest of `settings` that fits; None if none fits or no setting is needed."""
         start = apply(before, self._network)
         if self._budget.fits(apply(after, start)) or not self._budget.fits(apply((settings[-1], *after), start)):
             return None
@@ -182,7 +183,7 @@ class _Search:
         return edits if self._all_matter(edits) else None
 
     def _all_matter(self, edits: tuple[Edit, ...]) -> bool:
-        """Return whether each edit changes something, and the result needs it."""
+        """Return whether each edit changes the network, and the result differs without it."""
         result, now = apply(edits, self._network), self._network
         for at, edit in enumerate(edits):
             after = edit.apply(now)
