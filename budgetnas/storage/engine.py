@@ -1,7 +1,7 @@
 """Database engines that several processes can share, and the storage's lock.
 
-SQLite uses a write-ahead log and begins every transaction as IMMEDIATE. By default, two processes can both read a
-queued trial as free before either writes, and train it twice.
+SQLite uses a write-ahead log and begins every transaction as IMMEDIATE. With SQLite's default (DEFERRED), two processes
+could both read a queued trial as free before either writes, and train it twice.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ R = TypeVar("R")
 def engine_arguments(url: URL) -> dict[str, Any]:
     """Return the keyword arguments of `create_engine` for this storage.
 
-    For PostgreSQL, both ends probe the connection after a minute without traffic: this end to notice that the server is
-    gone, the server to release the lock of a machine that is gone.
+    For PostgreSQL, both ends send TCP keepalives and drop a dead connection after about a minute. So the client notices
+    a lost server, and the server releases the lock of a lost client.
     """
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": LOCK_TIMEOUT_SECONDS, "isolation_level": None}}
@@ -51,7 +51,7 @@ def share(engine: Engine) -> Engine:
 
 
 def open_engine(url: URL) -> Engine:
-    """Return a connected engine. Nothing is retried: a program that cannot reach its database at the start says so.
+    """Return a connected engine, without retries: at the start of a program, an unreachable database is an error.
 
     Raises:
         InputError: If the database cannot be opened.
@@ -77,21 +77,21 @@ def cannot_open(url: URL, error: Exception) -> InputError:
 
 
 def storage_failed(error: BaseException) -> str:
-    """Return in a line why the database cannot be used any more."""
+    """Return a line that says why the database can no longer be used."""
     return f"the storage cannot be used any more: {reason_of(error)}"
 
 
 @contextmanager
 def exclusive(engine: Engine) -> Iterator[None]:
-    """Take the storage's lock for the block: a single process at a time creates tables, seeds, or takes slots.
+    """Take the storage's lock for the block: only one process at a time creates tables, claims runs or takes slots.
 
     PostgreSQL releases the lock when its connection breaks, so another process may take it while this block still runs.
-    That is noticed at the end of the block, and the error is retried. So take the lock only within
-    `budgetnas.storage.retry.retried`, which repeats everything under it, reading included.
+    The end of the block detects this and raises `LockLostError`. So take the lock only within
+    `budgetnas.storage.retry.retried`, which then repeats the whole block, including its reads.
 
     Raises:
         BudgetnasError: If another process keeps the lock for longer than a minute.
-        LockLostError: If the lock was lost meanwhile.
+        LockLostError: If the lock was lost during the block.
         OperationalError: If the connection broke.
     """
     if engine.dialect.name == "sqlite":
@@ -152,8 +152,8 @@ def _set_pragmas(connection: Any, _record: object) -> None:
 def _while_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
     """Return `execute`, repeated while SQLite is busy.
 
-    When two processes switch a new file to a write-ahead log at the same moment, each would wait for the other, so
-    SQLite fails in one of them without waiting for the timeout.
+    SQLite's own timeout is not enough: when two processes switch a new file to a write-ahead log at the same moment,
+    waiting would be a deadlock, so SQLite fails at once in one of them.
     """
     return Retrying(
         retry=retry_if_exception(is_busy),

@@ -107,12 +107,12 @@ def name_winner(records: Records, final: int, run: int) -> None:
 def record_reading(
     records: Records, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
 ) -> bool:
-    """Record the evaluation of a final on the test split, all of its networks at once.
+    """Record the evaluation of all networks of a final on the test split, in a single transaction.
 
     Args:
         records: The records.
         final: The final.
-        accuracies: For each run its number of epochs and its network's accuracy, a share of 1.
+        accuracies: For each run, its number of epochs and its network's test accuracy as a share of 1.
         images: Images of the test split.
         reason: Why it was evaluated.
 

@@ -1,8 +1,8 @@
-"""Leases: who works on what, so that exactly N runs are trained, and none by two processes at once.
+"""Leases: which process trains which run, so that exactly N runs are trained, and no run by two processes at once.
 
-A lease is a process's right to one more run of a study (a slot), or to a run outside a search. It is taken under the
-storage's lock and renewed by heartbeats. Another process may remove it when its process is gone, or when no heartbeat
-came for the grace period. The database's clock decides, so the machines' clocks need not agree.
+A lease is a process's right to train one more run of a study (a slot), or a run outside a search. It is taken under the
+storage's lock and renewed by heartbeats. Other processes may remove it once its process has ended, or after a grace
+period without a heartbeat. The database's clock decides when it expires, so the machines' clocks need not agree.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Holder:
     """A process on a machine.
 
     Attributes:
-        host: Name of the machine with its boot and process namespace: a process number is only unique within them.
-        pid: Its number there.
-        process_started_at: Its start by the machine's clock, because process numbers are reused.
+        host: Name of the machine with its boot ID and PID namespace: a PID is only unique within them.
+        pid: Its PID.
+        process_started_at: Its start by the machine's clock, because PIDs are reused.
     """
 
     host: str
@@ -49,7 +49,7 @@ class Holder:
     process_started_at: float
 
     def is_gone(self) -> bool:
-        """Return whether the process is known to be gone; a process of another machine never is."""
+        """Return whether the process is known to have ended; never True for a process on another machine."""
         if self.host != _host():
             return False
         try:
@@ -60,7 +60,7 @@ class Holder:
             return True
 
     def describe(self) -> str:
-        """Return its number and the name of its machine."""
+        """Return its PID and the name of its machine."""
         return f"process {self.pid} on {self.host.partition(' ')[0]}"
 
 
@@ -95,7 +95,7 @@ class Lease:
 
 
 class Heartbeat:
-    """Renews a lease from its own thread, however long an epoch takes."""
+    """Renews a lease from a thread of its own, so that a long epoch does not delay the renewals."""
 
     def __init__(self, store: Store, lease: Lease) -> None:
         self._store, self._lease = store, lease
@@ -112,7 +112,7 @@ class Heartbeat:
         self._thread.join(1.0)
 
     def check(self) -> None:
-        """Raise early if the lease is known to be lost; the fence does not depend on it.
+        """Raise if the lease is known to be lost, to stop early; the fence blocks commits in any case.
 
         Raises:
             LeaseLost: If it is.
@@ -147,7 +147,7 @@ def take_slot(store: Store, study: str, trials: int) -> Lease | None:
     # An earlier try of this call may have taken the slot already.
     taken = select(func.count()).where(leases.study == study, leases.owner != current_call().token).scalar_subquery()
     with exclusive(store.engine):
-        # A single statement, so a single snapshot: neither of two would count a run that ends between them.
+        # One statement reads one snapshot. With two statements, neither would count a run that ends between them.
         with store.engine.connect() as connection:
             used = int(connection.scalar(select(_trained(study) + taken)) or 0)
         if used < trials:
@@ -227,7 +227,7 @@ def slots_in_use(store: Store, study: str) -> int:
 
 @retried
 def release_stale(store: Store, study: str) -> frozenset[int] | None:
-    """Remove the stale leases of a study and record what each process lost; call it under the storage's lock.
+    """Remove a study's stale leases and record which trials were lost; call it under the storage's lock.
 
     Returns:
         Numbers of the trials that live processes work on, or None while a live process has not yet recorded its trial.

@@ -1,6 +1,6 @@
 """Opening a storage, to read or to write.
 
-Reading creates nothing, keeps no writer waiting, and works on a read-only medium.
+Opening to read creates no files, blocks no writer, and works on read-only media.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _address(url: URL, file: Path) -> str:
         return f"{file.as_uri()}?mode=rw"
     log = file.with_name(f"{file.name}-wal")
     if not (log.exists() and log.stat().st_size):
-        # Nobody writes without a write-ahead log; in other modes SQLite would have to create files next to this one.
+        # Without a write-ahead log nobody is writing. Any other mode would make SQLite create files next to this one.
         return f"{file.as_uri()}?mode=ro&immutable=1"
     if not file.with_name(f"{file.name}-shm").exists():
         raise InputError(

@@ -19,8 +19,8 @@ from budgetnas.storage.values import Goal
 class Records(RunRecords, RejectionRecords, CheckpointRecords):
     """The records of one storage.
 
-    Every method is a single transaction and is repeated while the database cannot be reached. So what a method writes
-    must be written once, even where an earlier try was committed and only the answer was lost.
+    Every method is a single transaction and is repeated while the database cannot be reached. So every method must be
+    idempotent: an earlier try may have been committed although only its confirmation was lost.
     """
 
     def storage_id(self) -> str:

@@ -1,4 +1,4 @@
-"""Retrying: database work is repeated after errors that pass, such as a server that restarts.
+"""Retries: database work is repeated after transient errors, such as a server restart.
 
 If the connection breaks during COMMIT, the client cannot know whether the transaction was committed. So repeated work
 must write the same rows again: it takes times and names from `current_call`, which are the same for all repetitions.
@@ -49,8 +49,8 @@ class Call:
 
     Attributes:
         asked_at: Time of the first try, seconds since 1970 UTC: the time that its rows get.
-        token: A random name for what it creates.
-        repeated: Whether an earlier try failed; its work may have been committed all the same.
+        token: Random name for the rows that it creates.
+        repeated: Whether an earlier try failed; its work may still have been committed.
     """
 
     asked_at: float = field(default_factory=time.time)
@@ -82,11 +82,11 @@ def retry_seconds() -> float:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether a database error may pass by itself.
+    """Return whether a database error may be transient.
 
-    A restarting server, a broken connection, a deadlock or a locked SQLite file may pass; a full disk, a wrong password
-    or a missing database does not. PostgreSQL gives no code when connecting fails, and its words are in the server's
-    language: a reason that is not known to be a refusal is taken to pass.
+    A restarting server, a broken connection, a deadlock or a locked SQLite file may be transient; a full disk, a wrong
+    password or a missing database is not. When connecting fails, PostgreSQL gives no error code, only a message in the
+    server's language. Such an error counts as transient unless its message is a known refusal.
     """
     if isinstance(error, BudgetnasError):
         return isinstance(error, LockLostError)
@@ -125,8 +125,8 @@ def reason_of(error: BaseException) -> str:
 def retried(function: Callable[P, R]) -> Callable[P, R]:
     """Return `function`, repeated while the database cannot be reached, for `retry_seconds` from the outage's start.
 
-    Of nested retried calls only the outermost repeats: data read under a lock must be read again once the lock is
-    taken again.
+    Of nested retried calls, only the outermost is repeated: after a lost lock is taken again, the data under it must
+    also be read again.
     """
 
     @functools.wraps(function)
@@ -161,7 +161,7 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def retried_methods(decorated: C) -> C:
-    """Return a class whose own public methods are retried."""
+    """Return the class with retries around the public methods that it defines itself."""
     for name, value in list(vars(decorated).items()):
         if callable(value) and not name.startswith("_"):
             setattr(decorated, name, retried(value))

@@ -1,4 +1,4 @@
-"""Records of runs and their epochs: the truth about what was trained."""
+"""Records of runs and their epochs: the authoritative account of what was trained."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ class RunRecords(Store):
             connection.execute(update(tables.runs).where(tables.runs.c.id == run).values(values))
 
     def resume_run(self, run: int, epochs: int, environment: str) -> None:
-        """Record that this process continues `run` after `epochs` epochs, and delete the epochs beyond.
+        """Record that this process resumes `run` after `epochs` epochs, and delete all later epochs.
 
-        A run that starts again at epoch 0 gets the environment of this process. Otherwise it keeps the environment of
-        its first epochs; each attempt has its own.
+        A run that restarts from epoch 0 gets the environment of this process. Otherwise the run keeps the environment
+        of its first epochs, and the environment of this process is recorded with its attempt.
         """
         later = (tables.epochs.c.run == run) & (tables.epochs.c.epoch > epochs)
         readings = (tables.test_readings.c.run == run) & (tables.test_readings.c.epoch > epochs)
@@ -122,9 +122,9 @@ class RunRecords(Store):
                 connection.execute(insert(tables.test_readings).values(reading))
 
     def finish_run(self, run: int, state: State, reason: str = "", *, weights_sha256: str | None = None) -> None:
-        """Record how a run ended and the SHA-256 of its weights, which shows later whether bits are equal.
+        """Record how a run ended and the SHA-256 of its weights, to compare weights bit for bit later.
 
-        The checkpoints of a run that cannot be resumed are forgotten.
+        Unless the run was interrupted, the records of its checkpoints are deleted.
         """
         values: dict[str, Any] = {"state": state.value, "reason": reason, "weights_sha256": weights_sha256}
         values |= {"ended_at": current_call().asked_at}
@@ -162,7 +162,7 @@ class RunRecords(Store):
         return self._find(key, study, State.INTERRUPTED)
 
     def repeat_seed(self, key: RunKey, *, study: str | None, trial: int | None) -> int:
-        """Return the training seed of the repeat that `trial` is: its own if it has a run, else the candidate's next.
+        """Return the seed of a repeat: that of `trial`'s earlier run if there is one, else the candidate's next seed.
 
         Call it under the storage's lock, kept until the run is recorded, so that no two repeats get the same seed.
         """
@@ -274,8 +274,8 @@ class RunRecords(Store):
     def accuracies_at(self, study: str, epoch: int, *, states: Sequence[State], but: int) -> tuple[float, ...]:
         """Return the validation accuracies that the search's runs had after `epoch`, oldest first, for pruning.
 
-        Initial trials are left out. Without interrupted runs each candidate counts once: only an interrupted run is
-        ever trained again.
+        Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
+        because only interrupted runs are trained again.
 
         Args:
             study: Name of the study.

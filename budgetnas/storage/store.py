@@ -1,4 +1,4 @@
-"""A storage as this process uses it, and its fence: a process that lost its lease cannot commit anything.
+"""An open storage, and its fence, which stops a process that lost its lease from committing.
 
 The lease is checked inside the transaction that writes, just before the commit, so it cannot be lost in between:
 SQLite has a single writer at a time, and PostgreSQL locks the lease's row against removal until the commit.
@@ -109,9 +109,9 @@ def upsert(table: Table, dialect: str, *, keys: tuple[str, ...] = (), keep: bool
 
 
 def forget_earlier_try(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Delete the row that an earlier try of this call may have committed, in a table whose keys the database makes.
+    """Delete the row that an earlier try of this call may have committed, in a table with generated keys.
 
-    The row carries the time of the call, which repetitions share.
+    The row is found by its values. These include the time of the call, which all tries share.
     """
     if current_call().repeated:
         same = (table.c[name] == value for name, value in row.items())

@@ -37,7 +37,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Identifies a run: a run with an equal key is not trained again, its record is used."""
+    """Identifies a run. If a run with an equal key is recorded, its record is used instead of another training."""
 
     architecture: str
     recipe: str
@@ -82,7 +82,7 @@ class Run:
         recipe: How it was trained.
         data: Data identity, as JSON.
         seed: Seed of initial weights, order and augmentation.
-        environment: What its bits depend on, as JSON: device, threads, precision, versions.
+        environment: What its bitwise result depends on, as JSON: device, threads, precision, versions.
         state: Its state.
         reason: Why it failed or was pruned, or empty.
         epochs_asked: Epochs of the recipe.
@@ -125,7 +125,7 @@ class Attempt:
 
     Attributes:
         epochs_before: Epochs done before it.
-        environment: What its bits depend on, as JSON.
+        environment: What its bitwise result depends on, as JSON.
         holder: The process, in words.
         started_at: Seconds since 1970 UTC.
     """
@@ -168,7 +168,7 @@ class Goal:
 class Rejection:
     """A proposal that was rejected before anything was built.
 
-    By how much it exceeds other limits follows from its counts and its study's specification.
+    The excess over other limits is not stored; it follows from the counts and the study's specification.
 
     Attributes:
         architecture: What was proposed.
