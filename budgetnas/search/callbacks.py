@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Number of proposals of a study by what became of them.
+    """Counts of a study's proposals by outcome.
 
     Attributes:
         proposed: All proposals, initial trials included.
@@ -49,7 +49,7 @@ class TrialStart:
 
     Attributes:
         number: Number of the trial.
-        initial_trial: Name of the initial trial that it is, or empty.
+        initial_trial: Its name if it is an initial trial, else empty.
         candidate: What is trained.
         params: Parameters of its network.
         tally: Proposals so far.

@@ -44,11 +44,11 @@ class SearchTask:
     """How a process takes part in a search.
 
     Attributes:
-        trials: Number of trials in total; None for the number that the study's last search asked for, at any time.
+        trials: Number of trials in total; None for that of the study's last search, read again before each trial.
         images: Training and validation images, on the device.
         runtime: Chooses the runtime config of each trial.
         sampler: Name of the sampler.
-        seed: Seed of the sampler, for the first process; each other process draws its own.
+        seed: Seed of the sampler; processes that join later add a random number to it.
         tune_setup: Whether timed steps choose the runtime config instead of the rules.
         trainer: Trains a candidate.
     """
@@ -152,18 +152,18 @@ def goal(opened: OpenStudy, trials: int | None) -> int:
 
 
 def _check_failures(opened: OpenStudy, before: int) -> None:
-    """Raise if the last runs since this search began failed in a row, in whichever process."""
+    """Raise if the last `MAX_FAILURES` runs since this search began all failed, in whichever process."""
     reasons = opened.records.last_reasons(opened.name, after=before, limit=MAX_FAILURES)
     if len(reasons) == MAX_FAILURES and None not in reasons:
         raise SearchFailedError(f"{MAX_FAILURES} runs failed in a row, the last with: {reasons[0]}")
 
 
 def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
-    """Give the study its sampler.
+    """Give the study its sampler, with a seed of its own, so that no two processes draw the same candidates.
 
-    Processes must not draw the same candidates. This process has a slot: of several that start together, at most the
-    first sees no other slot and keeps its seed. The number of runs is part of the seed as well, because a process that
-    is between two requeued trials has neither a slot nor a new trial.
+    A process that sees other slots adds a random number to the seed. Every process takes a slot first, so of several
+    that start together at most the first sees no other slot. The numbers of trials and of runs are added as well: a
+    process between two requeued trials has neither a slot nor a new trial, but it has added a run.
     """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()

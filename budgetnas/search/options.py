@@ -1,8 +1,7 @@
-"""The options of a search, and the study specification that they mean.
+"""The options of a search, and the study specification that they define.
 
-Command-line options override environment variables, these override the study file, and that overrides the defaults.
-For a study that exists and is named, its specification replaces the defaults: ``search --study NAME --trials 20``
-resumes it unchanged.
+In order of precedence: command line, environment variables, study file, defaults. If ``--study`` names an existing
+study, its specification replaces the defaults, so ``search --study NAME --trials 20`` resumes it unchanged.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class SearchOptions(Frozen):
-    """What a user asks of a search; also the keys of a study file.
+    """The options of a search as a user sets them; also the keys of a study file.
 
-    None leaves an option to the next source. Numbers and names are checked and parsed here and nowhere else.
+    None leaves an option to the next source. Numbers and names are checked and parsed only here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -73,7 +73,7 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Cut
 
 
 def _halving(accuracy: float, others: Sequence[float], eta: int) -> Cut | None:
-    """Continue if among the best 1/eta (rounded down) at the rung, or if that share is below one trial."""
+    """Continue if among the best 1/eta (rounded down) at the rung, or while fewer than eta trials reached it."""
     reached = sorted((accuracy, *others), reverse=True)
     kept = len(reached) // eta
     if not kept or accuracy >= reached[kept - 1]:

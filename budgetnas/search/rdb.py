@@ -1,4 +1,4 @@
-"""Optuna's storage with retries: an operation is repeated while the database is away."""
+"""Optuna's storage with retries: an operation is repeated while the database cannot be reached."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
 
 
 class SharedStorage(RDBStorage):
-    """Optuna's storage in a database that several processes share and that may be away for a while.
+    """Optuna's storage in a database that several processes share and that may be unreachable for a while.
 
-    Each operation is repeated by `budgetnas.storage.retry.retried`. For most that is safe: they overwrite a value, or
-    find the row of the earlier try. If the answer to a COMMIT was lost:
+    Each operation is repeated by `budgetnas.storage.retry.retried`. Most operations are idempotent: they overwrite a
+    value, or find the row of the earlier try. The others matter if a COMMIT succeeded but its confirmation was lost:
 
-    - A trial that already has the new state and values got them from the earlier try.
-    - A trial to requeue that is running since a different time was requeued by the earlier try and then taken by
-      another process. It is left alone.
-    - A waiting trial to run may now belong to the earlier try or to another process. It is left to that process; if no
-      process holds it, it is recovered with the stale trials.
-    - A new trial may exist twice. The second one is running without a holder and is recovered too, or it is waiting
-      and gets its result from the record of the first.
-    - A new study already exists, and `optuna.create_study` loads it.
+    - Ending a trial: if it already has the new state and values, the earlier try set them.
+    - Requeueing a trial: if its start time has changed, the earlier try requeued it and another process then started
+      it. It is left alone.
+    - Starting a waiting trial: the earlier try or another process may have started it. It is left to that process; if
+      no process has a lease on it, it is recovered with the stale trials.
+    - Creating a trial: it may exist twice. The copy is either running without a lease and is recovered with the stale
+      trials, or it is waiting and gets its result from the record of the first.
+    - Creating a study: it already exists, and `optuna.create_study` loads it.
 
     Errors of the database are raised as SQLAlchemy's, not as Optuna's "typically happens due to invalid data".
     """

@@ -1,4 +1,4 @@
-"""A study: opened or created once, however many processes open it, and its stale trials recovered."""
+"""Open a study, or create it once even if several processes open it together; recover its stale trials."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class TrialRunner:
         except LeaseLost:
             raise
         except (SQLAlchemyError, StorageInternalError) as error:
-            # Stays a running trial without a holder, which the next process requeues.
+            # The trial stays in the state RUNNING without a lease, so the next process requeues it.
             raise Interrupted(EXIT_FAILED, storage_failed(error)) from None
         except Exception:
             self._end(trial, TrialState.FAIL)
@@ -177,7 +177,7 @@ class TrialRunner:
     def _report(
         self, trial: optuna.Trial, request: RunRequest, curve: tuple[Epoch, ...], note: str, *, cut: bool
     ) -> None:
-        """Report the accuracy after the last epoch to Optuna, which reads it from the curve if the trial was pruned."""
+        """Report the accuracy after the last epoch; for a pruned trial Optuna takes it from the stored epochs."""
         last, values = curve[-1], {"reason": note} if cut else {}
         seed = {"seed": request.seed} if request.role is Role.REPEAT else {}
         add(trial, curve=compact(curve), **values, **seed)
@@ -230,7 +230,7 @@ class _TrialCallbacks(Callbacks):
         self.callbacks.on_message(text)
 
     def store(self, epoch: Epoch) -> None:
-        """Store the intermediate value; unlike ``trial.report`` this replaces that of an interrupted training."""
+        """Store the intermediate value; unlike ``trial.report``, replace the value of an interrupted training."""
         self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
 
     def _judge(self, epoch: Epoch) -> None:
@@ -253,7 +253,7 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
 
 
 def tally(opened: OpenStudy) -> Tally:
-    """Return the proposals of a study so far by what became of them."""
+    """Return the counts of a study's proposals so far, by outcome."""
     over, duplicate = opened.records.rejection_counts(opened.name)
     budget = opened.specification.budget
     broken = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()

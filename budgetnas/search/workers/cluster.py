@@ -47,7 +47,7 @@ class RayPool:
         self._endings: list[tuple[int, str]] = []
 
     def describe(self, runtime: RuntimeConfig) -> str:
-        """Return what trains, and where, in words."""
+        """Describe the workers and their devices."""
         if self._gpus_per_trial:
             return f"{self.workers} Ray tasks with {self._gpus_per_trial:g} GPU each"
         return f"{self.workers} Ray tasks on cpu (threads: {runtime.threads} each), {runtime.precision}"

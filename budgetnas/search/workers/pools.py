@@ -44,7 +44,7 @@ class WorkerPool(Protocol):
     timed: bool
 
     def describe(self, runtime: RuntimeConfig) -> str:
-        """Return what trains, and where, in words."""
+        """Describe the workers and their devices."""
 
     def start(self, request: WorkerRequest) -> None:
         """Start all workers."""

@@ -35,8 +35,8 @@ class _Worker:
         crashes: Crashes since the last run that ended.
         ended_before: Runs that had ended at its last crash.
         last_line: The last line that it wrote.
-        ending: How it ended for good: exit code and words.
-        lines: Lines that it wrote and that nobody has read yet.
+        ending: How it ended for good: exit code and reason.
+        lines: Lines that it wrote and that `ProcessPool.poll` has not returned yet.
     """
 
     number: int
@@ -51,7 +51,9 @@ class _Worker:
 
 
 class ProcessPool:
-    """Workers as processes of this machine, in sessions of their own: a terminal's Ctrl-C reaches only the search.
+    """Workers as processes of this machine.
+
+    Each worker is in a session of its own, so Ctrl-C in the terminal reaches only the search.
 
     Args:
         devices: Device of each worker.
@@ -69,7 +71,7 @@ class ProcessPool:
         self._stopping = False
 
     def describe(self, runtime: RuntimeConfig) -> str:
-        """Return what trains, and where, in words."""
+        """Describe the workers and their devices."""
         if self.threads:
             each = f"threads: {runtime.threads} each"
         else:

@@ -1,4 +1,4 @@
-"""Several workers as one search: their progress is shown, they stop together, and none is left behind."""
+"""Run several workers as a single search: show their progress, stop them together, leave no process behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def search_together(
     stopper: Stopper,
     callbacks: SearchCallbacks,
 ) -> bool:
-    """Have a pool train until the study has its trials.
+    """Let a pool of workers train until the study has its trials.
 
     Args:
         opened: The study.
@@ -112,9 +112,9 @@ def _stop(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks) ->
 
 
 class _WatchedStudy:
-    """A study whose storage is polled, to call back for the trials of all workers, on this machine or others.
+    """Polls the storage of a study and calls the hooks for the trials of all workers, on this machine or others.
 
-    A refresh without news is a single query for the runs that have not ended.
+    A refresh that finds nothing new needs a single query, for the runs that have not ended.
 
     Args:
         opened: The study.
@@ -138,7 +138,7 @@ class _WatchedStudy:
         return trained(self._opened.records, self._opened.name) >= self._trials
 
     def refresh(self) -> None:
-        """Read the runs, and call back for those that started or ended since the last refresh."""
+        """Read the runs, and call the hooks for those that started or ended since the last refresh."""
         runs = self._opened.records.search_runs_beyond(self._opened.name, self._newest, self._open)
         for run in runs:
             before = self._open.get(run.id)

@@ -38,7 +38,7 @@ class WorkerRequest(Frozen):
         planned: Whether the search that started the worker has shown the plan.
         sampler: Name of the sampler; None for that of the last search.
         seed: Seed of the sampler.
-        trials: Number of trials in total; None for that of the last search, at any time.
+        trials: Number of trials in total; None for that of the last search, read again before each trial.
         timeout: Seconds after which the worker stops.
     """
 
