@@ -49,7 +49,7 @@ class RunCheckpointer(Checkpointer):
         self._full = False
 
     def begin(self) -> Iterator[TrainingState]:
-        """Yield the readable states, newest first; exhausted, the run starts over."""
+        """Yield the readable states, newest first; if all have been read and none fits, the run starts over."""
         for checkpoint in self._records.checkpoints(self._run):
             state = self._read(checkpoint)
             if state is not None:
@@ -69,7 +69,7 @@ class RunCheckpointer(Checkpointer):
         self._on_message(f"run {self._run} resumes after epoch {state.epoch}, from its checkpoint")
 
     def epoch_ended(self, state: TrainingState) -> None:
-        """Write a checkpoint if the last is old enough."""
+        """Write a checkpoint if `checkpoint_seconds` have passed since the last."""
         if time.monotonic() - self._saved_at >= self._records.settings.checkpoint_seconds:
             self._save(state)
 
@@ -125,7 +125,7 @@ class RunCheckpointer(Checkpointer):
 
 
 def run_folder(records: Records, run: int) -> Path:
-    """Return the folder of a run's checkpoints; its path has no name that a user chose."""
+    """Return the folder of a run's checkpoints; its name comes from identifiers, not from the study's name."""
     return _storage_folder(records) / f"run-{run}"
 
 

@@ -1,4 +1,4 @@
-"""Requests to stop: Ctrl-C, SIGTERM or a time limit, noted at once and obeyed at a safe point."""
+"""Requests to stop by Ctrl-C, SIGTERM or a time limit: noted at once, and acted on at the next safe point."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class RunImages:
         train: Training images.
         evaluation: Images to evaluate on after each epoch; may be empty.
         normalisation: Constants for both.
-        test_reason: Why the evaluation images are a test split, so every evaluation is recorded; None if they are not.
+        test_reason: Why a test split is evaluated on, recorded with every evaluation; None for other images.
     """
 
     identity: DataIdentity
@@ -87,7 +87,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to a requested training.
+    """The result of claiming a training: its record, and whether this process must train it.
 
     Attributes:
         run: Number of its record.
@@ -184,8 +184,8 @@ def claim_repeat(
 ) -> tuple[Claim, RunRequest]:
     """Claim another training of a candidate, as `claim_run` does, with a seed of its own.
 
-    An interrupted repeat keeps its seed. Another repeat gets the candidate's next seed, reserved under the same lock as
-    the record, so simultaneous repeats get different seeds.
+    An interrupted repeat keeps its seed. Any other repeat gets the candidate's next seed. Seed and record are reserved
+    under the same lock, so simultaneous repeats get different seeds.
 
     Returns:
         The claim, and the request with that seed.

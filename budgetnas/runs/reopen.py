@@ -99,9 +99,9 @@ def validation_images(data: Data, runtime: Runtime) -> RunImages:
 
 
 def all_training_images(data: Data, runtime: Runtime) -> RunImages:
-    """Return training and validation images as training images on the device, with none to evaluate on.
+    """Return training and validation images on the device, together as training images, with none to evaluate on.
 
-    Normalised by the statistics of the training images, as in the search.
+    They are normalised by the statistics of the training images alone, as in the search.
     """
     images = validation_images(data, runtime)
     train = images.train.joined_with(images.evaluation)

@@ -12,11 +12,11 @@ from budgetnas.training.measure import Pace, fastest_runtime, measure_pace
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What chooses the runtime of each network, and the pace of a typical one.
+    """Estimates the time of trainings from the measured speed of a typical network.
 
     Attributes:
         runtime: Chooses the runtime config of each network.
-        pace: Its speed, or None if memory ran out.
+        pace: The measured speed, or None if memory ran out.
     """
 
     runtime: Runtime
@@ -42,7 +42,7 @@ def time_steps(candidate: Candidate, images: RunImages, runtime: Runtime) -> Tim
 
 
 def tuned_runtime(candidate: Candidate, images: RunImages, rules: RuntimeRules) -> RuntimeConfig:
-    """Return the fastest runtime config for a candidate, from a few timed steps in each: ``--tune-setup``."""
+    """Return the runtime config in which a few steps of a candidate were fastest (``--tune-setup``)."""
     return fastest_runtime(_task(candidate, images), rules.alternatives(candidate.architecture))
 
 
