@@ -59,7 +59,7 @@ def add(trial: optuna.Trial, **values: Any) -> None:
 
 
 def add_stored(storage: BaseStorage, trial: FrozenTrial, **values: Any) -> None:
-    """Add to the JSON value of a trial that no process runs any more."""
+    """Add to the JSON value of a trial that is no longer running."""
     storage.set_trial_user_attr(trial._trial_id, ATTRIBUTE, described(trial) | values)
 
 
@@ -81,7 +81,7 @@ def is_rejected(trial: FrozenTrial) -> bool:
 
 
 def compact(curve: Sequence[Epoch]) -> dict[str, list[float]]:
-    """Return a curve as one list per figure."""
+    """Return a curve as a list of values for each metric."""
     names = tuple(Epoch.__dataclass_fields__)
     return {name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names}
 

@@ -1,8 +1,8 @@
 """The winner of a search and the finalists of its final: the candidates with the best expected accuracy.
 
-A training's accuracy is the candidate's worth plus the luck of its seed, and the luck is as large as the differences
-that matter. So candidates are ranked by the accuracy that all trainings of the study together predict. The rule is
-that of `BudgetSampler.recommend`, which names the same winner.
+A training's accuracy is the candidate's expected accuracy plus noise from its seed, and the noise is as large as the
+differences between good candidates. So candidates are ranked by the accuracy that all trainings of the study together
+predict. `BudgetSampler.recommend` uses the same rule and names the same winner.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ class Ranked:
 def best_first(specification: StudySpecification, trained: Sequence[Trained]) -> tuple[Ranked, ...]:
     """Return the distinct candidates by expected accuracy, the winner first.
 
-    Among equal expected accuracies the candidate with fewer parameters comes first, then the lower
-    digests, so the order of the trainings does not matter.
+    Ties are broken by fewer parameters, then by the lower digests, so the order of the trainings does not matter.
 
     Args:
         specification: The study's search space and budget.

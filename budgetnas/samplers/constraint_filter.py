@@ -1,7 +1,7 @@
 """The constraint filter: a sampler around another sampler that rejects proposals before a trial receives them.
 
-A candidate over the budget that is reported as pruned or failed would use up a trial, and a model-based sampler would
-learn the forbidden region rather than accuracy.
+Reporting candidates over the budget as pruned or failed trials instead would use up trials, and a model-based sampler
+would learn where the budget ends rather than which networks are accurate.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ConstraintFilter(BaseSampler):
         self._single = space.candidate(only) if only.keys() == self._ranges.keys() else None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return every parameter that a trial can have: a proposal is checked as a whole."""
+        """Return every parameter that a trial can have, because a proposal is checked as a whole."""
         return dict(self._distributions)
 
     def sample_relative(

@@ -73,8 +73,8 @@ class BudgetTPE(TPESampler):
 class _CachedStudy:
     """A study that reads its trials from the storage once per proposal rather than once per parameter.
 
-    With a constant liar, TPE reads them whenever it samples, to see other processes' trials. Those of the start of the
-    proposal are as good.
+    With ``constant_liar``, Optuna's TPE reads all trials again for each parameter, to see those of other processes. The
+    trials at the start of the proposal are recent enough.
     """
 
     def __init__(self, study: Study) -> None:

@@ -1,4 +1,4 @@
-"""Which candidate to train next: by Bayesian experimental design at first, then by the knowledge gradient."""
+"""Which candidate to train next: chosen by Bayesian experimental design at first, later by knowledge gradient."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def knowledge_gradient(belief: Belief, left: int = 1) -> Floats:
     2009), with the expectation over 31 outcomes. Trained candidates are judged in the same way, so a candidate is
     repeated where that teaches more than another candidate would.
 
-    A single training can be worthless where several are not, because no single result would change the choice. So
-    each candidate is judged by the number of trainings out of 1, 2, 4 and 8 with the highest value per training
-    (KG(*), Frazier and Powell, Decision Analysis 7(4), 2010).
+    A single training can have no value although several have: no single result would change the choice. So a
+    candidate's value is its highest value per training, over 1, 2, 4 and 8 trainings (KG(*), Frazier and Powell,
+    Decision Analysis 7(4), 2010).
 
     Args:
         belief: The belief about the candidates.

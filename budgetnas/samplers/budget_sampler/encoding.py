@@ -28,7 +28,7 @@ class Ranges:
 
     Attributes:
         distributions: By name.
-        conditions: For each parameter that only some candidates have: when they have it.
+        conditions: For each conditional parameter, the condition under which a candidate has it.
 
     Raises:
         ValueError: If a condition names a parameter that is not in `distributions`.
@@ -48,7 +48,7 @@ class Ranges:
         return tuple(name for name in self.distributions if self._exists(params, name))
 
     def of(self, params: Mapping[str, Any]) -> Params:
-        """Return the parameters that the candidate has, without any other."""
+        """Return the parameters that the candidate has, and drop all others."""
         return {name: params[name] for name in self.names(params) if name in params}
 
     def complete(self, params: Mapping[str, Any]) -> bool:
@@ -89,7 +89,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """An unordered parameter: one column per choice; two choices share a column."""
+    """An unordered parameter: a column per choice, or a single column for two choices."""
 
     choices: tuple[Any, ...]
 
@@ -162,11 +162,11 @@ def _ordered(low: float, high: float, *, log: bool) -> Scale:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms that a candidate's value is modelled as a sum of.
+    """The terms of the regression: a candidate's value is modelled as their weighted sum.
 
-    The common term is the sum of all parameters, each in the direction in which it costs more: whatever is measured,
-    larger networks tend to be better or worse as a whole, and a few trainings show which. Further terms are each
-    parameter, its square, and all pairs.
+    The common term measures size: it is the sum of all parameters, each signed so that it grows with the cost. Larger
+    networks tend to be better, or worse, as a whole, and a few trainings show which. Further terms are each parameter,
+    its square, and the products of all pairs.
 
     Attributes:
         direction: For each column 1, -1 or 0: the cost rises with it, falls with it, or does not depend on it.

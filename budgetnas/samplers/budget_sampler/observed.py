@@ -65,7 +65,7 @@ class Observed:
         return len(self.values)
 
     def with_expected(self, expected: Iterable[float]) -> Observed:
-        """Return the trainings as if those that are waited for had ended with these results."""
+        """Return the trainings as if the waiting candidates had ended with these results."""
         ended = [(self.candidates[index], float(value)) for index, value in zip(self.which, self.values, strict=True)]
         return _grouped([*ended, *zip(self.waiting, expected, strict=True)], ())
 

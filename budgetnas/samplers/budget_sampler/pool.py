@@ -68,7 +68,7 @@ class Pool:
         """Return distinct candidates within the limit.
 
         A small search space is listed completely. Otherwise candidates are drawn evenly. If very few draws fit, more
-        candidates are reached from these, or from the cheapest, by changing one parameter at a time.
+        are found by changing one parameter at a time, starting from these draws or from the cheapest candidate.
 
         Raises:
             NothingFitsError: If even the cheapest candidate found exceeds the limit.
@@ -136,7 +136,7 @@ class Pool:
         return self._ranges.of({name: self._value(distribution) for name, distribution in distributions.items()})
 
     def _with(self, params: Params) -> Params:
-        """Return `params` without those that the candidate does not have, and with draws of those it lacks."""
+        """Return `params` with random values for missing parameters, and without those that the candidate cannot have."""
         if not self._ranges.conditions:
             return params
         complete = dict(params)

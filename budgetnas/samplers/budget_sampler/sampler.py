@@ -50,8 +50,8 @@ class BudgetSampler(BaseSampler):
         n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it.
         cost: Cost of a candidate, given its parameters. It is called thousands of times, so it must be cheap.
         limit: Highest cost allowed.
-        search_space: The parameters. By default those that all trials so far have had; the first trial, without any
-            such information, then takes the lowest value of each range.
+        search_space: The parameters; by default those that all previous trials have. The first trial of a study then
+            takes the lowest value of each range.
         conditions: For each parameter in `search_space` that only some candidates have: the name of another parameter,
             and the values of that parameter for which it exists.
         seed: Seed of the draws.
@@ -140,8 +140,8 @@ class BudgetSampler(BaseSampler):
     def recommend(self, study: Study) -> FrozenTrial:
         """Return the winner: the trial whose candidate has the best expected value of all trained candidates.
 
-        A candidate's own trainings count by their number, and results of similar candidates count as well, so a single
-        lucky training does not win (`winner.py`). It works on studies of any sampler.
+        The estimate combines all trainings of the candidate with those of similar candidates, so a single lucky
+        training does not win (see `winner.py`). Studies of any sampler can be passed.
 
         Returns:
             The first complete trial of that candidate.
@@ -186,7 +186,7 @@ class BudgetSampler(BaseSampler):
 
     def _most_valuable(self, domain: _Domain, observed: Observed) -> Params:
         belief = domain.model.posterior(observed)
-        if observed.waiting:  # trainings in progress count as if they had ended as expected
+        if observed.waiting:  # trainings in progress count with their expected results
             observed = observed.with_expected(belief.untrained(domain.model.rows(observed.waiting)))
             belief = domain.model.posterior(observed)
         untrained = self._untrained(domain, observed, belief)
@@ -211,7 +211,7 @@ class BudgetSampler(BaseSampler):
         return [left[index] for index in chosen]
 
     def _climbed(self, domain: _Domain, observed: Observed, belief: Posterior) -> dict[Key, Params]:
-        """Return the candidates visited by a beam search from the best ones, always to the best neighbours."""
+        """Return the candidates visited by a beam search that starts from the best drawn and trained candidates."""
         drawn = np.argsort(belief.untrained(domain.drawn_rows))[:_BEAM]
         trained = np.argsort(belief.trained())[:_BEAM]
         starts = [*(domain.drawn[index] for index in drawn), *(observed.candidates[index] for index in trained)]
@@ -232,7 +232,7 @@ class BudgetSampler(BaseSampler):
 
 @dataclass(frozen=True, slots=True)
 class _Domain:
-    """What does not change between proposals.
+    """The state that is kept between proposals.
 
     Attributes:
         ranges: The parameters that are proposed together.
@@ -241,7 +241,7 @@ class _Domain:
         model: The regression.
         drawn: Candidates within the limit.
         drawn_rows: Their terms.
-        keys: Their indexes.
+        keys: Index in `drawn` of each candidate's key.
     """
 
     ranges: Ranges

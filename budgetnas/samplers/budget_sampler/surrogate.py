@@ -1,9 +1,9 @@
 """The belief about every candidate after some noisy trainings: Bayesian linear regression with averaged scales.
 
-A candidate's value is a weighted sum of its terms plus an own part that no term explains; a training adds noise. All
-three are normal. The scales of the groups of terms and of the own parts, relative to the noise, are averaged over
-rather than fitted: a fixed set is drawn from wide priors, and each draw is weighted by its evidence. The noise is
-integrated out. See Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5;
+A candidate's value is a weighted sum of its terms plus a random effect of the candidate, which no term explains. A
+training adds noise. Weights, random effects and noise are normal. The prior scales of the groups of terms and of the
+random effects, relative to the noise, are averaged over rather than fitted: a fixed set of scales is drawn from wide
+priors, and each draw is weighted by its marginal likelihood. The noise variance is integrated out. See Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5;
 O'Hagan and Forster, "Bayesian Inference" (2004), chapter 11.
 """
 
@@ -48,11 +48,11 @@ def prior_scales() -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class TermPrior:
-    """The belief before any training, in units of the noise.
+    """The prior, in units of the noise.
 
     Attributes:
         weights: Variance of the weight of each term.
-        unexplained: Variance of a training around the sum of its terms: own part plus noise.
+        unexplained: Variance of a training around the sum of its terms: random effect plus noise.
     """
 
     weights: Floats
@@ -86,7 +86,9 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """The belief after the trainings; the leading axis runs over the draws of scales with the most evidence.
+    """The posterior after the trainings.
+
+    Where the scales matter, the leading axis runs over the draws of scales with the highest marginal likelihood.
 
     Attributes:
         terms: Rows of the trained candidates.
@@ -95,8 +97,8 @@ class Posterior:
         share: Weight of each draw of scales; they sum to 1.
         weights: Expected weights of the terms.
         covariance: Covariance of the weights.
-        own: Variance of the candidates' own parts.
-        trust: How closely the own part of a trained candidate follows its trainings, from 0 to 1.
+        own: Variance of the candidates' random effects.
+        trust: Shrinkage of each trained candidate: 0 for the regression alone, 1 for the mean of its trainings alone.
         noise: Variance of a training around its candidate's value, averaged.
     """
 
@@ -129,7 +131,7 @@ class Posterior:
         return spread
 
     def joint(self, terms: Floats) -> Belief:
-        """Return the belief about the trained candidates, in order, followed by others."""
+        """Return the joint belief about the trained candidates, in order, followed by the candidates of `terms`."""
         rows = np.concatenate([self.terms, terms])
         trained = len(self.terms)
         covariance = np.zeros((len(rows), len(rows)))
@@ -145,7 +147,7 @@ class Posterior:
 def posterior(
     terms: Floats, groups: NDArray[np.intp], which: NDArray[np.intp], values: Floats, scales: Mapping[str, Floats]
 ) -> Posterior:
-    """Return the belief after trainings.
+    """Return the posterior after trainings.
 
     Args:
         terms: One row of terms per distinct trained candidate.

@@ -1,7 +1,7 @@
 """The winner: the candidate with the best expected value after all trainings of a study.
 
-A training's result is the candidate's value plus the luck of its seed. So candidates are compared by the posterior mean
-of a Gaussian process over all trainings. It is more flexible than the regression that proposals are made with, and too
+A training's result is the candidate's value plus noise from its seed. So candidates are compared by the posterior mean
+of a Gaussian process over all trainings. This model is more flexible than the regression behind the proposals, but too
 slow for the inner loop of a sampler.
 """
 
@@ -63,7 +63,7 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
     """Return the posterior mean of each training's group under a Gaussian process over `features`; higher is better.
 
     The value of a training is a constant, plus a part linear in the features, plus a smooth part (squared exponential
-    with a length scale per feature), plus the group's own part, plus noise. Variances and length scales maximise the
+    with a length scale per feature), plus a random effect of the group, plus noise. Variances and length scales maximise the
     posterior density: the marginal likelihood times weak priors (Rasmussen and Williams 2006, "Gaussian processes for
     machine learning", sections 2.2, 2.7 and 5.4.1). Length scales have the prior of Hvarfner, Hellsten and Nardi 2024,
     "Vanilla Bayesian optimization performs great in high dimensions", which grows with the number of features.
@@ -131,8 +131,8 @@ def _posterior(features: Floats, values: Floats, groups: NDArray[Any]) -> Floats
 class _Model:
     """The parts of the kernel and the priors of its hyperparameters.
 
-    The hyperparameters are logarithms: of the variances of the linear part, the smooth part, the groups' own part and
-    the noise, then of the length scale of each feature.
+    The hyperparameters are logarithms: of the variances of the linear part, the smooth part, the groups' random effects
+    and the noise, then of the length scale of each feature.
     """
 
     values: Floats
