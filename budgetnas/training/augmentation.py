@@ -1,7 +1,7 @@
 """Random augmentation of a whole batch on its device, with parameters for each image.
 
-The parameters of an epoch are drawn at once on the CPU, the same for every device. A few operations on the device then
-change a batch, without a number from the host.
+All parameters of an epoch are drawn on the CPU, so they are the same for every device. The device then augments each
+batch in a few operations, without reading values from the host.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def crop_and_flip(
 ) -> Tensor:
     """Return crops of the original size from the padded images, some of them mirrored.
 
-    Crop and flip are a single gather of pixels, with an index for each image and row and each image and column.
+    Crop and flip are a single gather of pixels: each image has its own row indices and column indices.
 
     Args:
         images: (N, C, H, W), uint8.

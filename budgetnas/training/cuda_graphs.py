@@ -2,7 +2,7 @@
 
 A step of a small network is hundreds of kernels, each shorter than its launch from Python. A CUDA graph launches all of
 them at once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). A captured call must read and write
-memory that stays in place, and must not copy a number to the host.
+memory at fixed addresses, and must not copy a value to the host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Call = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where calls are captured: a stream, and a memory pool shared by graphs that are replayed in turn.
+    """Where calls are captured: a stream, and a memory pool shared by graphs that never run at the same time.
 
     Attributes:
         stream: Stream of a GPU.
@@ -48,8 +48,8 @@ class Place:
 class CapturedCalls:
     """A call on a GPU, captured for each size after a few plain calls.
 
-    The plain calls count: they are the first steps of a training. The call must not keep memory of its own that
-    a later call reads.
+    The plain calls are real work: they are the first steps of a training. A call must not allocate memory that a later
+    call reads.
 
     Args:
         place: Where to capture.

@@ -35,7 +35,7 @@ _OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of m
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to train on what.
+    """A network to train, its recipe and seed, and the images.
 
     Attributes:
         architecture: What to build.
@@ -59,12 +59,13 @@ def train(
 ) -> ResNet:
     """Train `task`'s network to the end of its recipe and return it.
 
-    On a CPU, equal task and runtime give equal bits, also when the training resumes from a state of the same runtime.
-    The training starts over at its first epoch when memory runs out, with half the micro-batch (gradients are summed
-    over the batch, batch normalisation sees fewer images), and without CUDA graphs when a step cannot be captured.
+    On a CPU, equal task and runtime give bitwise identical results, also after resuming from a state of the same
+    runtime. The training starts over at its first epoch in two cases. If memory runs out, the micro-batch is halved:
+    gradients are still summed over the batch, but batch normalisation sees fewer images. If a step cannot be captured,
+    CUDA graphs are turned off.
 
     Args:
-        task: What to train on what.
+        task: Network, recipe, seed and images.
         runtime: Device, precision, threads and layout.
         callbacks: Hooks; they are not called for epochs done before a resumed training.
         checkpointer: Returns states to resume from and stores new ones.
@@ -119,7 +120,7 @@ class Trainer:
     Within an epoch the host never waits for the device; it reads all figures at the end.
 
     Args:
-        task: What to train on what.
+        task: Network, recipe, seed and images.
         runtime: Device, precision and layout; `applied` must set its threads.
     """
 
@@ -218,7 +219,7 @@ class Trainer:
         return f"architecture {task.architecture.digest}, recipe {task.recipe.digest}, seed {task.seed}"
 
     def _memory(self, optimizer_state: Mapping[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return by name the tensors that an epoch changes and the next epoch reads; the generator's as a copy."""
+        """Return by name all tensors that an epoch changes and the next one reads; the generator's state is a copy."""
         memory = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             memory |= {f"optimizer.{name}.{key}": tensor for key, tensor in optimizer_state[parameter].items()}

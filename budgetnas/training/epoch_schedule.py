@@ -1,7 +1,7 @@
 """The schedule of an epoch, decided before its first step: order, augmentation and mixing of the images.
 
-It is stored on the device in memory that never moves, with a position that advances with every batch. A step then needs
-no number from the host, so it can be captured once and replayed.
+It is stored at a fixed place in the device's memory, with a position that advances with every batch. So a training step
+needs no value from the host, and can be captured once as a CUDA graph and replayed.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ EVALUATION_BATCH: Final = 500
 
 
 class RunningMetrics:
-    """Sums over batches, on the device; only `read_metrics` waits for them."""
+    """Sums over batches, kept on the device; only `read_metrics` waits for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -69,7 +69,7 @@ class Evaluator:
         """Evaluate, and leave the network in evaluation mode.
 
         Args:
-            tick: Called before every batch; may raise to end it.
+            tick: Called before every batch; may raise to end the evaluation.
         """
         self._network.eval()
         self.metrics.reset()
@@ -106,7 +106,7 @@ def evaluate(
         images: Evaluation images.
         normalise: Normaliser of the images.
         runtime: Device and precision.
-        tick: Called before every batch; may raise to end it.
+        tick: Called before every batch; may raise to end the evaluation.
     """
     evaluator = Evaluator(network, images, normalise, runtime)
     evaluator.run(tick)

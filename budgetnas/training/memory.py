@@ -14,8 +14,8 @@ _LARGEST_USUAL_MMAP_THRESHOLD: Final = 32 << 20
 def keep_freed_memory() -> None:
     """Make glibc keep large freed blocks for the next step instead of returning them to the kernel.
 
-    A step's activations exceed the default limits of mallopt(3). Once returned, every page is faulted in again by the
-    next step. Other C libraries are not changed.
+    A step's activations exceed glibc's default thresholds (mallopt(3)). If their memory is returned, the next step must
+    fault in every page again. Other C libraries are not changed.
     """
     _set_thresholds(mmap=1 << 30, trim=(1 << 31) - 1)
 
@@ -23,8 +23,8 @@ def keep_freed_memory() -> None:
 def free_as_usual() -> None:
     """Make glibc return freed blocks as it does without `keep_freed_memory`, beginning with those it kept.
 
-    By default glibc raises its limits to the size of freed blocks, up to 32 MiB and twice that (mallopt(3), "dynamic
-    mmap threshold"). It stops doing so once a limit was set, so these limits are set.
+    By default glibc adapts its thresholds to the size of freed blocks, up to 32 MiB for mmap and twice that for trim
+    (mallopt(3), "dynamic mmap threshold"). It stops adapting once a threshold was set, so these maxima are set here.
     """
     _set_thresholds(mmap=_LARGEST_USUAL_MMAP_THRESHOLD, trim=2 * _LARGEST_USUAL_MMAP_THRESHOLD)
     if _glibc():

@@ -14,12 +14,12 @@ from budgetnas.training.evaluation import summed_loss
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a batch is trained towards.
+    """The targets of a batch.
 
     Attributes:
         labels: (N,), int64.
         others: (N,), int64: labels of the images that were mixed in, or None for a batch that is not mixed.
-        share: (), float32: how much of each image is its own, or None.
+        share: (), float32: weight of `labels`; the weight of `others` is 1 - share. None for a batch that is not mixed.
     """
 
     labels: Tensor
@@ -42,7 +42,7 @@ class Targets:
 
     @property
     def main_labels(self) -> Tensor:
-        """(N,), int64: of each image the label with the larger share, which training accuracy is about."""
+        """(N,), int64: each image's label with the larger weight; training accuracy compares with it."""
         if self.others is None or self.share is None:
             return self.labels
         return torch.where(self.share >= 0.5, self.labels, self.others)
@@ -54,10 +54,10 @@ def is_mixed(augmentation: Augmentation) -> bool:
 
 
 def draw_mixing(batches: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Draw how each of some batches is mixed, on the CPU.
+    """Draw the mixing of each batch, on the CPU.
 
-    Mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019) with a share from their Beta distribution; where the recipe
-    has both, either with probability 1/2.
+    A batch gets mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), with a share from the Beta distribution of that
+    method. If the recipe has both, each has probability 1/2.
 
     Args:
         batches: Number of batches.
@@ -84,7 +84,7 @@ def draw_mixing(batches: int, augmentation: Augmentation, generator: torch.Gener
 
 
 def mix(images: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Targets]:
-    """Return a batch in which each image is mixed with the one before it.
+    """Return a batch in which each image is mixed with the previous image; the first with the last.
 
     Args:
         images: (N, C, H, W), uint8.

@@ -27,9 +27,9 @@ class GlobalPool(nn.Module):
 class StridedPointwiseConv(nn.Conv2d):
     """A 1x1 convolution with a stride; on a CPU the pixels are selected first and convolved without a stride.
 
-    The same function and parameters. oneDNN's own strided kernel writes past its workspace in the backward pass
-    when channels-last input has fewer channels than a vector (https://github.com/uxlfoundation/oneDNN/issues/6035):
-    wrong gradients, a hang or a crash.
+    Function and parameters are those of `nn.Conv2d`. The workaround is for oneDNN's strided kernel. Its backward pass
+    writes past its workspace when channels-last input has fewer channels than a vector, which gives wrong gradients, a
+    hang or a crash (https://github.com/uxlfoundation/oneDNN/issues/6035).
     """
 
     def forward(self, images: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from budgetnas.space.recipe import Recipe
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """Return the rate in `epoch` (from 1): a cosine from the recipe's rate to 0 in ``t_max`` epochs, after a warm-up.
 
-    Loshchilov and Hutter 2017, equation 5 without restarts; like PyTorch's ``CosineAnnealingLR``, stepped once an
-    epoch, it rises again beyond ``t_max``. In w epochs of warm-up the rate is 1/(w+1), ..., w/(w+1) of the full one
-    (Goyal et al. 2017, once an epoch); the cosine has the other ``t_max - w``.
+    Loshchilov and Hutter 2017, equation 5 without restarts. Like PyTorch's ``CosineAnnealingLR`` stepped once an epoch,
+    the rate rises again beyond ``t_max``. In w epochs of warm-up the rate is 1/(w+1), ..., w/(w+1) of the recipe's rate
+    (Goyal et al. 2017, once per epoch); the cosine takes the remaining ``t_max - w`` epochs.
     """
     warmup = recipe.warmup_epochs
     if epoch <= warmup:
@@ -25,10 +25,10 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 
 def learning_rates(recipe: Recipe, epoch: int, steps: int) -> list[float]:
-    """Return the rates of the first steps of `epoch` (from 1): of all its steps, or one for the whole epoch.
+    """Return the learning rates in `epoch` (from 1): one per step, or a single rate for the whole epoch.
 
-    Set at every step, the rate rises in equal steps to the full one at the end of the warm-up; a cosine then falls to 0
-    at the end of ``t_max``, as PyTorch's ``CosineAnnealingLR`` stepped after every batch.
+    With a rate per step, it rises linearly to the recipe's rate at the end of the warm-up. It then falls as a cosine to
+    0 at the end of ``t_max``, like PyTorch's ``CosineAnnealingLR`` stepped after every batch.
 
     Args:
         recipe: Rate, schedule, warm-up and ``t_max``.
@@ -77,10 +77,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def parameter_state(optimizer: torch.optim.Optimizer, recipe: Recipe) -> dict[Tensor, dict[str, Tensor]]:
-    """Return the optimiser's state of each parameter by its own names: the tensors themselves.
+    """Return the optimiser's state of each parameter, under PyTorch's names: the tensors themselves, not copies.
 
-    The state is empty before the first step. New tensors are then returned, which ``optimizer.state.update`` hands to
-    the optimiser. They have the layout of their parameter, as a fused step requires.
+    Before the first step the optimiser has no state. New tensors are then returned, which the caller can hand over with
+    ``optimizer.state.update``. They have the memory layout of their parameter, as a fused step requires.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {parameter: optimizer.state.get(parameter) or _initial_state(parameter, recipe) for parameter in parameters}

@@ -1,7 +1,7 @@
 """The runtime config of a training: device, precision, threads and layout, chosen by rules and recorded with the run.
 
-The rules depend on facts known before a training starts, never on a clock, so the same command gives the same bits.
-Their measurements are in docs/performance.md ("How a training is set up").
+The rules depend on facts known before a training starts, never on a clock, so the same command gives bitwise identical
+results. The measurements behind them are in docs/performance.md ("How a training is set up").
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """What the bits of a training depend on besides candidate, data and seed.
+    """Settings that affect the bitwise result of a training, besides candidate, data and seed.
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
@@ -91,7 +91,7 @@ class RuntimeConfig:
         return torch.channels_last if self.layout == "channels-last" else torch.contiguous_format
 
     def runtime_for(self, architecture: Architecture, *, images: int = 0) -> RuntimeConfig:
-        """Return this config, whatever the network: the user fixed or timed it."""
+        """Return this config for any network: the user fixed it, or it was timed."""
         return self
 
     def with_micro_batch(self, images: int) -> RuntimeConfig:
@@ -170,7 +170,7 @@ class RuntimeRules:
         )
 
     def alternatives(self, architecture: Architecture) -> tuple[RuntimeConfig, ...]:
-        """Return the configs that ``--tune-setup`` times, that of the rules first; on a GPU only that."""
+        """Return the configs that ``--tune-setup`` times, the rules' choice first; on a GPU it is the only one."""
         ruled = self.runtime_for(architecture)
         if self.device != "cpu":
             return (ruled,)
@@ -229,9 +229,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def runtime_to_resume(environment: str, here: RuntimeConfig) -> RuntimeConfig:
-    """Return the config that a training resumes in, when another process may have begun it.
+    """Return the config in which to resume a training that another process may have begun.
 
-    The recorded config if device and versions are those of this process, which then gives the same bits; else `here`.
+    It is the recorded config if device and versions match this process: the result is then bitwise the same. Otherwise
+    it is `here`.
 
     Args:
         environment: The config that the training began in, from its record.

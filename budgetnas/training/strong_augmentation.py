@@ -1,8 +1,8 @@
 """Strong changes to a whole batch on its device, each image with its own: TrivialAugment and random erasing.
 
 No operation waits for the device and all shapes are fixed, so that a CUDA graph can capture them. Every image passes
-through three stages, which change nothing unless the image drew an operation of that stage: a move (a gather
-with a matrix for each image), a table of 256 levels for each channel, and a blend with a gray or a blurred copy.
+through three stages: a move (a gather with a matrix for each image), a table of 256 levels for each channel, and a
+blend with a gray or a blurred copy. A stage changes only the images that drew one of its operations.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _ERASING_TRIES: Final = 10
 def magnitudes_of(operation: str) -> Tensor:
     """Return the (`BINS`,) magnitudes of an operation in the "wide" space of Müller and Hutter (2021), as torchvision.
 
-    Shears as tangents, translations in whole pixels, rotations in degrees, brightness to sharpness as the factor minus
-    1 (all of these with a random sign); for Posterize the distance of the levels that are kept, for Solarize the
-    lowest level that is inverted; 0 for the others.
+    The unit depends on the operation. Shears are tangents, translations whole pixels, rotations degrees; Brightness,
+    Color, Contrast and Sharpness have the factor minus 1. All of these get a random sign. Posterize has the distance
+    between the levels that are kept, Solarize the lowest level that is inverted, and all other operations have 0.
     """
     match operation:
         case "ShearX" | "ShearY" | "Brightness" | "Color" | "Contrast" | "Sharpness":
@@ -189,12 +189,12 @@ def _blend(images: Tensor, gray: Tensor, operations: Tensor, magnitudes: Tensor)
 def draw_boxes(count: int, probability: float, generator: torch.Generator) -> Tensor:
     """Draw the boxes of random erasing (Zhong et al. 2020) for `count` images, on the CPU.
 
-    An area of 2 to 33 % of the image and a ratio of the sides of 0.3 to 3.3 (on a log scale); of ten tries the first
-    that is smaller than the image.
+    A box covers 2 to 33 % of the image, and the ratio of its sides is 0.3 to 3.3 (on a log scale). Of ten draws, the
+    first that is smaller than the image is used; if none is, nothing is erased.
 
     Returns:
-        (N, 4), float32: height and width as shares of the image's, both 0 where nothing is erased; then the row and
-        column of the corner, in [0, 1) of the places where the box fits.
+        (N, 4), float32: height and width as shares of the image's, both 0 where nothing is erased; then row and column
+        of the top left corner, as fractions in [0, 1) of the positions where the box fits.
     """
     shape = (count, _ERASING_TRIES)
     low, high = _ERASED_AREA
