@@ -222,8 +222,8 @@ class RecipeSpace(Frozen):
     """The ranges that a search draws recipes from, and the settings that all of its trials share.
 
     The default ranges contain the source report's settings: learning rate 0.1 for both optimisers, weight decay 5e-4
-    for SGD and 0 for Adam. Each extra in `EXTRAS` has at least a choice; initial trials use the first. By default the
-    only choice is off.
+    for SGD and 0 for Adam. Each extra in `EXTRAS` has one or more choices; initial trials use the first. By default
+    the only choice is off.
     """
 
     optimizers: tuple[OptimizerName, ...] = Field(default=("sgd", "adam"), min_length=1)
@@ -296,7 +296,7 @@ def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict
     """Return the choices of each extra in a named recipe space.
 
     Args:
-        name: ``"paper"``: all off, as in the source report. ``"measured"``: those on that improved accuracy in
+        name: ``"paper"``: all off, as in the source report. ``"measured"``: on if they improved accuracy in
             measurements with fresh seeds (docs/recipe.md). ``"tuned"``: all searched, with off as the first choice.
         resolution: Side of the images in pixels; cutout squares are a quarter or a half of it.
         epochs: Epochs of a trial; a warm-up is shorter.

@@ -166,21 +166,21 @@ class SearchSpace(Frozen):
         return {name: generator.randint(values.low, values.high) for name, values in self.ranges().items()}
 
     def floors(self, inputs: InputShape) -> tuple[Architecture, ...]:
-        """Return the smallest networks: every network of the space has at least all three counts of one of them.
+        """Return the floors: every network of the space costs at least as much as one of them, in all three counts.
 
         Narrower and shallower networks have lower counts, with an exception: a block of stride 1 with as many output as
         input channels needs no projection, so a stage as wide as a stem of fixed width can cost less than a narrower
-        stage. The first floor has every parameter at its lowest value. Each further floor has one more stage, from the
-        first, as wide as the stem.
+        stage. The first floor has every parameter at its lowest value. In the next floors the first stage, the first
+        two stages, and so on are as wide as the stem.
         """
         return tuple(self.architecture(params, inputs) for params in self._floors())
 
     def draw_feasible(self, inputs: InputShape, budget: Budget, generator: random.Random) -> Params:
         """Return parameters whose architecture is within `budget`, by construction.
 
-        Starting from a floor that fits, the parameters are drawn in random order. Each is drawn evenly among the values
-        with which the network fits while the remaining parameters keep their values of the floor. The floor's own value
-        always fits.
+        The parameters start at the values of a floor that fits, and are drawn in random order. Each is drawn evenly
+        from the values with which the network fits while the parameters not yet drawn keep the floor's values. At least
+        the floor's own value always fits.
 
         Raises:
             InputError: If nothing in the space fits.
@@ -232,7 +232,7 @@ class SearchSpace(Frozen):
 
 
 def _allowances(excesses: tuple[Excess, ...]) -> str:
-    """Return the limits that would suffice; the name of a single limit is in the message already."""
+    """Return the limits that would suffice. A single limit is not named: the message names it already."""
     if len(excesses) == 1:
         return f"{excesses[0].count:,}"
     return " and ".join(f"{FLAGS[excess.quantity]} {excess.count:,}" for excess in excesses)

@@ -1,4 +1,4 @@
-"""The recipe for long trainings: what pays from some tens of epochs on."""
+"""The recipe for long trainings, with settings that improve accuracy only after some tens of epochs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def strong_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Re
 
     On top of `plain_recipe`: the rate set at every step after 5 epochs of warm-up, no decay of norms and biases, an
     average of the weights, reflection padding, TrivialAugment, random erasing in a tenth of the images, and every batch
-    mixed by mixup(0.2) or CutMix(1.0). These are the elements of https://github.com/vgripon/SOTA-routine. Its rate of
-    0.5 with a decay of 2e-5 is for 1,900 epochs: weights before batch normalisation reach the size at which they stay
-    after about 1 / (rate x decay) steps, which is 100,000 there and 20,000 with 0.1 and 5e-4. 100 epochs of 45,000
-    images have 35,200 steps. Label smoothing is off: with mixing it gains nothing.
+    mixed by mixup(0.2) or CutMix(1.0). These are the elements of https://github.com/vgripon/SOTA-routine.
+
+    The rate of 0.5 and the weight decay of 2e-5 used there suit 1,900 epochs, but not these lengths. Weights before
+    batch normalisation reach their equilibrium norm after about 1 / (rate x decay) steps: 100,000 there, 20,000 with
+    0.1 and 5e-4. 100 epochs of 45,000 images have 35,200 steps. Label smoothing is off: with mixing it gains nothing.
 
     Args:
         epochs: Passes over the training images.

@@ -1,9 +1,9 @@
 """An exact count of the networks of a space that fit, without building each network.
 
-A stage's costs depend only on its own width and blocks and on the width before it. So networks are cut into two halves
-that share a width: every pair of a left and a right half with the same width is a network. A space of 32 million
-networks has a few thousand halves per width. With a single limit the halves are sorted, and each half looks up how many
-others fit; with several limits all pairs are compared.
+A stage's costs depend only on its own width and blocks and on the width before it. So networks are cut into a left and
+a right half, which meet at a width: every left half and every right half with the same width make a network. A space of
+32 million networks has a few thousand halves per width. With a single limit the halves are sorted, and a binary search
+finds how many partners of each half fit; with several limits all pairs are compared.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def count_space(space: SearchSpace, inputs: InputShape, budget: Budget) -> Tally
 
 
 def _cut(space: SearchSpace) -> int:
-    """Return the number of stages in left halves with which the fewest halves are listed."""
+    """Return how many stages belong to the left halves, so that the fewest halves have to be listed."""
     return min(range(1, space.num_stages + 1), key=lambda cut: _halves(space, cut))
 
 
@@ -177,7 +177,7 @@ def _extreme_params(join: _Join, sign: int) -> int:
 
 
 def _look_up(join: _Join, limit: Limit, row: int) -> _Matches:
-    """Return the matches under a single limit: each half looks up the rest of the limit in the sorted others."""
+    """Return the matches under a single limit: a binary search finds the partners that keep within its rest."""
     order = np.argsort(join.left[row], kind="stable")
     sorted_left, sorted_right = join.left[row][order], np.sort(join.right[row])
     right = np.searchsorted(sorted_left, limit.value - join.right[row], side="right")

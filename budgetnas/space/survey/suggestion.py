@@ -62,7 +62,7 @@ def suggest(
     range. The remaining space is measured again after each round.
 
     Args:
-        space: The present space.
+        space: The space to narrow.
         inputs: Shape of the data.
         budget: The limits.
         tally: How much of it fits.
@@ -118,7 +118,7 @@ class _Narrowing:
     seed: int
 
     def narrowed(self, space: SearchSpace, tally: Tally, *, drop_rare: bool) -> _Narrowed:
-        """Return the space after the last round that drops something and not too much."""
+        """Narrow in rounds while a round drops something and at least `KEPT` of the fitting networks remain."""
         now = _Narrowed(space, tally)
         for number in range(1, _ROUNDS + 1):
             after = self._round(now, number, drop_rare=drop_rare)
@@ -147,7 +147,7 @@ class _Value:
     Attributes:
         stage: The stage of a number of blocks; None for a width.
         value: The width as an index into the table, or the number of blocks.
-        above: Number of larger values that must be dropped first, if it can fit.
+        above: Number of larger values; all must be dropped first, except for a width that cannot fit.
         fits: Upper bound of the number of fitting networks with it.
         of: Number of networks with it, counted once for each stage of that width.
         possible: Whether any network with it can fit.
@@ -258,7 +258,7 @@ def _kept(before: _Narrowed, space: SearchSpace, tally: Tally, drop: _Drop) -> t
 
 
 def _inside(drawn: NDArray[np.int64], was: SearchSpace, now: SearchSpace) -> NDArray[np.bool_]:
-    """Return which networks of the former ranges are in the present ones."""
+    """Return which networks, drawn from the ranges of `was`, are also in the ranges of `now`."""
     left = np.isin(was.widths, now.widths)
     highest = np.array([high for _, high in now.blocks])
     return np.asarray((left[drawn[:, 1::2]] & (drawn[:, ::2] <= highest)).all(axis=1))
