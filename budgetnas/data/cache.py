@@ -43,7 +43,7 @@ def read_only() -> Iterator[None]:
 
 
 class Manifest(BaseModel):
-    """Facts on a folder's training part, without its pixels.
+    """Facts about a folder's training part, except its pixels.
 
     Attributes:
         content_hash: Content hash of the whole folder, in hex.

@@ -26,8 +26,8 @@ _ORIENTATION_TAG = 0x0112
 _SIXTEEN_BITS = 65535
 _BATCH = 64
 _BATCHES_AHEAD = 4
-# Below this mean size most of the work runs under Python's lock: 10,000 JPEGs of 32x32 pixels took nearly 40 % longer
-# with two threads than with a single thread.
+# Below this mean file size most of the work holds Python's global interpreter lock: 10,000 JPEGs of 32x32 pixels took
+# nearly 40 % longer with two threads than with a single thread.
 _MIN_MEAN_BYTES_FOR_THREADS = 8192
 
 _Job = TypeVar("_Job")
@@ -51,7 +51,7 @@ class ImageFile(NamedTuple):
 
 
 class Change(StrEnum):
-    """A conversion of an image; the value is the notice after the number."""
+    """A conversion of images; the value is the text of its notice, which follows the number of images."""
 
     SIXTEEN_BIT = "16-bit {images} reduced to 8 bits and converted to RGB"
     TRANSPARENT = "{images} with transparency composed on white"

@@ -19,7 +19,7 @@ import filelock
 from budgetnas.errors import InputError
 
 _REQUEST_SECONDS = 5.0
-# The timeout of a request does not cover a name server that does not answer.
+# For the whole check of a host: the timeout of a request does not cover a name server that does not answer.
 _CHECK_SECONDS = 8.0
 _STALL_SECONDS = 60.0
 _NO_HEAD = (405, 501)
@@ -124,7 +124,7 @@ def _ask(url: str) -> str:
 
 @contextlib.contextmanager
 def _no_stall() -> Iterator[None]:
-    """Make a download that stalls fail, because torchvision sets no timeout."""
+    """Set a timeout inside the block, so that a stalled download fails; torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALL_SECONDS)
     try:

@@ -97,10 +97,10 @@ class FolderSource(Source):
         return TrainingPart(images, self._listing.classes, manifest.content_hash, notices)
 
     def _decode_at_own_side(self) -> tuple[Decoded, int]:
-        """Decode the training images at the requested resolution, else at their most common one.
+        """Decode the training images at the requested resolution, else at their most common shorter side.
 
-        The most common one is known only after reading all images, so it is guessed from a sample: a wrong guess costs
-        a second pass, a right one saves reading every header first.
+        The most common side is known only after reading all images, so it is guessed from a sample. A right guess saves
+        a first pass over all headers; a wrong guess costs a second pass over all images.
         """
         listing = self._listing
         side = self._resolution or likely_side(listing)
@@ -328,7 +328,7 @@ def _count_files(directory: Path) -> int:
 def _walk(
     directory: Path, relative: str, ancestors: tuple[tuple[int, int], ...]
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every file under a folder that is not hidden. Links are followed, but not in circles."""
+    """Yield every file under a folder except hidden ones. Links are followed, except to a folder above them."""
     stat = directory.stat()
     here = (stat.st_dev, stat.st_ino)
     if here in ancestors:

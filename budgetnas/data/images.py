@@ -89,8 +89,8 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
         images: ``(N, C, H, W)``, uint8, at least one pixel.
 
     Returns:
-        The means and the standard deviations, C of each. A constant channel has a deviation of 1, which can be
-        divided by.
+        The means and the standard deviations, C of each. The deviation of a constant channel is returned as 1, so that
+        it can be divided by.
 
     Raises:
         ValueError: If the array is empty.

@@ -21,7 +21,7 @@ from budgetnas.errors import InputError, plural
 
 _DIGITS_TOP_LEVEL = 16
 _DIGITS_TEST_PARTS = 5
-# The set has no test split of its own; a fixed seed gives everyone the same.
+# The digits have no test split of their own; a fixed seed gives every user the same split.
 _DIGITS_TEST_SEED = 20_240
 
 

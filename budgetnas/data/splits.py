@@ -20,7 +20,7 @@ from budgetnas.errors import InputError, plural
 
 
 class Purpose(IntEnum):
-    """Purpose of a choice. Each has its own random order, so that no choice changes another."""
+    """What images are chosen for. Each purpose has its own random order, so that no choice affects another."""
 
     VALIDATION = 1
     SUBSET = 2
@@ -67,7 +67,7 @@ def hold_out(
 
 
 def share_size(labels: NDArray[np.int64], parts: int) -> int:
-    """Return the size of a split of 1 in ``parts`` images, rounded, but at least an image of every class.
+    """Return the number of images in a split of 1/``parts``, rounded, but at least one image per class.
 
     Args:
         labels: Class indices, ``(N,)``.
@@ -79,8 +79,8 @@ def share_size(labels: NDArray[np.int64], parts: int) -> int:
 def class_quotas(sizes: Sequence[int], count: int) -> list[int]:
     """Return how many of ``count`` images come from each class.
 
-    Every class that has images gives at least 1, and otherwise its proportional share to within an image.
-    ``class_quotas(sizes, n)`` is nowhere larger than ``class_quotas(sizes, n + 1)``.
+    Every class that has images gives at least 1, and otherwise its proportional share to within an image. No class
+    gives more images for n than for n + 1.
 
     Args:
         sizes: Number of images of each class.
@@ -108,7 +108,7 @@ def _release(given: int, size: int, total: int) -> int:
 
 
 def _deadline(given: int, size: int, total: int) -> int:
-    """Return the first step at which such a class would be a whole image below it."""
+    """Return the first step at which a class that gave ``given`` images is a whole image below its share."""
     return -(-(given + 1) * total // size)
 
 
