@@ -1,4 +1,4 @@
-"""SGD against Adam on a study's terms: the missing runs of a comparison's design are trained and recorded."""
+"""Compare SGD and Adam with the space, budget and data of a study: train and record the missing runs."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def compare(
 
 
 def _known_attempts(records: Records, study: str) -> dict[RunKey, Attempt]:
-    """Return the recorded runs of the study's comparisons that are complete or diverged: these are not repeated."""
+    """Return the complete and the diverged runs of the study's comparisons, which are not trained again."""
     runs = records.runs(study=study, role=Role.COMPARE)
     curves = records.curves(run.id for run in runs if run.state is State.COMPLETE)
     attempts: dict[RunKey, Attempt] = {}
@@ -203,9 +203,9 @@ class _Trainer:
     view: CompareCallbacks
 
     def pair(self, entrant: Entrant) -> Pair:
-        """Return the pair of an architecture.
+        """Train the missing runs of an architecture, and return its pair.
 
-        The optimisers take turns, so that changes on this machine affect both.
+        The optimisers alternate, so that changes of this machine over time affect both.
         """
         attempts: dict[OptimizerName, list[Attempt]] = {optimizer: [] for optimizer in OPTIMIZERS}
         for rates in zip(self.design.sgd, self.design.adam, strict=True):

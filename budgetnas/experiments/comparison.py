@@ -88,7 +88,7 @@ class Attempt:
         run: Number of its record.
         accuracy: Validation accuracy after the last epoch, a share of 1; None if it failed.
         reason: Why it failed, or empty.
-        diverged: Whether it failed by a loss that is not finite, which is due to the rate.
+        diverged: Whether it failed because a loss was not finite; the learning rate is then at fault.
     """
 
     rate: float
@@ -112,9 +112,9 @@ class Side:
 
     @property
     def best(self) -> Attempt | None:
-        """The best rate by validation accuracy, ties by the lower rate; diverged rates are worse than all others.
+        """The run with the best validation accuracy; of equal runs that with the lower rate.
 
-        None if all diverged, or if a run failed for another reason than its rate.
+        Diverged runs are worse than all others. None if all diverged, or if a run failed for another reason.
         """
         if any(attempt.accuracy is None and not attempt.diverged for attempt in self.attempts):
             return None

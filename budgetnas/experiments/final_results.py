@@ -152,7 +152,7 @@ _Trained = Mapping[tuple[str, str, int], Run]
 def _trained(records: Records, study: str) -> _Trained:
     """Return the complete runs of a study's finals by digests of architecture and recipe, and seed.
 
-    If two processes trained the same, the first counts: its network is the one evaluated on the test split.
+    If two processes trained the same run, the first counts: its network is evaluated on the test split.
     """
     complete = [run for run in records.runs(study=study, role=Role.FINAL) if run.state is State.COMPLETE]
     return {(run.architecture.digest, run.recipe.digest, run.seed): run for run in reversed(complete)}

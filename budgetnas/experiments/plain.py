@@ -34,6 +34,6 @@ def to_plain(value: Any) -> Any:
 
 
 def plain_fields(value: Any, *names: str) -> dict[str, Any]:
-    """Return the attributes `names` of a dataclass as plain JSON types; all of its fields where none is named."""
+    """Return the attributes `names` of a dataclass as plain JSON types; without names, all of its fields."""
     names = names or tuple(field.name for field in fields(value) if field.metadata.get("plain", True))
     return {name: to_plain(getattr(value, name)) for name in names}

@@ -31,9 +31,9 @@ class ReplayRequest:
 
     Attributes:
         names: Recorded runs; empty for all of them.
-        data: The data; the protocol's are all training images of CIFAR-10.
-        epochs: Another number of epochs, or None for the report's.
-        t_max: Another length of the cosine, or None for the text's, scaled with the epochs.
+        data: The data; the report's protocol trains on all training images of CIFAR-10.
+        epochs: Number of epochs, or None for the report's.
+        t_max: Length of the cosine schedule in epochs, or None for the report's, scaled with the epochs.
         seed: Seed of initial weights, order and augmentation.
     """
 
@@ -62,7 +62,7 @@ class ReplayPlan:
 
     Attributes:
         run: The recorded run.
-        recipe: Its recipe here.
+        recipe: Its recipe, with the changes of the request.
         params: Counted parameters of its network for the report's images, equal to the printed count.
         why_not: Why its figures are not comparable with the printed ones; empty if they are.
         seconds: Estimated time, or None if memory ran out.
@@ -158,7 +158,7 @@ def check_count(run: RecordedRun) -> int:
 
 
 def recipe_for(run: RecordedRun, epochs: int | None, t_max: int | None) -> Recipe:
-    """Return a run's recipe with other epochs, and its cosine scaled with them or replaced."""
+    """Return a run's recipe with `epochs` and `t_max`; without a `t_max` the cosine is scaled with the epochs."""
     recipe = run.recipe
     asked = recipe.epochs if epochs is None else epochs
     scaled = max(1, round(recipe.t_max * asked / recipe.epochs))

@@ -49,9 +49,9 @@ class ReplayResult:
     def comparison(self) -> dict[str, Any]:
         """Return the replay's figures with the printed ones, as plain JSON types.
 
-        Accuracies are in percent, differences in points (ours minus printed). ``best_*`` are those of our best epoch,
-        chosen as in the report, on the test set itself; ``last_test`` is the unbiased figure. Without an epoch or a
-        printed figure a value is None.
+        Accuracies are in percent, differences in percentage points (ours minus printed). ``best_*`` are from our best
+        epoch, which is chosen on the test set itself, as in the report; ``last_test`` is the unbiased figure. A value
+        is None if there is no epoch or no printed figure for it.
         """
         run, last = self.run, self.curve[-1] if self.curve else None
         train = max(self.curve, key=lambda epoch: epoch.train_accuracy, default=None)

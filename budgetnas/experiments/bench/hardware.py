@@ -49,9 +49,10 @@ def busy_cores() -> float:
 
 
 class PeakMemory:
-    """Peak memory since the last reset: of tensors on a GPU; on a CPU of this process, minus its memory at the reset.
+    """Peak memory since the last reset.
 
-    Workers of a data loader are not counted.
+    On a GPU, the peak of all tensors. On a CPU, the peak of this process minus its memory at the reset; the workers of
+    a data loader are not counted.
 
     Args:
         device: Device to measure.

@@ -37,7 +37,7 @@ class Run(Protocol):
     network: ResNet
 
     def steps(self, epoch: int) -> Iterator[None]:
-        """Make the steps of `epoch` (from 1) lazily; at the end its loss and accuracy are known."""
+        """Train `epoch` (from 1) and yield after each step; at the end its loss and accuracy are on the host."""
 
 
 class Loop(Protocol):
@@ -49,7 +49,7 @@ class Loop(Protocol):
 
     @property
     def keeps_memory(self) -> bool:
-        """Whether freed memory is kept for the next step on a CPU."""
+        """Whether the process keeps freed memory for the next step (`keep_freed_memory`), on a CPU."""
 
     def start(self, task: Task) -> Run:
         """Start a training."""

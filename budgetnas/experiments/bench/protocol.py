@@ -48,7 +48,7 @@ class BenchRequest:
         batch: Images in one optimiser step.
         repeats: Trainings with each loop.
         epochs: Epochs of each training, at least 2; the first is not timed.
-        runtime: Runtime config of ours; all loops use its device and threads.
+        runtime: Runtime config of our loop; all loops use its device and threads.
         seed: Seed of the first repeat; each further repeat uses the next seed.
     """
 
@@ -66,7 +66,7 @@ class Sample:
 
     Attributes:
         images_per_second: Training images per second after the first epoch.
-        startup_seconds: Time from building the network to its fifth step, minus five steps of later epochs.
+        startup_seconds: Time from building the network to the end of its fifth step, minus that of five later steps.
         peak_memory: Peak memory in bytes; None if the system does not report it.
         accuracy: Validation accuracy after the last epoch.
     """
@@ -98,11 +98,11 @@ class BenchResult:
 
     Attributes:
         request: The request.
-        runtime: Runtime config of ours.
+        runtime: Runtime config of our loop.
         images: Training images in an epoch.
         evaluated: Validation images.
         loops: The reference, the tuned reference and ours.
-        tried: Images per second of each setting tried for the references for a few seconds, by name.
+        tried: Images per second of each setting of the references, by name; each was timed for a few seconds.
         peaks: Operations per second of a matrix product, by precision.
         other_load: Cores that other processes kept busy before the start.
         training_flops: Operations to train on an image: forward and both gradients, without the gradient of the image.
@@ -232,7 +232,7 @@ def _short_rate(loop: Loop, task: Task) -> float:
 def _repeat(
     request: BenchRequest, task: Task, runtime: RuntimeConfig, loops: Sequence[Loop], report: Report
 ) -> tuple[list[Sample], ...]:
-    """Return the samples of each loop; each repeat starts with another loop."""
+    """Return the samples of each loop; the loops take turns in being first."""
     samples: tuple[list[Sample], ...] = tuple([] for _ in loops)
     started, total = time.perf_counter(), request.repeats * len(loops)
     for repeat in range(request.repeats):
@@ -272,7 +272,7 @@ def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
 
 
 def _first_epoch(run: Run, device: torch.device, started: float) -> tuple[int, float]:
-    """Train the first epoch; return the number of its first steps and the time from `started` to their end."""
+    """Train the first epoch; return its number of steps, at most `START_STEPS`, and the time until their end."""
     steps, until_then = 0, 0.0
     for done, _ in enumerate(run.steps(1), start=1):
         if done <= START_STEPS:
