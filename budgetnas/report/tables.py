@@ -1,4 +1,4 @@
-"""From the records of a study to the tables of its report."""
+"""Build the tables of a study's report from its records."""
 
 from __future__ import annotations
 

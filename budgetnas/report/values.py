@@ -17,7 +17,7 @@ from budgetnas.storage import OverLimit, Run
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A study's specification in words.
+    """The specification of a study, as text for its report.
 
     Attributes:
         max_params: The limit on parameters.
@@ -202,7 +202,7 @@ class OriginCount:
 
 @dataclass(frozen=True, slots=True)
 class Overshoot:
-    """Parameters of the proposals with too many of them, as multiples of the budget."""
+    """Parameters of the proposals over the limit on parameters, as multiples of that limit."""
 
     smallest: float
     median: float
@@ -218,7 +218,7 @@ class RejectedInitialTrial:
         params: Its parameters.
         overshoot: Parameters over the budget, or 0.
         duplicate: True if it was rejected because the study has it already.
-        excesses: The limits that it breaks.
+        excesses: The limits that it exceeds.
     """
 
     name: str
@@ -235,9 +235,9 @@ class Rejections:
     Attributes:
         origins: Counts by origin, the most frequent first.
         seeds: The initial trials among them.
-        overshoot: Excess of parameters, or None if no proposal had too many.
-        limits: How many proposals broke each limit.
-        params: Parameters of each proposal with too many of them, oldest first.
+        overshoot: Parameters over the limit, or None if no proposal exceeded it.
+        limits: How many proposals exceeded each limit.
+        params: Parameters of each proposal over the limit on parameters, oldest first.
     """
 
     origins: tuple[OriginCount, ...]

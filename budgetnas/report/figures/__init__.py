@@ -1,4 +1,4 @@
-"""The figures of a study: each file draws one of them from a table that can be saved as CSV."""
+"""The figures of a study. Each module draws a figure from a table that can be saved as CSV."""
 
 from __future__ import annotations
 

@@ -85,14 +85,14 @@ def _curve(candidate: RankedRun, training: Training, part: Table, column: str) -
         "line": best if candidate.rank == 1 else other if coloured else {"color": GREY, "width": 1},
         "opacity": 1.0 if coloured else 0.35,
         "legendgroup": str(candidate.rank) if coloured else "rest",
-        # `meta` holds the text common to all points; a percent sign in a name means nothing there.
+        # `meta` has the text of all points. In the template itself, a percent sign in a name could start a variable.
         "meta": [safe(name), safe(training.run.architecture.describe())],
         "hovertemplate": "<b>%{meta[0]}</b><br>epoch %{x}: %{y:.4g}<br>%{meta[1]}<extra></extra>",
     }
 
 
 def _pruned(runs: Sequence[Training], parts: dict[int, Table], column: str) -> list[dict[str, object]]:
-    """Return the pruned runs as one line with gaps, and a cross at the end of each."""
+    """Return the pruned runs as a single line with gaps, and a cross at the end of each run."""
     if not runs:
         return []
     curves = [parts[run.run.id] for run in runs]
@@ -112,6 +112,6 @@ def _joined(curves: Sequence[Table], column: str) -> list[float | None]:
 
 
 def _range(values: Sequence[float]) -> list[float]:
-    """Return the range of the complete runs: a pruned run with a huge loss would flatten all the others."""
+    """Return an axis range for the complete runs; a pruned run with a huge loss would flatten all other curves."""
     margin = 0.05 * (max(values) - min(values)) or 0.1
     return [min(values) - margin, max(values) + margin]

@@ -1,4 +1,4 @@
-"""The figures of a final: accuracies with fresh seeds beyond those of the search, and the test accuracies."""
+"""The figures of a final: accuracies with fresh seeds next to those of the search, and the test accuracies."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def importances(candidates: Sequence[RankedRun], specification: StudySpecificati
     cannot support, and it can judge the rates of an optimiser that only some of the runs use.
 
     Returns:
-        Shares that add up to 1. Empty with fewer than eight runs, or if ties reach from the top group to the worst.
+        Shares that add up to 1. Empty with fewer than eight runs, or if the worst run is tied with the top group.
     """
     usable = [
         (params, candidate.accuracy)
@@ -92,7 +92,7 @@ def _evaluate(runs: Sequence[tuple[Params, float]], specification: StudySpecific
     judged = [name for name in distributions if values[name] >= _FEWEST_VALUES]
     evaluator = PedAnovaImportanceEvaluator(target_quantile=top_share(len(runs)))
     with warnings.catch_warnings():
-        # Also raised when a single run uses the other optimiser, which does not matter here.
+        # Optuna also warns when a single run uses the other optimiser, which does not matter here.
         warnings.filterwarnings("ignore", message="Some regimes for parameter")
         shares = get_param_importances(study, evaluator=evaluator, params=judged)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -38,7 +38,7 @@ def accuracy_against_params(tables: StudyTables) -> Figure:
 
 
 def pareto_front(candidates: Sequence[RankedRun]) -> tuple[RankedRun, ...]:
-    """Return the candidates that no other beats with as few parameters, the smallest network first."""
+    """Return the candidates that none with as few parameters beats in accuracy, the smallest network first."""
     front: list[RankedRun] = []
     for candidate in sorted(candidates, key=lambda candidate: (candidate.run.params, -candidate.accuracy)):
         if not front or candidate.accuracy > front[-1].accuracy:

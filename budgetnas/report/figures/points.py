@@ -22,7 +22,7 @@ def add_points(figure: go.Figure, table: Table, x: str, label_at: str) -> None:
 
     Args:
         figure: Where to add them.
-        table: With the columns `x`, ``seed_trial`` and ``validation_accuracy_percent``; ``repeat_of`` is optional.
+        table: Has the columns `x`, ``seed_trial`` and ``validation_accuracy_percent``; ``repeat_of`` is optional.
         x: Column of the horizontal axis.
         label_at: Place of the names, e.g. ``bottom left``.
     """

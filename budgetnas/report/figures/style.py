@@ -67,12 +67,12 @@ def marker(colour: str, symbol: str = "circle", size: int = 9) -> dict[str, Any]
 
 
 def whole_ticks(largest: int) -> dict[str, object]:
-    """Return an axis of counts: Plotly's own has ticks at halves for small numbers."""
+    """Return an axis with ticks at whole numbers; for small counts Plotly would add ticks at halves."""
     return {"tickformat": "d", "dtick": 1} if largest <= 5 else {"tickformat": "d"}
 
 
 def budget_line(figure: go.Figure, max_params: int, xanchor: str = "right") -> None:
-    """Add the budget to a log axis; there a line takes a value, but an annotation its logarithm."""
+    """Add the budget to a log axis, where Plotly places lines by value, but annotations by its logarithm."""
     figure.add_vline(x=max_params, line={"color": VERMILION, "width": 2, "dash": "dash"})
     figure.add_annotation(
         x=math.log10(max_params),
@@ -87,7 +87,7 @@ def budget_line(figure: go.Figure, max_params: int, xanchor: str = "right") -> N
 
 
 def log_axis(low: float, high: float) -> dict[str, object]:
-    """Return a log axis with round labels: on a narrow range Plotly shows none."""
+    """Return a log axis with round labels; on a narrow range Plotly shows no labels."""
     decades = math.log10(high / low) if high > low else 0.0
     steps = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80) if decades < 0.5 else (10, 20, 50) if decades < 2 else (10,)
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
