@@ -1,1 +1,1 @@
-"""A trained network as a folder: made from a record, checked, and loaded without what it was searched with."""
+"""Bundles: a trained network as a folder, exported from a record, checked, and loaded without its study."""

@@ -51,7 +51,7 @@ class CertifiedLimit:
 
     @property
     def fits(self) -> bool:
-        """Whether the network keeps the limit."""
+        """Whether the network is within the limit."""
         return self.count <= self.limit.value
 
     @property
@@ -80,7 +80,7 @@ class Certificate:
         parts: Each part, in order.
         budget: The limits, or None.
         counts: Static counts of the whole network, for one image.
-        modules_elsewhere: Parameters of the built network outside the parts: 0.
+        modules_elsewhere: Parameters of the built network that belong to no part; 0 unless something is wrong.
     """
 
     parts: tuple[CertifiedPart, ...]
@@ -90,13 +90,13 @@ class Certificate:
 
     @property
     def total(self) -> CertifiedPart:
-        """All parts together, and parameters outside of them."""
+        """The whole network, including parameters that belong to no part."""
         built = sum(part.built for part in self.parts) + self.modules_elsewhere
         return CertifiedPart("total", sum(part.static for part in self.parts), built)
 
     @property
     def fits(self) -> bool | None:
-        """Whether it keeps every limit; None without limits."""
+        """Whether the network is within every limit; None without limits."""
         return None if self.budget is None else all(limit.fits for limit in self.limits)
 
     @property

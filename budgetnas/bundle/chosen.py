@@ -46,7 +46,7 @@ class ExportRequest:
     device: str = "auto"
 
     def check(self) -> None:
-        """Check that the request names one study or one replay.
+        """Check that the request names either a study or a replay.
 
         Raises:
             InputError: If it does not, or if it names a run of a replay.
@@ -89,7 +89,7 @@ class Chosen:
         return self.final is not None and self.final.shipped_run == self.run.id
 
     def folder(self, out: Path | None) -> Path:
-        """Return the folder of the bundle: `out`, or one named after it."""
+        """Return the folder of the bundle: `out`, else a folder with the name of the bundle."""
         safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in self.name).lstrip(".")
         return out or Path(f"{safe or 'network'}-bundle")
 
@@ -141,7 +141,7 @@ def _of_replay(records: Records, name: str) -> Chosen:
 
 
 def _part(records: Records, run: Run) -> Part:
-    """Return the training images of a run of a study: without an evaluation they included the validation images."""
+    """Return which images a study's run was trained on: runs without evaluation also used the validation images."""
     curve = records.curve(run.id)
     evaluated = bool(curve) and curve[-1].eval_accuracy == curve[-1].eval_accuracy
     return Part.TRAIN if evaluated else Part.TRAIN_AND_VALIDATION

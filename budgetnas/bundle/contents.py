@@ -69,8 +69,8 @@ class Metrics(Frozen):
     Attributes:
         kind: Role of the run: ``search``, ``repeat``, ``final``, ``replay``.
         split: Split of the accuracy, or None if it was not measured.
-        accuracy: Accuracy after the last epoch, of one network or the mean of `n`.
-        standard_deviation: Spread between the `n` networks; None for one.
+        accuracy: Accuracy after the last epoch, the mean of `n` networks.
+        standard_deviation: Standard deviation between the `n` networks; None for a single network.
         n: Number of networks.
         seeds: Their training seeds.
         sentences: Meaning and caveats.
@@ -89,7 +89,7 @@ class Metrics(Frozen):
     trained_again: dict[str, Any] | None = None
 
     def describe(self) -> str:
-        """Return the accuracy in one short line."""
+        """Return the accuracy as a short line."""
         if self.accuracy is None:
             return "not measured on images that it was not trained on"
         spread = "" if self.standard_deviation is None else f" ± {self.standard_deviation:.2%} standard deviation"

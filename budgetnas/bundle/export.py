@@ -64,7 +64,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
 
     Raises:
         InputError: If the request is invalid.
-        BudgetnasError: If a check of the bundle fails; nothing remains.
+        BudgetnasError: If a check of the bundle fails; its files are removed.
         RunFailedError: If a retraining fails.
         Interrupted: If a stop was requested.
     """

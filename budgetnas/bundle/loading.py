@@ -34,7 +34,7 @@ _READ = (ARCHITECTURE, PREPROCESSING, WEIGHTS)
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded bundle; ``network, preprocess = bundle`` takes it apart.
+    """A loaded bundle; ``network, preprocess = bundle`` unpacks it.
 
     Attributes:
         architecture: The architecture.

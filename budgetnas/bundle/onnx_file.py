@@ -38,8 +38,8 @@ class OnnxCheck:
 
     Attributes:
         images: Number of real images.
-        largest_difference: Largest absolute difference of a logit.
-        tolerance: The limit of that difference.
+        largest_difference: Largest absolute difference between two logits.
+        tolerance: Largest difference allowed.
         same_class: Number of images with the same predicted class.
     """
 
@@ -54,7 +54,7 @@ class OnnxCheck:
         return self.largest_difference <= self.tolerance and self.same_class == self.images
 
     def describe(self) -> str:
-        """Return the result in one line."""
+        """Return the result as a line."""
         agree = "classes agree on all" if self.same_class == self.images else f"classes agree on {self.same_class:,}"
         return (
             f"{self.images:,} validation images, largest absolute difference of a logit "
@@ -62,7 +62,7 @@ class OnnxCheck:
         )
 
     def check(self) -> None:
-        """Raise unless it passed.
+        """Raise an error unless the check passed.
 
         Raises:
             BudgetnasError: With the differences.
@@ -136,8 +136,8 @@ def check_onnx(content: bytes, network: nn.Module, preprocess: Preprocessor, pix
 class _WithNormalisation(nn.Module):
     """A copy of a network for pixels from 0 to 255.
 
-    Its strided 1x1 convolutions are plain ones: ours slice the input first on a CPU, and not every accelerator supports
-    strided slices in an ONNX file.
+    Each `StridedPointwiseConv` is replaced by a plain `nn.Conv2d`: on a CPU it slices its input first, and not every
+    accelerator supports strided slices in an ONNX file.
     """
 
     scale: Tensor

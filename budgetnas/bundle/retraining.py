@@ -1,4 +1,4 @@
-"""The weights of a record: as stored, or retrained from the record and compared with it."""
+"""The weights of a recorded run: as stored, or from a retraining, which is compared with the record."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Weights:
         return not self.differences
 
     def describe(self) -> str:
-        """Return the origin of the weights in one line."""
+        """Return the origin of the weights as a line."""
         if self.again is None:
             return "stored with the record"
         text = f"retrained from the record; the figures of its last epoch, {self.again.epoch},"

@@ -1,4 +1,4 @@
-"""Writing a bundle: into a temporary folder, checked there by loading it, then moved."""
+"""Write a bundle: to a temporary folder, where it is checked by loading it, and which is then moved."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check_place(folder: Path, *, replace: bool) -> Path:
         replace: Whether to replace an older bundle.
 
     Raises:
-        InputError: If its parent is missing, or if it has other files than those of a replaceable bundle.
+        InputError: If its parent is missing, or if it has files that are not part of a replaceable bundle.
     """
     place = Path(os.path.abspath(folder))
     if not place.parent.is_dir():
@@ -157,7 +157,7 @@ def _let_others_read(folder: Path) -> None:
 
 
 def _move(aside: Path, place: Path) -> None:
-    """Move the folder to its place; an older bundle is moved away first, and back if that fails."""
+    """Move the folder to its place; an older bundle is moved away first, and restored if the move fails."""
     if not place.exists():
         aside.rename(place)
         return
