@@ -1,4 +1,7 @@
-"""The command line: every command parses, calls a function and prints. Errors become a line and an exit code here."""
+"""The command line: runs a command, and turns errors into a message and an exit code.
+
+Every command parses its arguments, calls a function and prints the result.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Discard the buffered output, whose writing would fail again at exit."""
+    """Discard the buffered output: writing it at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

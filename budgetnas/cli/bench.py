@@ -1,4 +1,4 @@
-"""``budgetnas bench``: how fast networks train on this machine, beside the loop everybody copies."""
+"""``budgetnas bench``: how fast networks train on this machine, compared with the loop everybody copies."""
 
 from __future__ import annotations
 

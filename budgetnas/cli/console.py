@@ -53,7 +53,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 
 def _printed(text: str) -> str:
-    """Return `text` without control characters: anybody may have chosen the names of classes and studies."""
+    """Return `text` without control characters, because names of classes and studies can come from other people."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""``budgetnas export``: a trained network as a folder."""
+"""``budgetnas export``: write a trained network as a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening the storage of a command to read."""
+"""Open the storage of a command, to read only."""
 
 from __future__ import annotations
 

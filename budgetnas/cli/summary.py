@@ -31,7 +31,7 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
     try:
         with closing(records):
             tables = study_tables(records, study)
-    except SQLAlchemyError:  # a storage that is gone was reported when it ended the search
+    except SQLAlchemyError:  # already reported, if the lost storage ended the search
         if outcome.exit_code != EXIT_FAILED:
             raise
     else:

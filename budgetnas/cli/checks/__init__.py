@@ -60,7 +60,7 @@ def _examine(request: DoctorRequest, url: URL) -> Iterator[Check]:
 
 
 def _guarded(name: str, checks: Callable[[], Iterable[Check]]) -> Iterator[Check]:
-    """Yield the checks, without passwords; an exception becomes a check named `name` with a problem."""
+    """Yield the checks with passwords hidden; an exception is reported as a problem of the check `name`."""
     try:
         for check in checks():
             yield Check(check.check, check.state, hide_passwords(check.detail), hide_passwords(check.hint))

@@ -76,5 +76,5 @@ def many(number: int, noun: str, nouns: str = "") -> str:
 
 
 def one_line(error: object) -> str:
-    """Return the start of an error's message, in a line."""
+    """Return the start of an error's message, on a single line."""
     return " ".join(str(error).split())[:200]

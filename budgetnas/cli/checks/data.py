@@ -16,7 +16,7 @@ DEFAULT_DATA: Final = "cifar10"
 
 
 def data(request: DoctorRequest, specification: StudySpecification | None) -> Iterator[Check]:
-    """Check the data, read as a search reads them, but without downloading, unpacking or caching."""
+    """Check the data by reading them as a search does, but without downloading, unpacking or caching."""
     asked = _data_request(request, specification)
     if not asked.is_folder and asked.name != "digits" and not is_unpacked(asked):
         yield _not_unpacked(asked)

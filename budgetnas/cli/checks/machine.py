@@ -112,7 +112,7 @@ def _torchvision() -> Check:
         import torch
         from torchvision.ops import nms
 
-        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # a compiled function
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # calls compiled code
     except Exception as error:  # the kinds differ with the versions
         detail = f"{version} does not fit torch {torch_version} ({one_line(error)})"
         hint = "install torch and torchvision together, from the same index: pip install --upgrade torch torchvision"

@@ -104,7 +104,7 @@ def _journal(connection: Connection) -> Check:
 
 
 def clock_check(seconds: float) -> Check:
-    """Return whether the database's clock is near enough to this machine's; `seconds` is how far it is ahead."""
+    """Return whether the clocks of database and machine agree; the database's is `seconds` ahead."""
     if abs(seconds) <= MOST_CLOCK_SECONDS:
         return Check("clock", "ok", f"the database's is {abs(seconds):.1f} s from this machine's")
     detail = f"the database's is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} this machine's"
