@@ -136,7 +136,7 @@ class Pool:
         return self._ranges.of({name: self._value(distribution) for name, distribution in distributions.items()})
 
     def _with(self, params: Params) -> Params:
-        """Return `params` with random values for missing parameters, and without those that the candidate cannot have."""
+        """Return `params` with random values for missing parameters, without those that the candidate cannot have."""
         if not self._ranges.conditions:
             return params
         complete = dict(params)

@@ -3,8 +3,10 @@
 A candidate's value is a weighted sum of its terms plus a random effect of the candidate, which no term explains. A
 training adds noise. Weights, random effects and noise are normal. The prior scales of the groups of terms and of the
 random effects, relative to the noise, are averaged over rather than fitted: a fixed set of scales is drawn from wide
-priors, and each draw is weighted by its marginal likelihood. The noise variance is integrated out. See Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5;
-O'Hagan and Forster, "Bayesian Inference" (2004), chapter 11.
+priors, and each draw is weighted by its marginal likelihood. The noise variance is integrated out.
+
+See Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), chapters 2 and 5; O'Hagan and Forster,
+"Bayesian Inference" (2004), chapter 11.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Belief:
 class Posterior:
     """The posterior after the trainings.
 
-    Where the scales matter, the leading axis runs over the draws of scales with the highest marginal likelihood.
+    The leading axis of `share` to `trust` runs over the draws of scales with the highest marginal likelihood.
 
     Attributes:
         terms: Rows of the trained candidates.

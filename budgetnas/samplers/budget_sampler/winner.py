@@ -63,10 +63,12 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
     """Return the posterior mean of each training's group under a Gaussian process over `features`; higher is better.
 
     The value of a training is a constant, plus a part linear in the features, plus a smooth part (squared exponential
-    with a length scale per feature), plus a random effect of the group, plus noise. Variances and length scales maximise the
-    posterior density: the marginal likelihood times weak priors (Rasmussen and Williams 2006, "Gaussian processes for
-    machine learning", sections 2.2, 2.7 and 5.4.1). Length scales have the prior of Hvarfner, Hellsten and Nardi 2024,
-    "Vanilla Bayesian optimization performs great in high dimensions", which grows with the number of features.
+    with a length scale per feature), plus a random effect of the group, plus noise.
+
+    Variances and length scales maximise the posterior density: the marginal likelihood times weak priors (Rasmussen and
+    Williams 2006, "Gaussian processes for machine learning", sections 2.2, 2.7 and 5.4.1). Length scales have the prior
+    of Hvarfner, Hellsten and Nardi 2024, "Vanilla Bayesian optimization performs great in high dimensions", which grows
+    with the number of features.
 
     Values far below the median are clipped at three robust standard deviations (1.4826 times the median absolute
     deviation), so that a diverged training counts as a bad training and no more.
