@@ -57,7 +57,7 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
 
 
 def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
-    """Return the figures of a final's network that is not shipped: test accuracy if it was evaluated there."""
+    """Return the figures of a final's network that is not shipped: its test accuracy if there is one."""
     finals = finals_of(records, chosen.run.study or "")
     tested = [test_accuracies(records, final.id).get(chosen.run.id) for final in finals]
     accuracy = next((share for share in reversed(tested) if share is not None), None)

@@ -272,7 +272,7 @@ def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
 
 
 def _first_epoch(run: Run, device: torch.device, started: float) -> tuple[int, float]:
-    """Train the first epoch; return its number of steps, at most `START_STEPS`, and the time until their end."""
+    """Train the first epoch; return its steps, at most `START_STEPS`, and the time from `started` to their end."""
     steps, until_then = 0, 0.0
     for done, _ in enumerate(run.steps(1), start=1):
         if done <= START_STEPS:
