@@ -437,7 +437,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\0b", "", " ", "x" * 201])
 def test_names_that_are_not_printed_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="must be 1 to 200 printed characters"):
+    with pytest.raises(InputError, match="must be 1 to 200 printable characters"):
         check_study_name(name)
 
 
@@ -514,7 +514,7 @@ def test_a_dashboard_for_others_warns(searched: Path) -> None:
     with dashboard(searched, "--host", "0.0.0.0") as (port, listening, told):
         assert listening == ["0.0.0.0"]
         assert asked(port, f"my-server.example:{port}")[0] == 200
-    assert "0.0.0.0 may be reached by others, and the dashboard asks for no password" in told[1]
+    assert "other machines may reach 0.0.0.0, and the dashboard has no password" in told[1]
 
 
 @pytest.mark.slow

@@ -99,12 +99,13 @@ def _complete(options: SearchOptions, url: URL) -> SearchOptions:
     """Return the options, completed by the defaults and by the specification of the study that is resumed.
 
     Raises:
-        InputError: If an option without a default is missing, or the sampler is unknown.
+        InputError: If an option without a default is missing, or the study's name or the sampler cannot be used.
     """
     exists = url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
-    if options.study and exists:
+    study = None if options.study is None else check_study_name(options.study)
+    if study is not None and exists:
         with closing(open_records(url)) as records:
-            options = _resumed(options, check_study_name(options.study), records)
+            options = _resumed(options, study, records)
     options.limits()
     defaults = SearchOptions(trials=DEFAULT_TRIALS, sampler=DEFAULT_SAMPLER, seed=DEFAULT_SEED, precision="auto")
     options = options.over(defaults)
@@ -135,8 +136,9 @@ def _open(
     callbacks.on_progress("loading data")
     data = load_data(options.data_request())
     specification = specify(options, data)
+    name = options.study_name(data.identity)
     records = open_records(url)
-    opened = open_study(url, records, options.study_name(data.identity), specification)
+    opened = open_study(url, records, name, specification)
     trials, sampler, seed = options.trials, options.sampler, options.seed
     assert trials is not None and sampler is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
