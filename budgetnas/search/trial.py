@@ -113,8 +113,9 @@ class TrialRunner:
         Raises:
             RejectedError: If it is over the budget: enqueued parameters bypass the sampler.
         """
-        specification, repeated = self.opened.specification, repeat_of(trial)
+        specification = self.opened.specification
         candidate = suggest_candidate(trial, specification.candidates)
+        repeated = repeat_of(trial)  # known once the sampler has proposed the parameters, which a trial asks for lazily
         counted = specification.budget.verdict(candidate.architecture)
         describe(trial, self.opened.storage, candidate, counted)
         if not counted.fits:
