@@ -179,7 +179,7 @@ def test_a_block_with_counts_of_its_own_cannot_be_defined(name: str) -> None:
     def layers(self: Block) -> Branches:
         return Branches((), ())
 
-    with pytest.raises(TypeError, match=f"block Cheap overrides {name}: derived from layers"):
+    with pytest.raises(TypeError, match=f"block Cheap overrides {name}, derived from layers"):
         type("Cheap", (Block,), {"layers": layers, "expansion": 1, name: lambda self, shape: Counts(0, 0, 0)})
 
 

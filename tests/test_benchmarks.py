@@ -36,7 +36,7 @@ BAD_INPUT = [
     ("quality", ["--budget", "five"], NO_BUDGET),
     ("quality", ["--sampler", "tpee"], ["--sampler 'tpee'", "did you mean tpe"]),
     ("recipes", ["--data", "folder:nowhere"], NOT_THERE),
-    ("recipes", ["--data", "digits", "--widths", "8"], ["--widths 8", "one number for each stage"]),
+    ("recipes", ["--data", "digits", "--widths", "8"], ["--widths 8", "give a number for each stage in both"]),
     ("rounding", ["--widths", "wide"], ["--widths 'wide'", "whole numbers"]),
     ("samplers", ["--budget", "five"], NO_BUDGET),
     ("samplers", ["--sampler", "budgt"], ["--sampler 'budgt'", "did you mean budget"]),

@@ -64,7 +64,3 @@ def test_a_signal_goes_before_the_time_limit() -> None:
     with stopper.listening():
         os.kill(os.getpid(), signal.SIGTERM)
     assert code_of(stopper) == 143
-
-
-def test_an_interruption_is_not_caught_as_an_error() -> None:
-    assert not issubclass(Interrupted, Exception)
