@@ -182,7 +182,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["worker", "--study", "s"], ["--storage", "no such database"]),
         (["replay", "v3-sgd"], ["NAME 'v3-sgd'", "v1-sgd"]),
         (["replay"], ["NAME", "--list"]),
-        (["replay", "v2-sgd", "--all"], ["--all", "no names"]),
+        (["replay", "v2-sgd", "--all"], ["--all", "cannot be combined with names"]),
         (["replay", "v2-sgd", "--epochs", "0"], ["--epochs 0"]),
         (["replay", "v2-sgd", "--precision", "int8"], ["--precision 'int8'", "bf16"]),
         (["show", "x"], ["--storage", "no such database"]),
