@@ -18,7 +18,7 @@ import threading
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 FORKED: Final = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
@@ -64,6 +64,14 @@ class Forked:
         self.stdout, self.stderr = (open(os.dup(end.fileno()), encoding="utf-8") for end in (out, err))  # noqa: SIM115
         for end in (out, write_out, err, write_err):
             end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+        self.stderr.close()
+        self.wait()
 
     @property
     def pid(self) -> int:
