@@ -257,7 +257,7 @@ def test_a_search_killed_between_its_record_and_optunas_trains_nothing_twice(sql
     with looking(sqlite) as study:
         (loss,) = study.rows(tables.losses)
         assert loss.pid == first.pid
-        said = f"trial {loss.trial} was left by a process that is gone after its training had ended; its record is used"
+        said = f"trial {loss.trial} was left by a process that is gone, after its training; its record is used"
         assert said in told
         attempts = study.rows(tables.attempts)
         assert len(attempts) == 5, "no training was begun twice"
