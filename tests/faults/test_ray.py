@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from optuna.trial import TrialState
-from small import environment, run, start, study_file
+from small import environment, run, run_fresh, start, study_file
 from test_workers import at_work, states, until
 
 from budgetnas.storage import State
@@ -98,7 +98,9 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_without_the_package_the_way_out_is_told(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ImportError('none')\n")
     path = str(tmp_path)
-    result = run(tmp_path, "search", "--budget", "6k", "--data", "digits", "--ray", "auto", PYTHONPATH=_with(path))
+    result = run_fresh(
+        tmp_path, "search", "--budget", "6k", "--data", "digits", "--ray", "auto", PYTHONPATH=_with(path)
+    )
     assert result.returncode == 2
     assert "--ray 'auto': needs the ray package; pip install 'budgetnas[ray]'" in result.stderr
 
