@@ -16,9 +16,10 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TextIO
 
 FORKED: Final = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
@@ -64,6 +65,7 @@ class Forked:
         self.stdout, self.stderr = (open(os.dup(end.fileno()), encoding="utf-8") for end in (out, err))  # noqa: SIM115
         for end in (out, write_out, err, write_err):
             end.close()
+        weakref.finalize(self, _close, self.stdout, self.stderr)  # else a test that only kills it leaks them
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +124,11 @@ class Forked:
         self.stderr.close()
         self._texts = texts[0], texts[1]
         return self._texts
+
+
+def _close(*streams: TextIO) -> None:
+    for stream in streams:
+        stream.close()
 
 
 def _enter(
