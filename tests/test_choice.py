@@ -21,8 +21,9 @@ from budgetnas.samplers.budget_sampler.winner import FEWEST_TRAININGS, smooth
 from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.samplers.distributions import search_ranges
 from budgetnas.samplers.named import BUDGET, search_sampler
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
 
 SPECIFICATION = StudySpecification(

@@ -36,8 +36,9 @@ from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, _install_sampler, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
 from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
+from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
-from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.leases import holding, take_slot

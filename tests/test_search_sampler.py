@@ -15,8 +15,9 @@ from budgetnas.samplers.distributions import distribution
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
+from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -41,8 +41,9 @@ from budgetnas.errors import BudgetnasError, InputError, hide_passwords
 from budgetnas.report.page import report_name
 from budgetnas.samplers.named import SAMPLERS, search_sampler
 from budgetnas.search.options import check_study_name
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage

@@ -16,8 +16,10 @@ from budgetnas.cli.options import (
     ClassesOption,
     InChannelsOption,
     JsonFlag,
+    SeOption,
     SizeOption,
     StemKernelOption,
+    StemStrideOption,
     StemWidthOption,
     StridesOption,
 )
@@ -35,7 +37,9 @@ def count_command(
     block: BlockOption = None,
     stem_width: StemWidthOption = None,
     stem_kernel: StemKernelOption = None,
+    stem_stride: StemStrideOption = None,
     strides: StridesOption = None,
+    se: SeOption = False,
     in_channels: InChannelsOption = 3,
     size: SizeOption = 32,
     classes: ClassesOption = 10,
@@ -61,7 +65,12 @@ def count_command(
         widths=widths,
         block=block,
         strides=strides,
-        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
+        changes={
+            "stem_width": stem_width,
+            "stem_kernel": stem_kernel,
+            "stem_stride": stem_stride,
+            "se": se or None,
+        },
         shape={"in_channels": in_channels, "size": size, "classes": classes},
     )
     if not networks:
@@ -99,7 +108,7 @@ def described(
     widths: str | None,
     block: str | None,
     strides: str | None,
-    stem: Mapping[str, int | None],
+    changes: Mapping[str, int | None],
     shape: Mapping[str, int],
 ) -> list[tuple[str, Architecture]]:
     """Return the networks that a user named, and ``custom`` if blocks and widths describe a network.
@@ -110,7 +119,7 @@ def described(
         widths: Widths, separated by commas.
         block: Kind of block.
         strides: Strides, separated by commas.
-        stem: Settings of the stem of every network; None keeps the network's own.
+        changes: Fields of every network; None keeps the network's own.
         shape: Channels and size of an image, and number of classes.
 
     Raises:
@@ -123,8 +132,8 @@ def described(
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
-    return [(name, replace(architecture, **changes)) for name, architecture in networks]
+    given: dict[str, Any] = {field: value for field, value in changes.items() if value is not None}
+    return [(name, replace(architecture, **given)) for name, architecture in networks]
 
 
 def _json(name: str, architecture: Architecture, limits: Budget | None) -> dict[str, Any]:
@@ -181,7 +190,7 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget
     rows += [(WORDS[quantity], *(f"{getattr(counts, quantity):,}" for counts in totals)) for quantity in QUANTITIES]
     rows.append(("blocks per stage", *("-".join(map(str, network.blocks)) for network in architectures)))
     rows.append(("width per stage", *("-".join(map(str, network.widths)) for network in architectures)))
-    rows.append(("block", *(network.block for network in architectures)))
+    rows.append(("block", *(f"{network.block}{', SE' if network.se else ''}" for network in architectures)))
     shown = limits or Budget(parse_budget(_DEFAULT_BUDGET))
     several = len(shown.limits) > 1
     for limit in shown.limits:

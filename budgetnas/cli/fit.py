@@ -18,8 +18,10 @@ from budgetnas.cli.options import (
     JsonFlag,
     MaxActivationsOption,
     MaxMacsOption,
+    SeOption,
     SizeOption,
     StemKernelOption,
+    StemStrideOption,
     StemWidthOption,
     StridesOption,
 )
@@ -36,7 +38,9 @@ def fit_command(
     block: BlockOption = None,
     stem_width: StemWidthOption = None,
     stem_kernel: StemKernelOption = None,
+    stem_stride: StemStrideOption = None,
     strides: StridesOption = None,
+    se: SeOption = False,
     in_channels: InChannelsOption = 3,
     size: SizeOption = 32,
     classes: ClassesOption = 10,
@@ -65,7 +69,12 @@ def fit_command(
         widths=widths,
         block=block,
         strides=strides,
-        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
+        changes={
+            "stem_width": stem_width,
+            "stem_kernel": stem_kernel,
+            "stem_stride": stem_stride,
+            "se": se or None,
+        },
         shape={"in_channels": in_channels, "size": size, "classes": classes},
     )
     if not networks:

@@ -53,6 +53,11 @@ BlockOption = Annotated[
 ]
 StemWidthOption = Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")]
 StemKernelOption = Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")]
+StemStrideOption = Annotated[
+    int | None,
+    typer.Option(help="What the stem divides the sides by: 1, 2 or 4.", show_default="1; above 48 pixels 2 or 4"),
+]
+SeOption = Annotated[bool, typer.Option("--se", help="Squeeze-and-excitation in every block.")]
 StridesOption = Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")]
 InChannelsOption = Annotated[int, typer.Option(help="Channels of an image.")]
 SizeOption = Annotated[int, typer.Option(help="Side of an image in pixels.")]

@@ -34,7 +34,7 @@ from budgetnas.runs.reopen import (
 )
 from budgetnas.runs.timing import Timing, time_steps
 from budgetnas.samplers.choice import Ranked, Trained, best_first
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import (

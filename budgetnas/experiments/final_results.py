@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State

@@ -29,7 +29,7 @@ from budgetnas.report.values import (
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.samplers.choice import Trained, best_first
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import SEARCHED, OverLimit, Records, Rejection, Role, Run, State
 
