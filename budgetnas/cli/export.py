@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import print_json, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption
+from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, output_path
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ def export_command(
     ] = None,
     run: Annotated[int | None, typer.Option(help="Number of another run of the study.")] = None,
     replay: Annotated[str | None, typer.Option(help="Export the newest complete replay of this name.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="STUDY-bundle")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=output_path, metavar="DIR", help="Folder to write.", show_default="STUDY-bundle"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older bundle.")] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.errors import InputError
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 StorageOption = Annotated[
     str | None,
@@ -56,6 +58,19 @@ StemKernelOption = Annotated[int | None, typer.Option(help="Side of the stem's c
 StridesOption = Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")]
 InChannelsOption = Annotated[int, typer.Option(help="Channels of an image.")]
 SizeOption = Annotated[int, typer.Option(help="Side of an image in pixels.")]
+
+
+def output_path(text: str) -> Path:
+    """Return the path that ``--out`` names, with ``~`` expanded.
+
+    Raises:
+        InputError: If it is ``-``.
+    """
+    if text == "-":
+        raise InputError("--out", text, "is not a file name: nothing is written to standard output", "name a file")
+    return Path(text).expanduser()
+
+
 ClassesOption = Annotated[int, typer.Option(help="Number of classes.")]
 
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]

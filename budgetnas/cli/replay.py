@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import check_out, print_json, print_resume, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, output_path
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def replay_command(
     precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
-    out: Annotated[Path, typer.Option(help="HTML file with all replays.")] = DEFAULT_PAGE,
+    out: Annotated[
+        Path, typer.Option(parser=output_path, metavar="FILE", help="HTML file with all replays.")
+    ] = DEFAULT_PAGE,
     as_json: JsonFlag = False,
 ) -> None:
     """Retrain runs of the source report by its protocol, and compare them with its printed figures.
