@@ -25,13 +25,7 @@ MOST_CHECKED_IMAGES: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A written bundle and its source.
-
-    Attributes:
-        chosen: The exported run.
-        weights: Its weights.
-        bundle: The bundle.
-    """
+    """A written bundle and its source."""
 
     chosen: Chosen
     weights: Weights

@@ -34,19 +34,12 @@ _BATCH: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class OnnxCheck:
-    """Comparison of the ONNX file in ONNX Runtime with the PyTorch network.
+    """Comparison of the ONNX file in ONNX Runtime with the PyTorch network."""
 
-    Attributes:
-        images: Number of real images.
-        largest_difference: Largest absolute difference between two logits.
-        tolerance: Largest difference allowed.
-        same_class: Number of images with the same predicted class.
-    """
-
-    images: int
-    largest_difference: float
-    tolerance: float
-    same_class: int
+    images: int  # number of real images
+    largest_difference: float  # largest absolute difference between two logits
+    tolerance: float  # largest difference allowed
+    same_class: int  # number of images with the same predicted class
 
     @property
     def passed(self) -> bool:

@@ -34,19 +34,12 @@ class ExportCallbacks(Callbacks):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a record.
+    """The weights of a record."""
 
-    Attributes:
-        tensors: A safetensors file.
-        recorded: The last epoch of the record.
-        again: The last epoch of the retraining, or None if the weights were stored.
-        runtime: Runtime of the retraining, or None.
-    """
-
-    tensors: bytes
-    recorded: Epoch
-    again: Epoch | None = None
-    runtime: RuntimeConfig | None = None
+    tensors: bytes  # a safetensors file
+    recorded: Epoch  # the last epoch of the record
+    again: Epoch | None = None  # the last epoch of the retraining, or None if the weights were stored
+    runtime: RuntimeConfig | None = None  # runtime of the retraining, or None
 
     @property
     def differences(self) -> dict[str, tuple[float, float]]:

@@ -26,21 +26,13 @@ _OURS = {*contents.HASHED, contents.MANIFEST}
 
 @dataclass(frozen=True, slots=True)
 class WrittenBundle:
-    """A written bundle.
-
-    Attributes:
-        folder: Its folder.
-        certificate: Its parameters.
-        metrics: The accuracy of its network.
-        onnx: The check of its ONNX file.
-        files: Size of each file in bytes, by name.
-    """
+    """A written bundle."""
 
     folder: Path
     certificate: Certificate
     metrics: Metrics
     onnx: OnnxCheck
-    files: dict[str, int]
+    files: dict[str, int]  # size of each file in bytes, by name
 
 
 def check_place(folder: Path, *, replace: bool) -> Path:

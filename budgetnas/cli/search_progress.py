@@ -20,19 +20,12 @@ from budgetnas.training import RuntimeConfig
 
 @dataclass
 class _Trial:
-    """A running trial.
+    """A running trial."""
 
-    Attributes:
-        name: Its number, and the initial trial that it is.
-        epochs: Epochs of its recipe.
-        macs: Multiply-accumulates of its network, per image.
-        done: Epochs done, with a fraction for the current epoch.
-    """
-
-    name: str
-    epochs: int
-    macs: int
-    done: float = 0.0
+    name: str  # its number, and the initial trial that it is
+    epochs: int  # epochs of its recipe
+    macs: int  # multiply-accumulates of its network, per image
+    done: float = 0.0  # epochs done, with a fraction for the current epoch
 
 
 class SearchProgress(Progress, SearchCallbacks):

@@ -43,21 +43,14 @@ def read_only() -> Iterator[None]:
 
 
 class Manifest(BaseModel):
-    """Facts about a folder's training part, except its pixels.
-
-    Attributes:
-        content_hash: Content hash of the whole folder, in hex.
-        classes: Class names.
-        notices: Sentences on conversions of the images.
-        resolution: Side of the images in pixels.
-    """
+    """Facts about a folder's training part, except its pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    content_hash: str
+    content_hash: str  # content hash of the whole folder, in hex
     classes: tuple[str, ...]
-    notices: tuple[str, ...]
-    resolution: int
+    notices: tuple[str, ...]  # sentences on conversions of the images
+    resolution: int  # side of the images in pixels
 
 
 def cache_root() -> Path:

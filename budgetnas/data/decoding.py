@@ -35,17 +35,10 @@ _Result = TypeVar("_Result")
 
 
 class ImageFile(NamedTuple):
-    """An image file.
+    """An image file."""
 
-    Attributes:
-        relative: POSIX path relative to the folder.
-        label: Class index.
-        size_bytes: Length of the file.
-        mtime_ns: Time of its last change.
-    """
-
-    relative: str
-    label: int
+    relative: str  # POSIX path relative to the folder
+    label: int  # class index
     size_bytes: int
     mtime_ns: int
 
@@ -202,19 +195,12 @@ def describe_changes(changes: Mapping[Change, int], side: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded files.
+    """Decoded files."""
 
-    Attributes:
-        images: ``(N, 3, side, side)``, uint8, in the order of the files.
-        content_hash: Hash of all files, including those that were only hashed, in hex.
-        changes: Number of converted images, by kind.
-        shorter_sides: Number of images by shorter side in pixels.
-    """
-
-    images: NDArray[np.uint8]
-    content_hash: str
-    changes: Counter[Change]
-    shorter_sides: Counter[int]
+    images: NDArray[np.uint8]  # ``(N, 3, side, side)``, uint8, in the order of the files
+    content_hash: str  # hash of all files, including those that were only hashed, in hex
+    changes: Counter[Change]  # number of converted images, by kind
+    shorter_sides: Counter[int]  # number of images by shorter side in pixels
 
 
 def decode_files(

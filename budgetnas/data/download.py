@@ -29,15 +29,9 @@ _Dataset = TypeVar("_Dataset")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A file that torchvision downloads.
+    """A file that torchvision downloads."""
 
-    Attributes:
-        relative: Its path relative to the data directory.
-        md5: Its MD5 in hex.
-        url: Its address.
-    """
-
-    relative: str
+    relative: str  # its path relative to the data directory
     md5: str
     url: str
 

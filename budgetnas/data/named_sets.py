@@ -27,19 +27,12 @@ _DIGITS_TEST_SEED = 20_240
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The files of a set as torchvision stores them.
+    """The files of a set as torchvision stores them."""
 
-    Attributes:
-        dataset: The class in ``torchvision.datasets``.
-        folder: Folder of the extracted files, relative to the data directory.
-        files: Names of the extracted files that are read.
-        archives: The downloaded files.
-    """
-
-    dataset: Any
-    folder: str
-    files: tuple[str, ...]
-    archives: tuple[Archive, ...]
+    dataset: Any  # the class in ``torchvision.datasets``
+    folder: str  # folder of the extracted files, relative to the data directory
+    files: tuple[str, ...]  # names of the extracted files that are read
+    archives: tuple[Archive, ...]  # the downloaded files
 
     @property
     def relatives(self) -> list[str]:

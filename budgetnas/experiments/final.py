@@ -56,40 +56,24 @@ TEST_REASON: Final = "final: the winner's and the reference's networks, trained 
 
 @dataclass(frozen=True, slots=True)
 class FinishRequest:
-    """Which study to finish, and how.
-
-    Attributes:
-        study: Its name.
-        place: Location of its data.
-        protocol: Numbers of finalists and seeds; None for the study's or the default.
-    """
+    """Which study to finish, and how."""
 
     study: str
     place: DataPlace
-    protocol: ChoiceProtocol | None = None
+    protocol: ChoiceProtocol | None = None  # numbers of finalists and seeds; None for the study's or the default
 
 
 @dataclass(frozen=True, slots=True)
 class FinalTraining:
-    """The next run of a final.
+    """The next run of a final."""
 
-    Attributes:
-        name: Name of the entrant.
-        part: Its training images: ``train``, or ``train + validation``.
-        seed: Its training seed.
-        epochs: Its epochs.
-        done: Number of runs of the final before it.
-        total: Number of runs of the final, as far as known.
-        seconds_left: Estimated time of this and all later runs, or None if memory ran out.
-    """
-
-    name: str
-    part: str
+    name: str  # name of the entrant
+    part: str  # its training images: ``train``, or ``train + validation``
     seed: int
     epochs: int
-    done: int
-    total: int
-    seconds_left: float | None
+    done: int  # number of runs of the final before it
+    total: int  # number of runs of the final, as far as known
+    seconds_left: float | None  # estimated time of this and all later runs, or None if memory ran out
 
 
 class FinalCallbacks(Callbacks):
@@ -222,21 +206,13 @@ def _start(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One half of a final.
+    """One half of a final."""
 
-    Attributes:
-        name: Its training images, in words.
-        images: Images for its runs.
-        entrants: The entrants that it trains.
-        seeds: Their training seeds.
-        later: Number of runs of the other half, if it comes later.
-    """
-
-    name: str
-    images: RunImages
-    entrants: tuple[Entrant, ...]
-    seeds: range
-    later: int = 0
+    name: str  # its training images, in words
+    images: RunImages  # images for its runs
+    entrants: tuple[Entrant, ...]  # the entrants that it trains
+    seeds: range  # their training seeds
+    later: int = 0  # number of runs of the other half, if it comes later
 
     @property
     def trainings(self) -> list[tuple[Entrant, int]]:

@@ -23,29 +23,18 @@ FIRST_TEST_SEED: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A candidate of a final; accuracies are shares of 1.
+    """A candidate of a final; accuracies are shares of 1."""
 
-    Attributes:
-        run: Its first run in the search.
-        score: Its smoothed score: the validation accuracy that the search's model expects.
-        search_accuracy: Its validation accuracy in the search, the mean of all its runs there.
-        search_trainings: Number of these runs.
-        is_finalist: Whether its score made it a finalist.
-        is_reference: Whether it is the initial trial that the winner is compared with.
-        is_winner: Whether it won.
-        validation: Validation accuracies with fresh seeds so far, in the order of the seeds.
-        test: Test accuracies of the networks trained on train and validation images, in the order of the seeds. Empty
-            before the evaluation on the test split, and for all but winner and reference.
-    """
-
-    run: Run
-    score: float
-    search_accuracy: float
-    search_trainings: int
-    is_finalist: bool
-    is_reference: bool
-    is_winner: bool
-    validation: tuple[float, ...]
+    run: Run  # its first run in the search
+    score: float  # its smoothed score: the validation accuracy that the search's model expects
+    search_accuracy: float  # its validation accuracy in the search, the mean of all its runs there
+    search_trainings: int  # number of these runs
+    is_finalist: bool  # whether its score made it a finalist
+    is_reference: bool  # whether it is the initial trial that the winner is compared with
+    is_winner: bool  # whether it won
+    validation: tuple[float, ...]  # validation accuracies with fresh seeds so far, in the order of the seeds
+    # Test accuracies of the networks trained on train and validation images, in the order of the seeds. Empty before
+    # the evaluation on the test split, and for all but winner and reference.
     test: tuple[float, ...]
 
     @property
@@ -80,34 +69,21 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class FinalResult:
-    """Result of a final so far.
-
-    Attributes:
-        study: The study.
-        number: Number of the final's record.
-        protocol: Numbers of finalists and seeds.
-        entrants: The finalists by smoothed score, then the reference if it is not a finalist.
-        winner: The entrant with the highest mean validation accuracy, or None before all runs are done.
-        reference: The initial trial with the highest mean, or None if no initial trial is in the final.
-        difference: Winner minus reference on the test split with Welch's interval. None before the evaluation on the
-            test split, without a reference, or if the winner is the reference.
-        binomial_error: Standard error of the winner's mean test accuracy due to the finite test split.
-        test_images: Number of images of the test split, once it was evaluated on.
-        readings: Number of evaluations on the test split for the study, by this and other finals.
-        shipped_run: Record of the winner's first network trained on train and validation images.
-    """
+    """Result of a final so far."""
 
     study: str
-    number: int
+    number: int  # number of the final's record
     protocol: ChoiceProtocol
-    entrants: tuple[Entrant, ...]
-    winner: Entrant | None
-    reference: Entrant | None
+    entrants: tuple[Entrant, ...]  # the finalists by smoothed score, then the reference if it is not a finalist
+    winner: Entrant | None  # the entrant with the highest mean validation accuracy, or None before all runs are done
+    reference: Entrant | None  # the initial trial with the highest mean, or None if no initial trial is in the final
+    # Winner minus reference on the test split with Welch's interval. None before the evaluation on the test split,
+    # without a reference, or if the winner is the reference.
     difference: Interval | None
-    binomial_error: float | None
-    test_images: int | None
-    readings: int
-    shipped_run: int | None
+    binomial_error: float | None  # standard error of the winner's mean test accuracy due to the finite test split
+    test_images: int | None  # number of images of the test split, once it was evaluated on
+    readings: int  # number of evaluations on the test split for the study, by this and other finals
+    shipped_run: int | None  # record of the winner's first network trained on train and validation images
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -20,44 +20,27 @@ _METRICS: Final[dict[str, Metric]] = {"acc": "accuracy", "loss": "loss"}
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run of the source report.
+    """A run of the source report."""
 
-    Attributes:
-        name: Name of the run, e.g. ``v1-sgd``.
-        network: Name of its network in `budgetnas.architecture.named`.
-        params: Parameters that the network must have.
-        recipe: Its recipe, from the report's text, or from its notebooks if the text omits a value.
-        printed_train: Printed training accuracy in percent, the best epoch's, or None.
-        printed_test: Printed test accuracy in percent, the best epoch's, chosen on the test set itself; or None.
-        tables: Numbers of the report's tables that list it.
-        contradictions: Contradictions in the report about this run, in full sentences.
-    """
-
-    name: str
-    network: str
-    params: int
-    recipe: Recipe
-    printed_train: float | None
+    name: str  # name of the run, e.g. ``v1-sgd``
+    network: str  # name of its network in `budgetnas.architecture.named`
+    params: int  # parameters that the network must have
+    recipe: Recipe  # its recipe, from the report's text, or from its notebooks if the text omits a value
+    printed_train: float | None  # printed training accuracy in percent, the best epoch's, or None
+    # Printed test accuracy in percent, the best epoch's, chosen on the test set itself; or None.
     printed_test: float | None
-    tables: tuple[int, ...]
-    contradictions: tuple[str, ...]
+    tables: tuple[int, ...]  # numbers of the report's tables that list it
+    contradictions: tuple[str, ...]  # contradictions in the report about this run, in full sentences
 
 
 @dataclass(frozen=True, slots=True)
 class PrintedPoint:
-    """A point of a printed learning curve.
+    """A point of a printed learning curve."""
 
-    Attributes:
-        epoch: Number, from 1.
-        split: ``train`` or ``test``.
-        metric: ``accuracy`` or ``loss``.
-        value: Accuracy in percent, or cross-entropy in nats.
-    """
-
-    epoch: int
+    epoch: int  # number, from 1
     split: Split
     metric: Metric
-    value: float
+    value: float  # accuracy in percent, or cross-entropy in nats
 
 
 class _Run(Frozen):

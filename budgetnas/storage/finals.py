@@ -17,33 +17,20 @@ from budgetnas.storage.retry import current_call, retried
 
 
 class Finalist(Frozen):
-    """A candidate of a final.
+    """A candidate of a final."""
 
-    Attributes:
-        run: Number of its (first) run in the search.
-        score: Its smoothed score, a validation accuracy as a share of 1.
-        accuracy: Mean validation accuracy of its runs in the search.
-        trainings: Number of these runs.
-    """
-
-    run: int
-    score: float
-    accuracy: float
-    trainings: int = 1
+    run: int  # number of its (first) run in the search
+    score: float  # its smoothed score, a validation accuracy as a share of 1
+    accuracy: float  # mean validation accuracy of its runs in the search
+    trainings: int = 1  # number of these runs
 
 
 class FinalPlan(Frozen):
-    """The plan of a final, fixed before it starts.
+    """The plan of a final, fixed before it starts."""
 
-    Attributes:
-        protocol: Number of finalists and seeds.
-        finalists: The candidates, best smoothed score first.
-        reference: The initial network with the best smoothed score, or None if none was trained.
-    """
-
-    protocol: ChoiceProtocol
-    finalists: tuple[Finalist, ...] = Field(min_length=1)
-    reference: Finalist | None = None
+    protocol: ChoiceProtocol  # number of finalists and seeds
+    finalists: tuple[Finalist, ...] = Field(min_length=1)  # the candidates, best smoothed score first
+    reference: Finalist | None = None  # the initial network with the best smoothed score, or None if none was trained
 
     @property
     def entrants(self) -> tuple[Finalist, ...]:
@@ -54,25 +41,15 @@ class FinalPlan(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class FinalRecord:
-    """A recorded final.
-
-    Attributes:
-        id: Number of the record.
-        study: Name of its study.
-        plan: Its plan.
-        started_at: Seconds since 1970 UTC.
-        winner: Number of the winner's run in the search, or None so far.
-        test_images: Images of the test split, or None before the evaluation on it.
-        read_at: Time of that evaluation, seconds since 1970 UTC, or None so far.
-    """
+    """A recorded final."""
 
     id: int
     study: str
     plan: FinalPlan
-    started_at: float
-    winner: int | None
-    test_images: int | None
-    read_at: float | None
+    started_at: float  # seconds since 1970 UTC
+    winner: int | None  # number of the winner's run in the search, or None so far
+    test_images: int | None  # images of the test split, or None before the evaluation on it
+    read_at: float | None  # time of that evaluation, seconds since 1970 UTC, or None so far
 
 
 @retried

@@ -36,17 +36,11 @@ _JULIAN_1970: Final = 2_440_587.5
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process on a machine.
+    """A process on a machine."""
 
-    Attributes:
-        host: Name of the machine with its boot ID and PID namespace: a PID is only unique within them.
-        pid: Its PID.
-        process_started_at: Its start by the machine's clock, because PIDs are reused.
-    """
-
-    host: str
+    host: str  # name of the machine with its boot ID and PID namespace: a PID is only unique within them
     pid: int
-    process_started_at: float
+    process_started_at: float  # its start by the machine's clock, because PIDs are reused
 
     def is_gone(self) -> bool:
         """Return whether the process is known to have ended; never True for a process on another machine."""
@@ -81,17 +75,11 @@ def _host() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A process's right to train.
+    """A process's right to train."""
 
-    Attributes:
-        owner: Random name of the lease.
-        study: The study whose slot it is, or None for a run outside a search.
-        grace: Seconds without a heartbeat after which another process may remove it.
-    """
-
-    owner: str
-    study: str | None
-    grace: float
+    owner: str  # random name of the lease
+    study: str | None  # the study whose slot it is, or None for a run outside a search
+    grace: float  # seconds without a heartbeat after which another process may remove it
 
 
 class Heartbeat:

@@ -28,11 +28,7 @@ from budgetnas.training.optimizer import learning_rates
 
 
 class Run(Protocol):
-    """A started training.
-
-    Attributes:
-        network: The network in training.
-    """
+    """A started training."""
 
     network: ResNet
 
@@ -60,11 +56,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OurLoop:
-    """The loop of `budgetnas.training`.
-
-    Attributes:
-        runtime: Device, precision, threads and layout.
-    """
+    """The loop of `budgetnas.training`."""
 
     runtime: RuntimeConfig
 
@@ -96,19 +88,12 @@ class _OurRun:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLoop:
-    """The loop that most people copy, plain or tuned.
+    """The loop that most people copy, plain or tuned."""
 
-    Attributes:
-        device: Device of the training.
-        tuned: Whether memory is channels-last, and pinned and copied asynchronously for a GPU.
-        precision: ``float32``, or ``bf16`` autocast.
-        workers: Processes that prepare images; 0 to prepare them in the training process.
-    """
-
-    device: torch.device
-    tuned: bool = False
-    precision: str = "float32"
-    workers: int = 0
+    device: torch.device  # device of the training
+    tuned: bool = False  # whether memory is channels-last, and pinned and copied asynchronously for a GPU
+    precision: str = "float32"  # ``float32``, or ``bf16`` autocast
+    workers: int = 0  # processes that prepare images; 0 to prepare them in the training process
 
     keeps_memory = False
 

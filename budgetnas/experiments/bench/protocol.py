@@ -41,81 +41,50 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """A requested measurement.
-
-    Attributes:
-        architecture: The network.
-        batch: Images in one optimiser step.
-        repeats: Trainings with each loop.
-        epochs: Epochs of each training, at least 2; the first is not timed.
-        runtime: Runtime config of our loop; all loops use its device and threads.
-        seed: Seed of the first repeat; each further repeat uses the next seed.
-    """
+    """A requested measurement."""
 
     architecture: Architecture
-    batch: int
-    repeats: int
-    epochs: int
-    runtime: RuntimeConfig
-    seed: int = 0
+    batch: int  # images in one optimiser step
+    repeats: int  # trainings with each loop
+    epochs: int  # epochs of each training, at least 2; the first is not timed
+    runtime: RuntimeConfig  # runtime config of our loop; all loops use its device and threads
+    seed: int = 0  # seed of the first repeat; each further repeat uses the next seed
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A training with a loop.
+    """A training with a loop."""
 
-    Attributes:
-        images_per_second: Training images per second after the first epoch.
-        startup_seconds: Time from building the network to the end of its fifth step, minus that of five later steps.
-        peak_memory: Peak memory in bytes; None if the system does not report it.
-        accuracy: Validation accuracy after the last epoch.
-    """
-
-    images_per_second: float
+    images_per_second: float  # training images per second after the first epoch
+    # Time from building the network to the end of its fifth step, minus that of five later steps.
     startup_seconds: float
-    peak_memory: int | None
-    accuracy: float
+    peak_memory: int | None  # peak memory in bytes; None if the system does not report it
+    accuracy: float  # validation accuracy after the last epoch
 
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    """All trainings with a loop.
-
-    Attributes:
-        name: Name of the loop.
-        settings: Its settings in words.
-        samples: A sample for each repeat.
-    """
+    """All trainings with a loop."""
 
     name: str
-    settings: str
-    samples: tuple[Sample, ...]
+    settings: str  # its settings in words
+    samples: tuple[Sample, ...]  # a sample for each repeat
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """A finished measurement.
-
-    Attributes:
-        request: The request.
-        runtime: Runtime config of our loop.
-        images: Training images in an epoch.
-        evaluated: Validation images.
-        loops: The reference, the tuned reference and ours.
-        tried: Images per second of each setting of the references, by name; each was timed for a few seconds.
-        peaks: Operations per second of a matrix product, by precision.
-        other_load: Cores that other processes kept busy before the start.
-        training_flops: Operations to train on an image: forward and both gradients, without the gradient of the image.
-    """
+    """A finished measurement."""
 
     request: BenchRequest
-    runtime: RuntimeConfig
-    images: int
-    evaluated: int
-    loops: tuple[LoopResult, ...]
+    runtime: RuntimeConfig  # runtime config of our loop
+    images: int  # training images in an epoch
+    evaluated: int  # validation images
+    loops: tuple[LoopResult, ...]  # the reference, the tuned reference and ours
+    # Images per second of each setting of the references, by name; each was timed for a few seconds.
     tried: dict[str, float]
-    peaks: dict[str, float]
-    other_load: float
+    peaks: dict[str, float]  # operations per second of a matrix product, by precision
+    other_load: float  # cores that other processes kept busy before the start
+    # Operations to train on an image: forward and both gradients, without the gradient of the image.
     training_flops: int
 
 

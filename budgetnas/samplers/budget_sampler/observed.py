@@ -29,19 +29,12 @@ def key_of(params: Mapping[str, Any]) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Trainings of candidates; lower is better.
+    """Trainings of candidates; lower is better."""
 
-    Attributes:
-        candidates: The distinct candidates, with all of their parameters.
-        which: The candidate of each training, as an index.
-        values: The result of each training.
-        waiting: Candidates whose training has not ended.
-    """
-
-    candidates: tuple[Params, ...]
-    which: NDArray[np.intp]
-    values: Floats
-    waiting: tuple[Params, ...] = ()
+    candidates: tuple[Params, ...]  # the distinct candidates, with all of their parameters
+    which: NDArray[np.intp]  # the candidate of each training, as an index
+    values: Floats  # the result of each training
+    waiting: tuple[Params, ...] = ()  # candidates whose training has not ended
 
     @classmethod
     def of(cls, complete: Sequence[Result], pruned: Sequence[Result] = (), waiting: Iterable[Params] = ()) -> Observed:
