@@ -50,12 +50,6 @@ class Exported:
 def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportCallbacks) -> Exported:
     """Write the bundle of a run.
 
-    Args:
-        request: What to export, and where.
-        records: The storage.
-        stopper: Requests to stop.
-        view: Hooks.
-
     Raises:
         InputError: If the request is invalid.
         BudgetnasError: If a check of the bundle fails; its files are removed.

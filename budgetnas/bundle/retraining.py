@@ -80,14 +80,6 @@ def weights_of(
 ) -> Weights:
     """Return the weights of a record, retrained if they were not stored.
 
-    Args:
-        chosen: The record.
-        data: Its data.
-        device: Device for retraining; ``auto`` for the record's device if it is available.
-        records: The storage.
-        stopper: Requests to stop.
-        view: Hooks.
-
     Raises:
         RunFailedError: If the retraining fails.
         Interrupted: If a stop was requested.

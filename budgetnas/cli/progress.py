@@ -74,11 +74,7 @@ class _LogLines(logging.Handler):
 
 
 class Progress(Callbacks):
-    """Progress of any training: steps, epochs, messages, restarts.
-
-    Args:
-        lines: Where to print.
-    """
+    """Progress of any training: steps, epochs, messages, restarts."""
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines

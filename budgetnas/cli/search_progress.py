@@ -77,14 +77,14 @@ class SearchProgress(Progress, SearchCallbacks):
     def on_trial_end(self, end: TrialEnd) -> None:
         """Print the result of the trial."""
         trial = self._running.pop(end.number, _Trial("", 0, 0))
-        trained = end.cut_after / trial.epochs if end.cut_after and trial.epochs else 1.0
+        trained = end.pruned_after / trial.epochs if end.pruned_after and trial.epochs else 1.0
         self._done += trained * trial.macs
         self._expected -= (1 - trained) * trial.macs
         self._tally = end.tally
         if end.accuracy is None:
             self.lines.say(f"trial {end.number}: failed: {end.reason}")
-        elif end.cut_after is not None:
-            self.lines.say(f"trial {end.number}: cut {end.reason}; {self._standing()}{self._time_left()}")
+        elif end.pruned_after is not None:
+            self.lines.say(f"trial {end.number}: pruned {end.reason}; {self._standing()}{self._time_left()}")
         else:
             self._best = max(end.accuracy, self._best or 0.0)
             note = f" ({end.reason})" if end.reason else ""
@@ -111,11 +111,11 @@ class SearchProgress(Progress, SearchCallbacks):
         tally, trials = self._tally, self._plan.trials if self._plan else 0
         best = "none yet" if self._best is None else f"{self._best:.2%}" + (" (one run)" if tally.repeats else "")
         again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
-        cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
+        pruned = f", pruned {tally.pruned} ({tally.epochs_saved:,} epochs saved)" if tally.pruned else ""
         return (
             f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
             f"duplicate {tally.duplicate}, "
-            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{cut}"
+            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{pruned}"
         )
 
     def _time_left(self) -> str:

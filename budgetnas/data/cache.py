@@ -60,11 +60,7 @@ def cache_root() -> Path:
 
 
 class CacheEntry:
-    """An entry of the cache, which may not exist yet.
-
-    Args:
-        key: Hex digest of everything that the content depends on.
-    """
+    """An entry of the cache, which may not exist yet."""
 
     def __init__(self, key: str) -> None:
         self._root = cache_root()

@@ -79,10 +79,6 @@ def decode(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Change], 
     An image of another size is scaled so that its shorter side fits (bicubic, antialiased), and cropped to the square
     at its centre.
 
-    Args:
-        content: The file's bytes.
-        side: Side of the square in pixels.
-
     Returns:
         The pixels, ``(3, side, side)``; the conversions; the shorter side before.
 
@@ -208,11 +204,7 @@ def decode_files(
 ) -> Decoded:
     """Decode image files.
 
-    Args:
-        root: The folder that the files' paths are relative to.
-        files: The files to decode.
-        side: Side of the square images in pixels.
-        only_hashed: Further files that are hashed, but not decoded.
+    The files `only_hashed` count for the hash, but are not decoded.
 
     Raises:
         InputError: If a file cannot be read, or is not a whole image.

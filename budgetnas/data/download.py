@@ -39,12 +39,6 @@ class Archive:
 def fetch(name: str, root: Path, archives: Sequence[Archive], construct: Callable[[], _Dataset]) -> _Dataset:
     """Download the missing archives and unpack them, with torchvision.
 
-    Args:
-        name: The data set's name.
-        root: The data directory.
-        archives: The archives of the set.
-        construct: Downloads, unpacks and opens the set.
-
     Raises:
         InputError: If an archive is damaged, its host cannot be reached within seconds, or the download failed.
     """

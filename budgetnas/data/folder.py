@@ -32,9 +32,6 @@ _SAMPLE = 256
 class FolderSource(Source):
     """The images of a ``folder:`` request, decoded once and cached.
 
-    Args:
-        request: A checked request.
-
     Raises:
         InputError: If the folder or its layout cannot be used.
     """

@@ -52,9 +52,6 @@ def archives_of(request: DataRequest) -> tuple[Archive, ...]:
 class ArchiveSource(Source):
     """A named set that torchvision reads, downloaded if its files are missing.
 
-    Args:
-        request: A checked request for such a set.
-
     Raises:
         InputError: If the files are missing and cannot be downloaded, or are damaged.
     """
@@ -132,11 +129,7 @@ def _fashion_layout(dataset: Any) -> _Layout:
 
 
 class DigitsSource(Source):
-    """1,797 grey images of 8x8 pixels in 10 classes (E. Alpaydin and C. Kaynak, UCI repository, 1998).
-
-    Args:
-        resolution: Side in pixels, or None for 8.
-    """
+    """1,797 grey images of 8x8 pixels in 10 classes (E. Alpaydin and C. Kaynak, UCI repository, 1998)."""
 
     name = "digits"
     flip = False

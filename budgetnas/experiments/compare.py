@@ -110,13 +110,6 @@ def compare(
 
     All checks come before the first run.
 
-    Args:
-        request: What to compare.
-        runtime: Chooses the runtime config of each network.
-        open_storage: Returns the records.
-        stopper: Requests to stop.
-        view: Hooks.
-
     Raises:
         InputError: If the request is invalid.
     """

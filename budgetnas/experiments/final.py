@@ -94,13 +94,6 @@ def finish(
     A new final runs after a finished one if the study was searched further, or if another protocol is requested. The
     test split is then used once more, which is reported and recorded.
 
-    Args:
-        request: Which study, and how.
-        records: The storage.
-        runtime: Chooses the runtime config of each network.
-        stopper: Requests to stop.
-        view: Hooks.
-
     Raises:
         InputError: If the request is invalid.
         SearchFailedError: If no entrant could be trained.
@@ -132,14 +125,7 @@ def finish(
 def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
-    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
-
-    Args:
-        runs: Complete runs of the search.
-        accuracies: Their validation accuracies after the last epoch.
-        protocol: Number of finalists.
-        specification: The study's.
-    """
+    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial."""
     trained = [
         Trained(Candidate(run.architecture, run.recipe), accuracy)
         for run, accuracy in zip(runs, accuracies, strict=True)

@@ -90,13 +90,6 @@ def replay(
 
     A run that fails does not stop the others. The storage is opened after all other checks.
 
-    Args:
-        request: Which runs, and how.
-        runtime: Chooses the runtime config of each network.
-        open_storage: Returns the records.
-        stopper: Requests to stop.
-        view: Hooks.
-
     Raises:
         InputError: If the request is invalid.
         BudgetnasError: If a count differs from the printed one.

@@ -75,11 +75,7 @@ def for_this_machine(application: WSGIApplication) -> WSGIApplication:
 
 
 class StudyFigures:
-    """The figures of studies in the dashboard's format, cached until the study changes.
-
-    Args:
-        records: The storage.
-    """
+    """The figures of studies in the dashboard's format, cached until the study changes."""
 
     def __init__(self, records: Records) -> None:
         self._records = records

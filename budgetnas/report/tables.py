@@ -144,9 +144,10 @@ def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun,
 
 
 def _pruning(pruner: str, trainings: Sequence[Training]) -> Pruning:
-    cut = tuple(training for training in trainings if training.run.state is State.PRUNED)
+    pruned = tuple(training for training in trainings if training.run.state is State.PRUNED)
     asked = sum(training.run.epochs_asked for training in trainings)
-    return Pruning(pruner, cut, asked, sum(run.run.epochs_asked - run.run.epochs_done for run in cut))
+    saved = sum(training.run.epochs_asked - training.run.epochs_done for training in pruned)
+    return Pruning(pruner, pruned, asked, saved)
 
 
 def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:

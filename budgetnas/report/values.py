@@ -124,7 +124,7 @@ class Pruning:
     """The effect of pruning."""
 
     pruner: str  # ``asha``, ``median`` or ``none``
-    cut: tuple[Training, ...]  # the pruned runs, oldest first; they have no rank
+    pruned: tuple[Training, ...]  # oldest first; they have no rank
     epochs_asked: int  # epochs that all complete and pruned runs would have without pruning
     epochs_saved: int  # how many of these were not trained
 
@@ -137,17 +137,17 @@ class Pruning:
         """Return the effect in one sentence; empty without a pruner."""
         if self.pruner == "none":
             return ""
-        if not self.cut:
+        if not self.pruned:
             return f"{self.pruner} pruned no run"
         return (
-            f"{self.pruner} pruned {plural(len(self.cut), 'run')}: {self.epochs_saved:,} of "
+            f"{self.pruner} pruned {plural(len(self.pruned), 'run')}: {self.epochs_saved:,} of "
             f"{plural(self.epochs_asked, 'epoch')} saved ({self.saved_share:.1%})"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the curves."""
         shown = plain_fields(self, "pruner", "epochs_asked", "epochs_saved", "saved_share")
-        return shown | {"cut": [_run_dict(run.run) | _place(run) for run in self.cut]}
+        return shown | {"cut": [_run_dict(run.run) | _place(run) for run in self.pruned]}
 
 
 def _place(training: Training) -> dict[str, Any]:

@@ -93,14 +93,7 @@ def record_training(
 
     An interrupted run resumes from its checkpoint.
 
-    Args:
-        request: The training.
-        images: Its images.
-        runtime: Chooses its runtime config.
-        records: The storage.
-        stopper: Notes requests to stop.
-        callbacks: Hooks; `on_epoch_end` is called after the epoch was recorded and may raise `StoppedEarly`.
-        keep_weights: Whether to store the trained weights.
+    `callbacks.on_epoch_end` is called after the epoch was recorded and may raise `StoppedEarly`.
 
     Returns:
         Number of the record.
@@ -146,12 +139,7 @@ def claim_run(
 ) -> Claim:
     """Claim a training: return its record, started or resumed if this process must train it.
 
-    Args:
-        request: The training.
-        identity: Its data.
-        runtime: Its runtime config here.
-        records: The storage.
-        lease: Lease of this process; the run is noted in it.
+    The run is noted in the lease of this process.
     """
     with exclusive(records.engine):
         return _claim_for(lease, request, identity, runtime, records)

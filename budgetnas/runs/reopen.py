@@ -25,11 +25,6 @@ class DataPlace:
 def study_specification(records: Records, study: str, argument: str = "STUDY") -> StudySpecification:
     """Return the specification of a study.
 
-    Args:
-        records: The storage.
-        study: Its name.
-        argument: Argument that an error names.
-
     Raises:
         InputError: If the storage has no such study.
     """

@@ -39,9 +39,7 @@ def best_first(specification: StudySpecification, trained: Sequence[Trained]) ->
 
     Ties are broken by fewer parameters, then by the lower digests, so the order of the trainings does not matter.
 
-    Args:
-        specification: The study's search space and budget.
-        trained: The complete trainings; a repeated candidate appears several times.
+    A repeated candidate appears several times in `trained`.
 
     Raises:
         ValueError: If an accuracy is not finite.

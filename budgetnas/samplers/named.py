@@ -47,13 +47,6 @@ def search_sampler(
 ) -> BaseSampler:
     """Return the sampler of that name for a search.
 
-    Args:
-        name: One of `SAMPLERS`.
-        seed: Seed of its draws.
-        candidates: The search space.
-        budget: The limits.
-        trainings: Number of trainings in total.
-
     Raises:
         InputError: If no sampler has the name.
     """

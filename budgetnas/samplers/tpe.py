@@ -42,12 +42,7 @@ def fits_within(space: CandidateSpace, budget: Budget) -> Fits:
 
 
 class BudgetTPE(TPESampler):
-    """Optuna's multivariate TPE that ranks only candidates within a budget.
-
-    Args:
-        fits: Whether parameters are within the budget.
-        seed: Seed of its draws.
-    """
+    """Optuna's multivariate TPE that ranks only candidates within a budget."""
 
     def __init__(self, fits: Fits, seed: int | None) -> None:
         super().__init__(seed=seed, multivariate=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
@@ -86,12 +87,7 @@ def record_reading(
 ) -> bool:
     """Record the evaluation of all networks of a final on the test split, in a single transaction.
 
-    Args:
-        records: The records.
-        final: The final.
-        accuracies: For each run, its number of epochs and its network's test accuracy as a share of 1.
-        images: Images of the test split.
-        reason: Why it was evaluated.
+    `accuracies` has for each run its number of epochs and its network's test accuracy as a share of 1.
 
     Returns:
         Whether it was recorded; False if another process has done it.
@@ -129,13 +125,5 @@ def test_accuracies(records: Records, final: int) -> dict[int, float]:
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:
-    values = row._mapping
-    return FinalRecord(
-        id=values["id"],
-        study=values["study"],
-        plan=FinalPlan.model_validate_json(values["plan"]),
-        started_at=values["started_at"],
-        winner=values["winner"],
-        test_images=values["test_images"],
-        read_at=values["read_at"],
-    )
+    values: dict[str, Any] = dict(row._mapping)
+    return FinalRecord(**values | {"plan": FinalPlan.model_validate_json(values["plan"])})

@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,16 +147,8 @@ def take_slot(store: Store, study: str, trials: int) -> Lease | None:
 @retried
 def take_lease(store: Store, study: str | None = None, run: int | None = None) -> Lease:
     """Return a new lease; call it under the storage's lock."""
-    lease, process = Lease(current_call().token, study, store.settings.grace_seconds), this_process()
-    row = {
-        "owner": lease.owner,
-        "study": study,
-        "run": run,
-        "host": process.host,
-        "pid": process.pid,
-        "process_started_at": process.process_started_at,
-        "grace": lease.grace,
-    }
+    lease = Lease(current_call().token, study, store.settings.grace_seconds)
+    row = asdict(lease) | asdict(this_process()) | {"run": run}
     with store.engine.begin() as connection:
         statement = upsert(tables.leases, connection.dialect.name)
         connection.execute(statement.values(**row, expires_at=_clock(connection) + lease.grace))
@@ -272,14 +264,8 @@ def _take_away(store: Store, row: Row[Any], *, gone: bool) -> bool:
     """Delete a lease and record the loss, unless its process renewed it meanwhile; return whether it was deleted."""
     leases, process = tables.leases.c, Holder(row.host, row.pid, row.process_started_at)
     why = "is gone" if gone else f"sent no heartbeat for {row.grace:.0f} s"
-    loss = {
-        "study": row.study,
-        "trial": row.trial,
-        "run": row.run,
-        "host": row.host,
-        "pid": row.pid,
-        "reason": f"{process.describe()} {why}",
-    }
+    loss = {name: row._mapping[name] for name in ("study", "trial", "run", "host", "pid")}
+    loss |= {"reason": f"{process.describe()} {why}"}
     with store.engine.begin() as connection:
         stale = (leases.owner == row.owner) & (literal(gone) | (leases.expires_at < _clock(connection)))
         taken = connection.execute(delete(tables.leases).where(stale)).rowcount > 0

@@ -86,12 +86,5 @@ def save_architectures(connection: Connection, architectures: Iterable[Architect
 
 
 def _rejection(row: Row[Any]) -> Rejection:
-    values = row._mapping
-    return Rejection(
-        architecture=Architecture.from_json(values["architecture_json"]),
-        origin=values["origin"],
-        max_params=values["max_params"],
-        overshoot=values["overshoot"],
-        duplicate=bool(values["duplicate"]),
-        trial=values["trial"],
-    )
+    architecture = Architecture.from_json(row.architecture_json)
+    return Rejection(architecture, row.origin, row.max_params, row.overshoot, row.duplicate, row.trial)

@@ -31,6 +31,7 @@ _RUN: Final = (
 )
 _SEARCHED: Final = tuple(role.value for role in SEARCHED)
 _EPOCH_FIELDS: Final = tuple(Epoch.__dataclass_fields__)
+_RUN_FIELDS: Final = tuple(Run.__dataclass_fields__)
 _SET_EPOCHS_DONE: Final = (
     update(tables.runs).where(tables.runs.c.id == bindparam("of_run")).values(epochs_done=bindparam("done"))
 )
@@ -213,10 +214,7 @@ class RunRecords(Store):
     def last_reasons(self, study: str, *, after: int, limit: int) -> tuple[str | None, ...]:
         """Return the failure reasons of the last search runs that ended, newest first; None for a success.
 
-        Args:
-            study: Name of the study.
-            after: Only runs with a greater number.
-            limit: At most that many.
+        At most `limit` runs with a number above `after` are considered.
         """
         runs = tables.runs.c
         ended = [state.value for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
@@ -277,11 +275,7 @@ class RunRecords(Store):
         Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
         because only interrupted runs are trained again.
 
-        Args:
-            study: Name of the study.
-            epoch: The epoch.
-            states: States of the runs that count.
-            but: Number of the run that is compared with them.
+        The run `but` is the one that is compared with them.
         """
         runs, epochs = tables.runs.c, tables.epochs.c
         query = (
@@ -334,39 +328,20 @@ def _or_nan(value: Any) -> Any:
 
 def _add_attempt(connection: Connection, run: int, epochs: int, environment: str) -> None:
     process = this_process()
-    row = {
-        "run": run,
-        "epochs_before": epochs,
-        "environment": environment,
-        "host": process.host,
-        "pid": process.pid,
-        "started_at": current_call().asked_at,
-    }
+    row = {"run": run, "epochs_before": epochs, "environment": environment, "host": process.host, "pid": process.pid}
+    row |= {"started_at": current_call().asked_at}
     forget_earlier_try(connection, tables.attempts, row)
     connection.execute(insert(tables.attempts).values(row))
 
 
 def _run(row: Row[Any]) -> Run:
-    values = row._mapping
+    values: dict[str, Any] = {name: row._mapping[name] for name in _RUN_FIELDS}
     return Run(
-        id=values["id"],
-        study=values["study"],
-        trial=values["trial"],
-        role=Role(values["role"]),
-        label=values["label"],
-        architecture=Architecture.from_json(values["architecture_json"]),
-        params=values["params"],
-        macs=values["macs"],
-        activations=values["activations"],
-        recipe=Recipe.model_validate_json(values["recipe"]),
-        data=values["data"],
-        seed=values["seed"],
-        environment=values["environment"],
-        state=State(values["state"]),
-        reason=values["reason"],
-        epochs_asked=values["epochs_asked"],
-        epochs_done=values["epochs_done"],
-        started_at=values["started_at"],
-        ended_at=values["ended_at"],
-        weights_sha256=values["weights_sha256"],
+        **values
+        | {
+            "architecture": Architecture.from_json(row.architecture_json),
+            "recipe": Recipe.model_validate_json(row.recipe),
+            "role": Role(row.role),
+            "state": State(row.state),
+        }
     )

@@ -89,11 +89,7 @@ def upsert(table: Table, dialect: str, *, keys: tuple[str, ...] = (), keep: bool
 
     Cached: building a statement takes longer than SQLite takes to run it.
 
-    Args:
-        table: The table.
-        dialect: ``sqlite`` or ``postgresql``.
-        keys: The columns of the key, or none for the primary key.
-        keep: Whether the earlier row stays.
+    The key is the primary key unless other columns are named.
     """
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     unique = keys or tuple(column.name for column in table.primary_key)

@@ -29,10 +29,7 @@ def studies(records: Records) -> Iterator[Check]:
 def named_study(records: Records | None, study: str, known: list[StudySpecification]) -> Iterator[Check]:
     """Check whether a study exists, and append its specification to `known`.
 
-    Args:
-        records: The records of the storage, or None if they cannot be read.
-        study: Name of the study.
-        known: An empty list.
+    The records are None if they cannot be read.
     """
     if records is None:
         detail = f"{study!r} cannot be looked up: this storage has no studies that can be read"

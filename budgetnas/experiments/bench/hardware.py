@@ -25,12 +25,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """Return the operations per second of a product of two square matrices, the fastest of a few.
-
-    Args:
-        device: Device to measure.
-        precision: ``bf16`` or ``float32``.
-    """
+    """Return the operations per second of a product of two square matrices, the fastest of a few."""
     side = _SIDE[device.type]
     matrix = torch.randn(side, side, device=device).to(_PRECISIONS[precision])
     times: list[float] = []
@@ -53,9 +48,6 @@ class PeakMemory:
 
     On a GPU, the peak of all tensors. On a CPU, the peak of this process minus its memory at the reset; the workers of
     a data loader are not counted.
-
-    Args:
-        device: Device to measure.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -148,11 +148,7 @@ class _ReferenceRun:
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Images converted to tensors individually, like torchvision's own data sets.
-
-    Args:
-        task: Task with images and recipe.
-    """
+    """Images converted to tensors individually, like torchvision's own data sets."""
 
     def __init__(self, task: Task) -> None:
         self._pixels = task.train.images.permute(0, 2, 3, 1).cpu().numpy()

@@ -89,13 +89,7 @@ class BenchResult:
 
 
 def bench(request: BenchRequest, data: Data, report: Report) -> BenchResult:
-    """Measure the three loops.
-
-    Args:
-        request: What to measure.
-        data: What to train on.
-        report: Called with the current activity.
-    """
+    """Measure the three loops."""
     other_load = busy_cores()
     runtime, task = request.runtime, _prepared(request, data)
     tried: dict[str, float] = {}

@@ -66,10 +66,7 @@ class Observed:
 def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed:
     """Return the trainings of a study's candidates that have the parameters of `ranges`.
 
-    Args:
-        study: The study.
-        ranges: The parameters.
-        but: Number of a trial to leave out.
+    The trial with number `but` is left out.
     """
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.number != but and ranges.complete(trial.params)]

@@ -41,10 +41,7 @@ def expected_values(results: Sequence[Result], encoding: Encoding, cost: Callabl
 
     The features of a candidate are its coded parameters and the logarithm of its cost.
 
-    Args:
-        results: Complete trainings; a repeated candidate appears several times.
-        encoding: Codes the parameters.
-        cost: Cost of a candidate.
+    A repeated candidate appears several times in the results.
 
     Raises:
         ValueError: If a result is not finite.
