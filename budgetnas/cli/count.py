@@ -27,6 +27,7 @@ _DEFAULT_BUDGET = "5e6"
 
 
 def count_command(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
     ] = None,
@@ -55,15 +56,7 @@ def count_command(
     Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
     limits = asked_budget(budget, max_macs, max_activations)
-    networks = described(
-        names or (),
-        blocks=blocks,
-        widths=widths,
-        block=block,
-        strides=strides,
-        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
-        shape={"in_channels": in_channels, "size": size, "classes": classes},
-    )
+    networks = described(names or (), context.params)
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:
@@ -92,30 +85,14 @@ def asked_budget(budget: str | None, max_macs: str | None, max_activations: str 
     return None
 
 
-def described(
-    names: Sequence[str],
-    *,
-    blocks: str | None,
-    widths: str | None,
-    block: str | None,
-    strides: str | None,
-    stem: Mapping[str, int | None],
-    shape: Mapping[str, int],
-) -> list[tuple[str, Architecture]]:
-    """Return the networks that a user named, and ``custom`` if blocks and widths describe a network.
-
-    Args:
-        names: Names of networks.
-        blocks: Numbers of blocks, separated by commas.
-        widths: Widths, separated by commas.
-        block: Kind of block.
-        strides: Strides, separated by commas.
-        stem: Settings of the stem of every network; None keeps the network's own.
-        shape: Channels and size of an image, and number of classes.
+def described(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, Architecture]]:
+    """Return the networks that a user named, and ``custom`` if the options of `count` and `fit` describe a network.
 
     Raises:
         InputError: If a name is unknown or a value is invalid.
     """
+    blocks, widths, block, strides = (options[name] for name in ("blocks", "widths", "block", "strides"))
+    shape = {name: options[name] for name in ("in_channels", "size", "classes")}
     networks = [(name.lower(), named(name, **shape)) for name in names]
     if blocks is not None or widths is not None:
         custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
@@ -123,7 +100,8 @@ def described(
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
+    stem = ("stem_width", "stem_kernel")
+    changes: dict[str, Any] = {name: options[name] for name in stem if options[name] is not None}
     return [(name, replace(architecture, **changes)) for name, architecture in networks]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from budgetnas.cli.console import print_json, stderr, stdout, table
 from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption
+from budgetnas.cli.storage import records_to_read
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -41,12 +42,10 @@ def export_command(
     from budgetnas.cli.progress import ExportProgress, Lines
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.storage.opening import look_at_records
-    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)
     request.check()
-    records, stopper = look_at_records(parse_storage(storage or DEFAULT_STORAGE)), Stopper()
+    records, stopper = records_to_read(storage), Stopper()
     try:
         with Lines() as lines, stopper.listening():
             exported = export(request, records, stopper, ExportProgress(lines))

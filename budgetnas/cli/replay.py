@@ -81,22 +81,13 @@ def replay_command(
 
 
 def _print_list(as_json: bool) -> None:
+    from budgetnas.experiments.plain import plain_fields
     from budgetnas.experiments.published import recorded_runs
 
     runs = recorded_runs().values()
     if as_json:
-        print_json(
-            [
-                {
-                    "name": run.name,
-                    "params": run.params,
-                    "recipe": run.recipe.model_dump(mode="json"),
-                    "printed_train": run.printed_train,
-                    "printed_test": run.printed_test,
-                }
-                for run in runs
-            ]
-        )
+        names = ("name", "params", "recipe", "printed_train", "printed_test")
+        print_json([plain_fields(run, *names) for run in runs])
         return
     rows = [
         (

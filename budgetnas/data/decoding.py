@@ -270,25 +270,20 @@ def _threads(files: Sequence[ImageFile]) -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def _here(function: Callable[[_Job], _Result], jobs: Sequence[_Job]) -> Iterator[_Result]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield from map(function, jobs)
-
-
 def _in_threads(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
     """Yield the results in the order of the jobs, with a bounded number in memory."""
-    if threads == 1:
-        yield from _here(function, jobs)
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+        yield from map(function, jobs) if threads == 1 else _pooled(function, jobs, threads)
 
+
+def _pooled(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
     def run(batch: Sequence[_Job]) -> list[_Result]:
         return [function(job) for job in batch]
 
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     pending: deque[Future[list[_Result]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for batch in batches:
                 pending.append(pool.submit(run, batch))

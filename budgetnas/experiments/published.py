@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, cast
 
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 from budgetnas.space.presets import REPORT, shipped
 from budgetnas.space.recipe import Augmentation, Frozen, Normalisation, OptimizerName, Recipe
 
@@ -87,8 +86,7 @@ def recorded_run(name: str) -> RecordedRun:
     runs = recorded_runs()
     key = name.strip().lower()
     if key not in runs:
-        close = difflib.get_close_matches(key, runs, n=1)
-        hint = f"did you mean {close[0]}?" if close else "list them with budgetnas replay --list"
+        hint = closest(key, runs, "list them with budgetnas replay --list")
         raise InputError("NAME", name, f"no recorded run has that name; known are {', '.join(runs)}", hint)
     return runs[key]
 
@@ -123,27 +121,11 @@ def printed_curve(name: str) -> tuple[PrintedPoint, ...]:
 
 
 def _recorded(name: str, run: _Run, file: _File) -> RecordedRun:
-    recipe = Recipe(
-        optimizer=run.optimizer,
-        learning_rate=run.learning_rate,
-        weight_decay=run.weight_decay,
-        momentum=run.momentum,
-        epochs=run.epochs,
-        t_max=run.t_max,
-        batch=run.batch,
-        augmentation=file.augmentation,
-        normalisation=file.normalisation,
-    )
-    return RecordedRun(
-        name=name,
-        network=run.network,
-        params=run.params,
-        recipe=recipe,
-        printed_train=run.printed_train,
-        printed_test=run.printed_test,
-        tables=run.tables,
-        contradictions=tuple(file.contradictions[key] for key in run.contradictions),
-    )
+    values = run.model_dump()
+    own = {field: values.pop(field) for field in Recipe.model_fields if field in values}
+    recipe = Recipe(**own, augmentation=file.augmentation, normalisation=file.normalisation)
+    values["contradictions"] = tuple(file.contradictions[key] for key in run.contradictions)
+    return RecordedRun(name=name, recipe=recipe, **values)
 
 
 @lru_cache(maxsize=1)

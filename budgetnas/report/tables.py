@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, median
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.architecture.budget import Budget
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 from budgetnas.experiments.final_results import FinalResult, final_result
 from budgetnas.report.values import (
     Chosen,
@@ -52,7 +51,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
     rejected = records.rejections(study)
     trainings = _trainings(records, runs)
     ranking = _ranking(trainings, max_params)
-    rejections = _rejections(rejected, specification.budget)
+    rejections = _rejections(rejected, specification.budget, records.over_limits(study, specification.budget))
     final = final_result(records, study)
     chosen = chosen_network(ranking, final, max_params, best_of_search(specification, trainings))
     return StudyTables(
@@ -114,9 +113,8 @@ def parts_of(architecture: Architecture, max_params: int) -> tuple[PartShare, ..
 
 
 def _unknown(study: str, known: Sequence[str]) -> InputError:
-    close = difflib.get_close_matches(study, known, n=1)
     there = f"there are: {', '.join(known)}" if known else "it has no studies yet"
-    hint = f"did you mean {close[0]}?" if close else "list them with budgetnas studies"
+    hint = closest(study, known, "list them with budgetnas studies")
     return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
 
 
@@ -150,7 +148,7 @@ def _pruning(pruner: str, trainings: Sequence[Training]) -> Pruning:
     return Pruning(pruner, pruned, asked, saved)
 
 
-def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
+def _rejections(rejected: Sequence[Rejection], budget: Budget, limits: tuple[OverLimit, ...]) -> Rejections:
     over = [rejection for rejection in rejected if not rejection.duplicate]
     params = tuple(rejection.max_params + rejection.overshoot for rejection in over if rejection.overshoot)
     factors = sorted(number / budget.max_params for number in params)
@@ -159,16 +157,8 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
         origins=_origins(rejected),
         seeds=tuple(_rejected_initial(rejection, budget) for rejection in initial),
         overshoot=Overshoot(factors[0], median(factors), factors[-1]) if factors else None,
-        limits=_broken(over, budget),
+        limits=limits,
         params=params,
-    )
-
-
-def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[OverLimit, ...]:
-    counts = [count(rejection.architecture) for rejection in over]
-    return tuple(
-        OverLimit(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
-        for limit in budget.limits
     )
 
 

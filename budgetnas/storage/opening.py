@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
@@ -35,18 +37,12 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
         _require_file(sqlite_file(url))
     require_writable(url)
     engine = open_engine(url)
-    try:
+    with _closed_if_unusable(url, engine):
         if must_exist:
             require_tables(engine)
         else:
             with exclusive(engine):
                 create_tables(engine)
-    except DatabaseError as error:
-        engine.dispose()
-        raise cannot_open(url, error) from None
-    except BudgetnasError:
-        engine.dispose()
-        raise
     return Records(engine)
 
 
@@ -57,15 +53,21 @@ def look_at_records(url: URL) -> Records:
         InputError: If it cannot be opened, no search was run with it, or it has tables of another version.
     """
     engine = open_to_read(url)
-    try:
+    with _closed_if_unusable(url, engine):
         require_tables(engine)
+    return Records(engine)
+
+
+@contextmanager
+def _closed_if_unusable(url: URL, engine: Engine) -> Iterator[None]:
+    try:
+        yield
     except DatabaseError as error:
         engine.dispose()
         raise cannot_open(url, error) from None
-    except InputError:
+    except BudgetnasError:
         engine.dispose()
         raise
-    return Records(engine)
 
 
 def open_to_read(url: URL) -> Engine:

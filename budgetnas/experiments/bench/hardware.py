@@ -1,13 +1,18 @@
-"""Peak speed of a device, peak memory, and the load of other processes."""
+"""The machine: its name, peak speed of a device, peak memory, and the load of other processes."""
 
 from __future__ import annotations
 
+import os
+import platform
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import psutil
 import torch
+
+from budgetnas import __version__
 
 _REPEATS: Final = 5
 _ENOUGH_SECONDS: Final = 2.0
@@ -16,6 +21,23 @@ _PRECISIONS: Final = {"bf16": torch.bfloat16, "float32": torch.float32}
 _LOOK_SECONDS: Final = 0.5
 _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 _RESET_PEAK: Final = "5"  # proc(5)
+
+
+def machine() -> str:
+    """Return processor, cores, Python, version and date in a line."""
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"budgetnas {__version__}, {datetime.now(UTC):%Y-%m-%d}"
+    )
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def wait_for(device: torch.device) -> None:

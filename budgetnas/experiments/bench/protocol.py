@@ -7,19 +7,21 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.data import Data
 from budgetnas.data.splits import subsample_evaluation, subsample_training
+from budgetnas.errors import InputError
 from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
-from budgetnas.experiments.bench.task import sgd_recipe, task_with
-from budgetnas.space.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation, Recipe
+from budgetnas.space.specification import first_problem
 from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.device import Normaliser, epoch_size
+from budgetnas.training.device import Normaliser, epoch_size, statistics, to_device
 from budgetnas.training.engine import applied
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
@@ -147,6 +149,24 @@ def _task(request: BenchRequest, data: Data) -> Task:
         augmentation=Augmentation(flip=data.flip),
     )
     return task_with(data, request.architecture, recipe, request.runtime, request.seed)
+
+
+def sgd_recipe(epochs: int, **fields: Any) -> Recipe:
+    """Return a recipe of SGD with a cosine schedule over all epochs.
+
+    Raises:
+        InputError: If a field is invalid.
+    """
+    try:
+        return Recipe(optimizer="sgd", epochs=epochs, t_max=epochs, **fields)
+    except ValidationError as error:
+        raise InputError("recipe", None, first_problem(error)) from None
+
+
+def task_with(data: Data, architecture: Architecture, recipe: Recipe, runtime: RuntimeConfig, seed: int = 0) -> Task:
+    """Return the training of a network on the training images of `data`, with its validation images for evaluation."""
+    train, evaluation = (to_device(images, runtime.torch_device) for images in (data.train, data.validation))
+    return Task(architecture, recipe, seed, train, evaluation, statistics(data.train))
 
 
 def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float], report: Report) -> tuple[Loop, ...]:

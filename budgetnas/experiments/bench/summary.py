@@ -14,7 +14,7 @@ import torchvision
 
 from budgetnas.architecture import count
 from budgetnas.data import Data
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, LoopResult
 from budgetnas.stats import Interval, ratio_interval
 from budgetnas.training.runtime import device_name

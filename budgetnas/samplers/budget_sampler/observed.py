@@ -18,8 +18,7 @@ Key = tuple[tuple[str, Any], ...]
 Result = tuple[Params, float]
 """A candidate's parameters and the result of a training; lower is better."""
 _OUTLIER: Final = 5.0
-"""Results are clipped at this many robust standard deviations above the median (1.4826 median deviations)."""
-_NORMAL: Final = 1.4826
+"""Results are clipped at this many robust standard deviations above the median."""
 
 
 def key_of(params: Mapping[str, Any]) -> Key:
@@ -99,12 +98,13 @@ def _grouped(results: Sequence[Result], waiting: tuple[Params, ...]) -> Observed
             candidates.append(dict(params))
         which.append(index)
     values = np.array([value for _, value in results], dtype=np.float64)
-    return Observed(tuple(candidates), np.array(which, dtype=np.intp), _clipped(values), waiting)
+    return Observed(tuple(candidates), np.array(which, dtype=np.intp), clipped(values, _OUTLIER), waiting)
 
 
-def _clipped(values: Floats) -> Floats:
+def clipped(values: Floats, spreads: float) -> Floats:
+    """Return `values`, at most `spreads` robust standard deviations (1.4826 median deviations) above the median."""
     if len(values) == 0:
         return values
-    median = float(np.median(values))
-    deviation = _NORMAL * float(np.median(np.abs(values - median)))
-    return np.minimum(values, median + _OUTLIER * deviation) if deviation > 0 else values
+    median = np.median(values)
+    deviation = 1.4826 * np.median(np.abs(values - median))
+    return np.minimum(values, median + spreads * deviation) if deviation > 0 else values
