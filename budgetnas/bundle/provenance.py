@@ -41,7 +41,7 @@ def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
             **data.identity.model_dump(mode="json"),
             "digest": data.identity.digest(),
             "trained_on": chosen.part.value,
-            "splits": {name: _split(images) for name, images in _splits(data).items()},
+            "splits": {name: _split(getattr(data, name)) for name in ("train", "validation", "all_train")},
         },
     }
 
@@ -65,10 +65,6 @@ def environment_sentence(chosen: Chosen) -> str:
     note = " (matrix products; the weights and this bundle are float32)" if precision == "bf16" else ""
     name, version = known.get("device_name", known.get("device")), known.get("torch")
     return f"Trained on {name} in {precision}{note} with PyTorch {version}."
-
-
-def _splits(data: Data) -> dict[str, Images]:
-    return {"train": data.train, "validation": data.validation, "all_train": data.all_train}
 
 
 def _split(images: Images) -> dict[str, Any]:

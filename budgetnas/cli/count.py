@@ -150,7 +150,8 @@ def _limits_of(budget: Budget) -> dict[Quantity, Limit | None]:
 def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget | None) -> None:
     architectures = [architecture for _, architecture in networks]
     params = [{part.name: part.counts.params for part in count_parts(network)} for network in architectures]
-    parts = sorted({part for network in params for part in network}, key=_part_order)
+    ends = {"stem": 0, "head": 2}
+    parts = sorted({part for network in params for part in network}, key=lambda part: (ends.get(part, 1), part))
     rows = [
         (f"parameters of {part}", *(f"{network[part]:,}" if part in network else "-" for network in params))
         for part in parts
@@ -170,7 +171,3 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget
         rows.append((label, *(f"{max(0, limit.count(counts) - limit.value):,}" for counts in totals)))
     title = "Counts for one image" + ("" if limits else " (no --budget given: 5e6 is shown)")
     stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
-
-
-def _part_order(name: str) -> tuple[int, str]:
-    return {"stem": 0, "head": 2}.get(name, 1), name

@@ -73,6 +73,12 @@ class _LogLines(logging.Handler):
         self._lines.say(f"note: {record.getMessage()}")
 
 
+def where(runtime: RuntimeConfig) -> str:
+    """Return device, precision and, on a CPU, threads of a training."""
+    threads = f", threads: {runtime.threads}" if runtime.device == "cpu" else ""
+    return f"{runtime.device}, {runtime.precision}{threads}"
+
+
 class Progress(Callbacks):
     """Progress of any training: steps, epochs, messages, restarts."""
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import by_limit, duration
-from budgetnas.cli.progress import Lines, Progress
+from budgetnas.cli.progress import Lines, Progress, where
 from budgetnas.data import Data
 from budgetnas.errors import plural
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy
-from budgetnas.training import RuntimeConfig
 
 
 @dataclass
@@ -146,7 +145,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(estimated from {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
-        f"{'by' if plan.pool else 'on'} {plan.pool or _where(runtime)}",
+        f"{'by' if plan.pool else 'on'} {plan.pool or where(runtime)}",
     ]
     if specification.choice is not None:
         choice = specification.choice
@@ -174,9 +173,3 @@ def _initial_line(trial: InitialTrialPlan, budget: Budget) -> str:
         return f"seed {trial.name}: rejected, over the budget: {'; '.join(sentences)}"
     over = f" by {trial.excesses[0].amount:,}: rejected" if trial.excesses else ""
     return f"seed {trial.name}: {trial.params:,} parameters, {trial.state}{over}"
-
-
-def _where(runtime: RuntimeConfig) -> str:
-    return f"{runtime.device}, {runtime.precision}" + (
-        f", threads: {runtime.threads}" if runtime.device == "cpu" else ""
-    )

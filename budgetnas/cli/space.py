@@ -81,7 +81,13 @@ def _json(found: Survey, origin: str) -> dict[str, Any]:
             for name, end in ends.items()
         },
         "parameters": [
-            {"name": name, "values": [_value_json(found, name, value) for value in values]}
+            {
+                "name": name,
+                "values": [
+                    {"value": _shown(found, name, value), "possible": value.possible, **_share_json(value.share)}
+                    for value in values
+                ],
+            }
             for name, values in tally.values.items()
         ],
         "seeds": [
@@ -114,10 +120,6 @@ def _share_json(share: Share) -> dict[str, Any]:
     low, high = share.interval
     how = "counted" if share.counted else "drawn"
     return {"share": share.estimate, "low": low, "high": high, "fits": share.fits, "of": share.of, "how": how}
-
-
-def _value_json(found: Survey, name: str, value: ValueShare) -> dict[str, Any]:
-    return {"value": _shown(found, name, value), "possible": value.possible, **_share_json(value.share)}
 
 
 def _network_json(architecture: Architecture) -> dict[str, Any]:

@@ -148,7 +148,8 @@ class DigitsSource(Source):
             "are set aside"
         )
         classes = tuple(str(digit) for digit in range(10))
-        return TrainingPart(images, classes, _digits_hash(whole), (share, *notices))
+        content = whole.images.tobytes() + whole.labels.astype("<i8").tobytes()
+        return TrainingPart(images, classes, hashlib.sha256(content).hexdigest(), (share, *notices))
 
     def read_test(self) -> Images:
         """See :meth:`Source.read_test`."""
@@ -167,8 +168,3 @@ def _load_digits() -> Images:
     levels = bunch.images.astype(np.int64)
     scaled = (levels * 255 + _DIGITS_TOP_LEVEL // 2) // _DIGITS_TOP_LEVEL
     return Images(scaled.astype(np.uint8)[:, np.newaxis], bunch.target.astype(np.int64))
-
-
-def _digits_hash(whole: Images) -> str:
-    labels = whole.labels.astype("<i8").tobytes()
-    return hashlib.sha256(whole.images.tobytes() + labels).hexdigest()

@@ -147,11 +147,13 @@ class Pruning:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the curves."""
         shown = plain_fields(self, "pruner", "epochs_asked", "epochs_saved", "saved_share")
-        return shown | {"cut": [_run_dict(run.run) | _place(run) for run in self.pruned]}
-
-
-def _place(training: Training) -> dict[str, Any]:
-    return {"order": training.order, "accuracy": training.accuracy, "epochs_asked": training.run.epochs_asked}
+        cut = [
+            _run_dict(training.run)
+            | plain_fields(training, "order", "accuracy")
+            | plain_fields(training.run, "epochs_asked")
+            for training in self.pruned
+        ]
+        return shown | {"cut": cut}
 
 
 def _run_dict(run: Run) -> dict[str, Any]:

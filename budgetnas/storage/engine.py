@@ -45,7 +45,7 @@ def share(engine: Engine) -> Engine:
     """Make an engine of `engine_arguments` safe for several processes; return it."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
-        event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         engine.dispose()
     return engine
 
@@ -161,7 +161,3 @@ def _while_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
         stop=stop_after_delay(LOCK_TIMEOUT_SECONDS),
         reraise=True,
     ).wraps(execute)
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy import Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
@@ -82,7 +82,7 @@ def open_to_read(url: URL) -> Engine:
     _require_file(file)
     address = _address(url, file)
     engine = create_engine(url, creator=lambda: _connect(address))
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT count(*) FROM sqlite_master"))
@@ -182,7 +182,3 @@ def _connect(address: str) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA query_only=ON")
     return connection
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")

@@ -50,7 +50,8 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(self.columns)
-        writer.writerows([_written(cell) for cell in row] for row in self.rows)
+        for row in self.rows:
+            writer.writerow(None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row)
         return text.getvalue()
 
 
@@ -63,7 +64,3 @@ class Figure:
     caption: str  # explanation, or empty
     figure: go.Figure
     data: Table
-
-
-def _written(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

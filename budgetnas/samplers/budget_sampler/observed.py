@@ -75,13 +75,10 @@ def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
-    pruned = [(trial.params, sign * _last(trial, -sign * np.inf)) for trial in trials if _was_pruned(trial)]
+    ended = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    pruned = [(trial.params, sign * _last(trial, -sign * np.inf)) for trial in ended]
     waiting = (trial.params for trial in trials if trial.state is TrialState.RUNNING)
     return Observed.of(complete, pruned, waiting)
-
-
-def _was_pruned(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.PRUNED
 
 
 def _last(trial: FrozenTrial, default: float) -> float:
