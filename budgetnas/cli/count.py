@@ -20,6 +20,7 @@ from budgetnas.cli.options import (
     StemKernelOption,
     StemWidthOption,
     StridesOption,
+    option,
 )
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
@@ -31,8 +32,8 @@ def count_command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
     ] = None,
-    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
-    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
+    blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2.")] = None,
+    widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,128,128.")] = None,
     block: BlockOption = None,
     stem_width: StemWidthOption = None,
     stem_kernel: StemKernelOption = None,
@@ -40,15 +41,9 @@ def count_command(
     in_channels: InChannelsOption = 3,
     size: SizeOption = 32,
     classes: ClassesOption = 10,
-    budget: Annotated[
-        str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
-    ] = None,
-    max_macs: Annotated[
-        str | None, typer.Option(help="Most multiply-accumulates, e.g. 600M; goes with --budget.")
-    ] = None,
-    max_activations: Annotated[
-        str | None, typer.Option(help="Most activations, e.g. 600e3; goes with --budget.")
-    ] = None,
+    budget: Annotated[str | None, option("Most parameters; over it the exit code is 3.", "BUDGETNAS_BUDGET")] = None,
+    max_macs: Annotated[str | None, option("Most multiply-accumulates, e.g. 600M; goes with --budget.")] = None,
+    max_activations: Annotated[str | None, option("Most activations, e.g. 600e3; goes with --budget.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count parameters, multiply-accumulates and activations, exactly and per part.

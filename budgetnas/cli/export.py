@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import print_json, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption
+from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option
 from budgetnas.cli.storage import records_to_read
 from budgetnas.errors import Interrupted
 
@@ -20,17 +20,14 @@ def export_command(
     study: Annotated[
         str | None, typer.Argument(metavar="STUDY", help="Study whose final's winner is exported.")
     ] = None,
-    run: Annotated[int | None, typer.Option(help="Number of another run of the study.")] = None,
-    replay: Annotated[str | None, typer.Option(help="Export the newest complete replay of this name.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="STUDY-bundle")] = None,
+    run: Annotated[int | None, option("Number of another run of the study.")] = None,
+    replay: Annotated[str | None, option("Export the newest complete replay of this name.")] = None,
+    out: Annotated[Path | None, option("Folder to write.", default="STUDY-bundle")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older bundle.")] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
-    device: Annotated[
-        str,
-        typer.Option(help="Device for retraining weights that were not stored.", envvar="BUDGETNAS_DEVICE"),
-    ] = "auto",
+    device: Annotated[str, option("Device for retraining weights that were not stored.", "BUDGETNAS_DEVICE")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Write a trained network as a folder: weights, ONNX file, certificate of parameters, accuracy, model card.
