@@ -37,15 +37,7 @@ from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.finals import (
-    Finalist,
-    FinalPlan,
-    FinalRecord,
-    finals_of,
-    name_winner,
-    record_reading,
-    start_final,
-)
+from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
@@ -102,7 +94,7 @@ def finish(
     specification = study_specification(records, request.study)
     protocol = _protocol(specification, request)
     searched = _searched(records, request.study)
-    last = next(reversed(finals_of(records, request.study)), None)
+    last = next(reversed(records.finals(request.study)), None)
     if last is not None and _is_current(last, protocol, searched):
         return result_of(records, last)
     view.on_progress("loading data")
@@ -178,7 +170,7 @@ def _start(
     specification: StudySpecification,
     view: FinalCallbacks,
 ) -> FinalRecord:
-    read = [final.read_at for final in finals_of(records, study) if final.read_at is not None]
+    read = [final.read_at for final in records.finals(study) if final.read_at is not None]
     if read:
         at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
         view.on_message(
@@ -187,7 +179,7 @@ def _start(
         )
     curves = records.curves(run.id for run in searched)
     accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
-    return start_final(records, study, plan_final(searched, accuracies, protocol, specification))
+    return records.start_final(study, plan_final(searched, accuracies, protocol, specification))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +209,7 @@ class _Evaluation:
 
     @property
     def result(self) -> FinalResult:
-        finals = finals_of(self.records, self.final.study)
+        finals = self.records.finals(self.final.study)
         return result_of(self.records, next(final for final in finals if final.id == self.final.id))
 
     def choose_winner(self) -> None:
@@ -232,7 +224,7 @@ class _Evaluation:
         if not trained:
             raise SearchFailedError(f"no entrant of the final could be trained; study {self.final.study}")
         best = max(trained, key=lambda entrant: (statistics.fmean(entrant.validation), -entrant.run.params))
-        name_winner(self.records, self.final.id, best.run.id)
+        self.records.name_winner(self.final.id, best.run.id)
 
     def train_for_test(self) -> None:
         """Train winner and reference on train and validation images, and keep their weights."""
@@ -254,7 +246,7 @@ class _Evaluation:
             network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy
-        record_reading(self.records, self.final, accuracies, len(test), TEST_REASON)
+        self.records.record_reading(self.final, accuracies, len(test), TEST_REASON)
 
     def _test_part(self) -> _Part:
         entrants = tuple(entrant for entrant in self.result.entrants if entrant.is_winner or entrant.is_reference)

@@ -13,7 +13,7 @@ from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.finals import Finalist, FinalRecord, finals_of, readings, test_accuracies
+from budgetnas.storage.finals import Finalist, FinalRecord
 
 FIRST_VALIDATION_SEED: Final = 1_000
 """First seed of the final's runs on the train images; the seeds of a search count from 0."""
@@ -92,14 +92,14 @@ class FinalResult:
 
 def final_result(records: Records, study: str) -> FinalResult | None:
     """Return the result so far of the last final of `study`, or None without a final."""
-    finals = finals_of(records, study)
+    finals = records.finals(study)
     return result_of(records, finals[-1]) if finals else None
 
 
 def result_of(records: Records, final: FinalRecord) -> FinalResult:
     """Return the result of a final so far."""
     trained = _trained(records, final.study)
-    entrants = _entrants(records, final, trained, test_accuracies(records, final.id))
+    entrants = _entrants(records, final, trained, records.test_accuracies(final.id))
     winner = next((entrant for entrant in entrants if entrant.is_winner), None)
     reference = next((entrant for entrant in entrants if entrant.is_reference), None)
     return FinalResult(
@@ -112,7 +112,7 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         difference=_difference(winner, reference),
         binomial_error=_binomial_error(winner, final.test_images),
         test_images=final.test_images,
-        readings=readings(records, final.study),
+        readings=records.finals_read(final.study),
         shipped_run=_shipped(winner, trained),
     )
 

@@ -13,8 +13,8 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.records import Records
-from budgetnas.storage.retry import current_call, retried
+from budgetnas.storage.retry import current_call, retried_methods
+from budgetnas.storage.store import Store
 
 
 class Finalist(Frozen):
@@ -53,75 +53,65 @@ class FinalRecord:
     read_at: float | None  # time of that evaluation, seconds since 1970 UTC, or None so far
 
 
-@retried
-def start_final(records: Records, study: str, plan: FinalPlan) -> FinalRecord:
-    """Record the start of a final, or return the study's final that was not yet evaluated on the test split."""
-    with exclusive(records.engine):
-        unfinished = next((final for final in finals_of(records, study) if final.read_at is None), None)
-        if unfinished is not None:
-            return unfinished
-        row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
-        with records.engine.begin() as connection:
-            connection.execute(insert(tables.finals).values(row))
-        return finals_of(records, study)[-1]
+@retried_methods
+class FinalRecords(Store):
+    """Writes and reads finals."""
 
+    def start_final(self, study: str, plan: FinalPlan) -> FinalRecord:
+        """Record the start of a final, or return the study's final that was not yet evaluated on the test split."""
+        with exclusive(self.engine):
+            unfinished = next((final for final in self.finals(study) if final.read_at is None), None)
+            if unfinished is not None:
+                return unfinished
+            row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
+            with self.engine.begin() as connection:
+                connection.execute(insert(tables.finals).values(row))
+            return self.finals(study)[-1]
 
-@retried
-def finals_of(records: Records, study: str) -> tuple[FinalRecord, ...]:
-    """Return the finals of `study`, oldest first."""
-    query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
-    with records.engine.connect() as connection:
-        return tuple(_final(row) for row in connection.execute(query))
+    def finals(self, study: str) -> tuple[FinalRecord, ...]:
+        """Return the finals of `study`, oldest first."""
+        query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
+        return tuple(_final(row) for row in self.rows(query))
 
+    def name_winner(self, final: int, run: int) -> None:
+        """Record the winner, by its run in the search."""
+        with self.engine.begin() as connection:
+            connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
 
-@retried
-def name_winner(records: Records, final: int, run: int) -> None:
-    """Record the winner, by its run in the search."""
-    with records.engine.begin() as connection:
-        connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
+    def record_reading(
+        self, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
+    ) -> bool:
+        """Record the evaluation of all networks of a final on the test split, in a single transaction.
 
+        `accuracies` has for each run its number of epochs and its network's test accuracy as a share of 1.
 
-@retried
-def record_reading(
-    records: Records, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
-) -> bool:
-    """Record the evaluation of all networks of a final on the test split, in a single transaction.
+        Returns:
+            Whether it was recorded; False if another process has done it.
+        """
+        now = current_call().asked_at
+        rows = [
+            {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
+            for run, (epochs, accuracy) in accuracies.items()
+        ]
+        finals = tables.finals.c
+        with self.engine.begin() as connection:
+            unread = update(tables.finals).where(finals.id == final.id, finals.read_at.is_(None))
+            if not connection.execute(unread.values(read_at=now, test_images=images)).rowcount:
+                earlier = connection.scalar(select(finals.read_at).where(finals.id == final.id))
+                return bool(earlier == now)  # an earlier try
+            connection.execute(insert(tables.test_readings), rows)
+        return True
 
-    `accuracies` has for each run its number of epochs and its network's test accuracy as a share of 1.
+    def finals_read(self, study: str) -> int:
+        """Return how many finals of `study` were evaluated on the test split."""
+        finals = tables.finals.c
+        return int(self.scalar(select(func.count()).where(finals.study == study, finals.read_at.is_not(None))) or 0)
 
-    Returns:
-        Whether it was recorded; False if another process has done it.
-    """
-    now = current_call().asked_at
-    rows = [
-        {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
-        for run, (epochs, accuracy) in accuracies.items()
-    ]
-    finals = tables.finals.c
-    with records.engine.begin() as connection:
-        unread = update(tables.finals).where(finals.id == final.id, finals.read_at.is_(None))
-        if not connection.execute(unread.values(read_at=now, test_images=images)).rowcount:
-            return bool(connection.scalar(select(finals.read_at).where(finals.id == final.id)) == now)  # an earlier try
-        connection.execute(insert(tables.test_readings), rows)
-    return True
-
-
-@retried
-def readings(records: Records, study: str) -> int:
-    """Return how many finals of `study` were evaluated on the test split."""
-    finals = tables.finals.c
-    query = select(func.count()).where(finals.study == study, finals.read_at.is_not(None))
-    with records.engine.connect() as connection:
-        return int(connection.scalar(query) or 0)
-
-
-@retried
-def test_accuracies(records: Records, final: int) -> dict[int, float]:
-    """Return the test accuracy of each run of a final."""
-    columns = tables.test_readings.c
-    query = select(columns.run, columns.accuracy).where(columns.final == final)
-    with records.engine.connect() as connection:
-        return {int(row.run): float(row.accuracy) for row in connection.execute(query)}
+    def test_accuracies(self, final: int) -> dict[int, float]:
+        """Return the test accuracy of each run of a final."""
+        columns = tables.test_readings.c
+        query = select(columns.run, columns.accuracy).where(columns.final == final)
+        return {int(row.run): float(row.accuracy) for row in self.rows(query)}
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:

@@ -124,8 +124,7 @@ class Heartbeat:
 @retried
 def trained(store: Store, study: str) -> int:
     """Return how many runs of `study` count towards ``--trials``: search and repeat, complete or pruned."""
-    with store.engine.connect() as connection:
-        return int(connection.scalar(select(_trained(study))) or 0)
+    return int(store.scalar(select(_trained(study))) or 0)
 
 
 @retried
@@ -136,9 +135,7 @@ def take_slot(store: Store, study: str, trials: int) -> Lease | None:
     taken = select(func.count()).where(leases.study == study, leases.owner != current_call().token).scalar_subquery()
     with exclusive(store.engine):
         # One statement reads one snapshot. With two statements, neither would count a run that ends between them.
-        with store.engine.connect() as connection:
-            used = int(connection.scalar(select(_trained(study) + taken)) or 0)
-        if used < trials:
+        if int(store.scalar(select(_trained(study) + taken)) or 0) < trials:
             return take_lease(store, study)
         release(store, current_call().token)
         return None
@@ -234,8 +231,7 @@ def loss_reasons(store: Store, study: str, trial: int) -> tuple[str, ...]:
     """Return why each process that worked on `trial` lost it, oldest first."""
     losses = tables.losses.c
     query = select(losses.reason).where(losses.study == study, losses.trial == trial).order_by(losses.id)
-    with store.engine.connect() as connection:
-        return tuple(connection.scalars(query))
+    return tuple(row.reason for row in store.rows(query))
 
 
 def _trained(study: str) -> ScalarSelect[int]:

@@ -72,12 +72,12 @@ class Store:
         """Close all connections to the storage."""
         self.engine.dispose()
 
-    def _rows(self, query: Executable) -> Sequence[Row[Any]]:
+    def rows(self, query: Executable) -> Sequence[Row[Any]]:
         """Return all rows of a query."""
         with self.engine.connect() as connection:
             return connection.execute(query).all()
 
-    def _scalar(self, query: Executable) -> Any:
+    def scalar(self, query: Executable) -> Any:
         """Return the first column of a query's first row, or None."""
         with self.engine.connect() as connection:
             return connection.scalar(query)

@@ -20,8 +20,7 @@ def studies(records: Records) -> Iterator[Check]:
     names = records.study_names()
     shown = ", ".join(names[:_SHOWN_STUDIES]) + (", ..." if len(names) > _SHOWN_STUDIES else "")
     query = select(func.count()).where(tables.runs.c.state == State.RUNNING.value)
-    with records.engine.connect() as connection:
-        running = connection.scalar(query) or 0
+    running = records.scalar(query) or 0
     listed = f"{len(names)}: {shown}" if names else "none"
     yield Check("studies", "ok", f"{listed}; {many(running, 'run')} recorded as running")
 
