@@ -16,23 +16,19 @@ import torch
 from budgetnas import __version__
 from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data, Images
+from budgetnas.experiments.plain import plain_fields
 
 
 def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
     """Return the origin of a network, as plain JSON."""
-    run, (architecture, recipe) = chosen.run, (chosen.run.architecture.digest, chosen.run.recipe.digest)
+    run, (architecture, recipe) = chosen.run, chosen.run.candidate.key
     return {
         "run": {
             "number": run.id,
-            "study": run.study,
-            "role": run.role.value,
-            "trial": run.trial,
-            "label": run.label,
-            "seed": run.seed,
+            **plain_fields(run, "study", "role", "trial", "label", "seed"),
             "architecture_digest": architecture,
             "recipe_digest": recipe,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
+            **plain_fields(run, "started_at", "ended_at"),
         },
         "trained_in": json.loads(run.environment),
         "exported_with": _versions(),

@@ -237,8 +237,7 @@ def _plan(trainer: _Trainer, data: Data) -> ComparePlan:
 
 
 def _key(run: Run) -> RunKey:
-    candidate = run.architecture.digest, run.recipe.digest
-    return RunKey(*candidate, DataIdentity.model_validate_json(run.data).digest(), run.seed, run.role)
+    return RunKey(*run.candidate.key, DataIdentity.model_validate_json(run.data).digest(), run.seed, run.role)
 
 
 def _failed(rate: float, run: int, reason: str) -> Attempt:

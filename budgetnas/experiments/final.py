@@ -34,7 +34,6 @@ from budgetnas.runs.reopen import (
 )
 from budgetnas.runs.timing import Timing, time_steps
 from budgetnas.samplers.choice import Ranked, Trained, best_first
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
@@ -106,7 +105,7 @@ def finish(
     result = result_of(records, final)
     view.on_final_start(result, resumed=resumed)
     view.on_progress("timing a few training steps")
-    timing = time_steps(result.entrants[0].candidate, validation_images(data, runtime), runtime)
+    timing = time_steps(result.entrants[0].run.candidate, validation_images(data, runtime), runtime)
     evaluation = _Evaluation(records, final, data, timing, stopper, view)
     evaluation.choose_winner()
     evaluation.train_for_test()
@@ -118,20 +117,15 @@ def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
     """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial."""
-    trained = [
-        Trained(Candidate(run.architecture, run.recipe), accuracy)
-        for run, accuracy in zip(runs, accuracies, strict=True)
-    ]
+    trained = [Trained(run.candidate, accuracy) for run, accuracy in zip(runs, accuracies, strict=True)]
 
     def finalist(ranked: Ranked) -> Finalist:
         run = runs[ranked.first]
         return Finalist(run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings)
 
     ranking = best_first(specification, trained)
-    initial = {
-        training.candidate.key for training, run in zip(trained, runs, strict=True) if run.label in specification.seeds
-    }
-    reference = next((ranked for ranked in ranking if trained[ranked.first].candidate.key in initial), None)
+    initial = {run.candidate.key for run in runs if run.label in specification.seeds}
+    reference = next((ranked for ranked in ranking if runs[ranked.first].candidate.key in initial), None)
     return FinalPlan(
         protocol=protocol,
         finalists=tuple(map(finalist, ranking[: protocol.finalists])),
@@ -254,7 +248,7 @@ class _Evaluation:
         return _Part("train + validation", all_training_images(self.data, self.timing.runtime), entrants, seeds)
 
     def _request(self, entrant: Entrant, seed: int) -> RunRequest:
-        return RunRequest(entrant.candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
+        return RunRequest(entrant.run.candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
 
     def _known(self, entrant: Entrant, seed: int, images: RunImages) -> Run | None:
         return self.records.find_complete(self._request(entrant, seed).key(images.identity), study=self.final.study)

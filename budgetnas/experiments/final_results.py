@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
@@ -36,11 +35,6 @@ class Entrant:
     # Test accuracies of the networks trained on train and validation images, in the order of the seeds. Empty before
     # the evaluation on the test split, and for all but winner and reference.
     test: tuple[float, ...]
-
-    @property
-    def candidate(self) -> Candidate:
-        """Architecture and recipe."""
-        return Candidate(self.run.architecture, self.run.recipe)
 
     @property
     def name(self) -> str:
@@ -131,7 +125,7 @@ def _trained(records: Records, study: str) -> _Trained:
     If two processes trained the same run, the first counts: its network is evaluated on the test split.
     """
     complete = [run for run in records.runs(study=study, role=Role.FINAL) if run.state is State.COMPLETE]
-    return {(run.architecture.digest, run.recipe.digest, run.seed): run for run in reversed(complete)}
+    return {(*run.candidate.key, run.seed): run for run in reversed(complete)}
 
 
 def _entrants(
@@ -165,7 +159,7 @@ def _entrants(
 
 
 def _seeded(run: Run, trained: _Trained, seeds: range) -> list[Run]:
-    keys = ((run.architecture.digest, run.recipe.digest, seed) for seed in seeds)
+    keys = ((*run.candidate.key, seed) for seed in seeds)
     return [trained[key] for key in keys if key in trained]
 
 
@@ -189,5 +183,5 @@ def _binomial_error(winner: Entrant | None, images: int | None) -> float | None:
 def _shipped(winner: Entrant | None, trained: _Trained) -> int | None:
     if winner is None or not winner.test:
         return None
-    run = trained.get((*winner.candidate.key, FIRST_TEST_SEED))
+    run = trained.get((*winner.run.candidate.key, FIRST_TEST_SEED))
     return None if run is None else run.id

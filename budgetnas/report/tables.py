@@ -28,7 +28,6 @@ from budgetnas.report.values import (
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.samplers.choice import Trained, best_first
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import SEARCHED, OverLimit, Records, Rejection, Role, Run, State
 
@@ -74,10 +73,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
 def best_of_search(specification: StudySpecification, trainings: Sequence[Training]) -> Expected | None:
     """Return the winner of the search; None before any run is complete."""
     complete = [training for training in trainings if training.run.state is State.COMPLETE]
-    trained = [
-        Trained(Candidate(training.run.architecture, training.run.recipe), training.accuracy) for training in complete
-    ]
-    ranked = best_first(specification, trained)
+    ranked = best_first(specification, [Trained(training.run.candidate, training.accuracy) for training in complete])
     return Expected(complete[ranked[0].first].run, ranked[0].expected) if ranked else None
 
 
@@ -130,7 +126,7 @@ def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun,
     for training in trainings:
         run = training.run
         if run.state is State.COMPLETE:
-            candidates.setdefault((run.architecture.digest, run.recipe.digest), []).append(training)
+            candidates.setdefault(run.candidate.key, []).append(training)
 
     def place(group: Sequence[Training]) -> tuple[float, int, int]:
         return -fmean(training.accuracy for training in group), group[0].run.params, group[0].run.id

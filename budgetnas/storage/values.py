@@ -9,6 +9,7 @@ from typing import Final
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import WORDS, Budget, Quantity
 from budgetnas.space.recipe import Recipe
+from budgetnas.space.search_space import Candidate
 
 
 class Role(StrEnum):
@@ -82,6 +83,11 @@ class Run:
     ended_at: float | None  # seconds since 1970 UTC, or None while it runs
     # SHA-256 of the trained weights as a safetensors file, or None unless it is complete.
     weights_sha256: str | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was trained, and how."""
+        return Candidate(self.architecture, self.recipe)
 
     @property
     def seconds(self) -> float | None:

@@ -17,7 +17,7 @@ from budgetnas.report.figures.figure import Figure, Table
 from budgetnas.report.figures.style import BLUE, safe, styled
 from budgetnas.report.values import RankedRun
 from budgetnas.samplers.distributions import distribution
-from budgetnas.space.search_space import Candidate, Params
+from budgetnas.space.search_space import Params
 from budgetnas.space.specification import StudySpecification
 
 EVALUATOR: Final = "PED-ANOVA"
@@ -58,7 +58,7 @@ def importances(candidates: Sequence[RankedRun], specification: StudySpecificati
     """
     usable = []
     for candidate in candidates:
-        params = specification.candidates.params_of(Candidate(candidate.run.architecture, candidate.run.recipe))
+        params = specification.candidates.params_of(candidate.run.candidate)
         if params is not None:
             usable.append((params, candidate.accuracy))
     accuracies = sorted((accuracy for _, accuracy in usable), reverse=True)
