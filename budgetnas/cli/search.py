@@ -55,6 +55,9 @@ def search_command(
     final_seeds: Annotated[int | None, option("Fresh seeds of each network in the final.", default="3")] = None,
     seed: Annotated[int | None, option("Seed of the sampler.", default="0")] = None,
     split_seed: Annotated[int | None, option("Seed of the validation split and of subsets.", default="0")] = None,
+    skip_damaged: Annotated[
+        bool | None, typer.Option("--skip-damaged", help="Leave out the damaged files of a folder; recorded by name.")
+    ] = None,
     device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
     precision: Annotated[str | None, option("auto, float32 or bf16.", "BUDGETNAS_PRECISION", default="auto")] = None,
     tune_setup: Annotated[

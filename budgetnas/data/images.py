@@ -36,6 +36,7 @@ class TrainingPart:
     classes: tuple[str, ...]  # class names; their positions are the labels
     content_hash: str  # hash of the whole data set, test split included, in hex
     notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path
 
 
 class Source(ABC):
@@ -47,7 +48,7 @@ class Source(ABC):
 
     @abstractmethod
     def read_training(self) -> TrainingPart:
-        """Decode the training part. Test images may be hashed, but are never decoded.
+        """Decode the training part. Test images may be hashed and checked, but their pixels are not kept.
 
         Raises:
             InputError: If the data are missing or cannot be used.

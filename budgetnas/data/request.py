@@ -29,6 +29,9 @@ class DataRequest:
     subset: int | None = None  # number of training images to keep, stratified, or None for all
     subset_eval: int | None = None  # number of validation and of test images to keep, stratified, or None for all
     split_seed: int = 0  # seed of every random choice of images
+    skip_damaged: bool = False  # whether the damaged files of a folder are left out; otherwise they are an error
+    # Files of a folder that were damaged when a study was created, by path; left out, damaged or not.
+    skipped: tuple[str, ...] = ()
 
     @property
     def is_folder(self) -> bool:
