@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, task
+from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, task, trained
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted
@@ -28,6 +28,7 @@ SETUPS = {
     "two threads, contiguous": replace(CPU, threads=2, layout="contiguous"),
     "pieces of a batch": replace(CPU, micro_batch=16),
     "bfloat16": replace(CPU, precision="bf16"),
+    "fp16, pieces of a batch": replace(CPU, precision="fp16", micro_batch=16),
 }
 WITH_SHORTCUTS = Architecture((1, 1), (4, 8), (1, 2), stem_width=4, in_channels=1, size=8)
 
@@ -114,3 +115,16 @@ def state_after(epochs: int, example: Task, runtime: RuntimeConfig = CPU) -> Tra
     for number in range(1, epochs + 1):
         trainer.epoch(number, Listener())
     return trainer.state(epochs)
+
+
+def after_every_epoch(example: Task, runtime: RuntimeConfig) -> None:
+    network, listener = trained(example, runtime)
+    drawer = Drawer()
+    watched, followed = resumed(example, runtime, drawer)
+    same(watched, network)
+    assert followed.epochs == listener.epochs, "to keep states changes nothing"
+    assert drawer.calls == [f"ended {number}" for number in range(1, example.recipe.epochs)]
+    for done, stored in enumerate(drawer.states, start=1):
+        again, rest = resumed(example, runtime, Drawer([stored]))
+        assert rest.epochs == listener.epochs[done:]
+        same(again, network)

@@ -18,6 +18,7 @@ from resuming import (
     Drawer,
     OnlyWhenInterrupted,
     Stopping,
+    after_every_epoch,
     resumed,
     same,
     small,
@@ -30,19 +31,6 @@ from budgetnas.errors import Interrupted, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
 from budgetnas.training import RuntimeConfig, Task, TrainingState, train
 from budgetnas.training.engine import Trainer
-
-
-def after_every_epoch(example: Task, runtime: RuntimeConfig) -> None:
-    network, listener = trained(example, runtime)
-    drawer = Drawer()
-    watched, followed = resumed(example, runtime, drawer)
-    same(watched, network)
-    assert followed.epochs == listener.epochs, "to keep states changes nothing"
-    assert drawer.calls == [f"ended {number}" for number in range(1, example.recipe.epochs)]
-    for done, stored in enumerate(drawer.states, start=1):
-        again, rest = resumed(example, runtime, Drawer([stored]))
-        assert rest.epochs == listener.epochs[done:]
-        same(again, network)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def bench_command(
     subset_eval: Annotated[int | None, option("Validation images.", default="all on a GPU; on a CPU 1,000")] = None,
     seed: Annotated[int, option("Seed of the first training.")] = 0,
     device: DeviceOption = "auto",
-    precision: Annotated[str, option("auto, float32 or bf16; of ours.", "BUDGETNAS_PRECISION")] = "auto",
+    precision: Annotated[str, option("auto, float32, bf16 or fp16; of ours.", "BUDGETNAS_PRECISION")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Time training on this machine: the loop everybody copies, that loop tuned, and ours.

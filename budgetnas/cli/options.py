@@ -60,5 +60,5 @@ ClassesOption = Annotated[int, option("Number of classes.")]
 
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]
 DeviceOption = Annotated[str, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE")]
-PrecisionOption = Annotated[str, option("auto, float32 or bf16.", "BUDGETNAS_PRECISION")]
+PrecisionOption = Annotated[str, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION")]
 TimeoutOption = Annotated[str | None, option("Stop after this time: 90s, 15m, 2h.")]

@@ -59,7 +59,9 @@ def search_command(
         bool | None, typer.Option("--skip-damaged", help="Leave out the damaged files of a folder; recorded by name.")
     ] = None,
     device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
-    precision: Annotated[str | None, option("auto, float32 or bf16.", "BUDGETNAS_PRECISION", default="auto")] = None,
+    precision: Annotated[
+        str | None, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION", default="auto")
+    ] = None,
     tune_setup: Annotated[
         bool | None,
         typer.Option(
