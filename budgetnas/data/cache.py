@@ -44,23 +44,15 @@ def read_only() -> Iterator[None]:
 
 
 class Manifest(BaseModel):
-    """Facts about a folder's training part, except its pixels.
-
-    Attributes:
-        content_hash: Content hash of the whole folder, in hex.
-        classes: Class names.
-        notices: Sentences on conversions of the images.
-        resolution: Side of the images in pixels.
-        skipped: Damaged files that were left out, by path relative to the folder.
-    """
+    """Facts about a folder's training part, except its pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    content_hash: str
+    content_hash: str  # content hash of the whole folder, in hex
     classes: tuple[str, ...]
-    notices: tuple[str, ...]
-    resolution: int
-    skipped: tuple[str, ...] = ()
+    notices: tuple[str, ...]  # sentences on conversions of the images
+    resolution: int  # side of the images in pixels
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path relative to the folder
 
 
 def cache_root(part: str = "data") -> Path:
@@ -100,11 +92,7 @@ class Notes:
 
 
 class CacheEntry:
-    """An entry of the cache, which may not exist yet.
-
-    Args:
-        key: Hex digest of everything that the content depends on.
-    """
+    """An entry of the cache, which may not exist yet."""
 
     def __init__(self, key: str) -> None:
         self._root = cache_root()

@@ -93,11 +93,7 @@ def changing_only_notes(application: WSGIApplication) -> WSGIApplication:
 
 
 class StudyFigures:
-    """The figures of studies in the dashboard's format, cached until the study changes.
-
-    Args:
-        records: The storage.
-    """
+    """The figures of studies in the dashboard's format, cached until the study changes."""
 
     def __init__(self, records: Records) -> None:
         self._records = records

@@ -55,7 +55,7 @@ def share(engine: Engine) -> Engine:
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "connect", file.note)
         event.listen(engine, "begin", file.check)
-        event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         engine.dispose()
     return engine
 
@@ -247,7 +247,3 @@ def _while_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
         stop=stop_after_delay(LOCK_TIMEOUT_SECONDS),
         reraise=True,
     ).wraps(execute)
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

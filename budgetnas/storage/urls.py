@@ -20,9 +20,6 @@ _HINT: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABA
 def parse_storage(text: str) -> URL:
     """Return the URL of a storage, after a check that its SQLite file can exist there.
 
-    Args:
-        text: See `read_storage_url`.
-
     Raises:
         InputError: If it is not the URL of a supported database, or its file cannot exist there.
     """
