@@ -254,7 +254,7 @@ def _print_suggestion(console: Console, found: Survey) -> None:
         return
     kept = "all" if suggestion.kept == 1 and suggestion.kept_counted else percent(suggestion.kept)
     how = "" if suggestion.kept_counted else ", estimated from draws"
-    say(console, f"Suggested ranges, without {_dropped(suggestion)}; they keep {kept} of the networks that fit{how}:")
+    say(console, f"Suggested ranges, without {_dropped(suggestion)}; they keep {kept} of the proposals that fit{how}:")
     say(console, _share_sentence(suggestion.share, "this space"))
     say(console, f"\n{suggestion.toml()}")
 
