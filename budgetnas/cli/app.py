@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"see budgetnas {_command(arguments)}--help"
         return _fail(f"{problem}; {hint}", EXIT_BAD_INPUT) if problem else EXIT_BAD_INPUT
     except Interrupted as error:
-        return error.exit_code
+        return _fail(error.reason, error.exit_code) if error.reason else error.exit_code
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -21,7 +21,7 @@ from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
 from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
 from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.workers.pools import WorkerPool, pool_for
+from budgetnas.search.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
 from budgetnas.search.workers.supervisor import search_together
 from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
@@ -75,6 +75,9 @@ def run_search(
     url = parse_storage(options.storage or DEFAULT_STORAGE)
     options = _complete(options, url)
     runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
+    idle = idle_gpus(options, gpus(options.device, runtime))
+    for note in (*runtime.notes, *([idle] if idle else [])):
+        callbacks.on_message(note)
     with pool_for(options, url, runtime) as pool:
         opened, task, data = _open(options, url, runtime, pool, callbacks)
         try:

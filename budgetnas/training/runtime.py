@@ -17,7 +17,8 @@ import torch
 from budgetnas import __version__
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import InputError
-from budgetnas.training.cuda_graphs import can_capture
+from budgetnas.training.capture_probe import capture_problem, no_graphs
+from budgetnas.training.gpu import choose_device
 from budgetnas.training.memory import keep_freed_memory
 
 Precision = Literal["float32", "bf16"]
@@ -125,6 +126,7 @@ class RuntimeRules:
         cpu: The processor.
         bf16: Whether the device has bfloat16 instructions.
         graphs: Whether the device can capture CUDA graphs.
+        notes: Sentences that the user should see: GPUs that are not used, and why there are no CUDA graphs.
     """
 
     device: str
@@ -132,6 +134,7 @@ class RuntimeRules:
     cpu: CpuFacts
     bf16: bool
     graphs: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def torch_device(self) -> torch.device:
@@ -208,12 +211,16 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     """
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
-    chosen, cpu = _device(device), cpu or CpuFacts.of_this_process()
+    choice, cpu = choose_device(device), cpu or CpuFacts.of_this_process()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is there for speed
-    if chosen.type == "cpu":
+    if choice.device == "cpu":
         keep_freed_memory()
-        return RuntimeRules("cpu", precision, cpu, cpu.bf16)
-    return RuntimeRules(str(chosen), precision, cpu, has_bf16(chosen), can_capture(chosen))
+        return RuntimeRules("cpu", precision, cpu, cpu.bf16, notes=choice.notes)
+    chosen = torch.device(choice.device)
+    torch.cuda.set_device(chosen)  # some calls use the current GPU whatever their tensors' GPU is
+    problem = capture_problem(chosen)
+    notes = choice.notes if not problem else (*choice.notes, no_graphs(chosen, problem))
+    return RuntimeRules(choice.device, precision, cpu, has_bf16(chosen), graphs=not problem, notes=notes)
 
 
 def uses_bf16(has_instructions: bool, isa_limit: str) -> bool:
@@ -251,18 +258,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _device(name: str) -> torch.device:
-    kind, _, index = name.partition(":")
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if kind != "cuda" or (index and not (index.isascii() and index.isdigit())) or name.endswith(":"):
-        raise InputError("--device", name, "must be auto, cpu, cuda or cuda:N")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found <= int(index or 0):
-        there = f"{found} GPU{'s' if found != 1 else ''}" if found else "no GPU that PyTorch can use"
-        raise InputError("--device", name, f"is not there: this machine has {there}", "use --device auto or cpu")
-    return torch.device("cuda", int(index or 0))
