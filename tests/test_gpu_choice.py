@@ -64,7 +64,7 @@ def test_auto_takes_the_first_gpu_that_can_be_used() -> None:
     assert choice.device == "cuda:1"
     assert choice.notes == (
         f"torch 2.11.0+cu130 has no kernels for Tesla P100-PCIE-16GB (compute capability 6.0), only for "
-        f"{', '.join(CUDA_13)}; install torch's build for CUDA 12.6, which has kernels for capability 5.0 to 9.0",
+        f"{', '.join(CUDA_13)}; install torch 2.10 to 2.14 for CUDA 12.6, which has kernels for capability 5.0 to 9.0",
     )
 
 

@@ -87,7 +87,10 @@ class GpuFacts:
         sentence = f"torch {self.torch} has no kernels for {gpu.describe()}, only for {', '.join(self.archs)}"
         if gpu.capability < _FIRST_OF_CUDA_13:
             # https://github.com/pytorch/pytorch/issues/172352: only the builds for CUDA 12.6 keep these GPUs
-            return sentence, "install torch's build for CUDA 12.6, which has kernels for capability 5.0 to 9.0"
+            return (
+                sentence,
+                "install torch 2.10 to 2.14 for CUDA 12.6, which has kernels for capability 5.0 to 9.0",
+            )
         build = " or its build for a later CUDA" if gpu.capability > _LAST_OF_CUDA_12_6 else ""
         return sentence, f"install a later torch{build}"
 

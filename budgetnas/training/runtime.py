@@ -141,6 +141,10 @@ class RuntimeRules:
         """The device as PyTorch names it."""
         return torch.device(self.device)
 
+    def computes_in(self, precision: Precision) -> bool:
+        """Return whether the device has instructions for a precision, so that it is not emulated."""
+        return precision == "float32" or (precision == "bf16" and self.bf16)
+
     def with_threads(self, threads: int) -> RuntimeRules:
         """Return the rules for a process that may use only `threads` cores."""
         return replace(self, cpu=replace(self.cpu, threads=threads))
