@@ -9,6 +9,7 @@ import pytest
 import torch
 from small import run, study_file
 
+from budgetnas.cli.checks.machine import gpus as doctors_gpus
 from budgetnas.errors import EXIT_BAD_INPUT, InputError
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.workers.pools import gpus, idle_gpus
@@ -141,3 +142,15 @@ def test_a_search_says_that_a_gpu_is_idle() -> None:
     assert idle_gpus(SearchOptions(workers=1), two) is None
     assert idle_gpus(SearchOptions(per_device=1), two) is None
     assert idle_gpus(SearchOptions(ray="auto"), two) is None
+
+
+def test_the_doctor_names_each_gpu() -> None:
+    usable, unusable = doctors_gpus(machine(replace(H100, memory=80 << 30), P100))
+    assert (usable.check, usable.state) == ("cuda:0", "ok")
+    assert usable.detail == "NVIDIA H100 (compute capability 9.0), 80.0 GiB memory, computes in bfloat16"
+    assert (unusable.check, unusable.state) == ("cuda:1", "warning")
+    assert "has no kernels for Tesla P100" in unusable.detail
+    assert "CUDA 12.6" in unusable.hint
+    (unseen,) = doctors_gpus(machine(warning=TOO_OLD))
+    assert (unseen.check, unseen.state, TOO_OLD in unseen.detail) == ("gpu", "warning", True)
+    assert list(doctors_gpus(NOTHING)) == []

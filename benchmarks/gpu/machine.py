@@ -20,9 +20,6 @@ def facts() -> dict[str, Any]:
     """Return what has to be stated with every figure."""
     return {
         "gpu": asdict(GpuFacts.of_this_process()),
-        "memory_mib": [
-            torch.cuda.get_device_properties(index).total_memory >> 20 for index in range(torch.cuda.device_count())
-        ],
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "python": platform.python_version(),
         "processor": device_name(torch.device("cpu")),

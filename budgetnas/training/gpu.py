@@ -27,10 +27,12 @@ class Gpu:
     Attributes:
         name: Name of the model.
         capability: Its compute capability, e.g. (7, 5).
+        memory: Its memory in bytes.
     """
 
     name: str
     capability: tuple[int, int]
+    memory: int = 0
 
     def describe(self) -> str:
         """Return name and capability."""
@@ -173,7 +175,8 @@ def _named(asked: str, index: int, facts: GpuFacts) -> DeviceChoice:
 
 
 def _gpu(index: int) -> Gpu:
-    return Gpu(torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index))
+    properties = torch.cuda.get_device_properties(index)
+    return Gpu(properties.name, (properties.major, properties.minor), properties.total_memory)
 
 
 def _runs(arch: re.Match[str], capability: tuple[int, int]) -> bool:
