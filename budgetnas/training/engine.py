@@ -33,7 +33,7 @@ from budgetnas.training.state import TrainingState
 
 SMALLEST_MICRO_BATCH: Final = 2
 _NO_CAPTURE: Final = "a step cannot be captured as a CUDA graph"
-NEW_PROCESS: Final = "this process can train no more, and a new one resumes"
+NEW_PROCESS: Final = "this process can train no more, and the next resumes"
 
 
 @dataclass(frozen=True, slots=True)

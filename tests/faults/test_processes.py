@@ -251,7 +251,7 @@ def test_a_gpu_that_fails_ends_the_process_and_a_new_one_resumes_to_the_same_bit
     with looking(sqlite) as study:
         (loss,) = study.rows(tables.losses)
         assert (loss.trial, loss.pid) == (0, command.pid)
-        assert loss.reason.endswith("this process can train no more, and a new one resumes")
+        assert loss.reason.endswith("this process can train no more, and the next resumes")
     place.check_bits()
 
 
