@@ -9,9 +9,14 @@ import pytest
 import torch
 from small import run, study_file
 
+from budgetnas.cli.app import main
 from budgetnas.cli.checks.machine import gpus as doctors_gpus
-from budgetnas.errors import EXIT_BAD_INPUT, InputError
-from budgetnas.search.options import SearchOptions
+from budgetnas.cli.console import chosen_runtime
+from budgetnas.errors import EXIT_BAD_INPUT, EXIT_RESTART, InputError
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.search.callbacks import MessageCallbacks
+from budgetnas.search.options import SearchOptions, read_study_file
+from budgetnas.search.session import run_search
 from budgetnas.search.workers.pools import gpus, idle_gpus
 from budgetnas.training import CpuFacts, RuntimeRules, runtime_rules
 from budgetnas.training.gpu import DeviceChoice, Gpu, GpuFacts, choose_device, has_kernels
@@ -124,6 +129,41 @@ def test_the_command_line_ends_with_a_line_and_code_2(tmp_path: Path) -> None:
     assert done.returncode == EXIT_BAD_INPUT
     assert done.stderr.startswith("budgetnas: --device 'cuda': is not there: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_commands_print_why_they_train_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(GpuFacts, "of_this_process", lambda: machine(P100))
+    assert chosen_runtime("auto", "auto").device == "cpu"
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "training on the CPU: torch 2.11.0+cu130 has no kernels for Tesla P100" in err
+    assert chosen_runtime("cpu", "auto").notes == ()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_search_says_why_it_trains_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(GpuFacts, "of_this_process", lambda: machine(warning=TOO_OLD))
+    told: list[str] = []
+    options = SearchOptions(study="s", trials=1, epochs=1, storage=f"sqlite:///{tmp_path / 'nas.db'}")
+    options = options.over(read_study_file(Path(study_file(tmp_path))))
+    result = run_search(options, Stopper(), MessageCallbacks(told.append))
+    result.records.close()
+    assert result.outcome.finished
+    assert [TOO_OLD in text for text in told].count(True) == 1
+
+
+def test_an_error_of_the_gpu_outside_a_training_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\nand advice")
+
+    monkeypatch.setattr("budgetnas.cli.app.app", fails)
+    assert main(["doctor"]) == EXIT_RESTART
+    expected = "budgetnas: the GPU failed (CUDA error: device-side assert triggered); run the command again\n"
+    assert capsys.readouterr().err == expected
 
 
 ON_A_GPU = RuntimeRules("cuda:0", "auto", CpuFacts(bf16=False, threads=2), bf16=True)

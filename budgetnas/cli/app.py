@@ -36,6 +36,7 @@ from budgetnas.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_RESTART,
     BudgetnasError,
     Interrupted,
     hide_passwords,
@@ -111,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _fail(f"no space is left for {error.filename or 'the output'}; free some, and run it again", EXIT_FAILED)
     except Exception as error:
+        if type(error).__name__ == "AcceleratorError":  # PyTorch's; importing it here would slow every command down
+            reason = str(error).partition("\n")[0]
+            return _fail(f"the GPU failed ({reason}); run the command again", EXIT_RESTART)
         if not type(error).__module__.startswith("sqlalchemy."):
             raise
         from budgetnas.storage.engine import storage_failed

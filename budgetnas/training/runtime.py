@@ -221,8 +221,8 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
         keep_freed_memory()
         return RuntimeRules("cpu", precision, cpu, cpu.bf16, notes=choice.notes)
     chosen = torch.device(choice.device)
+    problem = capture_problem(chosen)  # first: a GPU in exclusive mode takes a single process at a time
     torch.cuda.set_device(chosen)  # some calls use the current GPU whatever their tensors' GPU is
-    problem = capture_problem(chosen)
     notes = choice.notes if not problem else (*choice.notes, no_graphs(chosen, problem))
     return RuntimeRules(choice.device, precision, cpu, has_bf16(chosen), graphs=not problem, notes=notes)
 
