@@ -43,6 +43,9 @@ from budgetnas.errors import (
     out_of_space,
 )
 
+_WAITING_THREADS = "OMP_WAIT_POLICY", "PASSIVE"
+"""Idle threads of PyTorch sleep. If they spin, as by default, two searches on two cores take seven times as long."""
+
 app = typer.Typer(
     name="budgetnas",
     no_args_is_help=True,
@@ -90,6 +93,7 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ.setdefault(*_WAITING_THREADS)
     try:
         code = app(arguments, standalone_mode=False, prog_name="budgetnas")
         sys.stdout.flush()

@@ -75,6 +75,9 @@ def search_command(
     split_seed: Annotated[
         int | None, typer.Option(help="Seed of the validation split and of subsets.", show_default="0")
     ] = None,
+    skip_damaged: Annotated[
+        bool | None, typer.Option("--skip-damaged", help="Leave out the damaged files of a folder; recorded by name.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE", show_default="auto"),

@@ -11,7 +11,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import by_limit, duration
 from budgetnas.cli.progress import Lines, Progress
 from budgetnas.data import Data
-from budgetnas.errors import plural
+from budgetnas.errors import listed, plural
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy
@@ -155,6 +155,8 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"{'by' if plan.pool else 'on'} {plan.pool or _where(runtime)}",
     ]
+    if data.identity.name.startswith("folder-"):
+        lines.insert(2, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice
         lines.append(

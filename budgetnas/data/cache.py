@@ -23,7 +23,7 @@ import platformdirs
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_ENTRIES = 8
 _LOCK_TIMEOUT_SECONDS = 1800.0
 _MANIFEST = "manifest.json"
@@ -55,6 +55,7 @@ class Manifest(BaseModel):
         classes: Class names.
         notices: Sentences on conversions of the images.
         resolution: Side of the images in pixels.
+        skipped: Damaged files that were left out, by path relative to the folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,12 +64,43 @@ class Manifest(BaseModel):
     classes: tuple[str, ...]
     notices: tuple[str, ...]
     resolution: int
+    skipped: tuple[str, ...] = ()
 
 
-def cache_root() -> Path:
-    """Return the folder of the entries: ``data/`` in BUDGETNAS_CACHE_DIR or in the user's cache directory."""
+def cache_root(part: str = "data") -> Path:
+    """Return the folder of the entries: `part` in BUDGETNAS_CACHE_DIR or in the user's cache directory."""
     override = os.environ.get("BUDGETNAS_CACHE_DIR")
-    return Path(override or platformdirs.user_cache_dir("budgetnas")) / "data"
+    return Path(override or platformdirs.user_cache_dir("budgetnas")) / part
+
+
+class Notes:
+    """Small values by key on disk, of which the oldest are forgotten. A folder that cannot be written is no error.
+
+    Args:
+        part: Name of their folder in the cache.
+        most: Largest number of values.
+    """
+
+    def __init__(self, part: str, most: int) -> None:
+        self._root = cache_root(part)
+        self._most = most
+
+    def read(self, key: str) -> bytes | None:
+        """Return the value of `key`, or None."""
+        try:
+            return (self._root / key).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, key: str, value: bytes) -> None:
+        """Store the value of `key`; nothing inside `read_only`."""
+        if _read_only.get():
+            return
+        with contextlib.suppress(OSError):
+            self._root.mkdir(parents=True, exist_ok=True)
+            _write_whole(self._root / key, lambda file: file.write(value))
+            for path in sorted(self._root.iterdir(), key=_last_used, reverse=True)[self._most :]:
+                path.unlink(missing_ok=True)
 
 
 class CacheEntry:

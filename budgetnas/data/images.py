@@ -42,12 +42,14 @@ class TrainingPart:
         classes: Class names; their positions are the labels.
         content_hash: Hash of the whole data set, test split included, in hex.
         notices: Sentences on what was converted, assumed or left out.
+        skipped: Damaged files that were left out, by path.
     """
 
     images: Images
     classes: tuple[str, ...]
     content_hash: str
     notices: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -65,7 +67,7 @@ class Source(ABC):
 
     @abstractmethod
     def read_training(self) -> TrainingPart:
-        """Decode the training part. Test images may be hashed, but are never decoded.
+        """Decode the training part. Test images may be hashed and checked, but their pixels are not kept.
 
         Raises:
             InputError: If the data are missing or cannot be used.

@@ -47,7 +47,7 @@ class Data:
 
 
 def load_data(request: DataRequest) -> Data:
-    """Load a data set. The test split is never decoded.
+    """Load a data set. The pixels of the test split are never kept.
 
     Raises:
         InputError: If the request cannot be met.
@@ -60,7 +60,7 @@ def load_data(request: DataRequest) -> Data:
     train, validation = _split_off_validation(whole, seed)
     resolution = whole.images.shape[-1]
     return Data(
-        identity=_identity(request, source.name, part.content_hash, resolution),
+        identity=_identity(request, source.name, part, resolution),
         classes=part.classes,
         in_channels=whole.images.shape[1],
         resolution=resolution,
@@ -103,14 +103,15 @@ def _split_off_validation(whole: Images, split_seed: int) -> tuple[Images, Image
     return whole.take(train), whole.take(validation)
 
 
-def _identity(request: DataRequest, name: str, content_hash: str, resolution: int) -> DataIdentity:
+def _identity(request: DataRequest, name: str, part: TrainingPart, resolution: int) -> DataIdentity:
     return DataIdentity(
         name=name,
-        content_hash=content_hash,
+        content_hash=part.content_hash,
         subset=request.subset,
         subset_eval=request.subset_eval,
         split_seed=request.split_seed,
         resolution=resolution,
+        skipped=part.skipped,
     )
 
 

@@ -29,6 +29,8 @@ class DataRequest:
         subset: Number of training images to keep, stratified, or None for all.
         subset_eval: Number of validation and of test images to keep, stratified, or None for all.
         split_seed: Seed of every random choice of images.
+        skip_damaged: Whether the damaged files of a folder are left out; otherwise they are an error.
+        skipped: Files of a folder that were damaged when a study was created, by path; left out, damaged or not.
     """
 
     name: str
@@ -37,6 +39,8 @@ class DataRequest:
     subset: int | None = None
     subset_eval: int | None = None
     split_seed: int = 0
+    skip_damaged: bool = False
+    skipped: tuple[str, ...] = ()
 
     @property
     def is_folder(self) -> bool:

@@ -70,6 +70,7 @@ def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRe
         subset=identity.subset,
         subset_eval=identity.subset_eval,
         split_seed=identity.split_seed,
+        skipped=identity.skipped,
     )
 
 

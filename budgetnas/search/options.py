@@ -62,6 +62,8 @@ class SearchOptions(Frozen):
     subset: int | None = None
     subset_eval: int | None = None
     split_seed: int | None = None
+    skip_damaged: bool | None = None
+    skipped: tuple[str, ...] | None = None
     epochs: int | None = None
     batch: int | None = None
     recipe_space: RecipeSpaceName | None = None
@@ -165,6 +167,8 @@ class SearchOptions(Frozen):
             subset=self.subset,
             subset_eval=self.subset_eval,
             split_seed=self.split_seed or 0,
+            skip_damaged=self.skip_damaged or False,
+            skipped=self.skipped or (),
         )
 
     def limits(self) -> Budget:
@@ -214,6 +218,7 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         subset=data.subset,
         subset_eval=data.subset_eval,
         split_seed=data.split_seed,
+        skipped=data.skipped or None,
         epochs=specification.recipes.epochs,
         batch=specification.recipes.batch,
         recipe_space=specification.recipe_space,
