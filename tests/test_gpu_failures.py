@@ -227,6 +227,7 @@ def test_a_probe_without_a_cache_is_made_by_each_process(cache: Path) -> None:
     assert capture_problem(HERE, lambda device: ProbeResult("no")) == "no"
 
 
+@pytest.mark.slow
 def test_the_probe_is_a_real_training_in_a_process_of_its_own(cache: Path) -> None:
     """Without a GPU its steps are plain; a device that is not there is a problem that may pass."""
     assert probe_in_a_process("cpu") == ProbeResult()
