@@ -49,7 +49,7 @@ def measure(
     learning_rate: Annotated[float, typer.Option(help="Rate at the start of the cosine.")] = 0.1,
     seeds: Annotated[int, typer.Option(help="Trainings of each loop, at least 2.", min=2)] = 5,
     device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16; of ours.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bf16 or fp16; of ours.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Train the same network with all loops, seed by seed, and compare the mean accuracies after the last epoch."""

@@ -187,6 +187,7 @@ BENCHMARKS = {
         "long_training",
         "onnx",
         "overhead",
+        "precisions",
         "proposals",
         "quality",
         "recipes",

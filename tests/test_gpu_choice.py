@@ -166,7 +166,7 @@ def test_an_error_of_the_gpu_outside_a_training_is_a_line(
     assert capsys.readouterr().err == expected
 
 
-ON_A_GPU = RuntimeRules("cuda:0", "auto", CpuFacts(bf16=False, threads=2), bf16=True)
+ON_A_GPU = RuntimeRules("cuda:0", "auto", CpuFacts(bf16=False, threads=2), capability=(9, 0))
 
 
 def test_workers_are_given_the_gpus_that_can_be_used() -> None:
@@ -187,7 +187,7 @@ def test_a_search_says_that_a_gpu_is_idle() -> None:
 def test_the_doctor_names_each_gpu() -> None:
     usable, unusable = doctors_gpus(machine(replace(H100, memory=80 << 30), P100))
     assert (usable.check, usable.state) == ("cuda:0", "ok")
-    assert usable.detail == "NVIDIA H100 (compute capability 9.0), 80.0 GiB memory, computes in bfloat16"
+    assert usable.detail == "NVIDIA H100 (compute capability 9.0), 80.0 GiB memory, fast in bf16 and fp16"
     assert (unusable.check, unusable.state) == ("cuda:1", "warning")
     assert "has no kernels for Tesla P100" in unusable.detail
     assert "CUDA 12.6" in unusable.hint

@@ -33,6 +33,7 @@ SETUPS = {
     "two threads, contiguous": replace(CPU, threads=2, layout="contiguous"),
     "pieces of a batch": replace(CPU, micro_batch=16),
     "bfloat16": replace(CPU, precision="bf16"),
+    "fp16, pieces of a batch": replace(CPU, precision="fp16", micro_batch=16),
 }
 WITH_SHORTCUTS = Architecture((1, 1), (4, 8), (1, 2), stem_width=4, in_channels=1, size=8)
 

@@ -62,7 +62,7 @@ def environment_sentence(chosen: Chosen) -> str:
     """Return the training environment of a network, in words."""
     known = json.loads(chosen.run.environment)
     precision = known.get("precision", "float32")
-    note = " (matrix products; the weights and this bundle are float32)" if precision == "bf16" else ""
+    note = " (matrix products; the weights and this bundle are float32)" if precision in ("bf16", "fp16") else ""
     name, version = known.get("device_name", known.get("device")), known.get("torch")
     return f"Trained on {name} in {precision}{note} with PyTorch {version}."
 

@@ -36,7 +36,7 @@ def bench_command(
     seed: Annotated[int, typer.Option(help="Seed of the first training.")] = 0,
     device: DeviceOption = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, float32 or bf16; of ours.", envvar="BUDGETNAS_PRECISION")
+        str, typer.Option(help="auto, float32, bf16 or fp16; of ours.", envvar="BUDGETNAS_PRECISION")
     ] = "auto",
     as_json: JsonFlag = False,
 ) -> None:

@@ -60,5 +60,5 @@ ClassesOption = Annotated[int, typer.Option(help="Number of classes.")]
 
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.", envvar="BUDGETNAS_PRECISION")]
 TimeoutOption = Annotated[str | None, typer.Option(help="Stop after this time: 90s, 15m, 2h.")]

@@ -31,7 +31,7 @@ def replay_command(
     data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
-    precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32 (the report's), bf16, fp16 or auto.")] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
     out: Annotated[Path, typer.Option(help="HTML file with all replays.")] = DEFAULT_PAGE,

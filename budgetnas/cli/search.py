@@ -83,7 +83,7 @@ def search_command(
         typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE", show_default="auto"),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
+        str | None, typer.Option(help="auto, float32, bf16 or fp16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
     ] = None,
     tune_setup: Annotated[
         bool | None,

@@ -6,7 +6,7 @@ import importlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,17 +46,17 @@ def devices(asked: str) -> Iterator[Check]:
     """Check processor and GPUs, and whether the requested device can be used."""
     import torch
 
-    from budgetnas.training import runtime_rules
+    from budgetnas.training import CpuFacts, runtime_rules
     from budgetnas.training.gpu import GpuFacts
-    from budgetnas.training.runtime import device_name, has_bf16
+    from budgetnas.training.runtime import device_name
 
     cpu = torch.device("cpu")
-    memory = psutil.virtual_memory()
+    memory, facts = psutil.virtual_memory(), CpuFacts.of_this_process()
     yield Check(
         "cpu",
         "ok",
-        f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(torch.get_num_threads(), 'thread')}, "
-        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_bfloat16(has_bf16(cpu))}",
+        f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(facts.threads, 'thread')}, "
+        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_half(['bf16'] if facts.bf16 else [])}",
     )
     yield from gpus(GpuFacts.of_this_process())
     try:
@@ -65,16 +65,18 @@ def devices(asked: str) -> Iterator[Check]:
     except InputError as error:
         yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
     else:
-        yield Check("--device", "ok", f"{asked}: {chosen.device}, {'bf16' if chosen.bf16 else 'float32'}")
+        yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.fastest_precision}")
         if chosen.device != "cpu" and not chosen.graphs:
             yield Check("CUDA graphs", "warning", chosen.notes[-1])
 
 
 def gpus(facts: GpuFacts) -> Iterator[Check]:
     """Check every GPU, and whether there are some that torch does not see."""
+    from budgetnas.training.runtime import half_precisions
+
     for index, gpu in enumerate(facts.gpus):
         if facts.can_use(index):
-            detail = f"{gpu.describe()}, {size_of(gpu.memory)} memory, {_bfloat16(gpu.capability >= (8, 0))}"
+            detail = f"{gpu.describe()}, {size_of(gpu.memory)} memory, {_half(half_precisions(gpu.capability))}"
             yield Check(f"cuda:{index}", "ok", detail)
         else:
             sentence, hint = facts.no_kernels(index)
@@ -136,5 +138,5 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _bfloat16(available: bool) -> str:
-    return "computes in bfloat16" if available else "no instructions for bfloat16"
+def _half(precisions: Sequence[str]) -> str:
+    return f"fast in {' and '.join(precisions)}" if precisions else "no fast 16-bit precision"

@@ -9,10 +9,11 @@ from typing import Final
 import psutil
 import torch
 
+from budgetnas.training.runtime import DTYPES, Precision, half_precisions
+
 _REPEATS: Final = 5
 _ENOUGH_SECONDS: Final = 2.0
 _SIDE: Final = {"cuda": 8192, "cpu": 1024}
-_PRECISIONS: Final = {"bf16": torch.bfloat16, "float32": torch.float32}
 _LOOK_SECONDS: Final = 0.5
 _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 _RESET_PEAK: Final = "5"  # proc(5)
@@ -24,15 +25,22 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_peak(device: torch.device, precision: str) -> float:
+def fast_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """Return the precisions to compare on a device: float32, and 16 bits where a GPU does not emulate them."""
+    if device.type == "cpu":
+        return "bf16", "float32"
+    return *half_precisions(torch.cuda.get_device_capability(device)), "float32"
+
+
+def matrix_peak(device: torch.device, precision: Precision) -> float:
     """Return the operations per second of a product of two square matrices, the fastest of a few.
 
     Args:
         device: Device to measure.
-        precision: ``bf16`` or ``float32``.
+        precision: ``float32``, ``bf16`` or ``fp16``.
     """
     side = _SIDE[device.type]
-    matrix = torch.randn(side, side, device=device).to(_PRECISIONS[precision])
+    matrix = torch.randn(side, side, device=device).to(DTYPES[precision])
     times: list[float] = []
     while len(times) < 2 or (len(times) <= _REPEATS and sum(times) < _ENOUGH_SECONDS):  # the first is the warm-up
         wait_for(device)

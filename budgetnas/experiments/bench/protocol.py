@@ -14,7 +14,7 @@ import torch
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.data import Data
 from budgetnas.data.splits import subsample_evaluation, subsample_training
-from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
+from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, fast_precisions, matrix_peak, wait_for
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
 from budgetnas.experiments.bench.task import sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation
@@ -129,9 +129,10 @@ def bench(request: BenchRequest, data: Data, report: Report) -> BenchResult:
     """
     other_load = busy_cores()
     runtime, task = request.runtime, _prepared(request, data)
+    device = runtime.torch_device
     tried: dict[str, float] = {}
     with applied(runtime):
-        peaks = {precision: matrix_peak(runtime.torch_device, precision) for precision in ("bf16", "float32")}
+        peaks: dict[str, float] = {precision: matrix_peak(device, precision) for precision in fast_precisions(device)}
         loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, report), OurLoop(runtime))
         samples = _repeat(request, task, runtime, loops, report)
     results = tuple(
@@ -191,7 +192,7 @@ def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float
     free_as_usual()
     device = runtime.torch_device
     small = replace(task, recipe=task.recipe.model_copy(update={"batch": min(_SMALL_BATCH, task.recipe.batch)}))
-    by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in ("float32", "bf16")]
+    by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in fast_precisions(device)]
     precise = small if runtime.device == "cpu" else task  # a whole batch in emulated bfloat16 takes a minute
     tuned = _fastest(by_precision, precise, tried, report)
     return tuple(
