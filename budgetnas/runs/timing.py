@@ -19,15 +19,10 @@ BENCHMARK_START_UP_SECONDS: Final = 1.3
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Estimates the time of trainings from the measured speed of a typical network.
-
-    Attributes:
-        runtime: Chooses the runtime config of each network.
-        pace: The measured speed, or None if memory ran out.
-    """
+    """Estimates the time of trainings from the measured speed of a typical network."""
 
     runtime: Runtime
-    pace: Pace | None
+    pace: Pace | None  # the measured speed, or None if memory ran out
 
     def seconds(self, macs: float, epochs: int, *, trained: int, evaluated: int, trainings: int = 1) -> float | None:
         """Return the expected time of trainings, with their start-up; None without a pace.
