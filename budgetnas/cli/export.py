@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import print_json, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option
+from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option, out_option
 from budgetnas.cli.storage import records_to_read
 from budgetnas.errors import Interrupted
 
@@ -22,7 +22,7 @@ def export_command(
     ] = None,
     run: Annotated[int | None, option("Number of another run of the study.")] = None,
     replay: Annotated[str | None, option("Export the newest complete replay of this name.")] = None,
-    out: Annotated[Path | None, option("Folder to write.", default="STUDY-bundle")] = None,
+    out: Annotated[Path | None, out_option("Folder to write.", "DIR", default="STUDY-bundle")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older bundle.")] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,

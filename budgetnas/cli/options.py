@@ -7,10 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
+from budgetnas.errors import InputError
+
 
 def option(help: str, envvar: str | None = None, *, default: str | bool = True) -> Any:
     """Return an option with its help, environment variable, and default in words where the value is None."""
     return typer.Option(help=help, envvar=envvar, show_default=default)
+
+
+def out_option(help: str, metavar: str, *, default: str | bool = True) -> Any:
+    """Return the option of a path to write, with ``~`` expanded and ``-`` refused."""
+    return typer.Option(parser=_output_path, metavar=metavar, help=help, show_default=default)
+
+
+def _output_path(text: str) -> Path:
+    if text == "-":
+        raise InputError("--out", text, "is not a file name: nothing is written to standard output", "name a file")
+    return Path(text).expanduser()
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]

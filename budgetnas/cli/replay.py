@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import check_out, print_json, print_resume, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def replay_command(
     precision: Annotated[str, option("float32 (the report's), bf16, fp16 or auto.")] = "float32",
     seed: Annotated[int, option("Seed of initial weights, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
-    out: Annotated[Path, option("HTML file with all replays.")] = DEFAULT_PAGE,
+    out: Annotated[Path, out_option("HTML file with all replays.", "FILE")] = DEFAULT_PAGE,
     as_json: JsonFlag = False,
 ) -> None:
     """Retrain runs of the source report by its protocol, and compare them with its printed figures.

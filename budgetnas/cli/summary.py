@@ -28,19 +28,21 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
     """Print the study after a search or a worker, and how to resume it if it has not finished; close the records."""
     from budgetnas.report.tables import study_tables
 
+    saved = "Every finished epoch is saved."
     try:
         with closing(records):
             tables = study_tables(records, study)
     except SQLAlchemyError:  # already reported, if the lost storage ended the search
         if outcome.exit_code != EXIT_FAILED:
             raise
+        saved = "The storage cannot be read."
     else:
         if as_json:
             print_json(tables.to_dict())
         else:
             print_summary(tables, storage)
     if not outcome.finished:
-        print_stopped(storage)
+        print_stopped(storage, saved)
 
 
 def print_summary(tables: StudyTables, storage: str | None) -> None:

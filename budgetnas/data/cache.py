@@ -8,6 +8,7 @@ entry counts as absent. A cache that cannot be written is not an error.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -130,7 +131,7 @@ class CacheEntry:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Store the manifest; write it last."""
-        self._write(_MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=2).encode()))
+        self._write(_MANIFEST, lambda file: file.write(json.dumps(manifest.model_dump(mode="json"), indent=2).encode()))
 
     def write_images(self, name: str, images: NDArray[np.uint8]) -> None:
         """Store an array."""

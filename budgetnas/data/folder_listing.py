@@ -201,6 +201,10 @@ class _Scan:
         names = _subfolders(directory)
         if not names:
             raise self._error(f"{directory} has no class folders", _LAYOUT)
+        for name in names:
+            if not name.isprintable():
+                rule = f"the name of the class folder {name!r} has characters that are not printable, or is not UTF-8"
+                raise self._error(rule, "rename it")
         images: list[ImageFile] = []
         for label, name in enumerate(names):
             found = self._images(part, name, label)
