@@ -18,7 +18,7 @@ from benchmarks.running import run
 from benchmarks.small_studies.make import SPACE
 from benchmarks.small_studies.quiet import Quiet
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.options import BlocksOption, StemWidthOption, WidthsOption
 from benchmarks.running import run
 from budgetnas.architecture import Architecture, count, parse_architecture
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.training.network import ResNet, build
 
 _LOSS_SCALE = 65536.0

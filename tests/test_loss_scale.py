@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_state import after_every_epoch, small, state_after
+from resuming import after_every_epoch, small, state_after
 from torch import Tensor
 from training import CPU, OPTIMIZERS, STRONG, Listener, changed_by_steps, freeze_statistics, run_steps, task, trained
 

@@ -8,6 +8,7 @@ entry counts as absent. A cache that cannot be written is not an error.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -43,23 +44,15 @@ def read_only() -> Iterator[None]:
 
 
 class Manifest(BaseModel):
-    """Facts about a folder's training part, except its pixels.
-
-    Attributes:
-        content_hash: Content hash of the whole folder, in hex.
-        classes: Class names.
-        notices: Sentences on conversions of the images.
-        resolution: Side of the images in pixels.
-        skipped: Damaged files that were left out, by path relative to the folder.
-    """
+    """Facts about a folder's training part, except its pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    content_hash: str
+    content_hash: str  # content hash of the whole folder, in hex
     classes: tuple[str, ...]
-    notices: tuple[str, ...]
-    resolution: int
-    skipped: tuple[str, ...] = ()
+    notices: tuple[str, ...]  # sentences on conversions of the images
+    resolution: int  # side of the images in pixels
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path relative to the folder
 
 
 def cache_root(part: str = "data") -> Path:
@@ -99,11 +92,7 @@ class Notes:
 
 
 class CacheEntry:
-    """An entry of the cache, which may not exist yet.
-
-    Args:
-        key: Hex digest of everything that the content depends on.
-    """
+    """An entry of the cache, which may not exist yet."""
 
     def __init__(self, key: str) -> None:
         self._root = cache_root()
@@ -142,7 +131,7 @@ class CacheEntry:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Store the manifest; write it last."""
-        self._write(_MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=2).encode()))
+        self._write(_MANIFEST, lambda file: file.write(json.dumps(manifest.model_dump(mode="json"), indent=2).encode()))
 
     def write_images(self, name: str, images: NDArray[np.uint8]) -> None:
         """Store an array."""

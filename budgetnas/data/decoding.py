@@ -37,18 +37,12 @@ _Result = TypeVar("_Result")
 
 
 class ImageFile(NamedTuple):
-    """An image file.
+    """An image file."""
 
-    Attributes:
-        relative: POSIX path relative to the folder.
-        label: Class index.
-        size_bytes: Length of the file.
-        stamp: Inode, modification time and status change time, which differ when another file takes its place.
-    """
-
-    relative: str
-    label: int
+    relative: str  # POSIX path relative to the folder
+    label: int  # class index
     size_bytes: int
+    # Inode, modification time and status change time, which differ when another file takes its place.
     stamp: tuple[int, int, int]
 
     @classmethod
@@ -92,10 +86,6 @@ def decode(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Change], 
 
     An image of another size is scaled so that its shorter side fits (bicubic, antialiased), and cropped to the square
     at its centre.
-
-    Args:
-        content: The file's bytes.
-        side: Side of the square in pixels.
 
     Returns:
         The pixels, ``(3, side, side)``; the conversions; the shorter side before.
@@ -209,23 +199,14 @@ def describe_changes(changes: Mapping[Change, int], side: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded files.
+    """Decoded files."""
 
-    Attributes:
-        images: ``(N, 3, side, side)``, uint8, in the order of the files.
-        content_hash: Hash of all files, including those that were only checked, in hex.
-        changes: Number of converted images, by kind.
-        shorter_sides: Number of images by shorter side in pixels.
-        file_hashes: Hash of each file, 16 hex digits, by path.
-        damaged: Reason for each file that is not a whole image, by path; its pixels are undefined.
-    """
-
-    images: NDArray[np.uint8]
-    content_hash: str
-    changes: Counter[Change]
-    shorter_sides: Counter[int]
-    file_hashes: dict[str, str]
-    damaged: dict[str, str]
+    images: NDArray[np.uint8]  # ``(N, 3, side, side)``, uint8, in the order of the files
+    content_hash: str  # hash of all files, including those that were only checked, in hex
+    changes: Counter[Change]  # number of converted images, by kind
+    shorter_sides: Counter[int]  # number of images by shorter side in pixels
+    file_hashes: dict[str, str]  # hash of each file, 16 hex digits, by path
+    damaged: dict[str, str]  # reason for each file that is not a whole image, by path; its pixels are undefined
 
 
 def decode_files(
@@ -233,11 +214,7 @@ def decode_files(
 ) -> Decoded:
     """Decode image files.
 
-    Args:
-        root: The folder that the files' paths are relative to.
-        files: The files to decode.
-        side: Side of the square images in pixels.
-        only_checked: Further files that are hashed and decoded, but whose pixels are not kept.
+    The files `only_checked` are hashed and decoded, but their pixels are not kept.
     """
     images = np.empty((len(files), 3, side, side), dtype=np.uint8)
     changes: Counter[Change] = Counter()
@@ -310,25 +287,20 @@ def _threads(files: Sequence[ImageFile]) -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def _here(function: Callable[[_Job], _Result], jobs: Sequence[_Job]) -> Iterator[_Result]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield from map(function, jobs)
-
-
 def _in_threads(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
     """Yield the results in the order of the jobs, with a bounded number in memory."""
-    if threads == 1:
-        yield from _here(function, jobs)
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+        yield from map(function, jobs) if threads == 1 else _pooled(function, jobs, threads)
 
+
+def _pooled(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
     def run(batch: Sequence[_Job]) -> list[_Result]:
         return [function(job) for job in batch]
 
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     pending: deque[Future[list[_Result]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for batch in batches:
                 pending.append(pool.submit(run, batch))

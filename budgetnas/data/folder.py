@@ -26,9 +26,6 @@ _MOST_LISTED = 100
 class FolderSource(Source):
     """The images of a ``folder:`` request, decoded once and cached.
 
-    Args:
-        request: A checked request.
-
     Raises:
         InputError: If the folder or its layout cannot be used.
     """

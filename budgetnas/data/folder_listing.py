@@ -46,23 +46,14 @@ _LAYOUT = "lay the images out as DIR/train/CLASS/image.jpg and DIR/test/CLASS/im
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """The images of a folder, split into training and test.
+    """The images of a folder, split into training and test."""
 
-    Attributes:
-        root: Absolute path of the folder.
-        classes: Names in sorted order.
-        train: Training images by class, then path.
-        test: Test images in the same order.
-        test_seed: Seed of the test split, or None if the folder has its own test folder.
-        notices: Sentences on what was assumed or left out.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    train: tuple[ImageFile, ...]
-    test: tuple[ImageFile, ...]
-    test_seed: int | None
-    notices: tuple[str, ...]
+    root: Path  # absolute path of the folder
+    classes: tuple[str, ...]  # names in sorted order
+    train: tuple[ImageFile, ...]  # training images by class, then path
+    test: tuple[ImageFile, ...]  # test images in the same order
+    test_seed: int | None  # seed of the test split, or None if the folder has its own test folder
+    notices: tuple[str, ...]  # sentences on what was assumed or left out
 
 
 def labels_of(files: Iterable[ImageFile]) -> NDArray[np.int64]:
@@ -210,6 +201,10 @@ class _Scan:
         names = _subfolders(directory)
         if not names:
             raise self._error(f"{directory} has no class folders", _LAYOUT)
+        for name in names:
+            if not name.isprintable():
+                rule = f"the name of the class folder {name!r} has characters that are not printable, or is not UTF-8"
+                raise self._error(rule, "rename it")
         images: list[ImageFile] = []
         for label, name in enumerate(names):
             found = self._images(part, name, label)

@@ -18,27 +18,17 @@ _BLOCK_BYTES = 1 << 20
 
 
 class DataIdentity(BaseModel):
-    """The data of a run, independent of where they are stored.
-
-    Attributes:
-        name: The set's name; for a folder ``folder-`` and its base name in safe characters.
-        content_hash: SHA-256, in hex, of the content (see :class:`ContentHash`).
-        subset: Number of training images kept, or None for all.
-        subset_eval: Number of validation and of test images kept, or None for all.
-        split_seed: Seed of the splits and subsets.
-        resolution: Side of the images in pixels.
-        skipped: Damaged files that were left out, by path; part of the JSON if there are any.
-    """
+    """The data of a run, independent of where they are stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    content_hash: str
-    subset: int | None
-    subset_eval: int | None
-    split_seed: int
-    resolution: int
-    skipped: tuple[str, ...] = ()
+    name: str  # the set's name; for a folder ``folder-`` and its base name in safe characters
+    content_hash: str  # SHA-256, in hex, of the content (see :class:`ContentHash`)
+    subset: int | None  # number of training images kept, or None for all
+    subset_eval: int | None  # number of validation and of test images kept, or None for all
+    split_seed: int  # seed of the splits and subsets
+    resolution: int  # side of the images in pixels
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path; part of the JSON if there are any
 
     @model_serializer(mode="wrap")
     def _without_none_skipped(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

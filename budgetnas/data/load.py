@@ -19,31 +19,18 @@ _VALIDATION_PARTS = 10
 
 @dataclass(frozen=True)
 class Data:
-    """The part of a data set that a search may use.
-
-    Attributes:
-        identity: Identity of the data.
-        classes: Class names; their positions are the labels.
-        in_channels: Channels of an image, 1 or 3.
-        resolution: Side of an image in pixels.
-        flip: Whether an image flipped left to right keeps its meaning.
-        notices: Sentences on what was converted, assumed or left out.
-        is_cifar10: Whether these are the original pixels of CIFAR-10, from its own archive.
-        train: The training images without the validation images, subsampled by ``subset``.
-        validation: A tenth of the training images, stratified, subsampled by ``subset_eval`` only.
-        all_train: The whole training part, validation images included, subsampled by ``subset``.
-    """
+    """The part of a data set that a search may use."""
 
     identity: DataIdentity
-    classes: tuple[str, ...]
-    in_channels: int
-    resolution: int
-    flip: bool
-    notices: tuple[str, ...]
-    is_cifar10: bool
-    train: Images
-    validation: Images
-    all_train: Images
+    classes: tuple[str, ...]  # class names; their positions are the labels
+    in_channels: int  # channels of an image, 1 or 3
+    resolution: int  # side of an image in pixels
+    flip: bool  # whether an image flipped left to right keeps its meaning
+    notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
+    is_cifar10: bool  # whether these are the original pixels of CIFAR-10, from its own archive
+    train: Images  # the training images without the validation images, subsampled by ``subset``
+    validation: Images  # a tenth of the training images, stratified, subsampled by ``subset_eval`` only
+    all_train: Images  # the whole training part, validation images included, subsampled by ``subset``
 
 
 def load_data(request: DataRequest) -> Data:

@@ -197,13 +197,15 @@ def read_study_file(name: str) -> SearchOptions:
     """
     path = Path(name) if Path(name).suffix == ".toml" or "/" in name else shipped(name)
     try:
-        return SearchOptions.parse(tomllib.loads(path.read_text(encoding="utf-8")), name=name)
+        return SearchOptions.parse(tomllib.loads(path.read_text(encoding="utf-8-sig")), name=name)
     except FileNotFoundError:
         raise InputError("STUDY_FILE", name, "there is no such file", "see budgetnas search --help") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError("STUDY_FILE", name, f"is not TOML ({error})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("STUDY_FILE", name, f"cannot be read ({error})") from None
+    except UnicodeDecodeError:
+        raise InputError("STUDY_FILE", name, "is not encoded in UTF-8", "save it as UTF-8") from None
+    except OSError as error:
+        raise InputError("STUDY_FILE", name, f"cannot be read ({error.strerror})") from None
 
 
 def stored_options(specification: StudySpecification) -> SearchOptions:
@@ -274,8 +276,10 @@ def check_study_name(name: str) -> str:
     """Return `name` if it is a valid name of a study.
 
     Raises:
-        InputError: If it is empty, too long, or has characters that cannot be printed.
+        InputError: If it is empty, too long, has characters that cannot be printed, or begins like an option.
     """
+    if name.startswith("-"):
+        raise InputError("--study", name, "must not begin with '-': commands would take it for an option")
     if not name.strip() or len(name) > 200 or not name.isprintable():
         raise InputError("--study", name, "must be 1 to 200 printable characters", "leave it out for DATA-BUDGET")
     return name

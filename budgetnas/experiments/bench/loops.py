@@ -29,11 +29,7 @@ from budgetnas.training.runtime import DTYPES, Precision
 
 
 class Run(Protocol):
-    """A started training.
-
-    Attributes:
-        network: The network in training.
-    """
+    """A started training."""
 
     network: ResNet
 
@@ -61,11 +57,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OurLoop:
-    """The loop of `budgetnas.training`.
-
-    Attributes:
-        runtime: Device, precision, threads and layout.
-    """
+    """The loop of `budgetnas.training`."""
 
     runtime: RuntimeConfig
 
@@ -97,19 +89,12 @@ class _OurRun:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLoop:
-    """The loop that most people copy, plain or tuned.
+    """The loop that most people copy, plain or tuned."""
 
-    Attributes:
-        device: Device of the training.
-        tuned: Whether memory is channels-last, and pinned and copied asynchronously for a GPU.
-        precision: ``float32``, or autocast in ``bf16`` or ``fp16``, the latter with a `GradScaler`.
-        workers: Processes that prepare images; 0 to prepare them in the training process.
-    """
-
-    device: torch.device
-    tuned: bool = False
-    precision: Precision = "float32"
-    workers: int = 0
+    device: torch.device  # device of the training
+    tuned: bool = False  # whether memory is channels-last, and pinned and copied asynchronously for a GPU
+    precision: Precision = "float32"  # or autocast in ``bf16`` or ``fp16``, the latter with a `GradScaler`
+    workers: int = 0  # processes that prepare images; 0 to prepare them in the training process
 
     keeps_memory = False
 
@@ -167,11 +152,7 @@ class _ReferenceRun:
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Images converted to tensors individually, like torchvision's own data sets.
-
-    Args:
-        task: Task with images and recipe.
-    """
+    """Images converted to tensors individually, like torchvision's own data sets."""
 
     def __init__(self, task: Task) -> None:
         self._pixels = task.train.images.permute(0, 2, 3, 1).cpu().numpy()
