@@ -11,7 +11,7 @@ import typer
 
 from benchmarks.running import run
 from budgetnas.architecture import Architecture, count
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 _INPUTS = InputShape(in_channels=3, size=32, classes=10)

@@ -19,7 +19,7 @@ from benchmarks.running import run
 from budgetnas.architecture import Architecture, Counts, count
 from budgetnas.architecture.budget import QUANTITIES, Budget, parse_budget, parse_limit
 from budgetnas.errors import SearchFailedError
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 if TYPE_CHECKING:

@@ -24,11 +24,12 @@ from benchmarks.options import (
     WidthsOption,
 )
 from benchmarks.running import run
+from benchmarks.tasks import final_accuracy, network_for
 from budgetnas.architecture import count
 from budgetnas.data import DataRequest, load_data
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop
-from budgetnas.experiments.bench.machine import machine
-from budgetnas.experiments.bench.task import final_accuracy, network_for, sgd_recipe, task_with
+from budgetnas.experiments.bench.protocol import sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation
 from budgetnas.stats import difference_interval
 from budgetnas.training import runtime_rules
@@ -49,7 +50,7 @@ def measure(
     learning_rate: Annotated[float, typer.Option(help="Rate at the start of the cosine.")] = 0.1,
     seeds: Annotated[int, typer.Option(help="Trainings of each loop, at least 2.", min=2)] = 5,
     device: DeviceOption = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16; of ours.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bf16 or fp16; of ours.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Train the same network with all loops, seed by seed, and compare the mean accuracies after the last epoch."""

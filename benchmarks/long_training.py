@@ -27,10 +27,11 @@ from benchmarks.options import (
     WidthsOption,
 )
 from benchmarks.running import run
+from benchmarks.tasks import network_for
 from budgetnas.architecture import count
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.experiments.bench.task import network_for, task_with
+from budgetnas.experiments.bench.protocol import task_with
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.strong import plain_recipe, strong_recipe

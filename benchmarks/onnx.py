@@ -13,7 +13,7 @@ from benchmarks.running import run
 from budgetnas.bundle.contents import ONNX
 from budgetnas.bundle.onnx_file import check_onnx
 from budgetnas.errors import InputError
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 
 
 def measure(

@@ -34,7 +34,7 @@ from benchmarks.running import run
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.data import DataIdentity
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, claim_run

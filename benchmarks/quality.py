@@ -21,7 +21,7 @@ from benchmarks.options import BudgetOption, SamplerOption
 from benchmarks.running import run
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget, parse_budget
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within

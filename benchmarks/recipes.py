@@ -25,12 +25,13 @@ from benchmarks.options import (
     WidthsOption,
 )
 from benchmarks.running import run
+from benchmarks.tasks import final_accuracy, network_for
 from budgetnas.architecture import count
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import OurLoop
-from budgetnas.experiments.bench.machine import machine
-from budgetnas.experiments.bench.task import final_accuracy, network_for, sgd_recipe, task_with
+from budgetnas.experiments.bench.protocol import sgd_recipe, task_with
 from budgetnas.space.recipe import Augmentation, Recipe
 from budgetnas.stats import Interval, mean_interval
 from budgetnas.training import RuntimeConfig, Task, runtime_rules

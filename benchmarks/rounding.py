@@ -1,4 +1,4 @@
-"""How far gradients of 32 bits and of bfloat16 are from those of 64, for both layouts of activations."""
+"""How far gradients of float32, bf16 and fp16 are from those of 64, for both layouts of activations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from benchmarks.options import BlocksOption, StemWidthOption, WidthsOption
 from benchmarks.running import run
 from budgetnas.architecture import Architecture, count, parse_architecture
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.training.network import ResNet, build
 
+_LOSS_SCALE = 65536.0
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
@@ -34,7 +35,7 @@ def measure(
         f"and labels, {threads} thread{'' if threads == 1 else 's'}, n = {seeds}"
     )
     exact = [_gradients(architecture, batch, seed, torch.float64, "contiguous") for seed in range(seeds)]
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for layout in _LAYOUTS:
             errors = [
                 float((_gradients(architecture, batch, seed, dtype, layout) - truth).norm() / truth.norm())
@@ -45,17 +46,19 @@ def measure(
 
 
 def _gradients(architecture: Architecture, batch: int, seed: int, dtype: torch.dtype, layout: str) -> Tensor:
-    """Return all gradients of one step in one row; bfloat16 as autocast over weights of 32 bits."""
+    """Return all gradients of a step in a row: 16 bits as autocast over float32 weights, float16 with a scaled loss."""
     chance = torch.Generator().manual_seed(seed)
     side = architecture.size
     images = torch.randn(batch, architecture.in_channels, side, side, generator=chance)
     labels = torch.randint(0, architecture.classes, (batch,), generator=chance)
-    plain = torch.float32 if dtype == torch.bfloat16 else dtype
+    half, scale = dtype.itemsize == 2, _LOSS_SCALE if dtype == torch.float16 else 1.0
+    plain = torch.float32 if half else dtype
     network: ResNet = build(architecture, seed=seed).to(plain).to(memory_format=_LAYOUTS[layout])
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with torch.autocast("cpu", dtype, enabled=half):
         logits = network(images.to(plain).contiguous(memory_format=_LAYOUTS[layout]))
-    functional.cross_entropy(logits.to(plain), labels).backward()  # type: ignore[no-untyped-call]
-    return torch.cat([one.grad.flatten().double() for one in network.parameters() if one.grad is not None])
+    (functional.cross_entropy(logits.to(plain), labels) * scale).backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return torch.cat([gradient.flatten().double() / scale for gradient in gradients])
 
 
 if __name__ == "__main__":

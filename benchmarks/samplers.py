@@ -17,7 +17,7 @@ from benchmarks.small_studies.make import Design
 from benchmarks.small_studies.sampled import make_sampled, read_sampled, sampled_lines
 from budgetnas.architecture.budget import parse_budget
 from budgetnas.data import DataRequest
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.samplers.named import check_sampler
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage

@@ -25,7 +25,7 @@ from benchmarks.table_search.searching import Cell, Found
 from benchmarks.table_search.working import tasks_left, work
 from budgetnas.architecture.budget import format_count, parse_budget
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.stats import mean_interval
 
 _TRAININGS: Final = (20, 50, 100)

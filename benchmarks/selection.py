@@ -24,7 +24,7 @@ from benchmarks.running import run
 from benchmarks.table import ERROR, PARAMS, read_sheet
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.errors import InputError, check_seed
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
 from budgetnas.samplers.budget_sampler.observed import key_of
 from budgetnas.samplers.budget_sampler.winner import expected_values

@@ -16,7 +16,7 @@ from benchmarks.small_studies.make import Design, make_study
 from benchmarks.small_studies.summary import read_outcomes, summary_lines
 from budgetnas.architecture.budget import parse_budget
 from budgetnas.data import DataRequest
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 from collections.abc import Iterable
@@ -137,6 +138,12 @@ class Interrupted(Exception):
 
 class LeaseLost(Exception):
     """This process did not renew its lease in time and another process has taken over its work; it must not write."""
+
+
+def closest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the hint ``did you mean NAME?`` for the known name most similar to `name`, or another hint."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def plural(count: int, noun: str) -> str:

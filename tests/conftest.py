@@ -49,6 +49,12 @@ class PostgresServer:
         self._server.ensure_postgres_running()
 
 
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    """The URL of a SQLite storage that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'budgetnas.db'}"
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL that lives as long as the test session; a test that stops it starts it again.

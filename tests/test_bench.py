@@ -22,6 +22,7 @@ from budgetnas.space.recipe import Augmentation
 from budgetnas.stats import ratio_interval
 from budgetnas.training.memory import free_as_usual, keep_freed_memory
 from budgetnas.training.network import build
+from budgetnas.training.runtime import Precision
 
 pytestmark = pytest.mark.slow
 
@@ -72,8 +73,13 @@ def test_the_reference_sees_the_same_images(augmentation: Augmentation) -> None:
 
 @pytest.mark.parametrize(
     "loop",
-    [OurLoop(CPU), ReferenceLoop(DEVICE), ReferenceLoop(DEVICE, tuned=True, workers=1)],
-    ids=lambda loop: loop.name,
+    [
+        OurLoop(CPU),
+        ReferenceLoop(DEVICE),
+        ReferenceLoop(DEVICE, tuned=True, workers=1),
+        ReferenceLoop(DEVICE, tuned=True, precision="fp16"),
+    ],
+    ids=lambda loop: f"{loop.name} {getattr(loop, 'precision', '')}",
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_every_loop_makes_the_same_steps_and_learns(loop: OurLoop | ReferenceLoop, optimizer: str) -> None:
@@ -162,7 +168,7 @@ def test_bench_refuses_invalid_options(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
-def test_a_matrix_peak_is_a_speed(precision: str) -> None:
+def test_a_matrix_peak_is_a_speed(precision: Precision) -> None:
     assert 1e8 < matrix_peak(DEVICE, precision) < 1e16
 
 

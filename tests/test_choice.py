@@ -237,7 +237,7 @@ def test_a_diverged_training_does_not_change_the_best_three(monkeypatch: pytest.
             values[np.argsort(worth)[20]] = 0.1
             with monkeypatch.context() as patch:
                 if not clipped:
-                    patch.setattr(winner, "_clipped", lambda values: values)
+                    patch.setattr(winner, "clipped", lambda values, spreads: values)
                 after = best_three(smooth(features, values, range(40)))
             losses.append(worth[before].mean() - worth[after].mean())
         return float(np.mean(losses))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small import environment, run, study_file
+from small import environment, run, run_fresh, study_file
 
 from budgetnas.cli import app
 
@@ -367,3 +367,12 @@ def test_looking_at_a_foreign_database_writes_nothing_into_it(
     assert (code, "holds no study of budgetnas" in err) == (2, True)
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["a"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_idle_threads_sleep_unless_the_environment_says_otherwise(
+    tmp_path: Path, given: dict[str, str], policy: str
+) -> None:
+    done = run_fresh(tmp_path, "doctor", "--data", "digits", OMP_DISPLAY_ENV="TRUE", **given)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr

@@ -67,6 +67,12 @@ def detail_of(address: str, name: str) -> dict[str, Any]:
     return fetched(f"{address}/api/studies/{number_of(address, name)}?after=0")
 
 
+def sent(address: str, method: str, body: dict[str, Any]) -> None:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers, method=method)
+    urllib.request.urlopen(request, timeout=30).close()
+
+
 def drawn(detail: dict[str, Any]) -> dict[str, Any]:
     return {item["id"]: json.loads(item["graph_object"]) for item in detail["plotly_graph_objects"]}
 
@@ -117,6 +123,33 @@ def test_a_foreign_study_keeps_its_figures_and_gets_none(dashboard: str, tmp_pat
     assert "budgetnas-history" in drawn(detail_of(dashboard, "t"))
     with pytest.raises(urllib.error.HTTPError, match="404"):
         fetched(f"{dashboard}/api/studies/999?after=0")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/api/studies/{study}", {}),
+        ("POST", "/api/studies/{study}/rename", {"study_name": "other"}),
+        ("POST", "/api/studies", {"study_name": "other", "directions": ["maximize"]}),
+        ("POST", "/api/trials/1/tell", {"state": "Fail"}),
+    ],
+)
+def test_studies_and_trials_cannot_be_changed_from_the_dashboard(
+    dashboard: str, tmp_path: Path, method: str, path: str, body: dict[str, Any]
+) -> None:
+    before = fetched(f"{dashboard}/api/studies")["study_summaries"]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        sent(dashboard + path.format(study=number_of(dashboard, "t")), method, body)
+    assert caught.value.code == 403
+    assert "changes notes only" in json.loads(caught.value.read())["reason"]
+    assert fetched(f"{dashboard}/api/studies")["study_summaries"] == before
+    assert run(tmp_path, "show", "t").returncode == 0
+
+
+def test_notes_can_be_written_in_the_dashboard(dashboard: str) -> None:
+    address = f"{dashboard}/api/studies/{number_of(dashboard, 't')}"
+    sent(f"{address}/note", "PUT", {"body": "the first", "version": 1})
+    assert detail_of(dashboard, "t")["note"]["body"] == "the first"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the chromium package of the system")

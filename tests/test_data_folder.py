@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from PIL import Image
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data import folder as folder_module
 from budgetnas.data.cache import MAX_ENTRIES
+from budgetnas.data.contents import describe_difference
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import InputError
 
@@ -155,11 +157,144 @@ def test_the_test_split_is_read_without_a_cached_training_part(folder: Path) -> 
     assert load_test(DataRequest(f"folder:{folder}")).images.shape == (8, 3, SIDE, SIDE)
 
 
-def test_loading_never_decodes_the_test_split(folder: Path) -> None:
-    (folder / "test" / "cat" / "00.png").write_bytes(b"no image")
-    assert len(load(folder).all_train) == 30
-    with pytest.raises(InputError, match=r"test/cat/00.png.* cannot be read as an image"):
-        load_test(DataRequest(f"folder:{folder}"))
+def test_all_damaged_images_of_both_splits_are_named_at_once(folder: Path) -> None:
+    for path in ("test/cat/00.png", "train/dog/03.png"):
+        (folder / path).write_bytes(b"no image")
+    truncated = folder / "test" / "dog" / "01.png"
+    truncated.write_bytes(truncated.read_bytes()[:50])
+    message = refused(folder)
+    assert "3 files cannot be read as an image" in message
+    assert all(path in message for path in ("test/cat/00.png", "test/dog/01.png", "train/dog/03.png"))
+    assert "--skip-damaged" in message
+
+
+def test_damaged_images_are_left_out_on_request_and_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = folder / "test" / "cat" / "00.png"
+    good = damaged.read_bytes()
+    damaged.write_bytes(b"no image")
+    (folder / "train" / "dog" / "03.png").write_bytes(b"")
+    request = DataRequest(f"folder:{folder}", skip_damaged=True)
+    data = load_data(request)
+    assert data.identity.skipped == ("test/cat/00.png", "train/dog/03.png")
+    assert "2 damaged images left out: test/cat/00.png, train/dog/03.png" in data.notices
+    assert (len(data.all_train), len(load_test(request))) == (29, 7)
+    counts = count_decodes(monkeypatch)
+    assert load_data(request).identity == data.identity
+    assert counts == []
+    assert "2 files cannot be read" in refused(folder)
+    damaged.write_bytes(good)
+    resumed = DataRequest(f"folder:{folder}", skipped=data.identity.skipped, resolution=data.resolution)
+    assert load_data(resumed).identity == data.identity, "a repaired image stays out of its study"
+    assert len(load_test(resumed)) == 7
+
+
+def test_an_identity_without_skipped_files_has_the_digest_of_older_versions(folder: Path) -> None:
+    identity = load(folder).identity
+    assert "skipped" not in identity.model_dump(mode="json")
+    fields = "name", "content_hash", "subset", "subset_eval", "split_seed", "resolution"
+    canonical = json.dumps({name: getattr(identity, name) for name in sorted(fields)}, separators=(",", ":"))
+    assert identity.digest() == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def test_changed_files_are_named(folder: Path) -> None:
+    before = load(folder).identity.content_hash
+    save(folder / "train" / "cat" / "00.png", 99)
+    (folder / "train" / "cat" / "01.png").rename(folder / "train" / "cat" / "one.png")
+    after = load(folder).identity.content_hash
+    assert describe_difference(before, after) == (
+        "1 file changed: train/cat/00.png; 1 file added: train/cat/one.png; 1 file missing: train/cat/01.png"
+    )
+    assert describe_difference(before, "0" * 64) == ""
+
+
+@pytest.mark.parametrize("train", ["Train", "TRAINING", "train"])
+@pytest.mark.parametrize("test", ["Test", "testing", "tests"])
+def test_splits_in_the_usual_spellings(tmp_path: Path, train: str, test: str) -> None:
+    fill(tmp_path / train, {"cat": 5, "dog": 5})
+    fill(tmp_path / test, {"cat": 2, "dog": 2})
+    fill(tmp_path / "Valid", {"cat": 2, "dog": 2})
+    data = load(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.all_train) == 10
+    assert len(load_test(DataRequest(f"folder:{tmp_path}"))) == 4
+    assert data.notices == (f"1 folder other than {train}/ and {test}/ not used: Valid",)
+
+
+def test_two_folders_for_a_split_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"cat": 5, "dog": 5})
+    fill(tmp_path / "Training", {"cat": 5, "dog": 5})
+    assert "two folders for the train split: Training/ and train/" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("seg_train/cat", "seg_test/cat", "seg_pred/x"), "look like splits, not like classes: seg_test, seg_train"),
+        (("trainImages/cat", "valImages/cat"), "look like splits, not like classes: trainImages, valImages"),
+        (("cat/train", "cat/test", "dog/train", "dog/test"), "inside a class folder: cat/test, cat/train"),
+        (("photos/Train/cat", "photos/Test/cat"), "inside a class folder: photos/Test, photos/Train"),
+        (("images/train/cat", "labels/train/cat"), "inside a class folder: images/train"),
+    ],
+)
+def test_splits_are_not_taken_as_classes(tmp_path: Path, folders: tuple[str, ...], message: str) -> None:
+    for name in folders:
+        fill(tmp_path, {name: 5})
+    assert message in refused(tmp_path)
+
+
+def test_a_class_may_have_a_name_with_the_word_of_a_split(tmp_path: Path) -> None:
+    fill(tmp_path, {"test tube": 5, "flask": 5})
+    assert load(tmp_path).classes == ("flask", "test tube")
+
+
+def test_links_that_lead_nowhere_and_other_odd_entries_are_named(folder: Path) -> None:
+    (folder / "train" / "cat" / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "train" / "bird").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "test" / "dog" / "pipe.png")
+    (folder / "val").symlink_to(folder / "nowhere")
+    (folder / "train" / "dog" / "@eaDir").mkdir()
+    save(folder / "train" / "dog" / "@eaDir" / "thumbnail.png", 3)
+    data = load(folder)
+    assert data.classes == ("cat", "dog")
+    assert data.notices == (
+        "4 entries ignored, such as links that lead nowhere or back to a folder above: "
+        "val, train/cat/gone.png, train/bird, test/dog/pipe.png",
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "avif"])
+def test_further_suffixes(folder: Path, suffix: str) -> None:
+    image = Image.new("RGB", (SIDE, SIDE), (9, 9, 9))
+    image.save(folder / "train" / "dog" / f"x.{suffix}", format="AVIF" if suffix == "avif" else "JPEG")
+    assert len(load(folder).all_train) == 31
+
+
+def test_images_that_swap_their_names_are_decoded_again(folder: Path) -> None:
+    """Sizes and times are equal, as in images out of a reproducible archive."""
+    for path in folder.rglob("*.png"):
+        image = Image.new("RGB", (SIDE, SIDE), (255, 0, 0) if "cat" in path.parts else (0, 0, 255))
+        image.save(path.with_suffix(".bmp"))
+        path.unlink()
+    for path in folder.rglob("*"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    before = load(folder)
+    train = folder / "train"
+    (train / "cat").rename(train / "other")
+    (train / "dog").rename(train / "cat")
+    (train / "other").rename(train / "dog")
+    after = load(folder)
+    assert after.identity.content_hash != before.identity.content_hash
+    assert after.all_train.images[0, 0, 0, 0] == 0
+
+
+def test_the_own_resolution_by_its_number_decodes_nothing(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(folder)
+    counts = count_decodes(monkeypatch)
+    assert load(folder, resolution=first.resolution).identity == first.identity
+    assert counts == []
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
 
 
 def test_without_a_test_folder_a_fifth_is_set_aside(tmp_path: Path) -> None:
@@ -249,8 +384,9 @@ def test_a_broken_image_is_named(folder: Path, content: bytes | str) -> None:
     path = folder / "train" / "dog" / "03.png"
     path.write_bytes(path.read_bytes()[:50] if isinstance(content, str) else content)
     message = refused(folder)
-    assert str(path) in message
-    assert "repair or remove it" in message
+    assert str(folder) in message
+    assert "1 file cannot be read as an image: train/dog/03.png" in message
+    assert "repair or remove them" in message
 
 
 def test_broken_images_are_named_from_threads_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

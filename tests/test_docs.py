@@ -188,6 +188,7 @@ BENCHMARKS = {
         "long_training",
         "onnx",
         "overhead",
+        "precisions",
         "proposals",
         "quality",
         "recipes",

@@ -93,7 +93,7 @@ def test_pruned_runs_have_a_place_in_time_and_no_rank(records: Records) -> None:
     again = initial_candidate("v2-sgd", spec.recipes, INPUTS)
     add_run(records, STUDY, again, 95, plausible_curve(0.5), seed=1, role=Role.REPEAT)
     tables = study_tables(records, STUDY)
-    assert [(cut.order, cut.run.epochs_done, cut.run.epochs_asked) for cut in tables.pruning.cut] == [
+    assert [(run.order, run.run.epochs_done, run.run.epochs_asked) for run in tables.pruning.pruned] == [
         (13, 1, EPOCHS),
         (14, 2, EPOCHS),
         (15, 3, EPOCHS),

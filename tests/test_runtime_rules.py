@@ -19,11 +19,11 @@ from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
-from budgetnas.training.runtime import ONE_THREAD_MACS, uses_bf16
+from budgetnas.training.runtime import ONE_THREAD_MACS, Capability, check_precision, uses_bf16
 
 AVX2 = CpuFacts(bf16=False, threads=2)
 AMX = CpuFacts(bf16=True, threads=2)
-GPU = RuntimeRules("cuda:0", "auto", AVX2, bf16=True, graphs=True)
+GPU = RuntimeRules("cuda:0", "auto", AVX2, capability=(9, 0), graphs=True)
 SMALL = Architecture((1, 1, 1), (8, 16, 32), (1, 2, 2), stem_width=8)
 MIDDLE = Architecture((1, 1, 1), (16, 32, 64), (1, 2, 2), stem_width=16)
 DIGITS = replace(MIDDLE, size=8, in_channels=1)
@@ -53,6 +53,45 @@ def test_the_rules_of_a_cpu(cpu: CpuFacts, architecture: Architecture, expected:
 def test_a_precision_that_the_user_names_is_kept() -> None:
     assert runtime_rules("cpu", "bf16", cpu=AVX2).runtime_for(TINY).precision == "bf16"
     assert runtime_rules("cpu", "float32", cpu=AMX).runtime_for(named("v2")).precision == "float32"
+
+
+@pytest.mark.parametrize("cpu", [AVX2, AMX])
+def test_a_cpu_trains_in_fp16_only_if_the_user_names_it(cpu: CpuFacts) -> None:
+    assert runtime_rules("cpu", cpu=cpu).runtime_for(named("v2")).precision != "fp16"
+    assert runtime_rules("cpu", "fp16", cpu=cpu).runtime_for(named("v2")).precision == "fp16"
+    assert runtime_rules("cpu", "fp16", cpu=cpu).runtime_for(TINY).precision == "fp16"
+
+
+GPUS: list[tuple[str, Capability, str]] = [
+    ("P100", (6, 0), "float32"),
+    ("V100", (7, 0), "fp16"),
+    ("T4", (7, 5), "fp16"),
+    ("RTX 8000", (7, 5), "fp16"),
+    ("A100", (8, 0), "bf16"),
+    ("RTX 3090", (8, 6), "bf16"),
+    ("H100", (9, 0), "bf16"),
+]
+
+
+@pytest.mark.parametrize(("gpu", "capability", "expected"), GPUS, ids=[gpu for gpu, _, _ in GPUS])
+def test_the_precision_of_a_gpu(gpu: str, capability: Capability, expected: str) -> None:
+    """Small images too: only on a CPU they gain nothing from 16 bits."""
+    rules = replace(GPU, capability=capability)
+    assert rules.fastest_precision == expected
+    assert {rules.runtime_for(network).precision for network in (named("v2"), TINY)} == {expected}
+    for asked in ("float32", "fp16"):
+        check_precision(asked, "cuda:0", capability)
+        assert replace(rules, precision=asked).runtime_for(TINY).precision == asked
+
+
+def test_a_gpu_that_would_emulate_bf16_is_an_error() -> None:
+    check_precision("bf16", "cuda:0", (8, 0))
+    check_precision("auto", "cuda:0", (7, 5))
+    rule = "--precision 'bf16': needs a GPU of compute capability 8.0 or later; cuda:1 has 7.5; use --precision auto"
+    with pytest.raises(InputError) as raised:
+        check_precision("bf16", "cuda:1", (7, 5))
+    assert str(raised.value) == rule
+    assert raised.value.exit_code == 2
 
 
 def test_the_thread_limit_is_between_the_networks_that_were_measured() -> None:
@@ -102,6 +141,7 @@ def test_tuning_times_what_the_user_left_open() -> None:
     assert {config.precision for config in timed("auto", AMX, DIGITS)} == {"bf16", "float32"}
     assert {config.precision for config in timed("bf16", AMX, MIDDLE)} == {"bf16"}
     assert {config.precision for config in timed("auto", AVX2, MIDDLE)} == {"float32"}
+    assert {config.precision for config in timed("fp16", AMX, MIDDLE)} == {"fp16"}
 
 
 def searched(folder: Path, cpu: CpuFacts | None, **changes: Any) -> list[tuple[object, ...]]:
@@ -146,6 +186,12 @@ def test_the_same_search_gives_the_same_bits(cpu: CpuFacts | None, tmp_path: Pat
         assert json.loads(str(environment))["precision"] == ("bf16" if facts.bf16 else "float32")
 
 
+def test_a_search_in_fp16_records_it_and_gives_the_same_bits(tmp_path: Path) -> None:
+    first, second = (searched(tmp_path / name, AMX, precision="fp16") for name in "ab")
+    assert first == second
+    assert {json.loads(str(environment))["precision"] for _, _, environment, *_ in first} == {"fp16"}
+
+
 def test_a_tuned_search_records_what_it_chose(tmp_path: Path) -> None:
     environments = {str(run[2]) for run in searched(tmp_path / "a", AVX2, tune_setup=True)}
     assert len(environments) == 1, "one config, timed before the first trial, for the whole search"
@@ -163,5 +209,5 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
 
 
 def test_an_unknown_precision_is_an_error() -> None:
-    with pytest.raises(InputError, match="--precision 'float16': must be one of auto, float32, bf16"):
+    with pytest.raises(InputError, match="--precision 'float16': must be one of auto, float32, bf16, fp16"):
         runtime_rules("cpu", "float16")

@@ -209,14 +209,15 @@ def test_a_pruned_trial_is_pruned_in_both_tables(storage_url: str) -> None:
             assert trial.value == trial.intermediate_values[one.epochs_done]
             assert len(trial.user_attrs["budgetnas"]["curve"]["epoch"]) == one.epochs_done
             assert trial.user_attrs["budgetnas"].get("reason", "") == one.reason == end.reason
-            assert end.cut_after == (1 if pruned else None)
+            assert end.pruned_after == (1 if pruned else None)
         assert runs[2].reason == "after epoch 1 of 10: 40.00% on validation, 60.00% needed (the best 1 of 3 continue)"
-        assert (heard.ends[-1].tally.trained, heard.ends[-1].tally.cut, heard.ends[-1].tally.epochs_saved) == (6, 2, 18)
+        tally = heard.ends[-1].tally
+        assert (tally.trained, tally.pruned, tally.epochs_saved) == (6, 2, 18)
         pruning = study_tables(study.records, "s").pruning
         assert (pruning.epochs_asked, pruning.epochs_saved) == (60, 18)
         assert pruning.saved_share == pytest.approx(0.3)
         assert pruning.epochs_saved == sum(one.epochs_asked - one.epochs_done for one in runs)
-        assert [cut.run.trial for cut in pruning.cut] == [2, 4]
+        assert [training.run.trial for training in pruning.pruned] == [2, 4]
         assert pruning.sentence() == "asha pruned 2 runs: 18 of 60 epochs saved (30.0%)"
 
 
@@ -272,7 +273,7 @@ def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> Non
         assert again.params == cut.params
         assert again.intermediate_values == cut.intermediate_values == {1: 0.4}
         assert f"the record of run {records[2].id} was used" in heard.ends[0].reason
-        assert heard.ends[0].cut_after == 1
+        assert heard.ends[0].pruned_after == 1
         assert len({(one.architecture.digest, one.recipe.digest) for one in records}) == 4
 
 

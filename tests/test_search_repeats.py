@@ -2,157 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import optuna
 import pytest
-import torch
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
-from quiet import Quiet
-from small import run, study_file
+from repeating import (
+    BUDGET,
+    CPU,
+    FOUR,
+    INPUTS,
+    NETWORK,
+    NOTHING,
+    RECIPES,
+    Heard,
+    asked,
+    check_seeds,
+    key,
+    made_up,
+    no_images,
+    opened,
+    runs_of,
+    searched,
+    specification,
+)
 
 from budgetnas.architecture.budget import Budget
-from budgetnas.data import DataIdentity, DataRequest, load_data
-from budgetnas.errors import InputError, Interrupted
+from budgetnas.errors import InputError
 from budgetnas.experiments.final import plan_final
 from budgetnas.metrics import Epoch
 from budgetnas.report.figures.curves import accuracy_curves
 from budgetnas.report.figures.history import history
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, claim_run, record_training
+from budgetnas.runs.recording import RunRequest, claim_repeat, claim_run
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.named import ONCE, SAMPLERS, budget_share, check_sampler, make_sampler, search_sampler
-from budgetnas.search.callbacks import TrialEnd, TrialStart
-from budgetnas.search.loop import SearchTask, _install_sampler, search
-from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials, requeue
+from budgetnas.search.loop import _install_sampler, search
+from budgetnas.search.study import recover_stale_trials, requeue
 from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
-from budgetnas.space.recipe import Normalisation, Recipe, RecipeSpace
+from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
-from budgetnas.space.specification import ChoiceProtocol, Fidelity, StudySpecification
-from budgetnas.storage import SEARCHED, Records, Role, Run, State
+from budgetnas.space.specification import ChoiceProtocol, Fidelity
+from budgetnas.storage import SEARCHED, Role, State
 from budgetnas.storage.leases import holding, take_slot
-from budgetnas.storage.opening import open_records
-from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task, train
-from budgetnas.training.device import DeviceImages, to_device
-from budgetnas.training.device import statistics as constants
-from budgetnas.training.network import ResNet, build
-
-CPU = RuntimeConfig("cpu", "float32", threads=1)
-INPUTS = InputShape(in_channels=1, size=8, classes=10)
-FOUR = SearchSpace(blocks=((1, 2),), widths=(4, 6, 40))
-"""Six networks, of which the four narrow ones have fewer than 6,000 parameters."""
-BUDGET = 6_000
-RECIPES = RecipeSpace.model_validate(
-    {"epochs": 3, "batch": 50, "optimizers": ["sgd"], "sgd": {"learning_rate": [0.05, 0.05], "weight_decay": [0.0]}}
-)
-NOTHING = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=8)
-NETWORK = build(FOUR.smallest(INPUTS))
-STUDY = """
-data = "digits"
-budget = "6k"
-subset = 200
-subset_eval = 100
-epochs = 2
-batch = 50
-trials = 12
-sampler = "budget"
-seeds = []
-
-[space]
-blocks = [[1, 2]]
-widths = [4, 6, 40]
-
-[recipe]
-optimizers = ["sgd"]
-
-[recipe.sgd]
-learning_rate = [0.05, 0.05]
-weight_decay = [0.0]
-"""
-
-
-def specification(data: DataIdentity = NOTHING, **changes: object) -> StudySpecification:
-    values = {"max_params": BUDGET, "space": FOUR, "recipes": RECIPES, "inputs": INPUTS, "seeds": ()} | changes
-    return StudySpecification.model_validate(values | {"data": data})
-
-
-@contextmanager
-def opened(url: str, spec: StudySpecification | None = None) -> Iterator[OpenStudy]:
-    parsed = parse_storage(url)
-    with closing(open_study(parsed, open_records(parsed), "s", spec or specification())) as study:
-        yield study
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'a.db'}"
-
-
-@dataclass
-class Heard(Quiet):
-    """Keeps the trials' starts and ends."""
-
-    starts: list[TrialStart] = field(default_factory=list)
-    ends: list[TrialEnd] = field(default_factory=list)
-
-    def on_trial_start(self, start: TrialStart) -> None:
-        self.starts.append(start)
-
-    def on_trial_end(self, end: TrialEnd) -> None:
-        self.ends.append(end)
-
-
-def made_up(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
-    """A training that takes no time: each network has an accuracy of its own, and each seed moves it a little."""
-    accuracy = 0.3 + 0.05 * sum(task.architecture.widths) / 10 + 0.001 * (task.seed * 7 % 5)
-    for number in range(1, task.recipe.epochs + 1):
-        callbacks.on_epoch_end(Epoch(number, 1.0, accuracy, 1.0, accuracy, 0.1, 0.0))
-    return NETWORK
-
-
-def no_images() -> RunImages:
-    none = DeviceImages(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
-    return RunImages(NOTHING, none, none, Normalisation(mean=(0.0,), std=(1.0,)))
-
-
-def asked(trials: int, sampler: str = "budget") -> SearchTask:
-    return SearchTask(trials, no_images(), CPU, sampler, 0, trainer=made_up)
-
-
-def searched(study: OpenStudy, trials: int, sampler: str = "budget") -> Heard:
-    heard = Heard()
-    assert search(study, asked(trials, sampler), Stopper(None), heard)
-    return heard
-
-
-def runs_of(study: OpenStudy) -> tuple[Run, ...]:
-    return study.records.runs(study="s")
-
-
-def key(one: Run) -> tuple[str, str]:
-    return Candidate(one.architecture, one.recipe).key
-
-
-def check_seeds(runs: tuple[Run, ...]) -> None:
-    """Each candidate has one training of the search, seed 0, and repeats with the seeds after it."""
-    for candidate in {key(one) for one in runs}:
-        mine = sorted((one for one in runs if key(one) == candidate), key=lambda one: one.seed)
-        assert [one.seed for one in mine] == list(range(len(mine)))
-        assert [one.role for one in mine] == [Role.SEARCH] + [Role.REPEAT] * (len(mine) - 1)
-
-
-# Proposals
+from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
+from budgetnas.training.network import ResNet
 
 
 def test_every_sampler_that_is_offered_can_be_made() -> None:
@@ -499,140 +399,3 @@ def test_seeds_can_be_repeated(sqlite: str) -> None:
     assert any(one.role is Role.REPEAT and key(one) in labelled for one in runs)
     for one in tables.ranking:
         assert one.label == labelled.get(key(one.run), "")
-
-
-# Real trainings
-
-
-@pytest.fixture(scope="module")
-def images() -> RunImages:
-    data = load_data(DataRequest("digits"))
-    cpu = torch.device("cpu")
-    fit = to_device(data.train, cpu)
-    few = DeviceImages(fit.images[:200], fit.labels[:200])
-    return RunImages(data.identity, few, to_device(data.validation, cpu), constants(data.train))
-
-
-@dataclass
-class StopsInRepeats(Heard):
-    """Stops a search in the first repeat that it sees, in its second epoch of three."""
-
-    def on_epoch_end(self, epoch: Epoch) -> None:
-        super().on_epoch_end(epoch)
-        if self.starts[-1].repeat_of is not None and epoch.epoch == 2:
-            raise Interrupted
-
-
-def test_an_interrupted_repeat_goes_on_to_the_same_bits(
-    tmp_path: Path, sqlite: str, images: RunImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BUDGETNAS_CHECKPOINT_EVERY", "0")
-    task = replace(asked(8), images=images, trainer=train)
-    spec = specification(images.identity)
-    with opened(sqlite, spec) as study, pytest.raises(Interrupted):
-        search(study, task, Stopper(None), StopsInRepeats())
-    with opened(sqlite, spec) as study:
-        cut = runs_of(study)[-1]
-        assert (cut.role, cut.seed, cut.state, cut.epochs_done) == (Role.REPEAT, 1, State.INTERRUPTED, 2)
-        heard = Heard()
-        assert search(study, task, Stopper(None), heard)
-        runs = runs_of(study)
-        check_seeds(runs)
-        assert len(runs) == 8
-        again = next(one for one in runs if one.id == cut.id)
-        assert (again.state, again.role, again.seed, again.trial) == (State.COMPLETE, Role.REPEAT, 1, cut.trial)
-        assert heard.starts[0].number == cut.trial
-        assert any("resumes after epoch" in text for text in heard.notices)
-        curve = [replace(epoch, seconds=0.0) for epoch in study.records.curve(again.id)]
-    with closing(open_records(parse_storage(f"sqlite:///{tmp_path / 'whole.db'}"))) as records:
-        whole = uninterrupted(records, again, images)
-        assert whole.weights_sha256 == again.weights_sha256
-        assert [replace(epoch, seconds=0.0) for epoch in records.curve(whole.id)] == curve
-    seeds_of_one = [one for one in runs if key(one) == key(again)]
-    assert len({one.weights_sha256 for one in seeds_of_one}) == len(seeds_of_one) > 1
-
-
-def uninterrupted(records: Records, one: Run, images: RunImages) -> Run:
-    recipe = Recipe.model_validate(one.recipe.model_dump())
-    request = RunRequest(Candidate(one.architecture, recipe), one.seed, Role.REPLAY)
-    return records.run(record_training(request, images, CPU, records, Stopper(None), Quiet()))
-
-
-def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> None:
-    with opened(sqlite) as study:
-        searched(study, 8)
-        one = study.optuna_study.trials[0]
-        study.optuna_study.enqueue_trial(one.params, user_attrs={REPEAT_OF: 0})
-        trial = study.optuna_study.ask()
-        first = runs_of(study)[0]
-        request = RunRequest(Candidate(first.architecture, first.recipe), 0, Role.REPEAT, study="s", trial=trial.number)
-        slot = take_slot(study.records, "s", 12)
-        assert slot is not None
-        claim, with_seed = claim_repeat(request, NOTHING, CPU, study.records, slot)
-        with study.records.engine.begin() as connection:  # its process is gone
-            connection.exec_driver_sql("DELETE FROM leases")
-        assert "requeued" in recover_stale_trials(study)[0]
-        searched(study, 9, "tpe")
-        run_ = study.records.run(claim.run)
-        assert (run_.state, run_.role, run_.seed, run_.trial) == (
-            State.COMPLETE,
-            Role.REPEAT,
-            with_seed.seed,
-            trial.number,
-        )
-        assert len(runs_of(study)) == 9
-
-
-def test_a_repeat_whose_process_died_at_its_very_end_is_ended_by_its_record(sqlite: str) -> None:
-    with opened(sqlite) as study:
-        searched(study, 8)
-        last = next(one for one in reversed(runs_of(study)) if one.role is Role.REPEAT)
-        with study.storage.engine.begin() as connection:  # as if it had not come to tell Optuna
-            connection.exec_driver_sql(f"UPDATE trials SET state = 'RUNNING' WHERE number = {last.trial}")
-            connection.exec_driver_sql("DELETE FROM trial_values")
-            connection.exec_driver_sql("DELETE FROM trial_user_attributes WHERE key = 'budgetnas'")
-    with opened(sqlite) as study:
-        assert "its record is used" in recover_stale_trials(study)[0]
-        trial, curve = study.optuna_study.trials[last.trial or 0], study.records.curve(last.id)
-        assert (trial.state, trial.value) == (TrialState.COMPLETE, curve[-1].eval_accuracy)
-        assert described(trial)["seed"] == last.seed
-        assert repeat_of(trial) is not None
-
-
-@pytest.mark.slow
-def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
-    path = study_file(tmp_path, STUDY)
-    done = run(tmp_path, "search", path, "--study", "s")
-    assert done.returncode == 0, done.stderr
-    assert "trained 12/12 (8 repeats), failed 0" in done.stderr
-    assert "(repeat of trial 0, training seed 1): basic " in done.stderr
-    assert "trained 12 (8 repeats)" in done.stdout
-    assert "mean of n trainings, with the trials that repeat the first" in done.stdout
-    assert "the best of 4 candidates, so optimistic" in done.stdout
-    shown = json.loads(run(tmp_path, "show", "s", "--json").stdout)
-    assert sum(len(one["trainings"]) for one in shown["ranking"]) == 12
-    assert len(shown["ranking"]) == 4
-    assert shown["tallies"]["repeats"] == 8
-    report = run(tmp_path, "report", "s", "--out", "s.html")
-    assert report.returncode == 0, report.stderr
-    assert "of the trained, repeats" in (tmp_path / "s.html").read_text(encoding="utf-8")
-    final = run(tmp_path, "finish", "s", "--finalists", "2", "--final-seeds", "2")
-    assert final.returncode == 0, final.stderr
-    assert "the mean of its " in final.stderr
-    assert "(mean of " in final.stdout
-
-
-@pytest.mark.slow
-def test_two_workers_repeat_together(tmp_path: Path, storage_url: str) -> None:
-    path = study_file(tmp_path, STUDY, trials="14")
-    where = ("--study", "s", "--storage", storage_url)
-    done = run(tmp_path, "search", path, *where, "--workers", "2")
-    assert done.returncode == 0, done.stderr
-    assert "trained 14/14 (10 repeats), failed 0" in done.stderr
-    assert done.stderr.count("(repeat of trial ") == 10
-    with closing(open_records(parse_storage(storage_url), must_exist=True)) as records:
-        runs = records.runs(study="s")
-        assert [one.state for one in runs] == [State.COMPLETE] * 14
-        check_seeds(runs)
-        assert len({one.weights_sha256 for one in runs}) == 14
-        assert len({one.holder for run_ in runs for one in records.attempts(run_.id)}) == 2

@@ -27,7 +27,7 @@ from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.finals import Finalist, FinalPlan, finals_of, record_reading, start_final
+from budgetnas.storage.finals import Finalist, FinalPlan
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.opening import create_tables
 from budgetnas.storage.retry import LockLostError, current_call, is_passing, retried
@@ -158,11 +158,11 @@ def test_a_repeated_interruption_leaves_the_successor_alone(records: Records) ->
 def test_a_final_is_begun_and_read_once(records: Records) -> None:
     run = begin(records)
     with lost_answers(records.engine, 1):
-        final = start_final(records, "s", PLAN)
-    assert len(finals_of(records, "s")) == 1
+        final = records.start_final("s", PLAN)
+    assert len(records.finals("s")) == 1
     with lost_answers(records.engine, 0):
-        assert record_reading(records, final, {run: (1, 0.5)}, 10, "a final")
-    assert not record_reading(records, final, {run: (1, 0.5)}, 10, "a final"), "this is another reading"
+        assert records.record_reading(final, {run: (1, 0.5)}, 10, "a final")
+    assert not records.record_reading(final, {run: (1, 0.5)}, 10, "a final"), "this is another reading"
     assert records.test_readings(run) == 1
 
 

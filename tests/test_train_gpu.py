@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, task, trained
+from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, changed_by_steps, run_steps, task, trained
 
 from budgetnas.space.strong import strong_recipe
 from budgetnas.training import RuntimeConfig, Task, TrainingState, runtime_rules, train
@@ -21,6 +21,9 @@ from budgetnas.training.mixing import draw_mixing, mix
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CUDA = torch.device("cuda:0")
 CAPTURED = RuntimeConfig("cuda:0", "float32", threads=1, graphs=True)
+FP16 = replace(CAPTURED, precision="fp16")
+PRECISIONS = pytest.mark.parametrize("runtime", [CAPTURED, FP16], ids=["float32", "fp16"])
+TOO_LARGE = 2.0**40
 
 
 def placed(example: Task) -> Task:
@@ -58,11 +61,12 @@ def test_a_captured_call_runs_each_time() -> None:
 CHANGES = OPTIMIZERS | EXTRAS | {"cutout": {"augmentation": {"crop_padding": 1, "cutout": 3}}, "strong": STRONG}
 
 
+@PRECISIONS
 @pytest.mark.parametrize("changed", list(CHANGES))
-def test_captured_steps_are_the_plain_ones(changed: str, repeatable: None) -> None:
+def test_captured_steps_are_the_plain_ones(changed: str, runtime: RuntimeConfig, repeatable: None) -> None:
     example = placed(task(epochs=5, t_max=5, **CHANGES[changed]))
     captured, plain = Listener(), Listener()
-    network, other = train(example, CAPTURED, captured), train(example, replace(CAPTURED, graphs=False), plain)
+    network, other = train(example, runtime, captured), train(example, replace(runtime, graphs=False), plain)
     assert captured.restarts == plain.restarts == []
     assert captured.epochs == plain.epochs
     for key, tensor in network.state_dict().items():
@@ -93,15 +97,38 @@ class Drawer:
         raise AssertionError("a restart")
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "plain sgd", "adam"])
+def test_a_captured_step_that_overflows_is_skipped(optimizer: str, repeatable: None) -> None:
+    example = placed(task(batch=100, t_max=5, ema_decay=0.9, **CHANGES[optimizer]))
+    captured, plain = (Trainer(example, runtime) for runtime in (FP16, replace(FP16, graphs=False)))
+    for trainer in (captured, plain):
+        run_steps(trainer, 500)  # five steps: more than the plain calls before a capture
+        before = changed_by_steps(trainer)
+        trainer.updates.memory["loss_scale.scale"].fill_(TOO_LARGE)
+        run_steps(trainer, 100)
+        assert float(trainer.updates.memory["loss_scale.scale"]) == TOO_LARGE / 2
+        for name, tensor in changed_by_steps(trainer).items():
+            assert torch.equal(tensor, before[name]), name
+        trainer.updates.memory["loss_scale.scale"].fill_(1024)
+        run_steps(trainer, 200)
+        assert not torch.equal(changed_by_steps(trainer)["network.linear.weight"], before["network.linear.weight"])
+    expected = plain.state(1).tensors
+    for name, tensor in captured.state(1).tensors.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+@PRECISIONS
 @pytest.mark.parametrize("changed", list(CHANGES))
-def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_training(changed: str, repeatable: None) -> None:
+def test_a_resumed_training_gives_the_bits_of_an_uninterrupted_training(
+    changed: str, runtime: RuntimeConfig, repeatable: None
+) -> None:
     """Each is captured anew, over weights and momentum that were put in place before."""
     example = placed(task(epochs=5, t_max=6, **CHANGES[changed]))
     whole, checkpointer = Listener(), Drawer()
-    network = train(example, CAPTURED, whole, checkpointer)
+    network = train(example, runtime, whole, checkpointer)
     for done, stored in enumerate(checkpointer.stored, start=1):
         rest = Listener()
-        again = train(example, CAPTURED, rest, Drawer(stored))
+        again = train(example, runtime, rest, Drawer(stored))
         assert rest.epochs == whole.epochs[done:]
         for key, tensor in again.state_dict().items():
             assert torch.equal(tensor, network.state_dict()[key]), key
@@ -128,17 +155,18 @@ def test_a_state_is_restored_on_the_gpu_under_captured_steps(changed: str, repea
         assert torch.equal(tensor, second.tensors[name]), name
 
 
-def test_a_gpu_learns_what_a_cpu_learns() -> None:
+@PRECISIONS
+def test_a_gpu_learns_what_a_cpu_learns(runtime: RuntimeConfig) -> None:
     recipe = dict(epochs=3, t_max=3, augmentation={"crop_padding": 1, "rotation": 10})
-    _, on_cpu = trained(task(**recipe), CPU)
+    _, on_cpu = trained(task(**recipe), replace(CPU, precision=runtime.precision))
     listener = Listener()
-    train(placed(task(**recipe)), CAPTURED, listener)
+    train(placed(task(**recipe)), runtime, listener)
     for mine, theirs in zip(listener.epochs, on_cpu.epochs, strict=True):
         assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-2)
 
 
 @pytest.mark.parametrize("changed", ["everything", "strong"])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_no_step_waits_for_the_gpu(precision: str, changed: str) -> None:
     example = placed(task(batch=100, t_max=3, **CHANGES[changed]))
     trainer = Trainer(example, RuntimeConfig("cuda:0", precision, threads=1, graphs=True))  # type: ignore[arg-type]

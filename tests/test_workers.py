@@ -142,11 +142,6 @@ def one_run(made: Path, sqlite: str) -> str:
     return sqlite
 
 
-@pytest.fixture
-def sqlite(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'budgetnas.db'}"
-
-
 def test_two_workers_are_one_search_and_another_joins(storage_url: str, tmp_path: Path) -> None:
     path = study_file(tmp_path, trials="6", epochs="10")
     where = ("--study", "s", "--storage", storage_url)

@@ -105,3 +105,16 @@ def freeze_statistics(trainer: Trainer) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.train = lambda mode=True, self=module: self  # type: ignore[method-assign]
             module.training = False
+
+
+def run_steps(trainer: Trainer, images: int) -> None:
+    """Make the steps of the first images, in the recipe's batches."""
+    for _ in trainer.steps(torch.arange(images)):
+        pass
+
+
+def changed_by_steps(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return copies of weights, optimiser state and average: all that a skipped step must leave alone."""
+    weights = {f"network.{name}" for name, _ in trainer.network.named_parameters()}
+    tensors = trainer.state(1).tensors
+    return {name: tensors[name] for name in tensors if name in weights or name.startswith(("optimizer.", "average."))}

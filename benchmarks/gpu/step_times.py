@@ -34,7 +34,7 @@ class Case:
     Attributes:
         arch: The network, as `network` reads it.
         batch: Images in a step.
-        precision: ``bf16``, ``fp16`` (without loss scaling), ``float32`` or ``tf32``.
+        precision: ``bf16``, ``fp16``, ``float32`` or ``tf32``.
         layout: ``channels-last`` or ``contiguous``.
         graphs: Whether steps are captured as CUDA graphs.
         cudnn: How cuDNN chooses kernels: ``off`` (its heuristics), ``on`` (it times all), ``limit`` (it times three).
@@ -108,10 +108,6 @@ def configure(case: Case) -> None:
     if case.cudnn == "limit":
         torch.backends.cudnn.benchmark_limit = 3
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = case.precision == "tf32"
-    if case.precision == "fp16":
-        import budgetnas.training.engine as engine
-
-        engine.autocast = lambda runtime: torch.autocast(runtime.torch_device.type, torch.float16)  # type: ignore[attr-defined]
 
 
 def make_trainer(case: Case, device: str) -> Trainer:
@@ -124,7 +120,7 @@ def make_trainer(case: Case, device: str) -> Trainer:
     shape = (IMAGES, architecture.size, architecture.size, architecture.in_channels)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
     images = DeviceImages(pixels, torch.randint(0, architecture.classes, (IMAGES,), device=device))
-    precision: Any = "bf16" if case.precision == "bf16" else "float32"
+    precision: Any = "float32" if case.precision == "tf32" else case.precision
     layout: Any = case.layout
     runtime = RuntimeConfig(device, precision, 1, graphs=case.graphs and device != "cpu", layout=layout)
     normalisation = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

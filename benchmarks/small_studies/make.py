@@ -135,4 +135,4 @@ def chosen(records: Records, result: FinalResult) -> tuple[Candidate, Candidate]
     best = max(runs, key=lambda run: (curves[run.id][-1].eval_accuracy, -run.params, -run.id))
     winner = result.winner
     assert winner is not None, "a final that was held has a winner"
-    return Candidate(best.architecture, best.recipe), winner.candidate
+    return best.candidate, winner.run.candidate

@@ -30,7 +30,7 @@ def best_single(opened: OpenStudy) -> Candidate:
     complete = [run for run in runs if run.state is State.COMPLETE]
     curves = opened.records.curves(run.id for run in complete)
     best = max(complete, key=lambda run: (curves[run.id][-1].eval_accuracy, -run.params, -run.id))
-    return Candidate(best.architecture, best.recipe)
+    return best.candidate
 
 
 def recommended(opened: OpenStudy) -> Candidate:

@@ -30,13 +30,14 @@ _SUFFIXES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _NUMBER: Final = re.compile(
     r"([+-]?(?:\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:e[+-]?\d{1,3})?)\s*([kmgb]?)", re.IGNORECASE | re.ASCII
 )
+_GROUPED: Final = re.compile(r"\d{1,3}(?:,\d{3})+", re.ASCII)
 MAX_BUDGET: Final = 10**18
 """So that limits and excesses fit into 64 bits."""
 _WAYS: Final = "write it as 5e6, 5M or 5_000_000"
 
 
 def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
-    """Return the limit that `text` sets: ``5e6``, ``5M``, ``300k`` or ``5_000_000``.
+    """Return the limit that `text` sets: ``5e6``, ``5M``, ``300k``, ``5_000_000`` or ``5,000,000``.
 
     Args:
         text: The limit as a user writes it.
@@ -52,7 +53,7 @@ def parse_budget(text: str | int | float, *, argument: str = "--budget") -> int:
     written = str(text).strip()
     if written.lower().lstrip("+-") in ("nan", "inf", "infinity"):
         raise InputError(argument, written, f"must be a finite number of {unit}", _WAYS)
-    match = _NUMBER.fullmatch(written)
+    match = _NUMBER.fullmatch(written.replace(",", "") if _GROUPED.fullmatch(written) else written)
     if match is None:
         raise InputError(argument, written, f"is not a number of {unit}", _WAYS)
     value = Fraction(match[1].replace("_", "").replace("+", "")) * _SUFFIXES[match[2].lower()]

@@ -15,17 +15,11 @@ from budgetnas.errors import BudgetnasError
 
 @dataclass(frozen=True, slots=True)
 class CertifiedPart:
-    """The parameters of a part, or of the whole network.
+    """The parameters of a part, or of the whole network."""
 
-    Attributes:
-        name: ``stem``, ``stage 1``, ..., ``head``, ``total``.
-        static: Counted from the architecture without building it.
-        built: Trainable parameters of the network with the bundle's weights.
-    """
-
-    name: str
-    static: int
-    built: int
+    name: str  # ``stem``, ``stage 1``, ..., ``head``, ``total``
+    static: int  # counted from the architecture without building it
+    built: int  # trainable parameters of the network with the bundle's weights
 
     @property
     def equal(self) -> bool:
@@ -39,15 +33,10 @@ class CertifiedPart:
 
 @dataclass(frozen=True, slots=True)
 class CertifiedLimit:
-    """A limit and the network's count.
-
-    Attributes:
-        limit: The limit.
-        count: For parameters that of the built network; otherwise the static count.
-    """
+    """A limit and the network's count."""
 
     limit: Limit
-    count: int
+    count: int  # for parameters that of the built network; otherwise the static count
 
     @property
     def fits(self) -> bool:
@@ -74,19 +63,12 @@ class CertifiedLimit:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The parameters of a network, counted twice.
-
-    Attributes:
-        parts: Each part, in order.
-        budget: The limits, or None.
-        counts: Static counts of the whole network, for one image.
-        modules_elsewhere: Parameters of the built network that belong to no part; 0 unless something is wrong.
-    """
+    """The parameters of a network, counted twice."""
 
     parts: tuple[CertifiedPart, ...]
     budget: Budget | None
-    counts: Counts
-    modules_elsewhere: int
+    counts: Counts  # static counts of the whole network, for one image
+    modules_elsewhere: int  # parameters of the built network that belong to no part; 0 unless something is wrong
 
     @property
     def total(self) -> CertifiedPart:

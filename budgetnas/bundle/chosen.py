@@ -25,25 +25,15 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export, and where.
-
-    Attributes:
-        place: Location of the data.
-        study: A study's name, or None for a replay.
-        run: Number of one of its runs, or None for the winner of its final.
-        replay: Name of a recorded run, or None for a study.
-        out: The folder, or None for the default name in the current folder.
-        replace: Whether to replace an older bundle.
-        device: Device for retraining weights that were not kept.
-    """
+    """What to export, and where."""
 
     place: DataPlace
-    study: str | None = None
-    run: int | None = None
-    replay: str | None = None
-    out: Path | None = None
-    replace: bool = False
-    device: str = "auto"
+    study: str | None = None  # a study's name, or None for a replay
+    run: int | None = None  # number of one of its runs, or None for the winner of its final
+    replay: str | None = None  # name of a recorded run, or None for a study
+    out: Path | None = None  # the folder, or None for the default name in the current folder
+    replace: bool = False  # whether to replace an older bundle
+    device: str = "auto"  # device for retraining weights that were not kept
 
     def check(self) -> None:
         """Check that the request names either a study or a replay.
@@ -62,21 +52,13 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A run to export.
+    """A run to export."""
 
-    Attributes:
-        run: Its record.
-        part: Its training images.
-        name: Name of the bundle.
-        specification: Its study's, or None for a replay.
-        final: Result of its study's last final, or None.
-    """
-
-    run: Run
+    run: Run  # its record
     part: Part
-    name: str
-    specification: StudySpecification | None = None
-    final: FinalResult | None = None
+    name: str  # name of the bundle
+    specification: StudySpecification | None = None  # its study's, or None for a replay
+    final: FinalResult | None = None  # result of its study's last final, or None
 
     @property
     def identity(self) -> DataIdentity:

@@ -30,63 +30,36 @@ HASHED: Final = (ARCHITECTURE, RECIPE, WEIGHTS, CERTIFICATE, METRICS, PROVENANCE
 
 
 class Preprocessing(Frozen):
-    """Preprocessing of images, as in training, and the classes of the logits.
+    """Preprocessing of images, as in training, and the classes of the logits."""
 
-    Attributes:
-        classes: Class names, in the order of the logits.
-        channels: 1 for grey, 3 for RGB.
-        resolution: Side of the network's square input, in pixels.
-        normalisation: Constants for pixel values in [0, 1].
-        steps: The preprocessing in words, in order.
-        onnx: Input and output of the ONNX file, in words.
-    """
-
-    classes: tuple[str, ...] = Field(min_length=1)
-    channels: Literal[1, 3]
-    resolution: int = Field(ge=1)
-    normalisation: Normalisation
-    steps: tuple[str, ...] = ()
-    onnx: tuple[str, ...] = ()
+    classes: tuple[str, ...] = Field(min_length=1)  # class names, in the order of the logits
+    channels: Literal[1, 3]  # 1 for grey, 3 for RGB
+    resolution: int = Field(ge=1)  # side of the network's square input, in pixels
+    normalisation: Normalisation  # constants for pixel values in [0, 1]
+    steps: tuple[str, ...] = ()  # the preprocessing in words, in order
+    onnx: tuple[str, ...] = ()  # input and output of the ONNX file, in words
 
 
 class Manifest(Frozen):
-    """The files of a bundle.
-
-    Attributes:
-        format: Name of the format.
-        version: Version of the format.
-        files: SHA-256 of each file, by name.
-    """
+    """The files of a bundle."""
 
     format: Literal["budgetnas bundle"] = "budgetnas bundle"
     version: Literal[1] = 1
-    files: dict[str, str]
+    files: dict[str, str]  # SHA-256 of each file, by name
 
 
 class Metrics(Frozen):
-    """Accuracy of the network, with its meaning; accuracies are shares of 1.
+    """Accuracy of the network, with its meaning; accuracies are shares of 1."""
 
-    Attributes:
-        kind: Role of the run: ``search``, ``repeat``, ``final``, ``replay``.
-        split: Split of the accuracy, or None if it was not measured.
-        accuracy: Accuracy after the last epoch, the mean of `n` networks.
-        standard_deviation: Standard deviation between the `n` networks; None for a single network.
-        n: Number of networks.
-        seeds: Their training seeds.
-        sentences: Meaning and caveats.
-        details: More figures, as plain JSON.
-        trained_again: The retraining of weights that were not kept, as plain JSON.
-    """
-
-    kind: str
-    split: str | None
-    accuracy: float | None
-    standard_deviation: float | None
-    n: int
+    kind: str  # role of the run: ``search``, ``repeat``, ``final``, ``replay``
+    split: str | None  # split of the accuracy, or None if it was not measured
+    accuracy: float | None  # accuracy after the last epoch, the mean of `n` networks
+    standard_deviation: float | None  # standard deviation between the `n` networks; None for a single network
+    n: int  # number of networks
     seeds: tuple[int, ...]
-    sentences: tuple[str, ...]
-    details: dict[str, Any] = Field(default_factory=dict)
-    trained_again: dict[str, Any] | None = None
+    sentences: tuple[str, ...]  # meaning and caveats
+    details: dict[str, Any] = Field(default_factory=dict)  # more figures, as plain JSON
+    trained_again: dict[str, Any] | None = None  # the retraining of weights that were not kept, as plain JSON
 
     def describe(self) -> str:
         """Return the accuracy as a short line."""
@@ -99,35 +72,20 @@ class Metrics(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class BundleSource:
-    """Everything that a bundle is written from.
+    """Everything that a bundle is written from."""
 
-    Attributes:
-        title: Name of the network in the model card.
-        architecture: Its architecture.
-        recipe: Its recipe.
-        seed: Its training seed.
-        weights: Its weights, a safetensors file.
-        preprocessing: Its preprocessing and classes.
-        budget: The limits, or None.
-        metrics: Its accuracy.
-        provenance: Its origin, as plain JSON.
-        data: Its data, in sentences.
-        environment: Its training environment, in a sentence.
-        images: Real images to check the ONNX file with, (N, C, side, side), 0 to 255.
-    """
-
-    title: str
+    title: str  # name of the network in the model card
     architecture: Architecture
     recipe: Recipe
     seed: int
-    weights: bytes
+    weights: bytes  # its weights, a safetensors file
     preprocessing: Preprocessing
     budget: Budget | None
     metrics: Metrics
-    provenance: Mapping[str, Any]
-    data: tuple[str, ...]
-    environment: str
-    images: NDArray[np.uint8]
+    provenance: Mapping[str, Any]  # its origin, as plain JSON
+    data: tuple[str, ...]  # its data, in sentences
+    environment: str  # its training environment, in a sentence
+    images: NDArray[np.uint8]  # real images to check the ONNX file with, (N, C, side, side), 0 to 255
 
 
 def sha256(content: bytes) -> str:

@@ -26,13 +26,7 @@ MOST_CHECKED_IMAGES: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A written bundle and its source.
-
-    Attributes:
-        chosen: The exported run.
-        weights: Its weights.
-        bundle: The bundle.
-    """
+    """A written bundle and its source."""
 
     chosen: Chosen
     weights: Weights
@@ -56,12 +50,6 @@ class Exported:
 
 def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportCallbacks) -> Exported:
     """Write the bundle of a run.
-
-    Args:
-        request: What to export, and where.
-        records: The storage.
-        stopper: Requests to stop.
-        view: Hooks.
 
     Raises:
         InputError: If the request is invalid.

@@ -12,7 +12,6 @@ from budgetnas.experiments.final_results import FIRST_TEST_SEED, final_seeds
 from budgetnas.experiments.published import recorded_run
 from budgetnas.experiments.replay_results import replay_result
 from budgetnas.storage import SEARCHED, Records, Role, State
-from budgetnas.storage.finals import finals_of, test_accuracies
 
 
 def metrics_of(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
@@ -58,8 +57,8 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
 
 def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     """Return the figures of a final's network that is not shipped: its test accuracy if there is one."""
-    finals = finals_of(records, chosen.run.study or "")
-    tested = [test_accuracies(records, final.id).get(chosen.run.id) for final in finals]
+    finals = records.finals(chosen.run.study or "")
+    tested = [records.test_accuracies(final.id).get(chosen.run.id) for final in finals]
     accuracy = next((share for share in reversed(tested) if share is not None), None)
     sentence = "A single network of a final, trained on train + validation"
     end = "; it was not evaluated on the test split." if accuracy is None else "; no spread is known."

@@ -35,19 +35,12 @@ _BATCH: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class OnnxCheck:
-    """Comparison of the ONNX file in ONNX Runtime with the PyTorch network.
+    """Comparison of the ONNX file in ONNX Runtime with the PyTorch network."""
 
-    Attributes:
-        images: Number of real images.
-        largest_difference: Largest absolute difference between two logits.
-        tolerance: Largest difference allowed.
-        same_class: Number of images with the same predicted class.
-    """
-
-    images: int
-    largest_difference: float
-    tolerance: float
-    same_class: int
+    images: int  # number of real images
+    largest_difference: float  # largest absolute difference between two logits
+    tolerance: float  # largest difference allowed
+    same_class: int  # number of images with the same predicted class
 
     @property
     def passed(self) -> bool:
@@ -104,9 +97,7 @@ def check_exporter() -> None:
 def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
     """Return `network` with its normalisation as an ONNX file.
 
-    Args:
-        network: The network, in evaluation mode on the CPU; not modified.
-        preprocessing: Its preprocessing.
+    The network is in evaluation mode on the CPU; it is not modified.
     """
     side = preprocessing.resolution
     example = torch.zeros(2, preprocessing.channels, side, side)
@@ -132,11 +123,7 @@ def _model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
 def check_onnx(content: bytes, network: nn.Module, preprocess: Preprocessor, pixels: NDArray[np.uint8]) -> OnnxCheck:
     """Compare an ONNX file with the PyTorch network.
 
-    Args:
-        content: The ONNX file.
-        network: The network, in evaluation mode on the CPU.
-        preprocess: Its preprocessing.
-        pixels: Real images, (N, C, side, side), 0 to 255.
+    The network is in evaluation mode on the CPU; the pixels are real images, (N, C, side, side), 0 to 255.
     """
     session = _session(content)
     largest = highest = 0.0

@@ -40,17 +40,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class NamedPrediction:
-    """The prediction for a file, or why it could not be read.
+    """The prediction for a file, or why it could not be read."""
 
-    Attributes:
-        image: The file as the user named it.
-        prediction: The prediction, or None.
-        error: Why there is no prediction, or None.
-    """
-
-    image: str
-    prediction: Prediction | None
-    error: InputError | None = None
+    image: str  # the file as the user named it
+    prediction: Prediction | None  # the prediction, or None
+    error: InputError | None = None  # why there is no prediction, or None
 
     def to_dict(self, count: int) -> dict[str, Any]:
         """Return plain JSON types, with the `count` likeliest classes."""

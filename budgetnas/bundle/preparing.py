@@ -23,11 +23,7 @@ AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Callable that turns an image into the network's input: (1, C, side, side), normalised float32.
-
-    Attributes:
-        preprocessing: The preprocessing.
-    """
+    """Callable that turns an image into the network's input: (1, C, side, side), normalised float32."""
 
     preprocessing: Preprocessing
     _normalise: Normaliser = field(init=False, repr=False, compare=False)

@@ -16,23 +16,19 @@ import torch
 from budgetnas import __version__
 from budgetnas.bundle.chosen import Chosen, Part
 from budgetnas.data import Data, Images
+from budgetnas.experiments.plain import plain_fields
 
 
 def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
     """Return the origin of a network, as plain JSON."""
-    run, (architecture, recipe) = chosen.run, (chosen.run.architecture.digest, chosen.run.recipe.digest)
+    run, (architecture, recipe) = chosen.run, chosen.run.candidate.key
     return {
         "run": {
             "number": run.id,
-            "study": run.study,
-            "role": run.role.value,
-            "trial": run.trial,
-            "label": run.label,
-            "seed": run.seed,
+            **plain_fields(run, "study", "role", "trial", "label", "seed"),
             "architecture_digest": architecture,
             "recipe_digest": recipe,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
+            **plain_fields(run, "started_at", "ended_at"),
         },
         "trained_in": json.loads(run.environment),
         "exported_with": _versions(),
@@ -41,7 +37,7 @@ def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
             **data.identity.model_dump(mode="json"),
             "digest": data.identity.digest(),
             "trained_on": chosen.part.value,
-            "splits": {name: _split(images) for name, images in _splits(data).items()},
+            "splits": {name: _split(getattr(data, name)) for name in ("train", "validation", "all_train")},
         },
     }
 
@@ -62,13 +58,9 @@ def environment_sentence(chosen: Chosen) -> str:
     """Return the training environment of a network, in words."""
     known = json.loads(chosen.run.environment)
     precision = known.get("precision", "float32")
-    note = " (matrix products; the weights and this bundle are float32)" if precision == "bf16" else ""
+    note = " (matrix products; the weights and this bundle are float32)" if precision in ("bf16", "fp16") else ""
     name, version = known.get("device_name", known.get("device")), known.get("torch")
     return f"Trained on {name} in {precision}{note} with PyTorch {version}."
-
-
-def _splits(data: Data) -> dict[str, Images]:
-    return {"train": data.train, "validation": data.validation, "all_train": data.all_train}
 
 
 def _split(images: Images) -> dict[str, Any]:

@@ -34,19 +34,12 @@ class ExportCallbacks(Callbacks):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a record.
+    """The weights of a record."""
 
-    Attributes:
-        tensors: A safetensors file.
-        recorded: The last epoch of the record.
-        again: The last epoch of the retraining, or None if the weights were stored.
-        runtime: Runtime of the retraining, or None.
-    """
-
-    tensors: bytes
-    recorded: Epoch
-    again: Epoch | None = None
-    runtime: RuntimeConfig | None = None
+    tensors: bytes  # a safetensors file
+    recorded: Epoch  # the last epoch of the record
+    again: Epoch | None = None  # the last epoch of the retraining, or None if the weights were stored
+    runtime: RuntimeConfig | None = None  # runtime of the retraining, or None
 
     @property
     def differences(self) -> dict[str, tuple[float, float]]:
@@ -86,14 +79,6 @@ def weights_of(
     chosen: Chosen, data: Data, device: str, records: Records, stopper: Stopper, view: ExportCallbacks
 ) -> Weights:
     """Return the weights of a record, retrained if they were not stored.
-
-    Args:
-        chosen: The record.
-        data: Its data.
-        device: Device for retraining; ``auto`` for the record's device if it is available.
-        records: The storage.
-        stopper: Requests to stop.
-        view: Hooks.
 
     Raises:
         RunFailedError: If the retraining fails.

@@ -26,29 +26,17 @@ _OURS = {*contents.HASHED, contents.MANIFEST}
 
 @dataclass(frozen=True, slots=True)
 class WrittenBundle:
-    """A written bundle.
-
-    Attributes:
-        folder: Its folder.
-        certificate: Its parameters.
-        metrics: The accuracy of its network.
-        onnx: The check of its ONNX file.
-        files: Size of each file in bytes, by name.
-    """
+    """A written bundle."""
 
     folder: Path
     certificate: Certificate
     metrics: Metrics
     onnx: OnnxCheck
-    files: dict[str, int]
+    files: dict[str, int]  # size of each file in bytes, by name
 
 
 def check_place(folder: Path, *, replace: bool) -> Path:
     """Return the absolute path of a bundle's folder, if a bundle can be written there.
-
-    Args:
-        folder: The folder.
-        replace: Whether to replace an older bundle.
 
     Raises:
         InputError: If its parent is missing, or if it has files that are not part of a replaceable bundle.
@@ -79,11 +67,7 @@ def write_bundle(
 ) -> WrittenBundle:
     """Write the bundle of `source` to `folder`; after a failure nothing is left.
 
-    Args:
-        source: What to write.
-        folder: Where to write it.
-        replace: Whether to replace an older bundle.
-        report: Called with the name of each slow step.
+    `report` is called with the name of each slow step.
 
     Raises:
         InputError: If a bundle cannot be written there.

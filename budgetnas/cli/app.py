@@ -5,6 +5,8 @@ Every command parses its arguments, calls a function and prints the result.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +43,9 @@ from budgetnas.errors import (
     hide_passwords,
     out_of_space,
 )
+
+_WAITING_THREADS = "OMP_WAIT_POLICY", "PASSIVE"
+"""Idle threads of PyTorch sleep. If they spin, as by default, two searches on two cores take seven times as long."""
 
 app = typer.Typer(
     name="budgetnas",
@@ -89,6 +94,10 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ.setdefault(*_WAITING_THREADS)
+    _replace_unprintable()
+    if not _working_directory_exists():
+        return _fail("the working directory was deleted; change to another folder", EXIT_BAD_INPUT)
     try:
         code = app(arguments, standalone_mode=False, prog_name="budgetnas")
         sys.stdout.flush()
@@ -117,6 +126,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return _fail(storage_failed(error), EXIT_FAILED)
     return code if isinstance(code, int) else 0
+
+
+def _working_directory_exists() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _replace_unprintable() -> None:
+    """Print a question mark for characters that the terminal's encoding lacks, instead of failing after a training."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):  # a stream that cannot be changed
+                stream.reconfigure(errors="replace")
 
 
 def _drop_output() -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from budgetnas.architecture import Architecture, named, parse_architecture
 from budgetnas.cli.console import print_json, stdout, table
-from budgetnas.cli.options import BatchSizeOption, DataDirOption, DataOption, DeviceOption, JsonFlag, StemWidthOption
+from budgetnas.cli.options import (
+    BatchSizeOption,
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    JsonFlag,
+    StemWidthOption,
+    option,
+)
 from budgetnas.errors import InputError, check_seed
 
 if TYPE_CHECKING:
@@ -17,27 +23,20 @@ if TYPE_CHECKING:
 
 
 def bench_command(
-    arch: Annotated[str, typer.Option(help="v1, v2, resnet18, ..., or custom with --blocks and --widths.")] = "v2",
-    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 1,1,1.")] = None,
-    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 16,32,64.")] = None,
+    arch: Annotated[str, option("v1, v2, resnet18, ..., or custom with --blocks and --widths.")] = "v2",
+    blocks: Annotated[str | None, option("Blocks of each stage, e.g. 1,1,1.")] = None,
+    widths: Annotated[str | None, option("Width of each stage, e.g. 16,32,64.")] = None,
     stem_width: StemWidthOption = None,
     batch: BatchSizeOption = 128,
-    repeats: Annotated[int, typer.Option(help="Trainings of each loop.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Epochs of each training; the first is not timed.")] = 2,
+    repeats: Annotated[int, option("Trainings of each loop.")] = 5,
+    epochs: Annotated[int, option("Epochs of each training; the first is not timed.")] = 2,
     data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
-    subset: Annotated[
-        int | None,
-        typer.Option(help="Training images.", show_default="all on a GPU; on a CPU what takes 8 s"),
-    ] = None,
-    subset_eval: Annotated[
-        int | None, typer.Option(help="Validation images.", show_default="all on a GPU; on a CPU 1,000")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first training.")] = 0,
+    subset: Annotated[int | None, option("Training images.", default="all on a GPU; on a CPU what takes 8 s")] = None,
+    subset_eval: Annotated[int | None, option("Validation images.", default="all on a GPU; on a CPU 1,000")] = None,
+    seed: Annotated[int, option("Seed of the first training.")] = 0,
     device: DeviceOption = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, float32 or bf16; of ours.", envvar="BUDGETNAS_PRECISION")
-    ] = "auto",
+    precision: Annotated[str, option("auto, float32, bf16 or fp16; of ours.", "BUDGETNAS_PRECISION")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Time training on this machine: the loop everybody copies, that loop tuned, and ours.

@@ -16,6 +16,7 @@ from budgetnas.cli.options import (
     StudyArgument,
     StudyDataOption,
     TimeoutOption,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 def compare_command(
     study: StudyArgument,
-    architectures: Annotated[int, typer.Option(help="Number of architectures.")] = 5,
-    rates: Annotated[int, typer.Option(help="Learning rates of each optimiser.")] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of the drawn architectures and of all runs.")] = 0,
+    architectures: Annotated[int, option("Number of architectures.")] = 5,
+    rates: Annotated[int, option("Learning rates of each optimiser.")] = 3,
+    seed: Annotated[int, option("Seed of the drawn architectures and of all runs.")] = 0,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from budgetnas.cli.console import duration
-from budgetnas.cli.progress import Lines, Progress
+from budgetnas.cli.progress import Lines, Progress, where
 from budgetnas.experiments.compare import CompareCallbacks, ComparePlan, CompareStep
 from budgetnas.experiments.comparison import Attempt, Pair
 
@@ -72,8 +72,7 @@ def plan_lines(plan: ComparePlan) -> list[str]:
         f"study {plan.study}: {len(design.entrants)} architectures, SGD and Adam, {len(design.sgd)} rates each and the "
         f"best again: {design.trainings} runs, {design.trainings - plan.missing} of them recorded already",
         f"data: {data.identity.label()}; {len(data.train):,} train images, {len(data.validation):,} validation images",
-        f"each run: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {runtime.device}, "
-        f"{runtime.precision}" + (f", threads: {runtime.threads}" if runtime.device == "cpu" else ""),
+        f"each run: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {where(runtime)}",
     ]
     lines += [
         f"{entrant.name}: {entrant.architecture.describe()}, {entrant.params:,} parameters"

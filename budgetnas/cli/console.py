@@ -93,9 +93,9 @@ def shown_storage(storage: str | None) -> str | None:
     return storage if masked(url) == url.render_as_string(hide_password=False) else masked(url)
 
 
-def print_stopped(storage: str | None) -> None:
-    """Print that a search stopped, and the command that resumes it."""
-    stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
+def print_stopped(storage: str | None, saved: str) -> None:
+    """Print that a search stopped, what is saved, and the command that resumes it."""
+    stderr().print(f"Stopped. {saved} Resume with:", markup=False)
     print_resume(storage)
 
 

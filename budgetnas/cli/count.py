@@ -20,6 +20,7 @@ from budgetnas.cli.options import (
     StemKernelOption,
     StemWidthOption,
     StridesOption,
+    option,
 )
 from budgetnas.errors import EXIT_OVER_BUDGET, InputError
 
@@ -27,11 +28,12 @@ _DEFAULT_BUDGET = "5e6"
 
 
 def count_command(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
     ] = None,
-    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2.")] = None,
-    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,128,128.")] = None,
+    blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2.")] = None,
+    widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,128,128.")] = None,
     block: BlockOption = None,
     stem_width: StemWidthOption = None,
     stem_kernel: StemKernelOption = None,
@@ -39,15 +41,9 @@ def count_command(
     in_channels: InChannelsOption = 3,
     size: SizeOption = 32,
     classes: ClassesOption = 10,
-    budget: Annotated[
-        str | None, typer.Option(help="Most parameters; over it the exit code is 3.", envvar="BUDGETNAS_BUDGET")
-    ] = None,
-    max_macs: Annotated[
-        str | None, typer.Option(help="Most multiply-accumulates, e.g. 600M; goes with --budget.")
-    ] = None,
-    max_activations: Annotated[
-        str | None, typer.Option(help="Most activations, e.g. 600e3; goes with --budget.")
-    ] = None,
+    budget: Annotated[str | None, option("Most parameters; over it the exit code is 3.", "BUDGETNAS_BUDGET")] = None,
+    max_macs: Annotated[str | None, option("Most multiply-accumulates, e.g. 600M; goes with --budget.")] = None,
+    max_activations: Annotated[str | None, option("Most activations, e.g. 600e3; goes with --budget.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count parameters, multiply-accumulates and activations, exactly and per part.
@@ -55,15 +51,7 @@ def count_command(
     Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
     limits = asked_budget(budget, max_macs, max_activations)
-    networks = described(
-        names or (),
-        blocks=blocks,
-        widths=widths,
-        block=block,
-        strides=strides,
-        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
-        shape={"in_channels": in_channels, "size": size, "classes": classes},
-    )
+    networks = described(names or (), context.params)
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:
@@ -92,30 +80,14 @@ def asked_budget(budget: str | None, max_macs: str | None, max_activations: str 
     return None
 
 
-def described(
-    names: Sequence[str],
-    *,
-    blocks: str | None,
-    widths: str | None,
-    block: str | None,
-    strides: str | None,
-    stem: Mapping[str, int | None],
-    shape: Mapping[str, int],
-) -> list[tuple[str, Architecture]]:
-    """Return the networks that a user named, and ``custom`` if blocks and widths describe a network.
-
-    Args:
-        names: Names of networks.
-        blocks: Numbers of blocks, separated by commas.
-        widths: Widths, separated by commas.
-        block: Kind of block.
-        strides: Strides, separated by commas.
-        stem: Settings of the stem of every network; None keeps the network's own.
-        shape: Channels and size of an image, and number of classes.
+def described(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, Architecture]]:
+    """Return the networks that a user named, and ``custom`` if the options of `count` and `fit` describe a network.
 
     Raises:
         InputError: If a name is unknown or a value is invalid.
     """
+    blocks, widths, block, strides = (options[name] for name in ("blocks", "widths", "block", "strides"))
+    shape = {name: options[name] for name in ("in_channels", "size", "classes")}
     networks = [(name.lower(), named(name, **shape)) for name in names]
     if blocks is not None or widths is not None:
         custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
@@ -123,7 +95,8 @@ def described(
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    changes: dict[str, Any] = {field: value for field, value in stem.items() if value is not None}
+    stem = ("stem_width", "stem_kernel")
+    changes: dict[str, Any] = {name: options[name] for name in stem if options[name] is not None}
     return [(name, replace(architecture, **changes)) for name, architecture in networks]
 
 
@@ -172,7 +145,8 @@ def _limits_of(budget: Budget) -> dict[Quantity, Limit | None]:
 def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget | None) -> None:
     architectures = [architecture for _, architecture in networks]
     params = [{part.name: part.counts.params for part in count_parts(network)} for network in architectures]
-    parts = sorted({part for network in params for part in network}, key=_part_order)
+    ends = {"stem": 0, "head": 2}
+    parts = sorted({part for network in params for part in network}, key=lambda part: (ends.get(part, 1), part))
     rows = [
         (f"parameters of {part}", *(f"{network[part]:,}" if part in network else "-" for network in params))
         for part in parts
@@ -192,7 +166,3 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget
         rows.append((label, *(f"{max(0, limit.count(counts) - limit.value):,}" for counts in totals)))
     title = "Counts for one image" + ("" if limits else " (no --budget given: 5e6 is shown)")
     stdout().print(table(title, ("", *(name for name, _ in networks)), rows))
-
-
-def _part_order(name: str) -> tuple[int, str]:
-    return {"stem": 0, "head": 2}.get(name, 1), name

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from budgetnas.cli.console import stderr
-from budgetnas.cli.options import StorageOption
+from budgetnas.cli.options import StorageOption, option
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
 
 
 def dashboard_command(
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; there is no password.")] = "127.0.0.1",
+    port: Annotated[int, option("Port to listen on.")] = 8080,
+    host: Annotated[str, option("Address to listen on; there is no password.")] = "127.0.0.1",
     storage: StorageOption = None,
 ) -> None:
     """Start the Optuna dashboard for a storage; by default only this machine can open it.

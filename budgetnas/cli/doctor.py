@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import print_json, stdout
-from budgetnas.cli.options import DataDirOption, DeviceOption, JsonFlag, StorageOption
+from budgetnas.cli.options import DataDirOption, DeviceOption, JsonFlag, StorageOption, option
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -17,15 +17,9 @@ if TYPE_CHECKING:
 
 def doctor_command(
     storage: StorageOption = None,
-    study: Annotated[
-        str | None,
-        typer.Option(help="Check that the data match this existing study.", envvar="BUDGETNAS_STUDY"),
-    ] = None,
+    study: Annotated[str | None, option("Check that the data match this existing study.", "BUDGETNAS_STUDY")] = None,
     data: Annotated[
-        str | None,
-        typer.Option(
-            help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA", show_default="the study's, or cifar10"
-        ),
+        str | None, option("cifar10, ... or folder:DIR.", "BUDGETNAS_DATA", default="the study's, or cifar10")
     ] = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",

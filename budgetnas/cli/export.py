@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import print_json, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption
+from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option, out_option
+from budgetnas.cli.storage import records_to_read
 from budgetnas.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -19,17 +20,14 @@ def export_command(
     study: Annotated[
         str | None, typer.Argument(metavar="STUDY", help="Study whose final's winner is exported.")
     ] = None,
-    run: Annotated[int | None, typer.Option(help="Number of another run of the study.")] = None,
-    replay: Annotated[str | None, typer.Option(help="Export the newest complete replay of this name.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="STUDY-bundle")] = None,
+    run: Annotated[int | None, option("Number of another run of the study.")] = None,
+    replay: Annotated[str | None, option("Export the newest complete replay of this name.")] = None,
+    out: Annotated[Path | None, out_option("Folder to write.", "DIR", default="STUDY-bundle")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older bundle.")] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
-    device: Annotated[
-        str,
-        typer.Option(help="Device for retraining weights that were not stored.", envvar="BUDGETNAS_DEVICE"),
-    ] = "auto",
+    device: Annotated[str, option("Device for retraining weights that were not stored.", "BUDGETNAS_DEVICE")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Write a trained network as a folder: weights, ONNX file, certificate of parameters, accuracy, model card.
@@ -41,12 +39,10 @@ def export_command(
     from budgetnas.cli.progress import ExportProgress, Lines
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.storage.opening import look_at_records
-    from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
     request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)
     request.check()
-    records, stopper = look_at_records(parse_storage(storage or DEFAULT_STORAGE)), Stopper()
+    records, stopper = records_to_read(storage), Stopper()
     try:
         with Lines() as lines, stopper.listening():
             exported = export(request, records, stopper, ExportProgress(lines))

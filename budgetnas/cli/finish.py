@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Annotated
 
-import typer
-
 from budgetnas.cli.console import print_json, print_resume, shown_storage, stderr, stdout
 from budgetnas.cli.options import (
     DataDirOption,
@@ -17,18 +15,15 @@ from budgetnas.cli.options import (
     StudyArgument,
     StudyDataOption,
     TimeoutOption,
+    option,
 )
 from budgetnas.errors import Interrupted
 
 
 def finish_command(
     study: StudyArgument,
-    finalists: Annotated[
-        int | None, typer.Option(help="Number of finalists.", show_default="the study's, or 3")
-    ] = None,
-    final_seeds: Annotated[
-        int | None, typer.Option(help="Fresh seeds of each finalist.", show_default="the study's, or 3")
-    ] = None,
+    finalists: Annotated[int | None, option("Number of finalists.", default="the study's, or 3")] = None,
+    final_seeds: Annotated[int | None, option("Fresh seeds of each finalist.", default="the study's, or 3")] = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,

@@ -22,6 +22,7 @@ from budgetnas.cli.options import (
     StemKernelOption,
     StemWidthOption,
     StridesOption,
+    option,
 )
 from budgetnas.errors import InputError
 
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 
 def fit_command(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.")] = None,
-    blocks: Annotated[str | None, typer.Option(help="Blocks of each stage, e.g. 2,2,2,2; instead of a name.")] = None,
-    widths: Annotated[str | None, typer.Option(help="Width of each stage, e.g. 64,128,256,512.")] = None,
+    blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2; instead of a name.")] = None,
+    widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,256,512.")] = None,
     block: BlockOption = None,
     stem_width: StemWidthOption = None,
     stem_kernel: StemKernelOption = None,
@@ -43,7 +45,7 @@ def fit_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
-    top: Annotated[int, typer.Option(help="Number of networks to list, in addition to networks with a name.")] = 10,
+    top: Annotated[int, option("Number of networks to list, in addition to networks with a name.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the networks within a budget that are nearest to a network over it, by named edits.
@@ -59,15 +61,7 @@ def fit_command(
         )
     if top < 1:
         raise InputError("--top", top, "must be at least 1")
-    networks = described(
-        () if name is None else (name,),
-        blocks=blocks,
-        widths=widths,
-        block=block,
-        strides=strides,
-        stem={"stem_width": stem_width, "stem_kernel": stem_kernel},
-        shape={"in_channels": in_channels, "size": size, "classes": classes},
-    )
+    networks = described(() if name is None else (name,), context.params)
     if not networks:
         raise InputError("NAME", None, "is missing: which network to fit", "try budgetnas fit resnet18 --budget 5e6")
     if len(networks) > 1:

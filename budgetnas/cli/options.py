@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from budgetnas.errors import InputError
+
+
+def option(help: str, envvar: str | None = None, *, default: str | bool = True) -> Any:
+    """Return an option with its help, environment variable, and default in words where the value is None."""
+    return typer.Option(help=help, envvar=envvar, show_default=default)
+
+
+def out_option(help: str, metavar: str, *, default: str | bool = True) -> Any:
+    """Return the option of a path to write, with ``~`` expanded and ``-`` refused."""
+    return typer.Option(parser=_output_path, metavar=metavar, help=help, show_default=default)
+
+
+def _output_path(text: str) -> Path:
+    if text == "-":
+        raise InputError("--out", text, "is not a file name: nothing is written to standard output", "name a file")
+    return Path(text).expanduser()
+
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 StorageOption = Annotated[
@@ -31,34 +50,28 @@ StudyDataOption = Annotated[
         show_default="the study's",
     ),
 ]
-DataOption = Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")]
+DataOption = Annotated[str, option("cifar10, ... or folder:DIR.", "BUDGETNAS_DATA")]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of downloaded archives.", envvar="BUDGETNAS_DATA_DIR")
 ]
 
-BudgetOption = Annotated[
-    str | None, typer.Option(help="Limit on parameters: 5e6, 5M or 5_000_000.", envvar="BUDGETNAS_BUDGET")
-]
+BudgetOption = Annotated[str | None, option("Limit on parameters: 5e6, 5M or 5_000_000.", "BUDGETNAS_BUDGET")]
 MaxMacsOption = Annotated[
-    str | None,
-    typer.Option(help="Limit on multiply-accumulates per image, e.g. 600M.", envvar="BUDGETNAS_MAX_MACS"),
+    str | None, option("Limit on multiply-accumulates per image, e.g. 600M.", "BUDGETNAS_MAX_MACS")
 ]
 MaxActivationsOption = Annotated[
-    str | None,
-    typer.Option(help="Limit on activations per image, e.g. 600e3.", envvar="BUDGETNAS_MAX_ACTIVATIONS"),
+    str | None, option("Limit on activations per image, e.g. 600e3.", "BUDGETNAS_MAX_ACTIVATIONS")
 ]
 
-BlockOption = Annotated[
-    str | None, typer.Option(help="basic or bottleneck, with --blocks and --widths.", show_default="basic")
-]
-StemWidthOption = Annotated[int | None, typer.Option(help="Channels of the stem.", show_default="64")]
-StemKernelOption = Annotated[int | None, typer.Option(help="Side of the stem's convolution.", show_default="3")]
-StridesOption = Annotated[str | None, typer.Option(help="Stride of each stage.", show_default="1,2,2,...")]
-InChannelsOption = Annotated[int, typer.Option(help="Channels of an image.")]
-SizeOption = Annotated[int, typer.Option(help="Side of an image in pixels.")]
-ClassesOption = Annotated[int, typer.Option(help="Number of classes.")]
+BlockOption = Annotated[str | None, option("basic or bottleneck, with --blocks and --widths.", default="basic")]
+StemWidthOption = Annotated[int | None, option("Channels of the stem.", default="64")]
+StemKernelOption = Annotated[int | None, option("Side of the stem's convolution.", default="3")]
+StridesOption = Annotated[str | None, option("Stride of each stage.", default="1,2,2,...")]
+InChannelsOption = Annotated[int, option("Channels of an image.")]
+SizeOption = Annotated[int, option("Side of an image in pixels.")]
+ClassesOption = Annotated[int, option("Number of classes.")]
 
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION")]
-TimeoutOption = Annotated[str | None, typer.Option(help="Stop after this time: 90s, 15m, 2h.")]
+DeviceOption = Annotated[str, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE")]
+PrecisionOption = Annotated[str, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION")]
+TimeoutOption = Annotated[str | None, option("Stop after this time: 90s, 15m, 2h.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import print_json, stdout, table
-from budgetnas.cli.options import JsonFlag
+from budgetnas.cli.options import JsonFlag, option
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def predict_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder written by budgetnas export.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(help="Number of classes to show.")] = 3,
+    top: Annotated[int, option("Number of classes to show.")] = 3,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the most probable classes of images.

@@ -74,12 +74,14 @@ class _LogLines(logging.Handler):
         self._lines.say(f"note: {record.getMessage()}")
 
 
-class Progress(Callbacks):
-    """Progress of any training: steps, epochs, messages, restarts.
+def where(runtime: RuntimeConfig) -> str:
+    """Return device, precision and, on a CPU, threads of a training."""
+    threads = f", threads: {runtime.threads}" if runtime.device == "cpu" else ""
+    return f"{runtime.device}, {runtime.precision}{threads}"
 
-    Args:
-        lines: Where to print.
-    """
+
+class Progress(Callbacks):
+    """Progress of any training: steps, epochs, messages, restarts."""
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines

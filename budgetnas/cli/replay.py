@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.cli.console import check_out, print_json, print_resume, stderr, stdout, table
-from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption
+from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted
 
 if TYPE_CHECKING:
@@ -22,19 +22,17 @@ def replay_command(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Replay all runs; resumes after an interruption.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the recorded runs.")] = False,
-    epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs, if not the report's; T_max scales with it.")
-    ] = None,
-    t_max: Annotated[int | None, typer.Option(help="Length of the cosine, if not the text's.")] = None,
-    subset: Annotated[int | None, typer.Option(help="Number of train images, a stratified subsample.")] = None,
-    subset_eval: Annotated[int | None, typer.Option(help="Number of test images, a stratified subsample.")] = None,
+    epochs: Annotated[int | None, option("Number of epochs, if not the report's; T_max scales with it.")] = None,
+    t_max: Annotated[int | None, option("Length of the cosine, if not the text's.")] = None,
+    subset: Annotated[int | None, option("Number of train images, a stratified subsample.")] = None,
+    subset_eval: Annotated[int | None, option("Number of test images, a stratified subsample.")] = None,
     data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
-    precision: Annotated[str, typer.Option(help="float32 (the report's) or bf16.")] = "float32",
-    seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
+    precision: Annotated[str, option("float32 (the report's), bf16, fp16 or auto.")] = "float32",
+    seed: Annotated[int, option("Seed of initial weights, order and augmentation.")] = 0,
     device: DeviceOption = "auto",
-    out: Annotated[Path, typer.Option(help="HTML file with all replays.")] = DEFAULT_PAGE,
+    out: Annotated[Path, out_option("HTML file with all replays.", "FILE")] = DEFAULT_PAGE,
     as_json: JsonFlag = False,
 ) -> None:
     """Retrain runs of the source report by its protocol, and compare them with its printed figures.
@@ -81,22 +79,13 @@ def replay_command(
 
 
 def _print_list(as_json: bool) -> None:
+    from budgetnas.experiments.plain import plain_fields
     from budgetnas.experiments.published import recorded_runs
 
     runs = recorded_runs().values()
     if as_json:
-        print_json(
-            [
-                {
-                    "name": run.name,
-                    "params": run.params,
-                    "recipe": run.recipe.model_dump(mode="json"),
-                    "printed_train": run.printed_train,
-                    "printed_test": run.printed_test,
-                }
-                for run in runs
-            ]
-        )
+        names = ("name", "params", "recipe", "printed_train", "printed_test")
+        print_json([plain_fields(run, *names) for run in runs])
         return
     rows = [
         (

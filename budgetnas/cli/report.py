@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from budgetnas.cli.console import check_out, print_json, stdout
-from budgetnas.cli.options import JsonFlag, StorageOption, StudyArgument
+from budgetnas.cli.options import JsonFlag, StorageOption, StudyArgument, out_option
 from budgetnas.cli.storage import records_to_read
 
 
 def report_command(
     study: StudyArgument,
     storage: StorageOption = None,
-    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="STUDY-report.html")] = None,
+    out: Annotated[Path | None, out_option("File to write.", "FILE", default="STUDY-report.html")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a self-contained HTML report of a study.

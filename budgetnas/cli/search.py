@@ -16,6 +16,7 @@ from budgetnas.cli.options import (
     StorageOption,
     StudyFileArgument,
     TimeoutOption,
+    option,
 )
 
 
@@ -25,62 +26,41 @@ def search_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Number of trials in total.", envvar="BUDGETNAS_TRIALS", show_default="50")
-    ] = None,
+    trials: Annotated[int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="50")] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="cifar10, cifar100, fashion-mnist, digits or folder:DIR.",
-            envvar="BUDGETNAS_DATA",
-            show_default="cifar10",
-        ),
+        option("cifar10, cifar100, fashion-mnist, digits or folder:DIR.", "BUDGETNAS_DATA", default="cifar10"),
     ] = None,
     data_dir: DataDirOption = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
-    study: Annotated[
-        str | None, typer.Option(help="Name of the study.", envvar="BUDGETNAS_STUDY", show_default="DATA-BUDGET")
-    ] = None,
+    resolution: Annotated[int | None, option("Side of the images in pixels.")] = None,
+    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET")] = None,
     storage: StorageOption = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each trial.", envvar="BUDGETNAS_EPOCHS", show_default="20")
-    ] = None,
-    subset: Annotated[int | None, typer.Option(help="Number of training images, subsampled by class.")] = None,
-    subset_eval: Annotated[int | None, typer.Option(help="Number of validation images, subsampled by class.")] = None,
+    epochs: Annotated[int | None, option("Epochs of each trial.", "BUDGETNAS_EPOCHS", default="20")] = None,
+    subset: Annotated[int | None, option("Number of training images, subsampled by class.")] = None,
+    subset_eval: Annotated[int | None, option("Number of validation images, subsampled by class.")] = None,
     batch: Annotated[
         int | None, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.", show_default="128")
     ] = None,
     recipe_space: Annotated[
         str | None,
-        typer.Option(
-            help="measured, paper or tuned; tuned searches more of the recipe.",
-            envvar="BUDGETNAS_RECIPE_SPACE",
-            show_default="measured",
+        option(
+            "measured, paper or tuned; tuned searches more of the recipe.", "BUDGETNAS_RECIPE_SPACE", default="measured"
         ),
     ] = None,
     sampler: Annotated[
-        str | None,
-        typer.Option(help="tpe, random, gp, nsga2 or budget.", envvar="BUDGETNAS_SAMPLER", show_default="tpe"),
+        str | None, option("tpe, random, gp, nsga2 or budget.", "BUDGETNAS_SAMPLER", default="tpe")
     ] = None,
-    pruner: Annotated[
-        str | None, typer.Option(help="asha, median or none.", envvar="BUDGETNAS_PRUNER", show_default="none")
+    pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
+    finalists: Annotated[int | None, option("End with a final of that many networks.", default="no final")] = None,
+    final_seeds: Annotated[int | None, option("Fresh seeds of each network in the final.", default="3")] = None,
+    seed: Annotated[int | None, option("Seed of the sampler.", default="0")] = None,
+    split_seed: Annotated[int | None, option("Seed of the validation split and of subsets.", default="0")] = None,
+    skip_damaged: Annotated[
+        bool | None, typer.Option("--skip-damaged", help="Leave out the damaged files of a folder; recorded by name.")
     ] = None,
-    finalists: Annotated[
-        int | None, typer.Option(help="End with a final of that many networks.", show_default="no final")
-    ] = None,
-    final_seeds: Annotated[
-        int | None, typer.Option(help="Fresh seeds of each network in the final.", show_default="3")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampler.", show_default="0")] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed of the validation split and of subsets.", show_default="0")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BUDGETNAS_DEVICE", show_default="auto"),
-    ] = None,
+    device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto, float32 or bf16.", envvar="BUDGETNAS_PRECISION", show_default="auto")
+        str | None, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION", default="auto")
     ] = None,
     tune_setup: Annotated[
         bool | None,
@@ -89,27 +69,15 @@ def search_command(
             help="Time precision, threads and layout instead of following the rules: other bits each time.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes that search together.", envvar="BUDGETNAS_WORKERS", show_default="1"),
-    ] = None,
+    workers: Annotated[int | None, option("Processes that search together.", "BUDGETNAS_WORKERS", default="1")] = None,
     per_device: Annotated[
-        int | None,
-        typer.Option(
-            help="Most workers on one GPU; without --workers, on each.",
-            envvar="BUDGETNAS_PER_DEVICE",
-            show_default="1",
-        ),
+        int | None, option("Most workers on one GPU; without --workers, on each.", "BUDGETNAS_PER_DEVICE", default="1")
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option(help="Search on a Ray cluster: auto or HOST:PORT.", envvar="BUDGETNAS_RAY")
-    ] = None,
+    ray: Annotated[str | None, option("Search on a Ray cluster: auto or HOST:PORT.", "BUDGETNAS_RAY")] = None,
     gpus_per_trial: Annotated[
         float | None,
-        typer.Option(
-            help="Share of a GPU for each trial on Ray, 0 to 1.",
-            envvar="BUDGETNAS_GPUS_PER_TRIAL",
-            show_default="1, or 0 without GPUs",
+        option(
+            "Share of a GPU for each trial on Ray, 0 to 1.", "BUDGETNAS_GPUS_PER_TRIAL", default="1, or 0 without GPUs"
         ),
     ] = None,
     timeout: TimeoutOption = None,

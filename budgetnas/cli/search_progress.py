@@ -9,30 +9,22 @@ from dataclasses import dataclass
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import by_limit, duration
-from budgetnas.cli.progress import Lines, Progress
+from budgetnas.cli.progress import Lines, Progress, where
 from budgetnas.data import Data
-from budgetnas.errors import plural
+from budgetnas.errors import listed, plural
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy
-from budgetnas.training import RuntimeConfig
 
 
 @dataclass
 class _Trial:
-    """A running trial.
+    """A running trial."""
 
-    Attributes:
-        name: Its number, and the initial trial that it is.
-        epochs: Epochs of its recipe.
-        macs: Multiply-accumulates of its network, per image.
-        done: Epochs done, with a fraction for the current epoch.
-    """
-
-    name: str
-    epochs: int
-    macs: int
-    done: float = 0.0
+    name: str  # its number, and the initial trial that it is
+    epochs: int  # epochs of its recipe
+    macs: int  # multiply-accumulates of its network, per image
+    done: float = 0.0  # epochs done, with a fraction for the current epoch
 
 
 class SearchProgress(Progress, SearchCallbacks):
@@ -84,14 +76,14 @@ class SearchProgress(Progress, SearchCallbacks):
     def on_trial_end(self, end: TrialEnd) -> None:
         """Print the result of the trial."""
         trial = self._running.pop(end.number, _Trial("", 0, 0))
-        trained = end.cut_after / trial.epochs if end.cut_after and trial.epochs else 1.0
+        trained = end.pruned_after / trial.epochs if end.pruned_after and trial.epochs else 1.0
         self._done += trained * trial.macs
         self._expected -= (1 - trained) * trial.macs
         self._tally = end.tally
         if end.accuracy is None:
             self.lines.say(f"trial {end.number}: failed: {end.reason}")
-        elif end.cut_after is not None:
-            self.lines.say(f"trial {end.number}: cut {end.reason}; {self._standing()}{self._time_left()}")
+        elif end.pruned_after is not None:
+            self.lines.say(f"trial {end.number}: pruned {end.reason}; {self._standing()}{self._time_left()}")
         else:
             self._best = max(end.accuracy, self._best or 0.0)
             note = f" ({end.reason})" if end.reason else ""
@@ -118,11 +110,11 @@ class SearchProgress(Progress, SearchCallbacks):
         tally, trials = self._tally, self._plan.trials if self._plan else 0
         best = "none yet" if self._best is None else f"{self._best:.2%}" + (" (one run)" if tally.repeats else "")
         again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
-        cut = f", cut {tally.cut} ({tally.epochs_saved:,} epochs saved)" if tally.cut else ""
+        pruned = f", pruned {tally.pruned} ({tally.epochs_saved:,} epochs saved)" if tally.pruned else ""
         return (
             f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
             f"duplicate {tally.duplicate}, "
-            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{cut}"
+            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{pruned}"
         )
 
     def _time_left(self) -> str:
@@ -153,8 +145,10 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(estimated from {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
-        f"{'by' if plan.pool else 'on'} {plan.pool or _where(runtime)}",
+        f"{'by' if plan.pool else 'on'} {plan.pool or where(runtime)}",
     ]
+    if data.identity.name.startswith("folder-"):
+        lines.insert(2, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice
         lines.append(
@@ -181,9 +175,3 @@ def _initial_line(trial: InitialTrialPlan, budget: Budget) -> str:
         return f"seed {trial.name}: rejected, over the budget: {'; '.join(sentences)}"
     over = f" by {trial.excesses[0].amount:,}: rejected" if trial.excesses else ""
     return f"seed {trial.name}: {trial.params:,} parameters, {trial.state}{over}"
-
-
-def _where(runtime: RuntimeConfig) -> str:
-    return f"{runtime.device}, {runtime.precision}" + (
-        f", threads: {runtime.threads}" if runtime.device == "cpu" else ""
-    )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.cli.console import print_json, stdout, table
-from budgetnas.cli.options import BudgetOption, JsonFlag, MaxActivationsOption, MaxMacsOption, StudyFileArgument
+from budgetnas.cli.options import BudgetOption, JsonFlag, MaxActivationsOption, MaxMacsOption, StudyFileArgument, option
 from budgetnas.errors import check_seed
 
 if TYPE_CHECKING:
@@ -27,16 +26,16 @@ def space_command(
     max_activations: MaxActivationsOption = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="cifar10, cifar100, fashion-mnist, digits or folder:DIR; no images are loaded.",
-            envvar="BUDGETNAS_DATA",
-            show_default="cifar10",
+        option(
+            "cifar10, cifar100, fashion-mnist, digits or folder:DIR; no images are loaded.",
+            "BUDGETNAS_DATA",
+            default="cifar10",
         ),
     ] = None,
-    in_channels: Annotated[int | None, typer.Option(help="Channels of an image.", show_default="the data's")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of an image in pixels.", show_default="the data's")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes.", show_default="the data's")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws, for spaces too large to count.")] = 0,
+    in_channels: Annotated[int | None, option("Channels of an image.", default="the data's")] = None,
+    size: Annotated[int | None, option("Side of an image in pixels.", default="the data's")] = None,
+    classes: Annotated[int | None, option("Number of classes.", default="the data's")] = None,
+    seed: Annotated[int, option("Seed of the draws, for spaces too large to count.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Show how much of a search space fits a budget, and which ranges waste proposals; nothing is trained.
@@ -81,7 +80,13 @@ def _json(found: Survey, origin: str) -> dict[str, Any]:
             for name, end in ends.items()
         },
         "parameters": [
-            {"name": name, "values": [_value_json(found, name, value) for value in values]}
+            {
+                "name": name,
+                "values": [
+                    {"value": _shown(found, name, value), "possible": value.possible, **_share_json(value.share)}
+                    for value in values
+                ],
+            }
             for name, values in tally.values.items()
         ],
         "seeds": [
@@ -114,10 +119,6 @@ def _share_json(share: Share) -> dict[str, Any]:
     low, high = share.interval
     how = "counted" if share.counted else "drawn"
     return {"share": share.estimate, "low": low, "high": high, "fits": share.fits, "of": share.of, "how": how}
-
-
-def _value_json(found: Survey, name: str, value: ValueShare) -> dict[str, Any]:
-    return {"value": _shown(found, name, value), "possible": value.possible, **_share_json(value.share)}
 
 
 def _network_json(architecture: Architecture) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from budgetnas.cli.options import JsonFlag, StorageOption
 from budgetnas.cli.storage import records_to_read
 
 if TYPE_CHECKING:
-    from budgetnas.architecture.budget import Budget
     from budgetnas.report.values import StudyTables
 
 
@@ -37,23 +36,14 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
             ]
         )
         return
-    rows = [
-        (
-            study.study,
-            study.summary.data,
-            _limits(study.specification.budget),
-            str(study.tallies.trained),
-            f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-",
-        )
-        for study in tables
-    ]
+    rows = []
+    for study in tables:
+        budget, best = study.specification.budget, f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-"
+        limits = f"{budget.max_params:,}" if len(budget.limits) == 1 else str(budget)
+        rows.append((study.study, study.summary.data, limits, str(study.tallies.trained), best))
     columns = ("study", "data", "budget", "trained", "best validation")
     stdout().print(table("Studies", columns, rows, left=2) if rows else "no studies yet")
     stdout().print(f"built-in study files: {', '.join(shipped_studies())}", markup=False)
-
-
-def _limits(budget: Budget) -> str:
-    return f"{budget.max_params:,}" if len(budget.limits) == 1 else str(budget)
 
 
 def _all_tables(storage: str | None) -> list[StudyTables]:

@@ -20,7 +20,7 @@ from budgetnas.storage import Records
 if TYPE_CHECKING:
     from budgetnas.search.loop import Outcome
 
-_CUTS_SHOWN = 10
+_PRUNED_SHOWN = 10
 _RANKS_SHOWN = 20
 
 
@@ -28,19 +28,21 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
     """Print the study after a search or a worker, and how to resume it if it has not finished; close the records."""
     from budgetnas.report.tables import study_tables
 
+    saved = "Every finished epoch is saved."
     try:
         with closing(records):
             tables = study_tables(records, study)
     except SQLAlchemyError:  # already reported, if the lost storage ended the search
         if outcome.exit_code != EXIT_FAILED:
             raise
+        saved = "The storage cannot be read."
     else:
         if as_json:
             print_json(tables.to_dict())
         else:
             print_summary(tables, storage)
     if not outcome.finished:
-        print_stopped(storage)
+        print_stopped(storage, saved)
 
 
 def print_summary(tables: StudyTables, storage: str | None) -> None:
@@ -92,10 +94,10 @@ def _print_pruning(pruning: Pruning) -> None:
     console = stdout()
     if pruning.pruner != "none":
         console.print(pruning.sentence(), markup=False)
-    for run in (training.run for training in pruning.cut[:_CUTS_SHOWN]):
+    for run in (training.run for training in pruning.pruned[:_PRUNED_SHOWN]):
         console.print(f"  trial {run.trial}, {run.architecture.describe()}: {run.reason}", markup=False)
-    if len(pruning.cut) > _CUTS_SHOWN:
-        console.print(f"  and {len(pruning.cut) - _CUTS_SHOWN} more; --json shows all", markup=False)
+    if len(pruning.pruned) > _PRUNED_SHOWN:
+        console.print(f"  and {len(pruning.pruned) - _PRUNED_SHOWN} more; --json shows all", markup=False)
 
 
 def _ranking(runs: Sequence[RankedRun]) -> Table:
@@ -143,6 +145,7 @@ def _print_winner(tables: StudyTables) -> None:
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
         how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
+        console.print(f"  expected {winner.expected:.2%}, the highest that all runs together predict", markup=False)
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [

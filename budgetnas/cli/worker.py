@@ -14,26 +14,23 @@ from budgetnas.cli.options import (
     StorageOption,
     StudyDataOption,
     TimeoutOption,
+    option,
 )
 from budgetnas.errors import InputError
 
 
 def worker_command(
-    study: Annotated[str | None, typer.Option(help="Name of the study.", envvar="BUDGETNAS_STUDY")] = None,
+    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY")] = None,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     trials: Annotated[
-        int | None,
-        typer.Option(help="Number of trials in total.", envvar="BUDGETNAS_TRIALS", show_default="the last search's"),
+        int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="the last search's")
     ] = None,
     sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="tpe, random, gp, nsga2 or budget.", envvar="BUDGETNAS_SAMPLER", show_default="the last search's"
-        ),
+        str | None, option("tpe, random, gp, nsga2 or budget.", "BUDGETNAS_SAMPLER", default="the last search's")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    seed: Annotated[int, option("Seed of the sampler.")] = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     timeout: TimeoutOption = None,

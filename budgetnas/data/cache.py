@@ -8,6 +8,7 @@ entry counts as absent. A cache that cannot be written is not an error.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -23,7 +24,7 @@ import platformdirs
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_ENTRIES = 8
 _LOCK_TIMEOUT_SECONDS = 1800.0
 _MANIFEST = "manifest.json"
@@ -43,35 +44,55 @@ def read_only() -> Iterator[None]:
 
 
 class Manifest(BaseModel):
-    """Facts about a folder's training part, except its pixels.
-
-    Attributes:
-        content_hash: Content hash of the whole folder, in hex.
-        classes: Class names.
-        notices: Sentences on conversions of the images.
-        resolution: Side of the images in pixels.
-    """
+    """Facts about a folder's training part, except its pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    content_hash: str
+    content_hash: str  # content hash of the whole folder, in hex
     classes: tuple[str, ...]
-    notices: tuple[str, ...]
-    resolution: int
+    notices: tuple[str, ...]  # sentences on conversions of the images
+    resolution: int  # side of the images in pixels
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path relative to the folder
 
 
-def cache_root() -> Path:
-    """Return the folder of the entries: ``data/`` in BUDGETNAS_CACHE_DIR or in the user's cache directory."""
+def cache_root(part: str = "data") -> Path:
+    """Return the folder of the entries: `part` in BUDGETNAS_CACHE_DIR or in the user's cache directory."""
     override = os.environ.get("BUDGETNAS_CACHE_DIR")
-    return Path(override or platformdirs.user_cache_dir("budgetnas")) / "data"
+    return Path(override or platformdirs.user_cache_dir("budgetnas")) / part
+
+
+class Notes:
+    """Small values by key on disk, of which the oldest are forgotten. A folder that cannot be written is no error.
+
+    Args:
+        part: Name of their folder in the cache.
+        most: Largest number of values.
+    """
+
+    def __init__(self, part: str, most: int) -> None:
+        self._root = cache_root(part)
+        self._most = most
+
+    def read(self, key: str) -> bytes | None:
+        """Return the value of `key`, or None."""
+        try:
+            return (self._root / key).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, key: str, value: bytes) -> None:
+        """Store the value of `key`; nothing inside `read_only`."""
+        if _read_only.get():
+            return
+        with contextlib.suppress(OSError):
+            self._root.mkdir(parents=True, exist_ok=True)
+            _write_whole(self._root / key, lambda file: file.write(value))
+            for path in sorted(self._root.iterdir(), key=_last_used, reverse=True)[self._most :]:
+                path.unlink(missing_ok=True)
 
 
 class CacheEntry:
-    """An entry of the cache, which may not exist yet.
-
-    Args:
-        key: Hex digest of everything that the content depends on.
-    """
+    """An entry of the cache, which may not exist yet."""
 
     def __init__(self, key: str) -> None:
         self._root = cache_root()
@@ -110,7 +131,7 @@ class CacheEntry:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Store the manifest; write it last."""
-        self._write(_MANIFEST, lambda file: file.write(manifest.model_dump_json(indent=2).encode()))
+        self._write(_MANIFEST, lambda file: file.write(json.dumps(manifest.model_dump(mode="json"), indent=2).encode()))
 
     def write_images(self, name: str, images: NDArray[np.uint8]) -> None:
         """Store an array."""

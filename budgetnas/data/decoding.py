@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
@@ -19,11 +20,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from budgetnas.data.identity import ContentHash
 from budgetnas.data.images import Images
-from budgetnas.errors import InputError, plural
+from budgetnas.errors import plural
 
-_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
+_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF", "AVIF")
 _ORIENTATION_TAG = 0x0112
 _SIXTEEN_BITS = 65535
+_FILE_HASH_LENGTH = 16
 _BATCH = 64
 _BATCHES_AHEAD = 4
 # Below this mean file size most of the work holds Python's global interpreter lock: 10,000 JPEGs of 32x32 pixels took
@@ -35,19 +37,18 @@ _Result = TypeVar("_Result")
 
 
 class ImageFile(NamedTuple):
-    """An image file.
+    """An image file."""
 
-    Attributes:
-        relative: POSIX path relative to the folder.
-        label: Class index.
-        size_bytes: Length of the file.
-        mtime_ns: Time of its last change.
-    """
-
-    relative: str
-    label: int
+    relative: str  # POSIX path relative to the folder
+    label: int  # class index
     size_bytes: int
-    mtime_ns: int
+    # Inode, modification time and status change time, which differ when another file takes its place.
+    stamp: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, relative: str, label: int, stat: os.stat_result) -> ImageFile:
+        """Return the file with these facts of the file system."""
+        return cls(relative, label, stat.st_size, (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 class Change(StrEnum):
@@ -85,10 +86,6 @@ def decode(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Change], 
 
     An image of another size is scaled so that its shorter side fits (bicubic, antialiased), and cropped to the square
     at its centre.
-
-    Args:
-        content: The file's bytes.
-        side: Side of the square in pixels.
 
     Returns:
         The pixels, ``(3, side, side)``; the conversions; the shorter side before.
@@ -202,88 +199,86 @@ def describe_changes(changes: Mapping[Change, int], side: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded files.
+    """Decoded files."""
 
-    Attributes:
-        images: ``(N, 3, side, side)``, uint8, in the order of the files.
-        content_hash: Hash of all files, including those that were only hashed, in hex.
-        changes: Number of converted images, by kind.
-        shorter_sides: Number of images by shorter side in pixels.
-    """
-
-    images: NDArray[np.uint8]
-    content_hash: str
-    changes: Counter[Change]
-    shorter_sides: Counter[int]
+    images: NDArray[np.uint8]  # ``(N, 3, side, side)``, uint8, in the order of the files
+    content_hash: str  # hash of all files, including those that were only checked, in hex
+    changes: Counter[Change]  # number of converted images, by kind
+    shorter_sides: Counter[int]  # number of images by shorter side in pixels
+    file_hashes: dict[str, str]  # hash of each file, 16 hex digits, by path
+    damaged: dict[str, str]  # reason for each file that is not a whole image, by path; its pixels are undefined
 
 
 def decode_files(
-    root: Path, files: Sequence[ImageFile], side: int, *, only_hashed: Sequence[ImageFile] = ()
+    root: Path, files: Sequence[ImageFile], side: int, *, only_checked: Sequence[ImageFile] = ()
 ) -> Decoded:
     """Decode image files.
 
-    Args:
-        root: The folder that the files' paths are relative to.
-        files: The files to decode.
-        side: Side of the square images in pixels.
-        only_hashed: Further files that are hashed, but not decoded.
-
-    Raises:
-        InputError: If a file cannot be read, or is not a whole image.
+    The files `only_checked` are hashed and decoded, but their pixels are not kept.
     """
     images = np.empty((len(files), 3, side, side), dtype=np.uint8)
     changes: Counter[Change] = Counter()
     sides: Counter[int] = Counter()
+    hashes: dict[str, str] = {}
+    damaged: dict[str, str] = {}
 
-    def read(job: tuple[ImageFile, int | None]) -> tuple[str, bytes, list[Change], int]:
+    def read(job: tuple[ImageFile, int | None]) -> _Read:
         file, row = job
-        content = _content(root, file)
-        if row is None:
-            return file.relative, content, [], 0
+        content = b""
         try:
-            images[row], changed, shorter = decode(content, side)
+            content = _content(root, file)
+            pixels, changed, shorter = decode(content, side)
         except UnreadableImageError as error:
-            raise _unreadable(root, file, error) from error
-        return file.relative, content, changed, shorter
+            return _Read(file.relative, content, damage=str(error))
+        if row is None:
+            return _Read(file.relative, content)
+        images[row] = pixels
+        return _Read(file.relative, content, changed, shorter)
 
     jobs: list[tuple[ImageFile, int | None]] = [(file, row) for row, file in enumerate(files)]
-    jobs += [(file, None) for file in only_hashed]
+    jobs += [(file, None) for file in only_checked]
     jobs.sort(key=lambda job: job[0].relative)
     content_hash = ContentHash()
-    for relative, content, changed, shorter in _in_threads(read, jobs, _threads(files)):
-        content_hash.add(relative, content)
-        changes.update(changed)
-        if shorter:
-            sides[shorter] += 1
-    return Decoded(images, content_hash.hexdigest(), changes, sides)
+    for file in _in_threads(read, jobs, _threads(files)):
+        content_hash.add(file.relative, file.content)
+        hashes[file.relative] = hashlib.sha256(file.content).hexdigest()[:_FILE_HASH_LENGTH]
+        changes.update(file.changes)
+        if file.damage:
+            damaged[file.relative] = file.damage
+        elif file.shorter_side:
+            sides[file.shorter_side] += 1
+    return Decoded(images, content_hash.hexdigest(), changes, sides, hashes, damaged)
+
+
+class _Read(NamedTuple):
+    """A file that was read: its content, its conversions, and why it is no whole image, if so."""
+
+    relative: str
+    content: bytes
+    changes: Sequence[Change] = ()
+    shorter_side: int = 0
+    damage: str = ""
 
 
 def count_shorter_sides(root: Path, files: Sequence[ImageFile]) -> Counter[int]:
-    """Return the number of images by shorter side in pixels, from their headers.
-
-    Raises:
-        InputError: If a file cannot be read, or is not an image.
-    """
+    """Return the number of images by shorter side in pixels, from their headers; unreadable files are left out."""
 
     def measure(file: ImageFile) -> int:
         try:
             return shorter_side(_content(root, file))
-        except UnreadableImageError as error:
-            raise _unreadable(root, file, error) from error
+        except UnreadableImageError:
+            return 0
 
-    return Counter(_in_threads(measure, files, _threads(files)))
+    sides = Counter(_in_threads(measure, files, _threads(files)))
+    del sides[0]
+    return sides
 
 
 def _content(root: Path, file: ImageFile) -> bytes:
     try:
         return (root / file.relative).read_bytes()
     except OSError as error:
-        raise _unreadable(root, file, error.strerror or error) from error
-
-
-def _unreadable(root: Path, file: ImageFile, reason: object) -> InputError:
-    path = str(root / file.relative)
-    return InputError("--data", path, f"cannot be read as an image ({reason})", "repair or remove it")
+        raise UnreadableImageError(error.strerror or str(error)) from error
 
 
 def _threads(files: Sequence[ImageFile]) -> int:
@@ -292,25 +287,20 @@ def _threads(files: Sequence[ImageFile]) -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def _here(function: Callable[[_Job], _Result], jobs: Sequence[_Job]) -> Iterator[_Result]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield from map(function, jobs)
-
-
 def _in_threads(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
     """Yield the results in the order of the jobs, with a bounded number in memory."""
-    if threads == 1:
-        yield from _here(function, jobs)
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+        yield from map(function, jobs) if threads == 1 else _pooled(function, jobs, threads)
 
+
+def _pooled(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
     def run(batch: Sequence[_Job]) -> list[_Result]:
         return [function(job) for job in batch]
 
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     pending: deque[Future[list[_Result]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for batch in batches:
                 pending.append(pool.submit(run, batch))

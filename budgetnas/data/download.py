@@ -29,27 +29,15 @@ _Dataset = TypeVar("_Dataset")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A file that torchvision downloads.
+    """A file that torchvision downloads."""
 
-    Attributes:
-        relative: Its path relative to the data directory.
-        md5: Its MD5 in hex.
-        url: Its address.
-    """
-
-    relative: str
+    relative: str  # its path relative to the data directory
     md5: str
     url: str
 
 
 def fetch(name: str, root: Path, archives: Sequence[Archive], construct: Callable[[], _Dataset]) -> _Dataset:
     """Download the missing archives and unpack them, with torchvision.
-
-    Args:
-        name: The data set's name.
-        root: The data directory.
-        archives: The archives of the set.
-        construct: Downloads, unpacks and opens the set.
 
     Raises:
         InputError: If an archive is damaged, its host cannot be reached within seconds, or the download failed.

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from budgetnas.data.cache import FORMAT_VERSION, CacheEntry, Manifest
+from budgetnas.data.cache import FORMAT_VERSION, CacheEntry, Manifest, Notes
+from budgetnas.data.contents import remember_contents
 from budgetnas.data.decoding import Decoded, ImageFile, count_shorter_sides, decode_files, describe_changes
+from budgetnas.data.folder_listing import FolderListing, labels_of, list_folder
 from budgetnas.data.identity import folder_name
 from budgetnas.data.images import Images, Source, TrainingPart
 from budgetnas.data.request import MIN_RESOLUTION, DataRequest
-from budgetnas.data.splits import Purpose, hold_out, share_size
 from budgetnas.errors import InputError, listed, plural
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"})
-_TEST_PARTS = 5
-_LAYOUT = "lay the images out as DIR/train/CLASS/image.jpg and DIR/test/CLASS/image.jpg"
 _MAX_DEFAULT_RESOLUTION = 64
 _SAMPLE = 256
+_MOST_LISTED = 100
 
 
 class FolderSource(Source):
     """The images of a ``folder:`` request, decoded once and cached.
-
-    Args:
-        request: A checked request.
 
     Raises:
         InputError: If the folder or its layout cannot be used.
@@ -41,87 +32,125 @@ class FolderSource(Source):
 
     def __init__(self, request: DataRequest) -> None:
         self.name = folder_name(request.folder)
+        self._request = request
         self._resolution = request.resolution
-        self._listing = list_folder(request)
+        self._listing = list_folder(request, request.skipped)
 
     def read_training(self) -> TrainingPart:
         """See :meth:`Source.read_training`."""
         part = self._cached_training()
         if part is None:
-            with self._entry.locked():
+            with self._entry(self._resolution).locked():
                 part = self._cached_training() or self._decode_training()
         return part
 
     def read_test(self) -> Images:
         """See :meth:`Source.read_test`."""
-        manifest = self._entry.read_manifest()
-        side = manifest.resolution if manifest else self._side_by_headers()
-        images = self._cached_test(side)
+        side = self._known_side() or _most_common(count_shorter_sides(self._listing.root, self._listing.train))
+        entry = self._entry(side)
+        manifest = entry.read_manifest()
+        listing = self._without(manifest.skipped if manifest else ())
+        shape = (len(listing.test), 3, side, side)
+        images = entry.read_images("test", shape)
         if images is None:
-            with self._entry.locked():
-                images = self._cached_test(side)
+            with entry.locked():
+                images = entry.read_images("test", shape)
                 if images is None:
-                    images = decode_files(self._listing.root, self._listing.test, side).images
-                    self._entry.write_images("test", images)
-        return Images(images, labels_of(self._listing.test))
+                    decoded = decode_files(listing.root, listing.test, side)
+                    _require_whole(listing.root, decoded.damaged)
+                    images = decoded.images
+                    entry.write_images("test", images)
+        return Images(images, labels_of(listing.test))
 
     @cached_property
-    def _entry(self) -> CacheEntry:
-        return CacheEntry(_cache_key(self._listing, self._resolution))
+    def _key(self) -> str:
+        return _cache_key(self._listing)
+
+    def _entry(self, side: int | None) -> CacheEntry:
+        return CacheEntry(hashlib.sha256(f"{self._key} {side}".encode()).hexdigest())
+
+    def _known_side(self) -> int | None:
+        """Return the requested resolution, else the images' own, or None if that is not known yet."""
+        return self._resolution or int(_own_sides().read(self._key) or 0) or None
+
+    def _without(self, skipped: tuple[str, ...]) -> FolderListing:
+        return list_folder(self._request, {*self._request.skipped, *skipped}) if skipped else self._listing
 
     def _cached_training(self) -> TrainingPart | None:
-        manifest = self._entry.read_manifest()
-        if manifest is None:
+        side = self._known_side()
+        if side is None:
             return None
-        side = manifest.resolution
-        images = self._entry.read_images("train", (len(self._listing.train), 3, side, side))
+        entry = self._entry(side)
+        manifest = entry.read_manifest()
+        if manifest is None or manifest.resolution != side or (manifest.skipped and not self._request.skip_damaged):
+            return None
+        listing = self._without(manifest.skipped)
+        images = entry.read_images("train", (len(listing.train), 3, side, side))
         if images is None:
             return None
-        return self._part(Images(images, labels_of(self._listing.train)), manifest)
-
-    def _cached_test(self, side: int) -> NDArray[np.uint8] | None:
-        return self._entry.read_images("test", (len(self._listing.test), 3, side, side))
+        return self._part(Images(images, labels_of(listing.train)), listing, manifest)
 
     def _decode_training(self) -> TrainingPart:
-        decoded, side = self._decode_at_own_side()
-        notices = tuple(describe_changes(decoded.changes, side))
+        listing = self._listing
+        decoded, side = self._decode_at_own_side(listing)
+        skipped: tuple[str, ...] = ()
+        if decoded.damaged and self._request.skip_damaged:
+            skipped = tuple(sorted(decoded.damaged))
+            listing = self._without(skipped)
+            decoded, side = self._decode_at_own_side(listing)
+        _require_whole(listing.root, decoded.damaged)
         manifest = Manifest(
-            content_hash=decoded.content_hash, classes=self._listing.classes, notices=notices, resolution=side
+            content_hash=decoded.content_hash,
+            classes=listing.classes,
+            notices=tuple(describe_changes(decoded.changes, side)),
+            resolution=side,
+            skipped=skipped,
         )
-        self._entry.write_images("train", decoded.images)
-        self._entry.write_manifest(manifest)
-        return self._part(Images(decoded.images, labels_of(self._listing.train)), manifest)
+        entry = self._entry(side)
+        entry.write_images("train", decoded.images)
+        entry.write_manifest(manifest)
+        if self._resolution is None:
+            _own_sides().write(self._key, str(side).encode())
+        remember_contents(decoded.content_hash, decoded.file_hashes)
+        return self._part(Images(decoded.images, labels_of(listing.train)), listing, manifest)
 
-    def _part(self, images: Images, manifest: Manifest) -> TrainingPart:
-        notices = (*self._listing.notices, *manifest.notices)
-        return TrainingPart(images, self._listing.classes, manifest.content_hash, notices)
+    def _part(self, images: Images, listing: FolderListing, manifest: Manifest) -> TrainingPart:
+        skipped = tuple(sorted({*self._request.skipped, *manifest.skipped}))
+        left_out = (f"{plural(len(skipped), 'damaged image')} left out: {listed(skipped)}",) if skipped else ()
+        notices = (*listing.notices, *left_out, *manifest.notices)
+        return TrainingPart(images, listing.classes, manifest.content_hash, notices, skipped)
 
-    def _decode_at_own_side(self) -> tuple[Decoded, int]:
+    def _decode_at_own_side(self, listing: FolderListing) -> tuple[Decoded, int]:
         """Decode the training images at the requested resolution, else at their most common shorter side.
 
         The most common side is known only after reading all images, so it is guessed from a sample. A right guess saves
         a first pass over all headers; a wrong guess costs a second pass over all images.
         """
-        listing = self._listing
         side = self._resolution or likely_side(listing)
-        decoded = decode_files(listing.root, listing.train, side, only_hashed=listing.test)
-        actual = self._resolution or _most_common(decoded.shorter_sides)
+        decoded = decode_files(listing.root, listing.train, side, only_checked=listing.test)
+        actual = self._resolution or _most_common(decoded.shorter_sides or Counter({side: 1}))
         if actual != side:
-            decoded = decode_files(listing.root, listing.train, actual, only_hashed=listing.test)
+            decoded = decode_files(listing.root, listing.train, actual, only_checked=listing.test)
         return decoded, actual
 
-    def _side_by_headers(self) -> int:
-        return self._resolution or _most_common(count_shorter_sides(self._listing.root, self._listing.train))
+
+def _own_sides() -> Notes:
+    """Return the most common side of folders, by cache key."""
+    return Notes("sides", most=256)
 
 
 def likely_side(listing: FolderListing) -> int:
     """Return the most common side of a sample of the training images, from their headers.
 
     Raises:
-        InputError: If a file cannot be read, or is not an image.
+        InputError: If none of them can be read as an image.
     """
-    step = -(-len(listing.train) // _SAMPLE)
-    return _most_common(count_shorter_sides(listing.root, listing.train[::step]))
+    sample = listing.train[:: -(-len(listing.train) // _SAMPLE)]
+    sides = count_shorter_sides(listing.root, sample)
+    if not sides:
+        rule = f"none of {plural(len(sample), 'training file')} tried can be read as an image"
+        raise InputError("--data", str(listing.root), rule, f"begin with {sample[0].relative}")
+    return _most_common(sides)
 
 
 def _most_common(shorter_sides: Counter[int]) -> int:
@@ -130,215 +159,29 @@ def _most_common(shorter_sides: Counter[int]) -> int:
     return min(max(side, MIN_RESOLUTION), _MAX_DEFAULT_RESOLUTION)
 
 
-def _cache_key(listing: FolderListing, resolution: int | None) -> str:
-    head = [FORMAT_VERSION, str(listing.root), resolution, listing.test_seed, listing.classes]
+def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:
+    """Check that no file is damaged.
+
+    Raises:
+        InputError: If files are; it lists them, at most 100.
+    """
+    if not damaged:
+        return
+    shown = [f"{path} ({reason})" for path, reason in sorted(damaged.items())][:_MOST_LISTED]
+    if len(damaged) > len(shown):
+        shown.append(f"and {len(damaged) - len(shown):,} more")
+    rule = f"{plural(len(damaged), 'file')} cannot be read as an image: {', '.join(shown)}"
+    raise InputError("--data", str(root), rule, "repair or remove them, or leave them out with --skip-damaged")
+
+
+def _cache_key(listing: FolderListing) -> str:
+    head = [FORMAT_VERSION, str(listing.root), listing.test_seed, listing.classes]
     key = hashlib.sha256(json.dumps(head).encode())
     for files in (listing.train, listing.test):
-        key.update(_stamp(files))
+        key.update(_stamps(files))
     return key.hexdigest()
 
 
-def _stamp(files: tuple[ImageFile, ...]) -> bytes:
-    stamps = (f"{file.relative}\0{file.size_bytes}\0{file.mtime_ns}\0" for file in sorted(files))
+def _stamps(files: tuple[ImageFile, ...]) -> bytes:
+    stamps = (f"{file.relative}\0{file.size_bytes}\0{file.stamp}\0" for file in sorted(files))
     return ("".join(stamps) + "\0").encode("utf-8", "surrogateescape")
-
-
-@dataclass(frozen=True, slots=True)
-class FolderListing:
-    """The images of a folder, split into training and test.
-
-    Attributes:
-        root: Absolute path of the folder.
-        classes: Names in sorted order.
-        train: Training images by class, then path.
-        test: Test images in the same order.
-        test_seed: Seed of the test split, or None if the folder has its own ``test/``.
-        notices: Sentences on what was assumed or left out.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    train: tuple[ImageFile, ...]
-    test: tuple[ImageFile, ...]
-    test_seed: int | None
-    notices: tuple[str, ...]
-
-
-def labels_of(files: Iterable[ImageFile]) -> NDArray[np.int64]:
-    """Return the class indices of the files, ``(N,)``."""
-    return np.fromiter((file.label for file in files), dtype=np.int64)
-
-
-def list_folder(request: DataRequest) -> FolderListing:
-    """List the images of a ``folder:`` request and split them into training and test.
-
-    Raises:
-        InputError: If the folder is missing or unreadable, or its layout or classes cannot be used.
-    """
-    root = request.folder
-    if not root.is_dir():
-        rule = "is not a folder" if root.exists() else "does not exist"
-        raise InputError("--data", request.name, f"{root} {rule}", "name the folder that contains train/ and test/")
-    try:
-        return _list(request, root)
-    except OSError as error:
-        reason = f"{error.filename} cannot be read ({error.strerror})"
-        raise InputError("--data", request.name, reason, "check its permissions") from error
-
-
-def _list(request: DataRequest, root: Path) -> FolderListing:
-    folders = _subfolders(root)
-    scan = _Scan(request.name, root)
-    if "train" in folders:
-        classes, train = scan.classes_in("train")
-        if "test" in folders:
-            test = scan.test_images(classes)
-            return _listing(scan, classes, train, test, None, _unused(folders))
-        return _without_test(request, scan, classes, train, _unused(folders))
-    if "test" in folders:
-        raise InputError("--data", request.name, f"{root} has test/ but no train/", _LAYOUT)
-    classes, images = scan.classes_in("")
-    direct = "without a train/ folder, the folders of the directory itself are taken as the classes"
-    return _without_test(request, scan, classes, images, [direct])
-
-
-def _unused(folders: list[str]) -> list[str]:
-    others = [name for name in folders if name not in ("train", "test")]
-    if not others:
-        return []
-    return [f"{plural(len(others), 'folder')} other than train/ and test/ not used: {listed(others)}"]
-
-
-def _without_test(
-    request: DataRequest, scan: _Scan, classes: tuple[str, ...], images: list[ImageFile], notices: list[str]
-) -> FolderListing:
-    """Split off a fifth of the images as the test split."""
-    labels = labels_of(images)
-    for label, count in enumerate(np.bincount(labels)):
-        if count < 3:
-            raise InputError(
-                "--data",
-                request.name,
-                f"class {classes[label]!r} has {plural(int(count), 'image')}, and needs at least 3 to be split "
-                "into training, validation and test",
-                "add images, or a test/ folder",
-            )
-    size = share_size(labels, _TEST_PARTS)
-    train_rows, test_rows = hold_out(labels, size, seed=request.split_seed, purpose=Purpose.TEST)
-    notice = (
-        f"without a test/ folder, {len(test_rows):,} of {plural(len(labels), 'image')} (20 %, stratified, split seed "
-        f"{request.split_seed}) are set aside as the test split"
-    )
-    train, test = [images[row] for row in train_rows], [images[row] for row in test_rows]
-    return _listing(scan, classes, train, test, request.split_seed, [*notices, notice])
-
-
-def _listing(
-    scan: _Scan,
-    classes: tuple[str, ...],
-    train: list[ImageFile],
-    test: list[ImageFile],
-    test_seed: int | None,
-    notices: list[str],
-) -> FolderListing:
-    every = (*notices, *scan.notices())
-    return FolderListing(scan.root, classes, tuple(train), tuple(test), test_seed, every)
-
-
-@dataclass(slots=True)
-class _Scan:
-    """Lists class folders, and counts the files that it ignores."""
-
-    argument: str
-    root: Path
-    ignored: int = 0
-    missing_in_test: list[str] = field(default_factory=list)
-
-    def classes_in(self, part: str) -> tuple[tuple[str, ...], list[ImageFile]]:
-        """Return the classes and images of the folder ``part`` ("" for the root itself)."""
-        directory = self.root / part
-        names = _subfolders(directory)
-        if not names:
-            raise self._error(f"{directory} has no class folders", _LAYOUT)
-        images: list[ImageFile] = []
-        for label, name in enumerate(names):
-            found = self._images(part, name, label)
-            if not found:
-                raise self._error(f"class {name!r} has no images ({directory / name})", "add images or remove it")
-            images += found
-        if len(names) < 2:
-            raise self._error(f"there is a single class, {names[0]!r}; at least 2 are needed", _LAYOUT)
-        self.ignored += _count_files(directory) if part else 0
-        return tuple(names), images
-
-    def test_images(self, classes: tuple[str, ...]) -> list[ImageFile]:
-        """Return the images of ``test/``, labelled by the training classes."""
-        names = _subfolders(self.root / "test")
-        unknown = [name for name in names if name not in classes]
-        if unknown:
-            raise self._error(
-                f"test/ has classes that train/ does not: {listed(unknown)}",
-                "give both the same class folders",
-            )
-        images: list[ImageFile] = []
-        for label, name in enumerate(classes):
-            found = self._images("test", name, label) if name in names else []
-            if not found:
-                self.missing_in_test.append(name)
-            images += found
-        if not images:
-            raise self._error(
-                f"{self.root / 'test'} has no images", "add images, or remove it to have a test split made"
-            )
-        self.ignored += _count_files(self.root / "test")
-        return images
-
-    def notices(self) -> Iterator[str]:
-        """Yield sentences on missing classes and ignored files."""
-        if self.missing_in_test:
-            classes = "class" if len(self.missing_in_test) == 1 else "classes"
-            yield (f"test/ has no images of {len(self.missing_in_test):,} {classes}: {listed(self.missing_in_test)}")
-        if self.ignored:
-            yield f"{plural(self.ignored, 'file')} ignored: not an image by suffix or place"
-
-    def _images(self, part: str, name: str, label: int) -> list[ImageFile]:
-        prefix = f"{part}/{name}" if part else name
-        files = []
-        for relative, stat in _walk(self.root / prefix, prefix, ()):
-            if relative[relative.rfind(".") :].lower() in SUFFIXES:
-                files.append(ImageFile(relative, label, stat.st_size, stat.st_mtime_ns))
-            else:
-                self.ignored += 1
-        return sorted(files)
-
-    def _error(self, rule: str, hint: str) -> InputError:
-        return InputError("--data", self.argument, rule, hint)
-
-
-def _subfolders(directory: Path) -> list[str]:
-    with os.scandir(directory) as entries:
-        return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
-
-
-def _count_files(directory: Path) -> int:
-    with os.scandir(directory) as entries:
-        return sum(entry.name[0] != "." and entry.is_file() for entry in entries)
-
-
-def _walk(
-    directory: Path, relative: str, ancestors: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every file under a folder except hidden ones. Links are followed, except to a folder above them."""
-    stat = directory.stat()
-    here = (stat.st_dev, stat.st_ino)
-    if here in ancestors:
-        return
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            path = f"{relative}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(directory / entry.name, path, (*ancestors, here))
-            elif entry.is_file():
-                yield path, entry.stat()

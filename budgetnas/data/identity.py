@@ -7,33 +7,33 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from budgetnas.errors import plural
 
 _DIGEST_LENGTH = 16
 _BLOCK_BYTES = 1 << 20
 
 
 class DataIdentity(BaseModel):
-    """The data of a run, independent of where they are stored.
-
-    Attributes:
-        name: The set's name; for a folder ``folder-`` and its base name in safe characters.
-        content_hash: SHA-256, in hex, of the content (see :class:`ContentHash`).
-        subset: Number of training images kept, or None for all.
-        subset_eval: Number of validation and of test images kept, or None for all.
-        split_seed: Seed of the splits and subsets.
-        resolution: Side of the images in pixels.
-    """
+    """The data of a run, independent of where they are stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    content_hash: str
-    subset: int | None
-    subset_eval: int | None
-    split_seed: int
-    resolution: int
+    name: str  # the set's name; for a folder ``folder-`` and its base name in safe characters
+    content_hash: str  # SHA-256, in hex, of the content (see :class:`ContentHash`)
+    subset: int | None  # number of training images kept, or None for all
+    subset_eval: int | None  # number of validation and of test images kept, or None for all
+    split_seed: int  # seed of the splits and subsets
+    resolution: int  # side of the images in pixels
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path; part of the JSON if there are any
+
+    @model_serializer(mode="wrap")
+    def _without_none_skipped(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values if self.skipped else {name: value for name, value in values.items() if name != "skipped"}
 
     def digest(self) -> str:
         """Short hex digest, the same on every machine and in every version."""
@@ -49,6 +49,8 @@ class DataIdentity(BaseModel):
             parts.append(f"evaluation subset {self.subset_eval:,}")
         if self.split_seed:
             parts.append(f"split seed {self.split_seed}")
+        if self.skipped:
+            parts.append(f"without {plural(len(self.skipped), 'damaged image')}")
         return ", ".join(parts)
 
 

@@ -15,15 +15,10 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Images:
-    """A decoded split.
+    """A decoded split."""
 
-    Attributes:
-        images: Pixels, ``(N, C, H, W)``, uint8.
-        labels: Class indices, ``(N,)``, int64.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    images: NDArray[np.uint8]  # pixels, ``(N, C, H, W)``, uint8
+    labels: NDArray[np.int64]  # class indices, ``(N,)``, int64
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,37 +30,25 @@ class Images:
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """The decoded training part of a data set, before the validation images are split off.
+    """The decoded training part of a data set, before the validation images are split off."""
 
-    Attributes:
-        images: ``(N, C, side, side)`` with their labels.
-        classes: Class names; their positions are the labels.
-        content_hash: Hash of the whole data set, test split included, in hex.
-        notices: Sentences on what was converted, assumed or left out.
-    """
-
-    images: Images
-    classes: tuple[str, ...]
-    content_hash: str
-    notices: tuple[str, ...]
+    images: Images  # ``(N, C, side, side)`` with their labels
+    classes: tuple[str, ...]  # class names; their positions are the labels
+    content_hash: str  # hash of the whole data set, test split included, in hex
+    notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path
 
 
 class Source(ABC):
-    """A data set at a resolution.
+    """A data set at a resolution."""
 
-    Attributes:
-        name: Its name in identities.
-        flip: Whether an image flipped left to right keeps its meaning.
-        is_cifar10: Whether these are the original pixels of CIFAR-10.
-    """
-
-    name: str
-    flip: bool = True
-    is_cifar10: bool = False
+    name: str  # its name in identities
+    flip: bool = True  # whether an image flipped left to right keeps its meaning
+    is_cifar10: bool = False  # whether these are the original pixels of CIFAR-10
 
     @abstractmethod
     def read_training(self) -> TrainingPart:
-        """Decode the training part. Test images may be hashed, but are never decoded.
+        """Decode the training part. Test images may be hashed and checked, but their pixels are not kept.
 
         Raises:
             InputError: If the data are missing or cannot be used.

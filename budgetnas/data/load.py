@@ -19,35 +19,22 @@ _VALIDATION_PARTS = 10
 
 @dataclass(frozen=True)
 class Data:
-    """The part of a data set that a search may use.
-
-    Attributes:
-        identity: Identity of the data.
-        classes: Class names; their positions are the labels.
-        in_channels: Channels of an image, 1 or 3.
-        resolution: Side of an image in pixels.
-        flip: Whether an image flipped left to right keeps its meaning.
-        notices: Sentences on what was converted, assumed or left out.
-        is_cifar10: Whether these are the original pixels of CIFAR-10, from its own archive.
-        train: The training images without the validation images, subsampled by ``subset``.
-        validation: A tenth of the training images, stratified, subsampled by ``subset_eval`` only.
-        all_train: The whole training part, validation images included, subsampled by ``subset``.
-    """
+    """The part of a data set that a search may use."""
 
     identity: DataIdentity
-    classes: tuple[str, ...]
-    in_channels: int
-    resolution: int
-    flip: bool
-    notices: tuple[str, ...]
-    is_cifar10: bool
-    train: Images
-    validation: Images
-    all_train: Images
+    classes: tuple[str, ...]  # class names; their positions are the labels
+    in_channels: int  # channels of an image, 1 or 3
+    resolution: int  # side of an image in pixels
+    flip: bool  # whether an image flipped left to right keeps its meaning
+    notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
+    is_cifar10: bool  # whether these are the original pixels of CIFAR-10, from its own archive
+    train: Images  # the training images without the validation images, subsampled by ``subset``
+    validation: Images  # a tenth of the training images, stratified, subsampled by ``subset_eval`` only
+    all_train: Images  # the whole training part, validation images included, subsampled by ``subset``
 
 
 def load_data(request: DataRequest) -> Data:
-    """Load a data set. The test split is never decoded.
+    """Load a data set. The pixels of the test split are never kept.
 
     Raises:
         InputError: If the request cannot be met.
@@ -60,7 +47,7 @@ def load_data(request: DataRequest) -> Data:
     train, validation = _split_off_validation(whole, seed)
     resolution = whole.images.shape[-1]
     return Data(
-        identity=_identity(request, source.name, part.content_hash, resolution),
+        identity=_identity(request, source.name, part, resolution),
         classes=part.classes,
         in_channels=whole.images.shape[1],
         resolution=resolution,
@@ -103,14 +90,15 @@ def _split_off_validation(whole: Images, split_seed: int) -> tuple[Images, Image
     return whole.take(train), whole.take(validation)
 
 
-def _identity(request: DataRequest, name: str, content_hash: str, resolution: int) -> DataIdentity:
+def _identity(request: DataRequest, name: str, part: TrainingPart, resolution: int) -> DataIdentity:
     return DataIdentity(
         name=name,
-        content_hash=content_hash,
+        content_hash=part.content_hash,
         subset=request.subset,
         subset_eval=request.subset_eval,
         split_seed=request.split_seed,
         resolution=resolution,
+        skipped=part.skipped,
     )
 
 

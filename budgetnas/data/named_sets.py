@@ -27,19 +27,12 @@ _DIGITS_TEST_SEED = 20_240
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The files of a set as torchvision stores them.
+    """The files of a set as torchvision stores them."""
 
-    Attributes:
-        dataset: The class in ``torchvision.datasets``.
-        folder: Folder of the extracted files, relative to the data directory.
-        files: Names of the extracted files that are read.
-        archives: The downloaded files.
-    """
-
-    dataset: Any
-    folder: str
-    files: tuple[str, ...]
-    archives: tuple[Archive, ...]
+    dataset: Any  # the class in ``torchvision.datasets``
+    folder: str  # folder of the extracted files, relative to the data directory
+    files: tuple[str, ...]  # names of the extracted files that are read
+    archives: tuple[Archive, ...]  # the downloaded files
 
     @property
     def relatives(self) -> list[str]:
@@ -58,9 +51,6 @@ def archives_of(request: DataRequest) -> tuple[Archive, ...]:
 
 class ArchiveSource(Source):
     """A named set that torchvision reads, downloaded if its files are missing.
-
-    Args:
-        request: A checked request for such a set.
 
     Raises:
         InputError: If the files are missing and cannot be downloaded, or are damaged.
@@ -139,11 +129,7 @@ def _fashion_layout(dataset: Any) -> _Layout:
 
 
 class DigitsSource(Source):
-    """1,797 grey images of 8x8 pixels in 10 classes (E. Alpaydin and C. Kaynak, UCI repository, 1998).
-
-    Args:
-        resolution: Side in pixels, or None for 8.
-    """
+    """1,797 grey images of 8x8 pixels in 10 classes (E. Alpaydin and C. Kaynak, UCI repository, 1998)."""
 
     name = "digits"
     flip = False
@@ -162,7 +148,8 @@ class DigitsSource(Source):
             "are set aside"
         )
         classes = tuple(str(digit) for digit in range(10))
-        return TrainingPart(images, classes, _digits_hash(whole), (share, *notices))
+        content = whole.images.tobytes() + whole.labels.astype("<i8").tobytes()
+        return TrainingPart(images, classes, hashlib.sha256(content).hexdigest(), (share, *notices))
 
     def read_test(self) -> Images:
         """See :meth:`Source.read_test`."""
@@ -181,8 +168,3 @@ def _load_digits() -> Images:
     levels = bunch.images.astype(np.int64)
     scaled = (levels * 255 + _DIGITS_TOP_LEVEL // 2) // _DIGITS_TOP_LEVEL
     return Images(scaled.astype(np.uint8)[:, np.newaxis], bunch.target.astype(np.int64))
-
-
-def _digits_hash(whole: Images) -> str:
-    labels = whole.labels.astype("<i8").tobytes()
-    return hashlib.sha256(whole.images.tobytes() + labels).hexdigest()

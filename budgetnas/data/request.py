@@ -19,24 +19,19 @@ MAX_RESOLUTION = 512
 
 @dataclass(frozen=True, slots=True)
 class DataRequest:
-    """A data set and how much of it, checked when it is loaded.
+    """A data set and how much of it, checked when it is loaded."""
 
-    Attributes:
-        name: One of ``cifar10``, ``cifar100``, ``fashion-mnist``, ``digits``, or ``folder:DIR``.
-        data_dir: Folder of a named set's archive, or None for the user's data directory.
-        resolution: Side of the square images in pixels, or None for the set's own (32, 32, 28 and 8); for a folder the
-            most common shorter side of its training images, at most 64.
-        subset: Number of training images to keep, stratified, or None for all.
-        subset_eval: Number of validation and of test images to keep, stratified, or None for all.
-        split_seed: Seed of every random choice of images.
-    """
-
-    name: str
-    data_dir: Path | None = None
+    name: str  # one of ``cifar10``, ``cifar100``, ``fashion-mnist``, ``digits``, or ``folder:DIR``
+    data_dir: Path | None = None  # folder of a named set's archive, or None for the user's data directory
+    # Side of the square images in pixels, or None for the set's own (32, 32, 28 and 8); for a folder the most common
+    # shorter side of its training images, at most 64.
     resolution: int | None = None
-    subset: int | None = None
-    subset_eval: int | None = None
-    split_seed: int = 0
+    subset: int | None = None  # number of training images to keep, stratified, or None for all
+    subset_eval: int | None = None  # number of validation and of test images to keep, stratified, or None for all
+    split_seed: int = 0  # seed of every random choice of images
+    skip_damaged: bool = False  # whether the damaged files of a folder are left out; otherwise they are an error
+    # Files of a folder that were damaged when a study was created, by path; left out, damaged or not.
+    skipped: tuple[str, ...] = ()
 
     @property
     def is_folder(self) -> bool:

@@ -67,12 +67,7 @@ def hold_out(
 
 
 def share_size(labels: NDArray[np.int64], parts: int) -> int:
-    """Return the number of images in a split of 1/``parts``, rounded, but at least one image per class.
-
-    Args:
-        labels: Class indices, ``(N,)``.
-        parts: 10 for 10 %, 5 for 20 %.
-    """
+    """Return the number of images in a split of 1/``parts``, rounded, but at least one image per class."""
     return max(round(len(labels) / parts), len(np.unique(labels)))
 
 

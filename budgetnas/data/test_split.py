@@ -11,9 +11,6 @@ from budgetnas.data.splits import subsample_evaluation
 def load_test(request: DataRequest) -> Images:
     """Load the test split, subsampled by ``subset_eval`` only.
 
-    Args:
-        request: The same request as for :func:`budgetnas.data.load_data`.
-
     Raises:
         InputError: If the request cannot be met.
     """

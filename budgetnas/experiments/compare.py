@@ -34,61 +34,36 @@ _DIVERGED: Final = (" loss is nan in epoch ", " loss is inf in epoch ", " loss i
 
 @dataclass(frozen=True, slots=True)
 class CompareRequest:
-    """What to compare.
+    """What to compare."""
 
-    Attributes:
-        study: Source of space, budget, data, epochs and ranges of rates.
-        architectures: Number of architectures.
-        rates: Number of learning rates of each optimiser.
-        seed: Seed of the drawn architectures and of all runs.
-        place: Location of the data.
-    """
-
-    study: str
-    architectures: int = DEFAULT_ARCHITECTURES
-    rates: int = DEFAULT_RATES
-    seed: int = 0
+    study: str  # source of space, budget, data, epochs and ranges of rates
+    architectures: int = DEFAULT_ARCHITECTURES  # number of architectures
+    rates: int = DEFAULT_RATES  # number of learning rates of each optimiser
+    seed: int = 0  # seed of the drawn architectures and of all runs
     place: DataPlace = field(default_factory=DataPlace)
 
 
 @dataclass(frozen=True, slots=True)
 class ComparePlan:
-    """The work of a comparison.
-
-    Attributes:
-        study: Name of the study.
-        design: The runs that it needs.
-        data: The data.
-        runtime: Runtime config of a typical network.
-        missing: Number of runs that are not recorded yet.
-        macs: Multiply-accumulates per image of the missing runs, added up.
-        seconds: Estimated time, or None if no run is missing or memory ran out.
-    """
+    """The work of a comparison."""
 
     study: str
-    design: Design
+    design: Design  # the runs that it needs
     data: Data
-    runtime: RuntimeConfig
-    missing: int
-    macs: float
-    seconds: float | None
+    runtime: RuntimeConfig  # runtime config of a typical network
+    missing: int  # number of runs that are not recorded yet
+    macs: float  # multiply-accumulates per image of the missing runs, added up
+    seconds: float | None  # estimated time, or None if no run is missing or memory ran out
 
 
 @dataclass(frozen=True, slots=True)
 class CompareStep:
-    """A run of a comparison.
-
-    Attributes:
-        entrant: The architecture.
-        optimizer: The optimiser.
-        rate: The learning rate.
-        again: Whether this repeats the best rate with the fresh seed.
-    """
+    """A run of a comparison."""
 
     entrant: Entrant
     optimizer: OptimizerName
     rate: float
-    again: bool
+    again: bool  # whether this repeats the best rate with the fresh seed
 
     @property
     def label(self) -> str:
@@ -118,15 +93,10 @@ class CompareCallbacks(Callbacks):
 
 @dataclass(frozen=True, slots=True)
 class CompareOutcome:
-    """The end of a comparison.
-
-    Attributes:
-        comparison: Its result.
-        exit_code: 0 when done or out of time, 1 if a pair was dropped, 130 after Ctrl-C, 143 after SIGTERM.
-    """
+    """The end of a comparison."""
 
     comparison: Comparison
-    exit_code: int
+    exit_code: int  # 0 when done or out of time, 1 if a pair was dropped, 130 after Ctrl-C, 143 after SIGTERM
 
 
 def compare(
@@ -139,13 +109,6 @@ def compare(
     """Train the missing runs of a comparison; the test split is never used.
 
     All checks come before the first run.
-
-    Args:
-        request: What to compare.
-        runtime: Chooses the runtime config of each network.
-        open_storage: Returns the records.
-        stopper: Requests to stop.
-        view: Hooks.
 
     Raises:
         InputError: If the request is invalid.
@@ -274,8 +237,7 @@ def _plan(trainer: _Trainer, data: Data) -> ComparePlan:
 
 
 def _key(run: Run) -> RunKey:
-    candidate = run.architecture.digest, run.recipe.digest
-    return RunKey(*candidate, DataIdentity.model_validate_json(run.data).digest(), run.seed, run.role)
+    return RunKey(*run.candidate.key, DataIdentity.model_validate_json(run.data).digest(), run.seed, run.role)
 
 
 def _failed(rate: float, run: int, reason: str) -> Attempt:

@@ -27,40 +27,24 @@ _DRAWS_EACH: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """An architecture of a comparison.
+    """An architecture of a comparison."""
 
-    Attributes:
-        name: ``v1``, ``v2`` or ``drawn N``.
-        architecture: The network.
-        params: Its parameters.
-        macs: Its multiply-accumulates per image.
-        tried_seed: Training seed for trying the rates, the same for both optimisers.
-        fresh_seed: Training seed for repeating the best rate, the same for both optimisers.
-    """
-
-    name: str
+    name: str  # ``v1``, ``v2`` or ``drawn N``
     architecture: Architecture
     params: int
     macs: int
-    tried_seed: int
-    fresh_seed: int
+    tried_seed: int  # training seed for trying the rates, the same for both optimisers
+    fresh_seed: int  # training seed for repeating the best rate, the same for both optimisers
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """The runs of a comparison: the same for both optimisers except the rates.
-
-    Attributes:
-        entrants: The architectures.
-        sgd: Learning rates of SGD, ascending.
-        adam: Learning rates of Adam, ascending; the same number.
-        recipes: Source of epochs, batch, augmentation and momentum.
-    """
+    """The runs of a comparison: the same for both optimisers except the rates."""
 
     entrants: tuple[Entrant, ...]
-    sgd: tuple[float, ...]
-    adam: tuple[float, ...]
-    recipes: RecipeSpace
+    sgd: tuple[float, ...]  # learning rates of SGD, ascending
+    adam: tuple[float, ...]  # learning rates of Adam, ascending; the same number
+    recipes: RecipeSpace  # source of epochs, batch, augmentation and momentum
 
     def __post_init__(self) -> None:
         assert len(self.sgd) == len(self.adam), "each optimiser gets the same number of rates"
@@ -81,34 +65,21 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A finished run of a comparison.
+    """A finished run of a comparison."""
 
-    Attributes:
-        rate: Its learning rate.
-        run: Number of its record.
-        accuracy: Validation accuracy after the last epoch, a share of 1; None if it failed.
-        reason: Why it failed, or empty.
-        diverged: Whether it failed because a loss was not finite; the learning rate is then at fault.
-    """
-
-    rate: float
-    run: int
-    accuracy: float | None
-    reason: str = ""
-    diverged: bool = False
+    rate: float  # its learning rate
+    run: int  # number of its record
+    accuracy: float | None  # validation accuracy after the last epoch, a share of 1; None if it failed
+    reason: str = ""  # why it failed, or empty
+    diverged: bool = False  # whether it failed because a loss was not finite; the learning rate is then at fault
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The runs of an architecture with an optimiser.
+    """The runs of an architecture with an optimiser."""
 
-    Attributes:
-        attempts: A run for each rate, ascending.
-        again: The best rate with the fresh seed, or None.
-    """
-
-    attempts: tuple[Attempt, ...]
-    again: Attempt | None = None
+    attempts: tuple[Attempt, ...]  # a run for each rate, ascending
+    again: Attempt | None = None  # the best rate with the fresh seed, or None
 
     @property
     def best(self) -> Attempt | None:
@@ -147,13 +118,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An architecture with both optimisers.
-
-    Attributes:
-        entrant: The architecture.
-        sgd: Its runs with SGD.
-        adam: Its runs with Adam.
-    """
+    """An architecture with both optimisers."""
 
     entrant: Entrant
     sgd: Side
@@ -179,15 +144,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The result of a comparison so far.
-
-    Attributes:
-        design: Its design.
-        pairs: The architectures whose runs all ended.
-    """
+    """The result of a comparison so far."""
 
     design: Design
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair, ...]  # the architectures whose runs all ended
 
     @property
     def finished(self) -> bool:

@@ -34,18 +34,9 @@ from budgetnas.runs.reopen import (
 )
 from budgetnas.runs.timing import Timing, time_steps
 from budgetnas.samplers.choice import Ranked, Trained, best_first
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.finals import (
-    Finalist,
-    FinalPlan,
-    FinalRecord,
-    finals_of,
-    name_winner,
-    record_reading,
-    start_final,
-)
+from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
@@ -56,40 +47,24 @@ TEST_REASON: Final = "final: the winner's and the reference's networks, trained 
 
 @dataclass(frozen=True, slots=True)
 class FinishRequest:
-    """Which study to finish, and how.
-
-    Attributes:
-        study: Its name.
-        place: Location of its data.
-        protocol: Numbers of finalists and seeds; None for the study's or the default.
-    """
+    """Which study to finish, and how."""
 
     study: str
     place: DataPlace
-    protocol: ChoiceProtocol | None = None
+    protocol: ChoiceProtocol | None = None  # numbers of finalists and seeds; None for the study's or the default
 
 
 @dataclass(frozen=True, slots=True)
 class FinalTraining:
-    """The next run of a final.
+    """The next run of a final."""
 
-    Attributes:
-        name: Name of the entrant.
-        part: Its training images: ``train``, or ``train + validation``.
-        seed: Its training seed.
-        epochs: Its epochs.
-        done: Number of runs of the final before it.
-        total: Number of runs of the final, as far as known.
-        seconds_left: Estimated time of this and all later runs, or None if memory ran out.
-    """
-
-    name: str
-    part: str
+    name: str  # name of the entrant
+    part: str  # its training images: ``train``, or ``train + validation``
     seed: int
     epochs: int
-    done: int
-    total: int
-    seconds_left: float | None
+    done: int  # number of runs of the final before it
+    total: int  # number of runs of the final, as far as known
+    seconds_left: float | None  # estimated time of this and all later runs, or None if memory ran out
 
 
 class FinalCallbacks(Callbacks):
@@ -110,13 +85,6 @@ def finish(
     A new final runs after a finished one if the study was searched further, or if another protocol is requested. The
     test split is then used once more, which is reported and recorded.
 
-    Args:
-        request: Which study, and how.
-        records: The storage.
-        runtime: Chooses the runtime config of each network.
-        stopper: Requests to stop.
-        view: Hooks.
-
     Raises:
         InputError: If the request is invalid.
         SearchFailedError: If no entrant could be trained.
@@ -125,7 +93,7 @@ def finish(
     specification = study_specification(records, request.study)
     protocol = _protocol(specification, request)
     searched = _searched(records, request.study)
-    last = next(reversed(finals_of(records, request.study)), None)
+    last = next(reversed(records.finals(request.study)), None)
     if last is not None and _is_current(last, protocol, searched):
         return result_of(records, last)
     view.on_progress("loading data")
@@ -137,7 +105,7 @@ def finish(
     result = result_of(records, final)
     view.on_final_start(result, resumed=resumed)
     view.on_progress("timing a few training steps")
-    timing = time_steps(result.entrants[0].candidate, validation_images(data, runtime), runtime)
+    timing = time_steps(result.entrants[0].run.candidate, validation_images(data, runtime), runtime)
     evaluation = _Evaluation(records, final, data, timing, stopper, view)
     evaluation.choose_winner()
     evaluation.train_for_test()
@@ -148,28 +116,16 @@ def finish(
 def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
-    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
-
-    Args:
-        runs: Complete runs of the search.
-        accuracies: Their validation accuracies after the last epoch.
-        protocol: Number of finalists.
-        specification: The study's.
-    """
-    trained = [
-        Trained(Candidate(run.architecture, run.recipe), accuracy)
-        for run, accuracy in zip(runs, accuracies, strict=True)
-    ]
+    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial."""
+    trained = [Trained(run.candidate, accuracy) for run, accuracy in zip(runs, accuracies, strict=True)]
 
     def finalist(ranked: Ranked) -> Finalist:
         run = runs[ranked.first]
         return Finalist(run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings)
 
     ranking = best_first(specification, trained)
-    initial = {
-        training.candidate.key for training, run in zip(trained, runs, strict=True) if run.label in specification.seeds
-    }
-    reference = next((ranked for ranked in ranking if trained[ranked.first].candidate.key in initial), None)
+    initial = {run.candidate.key for run in runs if run.label in specification.seeds}
+    reference = next((ranked for ranked in ranking if runs[ranked.first].candidate.key in initial), None)
     return FinalPlan(
         protocol=protocol,
         finalists=tuple(map(finalist, ranking[: protocol.finalists])),
@@ -208,7 +164,7 @@ def _start(
     specification: StudySpecification,
     view: FinalCallbacks,
 ) -> FinalRecord:
-    read = [final.read_at for final in finals_of(records, study) if final.read_at is not None]
+    read = [final.read_at for final in records.finals(study) if final.read_at is not None]
     if read:
         at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
         view.on_message(
@@ -217,26 +173,18 @@ def _start(
         )
     curves = records.curves(run.id for run in searched)
     accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
-    return start_final(records, study, plan_final(searched, accuracies, protocol, specification))
+    return records.start_final(study, plan_final(searched, accuracies, protocol, specification))
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One half of a final.
+    """One half of a final."""
 
-    Attributes:
-        name: Its training images, in words.
-        images: Images for its runs.
-        entrants: The entrants that it trains.
-        seeds: Their training seeds.
-        later: Number of runs of the other half, if it comes later.
-    """
-
-    name: str
-    images: RunImages
-    entrants: tuple[Entrant, ...]
-    seeds: range
-    later: int = 0
+    name: str  # its training images, in words
+    images: RunImages  # images for its runs
+    entrants: tuple[Entrant, ...]  # the entrants that it trains
+    seeds: range  # their training seeds
+    later: int = 0  # number of runs of the other half, if it comes later
 
     @property
     def trainings(self) -> list[tuple[Entrant, int]]:
@@ -255,7 +203,7 @@ class _Evaluation:
 
     @property
     def result(self) -> FinalResult:
-        finals = finals_of(self.records, self.final.study)
+        finals = self.records.finals(self.final.study)
         return result_of(self.records, next(final for final in finals if final.id == self.final.id))
 
     def choose_winner(self) -> None:
@@ -270,7 +218,7 @@ class _Evaluation:
         if not trained:
             raise SearchFailedError(f"no entrant of the final could be trained; study {self.final.study}")
         best = max(trained, key=lambda entrant: (statistics.fmean(entrant.validation), -entrant.run.params))
-        name_winner(self.records, self.final.id, best.run.id)
+        self.records.name_winner(self.final.id, best.run.id)
 
     def train_for_test(self) -> None:
         """Train winner and reference on train and validation images, and keep their weights."""
@@ -292,7 +240,7 @@ class _Evaluation:
             network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
             accuracies[run.id] = run.epochs_done, accuracy
-        record_reading(self.records, self.final, accuracies, len(test), TEST_REASON)
+        self.records.record_reading(self.final, accuracies, len(test), TEST_REASON)
 
     def _test_part(self) -> _Part:
         entrants = tuple(entrant for entrant in self.result.entrants if entrant.is_winner or entrant.is_reference)
@@ -300,7 +248,7 @@ class _Evaluation:
         return _Part("train + validation", all_training_images(self.data, self.timing.runtime), entrants, seeds)
 
     def _request(self, entrant: Entrant, seed: int) -> RunRequest:
-        return RunRequest(entrant.candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
+        return RunRequest(entrant.run.candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
 
     def _known(self, entrant: Entrant, seed: int, images: RunImages) -> Run | None:
         return self.records.find_complete(self._request(entrant, seed).key(images.identity), study=self.final.study)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.finals import Finalist, FinalRecord, finals_of, readings, test_accuracies
+from budgetnas.storage.finals import Finalist, FinalRecord
 
 FIRST_VALIDATION_SEED: Final = 1_000
 """First seed of the final's runs on the train images; the seeds of a search count from 0."""
@@ -23,35 +22,19 @@ FIRST_TEST_SEED: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A candidate of a final; accuracies are shares of 1.
+    """A candidate of a final; accuracies are shares of 1."""
 
-    Attributes:
-        run: Its first run in the search.
-        score: Its smoothed score: the validation accuracy that the search's model expects.
-        search_accuracy: Its validation accuracy in the search, the mean of all its runs there.
-        search_trainings: Number of these runs.
-        is_finalist: Whether its score made it a finalist.
-        is_reference: Whether it is the initial trial that the winner is compared with.
-        is_winner: Whether it won.
-        validation: Validation accuracies with fresh seeds so far, in the order of the seeds.
-        test: Test accuracies of the networks trained on train and validation images, in the order of the seeds. Empty
-            before the evaluation on the test split, and for all but winner and reference.
-    """
-
-    run: Run
-    score: float
-    search_accuracy: float
-    search_trainings: int
-    is_finalist: bool
-    is_reference: bool
-    is_winner: bool
-    validation: tuple[float, ...]
+    run: Run  # its first run in the search
+    score: float  # its smoothed score: the validation accuracy that the search's model expects
+    search_accuracy: float  # its validation accuracy in the search, the mean of all its runs there
+    search_trainings: int  # number of these runs
+    is_finalist: bool  # whether its score made it a finalist
+    is_reference: bool  # whether it is the initial trial that the winner is compared with
+    is_winner: bool  # whether it won
+    validation: tuple[float, ...]  # validation accuracies with fresh seeds so far, in the order of the seeds
+    # Test accuracies of the networks trained on train and validation images, in the order of the seeds. Empty before
+    # the evaluation on the test split, and for all but winner and reference.
     test: tuple[float, ...]
-
-    @property
-    def candidate(self) -> Candidate:
-        """Architecture and recipe."""
-        return Candidate(self.run.architecture, self.run.recipe)
 
     @property
     def name(self) -> str:
@@ -80,34 +63,21 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class FinalResult:
-    """Result of a final so far.
-
-    Attributes:
-        study: The study.
-        number: Number of the final's record.
-        protocol: Numbers of finalists and seeds.
-        entrants: The finalists by smoothed score, then the reference if it is not a finalist.
-        winner: The entrant with the highest mean validation accuracy, or None before all runs are done.
-        reference: The initial trial with the highest mean, or None if no initial trial is in the final.
-        difference: Winner minus reference on the test split with Welch's interval. None before the evaluation on the
-            test split, without a reference, or if the winner is the reference.
-        binomial_error: Standard error of the winner's mean test accuracy due to the finite test split.
-        test_images: Number of images of the test split, once it was evaluated on.
-        readings: Number of evaluations on the test split for the study, by this and other finals.
-        shipped_run: Record of the winner's first network trained on train and validation images.
-    """
+    """Result of a final so far."""
 
     study: str
-    number: int
+    number: int  # number of the final's record
     protocol: ChoiceProtocol
-    entrants: tuple[Entrant, ...]
-    winner: Entrant | None
-    reference: Entrant | None
+    entrants: tuple[Entrant, ...]  # the finalists by smoothed score, then the reference if it is not a finalist
+    winner: Entrant | None  # the entrant with the highest mean validation accuracy, or None before all runs are done
+    reference: Entrant | None  # the initial trial with the highest mean, or None if no initial trial is in the final
+    # Winner minus reference on the test split with Welch's interval. None before the evaluation on the test split,
+    # without a reference, or if the winner is the reference.
     difference: Interval | None
-    binomial_error: float | None
-    test_images: int | None
-    readings: int
-    shipped_run: int | None
+    binomial_error: float | None  # standard error of the winner's mean test accuracy due to the finite test split
+    test_images: int | None  # number of images of the test split, once it was evaluated on
+    readings: int  # number of evaluations on the test split for the study, by this and other finals
+    shipped_run: int | None  # record of the winner's first network trained on train and validation images
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -116,14 +86,14 @@ class FinalResult:
 
 def final_result(records: Records, study: str) -> FinalResult | None:
     """Return the result so far of the last final of `study`, or None without a final."""
-    finals = finals_of(records, study)
+    finals = records.finals(study)
     return result_of(records, finals[-1]) if finals else None
 
 
 def result_of(records: Records, final: FinalRecord) -> FinalResult:
     """Return the result of a final so far."""
     trained = _trained(records, final.study)
-    entrants = _entrants(records, final, trained, test_accuracies(records, final.id))
+    entrants = _entrants(records, final, trained, records.test_accuracies(final.id))
     winner = next((entrant for entrant in entrants if entrant.is_winner), None)
     reference = next((entrant for entrant in entrants if entrant.is_reference), None)
     return FinalResult(
@@ -136,7 +106,7 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         difference=_difference(winner, reference),
         binomial_error=_binomial_error(winner, final.test_images),
         test_images=final.test_images,
-        readings=readings(records, final.study),
+        readings=records.finals_read(final.study),
         shipped_run=_shipped(winner, trained),
     )
 
@@ -155,7 +125,7 @@ def _trained(records: Records, study: str) -> _Trained:
     If two processes trained the same run, the first counts: its network is evaluated on the test split.
     """
     complete = [run for run in records.runs(study=study, role=Role.FINAL) if run.state is State.COMPLETE]
-    return {(run.architecture.digest, run.recipe.digest, run.seed): run for run in reversed(complete)}
+    return {(*run.candidate.key, run.seed): run for run in reversed(complete)}
 
 
 def _entrants(
@@ -189,7 +159,7 @@ def _entrants(
 
 
 def _seeded(run: Run, trained: _Trained, seeds: range) -> list[Run]:
-    keys = ((run.architecture.digest, run.recipe.digest, seed) for seed in seeds)
+    keys = ((*run.candidate.key, seed) for seed in seeds)
     return [trained[key] for key in keys if key in trained]
 
 
@@ -213,5 +183,5 @@ def _binomial_error(winner: Entrant | None, images: int | None) -> float | None:
 def _shipped(winner: Entrant | None, trained: _Trained) -> int | None:
     if winner is None or not winner.test:
         return None
-    run = trained.get((*winner.candidate.key, FIRST_TEST_SEED))
+    run = trained.get((*winner.run.candidate.key, FIRST_TEST_SEED))
     return None if run is None else run.id

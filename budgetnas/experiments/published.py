@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, cast
 
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 from budgetnas.space.presets import REPORT, shipped
 from budgetnas.space.recipe import Augmentation, Frozen, Normalisation, OptimizerName, Recipe
 
@@ -20,44 +19,27 @@ _METRICS: Final[dict[str, Metric]] = {"acc": "accuracy", "loss": "loss"}
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run of the source report.
+    """A run of the source report."""
 
-    Attributes:
-        name: Name of the run, e.g. ``v1-sgd``.
-        network: Name of its network in `budgetnas.architecture.named`.
-        params: Parameters that the network must have.
-        recipe: Its recipe, from the report's text, or from its notebooks if the text omits a value.
-        printed_train: Printed training accuracy in percent, the best epoch's, or None.
-        printed_test: Printed test accuracy in percent, the best epoch's, chosen on the test set itself; or None.
-        tables: Numbers of the report's tables that list it.
-        contradictions: Contradictions in the report about this run, in full sentences.
-    """
-
-    name: str
-    network: str
-    params: int
-    recipe: Recipe
-    printed_train: float | None
+    name: str  # name of the run, e.g. ``v1-sgd``
+    network: str  # name of its network in `budgetnas.architecture.named`
+    params: int  # parameters that the network must have
+    recipe: Recipe  # its recipe, from the report's text, or from its notebooks if the text omits a value
+    printed_train: float | None  # printed training accuracy in percent, the best epoch's, or None
+    # Printed test accuracy in percent, the best epoch's, chosen on the test set itself; or None.
     printed_test: float | None
-    tables: tuple[int, ...]
-    contradictions: tuple[str, ...]
+    tables: tuple[int, ...]  # numbers of the report's tables that list it
+    contradictions: tuple[str, ...]  # contradictions in the report about this run, in full sentences
 
 
 @dataclass(frozen=True, slots=True)
 class PrintedPoint:
-    """A point of a printed learning curve.
+    """A point of a printed learning curve."""
 
-    Attributes:
-        epoch: Number, from 1.
-        split: ``train`` or ``test``.
-        metric: ``accuracy`` or ``loss``.
-        value: Accuracy in percent, or cross-entropy in nats.
-    """
-
-    epoch: int
+    epoch: int  # number, from 1
     split: Split
     metric: Metric
-    value: float
+    value: float  # accuracy in percent, or cross-entropy in nats
 
 
 class _Run(Frozen):
@@ -104,8 +86,7 @@ def recorded_run(name: str) -> RecordedRun:
     runs = recorded_runs()
     key = name.strip().lower()
     if key not in runs:
-        close = difflib.get_close_matches(key, runs, n=1)
-        hint = f"did you mean {close[0]}?" if close else "list them with budgetnas replay --list"
+        hint = closest(key, runs, "list them with budgetnas replay --list")
         raise InputError("NAME", name, f"no recorded run has that name; known are {', '.join(runs)}", hint)
     return runs[key]
 
@@ -140,27 +121,11 @@ def printed_curve(name: str) -> tuple[PrintedPoint, ...]:
 
 
 def _recorded(name: str, run: _Run, file: _File) -> RecordedRun:
-    recipe = Recipe(
-        optimizer=run.optimizer,
-        learning_rate=run.learning_rate,
-        weight_decay=run.weight_decay,
-        momentum=run.momentum,
-        epochs=run.epochs,
-        t_max=run.t_max,
-        batch=run.batch,
-        augmentation=file.augmentation,
-        normalisation=file.normalisation,
-    )
-    return RecordedRun(
-        name=name,
-        network=run.network,
-        params=run.params,
-        recipe=recipe,
-        printed_train=run.printed_train,
-        printed_test=run.printed_test,
-        tables=run.tables,
-        contradictions=tuple(file.contradictions[key] for key in run.contradictions),
-    )
+    values = run.model_dump()
+    own = {field: values.pop(field) for field in Recipe.model_fields if field in values}
+    recipe = Recipe(**own, augmentation=file.augmentation, normalisation=file.normalisation)
+    values["contradictions"] = tuple(file.contradictions[key] for key in run.contradictions)
+    return RecordedRun(name=name, recipe=recipe, **values)
 
 
 @lru_cache(maxsize=1)

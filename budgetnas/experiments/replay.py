@@ -27,21 +27,14 @@ TEST_REASON: Final = "replay: the report's protocol looks at the test split afte
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What to replay, and what to change about it.
+    """What to replay, and what to change about it."""
 
-    Attributes:
-        names: Recorded runs; empty for all of them.
-        data: The data; the report's protocol trains on all training images of CIFAR-10.
-        epochs: Number of epochs, or None for the report's.
-        t_max: Length of the cosine schedule in epochs, or None for the report's, scaled with the epochs.
-        seed: Seed of initial weights, order and augmentation.
-    """
-
-    names: tuple[str, ...]
-    data: DataRequest
-    epochs: int | None = None
+    names: tuple[str, ...]  # recorded runs; empty for all of them
+    data: DataRequest  # the data; the report's protocol trains on all training images of CIFAR-10
+    epochs: int | None = None  # number of epochs, or None for the report's
+    # Length of the cosine schedule in epochs, or None for the report's, scaled with the epochs.
     t_max: int | None = None
-    seed: int = 0
+    seed: int = 0  # seed of initial weights, order and augmentation
 
     def runs(self) -> tuple[RecordedRun, ...]:
         """Return the runs to replay.
@@ -58,21 +51,13 @@ class ReplayRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """The next run to replay.
-
-    Attributes:
-        run: The recorded run.
-        recipe: Its recipe, with the changes of the request.
-        params: Counted parameters of its network for the report's images, equal to the printed count.
-        why_not: Why its figures are not comparable with the printed ones; empty if they are.
-        seconds: Estimated time, or None if memory ran out.
-    """
+    """The next run to replay."""
 
     run: RecordedRun
-    recipe: Recipe
-    params: int
-    why_not: tuple[str, ...]
-    seconds: float | None
+    recipe: Recipe  # its recipe, with the changes of the request
+    params: int  # counted parameters of its network for the report's images, equal to the printed count
+    why_not: tuple[str, ...]  # why its figures are not comparable with the printed ones; empty if they are
+    seconds: float | None  # estimated time, or None if memory ran out
 
 
 class ReplayCallbacks(Callbacks):
@@ -87,15 +72,9 @@ class ReplayCallbacks(Callbacks):
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """The end of a replay call.
+    """The end of a replay call."""
 
-    Attributes:
-        results: The complete replays, trained now or before.
-        failed: Names of the runs that failed.
-        records: The storage.
-    """
-
-    results: tuple[ReplayResult, ...]
+    results: tuple[ReplayResult, ...]  # the complete replays, trained now or before
     failed: tuple[str, ...]
     records: Records
 
@@ -110,13 +89,6 @@ def replay(
     """Replay the runs in turn; complete replays are not repeated.
 
     A run that fails does not stop the others. The storage is opened after all other checks.
-
-    Args:
-        request: Which runs, and how.
-        runtime: Chooses the runtime config of each network.
-        open_storage: Returns the records.
-        stopper: Requests to stop.
-        view: Hooks.
 
     Raises:
         InputError: If the request is invalid.

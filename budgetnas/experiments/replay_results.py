@@ -25,21 +25,13 @@ TABLES: Final[dict[int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """A replay of a recorded run.
-
-    Attributes:
-        run: The recorded run.
-        record: The record of our run.
-        curve: Its epochs; the evaluation split is the test split.
-        comparable: Whether it is comparable with the printed figures.
-        why_not: Reasons why not, e.g. ``2 of 60 epochs``.
-    """
+    """A replay of a recorded run."""
 
     run: RecordedRun
-    record: Run
-    curve: tuple[Epoch, ...]
-    comparable: bool
-    why_not: tuple[str, ...]
+    record: Run  # the record of our run
+    curve: tuple[Epoch, ...]  # its epochs; the evaluation split is the test split
+    comparable: bool  # whether it is comparable with the printed figures
+    why_not: tuple[str, ...]  # reasons why not, e.g. ``2 of 60 epochs``
 
     @property
     def warning(self) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _STUDY_PAGE: Final = re.compile(r"/api/studies/\d+")
+_NOTE: Final = re.compile(r"/api/studies/\d+(/\d+)?/note")
 _HERE: Final = ("127.0.0.1", "localhost", "::1")
 _HEIGHT: Final = 450
 """The dashboard's height of a figure; it cuts off the rest."""
@@ -42,7 +43,8 @@ def serve(records: Records, host: str, port: int) -> None:
         InputError: If the address is in use, or not this machine's.
     """
     quiet_optuna()
-    application = with_figures(wsgi(optuna_storage(records.engine.url)), StudyFigures(records))
+    dashboard = changing_only_notes(wsgi(optuna_storage(records.engine.url)))
+    application = with_figures(dashboard, StudyFigures(records))
     if is_this_machine(host):
         application = for_this_machine(application)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background programs with SIGINT ignored
@@ -74,12 +76,24 @@ def for_this_machine(application: WSGIApplication) -> WSGIApplication:
     return checked
 
 
-class StudyFigures:
-    """The figures of studies in the dashboard's format, cached until the study changes.
+def changing_only_notes(application: WSGIApplication) -> WSGIApplication:
+    """Return an application that rejects all changes except to notes.
 
-    Args:
-        records: The storage.
+    The dashboard can delete and rename studies, and end trials. It knows only Optuna's tables, not our records.
     """
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") or _NOTE.fullmatch(environ["PATH_INFO"]):
+            return application(environ, start_response)
+        reason = "this dashboard changes notes only, because budgetnas has records of its own for every study"
+        start_response("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"reason": reason}).encode()]
+
+    return checked
+
+
+class StudyFigures:
+    """The figures of studies in the dashboard's format, cached until the study changes."""
 
     def __init__(self, records: Records) -> None:
         self._records = records

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, median
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.architecture.budget import Budget
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 from budgetnas.experiments.final_results import FinalResult, final_result
 from budgetnas.report.values import (
     Chosen,
@@ -29,7 +28,6 @@ from budgetnas.report.values import (
 )
 from budgetnas.report.wording import notices, summary
 from budgetnas.samplers.choice import Trained, best_first
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import SEARCHED, OverLimit, Records, Rejection, Role, Run, State
 
@@ -52,7 +50,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
     rejected = records.rejections(study)
     trainings = _trainings(records, runs)
     ranking = _ranking(trainings, max_params)
-    rejections = _rejections(rejected, specification.budget)
+    rejections = _rejections(rejected, specification.budget, records.over_limits(study, specification.budget))
     final = final_result(records, study)
     chosen = chosen_network(ranking, final, max_params, best_of_search(specification, trainings))
     return StudyTables(
@@ -75,10 +73,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
 def best_of_search(specification: StudySpecification, trainings: Sequence[Training]) -> Expected | None:
     """Return the winner of the search; None before any run is complete."""
     complete = [training for training in trainings if training.run.state is State.COMPLETE]
-    trained = [
-        Trained(Candidate(training.run.architecture, training.run.recipe), training.accuracy) for training in complete
-    ]
-    ranked = best_first(specification, trained)
+    ranked = best_first(specification, [Trained(training.run.candidate, training.accuracy) for training in complete])
     return Expected(complete[ranked[0].first].run, ranked[0].expected) if ranked else None
 
 
@@ -114,9 +109,8 @@ def parts_of(architecture: Architecture, max_params: int) -> tuple[PartShare, ..
 
 
 def _unknown(study: str, known: Sequence[str]) -> InputError:
-    close = difflib.get_close_matches(study, known, n=1)
     there = f"there are: {', '.join(known)}" if known else "it has no studies yet"
-    hint = f"did you mean {close[0]}?" if close else "list them with budgetnas studies"
+    hint = closest(study, known, "list them with budgetnas studies")
     return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
 
 
@@ -132,7 +126,7 @@ def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun,
     for training in trainings:
         run = training.run
         if run.state is State.COMPLETE:
-            candidates.setdefault((run.architecture.digest, run.recipe.digest), []).append(training)
+            candidates.setdefault(run.candidate.key, []).append(training)
 
     def place(group: Sequence[Training]) -> tuple[float, int, int]:
         return -fmean(training.accuracy for training in group), group[0].run.params, group[0].run.id
@@ -144,12 +138,13 @@ def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun,
 
 
 def _pruning(pruner: str, trainings: Sequence[Training]) -> Pruning:
-    cut = tuple(training for training in trainings if training.run.state is State.PRUNED)
+    pruned = tuple(training for training in trainings if training.run.state is State.PRUNED)
     asked = sum(training.run.epochs_asked for training in trainings)
-    return Pruning(pruner, cut, asked, sum(run.run.epochs_asked - run.run.epochs_done for run in cut))
+    saved = sum(training.run.epochs_asked - training.run.epochs_done for training in pruned)
+    return Pruning(pruner, pruned, asked, saved)
 
 
-def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
+def _rejections(rejected: Sequence[Rejection], budget: Budget, limits: tuple[OverLimit, ...]) -> Rejections:
     over = [rejection for rejection in rejected if not rejection.duplicate]
     params = tuple(rejection.max_params + rejection.overshoot for rejection in over if rejection.overshoot)
     factors = sorted(number / budget.max_params for number in params)
@@ -158,16 +153,8 @@ def _rejections(rejected: Sequence[Rejection], budget: Budget) -> Rejections:
         origins=_origins(rejected),
         seeds=tuple(_rejected_initial(rejection, budget) for rejection in initial),
         overshoot=Overshoot(factors[0], median(factors), factors[-1]) if factors else None,
-        limits=_broken(over, budget),
+        limits=limits,
         params=params,
-    )
-
-
-def _broken(over: Sequence[Rejection], budget: Budget) -> tuple[OverLimit, ...]:
-    counts = [count(rejection.architecture) for rejection in over]
-    return tuple(
-        OverLimit(limit.quantity, limit.value, sum(limit.count(cost) > limit.value for cost in counts))
-        for limit in budget.limits
     )
 
 

@@ -17,31 +17,18 @@ from budgetnas.storage import OverLimit, Run
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The specification of a study, as text for its report.
+    """The specification of a study, as text for its report."""
 
-    Attributes:
-        max_params: The limit on parameters.
-        limits: All limits, that on parameters first.
-        data: Label of the data.
-        images: Shape of the images and number of classes.
-        space: The architectures.
-        space_size: Number of architectures in the space.
-        recipe: The fixed part of the recipe.
-        optimizers: The searched part: one line for each optimiser.
-        seeds: Names of the initial trials.
-        objective: What a trial is judged by.
-    """
-
-    max_params: int
-    limits: tuple[Limit, ...]
-    data: str
-    images: str
-    space: str
-    space_size: int
-    recipe: str
-    optimizers: tuple[str, ...]
-    seeds: tuple[str, ...]
-    objective: str
+    max_params: int  # the limit on parameters
+    limits: tuple[Limit, ...]  # all limits, that on parameters first
+    data: str  # label of the data
+    images: str  # shape of the images and number of classes
+    space: str  # the architectures
+    space_size: int  # number of architectures in the space
+    recipe: str  # the fixed part of the recipe
+    optimizers: tuple[str, ...]  # the searched part: one line for each optimiser
+    seeds: tuple[str, ...]  # names of the initial trials
+    objective: str  # what a trial is judged by
 
 
 def name_of(run: Run) -> str:
@@ -51,16 +38,10 @@ def name_of(run: Run) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A complete or pruned run of the search.
-
-    Attributes:
-        run: Its record.
-        order: Its place in time among the complete and pruned runs, from 1.
-        curve: Its epochs.
-    """
+    """A complete or pruned run of the search."""
 
     run: Run
-    order: int
+    order: int  # its place in time among the complete and pruned runs, from 1
     curve: tuple[Epoch, ...]
 
     @property
@@ -82,17 +63,11 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class RankedRun:
-    """A candidate with at least one complete training.
+    """A candidate with at least one complete training."""
 
-    Attributes:
-        rank: From 1: by `accuracy`, ties by fewer parameters.
-        budget_share: Parameters as a share of the budget.
-        trainings: All its complete trainings, oldest first.
-    """
-
-    rank: int
-    budget_share: float
-    trainings: tuple[Training, ...]
+    rank: int  # from 1: by `accuracy`, ties by fewer parameters
+    budget_share: float  # parameters as a share of the budget
+    trainings: tuple[Training, ...]  # all its complete trainings, oldest first
 
     @property
     def run(self) -> Run:
@@ -146,19 +121,12 @@ class RankedRun:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """The effect of pruning.
+    """The effect of pruning."""
 
-    Attributes:
-        pruner: ``asha``, ``median`` or ``none``.
-        cut: The pruned runs, oldest first; they have no rank.
-        epochs_asked: Epochs that all complete and pruned runs would have without pruning.
-        epochs_saved: How many of these were not trained.
-    """
-
-    pruner: str
-    cut: tuple[Training, ...]
-    epochs_asked: int
-    epochs_saved: int
+    pruner: str  # ``asha``, ``median`` or ``none``
+    pruned: tuple[Training, ...]  # oldest first; they have no rank
+    epochs_asked: int  # epochs that all complete and pruned runs would have without pruning
+    epochs_saved: int  # how many of these were not trained
 
     @property
     def saved_share(self) -> float:
@@ -169,21 +137,23 @@ class Pruning:
         """Return the effect in one sentence; empty without a pruner."""
         if self.pruner == "none":
             return ""
-        if not self.cut:
+        if not self.pruned:
             return f"{self.pruner} pruned no run"
         return (
-            f"{self.pruner} pruned {plural(len(self.cut), 'run')}: {self.epochs_saved:,} of "
+            f"{self.pruner} pruned {plural(len(self.pruned), 'run')}: {self.epochs_saved:,} of "
             f"{plural(self.epochs_asked, 'epoch')} saved ({self.saved_share:.1%})"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the curves."""
         shown = plain_fields(self, "pruner", "epochs_asked", "epochs_saved", "saved_share")
-        return shown | {"cut": [_run_dict(run.run) | _place(run) for run in self.cut]}
-
-
-def _place(training: Training) -> dict[str, Any]:
-    return {"order": training.order, "accuracy": training.accuracy, "epochs_asked": training.run.epochs_asked}
+        cut = [
+            _run_dict(training.run)
+            | plain_fields(training, "order", "accuracy")
+            | plain_fields(training.run, "epochs_asked")
+            for training in self.pruned
+        ]
+        return shown | {"cut": cut}
 
 
 def _run_dict(run: Run) -> dict[str, Any]:
@@ -211,39 +181,24 @@ class Overshoot:
 
 @dataclass(frozen=True, slots=True)
 class RejectedInitialTrial:
-    """An initial trial that was rejected.
-
-    Attributes:
-        name: Its name.
-        params: Its parameters.
-        overshoot: Parameters over the budget, or 0.
-        duplicate: True if it was rejected because the study has it already.
-        excesses: The limits that it exceeds.
-    """
+    """An initial trial that was rejected."""
 
     name: str
     params: int
-    overshoot: int
-    duplicate: bool
-    excesses: tuple[Excess, ...]
+    overshoot: int  # parameters over the budget, or 0
+    duplicate: bool  # True if it was rejected because the study has it already
+    excesses: tuple[Excess, ...]  # the limits that it exceeds
 
 
 @dataclass(frozen=True, slots=True)
 class Rejections:
-    """The proposals that were rejected before training.
+    """The proposals that were rejected before training."""
 
-    Attributes:
-        origins: Counts by origin, the most frequent first.
-        seeds: The initial trials among them.
-        overshoot: Parameters over the limit, or None if no proposal exceeded it.
-        limits: How many proposals exceeded each limit.
-        params: Parameters of each proposal over the limit on parameters, oldest first.
-    """
-
-    origins: tuple[OriginCount, ...]
-    seeds: tuple[RejectedInitialTrial, ...]
-    overshoot: Overshoot | None
-    limits: tuple[OverLimit, ...]
+    origins: tuple[OriginCount, ...]  # counts by origin, the most frequent first
+    seeds: tuple[RejectedInitialTrial, ...]  # the initial trials among them
+    overshoot: Overshoot | None  # parameters over the limit, or None if no proposal exceeded it
+    limits: tuple[OverLimit, ...]  # how many proposals exceeded each limit
+    # Parameters of each proposal over the limit on parameters, oldest first.
     params: tuple[int, ...] = field(metadata={"plain": False})
 
 
@@ -269,58 +224,36 @@ class Tallies:
 
 @dataclass(frozen=True, slots=True)
 class PartShare:
-    """A part of the winner and its share of the budget.
+    """A part of the winner and its share of the budget."""
 
-    Attributes:
-        name: ``stem``, ``stage 1``, ..., ``head``.
-        params: Parameters.
-        budget_share: Parameters as a share of the budget.
-        macs: Multiply-accumulates per image.
-        out_shape: Output channels, height and width.
-        blocks: Residual blocks; 0 for stem and head.
-    """
-
-    name: str
+    name: str  # ``stem``, ``stage 1``, ..., ``head``
     params: int
-    budget_share: float
-    macs: int
-    out_shape: tuple[int, ...]
-    blocks: int
+    budget_share: float  # parameters as a share of the budget
+    macs: int  # multiply-accumulates per image
+    out_shape: tuple[int, ...]  # output channels, height and width
+    blocks: int  # residual blocks; 0 for stem and head
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The winner of a search.
+    """The winner of a search."""
 
-    Attributes:
-        run: Its first run.
-        accuracy: The validation accuracy that all trainings of the search predict for it, the highest of all.
-    """
-
-    run: Run
-    accuracy: float
+    run: Run  # its first run
+    accuracy: float  # the validation accuracy that all trainings of the search predict for it, the highest of all
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The network that the study recommends.
+    """The network that the study recommends."""
 
-    Attributes:
-        run: Its first run in the search.
-        name: Name of its initial trial, or its trial's number.
-        budget_share: Parameters as a share of the budget.
-        accuracy: Mean validation accuracy: of the final's fresh seeds, or without a final of its runs in the search.
-        seeds: Number of runs behind that mean.
-        by_final: True if a final chose it.
-        expected: Without a final: the validation accuracy that all trainings of the search predict for it.
-    """
-
-    run: Run
-    name: str
-    budget_share: float
+    run: Run  # its first run in the search
+    name: str  # name of its initial trial, or its trial's number
+    budget_share: float  # parameters as a share of the budget
+    # Mean validation accuracy: of the final's fresh seeds, or without a final of its runs in the search.
     accuracy: float
-    seeds: int
-    by_final: bool
+    seeds: int  # number of runs behind that mean
+    by_final: bool  # True if a final chose it
+    # Without a final: the validation accuracy that all trainings of the search predict for it.
     expected: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -331,53 +264,30 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class InitialTrialDistance:
-    """The lead of the best run of the search over an initial trial.
+    """The lead of the best run of the search over an initial trial."""
 
-    Attributes:
-        name: Name of the initial trial.
-        outcome: ``trained``, ``rejected``, ``failed``, ``pruned`` or ``not trained``.
-        accuracy: Its validation accuracy after the last epoch, or None.
-        points: The best run's accuracy minus its own, in percentage points.
-    """
-
-    name: str
-    outcome: str
-    accuracy: float | None
-    points: float | None
+    name: str  # name of the initial trial
+    outcome: str  # ``trained``, ``rejected``, ``failed``, ``pruned`` or ``not trained``
+    accuracy: float | None  # its validation accuracy after the last epoch, or None
+    points: float | None  # the best run's accuracy minus its own, in percentage points
 
 
 @dataclass(frozen=True, slots=True)
 class StudyTables:
-    """Everything that a study's report shows.
-
-    Attributes:
-        study: Name of the study.
-        specification: What the study was created with.
-        summary: The specification in words.
-        notices: Caveats on the figures, in full sentences.
-        tallies: Counts.
-        ranking: Candidates with complete trainings, the best first.
-        failed: Runs that failed.
-        rejections: Proposals that were rejected.
-        winner: Parts of the chosen network; empty before any run is complete.
-        distances: The best run of the search against each initial trial.
-        pruning: The effect of pruning.
-        chosen: The winner of the final or of the search; None before any run is complete.
-        final: Result of the final, or None without a final.
-    """
+    """Everything that a study's report shows."""
 
     study: str
-    specification: StudySpecification
-    summary: Summary
-    notices: tuple[str, ...]
+    specification: StudySpecification  # what the study was created with
+    summary: Summary  # the specification in words
+    notices: tuple[str, ...]  # caveats on the figures, in full sentences
     tallies: Tallies
-    ranking: tuple[RankedRun, ...]
-    failed: tuple[Run, ...]
+    ranking: tuple[RankedRun, ...]  # candidates with complete trainings, the best first
+    failed: tuple[Run, ...]  # runs that failed
     rejections: Rejections
-    winner: tuple[PartShare, ...]
-    distances: tuple[InitialTrialDistance, ...]
+    winner: tuple[PartShare, ...]  # parts of the chosen network; empty before any run is complete
+    distances: tuple[InitialTrialDistance, ...]  # the best run of the search against each initial trial
     pruning: Pruning
-    chosen: Chosen | None = None
+    chosen: Chosen | None = None  # the winner of the final or of the search; None before any run is complete
     final: FinalResult | None = None
 
     def name_of(self, run: Run) -> str:

@@ -11,6 +11,9 @@ from types import FrameType
 from budgetnas.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, Interrupted
 
 _EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    _EXIT_CODES[signal.SIGHUP] = EXIT_TERMINATED
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopper:
@@ -42,8 +45,12 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM within the context; a second Ctrl-C raises `KeyboardInterrupt` at once."""
-        before = {number: signal.signal(number, self._note) for number in _EXIT_CODES}
+        """Note SIGINT, SIGTERM and SIGHUP within the context; a second Ctrl-C raises `KeyboardInterrupt` at once.
+
+        SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``.
+        """
+        numbers = [number for number in _EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN or number in _ALWAYS]
+        before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield
         finally:

@@ -37,42 +37,26 @@ _POLL_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunImages:
-    """The images of a training, on its device.
-
-    Attributes:
-        identity: Identity of the data.
-        train: Training images.
-        evaluation: Images to evaluate on after each epoch; may be empty.
-        normalisation: Constants for both.
-        test_reason: Why a test split is evaluated on, recorded with every evaluation; None for other images.
-    """
+    """The images of a training, on its device."""
 
     identity: DataIdentity
     train: DeviceImages
-    evaluation: DeviceImages
-    normalisation: Normalisation
+    evaluation: DeviceImages  # images to evaluate on after each epoch; may be empty
+    normalisation: Normalisation  # constants for both
+    # Why a test split is evaluated on, recorded with every evaluation; None for other images.
     test_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A requested training and where it belongs.
-
-    Attributes:
-        candidate: Architecture and recipe.
-        seed: Seed of initial weights, order and augmentation.
-        role: Its purpose.
-        study: Its study, or None for a replay.
-        trial: Number of its Optuna trial, or None for a final or a replay.
-        label: Name of its initial trial or replay, or empty.
-    """
+    """A requested training and where it belongs."""
 
     candidate: Candidate
-    seed: int
+    seed: int  # seed of initial weights, order and augmentation
     role: Role
-    study: str | None = None
-    trial: int | None = None
-    label: str = ""
+    study: str | None = None  # its study, or None for a replay
+    trial: int | None = None  # number of its Optuna trial, or None for a final or a replay
+    label: str = ""  # name of its initial trial or replay, or empty
 
     def runtime(self, runtime: Runtime, images: RunImages) -> RuntimeConfig:
         """Return the runtime config of this training."""
@@ -87,17 +71,12 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The result of claiming a training: its record, and whether this process must train it.
-
-    Attributes:
-        run: Number of its record.
-        known: The record if it is complete or another process is training it; None if this process must train it.
-        resumed: Whether an earlier training of the run was interrupted.
-    """
+    """The result of claiming a training: its record, and whether this process must train it."""
 
     run: int
+    # The record if it is complete or another process is training it; None if this process must train it.
     known: Run | None = None
-    resumed: bool = False
+    resumed: bool = False  # whether an earlier training of the run was interrupted
 
 
 def record_training(
@@ -114,14 +93,7 @@ def record_training(
 
     An interrupted run resumes from its checkpoint.
 
-    Args:
-        request: The training.
-        images: Its images.
-        runtime: Chooses its runtime config.
-        records: The storage.
-        stopper: Notes requests to stop.
-        callbacks: Hooks; `on_epoch_end` is called after the epoch was recorded and may raise `StoppedEarly`.
-        keep_weights: Whether to store the trained weights.
+    `callbacks.on_epoch_end` is called after the epoch was recorded and may raise `StoppedEarly`.
 
     Returns:
         Number of the record.
@@ -167,12 +139,7 @@ def claim_run(
 ) -> Claim:
     """Claim a training: return its record, started or resumed if this process must train it.
 
-    Args:
-        request: The training.
-        identity: Its data.
-        runtime: Its runtime config here.
-        records: The storage.
-        lease: Lease of this process; the run is noted in it.
+    The run is noted in the lease of this process.
     """
     with exclusive(records.engine):
         return _claim_for(lease, request, identity, runtime, records)

@@ -16,24 +16,14 @@ from budgetnas.training.device import statistics, to_device
 
 @dataclass(frozen=True, slots=True)
 class DataPlace:
-    """Location of a study's data on this machine.
+    """Location of a study's data on this machine."""
 
-    Attributes:
-        data: ``folder:DIR`` for a folder; None for the named sets.
-        data_dir: Folder of the archives.
-    """
-
-    data: str | None = None
-    data_dir: Path | None = None
+    data: str | None = None  # ``folder:DIR`` for a folder; None for the named sets
+    data_dir: Path | None = None  # folder of the archives
 
 
 def study_specification(records: Records, study: str, argument: str = "STUDY") -> StudySpecification:
     """Return the specification of a study.
-
-    Args:
-        records: The storage.
-        study: Its name.
-        argument: Argument that an error names.
 
     Raises:
         InputError: If the storage has no such study.
@@ -70,6 +60,7 @@ def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRe
         subset=identity.subset,
         subset_eval=identity.subset_eval,
         split_seed=identity.split_seed,
+        skipped=identity.skipped,
     )
 
 

@@ -12,15 +12,10 @@ from budgetnas.training.measure import Pace, fastest_runtime, measure_pace
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Estimates the time of trainings from the measured speed of a typical network.
-
-    Attributes:
-        runtime: Chooses the runtime config of each network.
-        pace: The measured speed, or None if memory ran out.
-    """
+    """Estimates the time of trainings from the measured speed of a typical network."""
 
     runtime: Runtime
-    pace: Pace | None
+    pace: Pace | None  # the measured speed, or None if memory ran out
 
     def seconds(self, macs: float, epochs: int, *, trained: int, evaluated: int) -> float | None:
         """Return the expected time of trainings, or None without a pace.

@@ -75,11 +75,6 @@ def mark_repeat(storage: BaseStorage, trial: FrozenTrial, number: int | None) ->
     trial.set_user_attr(REPEAT_OF, number)
 
 
-def is_rejected(trial: FrozenTrial) -> bool:
-    """Return whether the trial's candidate was rejected, so that there is no run."""
-    return bool(described(trial).get("rejected"))
-
-
 def compact(curve: Sequence[Epoch]) -> dict[str, list[float]]:
     """Return a curve as a list of values for each metric."""
     names = tuple(Epoch.__dataclass_fields__)

@@ -18,32 +18,20 @@ from budgetnas.space.specification import StudySpecification
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A complete training of a search.
-
-    Attributes:
-        candidate: The trained candidate.
-        accuracy: Validation accuracy after its last epoch, as a share of 1.
-    """
+    """A complete training of a search."""
 
     candidate: Candidate
-    accuracy: float
+    accuracy: float  # validation accuracy after its last epoch, as a share of 1
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A trained candidate.
+    """A trained candidate."""
 
-    Attributes:
-        first: Index of its first training.
-        expected: Accuracy that all trainings of the study predict for it; it may lie outside the observed ones.
-        mean: Mean accuracy of its trainings.
-        trainings: Number of its trainings.
-    """
-
-    first: int
-    expected: float
-    mean: float
-    trainings: int
+    first: int  # index of its first training
+    expected: float  # accuracy that all trainings of the study predict for it; it may lie outside the observed ones
+    mean: float  # mean accuracy of its trainings
+    trainings: int  # number of its trainings
 
 
 def best_first(specification: StudySpecification, trained: Sequence[Trained]) -> tuple[Ranked, ...]:
@@ -51,9 +39,7 @@ def best_first(specification: StudySpecification, trained: Sequence[Trained]) ->
 
     Ties are broken by fewer parameters, then by the lower digests, so the order of the trainings does not matter.
 
-    Args:
-        specification: The study's search space and budget.
-        trained: The complete trainings; a repeated candidate appears several times.
+    A repeated candidate appears several times in `trained`.
 
     Raises:
         ValueError: If an accuracy is not finite.

@@ -36,11 +36,7 @@ FIXED_PARAMS: Final = "fixed_params"
 
 
 class SpaceUsedUpError(SearchFailedError):
-    """All candidates that were drawn are known already.
-
-    Args:
-        trial: Number of the trial without a candidate.
-    """
+    """All candidates that were drawn are known already."""
 
     def __init__(self, trial: int) -> None:
         self.trial = trial

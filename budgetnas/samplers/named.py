@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -11,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 
 from budgetnas.architecture.budget import Budget
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 from budgetnas.samplers.distributions import budget_share, search_ranges
 from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
 from budgetnas.space.search_space import CandidateSpace
@@ -46,13 +45,6 @@ def search_sampler(
     name: str, seed: int | None, candidates: CandidateSpace, budget: Budget, trainings: int
 ) -> BaseSampler:
     """Return the sampler of that name for a search.
-
-    Args:
-        name: One of `SAMPLERS`.
-        seed: Seed of its draws.
-        candidates: The search space.
-        budget: The limits.
-        trainings: Number of trainings in total.
 
     Raises:
         InputError: If no sampler has the name.
@@ -92,7 +84,4 @@ def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
 def _checked(name: str, names: Sequence[str]) -> str:
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
-    raise InputError(
-        "--sampler", name, f"must be one of {', '.join(names)}", f"did you mean {close[0]}?" if close else ""
-    )
+    raise InputError("--sampler", name, f"must be one of {', '.join(names)}", closest(name, names))

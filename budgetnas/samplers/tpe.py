@@ -6,7 +6,7 @@ anything else. Here, draws over the budget are discarded before they are ranked.
 
 This is the only module that uses private parts of Optuna: the density `_ParzenEstimator`; the sampler's
 `_parzen_estimator_cls`, which is meant to be replaced; and a study's `_get_trials`, which caches trials while a trial
-runs. ``tests/test_search_tpe.py`` fails if they change.
+runs. ``tests/test_tpe.py`` fails if they change.
 """
 
 from __future__ import annotations
@@ -42,12 +42,7 @@ def fits_within(space: CandidateSpace, budget: Budget) -> Fits:
 
 
 class BudgetTPE(TPESampler):
-    """Optuna's multivariate TPE that ranks only candidates within a budget.
-
-    Args:
-        fits: Whether parameters are within the budget.
-        seed: Seed of its draws.
-    """
+    """Optuna's multivariate TPE that ranks only candidates within a budget."""
 
     def __init__(self, fits: Fits, seed: int | None) -> None:
         super().__init__(seed=seed, multivariate=True)

@@ -26,7 +26,7 @@ class Tally:
         duplicate: Proposals that the study already had.
         trained: Runs that count towards ``--trials``.
         failed: Runs that failed.
-        cut: Trained runs that a pruner ended early.
+        pruned: Trained runs that a pruner ended early.
         epochs_saved: Epochs that pruning saved.
         repeats: Complete runs that train a candidate again.
         broken: Rejected proposals by limit, if there are several limits.
@@ -37,7 +37,7 @@ class Tally:
     duplicate: int
     trained: int
     failed: int
-    cut: int = 0
+    pruned: int = 0
     epochs_saved: int = 0
     repeats: int = 0
     broken: tuple[OverLimit, ...] = ()
@@ -75,14 +75,14 @@ class TrialEnd:
         accuracy: Validation accuracy after its last epoch; None if it failed.
         reason: Why it failed or was pruned, or which record was used; may be empty.
         tally: Proposals so far.
-        cut_after: Epoch after which it was pruned; None if it was not.
+        pruned_after: Epoch after which it was pruned; None if it was not.
     """
 
     number: int
     accuracy: float | None
     reason: str
     tally: Tally
-    cut_after: int | None = None
+    pruned_after: int | None = None
 
 
 class SearchCallbacks(Callbacks):

@@ -62,6 +62,8 @@ class SearchOptions(Frozen):
     subset: int | None = None
     subset_eval: int | None = None
     split_seed: int | None = None
+    skip_damaged: bool | None = None
+    skipped: tuple[str, ...] | None = None
     epochs: int | None = None
     batch: int | None = None
     recipe_space: RecipeSpaceName | None = None
@@ -165,6 +167,8 @@ class SearchOptions(Frozen):
             subset=self.subset,
             subset_eval=self.subset_eval,
             split_seed=self.split_seed or 0,
+            skip_damaged=self.skip_damaged or False,
+            skipped=self.skipped or (),
         )
 
     def limits(self) -> Budget:
@@ -193,13 +197,15 @@ def read_study_file(name: str) -> SearchOptions:
     """
     path = Path(name) if Path(name).suffix == ".toml" or "/" in name else shipped(name)
     try:
-        return SearchOptions.parse(tomllib.loads(path.read_text(encoding="utf-8")), name=name)
+        return SearchOptions.parse(tomllib.loads(path.read_text(encoding="utf-8-sig")), name=name)
     except FileNotFoundError:
         raise InputError("STUDY_FILE", name, "there is no such file", "see budgetnas search --help") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError("STUDY_FILE", name, f"is not TOML ({error})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("STUDY_FILE", name, f"cannot be read ({error})") from None
+    except UnicodeDecodeError:
+        raise InputError("STUDY_FILE", name, "is not encoded in UTF-8", "save it as UTF-8") from None
+    except OSError as error:
+        raise InputError("STUDY_FILE", name, f"cannot be read ({error.strerror})") from None
 
 
 def stored_options(specification: StudySpecification) -> SearchOptions:
@@ -214,6 +220,7 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         subset=data.subset,
         subset_eval=data.subset_eval,
         split_seed=data.split_seed,
+        skipped=data.skipped or None,
         epochs=specification.recipes.epochs,
         batch=specification.recipes.batch,
         recipe_space=specification.recipe_space,
@@ -269,8 +276,10 @@ def check_study_name(name: str) -> str:
     """Return `name` if it is a valid name of a study.
 
     Raises:
-        InputError: If it is empty, too long, or has characters that cannot be printed.
+        InputError: If it is empty, too long, has characters that cannot be printed, or begins like an option.
     """
+    if name.startswith("-"):
+        raise InputError("--study", name, "must not begin with '-': commands would take it for an option")
     if not name.strip() or len(name) > 200 or not name.isprintable():
         raise InputError("--study", name, "must be 1 to 200 printable characters", "leave it out for DATA-BUDGET")
     return name

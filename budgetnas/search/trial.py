@@ -73,7 +73,7 @@ class TrialRunner:
             request, counted = self._propose(trial)
             claim, request = self._claim(request, slot)
             callbacks = self._callbacks(trial, request, claim.run)
-            note, cut = "", False
+            note, pruned = "", False
             if claim.known is None:
                 self._announce(trial, request, counted)
                 try:
@@ -89,10 +89,10 @@ class TrialRunner:
                         self.trainer,
                     )
                 except StoppedEarly as stop:
-                    note, cut = stop.reason, True
+                    note, pruned = stop.reason, True
             else:
-                note, cut = self._use_record(trial, request, claim.known, callbacks)
-            self._report(trial, request, records.curve(claim.run), note, cut=cut)
+                note, pruned = self._use_record(trial, request, claim.known, callbacks)
+            self._report(trial, request, records.curve(claim.run), note, pruned=pruned)
         except RunFailedError as error:
             self._fail(trial, error)
         except (Interrupted, KeyboardInterrupt):
@@ -171,20 +171,20 @@ class TrialRunner:
             raise RejectedError(f"rejected: trial {known.trial} trains the same candidate now")
         for epoch in self.opened.records.curve(known.id):
             callbacks.store(epoch)
-        cut = known.state is State.PRUNED
+        pruned = known.state is State.PRUNED
         note = f"already known: the record of run {known.id} was used"
-        return f"{known.reason}; {note}" if cut else note, cut
+        return f"{known.reason}; {note}" if pruned else note, pruned
 
     def _report(
-        self, trial: optuna.Trial, request: RunRequest, curve: tuple[Epoch, ...], note: str, *, cut: bool
+        self, trial: optuna.Trial, request: RunRequest, curve: tuple[Epoch, ...], note: str, *, pruned: bool
     ) -> None:
         """Report the accuracy after the last epoch; for a pruned trial Optuna takes it from the stored epochs."""
-        last, values = curve[-1], {"reason": note} if cut else {}
+        last, values = curve[-1], {"reason": note} if pruned else {}
         seed = {"seed": request.seed} if request.role is Role.REPEAT else {}
         add(trial, curve=compact(curve), **values, **seed)
-        end = TrialEnd(trial.number, last.eval_accuracy, note, tally(self.opened), last.epoch if cut else None)
+        end = TrialEnd(trial.number, last.eval_accuracy, note, tally(self.opened), last.epoch if pruned else None)
         self.callbacks.on_trial_end(end)
-        if cut:
+        if pruned:
             self._end(trial, TrialState.PRUNED)
         else:
             self._end(trial, TrialState.COMPLETE, last.eval_accuracy)
@@ -265,7 +265,7 @@ def tally(opened: OpenStudy) -> Tally:
         duplicate=duplicate,
         trained=trained(opened.records, opened.name),
         failed=counts.failed,
-        cut=counts.pruned,
+        pruned=counts.pruned,
         epochs_saved=counts.epochs_saved,
         repeats=counts.repeats,
         broken=broken,

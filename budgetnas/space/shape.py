@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from budgetnas.data.folder import likely_side, list_folder
+from budgetnas.data.folder import likely_side
+from budgetnas.data.folder_listing import list_folder
 from budgetnas.data.request import DataRequest, check_request
 from budgetnas.space.search_space import InputShape
 

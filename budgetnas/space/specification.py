@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from budgetnas.architecture.budget import Budget
+from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.space.initial_trials import INITIAL_TRIALS
@@ -30,6 +31,7 @@ _FLAGS = {
     "data.subset_eval": "--subset-eval",
     "data.split_seed": "--split-seed",
     "data.resolution": "--resolution",
+    "data.skipped": "--skip-damaged",
     "fidelity.pruner": "--pruner",
     "choice.finalists": "--finalists",
     "choice.seeds": "--final-seeds",
@@ -153,12 +155,12 @@ class StudySpecification(Frozen):
         changes = "; ".join(
             f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
         )
-        raise InputError(
-            _FLAGS.get(path, path),
-            None,
-            f"study {study!r} was created with another specification ({changes})",
-            "use the same options, or another name with --study",
-        )
+        rule, hint = f"study {study!r} was created with another specification ({changes})", "use the same options"
+        if stored.data.content_hash != self.data.content_hash:
+            files = describe_difference(stored.data.content_hash, self.data.content_hash)
+            rule += f"; {files}" if files else "; the content of the images differs"
+            hint = "restore the images of that time"
+        raise InputError(_FLAGS.get(path, path), None, rule, f"{hint}, or use another name with --study")
 
 
 def read_specification(text: str) -> StudySpecification:

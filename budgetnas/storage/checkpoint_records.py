@@ -37,7 +37,7 @@ class CheckpointRecords(Store):
         """Return the checkpoints of `run`, newest first."""
         columns = tables.checkpoints.c
         query = select(columns.epoch, columns.file, columns.sha256).where(columns.run == run)
-        rows = self._rows(query.order_by(columns.epoch.desc()))
+        rows = self.rows(query.order_by(columns.epoch.desc()))
         return tuple(Checkpoint(row.epoch, row.file, row.sha256) for row in rows)
 
     def forget_checkpoints(self, run: int) -> None:
@@ -58,7 +58,7 @@ class CheckpointRecords(Store):
             BudgetnasError: If they are damaged.
         """
         query = select(tables.weights.c.sha256, tables.weights.c.tensors).where(tables.weights.c.run == run)
-        row = next(iter(self._rows(query)), None)
+        row = next(iter(self.rows(query)), None)
         if row is None:
             return None
         tensors = bytes(row.tensors)

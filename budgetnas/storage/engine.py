@@ -6,15 +6,19 @@ could both read a queued trial as free before either writes, and train it twice.
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
+from sqlalchemy.pool import NullPool
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.storage.retry import LockLostError, is_busy, is_passing, reason_of, retry_seconds
@@ -25,6 +29,8 @@ _ADVISORY_KEY: Final = 0x62756467  # "budg"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _SESSION: Final = {"timezone": "UTC"} | {f"tcp_{name}": value for name, value in _KEEPALIVES.items() if "_" in name}
+
+_logger = logging.getLogger("budgetnas.storage")
 R = TypeVar("R")
 
 
@@ -44,10 +50,52 @@ def engine_arguments(url: URL) -> dict[str, Any]:
 def share(engine: Engine) -> Engine:
     """Make an engine of `engine_arguments` safe for several processes; return it."""
     if engine.dialect.name == "sqlite":
+        file = _SameFile(sqlite_file(engine.url))
+        event.listen(engine, "do_connect", file.check)
         event.listen(engine, "connect", _set_pragmas)
-        event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "connect", file.note)
+        event.listen(engine, "begin", file.check)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         engine.dispose()
     return engine
+
+
+class _SameFile:
+    """Notices that the file of a SQLite database was removed or replaced while it was in use.
+
+    SQLite keeps writing to a removed file, so a search would end well and leave nothing on disk.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def note(self, *_: object) -> None:
+        """Note which file it is, once it exists."""
+        if self._identity is None:
+            self._identity = self._found()
+
+    def check(self, *_: object) -> None:
+        """Check that it is still the noted file.
+
+        Raises:
+            OperationalError: If it is not: the same error as for any other database that is gone for good.
+        """
+        if self._identity is None or self._found() == self._identity:
+            return
+        happened = "replaced by another file" if self._path.exists() else "removed"
+        reason = f"{self._path} was {happened} while it was in use; what was written since is lost; restore the file"
+        raise OperationalError(reason, None, sqlite3.OperationalError(reason))
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
 
 
 def open_engine(url: URL) -> Engine:
@@ -56,8 +104,10 @@ def open_engine(url: URL) -> Engine:
     Raises:
         InputError: If the database cannot be opened.
     """
-    retry_seconds()
+    seconds = retry_seconds()
     try:
+        if url.get_backend_name() == "sqlite":
+            _wait_until_unlocked(url, seconds)
         engine = share(create_engine(url, **engine_arguments(url)))
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -67,6 +117,41 @@ def open_engine(url: URL) -> Engine:
     except DatabaseError as error:
         raise cannot_open(url, error) from None
     return engine
+
+
+def _wait_until_unlocked(url: URL, seconds: float) -> None:
+    """Wait until no other program has the file of a SQLite database locked, and log that.
+
+    Raises:
+        InputError: If it is locked for longer than `seconds`.
+    """
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 1.0, "isolation_level": None})
+    file = sqlite_file(url)
+
+    def lock() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection.exec_driver_sql("ROLLBACK")
+
+    def note(state: RetryCallState) -> None:
+        if state.attempt_number == 1:
+            _logger.warning("another program has locked %s; waiting for up to %.0f s", file, seconds)
+
+    try:
+        if file.is_file():
+            waiting = Retrying(
+                retry=retry_if_exception(is_passing),
+                wait=wait_random(0.1, 0.3),
+                stop=stop_after_delay(seconds),
+                before_sleep=note,
+                reraise=True,
+            )
+            waiting(lock)
+    except OperationalError as error:
+        if not is_passing(error):
+            raise
+        rule = f"another program has locked it for over {seconds:.0f} s"
+        raise InputError("--storage", masked(url), rule, "close that program, or use another file") from None
 
 
 def cannot_open(url: URL, error: Exception) -> InputError:
@@ -118,7 +203,8 @@ def _file_lock(url: URL) -> Iterator[None]:
         waited = f"{LOCK_TIMEOUT_SECONDS:.0f} s"
         raise BudgetnasError(f"another process has locked {path} for over {waited}") from None
     except OSError as error:
-        raise InputError("--storage", masked(url), f"its folder cannot be written ({error.strerror})") from None
+        rule = f"its lock file {path} cannot be written ({error.strerror})"
+        raise InputError("--storage", masked(url), rule, "check the rights of that file and of its folder") from None
 
 
 def _lock(connection: Connection) -> None:
@@ -161,7 +247,3 @@ def _while_busy(execute: Callable[[str], R]) -> Callable[[str], R]:
         stop=stop_after_delay(LOCK_TIMEOUT_SECONDS),
         reraise=True,
     ).wraps(execute)
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
@@ -12,38 +13,25 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.records import Records
-from budgetnas.storage.retry import current_call, retried
+from budgetnas.storage.retry import current_call, retried_methods
+from budgetnas.storage.store import Store
 
 
 class Finalist(Frozen):
-    """A candidate of a final.
+    """A candidate of a final."""
 
-    Attributes:
-        run: Number of its (first) run in the search.
-        score: Its smoothed score, a validation accuracy as a share of 1.
-        accuracy: Mean validation accuracy of its runs in the search.
-        trainings: Number of these runs.
-    """
-
-    run: int
-    score: float
-    accuracy: float
-    trainings: int = 1
+    run: int  # number of its (first) run in the search
+    score: float  # its smoothed score, a validation accuracy as a share of 1
+    accuracy: float  # mean validation accuracy of its runs in the search
+    trainings: int = 1  # number of these runs
 
 
 class FinalPlan(Frozen):
-    """The plan of a final, fixed before it starts.
+    """The plan of a final, fixed before it starts."""
 
-    Attributes:
-        protocol: Number of finalists and seeds.
-        finalists: The candidates, best smoothed score first.
-        reference: The initial network with the best smoothed score, or None if none was trained.
-    """
-
-    protocol: ChoiceProtocol
-    finalists: tuple[Finalist, ...] = Field(min_length=1)
-    reference: Finalist | None = None
+    protocol: ChoiceProtocol  # number of finalists and seeds
+    finalists: tuple[Finalist, ...] = Field(min_length=1)  # the candidates, best smoothed score first
+    reference: Finalist | None = None  # the initial network with the best smoothed score, or None if none was trained
 
     @property
     def entrants(self) -> tuple[Finalist, ...]:
@@ -54,111 +42,78 @@ class FinalPlan(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class FinalRecord:
-    """A recorded final.
-
-    Attributes:
-        id: Number of the record.
-        study: Name of its study.
-        plan: Its plan.
-        started_at: Seconds since 1970 UTC.
-        winner: Number of the winner's run in the search, or None so far.
-        test_images: Images of the test split, or None before the evaluation on it.
-        read_at: Time of that evaluation, seconds since 1970 UTC, or None so far.
-    """
+    """A recorded final."""
 
     id: int
     study: str
     plan: FinalPlan
-    started_at: float
-    winner: int | None
-    test_images: int | None
-    read_at: float | None
+    started_at: float  # seconds since 1970 UTC
+    winner: int | None  # number of the winner's run in the search, or None so far
+    test_images: int | None  # images of the test split, or None before the evaluation on it
+    read_at: float | None  # time of that evaluation, seconds since 1970 UTC, or None so far
 
 
-@retried
-def start_final(records: Records, study: str, plan: FinalPlan) -> FinalRecord:
-    """Record the start of a final, or return the study's final that was not yet evaluated on the test split."""
-    with exclusive(records.engine):
-        unfinished = next((final for final in finals_of(records, study) if final.read_at is None), None)
-        if unfinished is not None:
-            return unfinished
-        row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
-        with records.engine.begin() as connection:
-            connection.execute(insert(tables.finals).values(row))
-        return finals_of(records, study)[-1]
+@retried_methods
+class FinalRecords(Store):
+    """Writes and reads finals."""
 
+    def start_final(self, study: str, plan: FinalPlan) -> FinalRecord:
+        """Record the start of a final, or return the study's final that was not yet evaluated on the test split."""
+        with exclusive(self.engine):
+            unfinished = next((final for final in self.finals(study) if final.read_at is None), None)
+            if unfinished is not None:
+                return unfinished
+            row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
+            with self.engine.begin() as connection:
+                connection.execute(insert(tables.finals).values(row))
+            return self.finals(study)[-1]
 
-@retried
-def finals_of(records: Records, study: str) -> tuple[FinalRecord, ...]:
-    """Return the finals of `study`, oldest first."""
-    query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
-    with records.engine.connect() as connection:
-        return tuple(_final(row) for row in connection.execute(query))
+    def finals(self, study: str) -> tuple[FinalRecord, ...]:
+        """Return the finals of `study`, oldest first."""
+        query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
+        return tuple(_final(row) for row in self.rows(query))
 
+    def name_winner(self, final: int, run: int) -> None:
+        """Record the winner, by its run in the search."""
+        with self.engine.begin() as connection:
+            connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
 
-@retried
-def name_winner(records: Records, final: int, run: int) -> None:
-    """Record the winner, by its run in the search."""
-    with records.engine.begin() as connection:
-        connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
+    def record_reading(
+        self, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
+    ) -> bool:
+        """Record the evaluation of all networks of a final on the test split, in a single transaction.
 
+        `accuracies` has for each run its number of epochs and its network's test accuracy as a share of 1.
 
-@retried
-def record_reading(
-    records: Records, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
-) -> bool:
-    """Record the evaluation of all networks of a final on the test split, in a single transaction.
+        Returns:
+            Whether it was recorded; False if another process has done it.
+        """
+        now = current_call().asked_at
+        rows = [
+            {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
+            for run, (epochs, accuracy) in accuracies.items()
+        ]
+        finals = tables.finals.c
+        with self.engine.begin() as connection:
+            unread = update(tables.finals).where(finals.id == final.id, finals.read_at.is_(None))
+            if not connection.execute(unread.values(read_at=now, test_images=images)).rowcount:
+                earlier = connection.scalar(select(finals.read_at).where(finals.id == final.id))
+                return bool(earlier == now)  # an earlier try
+            connection.execute(insert(tables.test_readings), rows)
+        return True
 
-    Args:
-        records: The records.
-        final: The final.
-        accuracies: For each run, its number of epochs and its network's test accuracy as a share of 1.
-        images: Images of the test split.
-        reason: Why it was evaluated.
+    def finals_read(self, study: str) -> int:
+        """Return how many finals of `study` were evaluated on the test split."""
+        finals = tables.finals.c
+        return int(self.scalar(select(func.count()).where(finals.study == study, finals.read_at.is_not(None))) or 0)
 
-    Returns:
-        Whether it was recorded; False if another process has done it.
-    """
-    now = current_call().asked_at
-    rows = [
-        {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
-        for run, (epochs, accuracy) in accuracies.items()
-    ]
-    finals = tables.finals.c
-    with records.engine.begin() as connection:
-        unread = update(tables.finals).where(finals.id == final.id, finals.read_at.is_(None))
-        if not connection.execute(unread.values(read_at=now, test_images=images)).rowcount:
-            return bool(connection.scalar(select(finals.read_at).where(finals.id == final.id)) == now)  # an earlier try
-        connection.execute(insert(tables.test_readings), rows)
-    return True
-
-
-@retried
-def readings(records: Records, study: str) -> int:
-    """Return how many finals of `study` were evaluated on the test split."""
-    finals = tables.finals.c
-    query = select(func.count()).where(finals.study == study, finals.read_at.is_not(None))
-    with records.engine.connect() as connection:
-        return int(connection.scalar(query) or 0)
-
-
-@retried
-def test_accuracies(records: Records, final: int) -> dict[int, float]:
-    """Return the test accuracy of each run of a final."""
-    columns = tables.test_readings.c
-    query = select(columns.run, columns.accuracy).where(columns.final == final)
-    with records.engine.connect() as connection:
-        return {int(row.run): float(row.accuracy) for row in connection.execute(query)}
+    def test_accuracies(self, final: int) -> dict[int, float]:
+        """Return the test accuracy of each run of a final."""
+        columns = tables.test_readings.c
+        query = select(columns.run, columns.accuracy).where(columns.final == final)
+        return {int(row.run): float(row.accuracy) for row in self.rows(query)}
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:
-    values = row._mapping
-    return FinalRecord(
-        id=values["id"],
-        study=values["study"],
-        plan=FinalPlan.model_validate_json(values["plan"]),
-        started_at=values["started_at"],
-        winner=values["winner"],
-        test_images=values["test_images"],
-        read_at=values["read_at"],
-    )
+    values: dict[str, Any] = dict(row._mapping)
+    return FinalRecord(**values | {"plan": FinalPlan.model_validate_json(values["plan"])})

@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,17 +36,11 @@ _JULIAN_1970: Final = 2_440_587.5
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process on a machine.
+    """A process on a machine."""
 
-    Attributes:
-        host: Name of the machine with its boot ID and PID namespace: a PID is only unique within them.
-        pid: Its PID.
-        process_started_at: Its start by the machine's clock, because PIDs are reused.
-    """
-
-    host: str
+    host: str  # name of the machine with its boot ID and PID namespace: a PID is only unique within them
     pid: int
-    process_started_at: float
+    process_started_at: float  # its start by the machine's clock, because PIDs are reused
 
     def is_gone(self) -> bool:
         """Return whether the process is known to have ended; never True for a process on another machine."""
@@ -81,17 +75,11 @@ def _host() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A process's right to train.
+    """A process's right to train."""
 
-    Attributes:
-        owner: Random name of the lease.
-        study: The study whose slot it is, or None for a run outside a search.
-        grace: Seconds without a heartbeat after which another process may remove it.
-    """
-
-    owner: str
-    study: str | None
-    grace: float
+    owner: str  # random name of the lease
+    study: str | None  # the study whose slot it is, or None for a run outside a search
+    grace: float  # seconds without a heartbeat after which another process may remove it
 
 
 class Heartbeat:
@@ -136,8 +124,7 @@ class Heartbeat:
 @retried
 def trained(store: Store, study: str) -> int:
     """Return how many runs of `study` count towards ``--trials``: search and repeat, complete or pruned."""
-    with store.engine.connect() as connection:
-        return int(connection.scalar(select(_trained(study))) or 0)
+    return int(store.scalar(select(_trained(study))) or 0)
 
 
 @retried
@@ -148,9 +135,7 @@ def take_slot(store: Store, study: str, trials: int) -> Lease | None:
     taken = select(func.count()).where(leases.study == study, leases.owner != current_call().token).scalar_subquery()
     with exclusive(store.engine):
         # One statement reads one snapshot. With two statements, neither would count a run that ends between them.
-        with store.engine.connect() as connection:
-            used = int(connection.scalar(select(_trained(study) + taken)) or 0)
-        if used < trials:
+        if int(store.scalar(select(_trained(study) + taken)) or 0) < trials:
             return take_lease(store, study)
         release(store, current_call().token)
         return None
@@ -159,16 +144,8 @@ def take_slot(store: Store, study: str, trials: int) -> Lease | None:
 @retried
 def take_lease(store: Store, study: str | None = None, run: int | None = None) -> Lease:
     """Return a new lease; call it under the storage's lock."""
-    lease, process = Lease(current_call().token, study, store.settings.grace_seconds), this_process()
-    row = {
-        "owner": lease.owner,
-        "study": study,
-        "run": run,
-        "host": process.host,
-        "pid": process.pid,
-        "process_started_at": process.process_started_at,
-        "grace": lease.grace,
-    }
+    lease = Lease(current_call().token, study, store.settings.grace_seconds)
+    row = asdict(lease) | asdict(this_process()) | {"run": run}
     with store.engine.begin() as connection:
         statement = upsert(tables.leases, connection.dialect.name)
         connection.execute(statement.values(**row, expires_at=_clock(connection) + lease.grace))
@@ -254,8 +231,7 @@ def loss_reasons(store: Store, study: str, trial: int) -> tuple[str, ...]:
     """Return why each process that worked on `trial` lost it, oldest first."""
     losses = tables.losses.c
     query = select(losses.reason).where(losses.study == study, losses.trial == trial).order_by(losses.id)
-    with store.engine.connect() as connection:
-        return tuple(connection.scalars(query))
+    return tuple(row.reason for row in store.rows(query))
 
 
 def _trained(study: str) -> ScalarSelect[int]:
@@ -284,14 +260,8 @@ def _take_away(store: Store, row: Row[Any], *, gone: bool) -> bool:
     """Delete a lease and record the loss, unless its process renewed it meanwhile; return whether it was deleted."""
     leases, process = tables.leases.c, Holder(row.host, row.pid, row.process_started_at)
     why = "is gone" if gone else f"sent no heartbeat for {row.grace:.0f} s"
-    loss = {
-        "study": row.study,
-        "trial": row.trial,
-        "run": row.run,
-        "host": row.host,
-        "pid": row.pid,
-        "reason": f"{process.describe()} {why}",
-    }
+    loss = {name: row._mapping[name] for name in ("study", "trial", "run", "host", "pid")}
+    loss |= {"reason": f"{process.describe()} {why}"}
     with store.engine.begin() as connection:
         stale = (leases.owner == row.owner) & (literal(gone) | (leases.expires_at < _clock(connection)))
         taken = connection.execute(delete(tables.leases).where(stale)).rowcount > 0

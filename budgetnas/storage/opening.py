@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy import Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
@@ -35,18 +37,12 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
         _require_file(sqlite_file(url))
     require_writable(url)
     engine = open_engine(url)
-    try:
+    with _closed_if_unusable(url, engine):
         if must_exist:
             require_tables(engine)
         else:
             with exclusive(engine):
                 create_tables(engine)
-    except DatabaseError as error:
-        engine.dispose()
-        raise cannot_open(url, error) from None
-    except BudgetnasError:
-        engine.dispose()
-        raise
     return Records(engine)
 
 
@@ -57,15 +53,21 @@ def look_at_records(url: URL) -> Records:
         InputError: If it cannot be opened, no search was run with it, or it has tables of another version.
     """
     engine = open_to_read(url)
-    try:
+    with _closed_if_unusable(url, engine):
         require_tables(engine)
+    return Records(engine)
+
+
+@contextmanager
+def _closed_if_unusable(url: URL, engine: Engine) -> Iterator[None]:
+    try:
+        yield
     except DatabaseError as error:
         engine.dispose()
         raise cannot_open(url, error) from None
-    except InputError:
+    except BudgetnasError:
         engine.dispose()
         raise
-    return Records(engine)
 
 
 def open_to_read(url: URL) -> Engine:
@@ -80,7 +82,7 @@ def open_to_read(url: URL) -> Engine:
     _require_file(file)
     address = _address(url, file)
     engine = create_engine(url, creator=lambda: _connect(address))
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT count(*) FROM sqlite_master"))
@@ -180,7 +182,3 @@ def _connect(address: str) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA query_only=ON")
     return connection
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")

@@ -1,4 +1,4 @@
-"""The records of a storage: studies here; runs, rejections and checkpoints in the modules of their names."""
+"""The records of a storage: studies here; runs, rejections, checkpoints and finals in the modules of their names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sqlalchemy import func, insert, select
 
 from budgetnas.storage import tables
 from budgetnas.storage.checkpoint_records import CheckpointRecords
+from budgetnas.storage.finals import FinalRecords
 from budgetnas.storage.rejection_records import RejectionRecords
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.run_records import RunRecords
@@ -16,7 +17,7 @@ from budgetnas.storage.values import Goal
 
 
 @retried_methods
-class Records(RunRecords, RejectionRecords, CheckpointRecords):
+class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords):
     """The records of one storage.
 
     Every method is a single transaction and is repeated while the database cannot be reached. So every method must be
@@ -25,7 +26,7 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
 
     def storage_id(self) -> str:
         """Return the storage's random name, under which files outside the database are kept."""
-        return str(self._scalar(select(tables.schema.c.storage)))
+        return str(self.scalar(select(tables.schema.c.storage)))
 
     def save_specification(self, study: str, specification: str, digest: str) -> None:
         """Record the specification that a study is created with."""
@@ -37,13 +38,13 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
     def specification(self, study: str) -> str | None:
         """Return the JSON that `study` was created with, or None if there is no such study."""
         query = select(tables.specifications.c.specification).where(tables.specifications.c.study == study)
-        specification: str | None = self._scalar(query)
+        specification: str | None = self.scalar(query)
         return specification
 
     def study_names(self) -> tuple[str, ...]:
         """Return the names of all studies, oldest first."""
         query = select(tables.specifications.c.study).order_by(tables.specifications.c.created_at)
-        return tuple(row[0] for row in self._rows(query))
+        return tuple(row[0] for row in self.rows(query))
 
     def set_goal(self, study: str, trials: int, sampler: str) -> None:
         """Record the trials and sampler of the last search of `study`, for workers that join it later."""
@@ -54,7 +55,7 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
     def goal(self, study: str) -> Goal | None:
         """Return the goal of the last search of `study`, or None."""
         query = select(tables.goals.c.trials, tables.goals.c.sampler).where(tables.goals.c.study == study)
-        row = next(iter(self._rows(query)), None)
+        row = next(iter(self.rows(query)), None)
         return None if row is None else Goal(row.trials, row.sampler)
 
     def activity(self, study: str) -> tuple[Any, ...]:
@@ -68,4 +69,4 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords):
             select(func.count()).where(rejections.study == study),
             select(func.count(), func.count(finals.winner), func.count(finals.read_at)).where(finals.study == study),
         )
-        return tuple(value for query in queries for row in self._rows(query) for value in row)
+        return tuple(value for query in queries for row in self.rows(query) for value in row)

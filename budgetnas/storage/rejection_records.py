@@ -52,13 +52,13 @@ class RejectionRecords(Store):
             .where(rejections.study == study)
             .order_by(rejections.id)
         )
-        return tuple(_rejection(row) for row in self._rows(query))
+        return tuple(_rejection(row) for row in self.rows(query))
 
     def rejection_counts(self, study: str) -> tuple[int, int]:
         """Return how many proposals of `study` were rejected: over the budget, and as duplicates."""
         rejections = tables.rejections.c
         query = select(func.count(), func.count().filter(rejections.duplicate)).where(rejections.study == study)
-        ((total, duplicates),) = (tuple(row) for row in self._rows(query))
+        ((total, duplicates),) = (tuple(row) for row in self.rows(query))
         return int(total) - int(duplicates), int(duplicates)
 
     def over_limits(self, study: str, budget: Budget) -> tuple[OverLimit, ...]:
@@ -70,7 +70,7 @@ class RejectionRecords(Store):
             .select_from(tables.rejections.join(tables.architectures))
             .where(rejections.study == study, ~rejections.duplicate)
         )
-        (row,) = self._rows(query)
+        (row,) = self.rows(query)
         return tuple(
             OverLimit(limit.quantity, limit.value, int(number)) for limit, number in zip(limits, row, strict=True)
         )
@@ -86,12 +86,5 @@ def save_architectures(connection: Connection, architectures: Iterable[Architect
 
 
 def _rejection(row: Row[Any]) -> Rejection:
-    values = row._mapping
-    return Rejection(
-        architecture=Architecture.from_json(values["architecture_json"]),
-        origin=values["origin"],
-        max_params=values["max_params"],
-        overshoot=values["overshoot"],
-        duplicate=bool(values["duplicate"]),
-        trial=values["trial"],
-    )
+    architecture = Architecture.from_json(row.architecture_json)
+    return Rejection(architecture, row.origin, row.max_params, row.overshoot, row.duplicate, row.trial)

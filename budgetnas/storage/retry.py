@@ -45,17 +45,12 @@ class LockLostError(BudgetnasError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A retried call.
+    """A retried call."""
 
-    Attributes:
-        asked_at: Time of the first try, seconds since 1970 UTC: the time that its rows get.
-        token: Random name for the rows that it creates.
-        repeated: Whether an earlier try failed; its work may still have been committed.
-    """
-
+    # Time of the first try, seconds since 1970 UTC: the time that its rows get.
     asked_at: float = field(default_factory=time.time)
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    repeated: bool = False
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)  # random name for the rows that it creates
+    repeated: bool = False  # whether an earlier try failed; its work may still have been committed
 
 
 _call: ContextVar[Call | None] = ContextVar("_call", default=None)

@@ -31,6 +31,7 @@ _RUN: Final = (
 )
 _SEARCHED: Final = tuple(role.value for role in SEARCHED)
 _EPOCH_FIELDS: Final = tuple(Epoch.__dataclass_fields__)
+_RUN_FIELDS: Final = tuple(Run.__dataclass_fields__)
 _SET_EPOCHS_DONE: Final = (
     update(tables.runs).where(tables.runs.c.id == bindparam("of_run")).values(epochs_done=bindparam("done"))
 )
@@ -175,7 +176,7 @@ class RunRecords(Store):
             runs.study == study,
             runs.started_at != current_call().asked_at,  # not the run that an earlier try of this call started
         )
-        rows = self._rows(query)
+        rows = self.rows(query)
         own = [row.seed for row in rows if row.role == Role.REPEAT.value and row.trial == trial]
         return int(max(own) if own else max((row.seed for row in rows), default=0) + 1)
 
@@ -208,15 +209,12 @@ class RunRecords(Store):
 
     def last_run(self) -> int:
         """Return the number of the newest run, or 0."""
-        return int(self._scalar(select(func.max(tables.runs.c.id))) or 0)
+        return int(self.scalar(select(func.max(tables.runs.c.id))) or 0)
 
     def last_reasons(self, study: str, *, after: int, limit: int) -> tuple[str | None, ...]:
         """Return the failure reasons of the last search runs that ended, newest first; None for a success.
 
-        Args:
-            study: Name of the study.
-            after: Only runs with a greater number.
-            limit: At most that many.
+        At most `limit` runs with a number above `after` are considered.
         """
         runs = tables.runs.c
         ended = [state.value for state in (State.COMPLETE, State.PRUNED, State.FAILED)]
@@ -226,14 +224,14 @@ class RunRecords(Store):
             .order_by(runs.ended_at.desc(), runs.id.desc())
             .limit(limit)
         )
-        rows = self._rows(query)
+        rows = self.rows(query)
         return tuple(row.reason if row.state == State.FAILED.value else None for row in rows)
 
     def is_unfinished(self, run: int) -> bool:
         """Return whether that run exists and is in training or can be resumed."""
         unfinished = [State.RUNNING.value, State.INTERRUPTED.value]
         query = select(func.count()).where(tables.runs.c.id == run, tables.runs.c.state.in_(unfinished))
-        return bool(self._scalar(query))
+        return bool(self.scalar(query))
 
     def attempts(self, run: int) -> tuple[Attempt, ...]:
         """Return the processes that trained `run`, in order."""
@@ -241,7 +239,7 @@ class RunRecords(Store):
         query = select(tables.attempts).where(attempts.run == run).order_by(attempts.id)
         return tuple(
             Attempt(row.epochs_before, row.environment, Holder(row.host, row.pid, 0.0).describe(), row.started_at)
-            for row in self._rows(query)
+            for row in self.rows(query)
         )
 
     def search_counts(self, study: str) -> SearchCounts:
@@ -255,7 +253,7 @@ class RunRecords(Store):
             func.coalesce(func.sum(runs.epochs_asked - runs.epochs_done).filter(pruned), 0),
             func.count().filter(complete & (runs.role == Role.REPEAT.value)),
         ).where(runs.study == study, runs.role.in_(_SEARCHED))
-        (row,) = self._rows(query)
+        (row,) = self.rows(query)
         return SearchCounts(*map(int, row))
 
     def curve(self, run: int) -> tuple[Epoch, ...]:
@@ -266,7 +264,7 @@ class RunRecords(Store):
         """Return the epochs, in order, of each of `runs` that has any."""
         query = select(tables.epochs).where(tables.epochs.c.run.in_(list(runs))).order_by(tables.epochs.c.epoch)
         curves: dict[int, list[Epoch]] = {}
-        for row in self._rows(query):
+        for row in self.rows(query):
             epoch = Epoch(**{name: _or_nan(getattr(row, name)) for name in _EPOCH_FIELDS})
             curves.setdefault(row.run, []).append(epoch)
         return {run: tuple(epochs) for run, epochs in curves.items()}
@@ -277,11 +275,7 @@ class RunRecords(Store):
         Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
         because only interrupted runs are trained again.
 
-        Args:
-            study: Name of the study.
-            epoch: The epoch.
-            states: States of the runs that count.
-            but: Number of the run that is compared with them.
+        The run `but` is the one that is compared with them.
         """
         runs, epochs = tables.runs.c, tables.epochs.c
         query = (
@@ -298,12 +292,12 @@ class RunRecords(Store):
             )
             .order_by(runs.id)
         )
-        return tuple(row[0] for row in self._rows(query))
+        return tuple(row[0] for row in self.rows(query))
 
     def test_readings(self, run: int) -> int:
         """Return how often `run` was evaluated on the test split."""
         query = select(func.count()).select_from(tables.test_readings).where(tables.test_readings.c.run == run)
-        return int(self._scalar(query) or 0)
+        return int(self.scalar(query) or 0)
 
     def _find(self, key: RunKey, study: str | None, *states: State) -> Run | None:
         runs = tables.runs.c
@@ -320,7 +314,7 @@ class RunRecords(Store):
         return next(iter(self._runs(query)), None)
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
-        return tuple(_run(row) for row in self._rows(query))
+        return tuple(_run(row) for row in self.rows(query))
 
 
 def _or_null(value: float) -> float | None:
@@ -334,39 +328,20 @@ def _or_nan(value: Any) -> Any:
 
 def _add_attempt(connection: Connection, run: int, epochs: int, environment: str) -> None:
     process = this_process()
-    row = {
-        "run": run,
-        "epochs_before": epochs,
-        "environment": environment,
-        "host": process.host,
-        "pid": process.pid,
-        "started_at": current_call().asked_at,
-    }
+    row = {"run": run, "epochs_before": epochs, "environment": environment, "host": process.host, "pid": process.pid}
+    row |= {"started_at": current_call().asked_at}
     forget_earlier_try(connection, tables.attempts, row)
     connection.execute(insert(tables.attempts).values(row))
 
 
 def _run(row: Row[Any]) -> Run:
-    values = row._mapping
+    values: dict[str, Any] = {name: row._mapping[name] for name in _RUN_FIELDS}
     return Run(
-        id=values["id"],
-        study=values["study"],
-        trial=values["trial"],
-        role=Role(values["role"]),
-        label=values["label"],
-        architecture=Architecture.from_json(values["architecture_json"]),
-        params=values["params"],
-        macs=values["macs"],
-        activations=values["activations"],
-        recipe=Recipe.model_validate_json(values["recipe"]),
-        data=values["data"],
-        seed=values["seed"],
-        environment=values["environment"],
-        state=State(values["state"]),
-        reason=values["reason"],
-        epochs_asked=values["epochs_asked"],
-        epochs_done=values["epochs_done"],
-        started_at=values["started_at"],
-        ended_at=values["ended_at"],
-        weights_sha256=values["weights_sha256"],
+        **values
+        | {
+            "architecture": Architecture.from_json(row.architecture_json),
+            "recipe": Recipe.model_validate_json(row.recipe),
+            "role": Role(row.role),
+            "state": State(row.state),
+        }
     )

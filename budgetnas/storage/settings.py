@@ -25,16 +25,13 @@ _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s?")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The operator's settings.
+    """The operator's settings."""
 
-    Attributes:
-        grace_seconds: Seconds without a heartbeat after which another process may take over this one's work.
-        checkpoint_seconds: Least seconds between two checkpoints; they are written at the end of an epoch.
-        checkpoint_dir: Folder of the checkpoints, or None: next to a SQLite file, else in the user's state folder.
-    """
-
+    # Seconds without a heartbeat after which another process may take over this one's work.
     grace_seconds: float = GRACE_SECONDS
+    # Least seconds between two checkpoints; they are written at the end of an epoch.
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    # Folder of the checkpoints, or None: next to a SQLite file, else in the user's state folder.
     checkpoint_dir: Path | None = None
 
     @classmethod

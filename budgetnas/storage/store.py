@@ -72,12 +72,12 @@ class Store:
         """Close all connections to the storage."""
         self.engine.dispose()
 
-    def _rows(self, query: Executable) -> Sequence[Row[Any]]:
+    def rows(self, query: Executable) -> Sequence[Row[Any]]:
         """Return all rows of a query."""
         with self.engine.connect() as connection:
             return connection.execute(query).all()
 
-    def _scalar(self, query: Executable) -> Any:
+    def scalar(self, query: Executable) -> Any:
         """Return the first column of a query's first row, or None."""
         with self.engine.connect() as connection:
             return connection.scalar(query)
@@ -89,11 +89,7 @@ def upsert(table: Table, dialect: str, *, keys: tuple[str, ...] = (), keep: bool
 
     Cached: building a statement takes longer than SQLite takes to run it.
 
-    Args:
-        table: The table.
-        dialect: ``sqlite`` or ``postgresql``.
-        keys: The columns of the key, or none for the primary key.
-        keep: Whether the earlier row stays.
+    The key is the primary key unless other columns are named.
     """
     statement: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     unique = keys or tuple(column.name for column in table.primary_key)

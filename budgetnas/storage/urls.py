@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -18,9 +19,6 @@ _HINT: Final = "write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABA
 
 def parse_storage(text: str) -> URL:
     """Return the URL of a storage, after a check that its SQLite file can exist there.
-
-    Args:
-        text: See `read_storage_url`.
 
     Raises:
         InputError: If it is not the URL of a supported database, or its file cannot exist there.
@@ -40,9 +38,9 @@ def read_storage_url(text: str) -> URL:
     Raises:
         InputError: If it is not the URL of a supported database.
     """
-    written = f"sqlite:///{text}" if "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3")) else text
+    is_path = "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3"))
     try:
-        url = make_url(written)
+        url = URL.create("sqlite", database=text) if is_path else make_url(text)
     except (ArgumentError, ValueError):
         raise InputError("--storage", _without_password(text), "is not a storage URL", _HINT) from None
     if "@" in (url.host or ""):
@@ -52,9 +50,16 @@ def read_storage_url(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise InputError("--storage", masked(url), f"{backend} is not supported", _HINT)
+    if url.host is not None:
+        rule = "has two slashes; a SQLite URL has three before a relative path, and four before an absolute path"
+        raise InputError("--storage", text, rule, f"write sqlite:///{url.host}/{url.database or ''}".rstrip("/"))
     if not url.database or url.database == ":memory:":
         raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _HINT)
-    return url.set(drivername="sqlite")
+    if "?" in text:
+        raise InputError(
+            "--storage", masked(url), "has a '?', which is not possible in the name of a SQLite file", _HINT
+        )
+    return url.set(drivername="sqlite", database=os.path.expanduser(url.database))
 
 
 def masked(url: URL) -> str:

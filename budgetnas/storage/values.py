@@ -9,6 +9,7 @@ from typing import Final
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import WORDS, Budget, Quantity
 from budgetnas.space.recipe import Recipe
+from budgetnas.space.search_space import Candidate
 
 
 class Role(StrEnum):
@@ -48,70 +49,45 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class SearchCounts:
-    """Counts of a study's search.
+    """Counts of a study's search."""
 
-    Attributes:
-        trials: Trials that have a run.
-        failed: Runs that failed.
-        pruned: Runs that were pruned.
-        epochs_saved: Epochs that pruning saved.
-        repeats: Complete runs of candidates that had been trained before.
-    """
-
-    trials: int
-    failed: int
-    pruned: int
-    epochs_saved: int
-    repeats: int
+    trials: int  # trials that have a run
+    failed: int  # runs that failed
+    pruned: int  # runs that were pruned
+    epochs_saved: int  # epochs that pruning saved
+    repeats: int  # complete runs of candidates that had been trained before
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A recorded training.
+    """A recorded training."""
 
-    Attributes:
-        id: Number of the record.
-        study: Name of its study, or None for a replay.
-        trial: Number of its Optuna trial, or None for a final or a replay.
-        role: Why it was made.
-        label: Name of the initial trial or of the replay, or empty.
-        architecture: What was trained.
-        params: Parameters of the architecture.
-        macs: Multiply-accumulates of a forward pass, per image.
-        activations: Output elements of all convolutions, per image.
-        recipe: How it was trained.
-        data: Data identity, as JSON.
-        seed: Seed of initial weights, order and augmentation.
-        environment: What its bitwise result depends on, as JSON: device, threads, precision, versions.
-        state: Its state.
-        reason: Why it failed or was pruned, or empty.
-        epochs_asked: Epochs of the recipe.
-        epochs_done: Epochs recorded.
-        started_at: Seconds since 1970 UTC.
-        ended_at: Seconds since 1970 UTC, or None while it runs.
-        weights_sha256: SHA-256 of the trained weights as a safetensors file, or None unless it is complete.
-    """
-
-    id: int
-    study: str | None
-    trial: int | None
-    role: Role
-    label: str
+    id: int  # number of the record
+    study: str | None  # name of its study, or None for a replay
+    trial: int | None  # number of its Optuna trial, or None for a final or a replay
+    role: Role  # why it was made
+    label: str  # name of the initial trial or of the replay, or empty
     architecture: Architecture
     params: int
-    macs: int
-    activations: int
+    macs: int  # multiply-accumulates of a forward pass, per image
+    activations: int  # output elements of all convolutions, per image
     recipe: Recipe
-    data: str
-    seed: int
-    environment: str
+    data: str  # data identity, as JSON
+    seed: int  # seed of initial weights, order and augmentation
+    environment: str  # what its bitwise result depends on, as JSON: device, threads, precision, versions
     state: State
-    reason: str
-    epochs_asked: int
-    epochs_done: int
-    started_at: float
-    ended_at: float | None
+    reason: str  # why it failed or was pruned, or empty
+    epochs_asked: int  # epochs of the recipe
+    epochs_done: int  # epochs recorded
+    started_at: float  # seconds since 1970 UTC
+    ended_at: float | None  # seconds since 1970 UTC, or None while it runs
+    # SHA-256 of the trained weights as a safetensors file, or None unless it is complete.
     weights_sha256: str | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was trained, and how."""
+        return Candidate(self.architecture, self.recipe)
 
     @property
     def seconds(self) -> float | None:
@@ -121,47 +97,29 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The part of a run that a process trained.
+    """The part of a run that a process trained."""
 
-    Attributes:
-        epochs_before: Epochs done before it.
-        environment: What its bitwise result depends on, as JSON.
-        holder: The process, in words.
-        started_at: Seconds since 1970 UTC.
-    """
-
-    epochs_before: int
-    environment: str
-    holder: str
-    started_at: float
+    epochs_before: int  # epochs done before it
+    environment: str  # what its bitwise result depends on, as JSON
+    holder: str  # the process, in words
+    started_at: float  # seconds since 1970 UTC
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The state of a run after an epoch, kept in a file.
+    """The state of a run after an epoch, kept in a file."""
 
-    Attributes:
-        epoch: Epochs done.
-        file: Name of the file in the folder of its run.
-        sha256: SHA-256 of the file.
-    """
-
-    epoch: int
-    file: str
-    sha256: str
+    epoch: int  # epochs done
+    file: str  # name of the file in the folder of its run
+    sha256: str  # SHA-256 of the file
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """Request of the last search of a study.
+    """Request of the last search of a study."""
 
-    Attributes:
-        trials: Number of trained trials in total.
-        sampler: Name of the inner sampler.
-    """
-
-    trials: int
-    sampler: str
+    trials: int  # number of trained trials in total
+    sampler: str  # name of the inner sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +127,14 @@ class Rejection:
     """A proposal that was rejected before anything was built.
 
     The excess over other limits is not stored; it follows from the counts and the study's specification.
-
-    Attributes:
-        architecture: What was proposed.
-        origin: Who proposed it: ``sampler``, ``seed v1-sgd``, ``enqueued``.
-        max_params: The limit on parameters.
-        overshoot: Parameters over that limit; 0 for a duplicate, and where only other limits are exceeded.
-        duplicate: Whether it was rejected because the study has it already.
-        trial: Number of the Optuna trial it was proposed for, or None.
     """
 
     architecture: Architecture
-    origin: str
-    max_params: int
-    overshoot: int
-    duplicate: bool = False
-    trial: int | None = None
+    origin: str  # who proposed it: ``sampler``, ``seed v1-sgd``, ``enqueued``
+    max_params: int  # the limit on parameters
+    overshoot: int  # parameters over that limit; 0 for a duplicate, and where only other limits are exceeded
+    duplicate: bool = False  # whether it was rejected because the study has it already
+    trial: int | None = None  # number of the Optuna trial it was proposed for, or None
 
     @classmethod
     def of(cls, architecture: Architecture, origin: str, budget: Budget, trial: int | None = None) -> Rejection:
@@ -196,17 +146,11 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """How many rejected proposals were over a limit.
-
-    Attributes:
-        quantity: The limited quantity.
-        most: The limit.
-        proposals: Proposals over it; a proposal over several limits counts for each.
-    """
+    """How many rejected proposals were over a limit."""
 
     quantity: Quantity
-    most: int
-    proposals: int
+    most: int  # the limit
+    proposals: int  # proposals over it; a proposal over several limits counts for each
 
     @property
     def words(self) -> str:

@@ -37,15 +37,22 @@ class Average:
         return {"steps": self._steps} | {f"network.{name}": tensor for name, tensor in state.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Include the weights after a step, in place and without waiting for the device."""
-        self._steps += 1
-        share = 1 - ((1 + self._steps) / (10 + self._steps)).clamp(max=self._decay)
+    def update(self, skipped: Tensor | None = None) -> None:
+        """Include the weights after a step, in place and without waiting for the device.
+
+        Args:
+            skipped: (), float32: 1 if the step was skipped, so nothing changes here, else 0. None if it was made.
+        """
+        made: Tensor | int = 1 if skipped is None else (1 - skipped).long()
+        self._steps += made
+        share = (1 - ((1 + self._steps) / (10 + self._steps)).clamp(max=self._decay)) * made
         (averages, counts), (values, counted) = _state(self.network), _state(self._trained)
         distances = torch._foreach_sub(values, averages)
         torch._foreach_mul_(distances, share)
         torch._foreach_add_(averages, distances)
-        torch._foreach_copy_(counts, counted)
+        progress = torch._foreach_sub(counted, counts)
+        torch._foreach_mul_(progress, made)
+        torch._foreach_add_(counts, progress)
 
 
 def _state(network: ResNet) -> tuple[list[Tensor], list[Tensor]]:

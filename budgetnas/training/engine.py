@@ -28,6 +28,7 @@ from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import learning_rates, make_optimizer, parameter_state, set_learning_rate
 from budgetnas.training.runtime import RuntimeConfig
 from budgetnas.training.state import TrainingState
+from budgetnas.training.updates import INITIAL_LOSS_SCALE, ScaledUpdates, Updates
 
 SMALLEST_MICRO_BATCH: Final = 2
 _OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -130,6 +131,10 @@ class Trainer:
         self.network = build(task.architecture, seed=task.seed)
         self.network.to(device=device, memory_format=runtime.memory_format)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.network, task.recipe, device)
+        self.updates = Updates(self.optimizer)
+        if runtime.precision == "fp16":
+            self.optimizer.state.update(parameter_state(self.optimizer, task.recipe))
+            self.updates = ScaledUpdates(self.optimizer, device)
         self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.metrics = RunningMetrics(device)
@@ -204,6 +209,7 @@ class Trainer:
             raise StateError(f"it is of epoch {state.epoch}, after which none of {self.task.recipe.epochs} is to come")
         optimizer_state = parameter_state(self.optimizer, self.task.recipe)
         memory = self._memory(optimizer_state)
+        state = state.adapted_to(memory, optional=INITIAL_LOSS_SCALE)
         state.check_fit(memory)
         try:
             self.generator.set_state(state.tensors["generator"])
@@ -225,7 +231,7 @@ class Trainer:
             memory |= {f"optimizer.{name}.{key}": tensor for key, tensor in optimizer_state[parameter].items()}
         if self.average is not None:
             memory |= {f"average.{name}": tensor for name, tensor in self.average.memory.items()}
-        return memory | {"generator": self.generator.get_state()}
+        return {**memory, **self.updates.memory, "generator": self.generator.get_state()}
 
     def _make_step(self, size: int) -> None:
         indices, augmentation = self._schedule.next(size)
@@ -240,11 +246,11 @@ class Trainer:
             with autocast(self.runtime):
                 logits = self.network(self.normalise(piece))
             loss = part.loss(logits, self.task.recipe.label_smoothing)
-            (loss / size).backward()  # type: ignore[no-untyped-call]
+            self.updates.backward(loss / size)
             self.metrics.add(loss.detach(), logits.detach(), part.main_labels)
-        self.optimizer.step()
+        self.updates.step()
         if self.average is not None:
-            self.average.update()
+            self.average.update(self.updates.skipped)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from budgetnas.training.cuda_graphs import CapturedCalls
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes
-from budgetnas.training.runtime import RuntimeConfig
+from budgetnas.training.runtime import DTYPES, RuntimeConfig
 
 EVALUATION_BATCH: Final = 500
 
@@ -116,10 +116,11 @@ def evaluate(
 
 def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the cross-entropy of a batch, summed over it, in at least 32 bits."""
-    precise = logits.float() if logits.dtype == torch.bfloat16 else logits
+    precise = logits.float() if logits.dtype.itemsize < 4 else logits
     return functional.cross_entropy(precise, labels, reduction="sum", label_smoothing=label_smoothing)
 
 
 def autocast(runtime: RuntimeConfig) -> torch.autocast:
-    """Return the autocast context of a forward pass, enabled for bfloat16."""
-    return torch.autocast(runtime.torch_device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
+    """Return the autocast context of a forward pass, enabled for half precisions."""
+    dtype = DTYPES[runtime.precision]
+    return torch.autocast(runtime.torch_device.type, dtype, enabled=dtype != torch.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Final, Literal
 
@@ -20,9 +21,20 @@ from budgetnas.errors import InputError
 from budgetnas.training.cuda_graphs import can_capture
 from budgetnas.training.memory import keep_freed_memory
 
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "bf16", "fp16"]
 Layout = Literal["channels-last", "contiguous"]
-PRECISIONS: Final = ("auto", "float32", "bf16")
+Capability = tuple[int, int]
+"""Compute capability of a GPU, major and minor: (7, 5) for a T4."""
+DTYPES: Final[Mapping[Precision, torch.dtype]] = {
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+PRECISIONS: Final = ("auto", *DTYPES)
+BF16_CAPABILITY: Final = (8, 0)
+"""From here on GPUs have bfloat16 instructions; older ones emulate them."""
+FP16_CAPABILITY: Final = (7, 0)
+"""From here on GPUs multiply fp16 matrices on tensor cores; on older ones fp16 gains little or nothing."""
 SMALLEST_BF16_SIDE: Final = 16
 """Images with fewer pixels on a side train faster in float32 on every CPU that was measured."""
 NARROW_STEM: Final = 16
@@ -63,7 +75,8 @@ class RuntimeConfig:
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
-        precision: ``float32``, or ``bf16``: matrix products in bfloat16 over float32 weights.
+        precision: ``float32``, ``bf16`` or ``fp16``: the last two compute matrix products in 16 bits over float32
+            weights, fp16 with loss scaling.
         threads: Threads of a CPU operation.
         micro_batch: Largest number of images in a forward pass, at least 2 (with 2, the last piece of an odd batch
             has 3); None for the whole batch.
@@ -121,22 +134,29 @@ class RuntimeRules:
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
-        precision: What the user asked for: ``auto``, ``float32`` or ``bf16``.
+        precision: What the user asked for: ``auto``, ``float32``, ``bf16`` or ``fp16``.
         cpu: The processor.
-        bf16: Whether the device has bfloat16 instructions.
+        capability: Compute capability of the GPU; None for a CPU.
         graphs: Whether the device can capture CUDA graphs.
     """
 
     device: str
     precision: str
     cpu: CpuFacts
-    bf16: bool
+    capability: Capability | None = None
     graphs: bool = False
 
     @property
     def torch_device(self) -> torch.device:
         """The device as PyTorch names it."""
         return torch.device(self.device)
+
+    @property
+    def fastest_precision(self) -> Precision:
+        """The half precision that the device has fast instructions for, or float32: what ``auto`` means here."""
+        if self.capability is None:
+            return "bf16" if self.cpu.bf16 else "float32"
+        return next(iter(half_precisions(self.capability)), "float32")
 
     def with_threads(self, threads: int) -> RuntimeRules:
         """Return the rules for a process that may use only `threads` cores."""
@@ -155,7 +175,7 @@ class RuntimeRules:
             seconds = macs * images / GPU_MACS_PER_SECOND
             return RuntimeConfig(
                 self.device,
-                self._precision(self.bf16),
+                self._asked(self.fastest_precision),
                 self.cpu.threads,
                 graphs=self.graphs,
                 benchmark=seconds >= BENCHMARK_SECONDS,
@@ -164,7 +184,7 @@ class RuntimeRules:
         narrow = architecture.stem_width < NARROW_STEM
         return RuntimeConfig(
             self.device,
-            self._precision(self.bf16 and architecture.size >= SMALLEST_BF16_SIDE),
+            self._asked(self.fastest_precision if architecture.size >= SMALLEST_BF16_SIDE else "float32"),
             threads,
             layout="contiguous" if narrow and threads > 1 else "channels-last",
         )
@@ -174,21 +194,19 @@ class RuntimeRules:
         ruled = self.runtime_for(architecture)
         if self.device != "cpu":
             return (ruled,)
-        precisions: tuple[Precision, ...] = ("bf16", "float32") if self.bf16 else ("float32",)
-        if self.precision != "auto":
-            precisions = (ruled.precision,)
+        precisions = {"float32", self.fastest_precision} if self.precision == "auto" else {ruled.precision}
         layouts: tuple[Layout, ...] = ("channels-last", "contiguous")
         others = [
             replace(ruled, precision=precision, threads=threads, layout=layout)
-            for precision in precisions
+            for precision in sorted(precisions)
             for threads in sorted({1, self.cpu.threads})
             for layout in layouts
         ]
         return (ruled, *(other for other in others if other != ruled))
 
-    def _precision(self, gains: bool) -> Precision:
-        in_bf16 = self.precision == "bf16" or (self.precision == "auto" and gains)
-        return "bf16" if in_bf16 else "float32"
+    def _asked(self, auto: Precision) -> Precision:
+        """Return the requested precision; `auto` if the user left it open."""
+        return next((name for name in DTYPES if name == self.precision), auto)
 
 
 Runtime = RuntimeRules | RuntimeConfig
@@ -200,11 +218,11 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32`` or ``bf16``.
+        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
         cpu: The processor; None for this one.
 
     Raises:
-        InputError: If the device is missing, or a name is unknown.
+        InputError: If the device is missing or cannot compute in that precision, or a name is unknown.
     """
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
@@ -212,20 +230,33 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is there for speed
     if chosen.type == "cpu":
         keep_freed_memory()
-        return RuntimeRules("cpu", precision, cpu, cpu.bf16)
-    return RuntimeRules(str(chosen), precision, cpu, has_bf16(chosen), can_capture(chosen))
+        return RuntimeRules("cpu", precision, cpu)
+    capability = torch.cuda.get_device_capability(chosen)
+    check_precision(precision, str(chosen), capability)
+    return RuntimeRules(str(chosen), precision, cpu, capability, can_capture(chosen))
+
+
+def half_precisions(capability: Capability) -> tuple[Precision, ...]:
+    """Return the 16-bit precisions that speed up training on a GPU of this capability, the preferred first."""
+    if capability >= BF16_CAPABILITY:
+        return "bf16", "fp16"
+    return ("fp16",) if capability >= FP16_CAPABILITY else ()
+
+
+def check_precision(precision: str, device: str, capability: Capability) -> None:
+    """Check that a GPU of this capability computes in the requested precision, instead of emulating it.
+
+    Raises:
+        InputError: If not.
+    """
+    if precision == "bf16" and capability < BF16_CAPABILITY:
+        rule = f"needs a GPU of compute capability 8.0 or later; {device} has {capability[0]}.{capability[1]}"
+        raise InputError("--precision", precision, rule, "use --precision auto")
 
 
 def uses_bf16(has_instructions: bool, isa_limit: str) -> bool:
     """Return whether oneDNN uses bfloat16 instructions under a limit such as ``ONEDNN_MAX_CPU_ISA=AVX2``."""
     return has_instructions and isa_limit.upper() not in _ISAS_WITHOUT_BF16
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Return whether `device` has bfloat16 instructions that PyTorch uses."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    return CpuFacts.of_this_process().bf16
 
 
 def runtime_to_resume(environment: str, here: RuntimeConfig) -> RuntimeConfig:

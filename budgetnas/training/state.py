@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import torch
@@ -23,7 +23,7 @@ class TrainingState:
         epoch: Epochs done.
         training: Digests of architecture and recipe, and the seed.
         tensors: Everything that an epoch changes, by name, as copies on the CPU: weights and statistics, optimiser
-            state, moving average, and the generator of order and augmentation.
+            state, moving average, loss scale of fp16, and the generator of order and augmentation.
     """
 
     epoch: int
@@ -34,6 +34,15 @@ class TrainingState:
     def copied(cls, epoch: int, training: str, memory: Mapping[str, Tensor]) -> Self:
         """Return a copy of `memory` as a state."""
         return cls(epoch, training, {name: tensor.detach().to("cpu", copy=True) for name, tensor in memory.items()})
+
+    def adapted_to(self, memory: Mapping[str, Tensor], *, optional: Mapping[str, Tensor]) -> Self:
+        """Return this state with exactly those tensors of `optional` that `memory` has, if necessary from there.
+
+        A training that resumes in another precision may need a loss scale that its state lacks, or the reverse.
+        """
+        kept = {name: tensor for name, tensor in self.tensors.items() if name in memory or name not in optional}
+        needed = {name: tensor for name, tensor in optional.items() if name in memory}
+        return replace(self, tensors=needed | kept)
 
     def check_fit(self, memory: Mapping[str, Tensor]) -> None:
         """Check that `memory` has the same names, shapes and types.

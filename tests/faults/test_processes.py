@@ -32,11 +32,6 @@ MARKED = 0.0123
 """Learning rate by which a candidate is known to the test."""
 
 
-@pytest.fixture
-def sqlite(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'budgetnas.db'}"
-
-
 class Place:
     """A study in a folder, and the commands that search it.
 

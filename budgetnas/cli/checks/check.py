@@ -16,19 +16,12 @@ _DEVICES: Final = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The outcome of a check.
-
-    Attributes:
-        check: Name of the check.
-        state: ``ok``, ``warning`` or ``problem``.
-        detail: What was found.
-        hint: What to do about it, or empty.
-    """
+    """The outcome of a check."""
 
     check: str
     state: State
     detail: str
-    hint: str = ""
+    hint: str = ""  # what to do about it, or empty
 
     def to_json(self) -> dict[str, str]:
         """Return the check as a JSON object."""
@@ -37,19 +30,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class DoctorRequest:
-    """What a search would be run with.
-
-    Attributes:
-        storage: Its storage.
-        study: Name of an existing study, or None.
-        data: Its data, or None for the study's, else CIFAR-10.
-        data_dir: Folder of the archives.
-        device: Its device.
-    """
+    """What a search would be run with."""
 
     storage: str
-    study: str | None = None
-    data: str | None = None
+    study: str | None = None  # name of an existing study, or None
+    data: str | None = None  # its data, or None for the study's, else CIFAR-10
     data_dir: Path | None = None
     device: str = "auto"
 

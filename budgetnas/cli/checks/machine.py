@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -44,16 +44,16 @@ def devices(asked: str) -> Iterator[Check]:
     """Check processor and GPUs, and whether the requested device exists."""
     import torch
 
-    from budgetnas.training import runtime_rules
-    from budgetnas.training.runtime import device_name, has_bf16
+    from budgetnas.training import CpuFacts, runtime_rules
+    from budgetnas.training.runtime import device_name, half_precisions
 
     cpu = torch.device("cpu")
-    memory = psutil.virtual_memory()
+    memory, facts = psutil.virtual_memory(), CpuFacts.of_this_process()
     yield Check(
         "cpu",
         "ok",
-        f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(torch.get_num_threads(), 'thread')}, "
-        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_bfloat16(has_bf16(cpu))}",
+        f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(facts.threads, 'thread')}, "
+        f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_half(['bf16'] if facts.bf16 else [])}",
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -61,7 +61,9 @@ def devices(asked: str) -> Iterator[Check]:
     for index in range(torch.cuda.device_count() if usable else 0):
         gpu = torch.device("cuda", index)
         size = size_of(torch.cuda.get_device_properties(gpu).total_memory)
-        detail = f"{device_name(gpu)}, {size} memory, {_bfloat16(has_bf16(gpu))}"
+        capability = torch.cuda.get_device_capability(gpu)
+        number = ".".join(map(str, capability))
+        detail = f"{device_name(gpu)}, {size} memory, compute capability {number}, {_half(half_precisions(capability))}"
         yield Check(f"cuda:{index}", "ok", detail)
     if not usable and Path("/dev/nvidiactl").exists():
         reason = f" ({one_line(caught[0].message)})" if caught else ""
@@ -72,7 +74,7 @@ def devices(asked: str) -> Iterator[Check]:
     except InputError as error:
         yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
     else:
-        yield Check("--device", "ok", f"{asked}: {chosen.device}, {'bf16' if chosen.bf16 else 'float32'}")
+        yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.fastest_precision}")
 
 
 def disks(url: URL) -> Iterator[Check]:
@@ -127,5 +129,5 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _bfloat16(available: bool) -> str:
-    return "computes in bfloat16" if available else "no instructions for bfloat16"
+def _half(precisions: Sequence[str]) -> str:
+    return f"fast in {' and '.join(precisions)}" if precisions else "no fast 16-bit precision"

@@ -20,12 +20,7 @@ MOST_CLOCK_SECONDS: Final = 5.0
 
 
 def storage(url: URL, opened: list[Records]) -> Iterator[Check]:
-    """Check a storage, and append its records to `opened` if a search was run with it.
-
-    Args:
-        url: Its URL.
-        opened: An empty list.
-    """
+    """Check a storage, and append its records to `opened` if a search was run with it."""
     if url.get_backend_name() == "sqlite":
         yield from _sqlite_place(url)
         if not sqlite_file(url).is_file():

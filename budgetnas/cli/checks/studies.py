@@ -20,8 +20,7 @@ def studies(records: Records) -> Iterator[Check]:
     names = records.study_names()
     shown = ", ".join(names[:_SHOWN_STUDIES]) + (", ..." if len(names) > _SHOWN_STUDIES else "")
     query = select(func.count()).where(tables.runs.c.state == State.RUNNING.value)
-    with records.engine.connect() as connection:
-        running = connection.scalar(query) or 0
+    running = records.scalar(query) or 0
     listed = f"{len(names)}: {shown}" if names else "none"
     yield Check("studies", "ok", f"{listed}; {many(running, 'run')} recorded as running")
 
@@ -29,10 +28,7 @@ def studies(records: Records) -> Iterator[Check]:
 def named_study(records: Records | None, study: str, known: list[StudySpecification]) -> Iterator[Check]:
     """Check whether a study exists, and append its specification to `known`.
 
-    Args:
-        records: The records of the storage, or None if they cannot be read.
-        study: Name of the study.
-        known: An empty list.
+    The records are None if they cannot be read.
     """
     if records is None:
         detail = f"{study!r} cannot be looked up: this storage has no studies that can be read"

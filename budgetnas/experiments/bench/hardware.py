@@ -1,21 +1,43 @@
-"""Peak speed of a device, peak memory, and the load of other processes."""
+"""The machine: its name, peak speed of a device, peak memory, and the load of other processes."""
 
 from __future__ import annotations
 
+import os
+import platform
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import psutil
 import torch
 
+from budgetnas import __version__
+from budgetnas.training.runtime import DTYPES, Precision, half_precisions
+
 _REPEATS: Final = 5
 _ENOUGH_SECONDS: Final = 2.0
 _SIDE: Final = {"cuda": 8192, "cpu": 1024}
-_PRECISIONS: Final = {"bf16": torch.bfloat16, "float32": torch.float32}
 _LOOK_SECONDS: Final = 0.5
 _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 _RESET_PEAK: Final = "5"  # proc(5)
+
+
+def machine() -> str:
+    """Return processor, cores, Python, version and date in a line."""
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"budgetnas {__version__}, {datetime.now(UTC):%Y-%m-%d}"
+    )
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def wait_for(device: torch.device) -> None:
@@ -24,15 +46,17 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_peak(device: torch.device, precision: str) -> float:
-    """Return the operations per second of a product of two square matrices, the fastest of a few.
+def fast_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """Return the precisions to compare on a device: float32, and 16 bits where a GPU does not emulate them."""
+    if device.type == "cpu":
+        return "bf16", "float32"
+    return *half_precisions(torch.cuda.get_device_capability(device)), "float32"
 
-    Args:
-        device: Device to measure.
-        precision: ``bf16`` or ``float32``.
-    """
+
+def matrix_peak(device: torch.device, precision: Precision) -> float:
+    """Return the operations per second of a product of two square matrices, the fastest of a few."""
     side = _SIDE[device.type]
-    matrix = torch.randn(side, side, device=device).to(_PRECISIONS[precision])
+    matrix = torch.randn(side, side, device=device).to(DTYPES[precision])
     times: list[float] = []
     while len(times) < 2 or (len(times) <= _REPEATS and sum(times) < _ENOUGH_SECONDS):  # the first is the warm-up
         wait_for(device)
@@ -53,9 +77,6 @@ class PeakMemory:
 
     On a GPU, the peak of all tensors. On a CPU, the peak of this process minus its memory at the reset; the workers of
     a data loader are not counted.
-
-    Args:
-        device: Device to measure.
     """
 
     def __init__(self, device: torch.device) -> None:

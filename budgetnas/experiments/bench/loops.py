@@ -2,7 +2,7 @@
 
 The reference is the loop of countless tutorials: a `DataLoader` over PIL images augmented individually, float32, the
 default memory layout, and `.item()` after every step. The tuned reference adds channels-last layout, pinned memory, and
-bfloat16 if that is faster. Ours is `budgetnas.training`.
+bf16 or fp16 if that is faster. Ours is `budgetnas.training`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ from budgetnas.training.engine import Trainer
 from budgetnas.training.evaluation import read_metrics
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import learning_rates
+from budgetnas.training.runtime import DTYPES, Precision
 
 
 class Run(Protocol):
-    """A started training.
-
-    Attributes:
-        network: The network in training.
-    """
+    """A started training."""
 
     network: ResNet
 
@@ -60,11 +57,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OurLoop:
-    """The loop of `budgetnas.training`.
-
-    Attributes:
-        runtime: Device, precision, threads and layout.
-    """
+    """The loop of `budgetnas.training`."""
 
     runtime: RuntimeConfig
 
@@ -96,19 +89,12 @@ class _OurRun:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLoop:
-    """The loop that most people copy, plain or tuned.
+    """The loop that most people copy, plain or tuned."""
 
-    Attributes:
-        device: Device of the training.
-        tuned: Whether memory is channels-last, and pinned and copied asynchronously for a GPU.
-        precision: ``float32``, or ``bf16`` autocast.
-        workers: Processes that prepare images; 0 to prepare them in the training process.
-    """
-
-    device: torch.device
-    tuned: bool = False
-    precision: str = "float32"
-    workers: int = 0
+    device: torch.device  # device of the training
+    tuned: bool = False  # whether memory is channels-last, and pinned and copied asynchronously for a GPU
+    precision: Precision = "float32"  # or autocast in ``bf16`` or ``fp16``, the latter with a `GradScaler`
+    workers: int = 0  # processes that prepare images; 0 to prepare them in the training process
 
     keeps_memory = False
 
@@ -137,6 +123,7 @@ class _ReferenceRun:
         self._loader = _loader(task, loop)
         self._criterion = nn.CrossEntropyLoss()
         self._optimizer = _optimizer(self.network, task.recipe)
+        self._scaler = torch.amp.GradScaler(loop.device.type, enabled=loop.precision == "fp16")
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, T_max=task.recipe.t_max)
 
     def steps(self, epoch: int) -> Iterator[None]:
@@ -154,20 +141,18 @@ class _ReferenceRun:
         images = images.to(device, non_blocking=tuned, memory_format=self._format)
         labels = labels.to(device, non_blocking=tuned)
         self._optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._loop.precision == "bf16"):
+        dtype = DTYPES[self._loop.precision]
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             outputs = self.network(images)
             loss = self._criterion(outputs, labels)
-        loss.backward()
-        self._optimizer.step()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         return loss.item(), int((outputs.argmax(dim=1) == labels).sum().item())
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """Images converted to tensors individually, like torchvision's own data sets.
-
-    Args:
-        task: Task with images and recipe.
-    """
+    """Images converted to tensors individually, like torchvision's own data sets."""
 
     def __init__(self, task: Task) -> None:
         self._pixels = task.train.images.permute(0, 2, 3, 1).cpu().numpy()

@@ -7,19 +7,21 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 
 from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.data import Data
 from budgetnas.data.splits import subsample_evaluation, subsample_training
-from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_peak, wait_for
+from budgetnas.errors import InputError
+from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, fast_precisions, matrix_peak, wait_for
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop, Run
-from budgetnas.experiments.bench.task import sgd_recipe, task_with
-from budgetnas.space.recipe import Augmentation
+from budgetnas.space.recipe import Augmentation, Recipe
+from budgetnas.space.specification import first_problem
 from budgetnas.training import RuntimeConfig, Task
-from budgetnas.training.device import Normaliser, epoch_size
+from budgetnas.training.device import Normaliser, epoch_size, statistics, to_device
 from budgetnas.training.engine import applied
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.measure import measure_pace
@@ -41,97 +43,61 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """A requested measurement.
-
-    Attributes:
-        architecture: The network.
-        batch: Images in one optimiser step.
-        repeats: Trainings with each loop.
-        epochs: Epochs of each training, at least 2; the first is not timed.
-        runtime: Runtime config of our loop; all loops use its device and threads.
-        seed: Seed of the first repeat; each further repeat uses the next seed.
-    """
+    """A requested measurement."""
 
     architecture: Architecture
-    batch: int
-    repeats: int
-    epochs: int
-    runtime: RuntimeConfig
-    seed: int = 0
+    batch: int  # images in one optimiser step
+    repeats: int  # trainings with each loop
+    epochs: int  # epochs of each training, at least 2; the first is not timed
+    runtime: RuntimeConfig  # runtime config of our loop; all loops use its device and threads
+    seed: int = 0  # seed of the first repeat; each further repeat uses the next seed
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A training with a loop.
+    """A training with a loop."""
 
-    Attributes:
-        images_per_second: Training images per second after the first epoch.
-        startup_seconds: Time from building the network to the end of its fifth step, minus that of five later steps.
-        peak_memory: Peak memory in bytes; None if the system does not report it.
-        accuracy: Validation accuracy after the last epoch.
-    """
-
-    images_per_second: float
+    images_per_second: float  # training images per second after the first epoch
+    # Time from building the network to the end of its fifth step, minus that of five later steps.
     startup_seconds: float
-    peak_memory: int | None
-    accuracy: float
+    peak_memory: int | None  # peak memory in bytes; None if the system does not report it
+    accuracy: float  # validation accuracy after the last epoch
 
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    """All trainings with a loop.
-
-    Attributes:
-        name: Name of the loop.
-        settings: Its settings in words.
-        samples: A sample for each repeat.
-    """
+    """All trainings with a loop."""
 
     name: str
-    settings: str
-    samples: tuple[Sample, ...]
+    settings: str  # its settings in words
+    samples: tuple[Sample, ...]  # a sample for each repeat
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """A finished measurement.
-
-    Attributes:
-        request: The request.
-        runtime: Runtime config of our loop.
-        images: Training images in an epoch.
-        evaluated: Validation images.
-        loops: The reference, the tuned reference and ours.
-        tried: Images per second of each setting of the references, by name; each was timed for a few seconds.
-        peaks: Operations per second of a matrix product, by precision.
-        other_load: Cores that other processes kept busy before the start.
-        training_flops: Operations to train on an image: forward and both gradients, without the gradient of the image.
-    """
+    """A finished measurement."""
 
     request: BenchRequest
-    runtime: RuntimeConfig
-    images: int
-    evaluated: int
-    loops: tuple[LoopResult, ...]
+    runtime: RuntimeConfig  # runtime config of our loop
+    images: int  # training images in an epoch
+    evaluated: int  # validation images
+    loops: tuple[LoopResult, ...]  # the reference, the tuned reference and ours
+    # Images per second of each setting of the references, by name; each was timed for a few seconds.
     tried: dict[str, float]
-    peaks: dict[str, float]
-    other_load: float
+    peaks: dict[str, float]  # operations per second of a matrix product, by precision
+    other_load: float  # cores that other processes kept busy before the start
+    # Operations to train on an image: forward and both gradients, without the gradient of the image.
     training_flops: int
 
 
 def bench(request: BenchRequest, data: Data, report: Report) -> BenchResult:
-    """Measure the three loops.
-
-    Args:
-        request: What to measure.
-        data: What to train on.
-        report: Called with the current activity.
-    """
+    """Measure the three loops."""
     other_load = busy_cores()
     runtime, task = request.runtime, _prepared(request, data)
+    device = runtime.torch_device
     tried: dict[str, float] = {}
     with applied(runtime):
-        peaks = {precision: matrix_peak(runtime.torch_device, precision) for precision in ("bf16", "float32")}
+        peaks: dict[str, float] = {precision: matrix_peak(device, precision) for precision in fast_precisions(device)}
         loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, report), OurLoop(runtime))
         samples = _repeat(request, task, runtime, loops, report)
     results = tuple(
@@ -186,12 +152,30 @@ def _task(request: BenchRequest, data: Data) -> Task:
     return task_with(data, request.architecture, recipe, request.runtime, request.seed)
 
 
+def sgd_recipe(epochs: int, **fields: Any) -> Recipe:
+    """Return a recipe of SGD with a cosine schedule over all epochs.
+
+    Raises:
+        InputError: If a field is invalid.
+    """
+    try:
+        return Recipe(optimizer="sgd", epochs=epochs, t_max=epochs, **fields)
+    except ValidationError as error:
+        raise InputError("recipe", None, first_problem(error)) from None
+
+
+def task_with(data: Data, architecture: Architecture, recipe: Recipe, runtime: RuntimeConfig, seed: int = 0) -> Task:
+    """Return the training of a network on the training images of `data`, with its validation images for evaluation."""
+    train, evaluation = (to_device(images, runtime.torch_device) for images in (data.train, data.validation))
+    return Task(architecture, recipe, seed, train, evaluation, statistics(data.train))
+
+
 def _tuned_references(task: Task, runtime: RuntimeConfig, tried: dict[str, float], report: Report) -> tuple[Loop, ...]:
     """Return both references with their fastest settings."""
     free_as_usual()
     device = runtime.torch_device
     small = replace(task, recipe=task.recipe.model_copy(update={"batch": min(_SMALL_BATCH, task.recipe.batch)}))
-    by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in ("float32", "bf16")]
+    by_precision = [ReferenceLoop(device, tuned=True, precision=precision) for precision in fast_precisions(device)]
     precise = small if runtime.device == "cpu" else task  # a whole batch in emulated bfloat16 takes a minute
     tuned = _fastest(by_precision, precise, tried, report)
     return tuple(

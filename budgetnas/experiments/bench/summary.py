@@ -14,7 +14,7 @@ import torchvision
 
 from budgetnas.architecture import count
 from budgetnas.data import Data
-from budgetnas.experiments.bench.machine import machine
+from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, LoopResult
 from budgetnas.stats import Interval, ratio_interval
 from budgetnas.training.runtime import device_name
@@ -36,54 +36,32 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class LoopSummary:
-    """The figures of a loop.
+    """The figures of a loop."""
 
-    Attributes:
-        name: Name of the loop.
-        settings: Its settings in words.
-        images_per_second: Training images per second, without validation.
-        report_seconds: Seconds of 60 epochs of 50,000 images at the median rate.
-        share_of_peak: Operations per second divided by those of a matrix product, by precision of the product.
-        startup_seconds: Seconds before training reaches its rate.
-        peak_memory: Peak memory in bytes; None if the system does not report it.
-        accuracies: Validation accuracy after the last epoch of each repeat.
-    """
-
-    name: str
-    settings: str
-    images_per_second: Spread
-    report_seconds: float
+    name: str  # name of the loop
+    settings: str  # its settings in words
+    images_per_second: Spread  # training images per second, without validation
+    report_seconds: float  # seconds of 60 epochs of 50,000 images at the median rate
+    # Operations per second divided by those of a matrix product, by precision of the product.
     share_of_peak: dict[str, float]
-    startup_seconds: Spread
-    peak_memory: int | None
-    accuracies: tuple[float, ...]
+    startup_seconds: Spread  # seconds before training reaches its rate
+    peak_memory: int | None  # peak memory in bytes; None if the system does not report it
+    accuracies: tuple[float, ...]  # validation accuracy after the last epoch of each repeat
 
 
 @dataclass(frozen=True, slots=True)
 class BenchSummary:
-    """The figures of all loops.
+    """The figures of all loops."""
 
-    Attributes:
-        title: Network, batch and images.
-        loops: The reference, the tuned reference and ours.
-        ratios: Our rate divided by that of each other loop, by name.
-        peaks: Operations per second of a matrix product, by precision.
-        tried: Images per second of each setting tried for the references.
-        threads: Threads of a CPU operation in all loops.
-        other_load: Cores that other processes kept busy before the start.
-        where: Device, machine, versions and date.
-        command: Command line.
-    """
-
-    title: str
-    loops: tuple[LoopSummary, ...]
-    ratios: dict[str, Interval]
-    peaks: dict[str, float]
-    tried: dict[str, float]
-    threads: int
-    other_load: float
-    where: str
-    command: str
+    title: str  # network, batch and images
+    loops: tuple[LoopSummary, ...]  # the reference, the tuned reference and ours
+    ratios: dict[str, Interval]  # our rate divided by that of each other loop, by name
+    peaks: dict[str, float]  # operations per second of a matrix product, by precision
+    tried: dict[str, float]  # images per second of each setting tried for the references
+    threads: int  # threads of a CPU operation in all loops
+    other_load: float  # cores that other processes kept busy before the start
+    where: str  # device, machine, versions and date
+    command: str  # command line
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values."""

@@ -16,9 +16,7 @@ from budgetnas.report.values import StudyTables
 def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]:
     """Return the figures of a study, the same for its report and its dashboard.
 
-    Args:
-        tables: The study.
-        shares: Importance of each parameter; empty for none.
+    There is no figure of importance without `shares`.
     """
     figures = []
     if tables.chosen is not None:

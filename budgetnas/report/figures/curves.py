@@ -28,25 +28,25 @@ def loss_curves(tables: StudyTables) -> Figure:
 def _figure(tables: StudyTables, metric: str, column: str, title: str, scale: float, note: str) -> Figure:
     trainings = [training for candidate in tables.ranking for training in candidate.trainings]
     table = _table(tables, trainings, metric, column, scale)
-    every = (*trainings, *tables.pruning.cut)
+    every = (*trainings, *tables.pruning.pruned)
     curves = table.parts(len(training.curve) for training in every)
     parts = {training.run.id: curve for training, curve in zip(every, curves, strict=True)}
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for row, split in enumerate(("validation", "training"), start=1):
-        for trace in _pruned(tables.pruning.cut, parts, f"{split}_{column}"):
+        for trace in _pruned(tables.pruning.pruned, parts, f"{split}_{column}"):
             figure.add_scatter(**trace, showlegend=trace["mode"] == "markers" and row == 1, row=row, col=1)
         for candidate in reversed(tables.ranking):
             for training in reversed(candidate.trainings):
                 legend = row == 1 and training.run.id == candidate.run.id and candidate.rank <= _COLOURED + 1
                 curve = _curve(candidate, training, parts[training.run.id], f"{split}_{column}")
                 figure.add_scatter(**curve, showlegend=legend, row=row, col=1)
-        if metric == "loss" and tables.pruning.cut:
+        if metric == "loss" and tables.pruning.pruned:
             complete = table.where(state="complete")
             figure.update_yaxes(range=_range(complete[f"{split}_{column}"]), row=row)
         figure.update_yaxes(title=f"{split} {title}", row=row)
     figure.update_xaxes(title="epoch", row=2)
     figure.update_xaxes(**whole_ticks(max(table["epoch"])))
-    entries = min(len(tables.ranking), _COLOURED + 1) + bool(tables.pruning.cut)
+    entries = min(len(tables.ranking), _COLOURED + 1) + bool(tables.pruning.pruned)
     styled(figure, height=560 + 22 * math.ceil(entries / 2)).update_layout(legend_traceorder="reversed")
     return Figure(metric, f"{metric.capitalize()} by epoch", note + _caption(tables), figure, table)
 
@@ -58,7 +58,7 @@ def _table(tables: StudyTables, trainings: Sequence[Training], metric: str, colu
             *(ranks.get(run.run.id), run.name, "complete" if run.run.id in ranks else "pruned", epoch.epoch),
             *(scale * float(getattr(epoch, f"{split}_{metric}")) for split in ("eval", "train")),
         )
-        for run in (*trainings, *tables.pruning.cut)
+        for run in (*trainings, *tables.pruning.pruned)
         for epoch in run.curve
     )
     return Table(("rank", "run", "state", "epoch", f"validation_{column}", f"training_{column}"), rows)
@@ -68,7 +68,7 @@ def _caption(tables: StudyTables) -> str:
     repeated = any(candidate.repeats for candidate in tables.ranking)
     thick = "Thick lines are the runs of the best candidate." if repeated else "The thick line is the best run."
     few = "" if len(tables.ranking) <= _COLOURED else f" Only the {_COLOURED} best have colours."
-    pruned = " A dotted grey line that ends in a cross is a pruned run." if tables.pruning.cut else ""
+    pruned = " A dotted grey line that ends in a cross is a pruned run." if tables.pruning.pruned else ""
     return f"{thick}{few}{pruned}"
 
 

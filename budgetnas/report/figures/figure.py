@@ -16,17 +16,11 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The numbers of a figure; accuracies in percent, losses in nats.
+    """The numbers of a figure; accuracies in percent, losses in nats."""
 
-    Attributes:
-        columns: Names of the columns.
-        rows: A cell for each column.
-        hover: Hover text of each row, or empty; not part of the CSV.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    hover: tuple[str, ...] = ()
+    columns: tuple[str, ...]  # names of the columns
+    rows: tuple[tuple[Cell, ...], ...]  # a cell for each column
+    hover: tuple[str, ...] = ()  # hover text of each row, or empty; not part of the CSV
 
     def __getitem__(self, column: str) -> list[Any]:
         place = self.columns.index(column)
@@ -56,28 +50,17 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(self.columns)
-        writer.writerows([_written(cell) for cell in row] for row in self.rows)
+        for row in self.rows:
+            writer.writerow(None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row)
         return text.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure on a page.
+    """A figure on a page."""
 
-    Attributes:
-        key: Its identifier on the page.
-        title: Its heading.
-        caption: Explanation, or empty.
-        figure: The drawing.
-        data: Its numbers.
-    """
-
-    key: str
+    key: str  # its identifier on the page
     title: str
-    caption: str
+    caption: str  # explanation, or empty
     figure: go.Figure
     data: Table
-
-
-def _written(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -21,19 +21,12 @@ _X = "accuracy_percent"
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Summary of a few values.
+    """Summary of a few values."""
 
-    Attributes:
-        n: Number of values.
-        mean: Their mean, or None without values.
-        deviation: Their standard deviation, or None for fewer than two.
-        interval: Student's 95 % interval of the mean, or None for fewer than two.
-    """
-
-    n: int
-    mean: float | None
-    deviation: float | None
-    interval: Interval | None
+    n: int  # number of values
+    mean: float | None  # their mean, or None without values
+    deviation: float | None  # their standard deviation, or None for fewer than two
+    interval: Interval | None  # Student's 95 % interval of the mean, or None for fewer than two
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -44,7 +44,7 @@ def history(tables: StudyTables) -> Figure:
 def _table(tables: StudyTables) -> Table:
     owner = {training.run.id: candidate for candidate in tables.ranking for training in candidate.trainings}
     best, rows, hovers = -math.inf, [], []
-    for training in sorted((*tables.complete, *tables.pruning.cut), key=lambda training: training.order):
+    for training in sorted((*tables.complete, *tables.pruning.pruned), key=lambda training: training.order):
         candidate = owner.get(training.run.id)
         best = best if candidate is None else max(best, training.accuracy)
         repeat_of = candidate.name if candidate is not None and training in candidate.repeats else ""

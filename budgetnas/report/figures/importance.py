@@ -17,7 +17,7 @@ from budgetnas.report.figures.figure import Figure, Table
 from budgetnas.report.figures.style import BLUE, safe, styled
 from budgetnas.report.values import RankedRun
 from budgetnas.samplers.distributions import distribution
-from budgetnas.space.search_space import Candidate, Params
+from budgetnas.space.search_space import Params
 from budgetnas.space.specification import StudySpecification
 
 EVALUATOR: Final = "PED-ANOVA"
@@ -56,12 +56,13 @@ def importances(candidates: Sequence[RankedRun], specification: StudySpecificati
     Returns:
         Shares that add up to 1. Empty with fewer than eight runs, or if the worst run is tied with the top group.
     """
-    usable = [
-        (params, candidate.accuracy)
-        for candidate in candidates
-        if (params := _params(candidate, specification)) is not None
-    ]
-    if len(usable) < FEWEST_RUNS or _all_in_top_group([accuracy for _, accuracy in usable]):
+    usable = []
+    for candidate in candidates:
+        params = specification.candidates.params_of(candidate.run.candidate)
+        if params is not None:
+            usable.append((params, candidate.accuracy))
+    accuracies = sorted((accuracy for _, accuracy in usable), reverse=True)
+    if len(usable) < FEWEST_RUNS or accuracies[top_count(len(usable)) - 1] == accuracies[-1]:
         return {}
     return _evaluate(usable, specification)
 
@@ -74,11 +75,6 @@ def top_count(runs: int) -> int:
 def top_share(runs: int) -> float:
     """Return the share of the top group: at least five runs, at least a tenth, at most half."""
     return max(0.1, min(0.5, _TOP_RUNS / runs))
-
-
-def _all_in_top_group(accuracies: Sequence[float]) -> bool:
-    """Return whether the last of the top group is tied with the worst run."""
-    return sorted(accuracies, reverse=True)[top_count(len(accuracies)) - 1] == min(accuracies)
 
 
 def _evaluate(runs: Sequence[tuple[Params, float]], specification: StudySpecification) -> dict[str, float]:
@@ -96,10 +92,6 @@ def _evaluate(runs: Sequence[tuple[Params, float]], specification: StudySpecific
         warnings.filterwarnings("ignore", message="Some regimes for parameter")
         shares = get_param_importances(study, evaluator=evaluator, params=judged)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
-
-def _params(candidate: RankedRun, specification: StudySpecification) -> Params | None:
-    return specification.candidates.params_of(Candidate(candidate.run.architecture, candidate.run.recipe))
 
 
 @contextmanager

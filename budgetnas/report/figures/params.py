@@ -32,7 +32,7 @@ def accuracy_against_params(tables: StudyTables) -> Figure:
     figure.update_xaxes(title="parameters (log scale)", **log_axis(min(table["params"]), budget))
     figure.update_yaxes(title="validation accuracy (%)")
     means = " For a candidate with several runs, their mean." if max(table["trainings"]) > 1 else ""
-    left_out = " Pruned runs are left out." if tables.pruning.cut else ""
+    left_out = " Pruned runs are left out." if tables.pruning.pruned else ""
     caption = f"No network beats one on the Pareto front with as few parameters.{means}{left_out}"
     return Figure("params", "Accuracy against parameters", caption, styled(figure), table)
 

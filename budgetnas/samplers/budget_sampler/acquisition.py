@@ -26,10 +26,6 @@ def knowledge_gradient(belief: Belief, left: int = 1) -> Floats:
     A single training can have no value although several have: no single result would change the choice. So a
     candidate's value is its highest value per training, over 1, 2, 4 and 8 trainings (KG(*), Frazier and Powell,
     Decision Analysis 7(4), 2010).
-
-    Args:
-        belief: The belief about the candidates.
-        left: Number of trainings left.
     """
     values = [_gain(belief, repeats) / repeats for repeats in _REPEATS if repeats <= max(left, 1)]
     return np.asarray(np.max(values, axis=0), dtype=np.float64)

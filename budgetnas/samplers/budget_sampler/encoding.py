@@ -26,15 +26,12 @@ _LOG_RATIO: Final = 2.0
 class Ranges:
     """Parameters with their distributions.
 
-    Attributes:
-        distributions: By name.
-        conditions: For each conditional parameter, the condition under which a candidate has it.
-
     Raises:
         ValueError: If a condition names a parameter that is not in `distributions`.
     """
 
-    distributions: Mapping[str, BaseDistribution]
+    distributions: Mapping[str, BaseDistribution]  # by name
+    # For each conditional parameter, the condition under which a candidate has it.
     conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,11 +105,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Codes the parameters of a search space as numbers from -1 to 1.
-
-    Attributes:
-        scales: The scale of each parameter, by name.
-    """
+    """Codes the parameters of a search space as numbers from -1 to 1."""
 
     scales: Mapping[str, Scale | Labels]
 
@@ -167,14 +160,10 @@ class Terms:
     The common term measures size: it is the sum of all parameters, each signed so that it grows with the cost. Larger
     networks tend to be better, or worse, as a whole, and a few trainings show which. Further terms are each parameter,
     its square, and the products of all pairs.
-
-    Attributes:
-        direction: For each column 1, -1 or 0: the cost rises with it, falls with it, or does not depend on it.
-        ordered: Which columns are ordered, and so have a square.
     """
 
-    direction: Floats
-    ordered: NDArray[np.bool_]
+    direction: Floats  # for each column 1, -1 or 0: the cost rises with it, falls with it, or does not depend on it
+    ordered: NDArray[np.bool_]  # which columns are ordered, and so have a square
 
     def groups(self) -> NDArray[np.intp]:
         """Return the group of each term, as an index into `GROUPS`; `CONSTANT` for the first term."""

@@ -19,12 +19,7 @@ _DIRECTION_DRAWS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class ValueModel:
-    """A regression of results on parameters.
-
-    Attributes:
-        encoding: Parameters to codes.
-        terms: Codes to terms.
-    """
+    """A regression of results on parameters."""
 
     encoding: Encoding
     terms: Terms

@@ -18,8 +18,7 @@ Key = tuple[tuple[str, Any], ...]
 Result = tuple[Params, float]
 """A candidate's parameters and the result of a training; lower is better."""
 _OUTLIER: Final = 5.0
-"""Results are clipped at this many robust standard deviations above the median (1.4826 median deviations)."""
-_NORMAL: Final = 1.4826
+"""Results are clipped at this many robust standard deviations above the median."""
 
 
 def key_of(params: Mapping[str, Any]) -> Key:
@@ -29,19 +28,12 @@ def key_of(params: Mapping[str, Any]) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Trainings of candidates; lower is better.
+    """Trainings of candidates; lower is better."""
 
-    Attributes:
-        candidates: The distinct candidates, with all of their parameters.
-        which: The candidate of each training, as an index.
-        values: The result of each training.
-        waiting: Candidates whose training has not ended.
-    """
-
-    candidates: tuple[Params, ...]
-    which: NDArray[np.intp]
-    values: Floats
-    waiting: tuple[Params, ...] = ()
+    candidates: tuple[Params, ...]  # the distinct candidates, with all of their parameters
+    which: NDArray[np.intp]  # the candidate of each training, as an index
+    values: Floats  # the result of each training
+    waiting: tuple[Params, ...] = ()  # candidates whose training has not ended
 
     @classmethod
     def of(cls, complete: Sequence[Result], pruned: Sequence[Result] = (), waiting: Iterable[Params] = ()) -> Observed:
@@ -73,10 +65,7 @@ class Observed:
 def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed:
     """Return the trainings of a study's candidates that have the parameters of `ranges`.
 
-    Args:
-        study: The study.
-        ranges: The parameters.
-        but: Number of a trial to leave out.
+    The trial with number `but` is left out.
     """
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.number != but and ranges.complete(trial.params)]
@@ -86,13 +75,10 @@ def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
-    pruned = [(trial.params, sign * _last(trial, -sign * np.inf)) for trial in trials if _was_pruned(trial)]
+    ended = [trial for trial in trials if trial.state is TrialState.PRUNED]
+    pruned = [(trial.params, sign * _last(trial, -sign * np.inf)) for trial in ended]
     waiting = (trial.params for trial in trials if trial.state is TrialState.RUNNING)
     return Observed.of(complete, pruned, waiting)
-
-
-def _was_pruned(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.PRUNED
 
 
 def _last(trial: FrozenTrial, default: float) -> float:
@@ -109,12 +95,13 @@ def _grouped(results: Sequence[Result], waiting: tuple[Params, ...]) -> Observed
             candidates.append(dict(params))
         which.append(index)
     values = np.array([value for _, value in results], dtype=np.float64)
-    return Observed(tuple(candidates), np.array(which, dtype=np.intp), _clipped(values), waiting)
+    return Observed(tuple(candidates), np.array(which, dtype=np.intp), clipped(values, _OUTLIER), waiting)
 
 
-def _clipped(values: Floats) -> Floats:
+def clipped(values: Floats, spreads: float) -> Floats:
+    """Return `values`, at most `spreads` robust standard deviations (1.4826 median deviations) above the median."""
     if len(values) == 0:
         return values
-    median = float(np.median(values))
-    deviation = _NORMAL * float(np.median(np.abs(values - median)))
-    return np.minimum(values, median + _OUTLIER * deviation) if deviation > 0 else values
+    median = np.median(values)
+    deviation = 1.4826 * np.median(np.abs(values - median))
+    return np.minimum(values, median + spreads * deviation) if deviation > 0 else values

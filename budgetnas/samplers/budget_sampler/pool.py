@@ -27,14 +27,7 @@ class NothingFitsError(ValueError):
 
 
 class Pool:
-    """The candidates of a search space within a limit.
-
-    Args:
-        ranges: The parameters.
-        cost: Cost of a candidate.
-        limit: Highest cost allowed.
-        generator: Source of the draws.
-    """
+    """The candidates of a search space within a limit."""
 
     def __init__(
         self,

@@ -232,25 +232,15 @@ class BudgetSampler(BaseSampler):
 
 @dataclass(frozen=True, slots=True)
 class _Domain:
-    """The state that is kept between proposals.
+    """The state that is kept between proposals."""
 
-    Attributes:
-        ranges: The parameters that are proposed together.
-        names: Their names, and those of further parameters that some trials have.
-        pool: The source of candidates within the limit.
-        model: The regression.
-        drawn: Candidates within the limit.
-        drawn_rows: Their terms.
-        keys: Index in `drawn` of each candidate's key.
-    """
-
-    ranges: Ranges
-    names: set[str]
-    pool: Pool
+    ranges: Ranges  # the parameters that are proposed together
+    names: set[str]  # their names, and those of further parameters that some trials have
+    pool: Pool  # the source of candidates within the limit
     model: ValueModel
-    drawn: list[Params]
-    drawn_rows: Floats
-    keys: dict[Key, int]
+    drawn: list[Params]  # candidates within the limit
+    drawn_rows: Floats  # their terms
+    keys: dict[Key, int]  # index in `drawn` of each candidate's key
 
     @classmethod
     def of(cls, ranges: Ranges, names: set[str], pool: Pool, model: ValueModel) -> _Domain:

@@ -50,15 +50,10 @@ def prior_scales() -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class TermPrior:
-    """The prior, in units of the noise.
+    """The prior, in units of the noise."""
 
-    Attributes:
-        weights: Variance of the weight of each term.
-        unexplained: Variance of a training around the sum of its terms: random effect plus noise.
-    """
-
-    weights: Floats
-    unexplained: float
+    weights: Floats  # variance of the weight of each term
+    unexplained: float  # variance of a training around the sum of its terms: random effect plus noise
 
     @classmethod
     def of(cls, groups: NDArray[np.intp]) -> TermPrior:
@@ -69,17 +64,11 @@ class TermPrior:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """A joint normal belief about candidates.
+    """A joint normal belief about candidates."""
 
-    Attributes:
-        mean: Expected value of each candidate.
-        covariance: Covariance of the candidates' values.
-        noise: Variance of a training around its candidate's value.
-    """
-
-    mean: Floats
-    covariance: Floats
-    noise: float
+    mean: Floats  # expected value of each candidate
+    covariance: Floats  # covariance of the candidates' values
+    noise: float  # variance of a training around its candidate's value
 
     def of(self, candidates: Sequence[int]) -> Belief:
         """Return the belief about some of the candidates."""
@@ -91,28 +80,18 @@ class Posterior:
     """The posterior after the trainings.
 
     The leading axis of `share` to `trust` runs over the draws of scales with the highest marginal likelihood.
-
-    Attributes:
-        terms: Rows of the trained candidates.
-        means: Mean of each trained candidate's trainings, minus the centre.
-        centre: Mean of all trainings.
-        share: Weight of each draw of scales; they sum to 1.
-        weights: Expected weights of the terms.
-        covariance: Covariance of the weights.
-        own: Variance of the candidates' random effects.
-        trust: Shrinkage of each trained candidate: 0 for the regression alone, 1 for the mean of its trainings alone.
-        noise: Variance of a training around its candidate's value, averaged.
     """
 
-    terms: Floats
-    means: Floats
-    centre: float
-    share: Floats
-    weights: Floats
-    covariance: Floats
-    own: Floats
+    terms: Floats  # rows of the trained candidates
+    means: Floats  # mean of each trained candidate's trainings, minus the centre
+    centre: float  # mean of all trainings
+    share: Floats  # weight of each draw of scales; they sum to 1
+    weights: Floats  # expected weights of the terms
+    covariance: Floats  # covariance of the weights
+    own: Floats  # variance of the candidates' random effects
+    # Shrinkage of each trained candidate: 0 for the regression alone, 1 for the mean of its trainings alone.
     trust: Floats
-    noise: float
+    noise: float  # variance of a training around its candidate's value, averaged
 
     def trained(self) -> Floats:
         """Return the expected value of each trained candidate."""

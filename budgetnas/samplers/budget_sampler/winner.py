@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
-from budgetnas.samplers.budget_sampler.observed import Key, Result, key_of
+from budgetnas.samplers.budget_sampler.observed import Key, Result, clipped, key_of
 
 FEWEST_TRAININGS: Final = 5
 """With fewer trainings there is nothing to fit: a candidate's expected value is the mean of its own trainings."""
@@ -41,10 +41,7 @@ def expected_values(results: Sequence[Result], encoding: Encoding, cost: Callabl
 
     The features of a candidate are its coded parameters and the logarithm of its cost.
 
-    Args:
-        results: Complete trainings; a repeated candidate appears several times.
-        encoding: Codes the parameters.
-        cost: Cost of a candidate.
+    A repeated candidate appears several times in the results.
 
     Raises:
         ValueError: If a result is not finite.
@@ -86,21 +83,13 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
         raise ValueError(f"smooth: {len(features)} rows, {len(observed)} values and {len(members)} groups")
     if not np.isfinite(observed).all():
         raise ValueError("smooth: every value must be finite")
-    clipped = _clipped(observed)
-    if len(observed) < FEWEST_TRAININGS or np.ptp(clipped) <= _SAME:
-        return _group_means(clipped, members)
-    order = np.lexsort((*features.T, clipped))
-    means = np.empty_like(clipped)
-    means[order] = _posterior(_standardised(features[order]), clipped[order], members[order])
+    kept = -clipped(-observed, _SPREADS)
+    if len(observed) < FEWEST_TRAININGS or np.ptp(kept) <= _SAME:
+        return _group_means(kept, members)
+    order = np.lexsort((*features.T, kept))
+    means = np.empty_like(kept)
+    means[order] = _posterior(_standardised(features[order]), kept[order], members[order])
     return _group_means(means, members)
-
-
-def _clipped(values: Floats) -> Floats:
-    if len(values) == 0:
-        return values
-    middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
-    return np.maximum(values, middle - _SPREADS * spread) if spread > 0 else values
 
 
 def _group_means(values: Floats, groups: NDArray[Any]) -> Floats:

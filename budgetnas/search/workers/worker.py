@@ -32,7 +32,7 @@ class WorkerRequest(Frozen):
         data: ``folder:DIR`` for a folder; optional for the named data sets.
         data_dir: Folder of downloaded archives.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32`` or ``bf16``.
+        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
         runtime: The runtime config that ``--tune-setup`` timed, as JSON; None for the rules.
         threads: Threads on a CPU; None for all cores.
         planned: Whether the search that started the worker has shown the plan.

@@ -1,0 +1,223 @@
+"""What users' files, terminals and machines do, as reported for other tools."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pexpect
+import pytest
+from small import environment, run, run_fresh, start, study_file
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from budgetnas.architecture.budget import parse_budget
+from budgetnas.cli import app
+from budgetnas.errors import InputError
+from budgetnas.search.options import check_study_name, read_study_file
+from budgetnas.storage.engine import open_engine
+from budgetnas.storage.urls import parse_storage, sqlite_file
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    opened = open_engine(parse_storage(str(tmp_path / "nas.db")))
+    with opened.begin() as connection:
+        connection.execute(text("CREATE TABLE kept (value INTEGER)"))
+    yield opened
+    opened.dispose()
+
+
+def write(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO kept VALUES (1)"))
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("older.db")
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE kept (value INTEGER)")
+    other.replace(path)
+
+
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("change", [removed, replaced, replaced_by_a_folder])
+def test_a_database_file_that_vanishes_is_noticed_at_the_next_write(
+    engine: Engine, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    write(engine)
+    change(tmp_path / "nas.db")
+    with pytest.raises(OperationalError, match=r"nas\.db was (removed|replaced by another file) while it was in use"):
+        write(engine)
+
+
+def test_a_database_file_that_is_put_back_is_used_again(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "nas.db").rename(tmp_path / "moved.db")
+    with pytest.raises(OperationalError, match="was removed while it was in use"):
+        write(engine)
+    (tmp_path / "moved.db").rename(tmp_path / "nas.db")
+    write(engine)
+
+
+def test_a_database_that_another_program_locked_is_waited_for_as_long_as_asked(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUDGETNAS_PATIENCE", "0.5")
+    with closing(sqlite3.connect(tmp_path / "nas.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match="another program has locked it for over 0 s"):
+            open_engine(engine.url)
+    open_engine(engine.url).dispose()
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("sqlite://x/y.db", "write sqlite:///x/y.db"),
+        ("sqlite:///a?b.db", "has a '?'"),
+        ("a?b.db", "has a '?'"),
+    ],
+)
+def test_sqlite_urls_that_mean_another_file(written: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_storage(written)
+    assert message in str(caught.value)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for written in ("~/nas.db", "sqlite:///~/nas.db"):
+        assert sqlite_file(parse_storage(written)) == tmp_path / "nas.db"
+
+
+def test_a_number_sign_in_the_name_of_a_database(tmp_path: Path) -> None:
+    open_engine(parse_storage(str(tmp_path / "run #1.db"))).dispose()
+    assert (tmp_path / "run #1.db").is_file()
+
+
+def test_numbers_with_commas() -> None:
+    assert parse_budget("5,000,000") == 5_000_000
+    for wrong in ("5,0", "50,00,000", ",500", "5,000,00"):
+        with pytest.raises(InputError, match="is not a number"):
+            parse_budget(wrong)
+
+
+def test_a_study_cannot_be_named_like_an_option() -> None:
+    with pytest.raises(InputError, match="must not begin with '-'"):
+        check_study_name("--help")
+
+
+def test_study_files_of_other_editors(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('budget = "6k"\n', encoding="utf-8-sig")
+    assert read_study_file(str(path)).budget == 6_000
+    path.write_text('budget = "6k"\n', encoding="utf-16")
+    with pytest.raises(InputError, match="is not encoded in UTF-8; save it as UTF-8"):
+        read_study_file(str(path))
+
+
+def test_standard_output_is_no_place_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["report", "s", "--out", "-"]) == 2
+    assert "--out '-': is not a file name" in capsys.readouterr().err
+
+
+def test_a_deleted_working_directory(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"rmdir {gone}; exec {sys.executable} -m budgetnas count v2"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=gone,
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONPATH=str(Path(app.__file__).parents[2])),
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "budgetnas: the working directory was deleted; change to another folder\n",
+    )
+
+
+@pytest.mark.slow
+def test_a_search_whose_database_is_removed_fails_and_says_so(tmp_path: Path) -> None:
+    study = study_file(tmp_path, trials="30", epochs="5")
+    with start(tmp_path, "search", study, "--study", "h", "--storage", "sqlite:///d.db") as search:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not _complete(tmp_path / "d.db"):
+            time.sleep(0.2)
+        for name in ("d.db", "d.db-wal", "d.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        out, err = search.communicate(timeout=120)
+        assert search.wait() == 1
+    assert "was removed while it was in use; what was written since is lost" in err
+    assert "The storage cannot be read. Resume with:" in err
+    assert "saved" not in err
+    assert "winner" not in out
+    assert not (tmp_path / "d.db").exists()
+
+
+def _complete(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+    except sqlite3.Error:
+        return False
+
+
+@pytest.mark.slow
+def test_names_that_the_terminal_cannot_print(tmp_path: Path) -> None:
+    study = study_file(tmp_path, trials="1", epochs="1")
+    named = ("--study", "猫", "--storage", "sqlite:///d.db")
+    done = run_fresh(tmp_path, "search", study, *named, PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0, done.stderr
+    assert "study ?" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_stops_a_search_as_sigterm_does(tmp_path: Path) -> None:
+    study = study_file(tmp_path, trials="200", epochs="3")
+    arguments = ["-m", "budgetnas", "search", study, "--study", "h", "--storage", "sqlite:///d.db"]
+    search = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), env=environment(), timeout=120)
+    search.expect("trained 2/200")
+    search.kill(signal.SIGHUP)
+    search.expect(pexpect.EOF)
+    search.close()
+    assert search.exitstatus == 143
+    assert (
+        run(tmp_path, "search", study, "--study", "h", "--storage", "sqlite:///d.db", "--trials", "1").returncode == 0
+    )
+
+
+@pytest.mark.slow
+def test_nohup_keeps_a_search_running(tmp_path: Path) -> None:
+    study = study_file(tmp_path, trials="3", epochs="2")
+    command = [sys.executable, "-m", "budgetnas", "search", study, "--storage", "sqlite:///d.db"]
+    search = subprocess.Popen(["nohup", *command], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    hangups = threading.Event()
+
+    def hang_up() -> None:
+        while not hangups.wait(0.5) and search.poll() is None:
+            os.kill(search.pid, signal.SIGHUP)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    code = search.wait(120)
+    hangups.set()
+    thread.join()
+    assert code == 0
