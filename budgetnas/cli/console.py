@@ -108,6 +108,15 @@ def print_resume(storage: str | None) -> None:
     stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
 
 
+def print_next(storage: str | None, *commands: Sequence[str]) -> None:
+    """Print the next commands, with the storage that was given."""
+    shown = shown_storage(storage)
+    where = ["--storage", shown] if shown else []
+    stdout().print("\nNext:", markup=False)
+    for words in commands:
+        stdout().print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
+
+
 def by_limit(broken: Sequence[OverLimit]) -> str:
     """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
     counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in broken)

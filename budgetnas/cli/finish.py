@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
-from budgetnas.cli.console import print_json, print_resume, shown_storage, stderr, stdout
+from budgetnas.cli.console import print_json, print_next, print_resume, stderr
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -60,7 +59,7 @@ def finish_command(
         print_json(result.to_dict())
     else:
         print_final(result)
-        _print_next(study, storage)
+        print_next(storage, ["export", study], ["report", study])
 
 
 def tell_stopped(stop: Interrupted, storage: str | None) -> None:
@@ -69,12 +68,3 @@ def tell_stopped(stop: Interrupted, storage: str | None) -> None:
         stderr().print(stop.reason, markup=False)
     stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:", markup=False)
     print_resume(storage)
-
-
-def _print_next(study: str, storage: str | None) -> None:
-    """Print the next commands."""
-    shown = shown_storage(storage)
-    where = ["--storage", shown] if shown else []
-    stdout().print("\nNext:", markup=False)
-    for command in ("export", "report"):
-        stdout().print(f"  {shlex.join(['budgetnas', command, study, *where])}", markup=False)
