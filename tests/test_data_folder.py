@@ -212,12 +212,43 @@ def test_changed_files_are_named(folder: Path) -> None:
 def test_splits_in_the_usual_spellings(tmp_path: Path, train: str, test: str) -> None:
     fill(tmp_path / train, {"cat": 5, "dog": 5})
     fill(tmp_path / test, {"cat": 2, "dog": 2})
-    fill(tmp_path / "Valid", {"cat": 2, "dog": 2})
+    fill(tmp_path / "unlabelled", {"x": 2})
     data = load(tmp_path)
     assert data.classes == ("cat", "dog")
     assert len(data.all_train) == 10
     assert len(load_test(DataRequest(f"folder:{tmp_path}"))) == 4
-    assert data.notices == (f"1 folder other than {train}/ and {test}/ not used: Valid",)
+    assert data.notices == (f"1 folder other than {train}/ and {test}/ not used: unlabelled",)
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validation", "dev"])
+def test_a_folders_own_validation_split_is_used(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load(folder).identity.content_hash
+    for index, level in enumerate((100, 101)):
+        save(folder / name / "cat" / f"{index}.png", level)
+        save(folder / name / "dog" / f"{index}.png", level + 10)
+    data = load(folder)
+    assert f"{name}/ is the validation split (4 images)" in data.notices
+    assert data.identity.content_hash != before
+    assert data.train.images[:, 0, 0, 0].tolist() == [*range(20), *range(10)]
+    assert data.validation.images[:, 0, 0, 0].tolist() == [100, 101, 110, 111]
+    assert data.validation.labels.tolist() == [0, 0, 1, 1]
+    assert len(data.all_train) == 34
+    counts = count_decodes(monkeypatch)
+    assert np.array_equal(load(folder).validation.images, data.validation.images)
+    assert counts == []
+    assert len(load(folder, subset_eval=2).validation) == 2
+
+
+def test_a_validation_folder_without_a_training_folder_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "val", {"cat": 5, "dog": 5})
+    assert "has val/ but no train/" in refused(tmp_path)
+
+
+def test_a_validation_folder_may_lack_a_class_but_has_no_other(folder: Path) -> None:
+    fill(folder / "val", {"cat": 2})
+    assert "val/ has no images of 1 class: dog" in load(folder).notices
+    fill(folder / "val", {"cow": 2})
+    assert "val/ has classes that train/ does not: cow" in refused(folder)
 
 
 def test_two_folders_for_a_split_are_refused(tmp_path: Path) -> None:
@@ -324,11 +355,11 @@ def test_other_files_and_folders_are_counted_and_hidden_ones_are_not(folder: Pat
     (folder / "train" / "index.csv").write_text("x")
     (folder / "train" / "cat" / ".DS_Store").write_text("x")
     (folder / "train" / ".hidden").mkdir()
-    (folder / "val").mkdir()
+    (folder / "raw").mkdir()
     data = load(folder)
     assert data.classes == ("cat", "dog")
     assert data.notices == (
-        "1 folder other than train/ and test/ not used: val",
+        "1 folder other than train/ and test/ not used: raw",
         "2 files ignored: not an image by suffix or place",
     )
 

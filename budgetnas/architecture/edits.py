@@ -19,13 +19,9 @@ WIDTH_STEP = 8
 
 @dataclass(frozen=True, slots=True)
 class UseStages:
-    """Drops the last stages.
+    """Drops the last stages."""
 
-    Attributes:
-        to: Number of stages left.
-    """
-
-    to: int
+    to: int  # number of stages left
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -44,15 +40,10 @@ class UseStages:
 
 @dataclass(frozen=True, slots=True)
 class Shorten:
-    """Drops blocks of a stage.
+    """Drops blocks of a stage."""
 
-    Attributes:
-        stage: The stage, from 1.
-        to: Number of blocks left.
-    """
-
-    stage: int
-    to: int
+    stage: int  # the stage, from 1
+    to: int  # number of blocks left
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -66,13 +57,9 @@ class Shorten:
 
 @dataclass(frozen=True, slots=True)
 class ShortenAll:
-    """Limits the number of blocks of every stage.
+    """Limits the number of blocks of every stage."""
 
-    Attributes:
-        to: Most blocks of a stage.
-    """
-
-    to: int
+    to: int  # most blocks of a stage
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -86,15 +73,10 @@ class ShortenAll:
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """Makes a stage narrower.
+    """Makes a stage narrower."""
 
-    Attributes:
-        stage: The stage, from 1.
-        to: Its width.
-    """
-
-    stage: int
-    to: int
+    stage: int  # the stage, from 1
+    to: int  # its width
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -107,13 +89,9 @@ class Narrow:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """Limits the width of every stage.
+    """Limits the width of every stage."""
 
-    Attributes:
-        to: Largest width of a stage.
-    """
-
-    to: int
+    to: int  # largest width of a stage
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -126,13 +104,9 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class NarrowAll:
-    """Narrows the stem and all stages by the same factor and rounds their widths down to multiples of 8.
+    """Narrows the stem and all stages by the same factor and rounds their widths down to multiples of 8."""
 
-    Attributes:
-        percent: New width in percent of the old. Widths do not go below 8, and widths below 8 do not change.
-    """
-
-    percent: int
+    percent: int  # new width in percent of the old; widths do not go below 8, and widths below 8 do not change
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -182,20 +156,17 @@ def edits_to(target: Architecture, network: Architecture) -> tuple[Edit, ...] | 
         return None
     edits: list[Edit] = [UseStages(target.num_stages)] if target.num_stages < network.num_stages else []
     left = apply(edits, network)
-    shorter: list[Edit] = [
-        Shorten(stage, new)
-        for stage, (old, new) in enumerate(zip(left.blocks, target.blocks, strict=True), start=1)
-        if new != old
-    ]
-    narrower: list[Edit] = [
-        Narrow(stage, new)
-        for stage, (old, new) in enumerate(zip(left.widths, target.widths, strict=True), start=1)
-        if new != old
-    ]
+    shorter, narrower = _single(Shorten, left.blocks, target.blocks), _single(Narrow, left.widths, target.widths)
     edits += _at_once(shorter, ShortenAll(max(target.blocks)), left, replace(left, blocks=target.blocks))
     edits += _at_once(narrower, Cap(max(target.widths)), left, replace(left, widths=target.widths))
     smaller = all(new <= old for old, new in zip(left.blocks + left.widths, target.blocks + target.widths, strict=True))
     return tuple(edits) if smaller and apply(edits, network) == target else None
+
+
+def _single(kind: type[Shorten] | type[Narrow], old: tuple[int, ...], new: tuple[int, ...]) -> list[Edit]:
+    """Return an edit for each stage whose value differs."""
+    stages = enumerate(zip(old, new, strict=True), start=1)
+    return [kind(stage, after) for stage, (before, after) in stages if after != before]
 
 
 def _at_once(edits: list[Edit], instead: Edit, network: Architecture, target: Architecture) -> list[Edit]:

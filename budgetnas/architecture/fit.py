@@ -40,21 +40,13 @@ _PERCENT_STEP: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A network within the budget.
+    """A network within the budget."""
 
-    Attributes:
-        edits: The edits of the given network, in order; empty if that network fits.
-        architecture: The edited network.
-        counts: Its counts.
-        name: Its name, or None.
-        beaten: Whether another network within the budget beats it.
-    """
-
-    edits: tuple[Edit, ...]
-    architecture: Architecture
+    edits: tuple[Edit, ...]  # the edits of the given network, in order; empty if that network fits
+    architecture: Architecture  # the edited network
     counts: Counts
-    name: str | None
-    beaten: bool
+    name: str | None  # its name, or None
+    beaten: bool  # whether another network within the budget beats it
 
 
 def nearest(network: Architecture, budget: Budget) -> tuple[Near, ...]:
@@ -122,15 +114,10 @@ def _fitting(network: Architecture, budget: Budget) -> dict[Architecture, tuple[
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """A kind of edit, of a single stage or of all.
+    """A kind of edit, of a single stage or of all."""
 
-    Attributes:
-        settings: All settings of the edit, the smallest change first.
-        coarse: A subset of them, for combinations.
-    """
-
-    settings: tuple[Edit, ...]
-    coarse: tuple[Edit, ...]
+    settings: tuple[Edit, ...]  # all settings of the edit, the smallest change first
+    coarse: tuple[Edit, ...]  # a subset of them, for combinations
 
 
 class _Search:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
-from budgetnas.cli.console import print_json, print_resume, shown_storage, stderr, stdout
+from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume, stderr
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -44,37 +43,25 @@ def finish_command(
     from budgetnas.search.options import choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import runtime_rules
 
     request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
-    runtime = runtime_rules(device, precision)
+    runtime = chosen_runtime(device, precision)
     try:
         with Lines() as lines, stopper.listening():
             result = finish(request, records, runtime, stopper, FinalProgress(lines))
-    except Interrupted as stop:
-        tell_stopped(stop, storage)
+    except Interrupted:
+        tell_stopped(storage)
         raise
     if as_json:
         print_json(result.to_dict())
     else:
         print_final(result)
-        _print_next(study, storage)
+        print_next(storage, ["export", study], ["report", study])
 
 
-def tell_stopped(stop: Interrupted, storage: str | None) -> None:
+def tell_stopped(storage: str | None) -> None:
     """Print how to resume a final that was stopped."""
-    if stop.reason:
-        stderr().print(stop.reason, markup=False)
     stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:", markup=False)
     print_resume(storage)
-
-
-def _print_next(study: str, storage: str | None) -> None:
-    """Print the next commands."""
-    shown = shown_storage(storage)
-    where = ["--storage", shown] if shown else []
-    stdout().print("\nNext:", markup=False)
-    for command in ("export", "report"):
-        stdout().print(f"  {shlex.join(['budgetnas', command, study, *where])}", markup=False)

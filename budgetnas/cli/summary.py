@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.architecture.budget import format_count
-from budgetnas.cli.console import by_limit, duration, print_json, print_stopped, shown_storage, stdout, table
+from budgetnas.cli.console import by_limit, duration, print_json, print_next, print_stopped, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
@@ -70,18 +69,10 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
         console.print(f"seed {seed.name}: rejected, {_why(seed, tables)}", markup=False)
-    shown = shown_storage(storage)
-    where = ["--storage", shown] if shown else []
-    console.print("\nNext:", markup=False)
     final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
-    for words in (
-        ["show", tables.study],
-        ["report", tables.study],
-        ["dashboard"],
-        *([final] if tables.ranking else []),
-        ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)],
-    ):
-        console.print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
+    further = ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)]
+    looks = (["show", tables.study], ["report", tables.study], ["dashboard"])
+    print_next(storage, *looks, *([final] if tables.ranking else []), further)
 
 
 def _why(seed: RejectedInitialTrial, tables: StudyTables) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from budgetnas.data.cache import FORMAT_VERSION, CacheEntry, Manifest, Notes
 from budgetnas.data.contents import remember_contents
 from budgetnas.data.decoding import Decoded, ImageFile, count_shorter_sides, decode_files, describe_changes
@@ -85,10 +88,8 @@ class FolderSource(Source):
         if manifest is None or manifest.resolution != side or (manifest.skipped and not self._request.skip_damaged):
             return None
         listing = self._without(manifest.skipped)
-        images = entry.read_images("train", (len(listing.train), 3, side, side))
-        if images is None:
-            return None
-        return self._part(Images(images, labels_of(listing.train)), listing, manifest)
+        images = entry.read_images("train", (len(listing.train) + len(listing.validation), 3, side, side))
+        return None if images is None else self._part(images, listing, manifest)
 
     def _decode_training(self) -> TrainingPart:
         listing = self._listing
@@ -112,13 +113,16 @@ class FolderSource(Source):
         if self._resolution is None:
             _own_sides().write(self._key, str(side).encode())
         remember_contents(decoded.content_hash, decoded.file_hashes)
-        return self._part(Images(decoded.images, labels_of(listing.train)), listing, manifest)
+        return self._part(decoded.images, listing, manifest)
 
-    def _part(self, images: Images, listing: FolderListing, manifest: Manifest) -> TrainingPart:
+    def _part(self, images: NDArray[np.uint8], listing: FolderListing, manifest: Manifest) -> TrainingPart:
         skipped = tuple(sorted({*self._request.skipped, *manifest.skipped}))
         left_out = (f"{plural(len(skipped), 'damaged image')} left out: {listed(skipped)}",) if skipped else ()
         notices = (*listing.notices, *left_out, *manifest.notices)
-        return TrainingPart(images, listing.classes, manifest.content_hash, notices, skipped)
+        count = len(listing.train)
+        train = Images(images[:count], labels_of(listing.train))
+        validation = Images(images[count:], labels_of(listing.validation)) if listing.validation else None
+        return TrainingPart(train, listing.classes, manifest.content_hash, notices, skipped, validation)
 
     def _decode_at_own_side(self, listing: FolderListing) -> tuple[Decoded, int]:
         """Decode the training images at the requested resolution, else at their most common shorter side.
@@ -126,11 +130,11 @@ class FolderSource(Source):
         The most common side is known only after reading all images, so it is guessed from a sample. A right guess saves
         a first pass over all headers; a wrong guess costs a second pass over all images.
         """
-        side = self._resolution or likely_side(listing)
-        decoded = decode_files(listing.root, listing.train, side, only_checked=listing.test)
+        side, files = self._resolution or likely_side(listing), (*listing.train, *listing.validation)
+        decoded = decode_files(listing.root, files, side, only_checked=listing.test)
         actual = self._resolution or _most_common(decoded.shorter_sides or Counter({side: 1}))
         if actual != side:
-            decoded = decode_files(listing.root, listing.train, actual, only_checked=listing.test)
+            decoded = decode_files(listing.root, files, actual, only_checked=listing.test)
         return decoded, actual
 
 
@@ -177,7 +181,7 @@ def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:
 def _cache_key(listing: FolderListing) -> str:
     head = [FORMAT_VERSION, str(listing.root), listing.test_seed, listing.classes]
     key = hashlib.sha256(json.dumps(head).encode())
-    for files in (listing.train, listing.test):
+    for files in (listing.train, listing.test, listing.validation):
         key.update(_stamps(files))
     return key.hexdigest()
 

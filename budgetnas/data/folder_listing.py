@@ -46,12 +46,13 @@ _LAYOUT = "lay the images out as DIR/train/CLASS/image.jpg and DIR/test/CLASS/im
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """The images of a folder, split into training and test."""
+    """The images of a folder, by split."""
 
     root: Path  # absolute path of the folder
     classes: tuple[str, ...]  # names in sorted order
     train: tuple[ImageFile, ...]  # training images by class, then path
     test: tuple[ImageFile, ...]  # test images in the same order
+    validation: tuple[ImageFile, ...]  # the folder's own validation images in the same order; empty without any
     test_seed: int | None  # seed of the test split, or None if the folder has its own test folder
     notices: tuple[str, ...]  # sentences on what was assumed or left out
 
@@ -86,36 +87,46 @@ def _list(request: DataRequest, scan: _Scan) -> FolderListing:
     folders = _subfolders(scan.root)
     parts = scan.parts(folders)
     scan.count_loose("", files=False)
-    train, test = parts.get("train"), parts.get("test")
+    train = parts.get("train")
     if train is None:
         return _list_classes(request, scan, folders, parts)
     classes, images = scan.classes_in(train)
-    unused = _unused(folders, train, test)
-    if test is None:
-        return _without_test(request, scan, classes, images, unused)
-    return _listing(scan, classes, images, scan.test_images(test, train, classes), None, unused)
+    validation = scan.images_of(parts["validation"], train, classes) if "validation" in parts else []
+    notices = _unused(folders, parts)
+    if validation:
+        notices.append(f"{parts['validation']}/ is the validation split ({plural(len(validation), 'image')})")
+    if "test" not in parts:
+        return _without_test(request, scan, classes, images, validation, notices)
+    test = scan.images_of(parts["test"], train, classes)
+    return _listing(scan, classes, (images, test, validation), None, notices)
 
 
 def _list_classes(request: DataRequest, scan: _Scan, folders: list[str], parts: dict[Part, str]) -> FolderListing:
     """List a folder without a training folder: its folders are the classes."""
-    if "test" in parts:
-        raise InputError("--data", request.name, f"{scan.root} has {parts['test']}/ but no train/", _LAYOUT)
+    if parts:
+        there = listed(f"{name}/" for name in parts.values())
+        raise InputError("--data", request.name, f"{scan.root} has {there} but no train/", _LAYOUT)
     scan.require_no_splits(folders)
     classes, images = scan.classes_in("")
     direct = "without a train/ folder, the folders of the directory itself are taken as the classes"
-    return _without_test(request, scan, classes, images, [direct])
+    return _without_test(request, scan, classes, images, [], [direct])
 
 
-def _unused(folders: list[str], train: str, test: str | None) -> list[str]:
-    others = [name for name in folders if name not in (train, test)]
+def _unused(folders: list[str], parts: dict[Part, str]) -> list[str]:
+    others = [name for name in folders if name not in parts.values()]
     if not others:
         return []
-    used = f"{train}/ and {test or 'test'}/"
+    used = " and ".join(f"{parts.get(part, part)}/" for part in ("train", "test"))
     return [f"{plural(len(others), 'folder')} other than {used} not used: {listed(others)}"]
 
 
 def _without_test(
-    request: DataRequest, scan: _Scan, classes: tuple[str, ...], images: list[ImageFile], notices: list[str]
+    request: DataRequest,
+    scan: _Scan,
+    classes: tuple[str, ...],
+    images: list[ImageFile],
+    validation: list[ImageFile],
+    notices: list[str],
 ) -> FolderListing:
     """Split off a fifth of the images as the test split."""
     labels = labels_of(images)
@@ -135,19 +146,18 @@ def _without_test(
         f"{request.split_seed}) are set aside as the test split"
     )
     train, test = [images[row] for row in train_rows], [images[row] for row in test_rows]
-    return _listing(scan, classes, train, test, request.split_seed, [*notices, notice])
+    return _listing(scan, classes, (train, test, validation), request.split_seed, [*notices, notice])
 
 
 def _listing(
     scan: _Scan,
     classes: tuple[str, ...],
-    train: list[ImageFile],
-    test: list[ImageFile],
+    splits: tuple[list[ImageFile], list[ImageFile], list[ImageFile]],
     test_seed: int | None,
     notices: list[str],
 ) -> FolderListing:
-    every = (*notices, *scan.notices())
-    return FolderListing(scan.root, classes, tuple(train), tuple(test), test_seed, every)
+    train, test, validation = map(tuple, splits)
+    return FolderListing(scan.root, classes, train, test, validation, test_seed, (*notices, *scan.notices()))
 
 
 @dataclass(slots=True)
@@ -159,7 +169,7 @@ class _Scan:
     skipped: frozenset[str]
     ignored: int = 0
     odd: list[str] = field(default_factory=list)
-    missing_in_test: list[str] = field(default_factory=list)
+    missing: dict[str, list[str]] = field(default_factory=dict)
 
     def parts(self, folders: Iterable[str]) -> dict[Part, str]:
         """Return the folders that are splits by their names, in any case and usual spelling.
@@ -217,8 +227,8 @@ class _Scan:
             self.count_loose(part)
         return tuple(names), images
 
-    def test_images(self, part: str, train: str, classes: tuple[str, ...]) -> list[ImageFile]:
-        """Return the images of the test folder ``part``, labelled by the training classes."""
+    def images_of(self, part: str, train: str, classes: tuple[str, ...]) -> list[ImageFile]:
+        """Return the images of the test or validation folder ``part``, labelled by the training classes."""
         directory = self.root / part
         names = _subfolders(directory)
         unknown = [name for name in names if name not in classes]
@@ -231,10 +241,10 @@ class _Scan:
         for label, name in enumerate(classes):
             found = self._images(part, name, label) if name in names else []
             if not found:
-                self.missing_in_test.append(name)
+                self.missing.setdefault(part, []).append(name)
             images += found
         if not images:
-            raise self._error(f"{directory} has no images", "add images, or remove it to have a test split made")
+            raise self._error(f"{directory} has no images", "add images, or remove it to have a split made")
         self.count_loose(part)
         return images
 
@@ -250,9 +260,9 @@ class _Scan:
 
     def notices(self) -> Iterator[str]:
         """Yield sentences on missing classes and ignored entries."""
-        if self.missing_in_test:
-            classes = "class" if len(self.missing_in_test) == 1 else "classes"
-            yield f"test/ has no images of {len(self.missing_in_test):,} {classes}: {listed(self.missing_in_test)}"
+        for part, names in self.missing.items():
+            classes = "class" if len(names) == 1 else "classes"
+            yield f"{part}/ has no images of {len(names):,} {classes}: {listed(names)}"
         if self.ignored:
             yield f"{plural(self.ignored, 'file')} ignored: not an image by suffix or place"
         if self.odd:

@@ -27,6 +27,11 @@ class Images:
         """Return a copy of the images at ``indices``, in that order."""
         return Images(self.images[indices], self.labels[indices])
 
+    def joined_with(self, other: Images) -> Images:
+        """Return these images followed by the others."""
+        images = np.concatenate([self.images, other.images])
+        return Images(images, np.concatenate([self.labels, other.labels]))
+
 
 @dataclass(frozen=True)
 class TrainingPart:
@@ -37,6 +42,7 @@ class TrainingPart:
     content_hash: str  # hash of the whole data set, test split included, in hex
     notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
     skipped: tuple[str, ...] = ()  # damaged files that were left out, by path
+    validation: Images | None = None  # the user's own validation split, which is no part of `images`
 
 
 class Source(ABC):

@@ -29,7 +29,7 @@ class Data:
     notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
     is_cifar10: bool  # whether these are the original pixels of CIFAR-10, from its own archive
     train: Images  # the training images without the validation images, subsampled by ``subset``
-    validation: Images  # a tenth of the training images, stratified, subsampled by ``subset_eval`` only
+    validation: Images  # the user's own, else a stratified tenth of the training images; subsampled by ``subset_eval``
     all_train: Images  # the whole training part, validation images included, subsampled by ``subset``
 
 
@@ -43,8 +43,13 @@ def load_data(request: DataRequest) -> Data:
     source = open_source(request)
     part = source.read_training()
     _check_classes(request, part)
-    whole, seed = part.images, request.split_seed
-    train, validation = _split_off_validation(whole, seed)
+    seed = request.split_seed
+    if part.validation is None:
+        whole = part.images
+        train, validation = _split_off_validation(whole, seed)
+    else:
+        train, validation = part.images, part.validation
+        whole = train.joined_with(validation)
     resolution = whole.images.shape[-1]
     return Data(
         identity=_identity(request, source.name, part, resolution),
@@ -74,6 +79,8 @@ def open_source(request: DataRequest) -> Source:
 
 
 def _check_classes(request: DataRequest, part: TrainingPart) -> None:
+    if part.validation is not None:
+        return
     counts = np.bincount(part.images.labels, minlength=len(part.classes)).tolist()
     for name, count in zip(part.classes, counts, strict=True):
         if count < 2:

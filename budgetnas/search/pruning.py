@@ -28,15 +28,10 @@ _COMPLETE: Final = (State.COMPLETE,)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The decision that a trial ends.
+    """The decision that a trial ends."""
 
-    Attributes:
-        needed: Accuracy with which it would have continued.
-        rule: Where that accuracy comes from, in words.
-    """
-
-    needed: float
-    rule: str
+    needed: float  # accuracy with which it would have continued
+    rule: str  # where that accuracy comes from, in words
 
     def reason(self, epoch: Epoch, epochs: int) -> str:
         """Return why a trial ends after `epoch` of `epochs`."""

@@ -19,25 +19,16 @@ from budgetnas.training.strong_augmentation import draw_boxes, draw_operations, 
 
 @dataclass(frozen=True, slots=True)
 class AugmentationParameters:
-    """Random parameters of N images; None for a change that the recipe does not make.
+    """Random parameters of N images; None for a change that the recipe does not make."""
 
-    Attributes:
-        angles: (N,), float32: angle of the rotation in radians, counter-clockwise.
-        offsets: (N, 2), int64: first row and column of the crop in the padded image.
-        mirrored: (N,), bool: whether to mirror the image left to right.
-        centres: (N, 2), float32 in [0, 1): row and column of the centre of the black square, as fractions of the sides.
-        operations: (N,), int64: operation of TrivialAugment.
-        magnitudes: (N,), float32: its magnitude.
-        boxes: (N, 4), float32: box of random erasing.
-    """
-
-    angles: Tensor | None = None
-    offsets: Tensor | None = None
-    mirrored: Tensor | None = None
+    angles: Tensor | None = None  # (N,), float32: angle of the rotation in radians, counter-clockwise
+    offsets: Tensor | None = None  # (N, 2), int64: first row and column of the crop in the padded image
+    mirrored: Tensor | None = None  # (N,), bool: whether to mirror the image left to right
+    # (N, 2), float32 in [0, 1): row and column of the centre of the black square, as fractions of the sides.
     centres: Tensor | None = None
-    operations: Tensor | None = None
-    magnitudes: Tensor | None = None
-    boxes: Tensor | None = None
+    operations: Tensor | None = None  # (N,), int64: operation of TrivialAugment
+    magnitudes: Tensor | None = None  # (N,), float32: its magnitude
+    boxes: Tensor | None = None  # (N, 4), float32: box of random erasing
 
     def to(self, device: torch.device) -> AugmentationParameters:
         """Return the parameters on `device`."""

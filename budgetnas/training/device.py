@@ -15,15 +15,11 @@ from budgetnas.space.recipe import Normalisation
 
 @dataclass(frozen=True, slots=True)
 class DeviceImages:
-    """A split on the device.
+    """A split on the device."""
 
-    Attributes:
-        images: (N, C, H, W), uint8; `to_device` lays them out channels-last, so the channels of a pixel are adjacent.
-        labels: (N,), int64.
-    """
-
+    # (N, C, H, W), uint8; `to_device` lays them out channels-last, so the channels of a pixel are adjacent.
     images: Tensor
-    labels: Tensor
+    labels: Tensor  # (N,), int64
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -63,18 +59,12 @@ def statistics(images: Images) -> Normalisation:
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """Turns uint8 images into normalised float32 ones.
+    """Turns uint8 images into normalised float32 ones."""
 
-    Attributes:
-        scale: (1, C, 1, 1), factor of a pixel value of 0 to 255.
-        shift: (1, C, 1, 1), added afterwards.
-        memory_format: Memory layout of the result.
-        mean_color: (1, C, 1, 1), uint8: the pixel value that is normalised to nearly 0; None if not needed.
-    """
-
-    scale: Tensor
-    shift: Tensor
-    memory_format: torch.memory_format = torch.channels_last
+    scale: Tensor  # (1, C, 1, 1), factor of a pixel value of 0 to 255
+    shift: Tensor  # (1, C, 1, 1), added afterwards
+    memory_format: torch.memory_format = torch.channels_last  # memory layout of the result
+    # (1, C, 1, 1), uint8: the pixel value that is normalised to nearly 0; None if not needed.
     mean_color: Tensor | None = None
 
     @classmethod

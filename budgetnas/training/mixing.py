@@ -14,16 +14,12 @@ from budgetnas.training.evaluation import summed_loss
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The targets of a batch.
+    """The targets of a batch."""
 
-    Attributes:
-        labels: (N,), int64.
-        others: (N,), int64: labels of the images that were mixed in, or None for a batch that is not mixed.
-        share: (), float32: weight of `labels`; the weight of `others` is 1 - share. None for a batch that is not mixed.
-    """
-
-    labels: Tensor
+    labels: Tensor  # (N,), int64
+    # (N,), int64: labels of the images that were mixed in, or None for a batch that is not mixed.
     others: Tensor | None = None
+    # (), float32: weight of `labels`; the weight of `others` is 1 - share. None for a batch that is not mixed.
     share: Tensor | None = None
 
     def split(self, pieces: int) -> list[Targets]:

@@ -65,29 +65,17 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopResult:
-    """All trainings with a loop."""
-
-    name: str
-    settings: str  # its settings in words
-    samples: tuple[Sample, ...]  # a sample for each repeat
-
-
-@dataclass(frozen=True, slots=True)
 class BenchResult:
     """A finished measurement."""
 
     request: BenchRequest
-    runtime: RuntimeConfig  # runtime config of our loop
     images: int  # training images in an epoch
     evaluated: int  # validation images
-    loops: tuple[LoopResult, ...]  # the reference, the tuned reference and ours
+    samples: dict[Loop, list[Sample]]  # a sample for each repeat of the reference, the tuned reference and ours
     # Images per second of each setting of the references, by name; each was timed for a few seconds.
     tried: dict[str, float]
     peaks: dict[str, float]  # operations per second of a matrix product, by precision
     other_load: float  # cores that other processes kept busy before the start
-    # Operations to train on an image: forward and both gradients, without the gradient of the image.
-    training_flops: int
 
 
 def bench(request: BenchRequest, data: Data, report: Report) -> BenchResult:
@@ -100,20 +88,7 @@ def bench(request: BenchRequest, data: Data, report: Report) -> BenchResult:
         peaks: dict[str, float] = {precision: matrix_peak(device, precision) for precision in fast_precisions(device)}
         loops: tuple[Loop, ...] = (*_tuned_references(task, runtime, tried, report), OurLoop(runtime))
         samples = _repeat(request, task, runtime, loops, report)
-    results = tuple(
-        LoopResult(loop.name, loop.describe(), tuple(repeats)) for loop, repeats in zip(loops, samples, strict=True)
-    )
-    return BenchResult(
-        request=request,
-        runtime=runtime,
-        images=len(task.train),
-        evaluated=len(task.evaluation),
-        loops=results,
-        tried=tried,
-        peaks=peaks,
-        other_load=other_load,
-        training_flops=training_flops(request.architecture),
-    )
+    return BenchResult(request, len(task.train), len(task.evaluation), samples, tried, peaks, other_load)
 
 
 def training_flops(architecture: Architecture) -> int:
@@ -215,17 +190,17 @@ def _short_rate(loop: Loop, task: Task) -> float:
 
 def _repeat(
     request: BenchRequest, task: Task, runtime: RuntimeConfig, loops: Sequence[Loop], report: Report
-) -> tuple[list[Sample], ...]:
+) -> dict[Loop, list[Sample]]:
     """Return the samples of each loop; the loops take turns in being first."""
-    samples: tuple[list[Sample], ...] = tuple([] for _ in loops)
+    samples: dict[Loop, list[Sample]] = {loop: [] for loop in loops}
     started, total = time.perf_counter(), request.repeats * len(loops)
     for repeat in range(request.repeats):
         seeded = replace(task, seed=request.seed + repeat)
         for turn in range(len(loops)):
-            index, done = (repeat + turn) % len(loops), repeat * len(loops) + turn
+            loop, done = loops[(repeat + turn) % len(loops)], repeat * len(loops) + turn
             left = f", about {(time.perf_counter() - started) / done * (total - done):.0f} s left" if done else ""
-            report(f"repeat {repeat + 1}/{request.repeats}: {loops[index].name}{left}")
-            samples[index].append(_sample(loops[index], seeded, runtime))
+            report(f"repeat {repeat + 1}/{request.repeats}: {loop.name}{left}")
+            samples[loop].append(_sample(loop, seeded, runtime))
     return samples
 
 

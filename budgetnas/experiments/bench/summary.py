@@ -15,7 +15,8 @@ import torchvision
 from budgetnas.architecture import count
 from budgetnas.data import Data
 from budgetnas.experiments.bench.hardware import machine
-from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, LoopResult
+from budgetnas.experiments.bench.loops import Loop
+from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, Sample, training_flops
 from budgetnas.stats import Interval, ratio_interval
 from budgetnas.training.runtime import device_name
 
@@ -101,8 +102,8 @@ class BenchSummary:
 
 def summarise(result: BenchResult, data: Data) -> BenchSummary:
     """Return the figures of a benchmark."""
-    request, runtime = result.request, result.runtime
-    rates = {loop.name: [sample.images_per_second for sample in loop.samples] for loop in result.loops}
+    request, runtime = result.request, result.request.runtime
+    rates = {loop.name: [sample.images_per_second for sample in samples] for loop, samples in result.samples.items()}
     *references, ours = rates
     counts = count(request.architecture)
     title = (
@@ -113,7 +114,7 @@ def summarise(result: BenchResult, data: Data) -> BenchSummary:
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     return BenchSummary(
         title=title,
-        loops=tuple(_loop(loop, result) for loop in result.loops),
+        loops=tuple(_loop(loop, samples, result) for loop, samples in result.samples.items()),
         ratios={name: ratio_interval(rates[ours], rates[name]) for name in references},
         peaks=result.peaks,
         tried=result.tried,
@@ -124,18 +125,19 @@ def summarise(result: BenchResult, data: Data) -> BenchSummary:
     )
 
 
-def _loop(loop: LoopResult, result: BenchResult) -> LoopSummary:
-    rate = Spread.of([sample.images_per_second for sample in loop.samples])
-    memory = [sample.peak_memory for sample in loop.samples if sample.peak_memory is not None]
+def _loop(loop: Loop, samples: Sequence[Sample], result: BenchResult) -> LoopSummary:
+    rate = Spread.of([sample.images_per_second for sample in samples])
+    memory = [sample.peak_memory for sample in samples if sample.peak_memory is not None]
+    operations = rate.median * training_flops(result.request.architecture)
     return LoopSummary(
         name=loop.name,
-        settings=loop.settings,
+        settings=loop.describe(),
         images_per_second=rate,
         report_seconds=REPORT_IMAGES / rate.median,
-        share_of_peak={name: rate.median * result.training_flops / peak for name, peak in result.peaks.items()},
-        startup_seconds=Spread.of([sample.startup_seconds for sample in loop.samples]),
+        share_of_peak={name: operations / peak for name, peak in result.peaks.items()},
+        startup_seconds=Spread.of([sample.startup_seconds for sample in samples]),
         peak_memory=max(memory, default=None),
-        accuracies=tuple(sample.accuracy for sample in loop.samples),
+        accuracies=tuple(sample.accuracy for sample in samples),
     )
 
 

@@ -17,23 +17,14 @@ from budgetnas.space.survey.tally import Tally
 
 @dataclass(frozen=True, slots=True)
 class InitialNetwork:
-    """The network of an initial trial, compared with the limits and the space.
-
-    Attributes:
-        name: Its name.
-        trials: The study's initial trials with it.
-        architecture: The network, adapted to the data.
-        counts: Its counts.
-        left: For each limit, the limit minus the count.
-        in_space: Whether it is in the space.
-    """
+    """The network of an initial trial, compared with the limits and the space."""
 
     name: str
-    trials: tuple[str, ...]
-    architecture: Architecture
+    trials: tuple[str, ...]  # the study's initial trials with it
+    architecture: Architecture  # the network, adapted to the data
     counts: Counts
-    left: Mapping[Quantity, int]
-    in_space: bool
+    left: Mapping[Quantity, int]  # for each limit, the limit minus the count
+    in_space: bool  # whether it is in the space
 
     @property
     def fits(self) -> bool:
@@ -43,23 +34,14 @@ class InitialNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The result of a survey.
-
-    Attributes:
-        space: The space.
-        inputs: Shape of the data.
-        budget: The limits.
-        tally: How much of it fits.
-        initial_networks: The networks of the initial trials.
-        suggestion: Narrower ranges, or None if nothing is worth dropping.
-    """
+    """The result of a survey."""
 
     space: SearchSpace
-    inputs: InputShape
+    inputs: InputShape  # shape of the data
     budget: Budget
-    tally: Tally
-    initial_networks: tuple[InitialNetwork, ...]
-    suggestion: Suggestion | None
+    tally: Tally  # how much of it fits
+    initial_networks: tuple[InitialNetwork, ...]  # the networks of the initial trials
+    suggestion: Suggestion | None  # narrower ranges, or None if nothing is worth dropping
 
 
 def survey(
