@@ -38,6 +38,7 @@ from budgetnas.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_RESTART,
     BudgetnasError,
     Interrupted,
     hide_passwords,
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"see budgetnas {_command(arguments)}--help"
         return _fail(f"{problem}; {hint}", EXIT_BAD_INPUT) if problem else EXIT_BAD_INPUT
     except Interrupted as error:
-        return error.exit_code
+        return _fail(error.reason, error.exit_code) if error.reason else error.exit_code
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -120,6 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _fail(f"no space is left for {error.filename or 'the output'}; free some, and run it again", EXIT_FAILED)
     except Exception as error:
+        if type(error).__name__ == "AcceleratorError":  # PyTorch's; importing it here would slow every command down
+            reason = str(error).partition("\n")[0]
+            return _fail(f"the GPU failed ({reason}); run the command again", EXIT_RESTART)
         if not type(error).__module__.startswith("sqlalchemy."):
             raise
         from budgetnas.storage.engine import storage_failed

@@ -21,11 +21,12 @@ from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
 from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
 from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.workers.pools import WorkerPool, pool_for
+from budgetnas.search.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
 from budgetnas.search.workers.supervisor import search_together
 from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
+from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
@@ -73,8 +74,13 @@ def run_search(
         InputError: If an option cannot be used.
     """
     url = parse_storage(options.storage or DEFAULT_STORAGE)
+    if (notice := storage_notice(url)) is not None:
+        callbacks.on_message(notice)
     options = _complete(options, url)
     runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
+    idle = idle_gpus(options, gpus(options.device, runtime))
+    for note in (*runtime.notes, *([idle] if idle else [])):
+        callbacks.on_message(note)
     with pool_for(options, url, runtime) as pool:
         opened, task, data = _open(options, url, runtime, pool, callbacks)
         try:

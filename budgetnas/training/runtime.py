@@ -18,7 +18,8 @@ import torch
 from budgetnas import __version__
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import InputError
-from budgetnas.training.cuda_graphs import can_capture
+from budgetnas.training.capture_probe import capture_problem, no_graphs
+from budgetnas.training.gpu import choose_device
 from budgetnas.training.memory import keep_freed_memory
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -138,6 +139,7 @@ class RuntimeRules:
         cpu: The processor.
         capability: Compute capability of the GPU; None for a CPU.
         graphs: Whether the device can capture CUDA graphs.
+        notes: Sentences that the user should see: GPUs that are not used, and why there are no CUDA graphs.
     """
 
     device: str
@@ -145,6 +147,7 @@ class RuntimeRules:
     cpu: CpuFacts
     capability: Capability | None = None
     graphs: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def torch_device(self) -> torch.device:
@@ -157,6 +160,11 @@ class RuntimeRules:
         if self.capability is None:
             return "bf16" if self.cpu.bf16 else "float32"
         return next(iter(half_precisions(self.capability)), "float32")
+
+    def computes_in(self, precision: Precision) -> bool:
+        """Return whether the device has fast instructions for a precision."""
+        half = (self.fastest_precision,) if self.capability is None else half_precisions(self.capability)
+        return precision == "float32" or precision in half
 
     def with_threads(self, threads: int) -> RuntimeRules:
         """Return the rules for a process that may use only `threads` cores."""
@@ -226,14 +234,18 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     """
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
-    chosen, cpu = _device(device), cpu or CpuFacts.of_this_process()
+    choice, cpu = choose_device(device), cpu or CpuFacts.of_this_process()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is there for speed
-    if chosen.type == "cpu":
+    if choice.device == "cpu":
         keep_freed_memory()
-        return RuntimeRules("cpu", precision, cpu)
+        return RuntimeRules("cpu", precision, cpu, notes=choice.notes)
+    chosen = torch.device(choice.device)
     capability = torch.cuda.get_device_capability(chosen)
-    check_precision(precision, str(chosen), capability)
-    return RuntimeRules(str(chosen), precision, cpu, capability, can_capture(chosen))
+    check_precision(precision, choice.device, capability)
+    problem = capture_problem(chosen)  # first: a GPU in exclusive mode takes a single process at a time
+    torch.cuda.set_device(chosen)  # some calls use the current GPU whatever their tensors' GPU is
+    notes = choice.notes if not problem else (*choice.notes, no_graphs(chosen, problem))
+    return RuntimeRules(choice.device, precision, cpu, capability, graphs=not problem, notes=notes)
 
 
 def half_precisions(capability: Capability) -> tuple[Precision, ...]:
@@ -282,18 +294,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _device(name: str) -> torch.device:
-    kind, _, index = name.partition(":")
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if kind != "cuda" or (index and not (index.isascii() and index.isdigit())) or name.endswith(":"):
-        raise InputError("--device", name, "must be auto, cpu, cuda or cuda:N")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found <= int(index or 0):
-        there = f"{found} GPU{'s' if found != 1 else ''}" if found else "no GPU that PyTorch can use"
-        raise InputError("--device", name, f"is not there: this machine has {there}", "use --device auto or cpu")
-    return torch.device("cuda", int(index or 0))

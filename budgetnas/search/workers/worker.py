@@ -18,7 +18,7 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Runtime, RuntimeConfig, runtime_rules
+from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, runtime_rules
 
 DEFAULT_SAMPLER = "tpe"
 
@@ -86,7 +86,10 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     url = parse_storage(request.storage)
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
-    runtime = _runtime(request)
+    rules = runtime_rules(request.device, request.precision)
+    runtime = _runtime(request, rules)
+    for note in () if request.planned else rules.notes:
+        callbacks.on_message(note)
     callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
@@ -110,8 +113,7 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     return WorkerResult(records, outcome)
 
 
-def _runtime(request: WorkerRequest) -> Runtime:
-    rules = runtime_rules(request.device, request.precision)
+def _runtime(request: WorkerRequest, rules: RuntimeRules) -> Runtime:
     if request.runtime is not None:
         return replace(RuntimeConfig.from_json(request.runtime), device=rules.device)
     return rules if request.threads is None else rules.with_threads(request.threads)
