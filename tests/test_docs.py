@@ -327,6 +327,14 @@ def test_decisions_are_numbered_without_gaps() -> None:
         assert {"Context", "Decision", "Why", "Consequences"} <= set(sections(ROOT / "docs" / "decisions" / name))
 
 
+def test_the_test_files_for_the_lowest_versions_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (names,) = re.findall(r"\$\(patsubst %,tests/test_%\.py,([^)]+)\)", makefile)
+    assert len(names.split()) > 20
+    for name in names.split():
+        assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
+
+
 def test_make_targets_that_are_shown_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     shown = {line.split()[1] for _, line in shell_lines() if line.startswith("make ")}

@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault(*_WAITING_THREADS)
+    _open_missing_streams()
     _replace_unprintable()
     if not _working_directory_exists():
         return _fail("the working directory was deleted; change to another folder", EXIT_BAD_INPUT)
@@ -138,6 +139,15 @@ def _working_directory_exists() -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _open_missing_streams() -> None:
+    """Discard output where a program was started with its streams closed: a database could get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _replace_unprintable() -> None:

@@ -36,19 +36,12 @@ DEFAULT_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """How a search ended.
-
-    Attributes:
-        study: Name of the study.
-        records: Its records, open.
-        outcome: Exit code, and whether the study has all of its trials.
-        runtime: Chooses the runtime config of each network.
-    """
+    """How a search ended."""
 
     study: str
-    records: Records
-    outcome: Outcome
-    runtime: RuntimeRules
+    records: Records  # its records, open
+    outcome: Outcome  # exit code, and whether the study has all of its trials
+    runtime: RuntimeRules  # chooses the runtime config of each network
 
 
 def run_search(

@@ -38,15 +38,10 @@ _CAPTURE_FAILED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """The result of a probe.
+    """The result of a probe."""
 
-    Attributes:
-        problem: Why steps cannot be captured, or empty.
-        lasting: Whether a later probe would give the same result; False if e.g. the GPU had no memory left.
-    """
-
-    problem: str = ""
-    lasting: bool = True
+    problem: str = ""  # why steps cannot be captured, or empty
+    lasting: bool = True  # whether a later probe would give the same result; False if e.g. the GPU had no memory left
 
 
 Probe = Callable[[str], ProbeResult]

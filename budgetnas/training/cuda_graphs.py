@@ -31,15 +31,10 @@ Call = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where calls are captured: a stream, and a memory pool shared by graphs that never run at the same time.
-
-    Attributes:
-        stream: Stream of a GPU.
-        pool: Handle of the memory pool.
-    """
+    """Where calls are captured: a stream, and a memory pool shared by graphs that never run at the same time."""
 
     stream: torch.cuda.Stream
-    pool: Any
+    pool: Any  # handle of the memory pool
 
     @classmethod
     def on(cls, device: torch.device) -> Place:

@@ -39,23 +39,14 @@ NEW_PROCESS: Final = "this process can train no more, and the next resumes"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A network to train, its recipe and seed, and the images.
-
-    Attributes:
-        architecture: What to build.
-        recipe: How to train it.
-        seed: Seed of initial weights, order and augmentation.
-        train: Training images.
-        evaluation: Images to evaluate on after each epoch; may be empty.
-        normalisation: Constants for both.
-    """
+    """A network to train, its recipe and seed, and the images."""
 
     architecture: Architecture
     recipe: Recipe
-    seed: int
+    seed: int  # seed of initial weights, order and augmentation
     train: DeviceImages
-    evaluation: DeviceImages
-    normalisation: Normalisation
+    evaluation: DeviceImages  # images to evaluate on after each epoch; may be empty
+    normalisation: Normalisation  # constants for both
 
 
 def train(

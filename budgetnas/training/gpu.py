@@ -22,17 +22,11 @@ _LAST_OF_CUDA_12_6: Final = (9, 0)
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU.
-
-    Attributes:
-        name: Name of the model.
-        capability: Its compute capability, e.g. (7, 5).
-        memory: Its memory in bytes.
-    """
+    """A GPU."""
 
     name: str
-    capability: tuple[int, int]
-    memory: int = 0
+    capability: tuple[int, int]  # its compute capability, e.g. (7, 5)
+    memory: int = 0  # its memory in bytes
 
     def describe(self) -> str:
         """Return name and capability."""
@@ -41,23 +35,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """What decides which GPUs can be used; a plain value, so that every machine's choice can be tested anywhere.
+    """What decides which GPUs can be used; a plain value, so that every machine's choice can be tested anywhere."""
 
-    Attributes:
-        gpus: The GPUs that PyTorch sees, in its order.
-        archs: Architectures that this torch has kernels for, as ``torch.cuda.get_arch_list`` names them.
-        torch: Version of torch.
-        cuda: CUDA version that this torch is built for; None for a build without CUDA.
-        has_driver: Whether the machine has a driver of NVIDIA, and the GPUs are not hidden from this process.
-        warning: What PyTorch said when it looked for GPUs, or empty.
-    """
-
-    gpus: tuple[Gpu, ...]
-    archs: tuple[str, ...]
+    gpus: tuple[Gpu, ...]  # the GPUs that PyTorch sees, in its order
+    archs: tuple[str, ...]  # architectures that this torch has kernels for, as ``torch.cuda.get_arch_list`` names them
     torch: str
-    cuda: str | None
-    has_driver: bool
-    warning: str = ""
+    cuda: str | None  # CUDA version that this torch is built for; None for a build without CUDA
+    has_driver: bool  # whether the machine has a driver of NVIDIA, and the GPUs are not hidden from this process
+    warning: str = ""  # what PyTorch said when it looked for GPUs, or empty
 
     @classmethod
     def of_this_process(cls) -> GpuFacts:
@@ -109,15 +94,10 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceChoice:
-    """The device of a process's trainings.
+    """The device of a process's trainings."""
 
-    Attributes:
-        device: ``cpu`` or ``cuda:N``.
-        notes: Sentences on GPUs that are not used although they were wanted.
-    """
-
-    device: str
-    notes: tuple[str, ...] = ()
+    device: str  # ``cpu`` or ``cuda:N``
+    notes: tuple[str, ...] = ()  # sentences on GPUs that are not used although they were wanted
 
 
 def has_kernels(capability: tuple[int, int], archs: tuple[str, ...]) -> bool:

@@ -25,13 +25,9 @@ FORWARD_AND_BACKWARD: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The speed of training on this machine.
+    """The speed of training on this machine."""
 
-    Attributes:
-        macs_per_second: Multiply-accumulates of training steps, forward and backward, per second.
-    """
-
-    macs_per_second: float
+    macs_per_second: float  # multiply-accumulates of training steps, forward and backward, per second
 
     def seconds(self, macs: float, *, trained: int, evaluated: int) -> float:
         """Return the expected time of networks with `macs` per image.

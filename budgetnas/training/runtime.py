@@ -52,15 +52,11 @@ _ISAS_WITHOUT_BF16: Final = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2",
 
 @dataclass(frozen=True, slots=True)
 class CpuFacts:
-    """What the rules know about the processor.
+    """What the rules know about the processor."""
 
-    Attributes:
-        bf16: Whether oneDNN computes with bfloat16 instructions; without them it emulates bfloat16, many times slower.
-        threads: Cores that this process may use.
-    """
-
+    # Whether oneDNN computes with bfloat16 instructions; without them it emulates bfloat16, many times slower.
     bf16: bool
-    threads: int
+    threads: int  # cores that this process may use
 
     @classmethod
     def of_this_process(cls) -> CpuFacts:
@@ -72,27 +68,20 @@ class CpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """Settings that affect the bitwise result of a training, besides candidate, data and seed.
+    """Settings that affect the bitwise result of a training, besides candidate, data and seed."""
 
-    Attributes:
-        device: ``cpu`` or ``cuda:N``.
-        precision: ``float32``, ``bf16`` or ``fp16``: the last two compute matrix products in 16 bits over float32
-            weights, fp16 with loss scaling.
-        threads: Threads of a CPU operation.
-        micro_batch: Largest number of images in a forward pass, at least 2 (with 2, the last piece of an odd batch
-            has 3); None for the whole batch.
-        graphs: Whether steps are captured as CUDA graphs and replayed.
-        layout: Memory layout of activations: the channels of a pixel adjacent, or each channel by itself.
-        benchmark: Whether cuDNN times its algorithms first (``torch.backends.cudnn.benchmark``).
-    """
-
-    device: str
+    device: str  # ``cpu`` or ``cuda:N``
+    # ``float32``, ``bf16`` or ``fp16``: the last two compute matrix products in 16 bits over float32 weights, fp16 with
+    # loss scaling.
     precision: Precision
-    threads: int
+    threads: int  # threads of a CPU operation
+    # Largest number of images in a forward pass, at least 2 (with 2, the last piece of an odd batch has 3); None for
+    # the whole batch.
     micro_batch: int | None = None
-    graphs: bool = False
+    graphs: bool = False  # whether steps are captured as CUDA graphs and replayed
+    # Memory layout of activations: the channels of a pixel adjacent, or each channel by itself.
     layout: Layout = "channels-last"
-    benchmark: bool = False
+    benchmark: bool = False  # whether cuDNN times its algorithms first (``torch.backends.cudnn.benchmark``)
 
     @property
     def torch_device(self) -> torch.device:
@@ -131,22 +120,14 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRules:
-    """Rules that choose the runtime config of each network from facts known beforehand.
+    """Rules that choose the runtime config of each network from facts known beforehand."""
 
-    Attributes:
-        device: ``cpu`` or ``cuda:N``.
-        precision: What the user asked for: ``auto``, ``float32``, ``bf16`` or ``fp16``.
-        cpu: The processor.
-        capability: Compute capability of the GPU; None for a CPU.
-        graphs: Whether the device can capture CUDA graphs.
-        notes: Sentences that the user should see: GPUs that are not used, and why there are no CUDA graphs.
-    """
-
-    device: str
-    precision: str
+    device: str  # ``cpu`` or ``cuda:N``
+    precision: str  # what the user asked for: ``auto``, ``float32``, ``bf16`` or ``fp16``
     cpu: CpuFacts
-    capability: Capability | None = None
-    graphs: bool = False
+    capability: Capability | None = None  # compute capability of the GPU; None for a CPU
+    graphs: bool = False  # whether the device can capture CUDA graphs
+    # Sentences that the user should see: GPUs that are not used, and why there are no CUDA graphs.
     notes: tuple[str, ...] = ()
 
     @property

@@ -34,15 +34,10 @@ class StudyProgress(Protocol):
 
 @dataclass(slots=True)
 class Crashes:
-    """The crashes of a worker since a run of the study has ended.
-
-    Attributes:
-        count: Number of crashes.
-        ended: Runs that had ended at the last crash.
-    """
+    """The crashes of a worker since a run of the study has ended."""
 
     count: int = 0
-    ended: int = -1
+    ended: int = -1  # runs that had ended at the last crash
 
     def restart(self, study: StudyProgress) -> bool:
         """Note a crash; return whether the worker is to be restarted."""
@@ -52,19 +47,12 @@ class Crashes:
 
 
 class WorkerPool(Protocol):
-    """Workers, on this machine or others.
-
-    Attributes:
-        workers: Number of workers.
-        shares: Expected speed-up over a single worker.
-        threads: Threads of each on a CPU; None if the search does not decide that.
-        timed: Whether steps timed in this process say anything about the workers.
-    """
+    """Workers, on this machine or others."""
 
     workers: int
-    shares: int
-    threads: int | None
-    timed: bool
+    shares: int  # expected speed-up over a single worker
+    threads: int | None  # threads of each on a CPU; None if the search does not decide that
+    timed: bool  # whether steps timed in this process say anything about the workers
 
     def describe(self, runtime: RuntimeConfig) -> str:
         """Describe the workers and their devices."""

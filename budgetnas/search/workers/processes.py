@@ -23,26 +23,16 @@ _MODULE: Final = "budgetnas.search.workers.worker_process"
 
 @dataclass
 class _Worker:
-    """A worker of the pool.
+    """A worker of the pool."""
 
-    Attributes:
-        number: Number of the worker, from 1.
-        device: Device that it trains on.
-        process: The process; None before the start.
-        reader: Thread that reads its lines.
-        crashes: Its crashes since the last run that ended.
-        last_line: The last line that it wrote.
-        ending: How it ended for good: exit code and reason.
-        lines: Lines that it wrote and that `ProcessPool.poll` has not returned yet.
-    """
-
-    number: int
-    device: str
-    process: subprocess.Popen[bytes] | None = None
-    reader: threading.Thread | None = None
-    crashes: Crashes = field(default_factory=Crashes)
-    last_line: str = ""
-    ending: tuple[int, str] | None = None
+    number: int  # number of the worker, from 1
+    device: str  # device that it trains on
+    process: subprocess.Popen[bytes] | None = None  # the process; None before the start
+    reader: threading.Thread | None = None  # thread that reads its lines
+    crashes: Crashes = field(default_factory=Crashes)  # its crashes since the last run that ended
+    last_line: str = ""  # the last line that it wrote
+    ending: tuple[int, str] | None = None  # how it ended for good: exit code and reason
+    # Lines that it wrote and that `ProcessPool.poll` has not returned yet.
     lines: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
 

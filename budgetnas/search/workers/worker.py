@@ -24,50 +24,30 @@ DEFAULT_SAMPLER = "tpe"
 
 
 class WorkerRequest(Frozen):
-    """What a worker does; sent to a process or a machine as JSON.
+    """What a worker does; sent to a process or a machine as JSON."""
 
-    Attributes:
-        storage: URL of the storage, including its password.
-        study: Name of the study.
-        data: ``folder:DIR`` for a folder; optional for the named data sets.
-        data_dir: Folder of downloaded archives.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
-        runtime: The runtime config that ``--tune-setup`` timed, as JSON; None for the rules.
-        threads: Threads on a CPU; None for all cores.
-        planned: Whether the search that started the worker has shown the plan.
-        sampler: Name of the sampler; None for that of the last search.
-        seed: Seed of the sampler.
-        trials: Number of trials in total; None for that of the last search, read again before each trial.
-        timeout: Seconds after which the worker stops.
-    """
-
-    storage: str
+    storage: str  # URL of the storage, including its password
     study: str
-    data: str | None = None
-    data_dir: Path | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    runtime: str | None = None
-    threads: int | None = None
-    planned: bool = False
-    sampler: str | None = None
+    data: str | None = None  # ``folder:DIR`` for a folder; optional for the named data sets
+    data_dir: Path | None = None  # folder of downloaded archives
+    device: str = "auto"  # ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
+    precision: str = "auto"  # ``auto``, ``float32``, ``bf16`` or ``fp16``
+    runtime: str | None = None  # the runtime config that ``--tune-setup`` timed, as JSON; None for the rules
+    threads: int | None = None  # threads on a CPU; None for all cores
+    planned: bool = False  # whether the search that started the worker has shown the plan
+    sampler: str | None = None  # name of the sampler; None for that of the last search
     seed: int = 0
+    # Number of trials in total; None for that of the last search, read again before each trial.
     trials: int | None = None
-    timeout: float | None = None
+    timeout: float | None = None  # seconds after which the worker stops
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How a worker ended.
+    """How a worker ended."""
 
-    Attributes:
-        records: The records of its storage, open.
-        outcome: Exit code, and whether the study has its trials.
-    """
-
-    records: Records
-    outcome: Outcome
+    records: Records  # the records of its storage, open
+    outcome: Outcome  # exit code, and whether the study has its trials
 
 
 def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallbacks) -> WorkerResult:
