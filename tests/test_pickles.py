@@ -44,21 +44,26 @@ def dotted(node: ast.expr) -> str:
 
 def given(call: ast.Call, name: str) -> object:
     return next(
-        (one.value.value for one in call.keywords if one.arg == name and isinstance(one.value, ast.Constant)), None
+        (
+            keyword.value.value
+            for keyword in call.keywords
+            if keyword.arg == name and isinstance(keyword.value, ast.Constant)
+        ),
+        None,
     )
 
 
 def dangers(source: str) -> list[str]:
-    """What in a module could run code that a file or a storage holds."""
+    """What in a module could run code from a file or a storage."""
     found = []
     modules = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
     names = {"CmaEsSampler", "JournalStorage", "JournalFileBackend", "PickleType", "read_pickle"}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [one.name for one in node.names if one.name.partition(".")[0] in modules]
+            found += [alias.name for alias in node.names if alias.name.partition(".")[0] in modules]
         elif isinstance(node, ast.ImportFrom):
             found += [node.module or ""] if (node.module or "").partition(".")[0] in modules else []
-            found += [one.name for one in node.names if one.name in names]
+            found += [alias.name for alias in node.names if alias.name in names]
         elif isinstance(node, ast.Attribute) and node.attr in names:
             found.append(node.attr)
         elif isinstance(node, ast.Call):
@@ -75,7 +80,7 @@ def dangers(source: str) -> list[str]:
 def test_no_module_can_load_a_pickle() -> None:
     modules = sorted(PACKAGE.rglob("*.py"))
     assert len(modules) > 100
-    found = {one.relative_to(PACKAGE).as_posix(): dangers(one.read_text(encoding="utf-8")) for one in modules}
+    found = {path.relative_to(PACKAGE).as_posix(): dangers(path.read_text(encoding="utf-8")) for path in modules}
     assert {name: dangerous for name, dangerous in found.items() if dangerous} == {READS_NUMBERS: ["pickle"]}
 
 
@@ -111,7 +116,7 @@ def test_what_may_be_written_is_not_noticed() -> None:
 
 
 def test_no_sampler_keeps_its_state_as_a_pickle_in_the_storage() -> None:
-    """Optuna's CMA-ES does: whoever can write into a shared storage could run code in every worker."""
+    """Optuna's CMA-ES does: anybody who can write into a shared storage could run code in every worker."""
     optuna = importlib.import_module("optuna.samplers")
     assert "pickle" in inspect.getsource(inspect.getmodule(optuna.CmaEsSampler) or optuna), "the test would notice"
     candidates = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))

@@ -403,7 +403,7 @@ def test_an_interrupted_csv_leaves_the_file_as_it_was(tmp_path: Path, bundle: Pa
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.wait(), out, err) == (130, "", "budgetnas: interrupted\n")
+    assert (process.wait(), out, err) == (130, "", "Stopped. No predictions were written.\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
     assert (tmp_path / "out.csv").read_text() == "before"
 

@@ -18,6 +18,7 @@ from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
     from budgetnas.storage import OverLimit
+    from budgetnas.training import RuntimeRules
 
 _PLAIN_WIDTH = 160
 
@@ -51,6 +52,20 @@ def _console(stream: TextIO, *, soft_wrap: bool) -> Console:
 def print_json(value: Any) -> None:
     """Print a JSON value."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def chosen_runtime(device: str, precision: str) -> RuntimeRules:
+    """Return the rules for the device and precision that the user asked for, after printing their notes.
+
+    Raises:
+        InputError: If the device is missing, or a name is unknown.
+    """
+    from budgetnas.training import runtime_rules
+
+    rules = runtime_rules(device, precision)
+    for note in rules.notes:
+        stderr().print(note, markup=False)
+    return rules
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budgetnas.cli.console import check_out, duration, print_json, printed, stdout, table
+from budgetnas.cli.console import check_out, duration, print_json, printed, stderr, stdout, table
 from budgetnas.cli.lines import Lines
 from budgetnas.cli.options import JsonFlag, option, out_option
-from budgetnas.errors import InputError, listed, plural
+from budgetnas.errors import InputError, Interrupted, listed, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,11 @@ def predict_command(
     bundle = load(folder)
     csv_form = CsvForm(bundle.classes, **given)  # type: ignore[arg-type]
     sources = read_sources(images, bundle.preprocessing)
-    predictions = _predict(bundle, sources, csv, csv_form)
+    try:
+        predictions = _predict(bundle, sources, csv, csv_form)
+    except KeyboardInterrupt:
+        stderr().print("Stopped. No predictions were written.")
+        raise Interrupted from None
     scores = _scores(bundle.classes, predictions)
     if as_json:
         print_json(_to_json(sources, predictions, top, csv, scores))

@@ -219,7 +219,7 @@ class _Scan:
         for label, name in enumerate(names):
             found = self._images(part, name, label)
             if not found:
-                raise self._error(f"class {name!r} has no images ({directory / name})", "add images or remove it")
+                raise self._error(f"class {name!r} has no images ({directory / name})", self._hint(directory / name))
             images += found
         if len(names) < 2:
             raise self._error(f"there is a single class, {names[0]!r}; at least 2 are needed", _LAYOUT)
@@ -285,6 +285,11 @@ class _Scan:
             else:
                 self.ignored += 1
         return sorted(files)
+
+    def _hint(self, directory: Path) -> str:
+        others = sorted({os.path.splitext(entry.name)[1].lower() for entry in _entries(directory)} - {""})
+        convert = f"; its {listed(others)} files are not read: convert them to JPEG or PNG" if others else ""
+        return f"add images or remove it{convert}"
 
     def _error(self, rule: str, hint: str) -> InputError:
         return InputError("--data", self.argument, rule, hint)
