@@ -18,7 +18,7 @@ from benchmarks.running import run
 from budgetnas.architecture import Architecture
 from budgetnas.bundle.contents import BundleSource, Metrics, Preprocessing
 from budgetnas.bundle.write import write_bundle
-from budgetnas.cli.app import main
+from budgetnas.cli.predict import predict_command
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.network import build
@@ -58,9 +58,7 @@ def _predict(folder: Path, source: str) -> tuple[float, float]:
     """Return the wall and processor seconds of a prediction to a CSV file."""
     started, used = time.perf_counter(), time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
-        code = main(["predict", str(folder / "bundle"), str(folder / source), "--csv", str(folder / "out.csv")])
-    if code:
-        raise typer.Exit(code)
+        predict_command(folder / "bundle", [str(folder / source)], csv=folder / "out.csv")
     return time.perf_counter() - started, time.process_time() - used
 
 
