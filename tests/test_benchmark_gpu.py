@@ -32,7 +32,7 @@ def dry_run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment(OUT=str(folder), PYTHON=sys.executable, PATH=os.environ["PATH"]),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=580,
     )
 
 

@@ -189,6 +189,7 @@ BENCHMARKS = {
         "onnx",
         "overhead",
         "precisions",
+        "predictions",
         "proposals",
         "quality",
         "recipes",

@@ -5,17 +5,16 @@
 begin
 
 # Correctness: side by side, because nothing is timed here.
-budgetnas doctor 90 doctor --storage "$(db doctor)" &
-step tests 150 "$PYTHON" -m pytest -q -x --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py &
-budgetnas digits 120 search digits-demo --trials 4 --storage "$(db digits)" "${tiny[@]}" &
-budgetnas digits_workers 150 search digits-demo --trials 4 --workers 2 "${shared[@]}" --storage "$(db digits2)" "${tiny[@]}" &
-decode &
+together budgetnas doctor 90 doctor --storage "$(db doctor)"
+together step tests 150 "$PYTHON" -m pytest -q -x --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py
+together budgetnas digits 120 search digits-demo --trials 4 --storage "$(db digits)" "${tiny[@]}"
+together budgetnas digits_workers 150 search digits-demo --trials 4 --workers 2 "${shared[@]}" --storage "$(db digits2)" "${tiny[@]}"
+together decode
 wait
 
 budgetnas replay_v2_sgd 170 replay v2-sgd --precision bf16 --storage "$(db replays)" --out "$OUT/replay.html" "${small[@]}"
 step step_times 120 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --out "$OUT/step_times.jsonl" "${few[@]}"
-budgetnas bench_v2_128 170 bench --arch v2 --batch 128 --json "${small[@]}"
-cp "$SCRATCH/bench_v2_128.out" "$OUT/bench_v2_128.json"
+BENCH_LIMIT=170 compare_loops v2 128
 step profile 60 "$PYTHON" -m benchmarks.gpu.profile_steps --device "$DEVICE" ${DRY:+--archs 1,1,1/8,16,32/8}
 cp "$SCRATCH"/replays.db "$OUT"/ 2>/dev/null
 finish

@@ -8,10 +8,10 @@ replay() { # NAME PRECISION
 
 begin
 # Correctness: side by side, because nothing is timed here.
-LINES_KEPT=40 step tests 150 "$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py &
-step failed_capture 150 "$PYTHON" -m benchmarks.gpu.failed_capture --device "$DEVICE" --out "$OUT/failed_capture.json" &
-budgetnas digits_fp16 120 search digits-demo --data digits --trials 4 --precision fp16 --storage "$(db fp16)" "${tiny[@]}" &
-decode &
+LINES_KEPT=40 together step tests 150 "$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py
+together step failed_capture 150 "$PYTHON" -m benchmarks.gpu.failed_capture --device "$DEVICE" --out "$OUT/failed_capture.json"
+together budgetnas digits_fp16 120 search digits-demo --data digits --trials 4 --precision fp16 --storage "$(db fp16)" "${tiny[@]}"
+together decode
 wait
 
 step side_by_side 120 "$PYTHON" -m benchmarks.gpu.side_by_side --device "$DEVICE" --out "$OUT/side_by_side.jsonl" \
@@ -20,9 +20,9 @@ step step_times 75 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --o
   --precisions fp16,float32 "${few[@]}"
 
 # v2-sgd as it was recorded, in float32, and in fp16. They share the GPU, so that only their accuracies count.
-replay v2-sgd float32 &
-replay v2-sgd fp16 &
-replay v2-adam float32 &
+together replay v2-sgd float32
+together replay v2-sgd fp16
+together replay v2-adam float32
 wait
 step curves 30 "$PYTHON" -m benchmarks.gpu.curves "$SCRATCH" --out "$OUT/replays.csv"
 finish

@@ -17,7 +17,8 @@ LOG=$OUT/log.txt SCRIPT=$(basename "$0" .sh)
 # Options of commands that a dry run makes small.
 small=() few=() tiny=() shared=(--per-device 2)
 if [ -n "$DRY" ]; then
-  small=(--subset 200 --subset-eval 100 --epochs 2)
+  export OMP_NUM_THREADS=1
+  small=(--subset 60 --subset-eval 50 --epochs 1)
   few=(--arch 1,1,1/8,16,32/8 --batches 16 --steps 2 --repeats 1)
   tiny=(--trials 2 --epochs 2 --subset 100 --subset-eval 100)
   shared=()
@@ -26,6 +27,7 @@ fi
 step() { # NAME SECONDS COMMAND...
   local name=$1 limit=$2 started=$SECONDS code
   shift 2
+  [ -n "$DRY" ] && limit=$((limit * 4)) # a busy CPU is no failure
   timeout -k 5 "$limit" "$@" >"$SCRATCH/$name.out" 2>&1
   code=$?
   {
@@ -35,6 +37,10 @@ step() { # NAME SECONDS COMMAND...
   printf '{"script": "%s", "step": "%s", "limit": %d, "code": %d, "seconds": %d}\n' \
     "$SCRIPT" "$name" "$limit" "$code" $((SECONDS - started)) >>"$OUT/steps.jsonl"
   echo "--- $name: exit code $code after $((SECONDS - started)) s" | tee -a "$LOG"
+}
+
+together() { # COMMAND...: in the background; in a dry run in turn, because a CPU is soon full
+  if [ -n "$DRY" ]; then "$@"; else "$@" & fi
 }
 
 begin() { # wheels, data and the machine; everything that follows can use them
@@ -56,6 +62,13 @@ begin() { # wheels, data and the machine; everything that follows can use them
 
 decode() { # decodes the images once, before several commands want them
   step decode 150 "$PYTHON" -c "from budgetnas.data import DataRequest, load_data; import os; load_data(DataRequest(os.environ.get('BUDGETNAS_DATA', 'cifar10')))"
+}
+
+compare_loops() { # ARCH BATCH OPTIONS...: budgetnas bench; a dry run has a network that a CPU can train
+  local network=(--arch "$1" --batch "$2" "${@:3}")
+  [ -n "$DRY" ] && network=(--blocks 1,1,1 --widths 8,16,32 --stem-width 8 --batch 16 --repeats 2 "${small[@]}")
+  LINES_KEPT=200 budgetnas "bench_$1_$2" "${BENCH_LIMIT:-110}" bench --json "${network[@]}"
+  cp "$SCRATCH/bench_$1_$2.out" "$OUT/bench_$1_$2.json"
 }
 
 finish() { # the summary of all scripts that wrote into OUT, and the end of the log

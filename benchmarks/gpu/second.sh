@@ -10,19 +10,18 @@ begin
 decode
 
 # Side by side on one GPU: five trainings, and with them everything that is not timed.
-replay v1-sgd v1_sgd_tmax60 --t-max 60 &
-replay v1-sgd v1_sgd_tmax200 --t-max 200 &
-replay v1-adam v1_adam &
-replay v2-adam v2_adam &
-replay resnet18 resnet18 &
-LINES_KEPT=40 step tests 150 "$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py &
-LINES_KEPT=30 budgetnas digits_workers 200 search digits-demo --data digits --trials 4 --workers 2 "${shared[@]}" --storage "$(db digits2)" "${tiny[@]}" &
+together replay v1-sgd v1_sgd_tmax60 --t-max 60
+together replay v1-sgd v1_sgd_tmax200 --t-max 200
+together replay v1-adam v1_adam
+together replay v2-adam v2_adam
+together replay resnet18 resnet18
+LINES_KEPT=40 together step tests 150 "$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py
+LINES_KEPT=30 together budgetnas digits_workers 200 search digits-demo --data digits --trials 4 --workers 2 "${shared[@]}" --storage "$(db digits2)" "${tiny[@]}"
 wait
 
 step step_times 75 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --out "$OUT/step_times.jsonl" --precisions float32,tf32,fp16 --batches 512 "${few[@]}"
-for arch in v2:512 v1:128 resnet18:128; do
-  LINES_KEPT=200 budgetnas "bench_$arch" 110 bench --arch "${arch%:*}" --batch "${arch#*:}" --repeats 3 --subset 20000 --json "${small[@]}"
-  cp "$SCRATCH/bench_$arch.out" "$OUT/bench_${arch/:/_}.json"
-done
+compare_loops v2 512 --repeats 3 --subset 20000
+compare_loops v1 128 --repeats 3 --subset 20000
+compare_loops resnet18 128 --repeats 3 --subset 20000
 step curves 30 "$PYTHON" -m benchmarks.gpu.curves "$SCRATCH" --out "$OUT/replays.csv"
 finish

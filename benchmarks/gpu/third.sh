@@ -9,7 +9,7 @@ slim=(--blocks 3,3,3 --widths 16,32,64 --stem-width 16) speed_epochs=12
 [ -n "$DRY" ] && EPOCHS=2 slim=("${large[@]}") speed_epochs=1
 
 begin
-decode &
+together decode
 LINES_KEPT=40 step tests 100 "$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py \
   -k 'strong or gpu_changes or (captured and everything) or no_step_waits' &
 wait

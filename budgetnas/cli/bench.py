@@ -48,7 +48,7 @@ def bench_command(
     _check_at_least("--batch-size", batch, 2, "batch normalisation of one image has no variance")
     check_seed(seed)
     _network(arch, blocks, widths, stem_width, None)
-    from budgetnas.cli.progress import Lines
+    from budgetnas.cli.lines import Lines
     from budgetnas.data import DataRequest, load_data
     from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchRequest, bench
     from budgetnas.experiments.bench.summary import summarise

@@ -41,7 +41,7 @@ def compare_command(
     Example: budgetnas compare cifar10-5M --architectures 6 --rates 3
     """
     from budgetnas.cli.compare_progress import CompareProgress
-    from budgetnas.cli.progress import Lines
+    from budgetnas.cli.lines import Lines
     from budgetnas.experiments.compare import CompareRequest, compare
     from budgetnas.experiments.comparison import to_dict
     from budgetnas.runs.interrupts import Stopper

@@ -74,27 +74,27 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for index, column in enumerate(columns):
         made.add_column(escape(column), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(_printed(cell)) for cell in row))
+        made.add_row(*(escape(printed(cell)) for cell in row))
     return made
 
 
-def _printed(text: str) -> str:
+def printed(text: str) -> str:
     """Return `text` without control characters, because names of classes and studies can come from other people."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def check_out(page: Path) -> Path:
-    """Return `page` if a page can be written there.
+def check_out(page: Path, argument: str = "--out") -> Path:
+    """Return `page` if a file can be written there.
 
     Raises:
         InputError: If it is a folder, or its folder is missing or read-only.
     """
     if page.is_dir():
-        raise InputError("--out", str(page), "is a folder", "name a file in it")
+        raise InputError(argument, str(page), "is a folder", "name a file in it")
     if not page.absolute().parent.is_dir():
-        raise InputError("--out", str(page), f"folder {page.absolute().parent} does not exist", "create it first")
+        raise InputError(argument, str(page), f"folder {page.absolute().parent} does not exist", "create it first")
     if not os.access(page.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError("--out", str(page), f"folder {page.absolute().parent} cannot be written", "name another")
+        raise InputError(argument, str(page), f"folder {page.absolute().parent} cannot be written", "name another")
     return page
 
 

@@ -36,7 +36,8 @@ def finish_command(
     Example: budgetnas finish cifar10-5M
     """
     from budgetnas.cli.final_text import print_final
-    from budgetnas.cli.progress import FinalProgress, Lines
+    from budgetnas.cli.lines import Lines
+    from budgetnas.cli.progress import FinalProgress
     from budgetnas.experiments.final import FinishRequest, finish
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace

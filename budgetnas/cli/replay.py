@@ -42,7 +42,8 @@ def replay_command(
     if listing:
         _print_list(as_json)
         return
-    from budgetnas.cli.progress import Lines, ReplayProgress
+    from budgetnas.cli.lines import Lines
+    from budgetnas.cli.progress import ReplayProgress
     from budgetnas.data import DataRequest
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
     from budgetnas.report.page import write_replay_report
