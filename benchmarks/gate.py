@@ -1,8 +1,8 @@
 """What the gate lets through: random proposals of the default space, and whether one of them is over a limit.
 
-Two others check the gate. A closed form, written without our layers, counts every accepted network again. And some of
-them are built in PyTorch, where parameters are counted as they lie in memory, multiply-accumulates and activations in a
-forward pass.
+Three others check the gate. A closed form, written without our layers, counts every accepted network again. Some of
+them are built in PyTorch, where parameters are counted as their tensors have them, multiply-accumulates and activations
+in a forward pass. And some are written as ONNX files, whose logits are compared with the network's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from benchmarks.options import BudgetOption, SeedOption
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _SPACE = SearchSpace()
-_INPUTS = InputShape(in_channels=3, size=32, classes=10)
+_IMAGES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +53,46 @@ def measure(
     budget: BudgetOption = "5e6",
     max_macs: Annotated[str | None, typer.Option(help="Limit on multiply-accumulates.", show_default="none")] = None,
     max_activations: Annotated[str | None, typer.Option(help="Limit on activations.", show_default="none")] = None,
+    size: Annotated[int, typer.Option(help="Side of an image in pixels.")] = 32,
     proposals: Annotated[int, typer.Option(help="Proposals, drawn evenly from the default space.", min=1)] = 1_000_000,
     built: Annotated[int, typer.Option(help="Accepted networks to build.", min=0)] = 200,
+    exported: Annotated[int, typer.Option(help="Built networks to compare with their ONNX file.", min=0)] = 0,
     seed: SeedOption = 0,
 ) -> None:
-    """Hold random proposals against the limits, and check what was accepted in two other ways."""
+    """Hold random proposals against the limits, and check what was accepted in three other ways."""
     limits = Budget(parse_budget(budget), parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations"))
-    passed = propose(limits, proposals, built, seed)
+    passed = propose(limits, proposals, built, seed, size=size)
     wrong = sum(counts_of_built(one) != count(one) for one in passed.sample)
+    gated = sum(one.se for one in passed.sample)
+    other = sum(not onnx_agrees(one) for one in passed.sample[:exported])
     typer.echo(
-        f"{limits}: {passed.accepted:,} of {proposals:,} proposals accepted ({passed.accepted / proposals:.2%}) in "
-        f"{passed.seconds:.0f} s; over a limit: {passed.over}; counted otherwise by the closed form: "
-        f"{passed.differing}; built: {len(passed.sample)}, with other counts: {wrong}"
+        f"{limits}, {size}x{size} pixels: {passed.accepted:,} of {proposals:,} proposals accepted "
+        f"({passed.accepted / proposals:.2%}) in {passed.seconds:.0f} s; over a limit: {passed.over}; "
+        f"counted otherwise by the closed form: {passed.differing}; "
+        f"built: {len(passed.sample)}, {gated} of them with squeeze-and-excitation, with other counts: {wrong}; "
+        f"exported: {len(passed.sample[:exported])}, with other logits: {other}"
     )
     typer.echo(machine())
-    if passed.over or passed.differing or wrong:
-        raise SearchFailedError("the gate let through what it must not, or counts differ")
+    if passed.over or passed.differing or wrong or other:
+        raise SearchFailedError("the gate let through what it must not, or counts or logits differ")
 
 
-def propose(budget: Budget, proposals: int, sample: int, seed: int) -> Passed:
+def propose(budget: Budget, proposals: int, sample: int, seed: int, *, size: int = 32) -> Passed:
     """Draw proposals and hold each against `budget`; keep `sample` of the accepted ones."""
+    inputs = InputShape(in_channels=3, size=size, classes=10)
     generator, chooser = random.Random(seed), random.Random(seed + 1)
     accepted = over = differing = 0
     kept: list[Architecture] = []
     seconds = 0.0
     for _ in range(proposals):
         started = time.perf_counter()
-        architecture = _SPACE.architecture(_SPACE.draw(generator), _INPUTS)
+        architecture = _SPACE.architecture(_SPACE.draw(generator), inputs)
         fits = budget.fits(architecture)
         seconds += time.perf_counter() - started
         if not fits:
             continue
         accepted += 1
-        closed = closed_form(architecture.blocks, architecture.widths)
+        closed = closed_form(architecture)
         over += any(limit.count(closed) > limit.value for limit in budget.limits)
         differing += closed != count(architecture)
         place = len(kept) if len(kept) < sample else chooser.randrange(accepted)
@@ -93,35 +101,49 @@ def propose(budget: Budget, proposals: int, sample: int, seed: int) -> Passed:
     return Passed(accepted, over, differing, tuple(kept), seconds)
 
 
-def closed_form(blocks: tuple[int, ...], widths: tuple[int, ...]) -> Counts:
-    """Return the counts of a network of the default space, for 3x32x32 images and 10 classes.
+def closed_form(network: Architecture) -> Counts:
+    """Return the counts of a network of the default space, for images of three channels and 10 classes.
 
-    A 3x3 stem as wide as the first stage; basic blocks with two 3x3 convolutions; strides 1, 2, 2, ...; a 1x1
-    projection where width or stride change; normalisation after each convolution; a linear layer.
+    A 3x3 stem as wide as the first stage, with stride 2 above 48 pixels and a pool of stride 2 above 96; basic blocks
+    with two 3x3 convolutions; strides 1, 2, 2, ...; a 1x1 projection where width or stride change; normalisation after
+    each convolution; a linear layer. With squeeze-and-excitation each block has two linear layers, with a sixteenth of
+    the channels between them, at least 4.
     """
-    width, area = widths[0], 32 * 32
-    convolutions = [(9 * 3 * width, width, area)]
-    for stage, (number, wide) in enumerate(zip(blocks, widths, strict=True)):
-        area //= 4 if stage else 1
+    width, side = network.widths[0], _halved(network.size) if network.size > 48 else network.size
+    convolutions = [(27 * width, width, side)]
+    side = _halved(side) if network.size > 96 else side
+    gate_weights = gate_biases = 0
+    for stage, (number, wide) in enumerate(zip(network.blocks, network.widths, strict=True)):
+        side = _halved(side) if stage else side
         for block in range(number):
-            convolutions += [(9 * width * wide, wide, area), (9 * wide * wide, wide, area)]
+            convolutions += [(9 * width * wide, wide, side), (9 * wide * wide, wide, side)]
             if width != wide or (stage > 0 and block == 0):
-                convolutions.append((width * wide, wide, area))
+                convolutions.append((width * wide, wide, side))
             width = wide
+        gate_weights += number * 2 * wide * max(4, wide // 16) * network.se
+        gate_biases += number * (wide + max(4, wide // 16)) * network.se
+    head = 10 * width
     return Counts(
-        params=sum(weights + 2 * channels for weights, channels, _ in convolutions) + 10 * width + 10,
-        macs=sum(weights * pixels for weights, _, pixels in convolutions) + 10 * width,
-        activations=sum(channels * pixels for _, channels, pixels in convolutions),
+        params=sum(weights + 2 * channels for weights, channels, _ in convolutions)
+        + (gate_weights + gate_biases + head + 10),
+        macs=sum(weights * side**2 for weights, _, side in convolutions) + gate_weights + head,
+        activations=sum(channels * side**2 for _, channels, side in convolutions),
     )
 
 
+def _halved(side: int) -> int:
+    return (side + 1) // 2
+
+
 def counts_of_built(architecture: Architecture) -> Counts:
-    """Return the counts of the network that PyTorch builds: its tensors, and what its layers do to one image."""
+    """Return the counts of the network that PyTorch builds: its tensors, and what its layers do to one image.
+
+    The network has shapes but no numbers (PyTorch's device ``meta``).
+    """
     import torch
 
     from budgetnas.training.network import build
 
-    network = build(architecture).eval()
     counted = dict.fromkeys(QUANTITIES, 0)
 
     def look(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -131,12 +153,38 @@ def counts_of_built(architecture: Architecture) -> Counts:
         elif isinstance(module, torch.nn.Linear):
             counted["macs"] += module.weight.numel()
 
-    for module in network.modules():
-        module.register_forward_hook(look)
-    with torch.no_grad():
-        network(torch.zeros(1, architecture.in_channels, architecture.size, architecture.size))
+    with torch.device("meta"), torch.no_grad():
+        network = build(architecture).eval()
+        for module in network.modules():
+            module.register_forward_hook(look)
+        network(torch.empty(1, architecture.in_channels, architecture.size, architecture.size))
     counted["params"] = sum(one.numel() for one in network.parameters() if one.requires_grad)
     return Counts(**counted)
+
+
+def onnx_agrees(architecture: Architecture) -> bool:
+    """Return whether ONNX Runtime computes the logits of the network's ONNX file as PyTorch does, on random images."""
+    import torch
+
+    from budgetnas.bundle.contents import Preprocessing
+    from budgetnas.bundle.onnx_file import check_onnx, to_onnx
+    from budgetnas.bundle.preparing import Preprocessor
+    from budgetnas.space.recipe import Normalisation
+    from budgetnas.training.network import build
+
+    preprocessing = Preprocessing(
+        classes=tuple(map(str, range(architecture.classes))),
+        channels=3,
+        resolution=architecture.size,
+        normalisation=Normalisation(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+    )
+    shape = (_IMAGES, 3, architecture.size, architecture.size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    network, preprocess = build(architecture, seed=0), Preprocessor(preprocessing)
+    with torch.no_grad():
+        network(preprocess.normalised(pixels))  # running statistics other than 0 and 1
+    network.eval()
+    return check_onnx(to_onnx(network, preprocessing), network, preprocess, pixels).passed
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 _SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))

@@ -27,8 +27,9 @@ from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.study import quiet_optuna
 from budgetnas.search.trial import suggest_candidate
+from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.stats import mean_interval
 
 _SPACE: Final = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))

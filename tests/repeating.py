@@ -16,8 +16,9 @@ from budgetnas.runs.recording import RunImages
 from budgetnas.search.callbacks import TrialEnd, TrialStart
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Normalisation, RecipeSpace
-from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Role, Run
 from budgetnas.storage.opening import open_records

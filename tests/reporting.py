@@ -18,9 +18,10 @@ from budgetnas.metrics import Epoch
 from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import Expected, RankedRun
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,10 +32,47 @@ PARAMS = {
     "resnet101": 42_512_970,
     "resnet152": 58_156_618,
 }
+KNOWN = {
+    ((1, 1, 1), (16, 32, 64)): Counts(78_042, 12_501_632, 86_016),  # ResNet-8
+    ((1, 1, 1), (40, 80, 160)): Counts(481_170, 76_473_920, 215_040),
+    ((3, 3, 3), (16, 32, 64)): Counts(272_474, 40_813_184, 200_704),  # ResNet-20
+    ((9, 9, 9), (16, 32, 64)): Counts(855_770, 125_747_840, 544_768),  # ResNet-56
+    ((3, 3, 3), (64, 128, 256)): Counts(4_327_754, 647_694_848, 802_816),
+}
 
 
 def test_every_named_network_has_its_published_parameters() -> None:
     assert {name: count(named(name)).params for name in NAMES} == PARAMS
+
+
+@pytest.mark.parametrize(("blocks", "widths"), list(KNOWN))
+def test_the_counts_of_known_networks_of_three_stages(blocks: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    assert count(Architecture(blocks, widths, (1, 2, 2), stem_width=widths[0])) == KNOWN[blocks, widths]
+
+
+def test_what_squeeze_and_excitation_adds_to_each_block() -> None:
+    """Two linear layers with biases, with a sixteenth of the channels between them, but at least 4."""
+    plain = Architecture((4, 4, 3), (64, 128, 256), (1, 2, 2))
+    added = [2 * 64 * 4 + 64 + 4, 2 * 128 * 8 + 128 + 8, 2 * 256 * 16 + 256 + 16]
+    gated = count(replace(plain, se=True))
+    assert gated.params == count(plain).params + 4 * added[0] + 4 * added[1] + 3 * added[2] == 4_733_610
+    assert gated.macs == count(plain).macs + 4 * 2 * 64 * 4 + 4 * 2 * 128 * 8 + 3 * 2 * 256 * 16
+    assert gated.activations == count(plain).activations
+    narrow = Architecture((1,), (16,), (1,), stem_width=16)
+    assert count(replace(narrow, se=True)).params == count(narrow).params + 2 * 16 * 4 + 16 + 4
+
+
+@pytest.mark.parametrize(("size", "stride", "side"), [(48, 1, 48), (49, 2, 25), (64, 2, 32), (96, 2, 48), (97, 4, 25)])
+def test_stems_reduce_images_of_more_than_48_pixels(size: int, stride: int, side: int) -> None:
+    network = named("v2", size=size)
+    assert network.stem_stride == stride
+    assert tuple(count_parts(network)[0].out_shape) == (64, side, side)
+
+
+def test_the_stem_of_imagenet_sized_photos_is_that_of_the_imagenet_resnets() -> None:
+    network = named("resnet18", size=224, classes=1000)
+    assert tuple(count_parts(network)[0].out_shape) == (64, 56, 56)
+    assert count(replace(network, stem_kernel=7)).params == 11_689_512  # torchvision's resnet18
 
 
 def test_the_cost_of_the_two_source_networks() -> None:
@@ -85,6 +124,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
         in_channels=draw(st.integers(1, 4)),
         size=draw(st.integers(1, 33) | st.sampled_from([9, 17, 28, 32])),
         classes=draw(st.integers(1, 20)),
+        se=draw(st.booleans()),
+        stem_stride=draw(st.sampled_from([1, 2, 4])),
     )
 
 
@@ -138,7 +179,8 @@ def test_parts_add_up_to_the_whole_and_end_in_the_classes(architecture: Architec
 def test_the_declared_shapes_are_those_of_the_network(architecture: Architecture) -> None:
     network = build(architecture).eval()
     shapes: list[tuple[int, ...]] = []
-    for name in ("relu", *(f"layer{stage}" for stage in range(1, architecture.num_stages + 1))):
+    stem = "maxpool" if architecture.stem_stride == 4 else "relu"
+    for name in (stem, *(f"layer{stage}" for stage in range(1, architecture.num_stages + 1))):
         network.get_submodule(name).register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
     network(torch.rand(1, architecture.in_channels, architecture.size, architecture.size))
     assert shapes == [tuple(part.out_shape) for part in count_parts(architecture)[:-1]]

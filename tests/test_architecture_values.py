@@ -52,6 +52,8 @@ def test_fields_with_a_default_may_be_left_out() -> None:
         {"in_channels": 1},
         {"size": 31},
         {"classes": 11},
+        {"se": True},
+        {"stem_stride": 2},
     ],
 )
 def test_every_field_is_part_of_the_digest(change: dict[str, Any]) -> None:
@@ -93,6 +95,10 @@ def test_an_architecture_cannot_be_changed() -> None:
         ({"size": 1025}, "--size"),
         ({"size": float("nan")}, "--size"),
         ({"classes": 0}, "--classes"),
+        ({"se": 1}, "--se"),
+        ({"se": "yes"}, "--se"),
+        ({"stem_stride": 3}, "--stem-stride"),
+        ({"stem_stride": 2.0}, "--stem-stride"),
     ],
 )
 def test_an_error_names_what_the_user_typed(change: dict[str, Any], argument: str) -> None:
@@ -129,6 +135,14 @@ def test_json_that_is_no_architecture(text: str, told: str) -> None:
 def test_one_line_describes_it() -> None:
     assert V2.describe() == "basic 2-2-2-2 x 64-128-128-128, stem 64"
     assert replace(V2, stem_kernel=7).describe() == "basic 2-2-2-2 x 64-128-128-128, stem 64 (7x7)"
+    assert replace(V2, se=True, stem_stride=2).describe() == "basic 2-2-2-2 x 64-128-128-128, SE, stem 64 (stride 2)"
+    both = replace(V2, stem_kernel=7, stem_stride=4)
+    assert both.describe() == "basic 2-2-2-2 x 64-128-128-128, stem 64 (7x7, stride 4)"
+
+
+def test_fields_that_were_added_later_are_in_the_json_only_if_they_are_set() -> None:
+    assert not {"se", "stem_stride"} & V2.to_dict().keys()
+    assert replace(V2, se=True, stem_stride=4).to_dict() == V2.to_dict() | {"se": True, "stem_stride": 4}
 
 
 def test_the_first_stage_keeps_the_size() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +20,15 @@ def test_the_gate_is_checked_in_two_other_ways() -> None:
     assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
 
 
+@pytest.mark.parametrize("size", [49, 96, 97, 224])
+def test_stems_that_reduce_images_are_checked_too(size: int) -> None:
+    passed = gate.propose(Budget(5_000_000), 300, 5, seed=1, size=size)
+    assert passed.accepted > 30
+    assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
+    assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
+    assert gate.onnx_agrees(next(one for one in passed.sample if one.se))
+
+
 def test_a_gate_that_lets_through_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Budget, "fits", lambda self, architecture: True)
     passed = gate.propose(Budget(5_000_000), 200, 5, seed=1)
@@ -26,10 +37,10 @@ def test_a_gate_that_lets_through_too_much_is_noticed(monkeypatch: pytest.Monkey
 
 def test_a_counter_that_is_wrong_is_noticed() -> None:
     space, inputs = SearchSpace(), InputShape(in_channels=3, size=32, classes=10)
-    one = space.architecture({name: one.high for name, one in space.ranges().items()}, inputs)
-    exact = gate.closed_form(one.blocks, one.widths)
-    assert exact == count(one)
-    assert gate.closed_form((*one.blocks[:-1], 1), one.widths) != exact
+    one = space.architecture({name: one.values[-1] for name, one in space.ranges().items()}, inputs)
+    exact = gate.closed_form(one)
+    assert one.se and exact == count(one)
+    assert gate.closed_form(replace(one, blocks=(*one.blocks[:-1], 1))) != exact
 
 
 def test_the_command_prints_what_it_found() -> None:
@@ -37,6 +48,8 @@ def test_the_command_prints_what_it_found() -> None:
 
     app = typer.Typer()
     app.command()(gate.measure)
-    result = CliRunner().invoke(app, ["--proposals", "300", "--built", "2", "--max-macs", "600M"])
+    result = CliRunner().invoke(app, ["--proposals", "300", "--built", "2", "--exported", "1", "--max-macs", "600M"])
     assert result.exit_code == 0, result.output
-    assert "over a limit: 0; counted otherwise by the closed form: 0; built: 2, with other counts: 0" in result.output
+    for text in ("over a limit: 0; counted otherwise by the closed form: 0; built: 2, ", "with other counts: 0;"):
+        assert text in result.output
+    assert "exported: 1, with other logits: 0" in result.output

@@ -21,8 +21,8 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.checkpoints import KEPT, run_folder, sweep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.settings import Settings

@@ -21,13 +21,14 @@ from budgetnas.samplers.budget_sampler.winner import FEWEST_TRAININGS, smooth
 from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.samplers.distributions import search_ranges
 from budgetnas.samplers.named import BUDGET, search_sampler
+from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
 
 SPECIFICATION = StudySpecification(
     max_params=5_000_000,
-    space=SearchSpace(),
+    space=SearchSpace(blocks=((1, 3),) * 4),
     recipes=RecipeSpace(),
     data=DataIdentity(
         name="cifar10", content_hash="0" * 16, subset=None, subset_eval=None, split_seed=0, resolution=32
@@ -37,26 +38,28 @@ SPECIFICATION = StudySpecification(
 SPACE = SPECIFICATION.candidates
 
 
-def drawn(number: int, seed: int = 0) -> list[Candidate]:
-    """Candidates of the default space within five million parameters."""
+def drawn(number: int, seed: int = 0, space: CandidateSpace = SPACE) -> list[Candidate]:
+    """Candidates of a space within five million parameters."""
     generator, candidates = random.Random(seed), []
     for _ in range(number):
-        params = SPACE.space.draw_feasible(SPACE.inputs, Budget(5_000_000), generator)
-        params["optimizer"] = optimizer = generator.choice(SPACE.recipes.optimizers)
-        ranges = SPACE.recipes.range_of(optimizer)
+        params = space.space.draw_feasible(space.inputs, Budget(5_000_000), generator)
+        params["optimizer"] = optimizer = generator.choice(space.recipes.optimizers)
+        ranges = space.recipes.range_of(optimizer)
         low, high = np.log10(ranges.learning_rate)
         params[f"{optimizer}_learning_rate"] = float(10 ** generator.uniform(low, high))
         params[f"{optimizer}_weight_decay"] = generator.choice(ranges.weight_decay)
-        candidates.append(SPACE.candidate(params))
+        candidates.append(space.candidate(params))
     return candidates
 
 
 POOL = drawn(24)
 
 
-def ranked(candidates: Sequence[Candidate], accuracies: Sequence[float]) -> tuple[Ranked, ...]:
+def ranked(
+    candidates: Sequence[Candidate], accuracies: Sequence[float], study: StudySpecification = SPECIFICATION
+) -> tuple[Ranked, ...]:
     trained = [Trained(candidate, float(value)) for candidate, value in zip(candidates, accuracies, strict=True)]
-    return best_first(SPECIFICATION, trained)
+    return best_first(study, trained)
 
 
 def expected(candidates: Sequence[Candidate], accuracies: Sequence[float]) -> dict[tuple[str, str], float]:
@@ -173,6 +176,21 @@ def test_the_winner_is_better_than_the_luckiest_training() -> None:
         first = ranked(candidates, values)[0].first
         gains.append(worth[first] - worth[np.argmax(values)])
     assert np.mean(gains) > 2 * np.std(gains) / np.sqrt(len(gains))
+
+
+def test_networks_of_three_and_four_stages_are_judged_together() -> None:
+    """The expected accuracies know better than the noisy ones, with parameters that only four stages have."""
+    study = SPECIFICATION.model_copy(update={"space": SearchSpace()})
+    gains = []
+    for seed in range(10):
+        generator, candidates = np.random.default_rng(seed), drawn(40, seed, study.candidates)
+        assert {candidate.architecture.num_stages for candidate in candidates} == {3, 4}
+        worth = np.log([count(candidate.architecture).macs for candidate in candidates])
+        values = worth + generator.normal(0, worth.std(), 40)
+        scores = {candidates[entry.first].key: entry.expected for entry in ranked(candidates, values, study)}
+        smooth = [scores[candidate.key] for candidate in candidates]
+        gains.append(np.corrcoef(smooth, worth)[0, 1] - np.corrcoef(values, worth)[0, 1])
+    assert np.mean(gains) > 0.05
 
 
 def test_a_curved_rate_is_learnt_for_each_optimiser() -> None:

@@ -32,7 +32,7 @@ from budgetnas.experiments.comparison import (
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.space.recipe import OptimizerRange, RecipeSpace
-from budgetnas.space.search_space import InputShape
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Role, State
 from budgetnas.storage.opening import open_records
@@ -121,7 +121,7 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, int], message: str)
 
 
 def test_a_space_with_too_few_architectures_is_refused() -> None:
-    space = SPECIFICATION.space.model_copy(update={"blocks": ((1, 1),), "widths": (8, 10)})
+    space = SearchSpace(blocks=((1, 1),), widths=(8, 10))
     with pytest.raises(InputError, match=r"--architectures 3: only 2 architectures within 5M were found"):
         make_design(SPECIFICATION.model_copy(update={"space": space}), architectures=3, rates=1, seed=0)
 

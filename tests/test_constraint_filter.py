@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
-from budgetnas.samplers.distributions import distribution
-from budgetnas.samplers.named import make_sampler
+from budgetnas.samplers.named import make_sampler, search_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.trial import suggest_candidate
+from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Rejection
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -77,7 +77,7 @@ def test_no_proposal_is_over_the_budget(name: str, proposals: int, limit: int) -
         assert not one.duplicate
 
 
-THREE = Budget(2_000_000, 80_000_000, 200_000)
+THREE = Budget(1_000_000, 120_000_000, 350_000)
 
 
 @pytest.mark.parametrize(("name", "proposals"), [("random", 60), ("tpe", 30), ("nsga2", 30), ("gp", 12)])
@@ -163,7 +163,8 @@ def test_a_model_based_sampler_learns_from_what_was_accepted() -> None:
 
 def test_enqueued_trials_keep_their_parameters_and_cost_no_proposal() -> None:
     study, ledger = gated("tpe", DEFAULT, 5_000_000)
-    params = {name: 1 for name in DEFAULT.space.ranges()}
+    params = {"stages": 3, "se": True} | {f"{kind}_{stage}": 9 for kind in ("blocks",) for stage in (1, 2, 3)}
+    params |= {"width_1": 16, "width_2": 32, "width_3": 64}
     recipe = {"optimizer": "sgd", "sgd_learning_rate": 0.1, "sgd_weight_decay": 5e-4}
     study.enqueue_trial(params | recipe)
     propose(study, DEFAULT, ledger)
@@ -208,14 +209,90 @@ def test_a_first_parameter_with_one_value_lets_nothing_past_the_gate(name: str) 
         assert count(propose(study, space, ledger).architecture).params <= 6_000
 
 
+STAGES = CandidateSpace(
+    SearchSpace(blocks=((1, 3),) * 3, widths=(4, 6, 16, 40), stages=(2, 3), depths=(1, 3), se=(False, True)),
+    RecipeSpace(),
+    InputShape(in_channels=1, size=8, classes=10),
+)
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", "gp", "budget"])
+def test_parameters_of_a_stage_exist_only_in_trials_with_that_stage(name: str) -> None:
+    ledger, budget = Ledger(), Budget(60_000)
+    inner = search_sampler(name, 1, STAGES, budget, 40)
+    gate = ConstraintFilter(inner, STAGES, budget, known=lambda _: False, reject=ledger.reject, seed=1)
+    study = optuna.create_study(direction="maximize", sampler=gate)
+    for _ in range(40 if name != "gp" else 16):
+        assert budget.fits(propose(study, STAGES, ledger).architecture)
+    numbers = [trial.params["stages"] for trial in study.trials]
+    assert min(numbers.count(2), numbers.count(3)) >= 2
+    assert {trial.params["se"] for trial in study.trials} == {False, True}
+    for trial in study.trials:
+        assert ("width_3" in trial.params) == ("blocks_3" in trial.params) == (trial.params["stages"] == 3)
+        assert STAGES.problem(trial.params) is None
+        assert STAGES.params_of(STAGES.candidate(trial.params)) == trial.params
+        assert set(trial.params) == set(STAGES.names(trial.params))
+
+
+def test_inner_samplers_learn_from_trials_with_fewer_stages_too() -> None:
+    """TPE leaves out trials without a value for each parameter: they get the middle of its range."""
+    seen: list[list[dict[str, object]]] = []
+
+    class Spy(optuna.samplers.RandomSampler):
+        def sample_relative(
+            self,
+            study: optuna.Study,
+            trial: optuna.trial.FrozenTrial,
+            search_space: dict[str, optuna.distributions.BaseDistribution],
+        ) -> dict[str, object]:
+            complete = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            assert all(set(search_space) <= {*one.params} == {*one.distributions} for one in complete)
+            seen.append([one.params for one in complete])
+            return {}
+
+    ledger = Ledger()
+    gate = ConstraintFilter(Spy(seed=0), STAGES, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
+    study = optuna.create_study(sampler=gate)
+    for _ in range(20):
+        propose(study, STAGES, ledger)
+    two = [params for params in seen[-1] if params["stages"] == 2]
+    assert two and all((params["blocks_3"], params["width_3"]) == (1, 16) for params in two)
+    assert not any("width_3" in trial.params for trial in study.trials if trial.params["stages"] == 2)
+
+
+def test_what_an_inner_sampler_proposes_between_numbers_of_a_table_moves_to_the_nearest() -> None:
+    class Between(optuna.samplers.RandomSampler):
+        def sample_relative(
+            self,
+            study: optuna.Study,
+            trial: optuna.trial.FrozenTrial,
+            search_space: dict[str, optuna.distributions.BaseDistribution],
+        ) -> dict[str, object]:
+            return {"stages": 2, "se": True, "blocks_1": 2, "width_1": 9, "blocks_2": 1, "width_2": 38, "width_3": 5}
+
+    ledger = Ledger()
+    inner = Between(seed=0)
+    gate = ConstraintFilter(inner, STAGES, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
+    candidate = propose(optuna.create_study(sampler=gate), STAGES, ledger)
+    assert candidate.architecture.describe() == "basic 3-1 x 6-40, SE, stem 6"
+
+
+def test_tables_are_drawn_from_evenly_at_random() -> None:
+    study, ledger = gated("random", STAGES, 10**9)
+    for _ in range(200):
+        propose(study, STAGES, ledger)
+    widths = [trial.params["width_1"] for trial in study.trials]
+    assert all(30 < widths.count(width) < 70 for width in (4, 6, 16, 40))
+
+
 def test_a_slow_proposal_that_fits_is_taken_and_no_second_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("budgetnas.samplers.constraint_filter.MAX_SECONDS", -1.0)
     study, ledger = gated("random", DEFAULT, 10**12)
-    alone = optuna.create_study(sampler=make_sampler("random", 1, lambda _: True)).ask()
-    params = {name: alone._suggest(name, distribution(DEFAULT.ranges()[name])) for name in DEFAULT.joint_names()}
+    monkeypatch.setattr(SearchSpace, "draw_feasible", lambda *_: pytest.fail("a feasible draw"))
     first = propose(study, DEFAULT, ledger)
-    assert {name: study.trials[0].params[name] for name in params} == params, "the sampler's own, no feasible draw"
     assert first == ledger.accepted[0]
+    monkeypatch.undo()
+    monkeypatch.setattr("budgetnas.samplers.constraint_filter.MAX_SECONDS", -1.0)
     study, ledger = gated("random", DEFAULT, 50_000)
     for _ in range(5):
         propose(study, DEFAULT, ledger)

@@ -113,6 +113,44 @@ def test_checkpoints_of_the_classic_layout_load_both_ways_and_compute_the_same(n
     torch.testing.assert_close(back.eval()(images), classic(images))
 
 
+class ClassicGated(ClassicBasic):
+    """Squeeze-and-excitation of Hu et al. 2018, with 1x1 convolutions as the linear layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        squeezed = functional.adaptive_avg_pool2d(inner, 1)
+        weights = [layer.weight[:, :, None, None] for layer in (self.se.squeeze, self.se.excite)]
+        squeezed = functional.relu(functional.conv2d(squeezed, weights[0], self.se.squeeze.bias))
+        gate = torch.sigmoid(functional.conv2d(squeezed, weights[1], self.se.excite.bias))
+        return functional.relu(inner * gate + self.shortcut(x))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_block_with_squeeze_and_excitation_computes_what_was_published(memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    network = build(Architecture((1,), (80,), (2,), stem_width=8, se=True)).double().to(memory_format=memory_format)
+    block = network.layer1[0]
+    assert block.se.squeeze.weight.shape == (5, 80)
+    classic = ClassicGated(8, 80, 2).double()
+    classic.se = block.se
+    classic.load_state_dict(block.state_dict(), strict=True)
+    features = torch.randn(4, 8, 12, 12, dtype=torch.float64).to(memory_format=memory_format)
+    torch.testing.assert_close(block(features), classic(features))
+    assert block(features).is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_reducing_stem_computes_what_the_imagenet_resnets_do(stride: int) -> None:
+    torch.manual_seed(0)
+    network = build(Architecture((1,), (8,), (1,), stem_width=8, size=65, stem_stride=stride)).eval()
+    images = torch.randn(2, 3, 65, 65)
+    features = functional.relu(network.bn1(functional.conv2d(images, network.conv1.weight, stride=2, padding=1)))
+    if stride == 4:
+        features = functional.max_pool2d(features, 3, stride=2, padding=1)
+    features = network.layer1(features)
+    torch.testing.assert_close(network(images), network.linear(features.mean(dim=(2, 3))))
+
+
 @pytest.mark.parametrize("name", list(CLASSICS))
 def test_gradients_are_those_of_the_classic_layout(name: str) -> None:
     torch.manual_seed(0)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from budgetnas.architecture import Architecture, count
 from budgetnas.search.options import read_study_file
 from budgetnas.space.presets import shipped_studies
+from budgetnas.space.search_space import SearchSpace
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +41,18 @@ def test_the_wheel_holds_the_studies_the_templates_and_the_types(tmp_path: Path)
 
 
 def test_every_shipped_study_file_can_be_read() -> None:
-    assert set(shipped_studies()) >= {"cifar10-5m", "digits-demo"}
+    assert set(shipped_studies()) >= {"cifar10-5m", "digits-demo", "era-200k", "mlperf-tiny-ic01", "mlperf-tiny-ic02"}
     for name in shipped_studies():
         assert read_study_file(name).budget is not None
+
+
+def test_the_shipped_file_of_all_defaults_has_the_default_space() -> None:
+    assert read_study_file("cifar10-5m").space == SearchSpace()
+
+
+@pytest.mark.parametrize(("name", "widths"), [("mlperf-tiny-ic01", (16, 32, 64)), ("mlperf-tiny-ic02", (40, 80, 160))])
+def test_the_limits_of_mlperf_tiny_are_what_its_reference_has(name: str, widths: tuple[int, ...]) -> None:
+    options = read_study_file(name)
+    counts = count(Architecture((1, 1, 1), widths, (1, 2, 2), stem_width=widths[0]))
+    assert (options.budget, options.max_macs) == (counts.params, counts.macs)
+    assert options.space is None, "the default space"

@@ -24,8 +24,9 @@ from budgetnas.data import DataRequest, load_data
 from budgetnas.data.cache import CacheEntry
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.samplers.named import SAMPLERS, search_sampler
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage

@@ -16,14 +16,16 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.report.wording import summary
-from budgetnas.samplers.constraint_filter import ConstraintFilter, draw_evenly
+from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
 from budgetnas.search.options import SearchOptions, read_study_file, specify, stored_options
 from budgetnas.search.trial import suggest_candidate
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
+from budgetnas.space.ranges import Choice, draw_evenly
 from budgetnas.space.recipe import EXTRAS, Recipe, RecipeSpace, named_extras
-from budgetnas.space.search_space import CandidateSpace, Choice, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification, read_specification
 
 INPUTS = InputShape(in_channels=3, size=32, classes=10)
@@ -97,8 +99,8 @@ def test_both_spaces_hold_the_seeds_with_the_report_s_recipe(name: str, seed: st
 def test_parameters_and_candidate_are_one_to_one(name: str, seed: int) -> None:
     space, generator = candidates(name), random.Random(seed)
     ranges = space.ranges()
-    params = {one: draw_evenly(ranges[one], generator) for one in space.joint_names()}
-    params |= {one: draw_evenly(ranges[one], generator) for one in space.names_for(params["optimizer"])}
+    drawn = {one: draw_evenly(values, generator) for one, values in ranges.items()}
+    params = {one: drawn[one] for one in space.names(drawn)}
     candidate = space.candidate(params)
     assert space.params_of(candidate) == params
     for extra, parameter in (
@@ -139,7 +141,7 @@ def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
     for _ in range(24):
         trial = study.ask()
         recipes.append(suggest_candidate(trial, space).recipe)
-        assert set(trial.params) == {*space.joint_names(), *space.names_for(trial.params["optimizer"])}
+        assert set(trial.params) == set(space.names(trial.params))
         study.tell(trial, recipes[-1].label_smoothing - 0.01 * recipes[-1].warmup_epochs)
     assert recipes[0] == initial_candidate("v1-adam", space.recipes, INPUTS).recipe
     for extra in EXTRAS:

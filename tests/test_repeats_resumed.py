@@ -34,8 +34,8 @@ from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, record
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.search.loop import search
 from budgetnas.search.study import recover_stale_trials
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.opening import open_records

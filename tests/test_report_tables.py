@@ -32,6 +32,7 @@ from budgetnas.report.figures.params import pareto_front
 from budgetnas.report.page import study_page
 from budgetnas.report.values import RankedRun
 from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
+from budgetnas.space.search_space import DEFAULT_WIDTHS
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Rejection, Role, State
 
@@ -218,7 +219,7 @@ def test_pareto_front_has_exactly_the_unbeaten_runs(records: Records) -> None:
 
 
 def planted(records: Records, runs: int) -> tuple[tuple[RankedRun, ...], StudySpecification]:
-    """Accuracy follows the last stage's width alone."""
+    """Accuracy follows the third stage's width alone."""
     spec = specification(data(), max_params=50_000_000)
     save(records, STUDY, spec)
     generator = random.Random(3)
@@ -227,7 +228,7 @@ def planted(records: Records, runs: int) -> tuple[tuple[RankedRun, ...], StudySp
         optimizer = generator.choice(("sgd", "adam"))
         rates = {f"{optimizer}_learning_rate": generator.uniform(0.02, 0.09), f"{optimizer}_weight_decay": 1e-4}
         candidate = spec.candidates.candidate(params | {"optimizer": optimizer} | rates)
-        curve = plausible_curve(0.5 + 0.015 * int(params["width_4"]), seed=trial)
+        curve = plausible_curve(0.5 + 0.015 * DEFAULT_WIDTHS.index(int(params["width_3"])), seed=trial)
         add_run(records, STUDY, candidate, trial, curve)
     return study_tables(records, STUDY).ranking, spec
 
@@ -235,7 +236,7 @@ def planted(records: Records, runs: int) -> tuple[tuple[RankedRun, ...], StudySp
 def test_importances_find_the_parameter_that_decides(records: Records) -> None:
     runs, spec = planted(records, 40)
     shares = importances(runs, spec)
-    assert next(iter(shares)) == "width_4"
+    assert next(iter(shares)) == "width_3"
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == set(spec.candidates.ranges())
     assert shares == importances(runs, spec)
@@ -260,7 +261,8 @@ def test_rates_of_an_optimiser_of_a_single_run_have_no_importance(records: Recor
 def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -> None:
     runs, spec = planted(records, 8)
     first = runs[0].trainings[0]
-    strange = replace(first.run, architecture=replace(first.run.architecture, blocks=(9, 9, 9, 9)))
+    network = first.run.architecture
+    strange = replace(first.run, architecture=replace(network, blocks=(6,) * network.num_stages))
     outside = replace(runs[0], trainings=(replace(first, run=strange),))
     assert importances([outside, *runs[1:]], spec) == {}
 

@@ -16,8 +16,8 @@ from budgetnas.errors import Interrupted, RunFailedError
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, State
 from budgetnas.training import RuntimeConfig
 from budgetnas.training.device import DeviceImages, statistics, to_device

@@ -46,8 +46,9 @@ from budgetnas.samplers.named import ONCE, SAMPLERS, budget_share, check_sampler
 from budgetnas.search.loop import _install_sampler, search
 from budgetnas.search.study import recover_stale_trials, requeue
 from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
+from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import Candidate, CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity
 from budgetnas.storage import SEARCHED, Role, State
 from budgetnas.storage.leases import holding, take_slot

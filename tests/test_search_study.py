@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from budgetnas.search.callbacks import MessageCallbacks
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
+from budgetnas.search.trial import RejectedError, suggest_candidate
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification
@@ -157,18 +160,18 @@ def test_another_specification_is_refused_by_name(storage_url: str) -> None:
 def test_an_enqueued_trial_of_a_process_that_is_gone_is_queued_again_with_its_parameters(storage_url: str) -> None:
     with opened(storage_url) as study:
         trial = study.optuna_study.ask()
-        width = trial.suggest_int("width_1", 0, 24)
+        width = trial.suggest_int("width_1", 8, 512, log=True)
         (told,) = recover_stale_trials(study)
         assert "trial 0" in told and "requeued" in told
         assert study.optuna_study.trials[0].state is TrialState.WAITING
         again = study.optuna_study.ask()
         assert again.number == 0
-        assert again.suggest_int("width_1", 0, 24) == width
+        assert again.suggest_int("width_1", 8, 512, log=True) == width
 
 
 def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(storage_url: str) -> None:
     with opened(storage_url, 60_000) as study:  # no seed fits
-        study.optuna_study.ask().suggest_int("width_1", 0, 24)
+        study.optuna_study.ask().suggest_int("width_1", 8, 512, log=True)
         empty = study.optuna_study.ask().number
         dropped, queued = recover_stale_trials(study)
         assert "dropped" in dropped and "requeued" in queued
@@ -326,7 +329,7 @@ def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> 
 def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) -> None:
     path = study_file(tmp_path)
     assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0
-    wide = {"blocks_1": 2, "width_1": 4, "blocks_2": 1, "width_2": 4}
+    wide = {"blocks_1": 2, "width_1": 12, "blocks_2": 1, "width_2": 12}
     with study_in(tmp_path) as study:
         study.enqueue_trial(wide | {"optimizer": "adam", "adam_learning_rate": 1e-3, "adam_weight_decay": 0.0})
         study.enqueue_trial(study.trials[0].params)
@@ -339,6 +342,48 @@ def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) 
     records = records_in(tmp_path)
     assert [one.trial for one in records.runs(study="t")] == [0, 3]
     assert "enqueued" in {one.origin for one in records.rejections("t")}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"width_1": 7}, "rejected: width_1 = 7 is not in the table 4, 6, 8, 10, 12; the nearest are 6 and 8"),
+        ({"width_1": 640}, "rejected: width_1 = 640 is not in the table 4, 6, 8, 10, 12"),
+        ({"blocks_1": 3}, "rejected: blocks_1 = 3 is not in the table 1, 2"),
+        ({"optimizer": "lion"}, "rejected: optimizer has a value outside its range"),
+        ({"width_1": "wide"}, "rejected: width_1 has a value outside its range"),
+        ({"adam_learning_rate": 2.0}, "rejected: adam_learning_rate = 2.0 must be from 0.0001 to 0.1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Fixed parameter")
+def test_enqueued_values_outside_their_range_are_rejected_with_the_reason(values: dict[str, Any], reason: str) -> None:
+    space = CandidateSpace(
+        SearchSpace(blocks=((1, 2), (1, 1)), widths=(4, 6, 8, 10, 12)),
+        RecipeSpace(),
+        InputShape(in_channels=1, size=8, classes=10),
+    )
+    study = optuna.create_study()
+    study.enqueue_trial(
+        {"blocks_1": 2, "width_1": 12, "blocks_2": 1, "width_2": 12, "optimizer": "adam"}
+        | {"adam_learning_rate": 1e-3, "adam_weight_decay": 0.0}
+        | values
+    )
+    with pytest.raises(RejectedError, match=f"^{re.escape(reason)}"):
+        suggest_candidate(study.ask(), space)
+
+
+def test_a_search_rejects_an_enqueued_width_that_is_not_in_the_table_and_goes_on(tmp_path: Path) -> None:
+    path = study_file(tmp_path)
+    assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0
+    with study_in(tmp_path) as study:
+        study.enqueue_trial({"width_1": 7})
+        study.enqueue_trial({"width_1": 8})  # the sampler completes it
+    result = run(tmp_path, "search", path, "--study", "t", "--trials", "2")
+    assert result.returncode == 0, result.stderr
+    trials = trials_in(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert trials[1].user_attrs["budgetnas"]["reason"].startswith("rejected: width_1 = 7 is not in the table")
+    assert trials[2].params["width_1"] == 8
 
 
 def test_a_resumed_search_leaves_no_connection_open(tmp_path: Path) -> None:

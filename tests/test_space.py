@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from itertools import pairwise, product
@@ -13,23 +14,29 @@ from pydantic import ValidationError
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
+from budgetnas.space.ranges import Choice, LogRange, Steps
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import (
-    DEFAULT_WIDTHS,
-    CandidateSpace,
-    Choice,
-    InputShape,
-    LogRange,
-    SearchSpace,
-    WholeRange,
-)
+from budgetnas.space.search_space import DEFAULT_DEPTHS, DEFAULT_WIDTHS, InputShape, SearchSpace
 
 INPUTS = InputShape(in_channels=3, size=32, classes=10)
 SPACE = SearchSpace()
 CANDIDATES = CandidateSpace(SPACE, RecipeSpace(), INPUTS)
 SMALLEST = count(SPACE.smallest(INPUTS)).params
-LARGEST = count(SPACE.architecture({name: one.high for name, one in SPACE.ranges().items()}, INPUTS)).params
+LARGEST = count(SPACE.architecture({name: one.values[-1] for name, one in SPACE.ranges().items()}, INPUTS)).params
+KNOWN = {
+    "resnet8": ((1, 1, 1), (16, 32, 64), False),
+    "resnet20": ((3, 3, 3), (16, 32, 64), False),
+    "resnet32": ((5, 5, 5), (16, 32, 64), False),
+    "resnet44": ((7, 7, 7), (16, 32, 64), False),
+    "resnet56": ((9, 9, 9), (16, 32, 64), False),
+    "ic02": ((1, 1, 1), (40, 80, 160), False),
+    "wide": ((3, 3, 3), (64, 128, 256), False),
+    "half": ((2, 2, 2), (64, 128, 256), False),
+    "course": ((4, 4, 3), (64, 128, 256), True),
+}
+"""Networks that others found, as blocks, widths and squeeze-and-excitation; the stem is as wide as the first stage."""
 
 seeds = st.integers(0, 2**32)
 
@@ -40,6 +47,9 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     lows = draw(st.lists(st.integers(1, 4), min_size=stages, max_size=stages))
     blocks = tuple((low, low + draw(st.integers(0, 3))) for low in lows)
     return SearchSpace(
+        stages=draw(st.none() | st.tuples(st.integers(1, stages), st.just(stages))),
+        se=draw(st.sampled_from([(False,), (True,), (False, True)])),
+        depths=draw(st.none() | st.just((*lows, 9)).map(lambda depths: tuple(sorted(set(depths))))),
         block=draw(st.sampled_from(["basic", "bottleneck"])),
         blocks=blocks,
         widths=tuple(sorted(draw(st.sets(st.integers(1, 512), min_size=1, max_size=8)))),
@@ -56,14 +66,35 @@ def test_widths_are_four_to_an_octave_and_hold_the_classic_ones() -> None:
 
 
 def test_the_ranges_of_the_default_space() -> None:
-    top = len(DEFAULT_WIDTHS) - 1
-    assert SPACE.ranges() == {
-        name: one
+    stages = {
+        name: steps
         for stage in (1, 2, 3, 4)
-        for name, one in ((f"blocks_{stage}", WholeRange(1, 3)), (f"width_{stage}", WholeRange(0, top)))
+        for name, steps in ((f"blocks_{stage}", Steps(DEFAULT_DEPTHS)), (f"width_{stage}", Steps(DEFAULT_WIDTHS)))
     }
-    assert SPACE.size() == (3 * len(DEFAULT_WIDTHS)) ** 4
+    assert SPACE.ranges() == {"stages": Choice((3, 4)), "se": Choice((False, True))} | stages
+    assert SPACE.conditions() == {"blocks_4": ("stages", (4,)), "width_4": ("stages", (4,))}
+    each = len(DEFAULT_DEPTHS) * len(DEFAULT_WIDTHS)
+    assert SPACE.size() == 2 * (each**3 + each**4)
     assert SMALLEST <= 50_000
+
+
+def test_parameters_are_read_as_a_user_thinks() -> None:
+    network = named("v2")
+    assert SPACE.params_of(network) == {
+        **{"stages": 4, "se": False},
+        **{"blocks_1": 2, "width_1": 64, "blocks_2": 2, "width_2": 128},
+        **{"blocks_3": 2, "width_3": 128, "blocks_4": 2, "width_4": 128},
+    }
+
+
+def test_a_space_with_its_own_blocks_has_no_more_than_it_names() -> None:
+    space = SearchSpace(blocks=((1, 3),) * 3, widths=(8, 16))
+    assert set(space.ranges()) == {f"{kind}_{stage}" for kind in ("blocks", "width") for stage in (1, 2, 3)}
+    assert space.size() == (3 * 2) ** 3
+    assert not {"stages", "depths", "se", "stem_stride"} & json.loads(space.canonical_json()).keys()
+    assert SearchSpace(widths=(8, 16)).stage_numbers == SPACE.stage_numbers
+    for one in (space, SPACE, SearchSpace(se=True), SearchSpace(blocks=((1, 9),) * 4, depths=(1, 4, 9), se=(True,))):
+        assert SearchSpace.model_validate_json(one.canonical_json()) == one
 
 
 def test_the_ranges_of_candidates() -> None:
@@ -83,6 +114,28 @@ def test_the_default_space_holds_the_classic_networks(name: str) -> None:
     assert SPACE.architecture(params, INPUTS) == named(name)
 
 
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_the_default_space_holds_the_networks_that_others_found(name: str) -> None:
+    blocks, widths, se = KNOWN[name]
+    network = Architecture(blocks, widths, (1, 2, 2), stem_width=widths[0], se=se)
+    params = SPACE.params_of(network)
+    assert params is not None
+    assert SPACE.architecture(params, INPUTS) == network
+    assert not {"blocks_4", "width_4"} & params.keys()
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 1), (48, 1), (64, 2), (96, 2), (128, 4), (224, 4)])
+def test_networks_for_large_images_have_a_stem_that_reduces_them(size: int, stride: int) -> None:
+    inputs = InputShape(in_channels=3, size=size, classes=5)
+    network = SPACE.architecture(SPACE.draw(random.Random(0)), inputs)
+    assert network.stem_stride == stride
+    assert SPACE.params_of(network) is not None
+    plain = SearchSpace(stem_stride=1)
+    assert plain.architecture(SPACE.draw(random.Random(0)), inputs).stem_stride == 1
+    initial = initial_candidate("v2-sgd", CANDIDATES.recipes, inputs).architecture
+    assert initial.stem_stride == stride and SPACE.params_of(initial) is not None
+
+
 @pytest.mark.parametrize("seed", INITIAL_TRIALS)
 def test_the_default_space_holds_the_seeds(seed: str) -> None:
     candidate = initial_candidate(seed, CANDIDATES.recipes, INPUTS)
@@ -96,13 +149,14 @@ def test_the_default_space_holds_the_seeds(seed: str) -> None:
     "change",
     [
         {"block": "bottleneck"},
-        {"blocks": (2, 2, 2, 4)},
+        {"blocks": (2, 2, 2, 6)},
+        {"stem_stride": 2},
         {"widths": (64, 128, 128, 127)},
         {"widths": (64, 128, 128, 4096)},
         {"stem_width": 32},
         {"stem_kernel": 5},
         {"strides": (1, 2, 2, 1)},
-        {"blocks": (2, 2, 2), "widths": (64, 128, 128), "strides": (1, 2, 2)},
+        {"blocks": (2, 2), "widths": (64, 128), "strides": (1, 2)},
     ],
 )
 def test_what_the_default_space_does_not_hold(change: dict[str, Any]) -> None:
@@ -116,9 +170,8 @@ def test_any_shape_of_data_is_held() -> None:
 @given(spaces(), seeds)
 def test_parameters_and_architecture_are_one_to_one(space: SearchSpace, seed: int) -> None:
     params = space.draw(random.Random(seed))
-    assert {name: one.low <= params[name] <= one.high for name, one in space.ranges().items()} == dict.fromkeys(
-        params, True
-    )
+    assert tuple(params) == space.names(params)
+    assert all(params[name] in space.ranges()[name].values for name in params)
     assert space.params_of(space.architecture(params, INPUTS)) == params
 
 
@@ -158,7 +211,7 @@ def test_an_optimiser_that_is_not_searched_is_not_held() -> None:
 @given(st.just(SMALLEST) | st.integers(SMALLEST, LARGEST), seeds)
 def test_a_feasible_draw_fits(limit: int, seed: int) -> None:
     params = SPACE.draw_feasible(INPUTS, Budget(limit), random.Random(seed))
-    assert set(params) == set(SPACE.ranges())
+    assert tuple(sorted(params)) == tuple(sorted(SPACE.names(params)))
     assert count(SPACE.architecture(params, INPUTS)).params <= limit
 
 
@@ -188,9 +241,7 @@ def test_a_budget_below_the_smallest_network_is_refused_with_its_name() -> None:
         with pytest.raises(InputError) as raised:
             refused(INPUTS, Budget(SMALLEST - 1))
         assert raised.value.argument == "--budget"
-        assert f"its smallest network (basic 1-1-1-1 x 8-8-8-8, stem 8) has {SMALLEST:,} parameters" in str(
-            raised.value
-        )
+        assert f"its smallest network (basic 1-1-1 x 8-8-8, stem 8) has {SMALLEST:,} parameters" in str(raised.value)
         assert f"allow at least {SMALLEST:,}" in str(raised.value)
 
 
@@ -207,6 +258,14 @@ def test_a_budget_below_the_smallest_network_is_refused_with_its_name() -> None:
         ({"widths": (16, 8)}, "widths must be ascending"),
         ({"widths": (0, 8)}, "greater than or equal to 1"),
         ({"strides": (1, 2)}, "strides must have 4 numbers"),
+        ({"stages": (3, 5)}, r"stages must be \[fewest, most\] with the most 4.*not \[3, 5\]"),
+        ({"stages": (0, 4)}, r"not \[0, 4\]"),
+        ({"depths": (3, 1)}, "depths must be ascending"),
+        ({"depths": ()}, "at least 1 item"),
+        ({"blocks": ((5, 6),), "depths": (4, 7)}, "depths must have a number from 5 to 6, the blocks of stage 1"),
+        ({"se": ()}, "at least 1 item"),
+        ({"se": (True, True)}, "se names a value twice"),
+        ({"stem_stride": 3}, "Input should be 1, 2 or 4"),
         ({"strides": (1, 2, 3, 1)}, "Input should be 1 or 2"),
         ({"stem_kernel": 4}, "stem_kernel must be odd"),
         ({"depth": 3}, "Extra inputs are not permitted"),
@@ -239,10 +298,12 @@ def test_seeds_are_the_source_report_s_runs_fitted_to_the_data() -> None:
 def small_spaces(draw: st.DrawFn) -> SearchSpace:
     """Spaces of at most 1,000 architectures, many with stages of stride 1 beside a stem of a width of the table."""
     stages = draw(st.integers(1, 3))
-    widths = tuple(sorted(draw(st.sets(st.integers(1, 24), min_size=1, max_size=5))))
+    widths = tuple(sorted(draw(st.sets(st.integers(1, 24), min_size=1, max_size=4))))
     block = draw(st.sampled_from(["basic", "bottleneck"]))
     as_wide = draw(st.sampled_from(widths)) * (4 if block == "bottleneck" else 1)
     return SearchSpace(
+        stages=draw(st.none() | st.tuples(st.integers(1, stages), st.just(stages))),
+        se=draw(st.sampled_from([(False,), (True,), (False, True)])),
         block=block,
         blocks=tuple((low, low + draw(st.integers(0, 1))) for low in draw(st.tuples(*[st.integers(1, 2)] * stages))),
         widths=widths,
@@ -255,9 +316,14 @@ SMALL = InputShape(in_channels=1, size=6, classes=3)
 
 
 def all_of(space: SearchSpace) -> list[Architecture]:
-    ranges = space.ranges()
-    spans = (range(one.low, one.high + 1) for one in ranges.values())
-    return [space.architecture(dict(zip(ranges, values, strict=True)), SMALL) for values in product(*spans)]
+    found = []
+    for part in space.parts():
+        ranges = part.ranges()
+        for values in product(*(steps.values for steps in ranges.values())):
+            params = space.choices_of(part) | dict(zip(ranges, values, strict=True))
+            found.append(space.architecture(params, SMALL))
+    assert len(set(found)) == len(found) == space.size()
+    return found
 
 
 @given(small_spaces())
@@ -299,7 +365,7 @@ def test_every_parameter_at_its_lowest_can_have_more_activations_than_a_wider_ne
     budget = Budget(10**6, max_activations=wide)
     assert not budget.fits(space.smallest(SMALL))
     params = space.draw_feasible(SMALL, budget, random.Random(0))
-    assert params == {"blocks_1": 1, "width_1": 1}
+    assert params == {"blocks_1": 1, "width_1": 8}
 
 
 def test_it_can_take_several_stages_as_wide_as_the_stem_to_have_the_fewest_activations() -> None:
@@ -308,7 +374,7 @@ def test_it_can_take_several_stages_as_wide_as_the_stem_to_have_the_fewest_activ
     assert found == [8 + 3 * 7 + 2 * 7, 8 + 2 * 8 + 3 * 7, 8 + 2 * 8 + 2 * 8]
     budget = Budget(10**6, max_activations=36 * min(found))
     params = space.draw_feasible(SMALL, budget, random.Random(0))
-    assert params == {"blocks_1": 1, "width_1": 1, "blocks_2": 1, "width_2": 1}
+    assert params == {"blocks_1": 1, "width_1": 8, "blocks_2": 1, "width_2": 8}
 
 
 def test_limits_that_nothing_keeps_are_refused_with_each_and_what_would_do() -> None:
@@ -321,3 +387,27 @@ def test_limits_that_nothing_keeps_are_refused_with_each_and_what_would_do() -> 
     assert allowed in str(raised.value)
     with pytest.raises(InputError, match=rf"--max-activations '1k'.*allow at least {smallest.activations:,}, or"):
         SPACE.require_feasible(INPUTS, Budget(5_000_000, 10**12, 1000))
+
+
+def test_a_number_of_a_table_moves_to_the_nearest_by_ratio() -> None:
+    steps = Steps((8, 10, 16, 32))
+    assert [steps.nearest(value) for value in (1, 8, 8.9, 9, 12, 13, 22, 23, 500)] == [8, 8, 8, 10, 10, 16, 16, 32, 32]
+    assert (steps.middle, Steps((4,)).middle, Steps((4,)).only, steps.only) == (16, 4, 4, None)
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ({"width_1": 40}, None),
+        ({"width_1": 37}, "width_1 = 37 is not in the table 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96"),
+        ({"width_1": 37}, "512; the nearest are 32 and 40"),
+        ({"width_2": 600}, "512"),
+        ({"blocks_1": 6}, "blocks_1 = 6 is not in the table 1, 2, 3, 4, 5, 7, 9; the nearest are 5 and 7"),
+        ({"stages": 5}, "stages = 5 must be one of 3, 4"),
+        ({"optimizer": "lion"}, "optimizer = lion must be one of sgd, adam"),
+        ({"sgd_learning_rate": 0.6}, "sgd_learning_rate = 0.6 must be from 0.01 to 0.5"),
+    ],
+)
+def test_a_value_outside_its_range_has_a_reason(params: dict[str, Any], problem: str | None) -> None:
+    found = CANDIDATES.problem(params)
+    assert found is None if problem is None else problem in str(found)

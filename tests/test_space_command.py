@@ -18,7 +18,7 @@ from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.request import NAMED_SETS
 from budgetnas.search.options import SearchOptions
-from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.search_space import DEFAULT_DEPTHS, DEFAULT_WIDTHS, InputShape, SearchSpace
 from budgetnas.space.shape import NAMED_SHAPES, data_shape
 
 
@@ -43,21 +43,23 @@ def value(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 def test_space_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = value(capsys, "space", "--budget", "5e6")
-    assert found["networks"] == 31_640_625
+    assert found["networks"] == 1_886_500_000
     assert (found["budget"], found["max_macs"], found["max_activations"]) == (5_000_000, None, None)
     share = found["share"]
-    assert (share["fits"], share["of"], share["how"]) == (19_935_663, 31_640_625, "counted")
-    assert share["low"] == share["share"] == share["high"]
-    for name, params in (("smallest", 5_298), ("largest_fitting", 4_999_998), ("largest", 57_457_162)):
+    assert (share["fits"], share["of"], share["how"]) == (788_816_233, 1_886_500_000, "counted")
+    assert share["low"] == share["share"] == share["high"] == pytest.approx(0.478, abs=1e-3)
+    for name, params in (("smallest", 4_034), ("largest_fitting", 5_000_000), ("largest", 171_951_754)):
         assert (found[name]["params"], found[name]["certain"]) == (params, True)
         assert count(Architecture.from_dict(found[name]["architecture"])).params == params
-    assert [one["name"] for one in found["parameters"]][:2] == ["blocks_1", "width_1"]
-    assert [one["value"] for one in found["parameters"][1]["values"]] == list(SearchSpace().widths)
+    assert [one["name"] for one in found["parameters"]][:4] == ["stages", "se", "blocks_1", "width_1"]
+    values = [[one["value"] for one in parameter["values"]] for parameter in found["parameters"][:4]]
+    assert values == [[3, 4], [False, True], list(DEFAULT_DEPTHS), list(DEFAULT_WIDTHS)]
+    assert isinstance(values[1][0], bool)
     assert {one["name"]: (one["held"], one["fits"], one["left"]) for one in found["seeds"]} == {
         "v1": (True, True, {"params": 96_758}),
         "v2": (True, True, {"params": 3_108_342}),
     }
-    assert found["suggestion"] is None
+    assert found["suggestion"]["widths_dropped"] == [384, 448]
 
 
 def test_space_with_further_limits_from_a_study_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_space_says_what_was_drawn(capsys: pytest.CaptureFixture[str], tmp_path:
     arguments = ("space", "s.toml", "--budget", "5M", "--max-macs", "300M")
     out = printed(capsys, *arguments)
     for text in (
-        "of 200,000 evenly drawn networks, 95 % interval",
+        "of 200,000 drawn, 95 % interval",
         "largest that fits, of those drawn",
         "single values is up to",
     ):
@@ -105,7 +107,9 @@ def test_space_says_what_was_drawn(capsys: pytest.CaptureFixture[str], tmp_path:
 def test_space_prints_a_table_that_says_never(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "space", "--budget", "50k")
     for text in (
-        "0.85% of the space fits: 270,203 of 31,640,625 networks, all counted",
+        "1,886,500,000 networks of 3 or 4 stages of 1 to 9 basic blocks, squeeze-and-excitation on or off;",
+        "0.73% of evenly drawn proposals from the space fit (1 in 138): all networks counted, 3,545,192 of 1,886,500,000",
+        "number of stages",
         "48 to 512",
         "never",
         "4,853,242 too many",

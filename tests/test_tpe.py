@@ -18,8 +18,10 @@ from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.distributions import distribution
 from budgetnas.samplers.tpe import DOUBLINGS, BudgetTPE, fits_within
 from budgetnas.search.trial import suggest_candidate
+from budgetnas.space.candidates import CandidateSpace
+from budgetnas.space.ranges import Params
 from budgetnas.space.recipe import RecipeSpace
-from budgetnas.space.search_space import CandidateSpace, InputShape, Params, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SPACE = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
@@ -95,8 +97,13 @@ def test_where_nothing_fits_the_draws_end_and_something_is_proposed() -> None:
 def test_parameters_that_name_no_architecture_are_not_judged() -> None:
     fits = fits_within(SPACE, Budget(1_000_000))
     assert fits({"sgd_learning_rate": 0.1}) is None
-    assert fits({name: one.low for name, one in SPACE.space.ranges().items()}) is True
-    assert fits({name: one.high for name, one in SPACE.space.ranges().items()} | {"optimizer": "sgd"}) is False
+    ranges = SPACE.space.ranges()
+    assert fits({name: one.values[0] for name, one in ranges.items()}) is True
+    assert fits({name: one.values[-1] for name, one in ranges.items()} | {"optimizer": "sgd"}) is False
+    three = {name: one.values[0] for name, one in ranges.items() if not name.endswith("_4")}
+    assert fits(three) is True
+    assert fits(three | {"stages": 4}) is None
+    assert fits(three | {"width_3": 37}) == fits(three | {"width_3": 40})
 
 
 def test_the_trials_are_read_once_for_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from budgetnas.runs.recording import RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
-from budgetnas.space.search_space import Candidate, SearchSpace
+from budgetnas.space.candidates import Candidate
+from budgetnas.space.search_space import SearchSpace
 from budgetnas.storage import SEARCHED, Records, Role, State
 from budgetnas.training import Runtime
 

@@ -19,7 +19,7 @@ from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.samplers.named import BUDGET, search_sampler
 from budgetnas.search.session import run_search
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import SEARCHED, Records, Role, State
 

@@ -11,7 +11,7 @@ from budgetnas.architecture.counting import (
     stem,
     stem_counts,
 )
-from budgetnas.architecture.model import Architecture, default_strides
+from budgetnas.architecture.model import Architecture, default_stem_stride, default_strides
 from budgetnas.architecture.named import NAMES, named, parse_architecture
 from budgetnas.architecture.primitives import Counts, Path, Primitive, Shape, path_counts
 
@@ -28,6 +28,7 @@ __all__ = [
     "Shape",
     "count",
     "count_parts",
+    "default_stem_stride",
     "default_strides",
     "head",
     "head_counts",

@@ -11,14 +11,20 @@ from budgetnas.architecture.primitives import (
     BatchNorm,
     Conv,
     Counts,
+    Gate,
+    GlobalAveragePool,
+    Linear,
     Path,
     ReLU,
     Shape,
+    Sigmoid,
     path_counts,
     path_out_shape,
 )
 
 _DERIVED = ("counts", "out_shape")
+_SQUEEZE = 16
+_FEWEST_SQUEEZED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +50,13 @@ class Block(ABC):
         in_channels: Input channels.
         width: Channels of the block's inner convolutions; it has ``expansion * width`` output channels.
         stride: Stride of the strided convolution.
+        se: Whether squeeze-and-excitation ends the main path.
     """
 
     in_channels: int
     width: int
     stride: int
+    se: bool = False
 
     expansion: ClassVar[int]
 
@@ -84,6 +92,23 @@ class Block(ABC):
         """Return the output shape for an input of `shape`."""
         return path_out_shape(self.layers().main, shape)
 
+    def _squeeze_excitation(self) -> Path:
+        """Declare squeeze-and-excitation (Hu, Shen and Sun 2018), with a sixteenth of the channels inside, at least 4.
+
+        With their ratio of 16 alone, a block of 16 channels would be gated by a single number.
+        """
+        if not self.se:
+            return ()
+        channels, inner = self.out_channels, max(_FEWEST_SQUEEZED, self.out_channels // _SQUEEZE)
+        layers: Path = (
+            ("pool", GlobalAveragePool()),
+            ("squeeze", Linear(channels, inner)),
+            ("relu", ReLU()),
+            ("excite", Linear(inner, channels)),
+            ("sigmoid", Sigmoid()),
+        )
+        return (("se", Gate(layers)),)
+
     def _projection(self) -> Path:
         if self.stride == 1 and self.in_channels == self.out_channels:
             return ()
@@ -100,13 +125,14 @@ class BasicBlock(Block):
     expansion: ClassVar[int] = 1
 
     def layers(self) -> Branches:
-        """Declare 3x3 (strided), 3x3, and a projection where the shape changes."""
+        """Declare 3x3 (strided), 3x3, a gate if there is one, and a projection where the shape changes."""
         main: Path = (
             ("conv1", Conv(self.in_channels, self.width, kernel=3, stride=self.stride)),
             ("bn1", BatchNorm(self.width)),
             ("relu1", ReLU()),
             ("conv2", Conv(self.width, self.width, kernel=3)),
             ("bn2", BatchNorm(self.width)),
+            *self._squeeze_excitation(),
         )
         return Branches(main, self._projection())
 
@@ -118,7 +144,7 @@ class BottleneckBlock(Block):
     expansion: ClassVar[int] = 4
 
     def layers(self) -> Branches:
-        """Declare 1x1, 3x3 (strided), 1x1, and a projection where the shape changes."""
+        """Declare 1x1, 3x3 (strided), 1x1, a gate if there is one, and a projection where the shape changes."""
         main: Path = (
             ("conv1", Conv(self.in_channels, self.width, kernel=1)),
             ("bn1", BatchNorm(self.width)),
@@ -128,6 +154,7 @@ class BottleneckBlock(Block):
             ("relu2", ReLU()),
             ("conv3", Conv(self.width, self.out_channels, kernel=1)),
             ("bn3", BatchNorm(self.out_channels)),
+            *self._squeeze_excitation(),
         )
         return Branches(main, self._projection())
 
@@ -136,11 +163,11 @@ BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": BottleneckB
 
 
 @lru_cache(maxsize=1 << 16)
-def block_counts(kind: str, in_channels: int, width: int, stride: int, height: int) -> tuple[Counts, Shape]:
+def block_counts(kind: str, in_channels: int, width: int, stride: int, height: int, se: bool) -> tuple[Counts, Shape]:
     """Return counts and output shape of a block on a square input of side `height`, cached.
 
     A search counts thousands of architectures with the same few blocks, so the cache keeps counting cheap.
     """
-    block = BLOCKS[kind](in_channels, width, stride)
+    block = BLOCKS[kind](in_channels, width, stride, se)
     shape = Shape(in_channels, height, height)
     return block.counts(shape), block.out_shape(shape)

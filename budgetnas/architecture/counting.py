@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from budgetnas.architecture.blocks import BLOCKS, block_counts
 from budgetnas.architecture.model import Architecture
@@ -12,6 +13,7 @@ from budgetnas.architecture.primitives import (
     Counts,
     GlobalAveragePool,
     Linear,
+    MaxPool,
     Path,
     ReLU,
     Shape,
@@ -30,13 +32,17 @@ class Part:
 
 
 def stem(architecture: Architecture) -> Path:
-    """Declare the stem: a convolution of stride 1, batch normalisation, ReLU."""
-    width = architecture.stem_width
-    return (
-        ("conv1", Conv(architecture.in_channels, width, kernel=architecture.stem_kernel)),
+    """Declare the stem: a convolution, batch normalisation and ReLU; with a stride of 4 a maximum pool."""
+    return _stem(architecture.in_channels, architecture.stem_width, architecture.stem_kernel, architecture.stem_stride)
+
+
+def _stem(in_channels: int, width: int, kernel: int, stride: int) -> Path:
+    path: Path = (
+        ("conv1", Conv(in_channels, width, kernel, min(stride, 2))),
         ("bn1", BatchNorm(width)),
         ("relu", ReLU()),
     )
+    return (*path, ("maxpool", MaxPool(kernel=3, stride=2))) if stride == 4 else path
 
 
 def head(architecture: Architecture) -> Path:
@@ -47,10 +53,12 @@ def head(architecture: Architecture) -> Path:
 
 def count(architecture: Architecture) -> Counts:
     """Return the totals of `architecture` for an image, equal to those of `budgetnas.training.network.build`."""
-    kind, channels, side = architecture.block, architecture.stem_width, architecture.size
-    total = stem_counts(architecture.in_channels, channels, architecture.stem_kernel, side)
+    kind, channels, se = architecture.block, architecture.stem_width, architecture.se
+    total, side = stem_counts(
+        architecture.in_channels, channels, architecture.stem_kernel, architecture.stem_stride, architecture.size
+    )
     for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
-        counts, (channels, side) = stage_counts(kind, channels, width, stride, side, blocks)
+        counts, (channels, side) = stage_counts(kind, channels, width, stride, side, blocks, se=se)
         total = total.plus(counts)
     return total.plus(head_counts(channels, architecture.classes))
 
@@ -64,21 +72,22 @@ def count_parts(architecture: Architecture) -> tuple[Part, ...]:
     ):
         before = parts[-1].out_shape
         counts, (channels, side) = stage_counts(
-            architecture.block, before.channels, width, stride, before.height, blocks
+            architecture.block, before.channels, width, stride, before.height, blocks, se=architecture.se
         )
         parts.append(Part(f"stage {index}", counts, Shape(channels, side, side)))
     parts.append(_path_part("head", head(architecture), parts[-1].out_shape))
     return tuple(parts)
 
 
-def stem_counts(in_channels: int, width: int, kernel: int, side: int) -> Counts:
-    """Return the counts of a stem on a square input of side `side`."""
-    conv = Conv(in_channels, width, kernel)
-    return conv.counts(Shape(in_channels, side, side)).plus(Counts(2 * width, 0, 0))
+@lru_cache(maxsize=1 << 12)
+def stem_counts(in_channels: int, width: int, kernel: int, stride: int, side: int) -> tuple[Counts, int]:
+    """Return the counts of a stem on a square input of side `side`, and the side of its output."""
+    path, shape = _stem(in_channels, width, kernel, stride), Shape(in_channels, side, side)
+    return path_counts(path, shape), path_out_shape(path, shape).height
 
 
 def stage_counts(
-    kind: str, channels: int, width: int, stride: int, side: int, blocks: int
+    kind: str, channels: int, width: int, stride: int, side: int, blocks: int, *, se: bool
 ) -> tuple[Counts, tuple[int, int]]:
     """Return the counts of a stage, and the channels and the side of its output.
 
@@ -89,11 +98,12 @@ def stage_counts(
         stride: Stride of its first block.
         side: Side of its input.
         blocks: Number of blocks.
+        se: Whether the blocks have squeeze-and-excitation.
     """
-    first, shape = block_counts(kind, channels, width, stride, side)
+    first, shape = block_counts(kind, channels, width, stride, side, se)
     if blocks == 1:
         return first, (shape.channels, shape.height)
-    rest, _ = block_counts(kind, shape.channels, width, 1, shape.height)
+    rest, _ = block_counts(kind, shape.channels, width, 1, shape.height, se)
     return first.plus(rest.times(blocks - 1)), (shape.channels, shape.height)
 
 

@@ -15,6 +15,11 @@ MAX_STAGES: Final = 5
 MAX_BLOCKS: Final = 200
 MAX_WIDTH: Final = 4096
 MAX_SIZE: Final = 1024
+STEM_STRIDES: Final = (1, 2, 4)
+LARGEST_UNREDUCED: Final = 48
+"""Largest side, in pixels, of an image or of a stem's output that needs no (further) reduction."""
+_ADDED_LATER: Final = ("se", "stem_stride")
+"""Fields that are omitted from the JSON at their default, so that older architectures keep their digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,9 @@ class Architecture:
         in_channels: Channels of an image.
         size: Side of a (square) image, in pixels.
         classes: Number of classes.
+        se: Whether every block ends with squeeze-and-excitation.
+        stem_stride: Factor by which the stem reduces the sides of an image: 1; 2 for a convolution of stride 2; 4 with
+            a 3x3 maximum pool of stride 2 after it, as in the ImageNet ResNets (He et al. 2016).
 
     Raises:
         InputError: If a value breaks a rule above.
@@ -45,6 +53,8 @@ class Architecture:
     in_channels: int = 3
     size: int = 32
     classes: int = 10
+    se: bool = False
+    stem_stride: int = 1
 
     def __post_init__(self) -> None:
         _check_stages(self.blocks, self.widths, self.strides)
@@ -57,6 +67,11 @@ class Architecture:
         _check_range("--in-channels", self.in_channels, 1, 64)
         _check_range("--size", self.size, 1, MAX_SIZE)
         _check_range("--classes", self.classes, 1, 100_000)
+        if not isinstance(self.se, bool):
+            raise InputError("--se", self.se, "must be true or false")
+        _check_range("--stem-stride", self.stem_stride, 1, max(STEM_STRIDES))
+        if self.stem_stride not in STEM_STRIDES:
+            raise InputError("--stem-stride", self.stem_stride, "must be 1, 2 or 4: what the stem divides sides by")
 
     @property
     def num_stages(self) -> int:
@@ -64,10 +79,11 @@ class Architecture:
         return len(self.blocks)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types for `from_dict`."""
+        """Return plain JSON types for `from_dict`; `se` and `stem_stride` only if they differ from their defaults."""
         return {
             field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
             for field in fields(self)
+            if field.name not in _ADDED_LATER or getattr(self, field.name) != field.default
         }
 
     @classmethod
@@ -115,16 +131,26 @@ class Architecture:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def describe(self) -> str:
-        """Return a short line, e.g. ``basic 2-2-2-2 x 64-128-128-128, stem 64``."""
+        """Return a short line, e.g. ``basic 2-2-2-2 x 64-128-128-128, stem 64`` or ``..., SE, stem 64 (stride 2)``."""
         blocks = "-".join(map(str, self.blocks))
         widths = "-".join(map(str, self.widths))
-        kernel = "" if self.stem_kernel == 3 else f" ({self.stem_kernel}x{self.stem_kernel})"
-        return f"{self.block} {blocks} x {widths}, stem {self.stem_width}{kernel}"
+        kernel = [] if self.stem_kernel == 3 else [f"{self.stem_kernel}x{self.stem_kernel}"]
+        stride = [] if self.stem_stride == 1 else [f"stride {self.stem_stride}"]
+        details = f" ({', '.join(kernel + stride)})" if kernel or stride else ""
+        return f"{self.block} {blocks} x {widths}, {'SE, ' if self.se else ''}stem {self.stem_width}{details}"
 
 
 def default_strides(stages: int) -> tuple[int, ...]:
     """Return the classic strides: 1 for the first stage, 2 for each later one."""
     return (1,) + (2,) * (stages - 1)
+
+
+def default_stem_stride(size: int) -> int:
+    """Return the smallest reduction of images of `size` pixels a side to at most 48 pixels, or the largest there is.
+
+    Stage 1 otherwise has nearly all of the arithmetic: at 64 pixels four times that of CIFAR-10's 32.
+    """
+    return next((stride for stride in STEM_STRIDES if -(-size // stride) <= LARGEST_UNREDUCED), STEM_STRIDES[-1])
 
 
 def _check_stages(blocks: Sequence[int], widths: Sequence[int], strides: Sequence[int]) -> None:

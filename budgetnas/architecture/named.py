@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Final
 
-from budgetnas.architecture.model import Architecture, default_strides
+from budgetnas.architecture.model import Architecture, default_stem_stride, default_strides
 from budgetnas.errors import InputError
 
 _WIDE = (64, 128, 256, 512)
@@ -23,6 +23,8 @@ NAMES: Final = tuple(_LAYOUTS)
 
 def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10) -> Architecture:
     """Return the network of that name for images of `in_channels` x `size` x `size` and `classes` classes.
+
+    Its stem reduces images of more than 48 pixels a side (`default_stem_stride`).
 
     Args:
         name: One of `NAMES`, in any case; ``34`` means ``resnet34``.
@@ -53,6 +55,7 @@ def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10)
         in_channels=in_channels,
         size=size,
         classes=classes,
+        stem_stride=default_stem_stride(size),
     )
 
 
@@ -65,12 +68,14 @@ def parse_architecture(
         blocks: Number of blocks of each stage, e.g. ``2,2,2,2``.
         widths: Width of each stage.
         strides: Stride of each stage; by default 1, then 2.
-        fields: The other fields of `Architecture`.
+        fields: The other fields of `Architecture`; by default the stem reduces images of more than 48 pixels a side.
 
     Raises:
         InputError: If blocks or widths are missing, an entry is not a whole number, or `Architecture` rejects a value.
     """
     stages = _numbers("--blocks", blocks)
+    if isinstance(size := fields.get("size", 32), int):
+        fields = {"stem_stride": default_stem_stride(size)} | fields
     return Architecture(
         stages,
         _numbers("--widths", widths),

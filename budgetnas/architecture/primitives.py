@@ -108,6 +108,42 @@ class ReLU:
 
 
 @dataclass(frozen=True, slots=True)
+class Sigmoid:
+    """Logistic function, without counted costs."""
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """Return `shape` unchanged."""
+        return shape
+
+    def counts(self, shape: Shape) -> Counts:
+        """Return zero."""
+        return ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """Maximum over square windows, padded by half their side."""
+
+    kernel: int
+    stride: int
+
+    @property
+    def padding(self) -> int:
+        """Padding on each side, in pixels; padded pixels are never the maximum."""
+        return self.kernel // 2
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """Return the output shape for an input of `shape`."""
+        margin = 2 * self.padding - self.kernel
+        height, width = ((side + margin) // self.stride + 1 for side in (shape.height, shape.width))
+        return Shape(shape.channels, height, width)
+
+    def counts(self, shape: Shape) -> Counts:
+        """Return zero."""
+        return ZERO
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalAveragePool:
     """Mean over all pixels of each channel."""
 
@@ -137,7 +173,26 @@ class Linear:
         return Counts(weights + self.out_features, weights, 0)
 
 
-Primitive = Conv | BatchNorm | ReLU | GlobalAveragePool | Linear
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The input with each channel multiplied by a factor, which `layers` compute from the input.
+
+    Attributes:
+        layers: From the input to a factor for each channel. The product is not counted as multiply-accumulates.
+    """
+
+    layers: Path
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """Return `shape` unchanged."""
+        return shape
+
+    def counts(self, shape: Shape) -> Counts:
+        """Return the counts of `layers`."""
+        return path_counts(self.layers, shape)
+
+
+Primitive = Conv | BatchNorm | ReLU | Sigmoid | MaxPool | GlobalAveragePool | Linear | Gate
 Path = tuple[tuple[str, Primitive], ...]
 """Named primitives, in order of application."""
 

@@ -16,8 +16,10 @@ from budgetnas.cli.options import (
     ClassesOption,
     InChannelsOption,
     JsonFlag,
+    SeOption,
     SizeOption,
     StemKernelOption,
+    StemStrideOption,
     StemWidthOption,
     StridesOption,
     option,
@@ -37,7 +39,9 @@ def count_command(
     block: BlockOption = None,
     stem_width: StemWidthOption = None,
     stem_kernel: StemKernelOption = None,
+    stem_stride: StemStrideOption = None,
     strides: StridesOption = None,
+    se: SeOption = False,
     in_channels: InChannelsOption = 3,
     size: SizeOption = 32,
     classes: ClassesOption = 10,
@@ -95,8 +99,9 @@ def described(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[st
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    stem = ("stem_width", "stem_kernel")
-    changes: dict[str, Any] = {name: options[name] for name in stem if options[name] is not None}
+    given = {name: options[name] for name in ("stem_width", "stem_kernel", "stem_stride")}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes |= {"se": True} if options["se"] else {}
     return [(name, replace(architecture, **changes)) for name, architecture in networks]
 
 
@@ -155,7 +160,7 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget
     rows += [(WORDS[quantity], *(f"{getattr(counts, quantity):,}" for counts in totals)) for quantity in QUANTITIES]
     rows.append(("blocks per stage", *("-".join(map(str, network.blocks)) for network in architectures)))
     rows.append(("width per stage", *("-".join(map(str, network.widths)) for network in architectures)))
-    rows.append(("block", *(network.block for network in architectures)))
+    rows.append(("block", *(f"{network.block}{', SE' if network.se else ''}" for network in architectures)))
     shown = limits or Budget(parse_budget(_DEFAULT_BUDGET))
     several = len(shown.limits) > 1
     for limit in shown.limits:

@@ -66,6 +66,10 @@ MaxActivationsOption = Annotated[
 BlockOption = Annotated[str | None, option("basic or bottleneck, with --blocks and --widths.", default="basic")]
 StemWidthOption = Annotated[int | None, option("Channels of the stem.", default="64")]
 StemKernelOption = Annotated[int | None, option("Side of the stem's convolution.", default="3")]
+StemStrideOption = Annotated[
+    int | None, option("What the stem divides the sides by: 1, 2 or 4.", default="1; above 48 pixels 2 or 4")
+]
+SeOption = Annotated[bool, typer.Option("--se", help="Squeeze-and-excitation in every block.")]
 StridesOption = Annotated[str | None, option("Stride of each stage.", default="1,2,2,...")]
 InChannelsOption = Annotated[int, option("Channels of an image.")]
 SizeOption = Annotated[int, option("Side of an image in pixels.")]

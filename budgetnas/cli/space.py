@@ -80,13 +80,7 @@ def _json(found: Survey, origin: str) -> dict[str, Any]:
             for name, end in ends.items()
         },
         "parameters": [
-            {
-                "name": name,
-                "values": [
-                    {"value": _shown(found, name, value), "possible": value.possible, **_share_json(value.share)}
-                    for value in values
-                ],
-            }
+            {"name": name, "values": [_value_json(name, value) for value in values]}
             for name, values in tally.values.items()
         ],
         "seeds": [
@@ -121,6 +115,11 @@ def _share_json(share: Share) -> dict[str, Any]:
     return {"share": share.estimate, "low": low, "high": high, "fits": share.fits, "of": share.of, "how": how}
 
 
+def _value_json(name: str, value: ValueShare) -> dict[str, Any]:
+    number = bool(value.value) if name == "se" else value.value
+    return {"value": number, "possible": value.possible, **_share_json(value.share)}
+
+
 def _network_json(architecture: Architecture) -> dict[str, Any]:
     return {**count(architecture)._asdict(), "architecture": architecture.to_dict()}
 
@@ -129,7 +128,7 @@ def _print(found: Survey, origin: str) -> None:
     console = stdout()
     space, inputs = found.space, found.inputs
     shape = f"{inputs.in_channels}x{inputs.size}x{inputs.size} images, {inputs.classes} classes ({origin})"
-    say(console, f"{space.size():,} networks of {space.num_stages} stages of {space.block} blocks; {shape}")
+    say(console, f"{space.size():,} networks of {space.describe()}; {shape}")
     say(console, f"limits: {', '.join(map(str, found.budget.limits))}\n")
     say(console, _share_sentence(found.tally.share, "the space"))
     console.print()
@@ -145,12 +144,12 @@ def say(console: Console, text: str) -> None:
 
 
 def _share_sentence(share: Share, of_what: str) -> str:
-    odds = f"; 1 in {share.of / share.fits:,.3g} evenly drawn proposals fits" if share.fits else ""
-    text = f"{percent(share.estimate)} of {of_what} fits"
+    odds = f" (1 in {1 / share.estimate:,.3g})" if share.fits else ""
+    text = f"{percent(share.estimate)} of evenly drawn proposals from {of_what} fit{odds}"
     if share.counted:
-        return f"{text}: {share.fits:,} of {share.of:,} networks, all counted{odds}"
+        return f"{text}: all networks counted, {share.fits:,} of {share.of:,} fit"
     low, high = (percent(end) for end in share.interval)
-    return f"{text}: {share.fits:,} of {share.of:,} evenly drawn networks, 95 % interval {low} to {high}{odds}"
+    return f"{text}: {share.fits:,} of {share.of:,} drawn, 95 % interval {low} to {high}"
 
 
 def percent(share: float) -> str:
@@ -174,25 +173,20 @@ def _print_ends(console: Console, found: Survey) -> None:
 
 
 def _print_ranges(console: Console, found: Survey) -> None:
-    stages = range(1, found.space.num_stages + 1)
+    stages = range(1, len(found.space.blocks) + 1)
     values = found.tally.values
     rows = []
     for name, shares in sorted(values.items(), key=lambda item: -_spread(item[1])):
         best, worst = (extreme(shares, key=lambda value: value.share.estimate) for extreme in (max, min))
-        never = [str(_shown(found, name, value)) for value in shares if not value.possible]
+        never = [_shown(name, value) for value in shares if not value.possible]
         impossible = f"{never[0]} to {never[-1]}" if len(never) > 2 else ", ".join(never) or "-"
-        rows.append(
-            (
-                f"{'width' if name.startswith('width') else 'blocks'} of stage {name.rpartition('_')[2]}",
-                *(f"{percent(value.share.estimate)} with {_shown(found, name, value)}" for value in (best, worst)),
-                impossible,
-            )
-        )
+        cells = (f"{percent(value.share.estimate)} with {_shown(name, value)}" for value in (best, worst))
+        rows.append((_label(name), *cells, impossible))
     columns = ("range", "fits most often", "least often", "cannot fit")
     console.print()
     console.print(table("Ranges that waste proposals, worst first", columns, rows))
     for kind in ("width", "blocks"):
-        merged = [_merged(found, kind, group) for group in _groups(values, kind, found.space.num_stages)]
+        merged = [_merged(found, kind, group) for group in _groups(values, kind, len(stages))]
         console.print()
         console.print(table(f"Share that fits, by {kind}", (kind, *(f"stage {stage}" for stage in stages)), merged))
     if not found.tally.share.counted:
@@ -206,8 +200,13 @@ def _spread(shares: tuple[ValueShare, ...]) -> float:
     return max(estimates) - min(estimates)
 
 
-def _shown(found: Survey, name: str, value: ValueShare) -> int:
-    return found.space.widths[value.value] if name.startswith("width") else value.value
+def _label(name: str) -> str:
+    kind, _, stage = name.partition("_")
+    return {"stages": "number of stages", "se": "squeeze-and-excitation"}.get(name, f"{kind} of stage {stage}")
+
+
+def _shown(name: str, value: ValueShare) -> str:
+    return ("off", "on")[value.value] if name == "se" else str(value.value)
 
 
 def _groups(values: Any, kind: str, stages: int) -> list[list[int]]:
@@ -218,18 +217,17 @@ def _groups(values: Any, kind: str, stages: int) -> list[list[int]]:
 
 
 def _merged(found: Survey, kind: str, group: list[int]) -> tuple[str, ...]:
-    ends = [found.space.widths[value] if kind == "width" else value for value in (group[0], group[-1])]
-    label = f"{ends[0]} to {ends[1]}" if len(group) > 1 else str(ends[0])
+    label = f"{group[0]} to {group[-1]}" if len(group) > 1 else str(group[0])
     cells = []
-    for stage in range(1, found.space.num_stages + 1):
+    for stage in range(1, len(found.space.blocks) + 1):
         values = [value for value in found.tally.values[f"{kind}_{stage}"] if value.value in group]
-        fits, of = sum(value.share.fits for value in values), sum(value.share.of for value in values)
+        fits, of = sum(value.weight * value.share.estimate for value in values), sum(value.weight for value in values)
         if not values:
             cells.append("-")
         elif not any(value.possible for value in values):
             cells.append("never")
         else:
-            cells.append(percent(fits / of) if of else "not drawn")
+            cells.append(percent(fits / of) if any(value.share.of for value in values) else "not drawn")
     return label, *cells
 
 
@@ -256,7 +254,7 @@ def _print_suggestion(console: Console, found: Survey) -> None:
         return
     kept = "all" if suggestion.kept == 1 and suggestion.kept_counted else percent(suggestion.kept)
     how = "" if suggestion.kept_counted else ", estimated from draws"
-    say(console, f"Suggested ranges, without {_dropped(suggestion)}; they keep {kept} of the networks that fit{how}:")
+    say(console, f"Suggested ranges, without {_dropped(suggestion)}; they keep {kept} of the proposals that fit{how}:")
     say(console, _share_sentence(suggestion.share, "this space"))
     say(console, f"\n{suggestion.toml()}")
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError, check_seed
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import WEIGHT_DECAY
 from budgetnas.space.recipe import OptimizerName, RecipeSpace
-from budgetnas.space.search_space import Candidate
 from budgetnas.space.specification import StudySpecification
 from budgetnas.stats import Interval, mean_interval
 

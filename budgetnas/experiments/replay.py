@@ -16,8 +16,8 @@ from budgetnas.experiments.replay_results import ReplayResult, incomparable, rep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.timing import time_steps
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Normalisation, Recipe
-from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import to_device

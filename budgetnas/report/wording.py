@@ -91,17 +91,12 @@ def _noise(ranking: Sequence[RankedRun]) -> str:
 
 
 def _space(space: SearchSpace) -> str:
-    blocks = ", ".join(_span(*span) for span in (space.blocks if len(set(space.blocks)) > 1 else space.blocks[:1]))
     stem = f"{space.stem_kernel}x{space.stem_kernel}"
     wide = "as wide as the first stage" if space.stem_width is None else f"{space.stem_width} wide"
     return (
-        f"{space.num_stages} stages of {blocks} {space.block} blocks, each stage with one of {len(space.widths)} "
+        f"{space.describe()}, each stage with one of {len(space.widths)} "
         f"widths from {space.widths[0]} to {space.widths[-1]} channels; stem {stem}, {wide}"
     )
-
-
-def _span(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _fixed_recipe(recipes: RecipeSpace) -> str:

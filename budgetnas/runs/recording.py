@@ -18,8 +18,8 @@ from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarl
 from budgetnas.metrics import Epoch
 from budgetnas.runs.checkpoints import RunCheckpointer
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Normalisation
-from budgetnas.space.search_space import Candidate
 from budgetnas.storage import Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.leases import Heartbeat, Lease, holding, in_training, note_work, take_lease

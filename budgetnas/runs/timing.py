@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from budgetnas.runs.recording import RunImages
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, Task
 from budgetnas.training.measure import Pace, fastest_runtime, measure_pace
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from budgetnas.architecture import Counts
 from budgetnas.architecture.budget import Budget, Quantity, Verdict
 from budgetnas.metrics import Epoch
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 
 ATTRIBUTE: Final = "budgetnas"
 """User attribute that holds the JSON value."""

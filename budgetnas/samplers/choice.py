@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from budgetnas.architecture import count
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.specification import StudySpecification
 
 

@@ -6,11 +6,11 @@ would learn where the budget ends rather than which networks are accurate.
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from copy import copy
+from typing import Any, Final, cast
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
@@ -22,7 +22,8 @@ from budgetnas.errors import SearchFailedError
 from budgetnas.samplers.attributes import mark_repeat, repeat_of
 from budgetnas.samplers.budget_sampler.pool import NothingFitsError
 from budgetnas.samplers.distributions import distribution
-from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.space.candidates import Candidate, CandidateSpace
+from budgetnas.space.ranges import Condition, Params, Range, Steps, Value, draw_evenly, exists
 from budgetnas.storage import Rejection
 
 MAX_PROPOSALS: Final = 32
@@ -46,8 +47,10 @@ class SpaceUsedUpError(SearchFailedError):
 class ConstraintFilter(BaseSampler):
     """Passes on proposals of an inner sampler that are within the budget and new, or repeated on purpose.
 
-    The parameters that every trial has (architecture, optimiser, extras of the recipe) are proposed together. If the
-    architecture fits, the parameters of the chosen optimiser follow one at a time, since only some trials have them.
+    The parameters of the architecture, the optimiser and the extras of the recipe are proposed together. The inner
+    sampler sees a value for each of them in every trial: the middle of the range where a trial has no such stage.
+    Numbers between those of a table are moved to the nearest. If the architecture fits, the parameters of the chosen
+    optimiser follow one at a time, since only some trials have them.
 
     Args:
         inner: Any Optuna sampler for a single objective.
@@ -78,7 +81,7 @@ class ConstraintFilter(BaseSampler):
         self._reject = reject
         self._repeated = repeated
         self._random = random.Random(seed)
-        self._ranges = space.ranges()
+        self._ranges, self._conditions = space.ranges(), space.conditions()
         self._distributions = {name: distribution(values) for name, values in self._ranges.items()}
         self._joint = {name: self._distributions[name] for name in space.joint_names()}
         only = {name: values.only for name, values in self._ranges.items() if values.only is not None}
@@ -105,7 +108,9 @@ class ConstraintFilter(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the inner sampler's value for a parameter outside the proposal."""
+        """Return the inner sampler's value of a parameter outside the proposal, or for a table an even draw from it."""
+        if isinstance(self._ranges.get(param_name), Steps):
+            return self._evenly(param_name)
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -134,12 +139,13 @@ class ConstraintFilter(BaseSampler):
 
     def _propose(self, study: Study, trial: FrozenTrial, rejected: list[Rejection]) -> Params:
         def asked(name: str) -> Any:
-            return self._inner.sample_independent(study, trial, name, self._distributions[name])
+            return self.sample_independent(study, trial, name, self._distributions[name])
 
+        whole = cast(Study, _WholeStudy(study, self._joint, self._ranges, self._conditions))
         tried: list[Params] = []
         deadline = time.monotonic() + MAX_SECONDS
         for _ in range(MAX_PROPOSALS):
-            proposed = self._inner_proposal(study, trial)
+            proposed = self._inner_proposal(whole, trial)
             if proposed is None:
                 break
             joint = self._filled(proposed, self._joint, asked)
@@ -180,14 +186,18 @@ class ConstraintFilter(BaseSampler):
             mark_repeat(study._storage, trial, number)
 
     def _filled(self, params: Params, names: Iterable[str], value: Callable[[str], Value]) -> Params:
-        """Return `params` with a value for each of `names`."""
+        """Return `params` with an allowed value for each of `names` that the candidate has, and without the others."""
         complete = dict(params)
         for name in names:
-            only = self._ranges[name].only
-            if only is not None:
-                complete[name] = only  # exactly; a sampler's log scale may be off in the last bit
+            values = self._ranges[name]
+            if not exists(name, complete, self._conditions):
+                complete.pop(name, None)
+            elif values.only is not None:
+                complete[name] = values.only  # exactly; a sampler's log scale may be off in the last bit
             elif name not in complete:
                 complete[name] = value(name)
+            elif isinstance(values, Steps):
+                complete[name] = values.nearest(float(complete[name]))
         return complete
 
     def _evenly(self, name: str) -> Value:
@@ -213,12 +223,41 @@ class ConstraintFilter(BaseSampler):
         return None
 
 
-def draw_evenly(values: Range, generator: random.Random) -> Value:
-    """Return a value drawn evenly from a range, on its scale."""
-    match values:
-        case WholeRange(low, high):
-            return generator.randint(low, high)
-        case LogRange(low, high):
-            return min(high, max(low, math.exp(generator.uniform(math.log(low), math.log(high)))))
-        case Choice(choices):
-            return generator.choice(choices)
+class _WholeStudy:
+    """A study in which every trial has a value for each parameter that is proposed together with others.
+
+    Optuna's samplers cannot propose parameters together that only some trials have: TPE would leave out the trials
+    without them, and the Gaussian process and the genetic algorithm need a value from each.
+    """
+
+    def __init__(
+        self, study: Study, names: Iterable[str], ranges: Mapping[str, Range], conditions: Mapping[str, Condition]
+    ) -> None:
+        self._study = study
+        self._conditions = {name: conditions[name] for name in names if name in conditions}
+        self._ranges = ranges
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        trials = self._study._get_trials(deepcopy, states, use_cache)
+        return [self._whole(trial) for trial in trials] if self._conditions else trials
+
+    def _whole(self, trial: FrozenTrial) -> FrozenTrial:
+        params = trial.params
+        missing = {
+            name: values.middle
+            for name, (parent, _) in self._conditions.items()
+            if parent in params
+            and not exists(name, params, self._conditions)
+            and isinstance(values := self._ranges[name], Steps)
+        }
+        if not missing:
+            return trial
+        whole = copy(trial)
+        whole.params = {**params, **missing}
+        whole.distributions = {**trial.distributions, **{name: distribution(self._ranges[name]) for name in missing}}
+        return whole

@@ -11,7 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.samplers.budget_sampler.encoding import Ranges
-from budgetnas.space.search_space import CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.space.candidates import CandidateSpace
+from budgetnas.space.ranges import Choice, LogRange, Params, Range, Steps, Value
 
 _COSTS_KEPT: Final = 2**17
 
@@ -19,8 +20,8 @@ _COSTS_KEPT: Final = 2**17
 def distribution(values: Range) -> BaseDistribution:
     """Return Optuna's distribution of a range."""
     match values:
-        case WholeRange(low, high):
-            return IntDistribution(low, high)
+        case Steps(table):
+            return IntDistribution(table[0], table[-1], log=True)
         case LogRange(low, high):
             return FloatDistribution(low, high, log=True)
         case Choice(choices):
@@ -28,14 +29,16 @@ def distribution(values: Range) -> BaseDistribution:
 
 
 def search_ranges(candidates: CandidateSpace) -> Ranges:
-    """Return the distribution of every parameter, and which parameters exist only with which optimiser."""
+    """Return the values of every parameter for `BudgetSampler`, and which parameters exist only with which others.
+
+    Here a table is a choice among its numbers, so that no other number is proposed; the encoding sees their order.
+    """
     return Ranges(
-        distributions={name: distribution(values) for name, values in candidates.ranges().items()},
-        conditions={
-            name: ("optimizer", (optimizer,))
-            for optimizer in candidates.recipes.optimizers
-            for name in candidates.names_for(optimizer)
+        distributions={
+            name: CategoricalDistribution(values.values) if isinstance(values, Steps) else distribution(values)
+            for name, values in candidates.ranges().items()
         },
+        conditions=candidates.conditions(),
     )
 
 
@@ -44,8 +47,9 @@ def budget_share(candidates: CandidateSpace, budget: Budget) -> Callable[[Params
     names, limits = tuple(candidates.space.ranges()), budget.limits
 
     @functools.lru_cache(_COSTS_KEPT)
-    def share(*values: Value) -> float:
-        counts = count(candidates.space.architecture(dict(zip(names, values, strict=True)), candidates.inputs))
+    def share(*values: Value | None) -> float:
+        params = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        counts = count(candidates.space.architecture(params, candidates.inputs))
         return max(limit.share(counts) for limit in limits)
 
-    return lambda params: share(*(params[name] for name in names))
+    return lambda params: share(*(params.get(name) for name in names))

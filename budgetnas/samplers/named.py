@@ -13,7 +13,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError, closest
 from budgetnas.samplers.distributions import budget_share, search_ranges
 from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
-from budgetnas.space.search_space import CandidateSpace
+from budgetnas.space.candidates import CandidateSpace
 
 _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "tpe": lambda seed, fits: BudgetTPE(fits, seed),

@@ -23,7 +23,8 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.trial import FrozenTrial, TrialState
 
 from budgetnas.architecture.budget import Budget
-from budgetnas.space.search_space import CandidateSpace, Params
+from budgetnas.space.candidates import CandidateSpace
+from budgetnas.space.ranges import Params, existing, in_tables
 
 DOUBLINGS: Final = 5
 """Rounds of draws per proposal, with 24, 48, ... 384 draws, until a draw fits."""
@@ -32,11 +33,16 @@ _Draws = dict[str, NDArray[Any]]
 
 
 def fits_within(space: CandidateSpace, budget: Budget) -> Fits:
-    """Return a function that checks parameters against `budget`; it returns None if they define no architecture."""
-    names = space.space.ranges().keys()
+    """Return a function that checks parameters against `budget`; it returns None if they define no architecture.
+
+    Numbers between those of a table count as the nearest of the table.
+    """
+    ranges, conditions = space.space.ranges(), space.space.conditions()
 
     def fits(params: Params) -> bool | None:
-        return budget.fits(space.space.architecture(params, space.inputs)) if names <= params.keys() else None
+        if any(name not in params for name in existing(ranges, params, conditions)):
+            return None
+        return budget.fits(space.space.architecture(in_tables(params, ranges), space.inputs))
 
     return fits
 

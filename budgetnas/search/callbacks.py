@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.storage import OverLimit
 from budgetnas.training import Callbacks, RuntimeConfig
 

@@ -28,7 +28,7 @@ from budgetnas.samplers.named import repeats, search_sampler
 from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import holding, slots_in_use, take_slot, trained

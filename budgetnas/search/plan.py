@@ -14,8 +14,8 @@ from budgetnas.architecture.budget import Excess
 from budgetnas.runs.timing import time_steps, tuned_runtime
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import initial_candidate
-from budgetnas.space.search_space import Candidate
 from budgetnas.storage.leases import trained
 from budgetnas.training import RuntimeConfig, RuntimeRules
 

@@ -170,9 +170,7 @@ def _is_half_made(opened: OpenStudy, trial: FrozenTrial) -> bool:
     space = opened.specification.candidates
     if not trial.params or FIXED_PARAMS in trial.system_attrs:
         return False
-    if any(name not in trial.params for name in space.joint_names()):
-        return True
-    return any(name not in trial.params for name in space.names_for(trial.params["optimizer"]))
+    return any(name not in trial.params for name in space.names(trial.params))
 
 
 def quiet_optuna() -> None:

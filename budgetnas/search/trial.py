@@ -19,7 +19,8 @@ from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
 from budgetnas.search.study import INITIAL_TRIAL, OpenStudy, requeue
-from budgetnas.space.search_space import Candidate, CandidateSpace, Choice, LogRange, Params, Range, Value, WholeRange
+from budgetnas.space.candidates import Candidate, CandidateSpace
+from budgetnas.space.ranges import Choice, LogRange, Params, Range, Steps, Value, exists
 from budgetnas.storage import Rejection, Role, Run, State
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.leases import Heartbeat, Lease, note_work, trained
@@ -111,7 +112,8 @@ class TrialRunner:
         """Return the training that a trial's parameters name, and the counts of its network.
 
         Raises:
-            RejectedError: If it is over the budget: enqueued parameters bypass the sampler.
+            RejectedError: If a value is outside its range, or the network over the budget: enqueued parameters bypass
+                the sampler.
         """
         specification = self.opened.specification
         candidate = suggest_candidate(trial, specification.candidates)
@@ -243,13 +245,22 @@ class _TrialCallbacks(Callbacks):
 
 
 def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
-    """Return the candidate that a trial's parameters name, each suggested by the trial."""
-    ranges = space.ranges()
+    """Return the candidate that a trial's parameters name, each suggested by the trial.
+
+    Raises:
+        RejectedError: If an enqueued value is outside its range.
+    """
+    ranges, conditions = space.ranges(), space.conditions()
     params: Params = {}
-    for name in space.joint_names():
-        params[name] = _suggest(trial, name, ranges[name])
-    for name in space.names_for(params["optimizer"]):
-        params[name] = _suggest(trial, name, ranges[name])
+    for name in ranges:
+        if exists(name, params, conditions):
+            try:
+                params[name] = _suggest(trial, name, ranges[name])
+            except ValueError as error:  # by Optuna, for a value of another type or not among the choices
+                raise RejectedError(f"rejected: {name} has a value outside its range ({error})") from None
+    problem = space.problem(params)
+    if problem is not None:
+        raise RejectedError(f"rejected: {problem}")
     return space.candidate(params)
 
 
@@ -274,8 +285,8 @@ def tally(opened: OpenStudy) -> Tally:
 
 def _suggest(trial: optuna.Trial, name: str, values: Range) -> Value:
     match values:
-        case WholeRange(low, high):
-            return trial.suggest_int(name, low, high)
+        case Steps(table):
+            return trial.suggest_int(name, table[0], table[-1], log=True)
         case LogRange(low, high):
             return trial.suggest_float(name, low, high, log=True)
         case Choice(choices):

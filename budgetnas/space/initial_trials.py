@@ -6,8 +6,9 @@ from typing import Final, get_args
 
 from budgetnas.architecture import named
 from budgetnas.errors import InputError
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import OptimizerName, RecipeSpace
-from budgetnas.space.search_space import Candidate, InputShape
+from budgetnas.space.search_space import InputShape
 
 LEARNING_RATE: Final = 0.1
 WEIGHT_DECAY: Final[dict[OptimizerName, float]] = {"sgd": 5e-4, "adam": 0.0}

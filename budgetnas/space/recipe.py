@@ -56,7 +56,8 @@ class Frozen(BaseModel):
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         defaults = {name: type(self).model_fields[name].default for name in self.added_later}
-        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+        at_default = {name for name, default in defaults.items() if _equal(values[name], default)}
+        return {name: value for name, value in values.items() if name not in at_default}
 
     def canonical_json(self) -> str:
         """Return JSON with sorted keys and no spaces; it is equal for equal values."""
@@ -66,6 +67,11 @@ class Frozen(BaseModel):
     def digest(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
+
+
+def _equal(value: Any, default: Any) -> bool:
+    """Return whether a value equals a default; in JSON a tuple is a list."""
+    return bool((tuple(value) if isinstance(value, list) else value) == default)
 
 
 class Normalisation(Frozen):

@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.model import LARGEST_UNREDUCED
 from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
+from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.recipe import Frozen, RecipeSpace, RecipeSpaceName
-from budgetnas.space.search_space import CandidateSpace, InputShape, SearchSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 PrunerName = Literal["asha", "median", "none"]
 DEFAULT_FINALISTS = 3
@@ -94,7 +96,7 @@ class StudySpecification(Frozen):
     """The description of a search; it does not change during the lifetime of its study.
 
     Attributes:
-        version: Version of this format.
+        version: Version of this format. In version 1, which is only read, Optuna's parameters are places in tables.
         max_params: Most parameters of a network.
         max_macs: Most multiply-accumulates of a forward pass per image, or None for no limit.
         max_activations: Most output elements of all convolutions per image, or None for no limit.
@@ -111,7 +113,7 @@ class StudySpecification(Frozen):
 
     added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations")
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     max_params: int = Field(ge=1)
     max_macs: int | None = Field(default=None, ge=1)
     max_activations: int | None = Field(default=None, ge=1)
@@ -143,11 +145,19 @@ class StudySpecification(Frozen):
         return CandidateSpace(self.space, self.recipes, self.inputs)
 
     def require_same(self, stored: StudySpecification, study: str) -> None:
-        """Check that `study` was created with this specification.
+        """Check that `study` was created with this specification, by a version of this program that can resume it.
 
         Raises:
             InputError: If anything differs; it lists every difference.
         """
+        if stored.version == 1:
+            raise InputError(
+                "--study",
+                study,
+                "was created by an earlier version, whose trials name widths by their place in a table; it can be "
+                "shown, reported, finished and exported, but not resumed",
+                "start another study with another name",
+            )
         differences = list(_differences(stored.model_dump(mode="json"), self.model_dump(mode="json")))
         if not differences:
             return
@@ -170,7 +180,11 @@ def read_specification(text: str) -> StudySpecification:
         InputError: If this version cannot read it.
     """
     try:
-        return StudySpecification.model_validate_json(text)
+        specification = StudySpecification.model_validate_json(text)
+        if specification.version == 1 and specification.inputs.size > LARGEST_UNREDUCED:  # stems did not reduce these
+            space = specification.space.model_copy(update={"stem_stride": 1})
+            return specification.model_copy(update={"space": space})
+        return specification
     except ValidationError as error:
         raise InputError("--study", None, f"its specification cannot be read ({first_problem(error)})") from None
 

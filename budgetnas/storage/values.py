@@ -8,8 +8,8 @@ from typing import Final
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import WORDS, Budget, Quantity
+from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.search_space import Candidate
 
 
 class Role(StrEnum):

@@ -13,7 +13,16 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from budgetnas.architecture import BLOCKS, Architecture, Block, Path, Primitive, head, stem
-from budgetnas.architecture.primitives import BatchNorm, Conv, GlobalAveragePool, Linear, ReLU
+from budgetnas.architecture.primitives import (
+    BatchNorm,
+    Conv,
+    Gate,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+)
 
 
 class GlobalPool(nn.Module):
@@ -38,6 +47,21 @@ class StridedPointwiseConv(nn.Conv2d):
             return super().forward(images)
         down, across = self.stride
         return functional.conv2d(images[:, :, ::down, ::across], self.weight)
+
+
+class ChannelGate(nn.Module):
+    """Multiplies each channel by a factor computed from all channels; (N, C, H, W) to (N, C, H, W)."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._layers = _add(self, gate.layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the gated features."""
+        factors = features
+        for name in self._layers:
+            factors = self._modules[name](factors)  # type: ignore[misc]
+        return features * factors[:, :, None, None]
 
 
 class ResidualBlock(nn.Module):
@@ -97,7 +121,7 @@ def _stages(architecture: Architecture) -> list[list[Block]]:
     for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
         stage: list[Block] = []
         for index in range(blocks):
-            stage.append(kind(channels, width, stride if index == 0 else 1))
+            stage.append(kind(channels, width, stride if index == 0 else 1, architecture.se))
             channels = stage[-1].out_channels
         stages.append(stage)
     return stages
@@ -118,9 +142,15 @@ def _module(primitive: Primitive) -> nn.Module:
             return nn.BatchNorm2d(channels)
         case ReLU():
             return nn.ReLU(inplace=True)
+        case Sigmoid():
+            return nn.Sigmoid()
+        case MaxPool(kernel, stride):
+            return nn.MaxPool2d(kernel, stride, primitive.padding)
         case GlobalAveragePool():
             return GlobalPool()
         case Linear(in_features, out_features):
             return nn.Linear(in_features, out_features)
+        case Gate():
+            return ChannelGate(primitive)
         case _:
             assert_never(primitive)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 
-from budgetnas.samplers.constraint_filter import draw_evenly
 from budgetnas.search.study import OpenStudy
-from budgetnas.space.search_space import Params
+from budgetnas.space.ranges import Params, draw_evenly
 
 
 def queue_drawn(opened: OpenStudy, number: int, generator: random.Random) -> None:

@@ -23,7 +23,7 @@ from budgetnas.runs.reopen import DataPlace, study_data_request, study_specifica
 from budgetnas.samplers.attributes import described
 from budgetnas.search.options import SearchOptions, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Records, Run, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.settings import Settings

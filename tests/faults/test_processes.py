@@ -21,7 +21,7 @@ from stopping import stop
 from budgetnas.runs.checkpoints import run_folder
 from budgetnas.samplers.attributes import described
 from budgetnas.search.study import MAX_TAKEOVERS
-from budgetnas.space.search_space import Params
+from budgetnas.space.ranges import Params
 from budgetnas.storage import State, tables
 from budgetnas.storage.settings import Settings
 

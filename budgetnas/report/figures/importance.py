@@ -17,7 +17,7 @@ from budgetnas.report.figures.figure import Figure, Table
 from budgetnas.report.figures.style import BLUE, safe, styled
 from budgetnas.report.values import RankedRun
 from budgetnas.samplers.distributions import distribution
-from budgetnas.space.search_space import Params
+from budgetnas.space.ranges import Params
 from budgetnas.space.specification import StudySpecification
 
 EVALUATOR: Final = "PED-ANOVA"

@@ -100,9 +100,10 @@ def _made_of(part: PartShare, place: int, architecture: Architecture) -> str:
     if not part.blocks:
         return ""
     plural = "s" if part.blocks > 1 else ""
+    gated = " with SE" if architecture.se else ""
     if architecture.block == "basic":
-        return f": {part.blocks} basic block{plural}"
-    return f": {part.blocks} {architecture.block}{plural} of {architecture.widths[place - 1]}"
+        return f": {part.blocks} basic block{plural}{gated}"
+    return f": {part.blocks} {architecture.block}{plural} of {architecture.widths[place - 1]}{gated}"
 
 
 def _out(part: PartShare) -> str:

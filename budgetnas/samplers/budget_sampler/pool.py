@@ -148,11 +148,10 @@ class Pool:
     def _values(self, distribution: BaseDistribution, *, ends: bool = False) -> list[Any]:
         """Return all values if there are few, else some evenly drawn; with `ends`, the two ends as well."""
         listed = _listed(distribution)
-        if listed is not None and (isinstance(distribution, CategoricalDistribution) or len(listed) <= 2 * _NEIGHBOURS):
+        if listed is not None and (len(listed) <= 2 * _NEIGHBOURS or not _is_ordered(distribution)):
             return list(listed)
-        assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding rejects any other"
         drawn = [self._value(distribution) for _ in range(_NEIGHBOURS)]
-        return [*drawn, distribution.low, distribution.high] if ends else drawn
+        return [*drawn, *_ends(distribution)] if ends else drawn
 
 
 def _listed(distribution: BaseDistribution) -> Sequence[Any] | None:
@@ -162,6 +161,21 @@ def _listed(distribution: BaseDistribution) -> Sequence[Any] | None:
     if isinstance(distribution, IntDistribution):
         return range(distribution.low, distribution.high + 1, distribution.step)
     return None
+
+
+def _is_ordered(distribution: BaseDistribution) -> bool:
+    """Return whether a parameter's values are numbers."""
+    choices = distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in choices)
+
+
+def _ends(distribution: BaseDistribution) -> tuple[Any, Any]:
+    """Return the lowest and the highest value of an ordered parameter."""
+    if isinstance(distribution, CategoricalDistribution):
+        numbers = [choice for choice in distribution.choices if isinstance(choice, int | float)]
+        return min(numbers), max(numbers)
+    assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding rejects any other"
+    return distribution.low, distribution.high
 
 
 def _whole(distribution: IntDistribution, share: float) -> int:

@@ -18,7 +18,7 @@ from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import tally
 from budgetnas.search.workers.pools import WorkerPool
 from budgetnas.search.workers.worker import WorkerRequest
-from budgetnas.space.search_space import Candidate
+from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Role, Run, State
 from budgetnas.storage.leases import trained
 

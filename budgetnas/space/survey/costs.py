@@ -9,7 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.architecture import BLOCKS, default_strides, head_counts, stage_counts, stem_counts
+from budgetnas.architecture import (
+    BLOCKS,
+    default_stem_stride,
+    default_strides,
+    head_counts,
+    stage_counts,
+    stem_counts,
+)
 from budgetnas.architecture.budget import QUANTITIES, Quantity
 from budgetnas.space.search_space import InputShape, SearchSpace
 
@@ -39,7 +46,7 @@ class SpaceCosts:
 
         Args:
             widths: Indexes of their widths: network x stage.
-            blocks: Their numbers of blocks, minus the fewest: network x stage.
+            blocks: Indexes of their numbers of blocks: network x stage.
         """
         total = self.stages[0][:, widths[:, 0], blocks[:, 0]] + self.head[:, widths[:, -1]]
         for index, stage in enumerate(self.stages[1:], start=1):
@@ -48,7 +55,7 @@ class SpaceCosts:
 
 
 def space_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> SpaceCosts | None:
-    """Return the costs of a space's stages, or None if it has too many widths."""
+    """Return the costs of the stages of a part of a space, or None if it has too many widths."""
     if len(space.widths) > MAX_WIDTHS:
         return None
     stages = _stage_costs(space, inputs, quantities)
@@ -56,23 +63,26 @@ def space_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quanti
 
 
 def _stage_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> list[Costs]:
-    side, every = inputs.size, []
-    strides = space.strides or default_strides(space.num_stages)
-    for stage, ((low, high), stride) in enumerate(zip(space.blocks, strides, strict=True)):
-        before = space.widths if stage else (None,)
+    kind, se, stem_stride = space.block, space.se[0], space.stem_stride or default_stem_stride(inputs.size)
+    _, side = stem_counts(inputs.in_channels, 1, space.stem_kernel, stem_stride, inputs.size)
+    every = []
+    for stage, stride in enumerate(space.strides or default_strides(len(space.blocks))):
+        depths = space.depths_of(stage + 1)
+        low, before = depths[0], space.widths if stage else (None,)
         fewest: list[list[int]] = []
         further: list[list[int]] = []
         for previous, width in product(before, space.widths):
             channels = space.stem_width or width if previous is None else _out_channels(space, previous)
-            counts, (_, out_side) = stage_counts(space.block, channels, width, stride, side, low)
+            counts, (_, out_side) = stage_counts(kind, channels, width, stride, side, low, se=se)
             if len(further) < len(space.widths):  # the same for every width before
-                more, _ = stage_counts(space.block, channels, width, stride, side, low + 1)
+                more, _ = stage_counts(kind, channels, width, stride, side, low + 1, se=se)
                 further.append([*more.plus(counts.times(-1))])
             if previous is None:
-                counts = counts.plus(stem_counts(inputs.in_channels, channels, space.stem_kernel, side))
+                stem, _ = stem_counts(inputs.in_channels, channels, space.stem_kernel, stem_stride, inputs.size)
+                counts = counts.plus(stem)
             fewest.append([*counts])
         lowest = _by_quantity(fewest, quantities).reshape(len(quantities), len(before), len(space.widths), 1)
-        added = _by_quantity(further, quantities)[:, None, :, None] * np.arange(high - low + 1)
+        added = _by_quantity(further, quantities)[:, None, :, None] * (np.array(depths) - low)
         costs = lowest + added
         every.append(costs if stage else costs[:, 0])
         side = out_side

@@ -1,35 +1,50 @@
 """An exact count of the networks of a space that fit, without building each network.
 
+Each part of the space, with a single number of stages and with or without squeeze-and-excitation, is counted by itself.
+
 A stage's costs depend only on its own width and blocks and on the width before it. So networks are cut into a left and
 a right half, which meet at a width: every left half and every right half with the same width make a network. A space of
 32 million networks has a few thousand halves per width. With a single limit the halves are sorted, and a binary search
-finds how many partners of each half fit; with several limits all pairs are compared.
+finds how many partners of each half fit. With several limits all pairs are compared, except for halves that exceed a
+limit with each of their partners.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgetnas.architecture.budget import Budget, Limit
-from budgetnas.space.search_space import InputShape, Params, SearchSpace
+from budgetnas.space.ranges import Params, Steps
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.survey.costs import Costs, SpaceCosts, space_costs
-from budgetnas.space.survey.tally import End, Share, Tally, ValueShare
+from budgetnas.space.survey.tally import End, Share, Tally, ValueShare, merged
 
 MAX_HALVES: Final = 4_000_000
 """Most halves that are listed."""
-MAX_PAIRS: Final = 300_000_000
-"""Most pairs that are compared with several limits; about half a second."""
+MAX_PAIRS: Final = 1_000_000_000
+"""Most pairs that are compared with several limits; about two seconds."""
+_PASSES: Final = 2
 _CHUNK: Final = 4_000_000
 
 
 def count_space(space: SearchSpace, inputs: InputShape, budget: Budget) -> Tally | None:
     """Return how much of the whole space fits, exactly, or None if it is too large."""
+    tallies = []
+    for part in reversed(space.parts()):  # the largest first: it may be too large
+        tally = _count_part(part, inputs, budget)
+        if tally is None:
+            return None
+        tallies.append(tally)
+    return merged(space, tallies[::-1], inputs, budget)
+
+
+def _count_part(space: SearchSpace, inputs: InputShape, budget: Budget) -> Tally | None:
     if _halves(space, _cut(space)) > MAX_HALVES:
         return None
     others = tuple(limit.quantity for limit in budget.limits if limit.quantity != "params")
@@ -39,12 +54,12 @@ def count_space(space: SearchSpace, inputs: InputShape, budget: Budget) -> Tally
 
 def _cut(space: SearchSpace) -> int:
     """Return how many stages belong to the left halves, so that the fewest halves have to be listed."""
-    return min(range(1, space.num_stages + 1), key=lambda cut: _halves(space, cut))
+    return min(range(1, len(space.blocks) + 1), key=lambda cut: _halves(space, cut))
 
 
 def _halves(space: SearchSpace, cut: int) -> int:
     table = len(space.widths)
-    options = [table * (high - low + 1) for low, high in space.blocks]
+    options = [table * len(space.depths_of(stage)) for stage in range(1, len(space.blocks) + 1)]
     return prod(options[:cut]) + table * prod(options[cut:])
 
 
@@ -61,6 +76,21 @@ class _Join:
     index: int
     left: Costs
     right: Costs
+
+    def within(self, limits: Sequence[tuple[int, int]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the halves, left and right, that keep each limit alone with their cheapest partners.
+
+        Args:
+            limits: Row of each limited quantity, and its maximum.
+        """
+        halves = [np.arange(self.left.shape[1]), np.arange(self.right.shape[1])]
+        for _ in range(_PASSES):
+            for row, limit in limits:
+                for own, other in ((0, 1), (1, 0)):
+                    costs = self.left[row, halves[0]], self.right[row, halves[1]]
+                    cheapest = costs[other].min() if len(costs[other]) else limit + 1
+                    halves[own] = halves[own][costs[own] + cheapest <= limit]
+        return halves[0], halves[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +121,7 @@ class _Count:
 
     def tally(self) -> Tally | None:
         """Return how much fits, or None if there are too many pairs to compare."""
-        if len(self._limits) > 1 and self._space.size() > MAX_PAIRS:
+        if len(self._limits) > 1 and self._pairs() > MAX_PAIRS:
             return None
         left = np.zeros(self._left.shape[1:], dtype=np.int64)
         right = np.zeros(self._right.shape[1:], dtype=np.int64)
@@ -107,7 +137,7 @@ class _Count:
         best = max(largest, key=lambda network: network[0], default=None)
         fits, size = int(left.sum()), self._space.size()
         return Tally(
-            share=Share(fits, size, counted=True),
+            share=Share(((fits, size),), counted=True),
             values=self._values(left, right),
             smallest=self._extreme(least=True),
             largest=self._extreme(least=False),
@@ -118,6 +148,13 @@ class _Count:
         """Return whether any network of the space exceeds `limit`."""
         row = self._quantities.index(limit.quantity)
         return any(int(join.left[row].max() + join.right[row].max()) > limit.value for join in self._joins())
+
+    def _pairs(self) -> int:
+        halves = (join.within(self._rows()) for join in self._joins())
+        return sum(len(left) * len(right) for left, right in halves)
+
+    def _rows(self) -> list[tuple[int, int]]:
+        return [(self._quantities.index(limit.quantity), limit.value) for limit in self._limits]
 
     def _joins(self) -> Iterator[_Join]:
         kinds = len(self._quantities)
@@ -132,26 +169,27 @@ class _Count:
             return _Matches(*every, (int(join.left[0].argmax()), int(join.right[0].argmax())))
         if len(self._limits) == 1:
             return _look_up(join, self._limits[0], self._quantities.index(self._limits[0].quantity))
-        return _compare(join, [(self._quantities.index(limit.quantity), limit.value) for limit in self._limits])
+        return _compare(join, self._rows())
 
     def _values(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> dict[str, tuple[ValueShare, ...]]:
         """Return the share that fits for each value of each parameter."""
         shares: dict[str, tuple[ValueShare, ...]] = {}
-        names = self._space.ranges()
+        names = self._space.stage_ranges()
         for index, (name, values) in enumerate(self._named()):
             counts, axis = (left, index) if index < left.ndim else (right, index - left.ndim + 1)
             sums = counts.sum(axis=tuple(other for other in range(counts.ndim) if other != axis))
-            of = self._space.size() // (values.high - values.low + 1)
+            table = values.values
+            of = self._space.size() // len(table)
             shares[name] = tuple(
-                ValueShare(value, Share(int(fits), of, counted=True), possible=bool(fits))
-                for value, fits in zip(range(values.low, values.high + 1), sums, strict=True)
+                ValueShare(value, Share(((int(fits), of),), counted=True), 1 / len(table), possible=bool(fits))
+                for value, fits in zip(table, sums, strict=True)
             )
         return {name: shares[name] for name in names}
 
-    def _named(self) -> list[tuple[str, Any]]:
+    def _named(self) -> list[tuple[str, Steps]]:
         """Return the ranges in the order of the halves' axes: width and blocks of each stage."""
-        ranges = self._space.ranges()
-        stages = range(1, self._space.num_stages + 1)
+        ranges = self._space.stage_ranges()
+        stages = range(1, len(self._space.blocks) + 1)
         return [(name, ranges[name]) for stage in stages for name in (f"width_{stage}", f"blocks_{stage}")]
 
     def _extreme(self, *, least: bool) -> End:
@@ -167,7 +205,7 @@ class _Count:
         indexes.insert(2 * self._cut - 2, np.intp(join.index))
         indexes += np.unravel_index(right, self._right.shape[2:]) if self._right.ndim > 2 else ()
         params: Params = {
-            name: values.low + int(index) for (name, values), index in zip(self._named(), indexes, strict=True)
+            name: values.values[int(index)] for (name, values), index in zip(self._named(), indexes, strict=True)
         }
         return End(self._space.architecture(params, self._inputs), certain=True)
 
@@ -193,24 +231,26 @@ def _look_up(join: _Join, limit: Limit, row: int) -> _Matches:
 
 def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
     """Return the matches under several limits by comparing all pairs, right halves with most parameters first."""
-    order = np.argsort(-join.right[0], kind="stable")
-    lefts, rights = join.left.shape[1], join.right.shape[1]
-    left, right = np.zeros(lefts, dtype=np.int64), np.zeros(rights, dtype=np.int64)
-    first = np.zeros(lefts, dtype=np.int64)
-    step = max(1, _CHUNK // rights)
-    for start in range(0, lefts, step):
-        rows = slice(start, start + step)
-        fits = np.ones((len(first[rows]), rights), dtype=np.bool_)
+    matches = _Matches(np.zeros(join.left.shape[1], np.int64), np.zeros(join.right.shape[1], np.int64), None)
+    lefts, rights = join.within(limits)
+    if not len(lefts) or not len(rights):
+        return matches
+    rights = rights[np.argsort(-join.right[0, rights], kind="stable")]
+    first = np.zeros(len(lefts), dtype=np.int64)
+    step = max(1, _CHUNK // len(rights))
+    for start in range(0, len(lefts), step):
+        rows = lefts[start : start + step]
+        fits = np.ones((len(rows), len(rights)), dtype=np.bool_)
         for row, limit in limits:
-            fits &= join.left[row, rows, None] <= (limit - join.right[row][order])[None, :]
-        left[rows] = np.count_nonzero(fits, axis=1)
-        right[order] += np.count_nonzero(fits, axis=0)
-        first[rows] = fits.argmax(axis=1)
-    if not left.any():
-        return _Matches(left, right, None)
-    together = np.where(left > 0, join.left[0] + join.right[0][order[first]], -1)
+            fits &= join.left[row, rows, None] <= (limit - join.right[row, rights])[None, :]
+        matches.left[rows] = np.count_nonzero(fits, axis=1)
+        matches.right[rights] += np.count_nonzero(fits, axis=0)
+        first[start : start + step] = fits.argmax(axis=1)
+    if not matches.left.any():
+        return matches
+    together = np.where(matches.left[lefts] > 0, join.left[0, lefts] + join.right[0, rights[first]], -1)
     half = int(together.argmax())
-    return _Matches(left, right, (half, int(order[first[half]])))
+    return replace(matches, largest=(int(lefts[half]), int(rights[first[half]])))
 
 
 def _left_halves(stages: Sequence[Costs]) -> Costs:

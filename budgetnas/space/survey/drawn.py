@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, count, path_counts
+from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, count, path_counts, stem_counts
 from budgetnas.architecture.budget import QUANTITIES, Budget
-from budgetnas.space.search_space import InputShape, Params, SearchSpace
-from budgetnas.space.survey.costs import Costs, space_costs
+from budgetnas.space.ranges import Params
+from budgetnas.space.search_space import InputShape, SearchSpace
+from budgetnas.space.survey.costs import MAX_WIDTHS, Costs, space_costs
 from budgetnas.space.survey.counted import count_space
-from budgetnas.space.survey.tally import End, Share, Tally, ValueShare
+from budgetnas.space.survey.tally import End, Share, Tally, ValueShare, merged
 
 DRAWS: Final = 200_000
 """Takes a fraction of a second; the error of the share of the whole space is 0.2 percentage points."""
@@ -27,16 +28,30 @@ def measure(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int) -
 
 
 def draw_space(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int, draws: int | None = None) -> Tally:
-    """Return how much of the space fits, from `draws`, by default `DRAWS` or, with many widths, `FEW_DRAWS`."""
-    costs = space_costs(space, inputs, QUANTITIES)
+    """Return how much of the space fits, from `draws`, by default `DRAWS` or, with many widths, `FEW_DRAWS`.
+
+    Each part of the space has as many draws: every number of stages, with or without squeeze-and-excitation.
+    """
     if draws is None:
-        draws = FEW_DRAWS if costs is None else DRAWS
-    ranges = space.ranges()
-    lows, highs = (
-        np.array(ends) for ends in zip(*((values.low, values.high) for values in ranges.values()), strict=True)
-    )
-    drawn = np.random.default_rng(seed).integers(lows, highs, size=(draws, len(ranges)), endpoint=True)
-    counts = _counted_each(space, inputs, drawn) if costs is None else costs.of(drawn[:, 1::2], (drawn - lows)[:, ::2])
+        draws = FEW_DRAWS if len(space.widths) > MAX_WIDTHS else DRAWS
+    parts = space.parts()
+    generators = np.random.default_rng(seed).spawn(len(parts))
+    tallies = [
+        _draw_part(part, inputs, budget, generator, draws // len(parts))
+        for part, generator in zip(parts, generators, strict=True)
+    ]
+    return merged(space, tallies, inputs, budget)
+
+
+def _draw_part(
+    space: SearchSpace, inputs: InputShape, budget: Budget, generator: np.random.Generator, draws: int
+) -> Tally:
+    costs = space_costs(space, inputs, QUANTITIES)
+    ranges = space.stage_ranges()
+    tables = [values.values for values in ranges.values()]
+    places = generator.integers([len(table) for table in tables], size=(draws, len(tables)))
+    drawn = np.column_stack([np.array(table)[places[:, column]] for column, table in enumerate(tables)])
+    counts = _counted_each(space, inputs, drawn) if costs is None else costs.of(places[:, 1::2], places[:, ::2])
     fits = np.ones(draws, dtype=np.bool_)
     for limit in budget.limits:
         fits &= counts[QUANTITIES.index(limit.quantity)] <= limit.value
@@ -44,15 +59,15 @@ def draw_space(space: SearchSpace, inputs: InputShape, budget: Budget, seed: int
     every = (*ends, *_ends(space, inputs, drawn[fits], counts[0][fits]))
     fitting = [architecture for architecture in every if budget.fits(architecture)]
     return Tally(
-        share=Share(int(fits.sum()), draws, counted=False),
+        share=Share(((int(fits.sum()), draws),), counted=False),
         values={
-            name: _value_shares(space, inputs, budget, name, drawn[:, column], fits)
+            name: _value_shares(space, inputs, budget, name, places[:, column], fits)
             for column, name in enumerate(ranges)
         },
         smallest=End(min(space.floors(inputs), key=_params), certain=True),
         largest=End(max(ends, key=_params), certain=False),
         largest_fitting=End(max(fitting, key=_params), certain=False) if fitting else None,
-        fitting=drawn[fits],
+        fitting=(drawn[fits],),
     )
 
 
@@ -63,14 +78,14 @@ def _counted_each(space: SearchSpace, inputs: InputShape, drawn: NDArray[np.int6
 
 
 def _architecture(space: SearchSpace, inputs: InputShape, row: NDArray[np.int64]) -> Architecture:
-    return space.architecture(dict(zip(space.ranges(), row.tolist(), strict=True)), inputs)
+    return space.architecture(dict(zip(space.stage_ranges(), row.tolist(), strict=True)), inputs)
 
 
 def _ends(
     space: SearchSpace, inputs: InputShape, drawn: NDArray[np.int64], params: NDArray[np.int64]
 ) -> list[Architecture]:
     """Return the drawn networks with the fewest and the most parameters, and the known ends of the space."""
-    highest: Params = {name: values.high for name, values in space.ranges().items()}
+    highest: Params = {name: values.values[-1] for name, values in space.stage_ranges().items()}
     known = [*space.floors(inputs), space.architecture(highest, inputs)]
     extremes = (int(params.argmin()), int(params.argmax())) if len(drawn) else ()
     return [*known, *(_architecture(space, inputs, drawn[index]) for index in extremes)]
@@ -85,23 +100,28 @@ def _value_shares(
     inputs: InputShape,
     budget: Budget,
     name: str,
-    drawn: NDArray[np.int64],
+    places: NDArray[np.int64],
     fits: NDArray[np.bool_],
 ) -> tuple[ValueShare, ...]:
     """Return for each value of a parameter the share of its draws that fit, and whether any network with it can fit."""
-    low, high = space.ranges()[name].low, space.ranges()[name].high
-    lowest: Params = {parameter: values.low for parameter, values in space.ranges().items()}
-    of = np.bincount(drawn, minlength=high + 1).tolist()
-    fitting = np.bincount(drawn[fits], minlength=high + 1).tolist()
+    ranges = space.stage_ranges()
+    table = ranges[name].values
+    lowest: Params = {parameter: values.values[0] for parameter, values in ranges.items()}
+    of = np.bincount(places, minlength=len(table)).tolist()
+    fitting = np.bincount(places[fits], minlength=len(table)).tolist()
 
     def never(value: int) -> bool:
         return bool(budget.excesses(lower_bound(space.architecture(lowest | {name: value}, inputs))))
 
-    values = range(low, high + 1)
-    possible = bisect_left(values, True, key=never)  # the lower bound increases with the value
+    possible = bisect_left(table, True, key=never)  # the lower bound increases with the value
     return tuple(
-        ValueShare(value, Share(fitting[value], of[value], counted=False), fitting[value] > 0 or at < possible)
-        for at, value in enumerate(values)
+        ValueShare(
+            value,
+            Share(((fitting[at], of[at]),), counted=False),
+            1 / len(table),
+            possible=fitting[at] > 0 or at < possible,
+        )
+        for at, value in enumerate(table)
     )
 
 
@@ -112,9 +132,10 @@ def lower_bound(lowest: Architecture) -> Counts:
     longer needs a projection. So the bound is the counts of `lowest` without the projections of its stages of stride 1.
     """
     counts = count(lowest)
-    kind, channels, side = BLOCKS[lowest.block], lowest.stem_width, lowest.size
+    kind, channels = BLOCKS[lowest.block], lowest.stem_width
+    _, side = stem_counts(lowest.in_channels, channels, lowest.stem_kernel, lowest.stem_stride, lowest.size)
     for width, stride in zip(lowest.widths, lowest.strides, strict=True):
-        block = kind(channels, width, stride)
+        block = kind(channels, width, stride, lowest.se)
         shape = Shape(channels, side, side)
         if stride == 1:
             counts = counts.plus(path_counts(block.layers().shortcut, shape).times(-1))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Budget
-from budgetnas.space.search_space import InputShape, Params, SearchSpace
+from budgetnas.space.ranges import Params
+from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.survey.drawn import measure
 from budgetnas.space.survey.tally import Share, Tally, ValueShare
 
@@ -96,14 +97,15 @@ class _Narrowed:
     never: bool = True
 
     def suggestion(self, before: SearchSpace) -> Suggestion:
-        ranges = zip(before.blocks, self.space.blocks, strict=True)
+        stages = range(1, len(before.blocks) + 1)
+        depths = [(before.depths_of(stage), self.space.depths_of(stage)) for stage in stages]
         return Suggestion(
             space=self.space,
             share=self.tally.share,
             kept=self.kept,
             kept_counted=self.counted,
             widths_dropped=tuple(width for width in before.widths if width not in self.space.widths),
-            blocks_dropped=tuple(tuple(range(new[1] + 1, old[1] + 1)) for old, new in ranges),
+            blocks_dropped=tuple(tuple(depth for depth in old if depth not in new) for old, new in depths),
             never=self.never,
         )
 
@@ -146,18 +148,18 @@ class _Value:
 
     Attributes:
         stage: The stage of a number of blocks; None for a width.
-        value: The width as an index into the table, or the number of blocks.
+        value: The width, or the number of blocks.
         above: Number of larger values; all must be dropped first, except for a width that cannot fit.
-        fits: Upper bound of the number of fitting networks with it.
-        of: Number of networks with it, counted once for each stage of that width.
+        fits: Upper bound of the share of all proposals that have it and fit.
+        of: Share of all proposals that have it, counted once for each stage of that width.
         possible: Whether any network with it can fit.
     """
 
     stage: int | None
     value: int
     above: int
-    fits: int
-    of: int
+    fits: float
+    of: float
     possible: bool
 
     def can_follow(self, dropped: Sequence[_Value]) -> bool:
@@ -168,7 +170,7 @@ class _Value:
 
     @property
     def rate(self) -> float:
-        """Share of the networks with it that fit."""
+        """Share of the proposals with it that fit."""
         return self.fits / self.of if self.of else 0.0
 
 
@@ -185,14 +187,15 @@ class _Drop:
     def from_space(self, space: SearchSpace) -> SearchSpace:
         """Return `space` without these values."""
         widths = {value.value for value in self.values if value.stage is None}
-        tops = [
-            min((value.value for value in self.values if value.stage == stage), default=high + 1) - 1
-            for stage, (_, high) in enumerate(space.blocks)
-        ]
+        blocks = []
+        for stage, (low, high) in enumerate(space.blocks):
+            dropped = {value.value for value in self.values if value.stage == stage}
+            left = [depth for depth in space.depths_of(stage + 1) if depth not in dropped]
+            blocks.append((low, left[-1] if dropped else high))
         return space.model_copy(
             update={
-                "widths": tuple(width for index, width in enumerate(space.widths) if index not in widths),
-                "blocks": tuple((low, top) for (low, _), top in zip(space.blocks, tops, strict=True)),
+                "widths": tuple(width for width in space.widths if width not in widths),
+                "blocks": tuple(blocks),
             }
         )
 
@@ -200,7 +203,7 @@ class _Drop:
 def _choose(space: SearchSpace, tally: Tally, keep: Sequence[Params], *, allowed: float, drop_rare: bool) -> _Drop:
     """Return the values to drop: those that cannot fit, then rare ones up to a share `allowed` of what fits."""
     drop_rare = drop_rare and (tally.share.counted or tally.share.fits >= _ENOUGH)
-    left = allowed * tally.share.fits
+    left = allowed * tally.share.estimate
     chosen: list[_Value] = []
     for value in _in_order(space, tally, keep):
         rare = drop_rare and value.fits <= left and value.rate < RARE * tally.share.estimate
@@ -217,21 +220,22 @@ def _in_order(space: SearchSpace, tally: Tally, keep: Sequence[Params]) -> list[
 
 
 def _widths(space: SearchSpace, tally: Tally, keep: Sequence[Params]) -> Iterator[_Value]:
-    names = [f"width_{stage}" for stage in range(1, space.num_stages + 1)]
-    used = {params[name] for params in keep for name in names}
+    names = [f"width_{stage}" for stage in range(1, len(space.blocks) + 1)]
+    used = {params.get(name) for params in keep for name in names}
     above = 0
     for index in reversed(range(len(space.widths))):
-        if index not in used:
-            yield _value(None, index, above, [tally.values[name][index] for name in names])
+        if space.widths[index] not in used:
+            yield _value(None, space.widths[index], above, [tally.values[name][index] for name in names])
             above += 1
 
 
 def _blocks(space: SearchSpace, tally: Tally, keep: Sequence[Params]) -> Iterator[_Value]:
-    for stage, (low, high) in enumerate(space.blocks):
-        name = f"blocks_{stage + 1}"
-        lowest = max([low, *(int(params[name]) for params in keep)])
-        for value in range(lowest + 1, high + 1):
-            yield _value(stage, value, high - value, [tally.values[name][value - low]])
+    for stage in range(len(space.blocks)):
+        name, depths = f"blocks_{stage + 1}", space.depths_of(stage + 1)
+        lowest = max([depths[0], *(int(params.get(name, 0)) for params in keep)])
+        for index, depth in enumerate(depths):
+            if depth > lowest:
+                yield _value(stage, depth, len(depths) - 1 - index, [tally.values[name][index]])
 
 
 def _value(stage: int | None, value: int, above: int, shares: Iterable[ValueShare]) -> _Value:
@@ -240,39 +244,47 @@ def _value(stage: int | None, value: int, above: int, shares: Iterable[ValueShar
         stage=stage,
         value=value,
         above=above,
-        fits=sum(value.share.fits for value in of_stages),
-        of=sum(value.share.of for value in of_stages),
+        fits=sum(value.weight * value.share.estimate for value in of_stages),
+        of=sum(value.weight for value in of_stages),
         possible=any(value.possible for value in of_stages),
     )
 
 
 def _kept(before: _Narrowed, space: SearchSpace, tally: Tally, drop: _Drop) -> tuple[float, bool]:
-    """Return the share of the fitting networks that is left, and whether it was counted or proved."""
+    """Return the share of the fitting proposals that is left, and whether it was counted or proved."""
     if drop.never:
         return 1.0, True
     if before.tally.share.counted:
-        return tally.share.fits / before.tally.share.fits, True
-    fitting = before.tally.fitting
-    assert fitting is not None
-    return float(_inside(fitting, before.space, space).mean()), False
+        groups = zip(before.tally.share.groups, tally.share.groups, strict=True)
+        return sum(now / of for (_, of), (now, _) in groups) / (before.tally.share.estimate * len(space.parts())), True
+    assert before.tally.fitting is not None
+    inside = [_inside(rows, space) for rows in before.tally.fitting]
+    return float(np.concatenate(inside).mean()), False
 
 
-def _inside(drawn: NDArray[np.int64], was: SearchSpace, now: SearchSpace) -> NDArray[np.bool_]:
-    """Return which networks, drawn from the ranges of `was`, are also in the ranges of `now`."""
-    left = np.isin(was.widths, now.widths)
-    highest = np.array([high for _, high in now.blocks])
-    return np.asarray((left[drawn[:, 1::2]] & (drawn[:, ::2] <= highest)).all(axis=1))
+def _inside(drawn: NDArray[np.int64], now: SearchSpace) -> NDArray[np.bool_]:
+    """Return which drawn networks are also in the narrower space."""
+    highest = np.array([high for _, high in now.blocks[: drawn.shape[1] // 2]])
+    return np.asarray((np.isin(drawn[:, 1::2], now.widths) & (drawn[:, ::2] <= highest)).all(axis=1))
 
 
 def _keys(space: SearchSpace) -> Iterator[str]:
     plain = SearchSpace()
     if space.block != plain.block:
         yield f'block = "{space.block}"'
+    if space.stages is not None:
+        yield f"stages = [{', '.join(map(str, space.stages))}]"
     yield f"blocks = [{', '.join(f'[{low}, {high}]' for low, high in space.blocks)}]"
+    if space.depths is not None:
+        yield f"depths = [{', '.join(map(str, space.depths))}]"
     yield f"widths = [{', '.join(map(str, space.widths))}]"
+    if space.se != (False,):
+        yield f"se = [{', '.join(str(se).lower() for se in space.se)}]"
     if space.stem_width is not None:
         yield f"stem_width = {space.stem_width}"
     if space.stem_kernel != plain.stem_kernel:
         yield f"stem_kernel = {space.stem_kernel}"
+    if space.stem_stride is not None:
+        yield f"stem_stride = {space.stem_stride}"
     if space.strides is not None:
         yield f"strides = [{', '.join(map(str, space.strides))}]"
