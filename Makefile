@@ -2,9 +2,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := budgetnas-demo
+LOWEST := .venv-lowest-$(notdir $(PYTHON))
+LOWEST_TESTS := $(patsubst %,tests/test_%.py,architecture_counts architecture_values bundle cli dashboard data_folder \
+	doctor export final network recipe replay report report_tables sampling search_sampler search_study space \
+	specification state storage_engine storage_records train train_plain)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all test-faults check lint types imports benchmarks clean
+.PHONY: demo test test-all test-faults test-lowest check lint types imports benchmarks clean
 
 demo: $(VENV)/.installed
 	mkdir -p $(DEMO)
@@ -19,6 +23,16 @@ test-all: $(VENV)/.installed-dev
 
 test-faults: $(VENV)/.installed-dev
 	FAULTS=full $(BIN)/python -m pytest tests/faults
+
+test-lowest: $(LOWEST)/.installed
+	rm -rf $(LOWEST)/demo
+	mkdir $(LOWEST)/demo
+	cd $(LOWEST)/demo && ../bin/budgetnas count v2 resnet18
+	cd $(LOWEST)/demo && ../bin/budgetnas search digits-demo --trials 4
+	cd $(LOWEST)/demo && ../bin/budgetnas show digits-demo
+	cd $(LOWEST)/demo && ../bin/budgetnas report digits-demo
+	cd $(LOWEST)/demo && ../bin/budgetnas export digits-demo --run 1
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -o filterwarnings=default $(LOWEST_TESTS)
 
 check: lint types imports
 
@@ -50,5 +64,14 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.installed
 
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --extra test --resolution lowest-direct --no-build \
+		--output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python -r $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lowest-* $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

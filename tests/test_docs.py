@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from packaging.requirements import Requirement
 from sqlalchemy import create_engine, text
 
 from budgetnas import errors
@@ -244,6 +245,32 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     section = sections(REFERENCE)["Exit codes"]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE)} == codes
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RANGES = {
+    requirement.name.lower(): requirement.specifier
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for requirement in map(Requirement, group)
+}
+
+
+def test_the_tested_versions_are_within_the_ranges() -> None:
+    pins = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    tested = {name.lower(): version for name, version in pins}
+    direct = {name: ranges for name, ranges in RANGES.items() if name != PROJECT["name"]}
+    assert direct.keys() <= tested.keys()
+    for name, ranges in direct.items():
+        assert tested[name] in ranges, f"{name} {tested[name]} is tested, but not {ranges}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_needed_versions_named_in_the_text_are_the_lower_bounds(page: Path) -> None:
+    """Sentences such as "needs torch 2.10 with torchvision 0.25, or newer"."""
+    for sentence in re.findall(r"\bneeds? ([^.|]*?\d[^|]*?),? or\snewer", prose(page)):
+        for name, version in re.findall(r"([A-Za-z]+)\s(\d+(?:\.\d+)+)", sentence):
+            bound = PROJECT["requires-python"] if name == "Python" else str(RANGES[name.lower()])
+            assert bound == f">={version}", f"{page.name}: {name} {version}, but pyproject.toml has {bound}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

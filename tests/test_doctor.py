@@ -9,8 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
+from quiet import Quiet
 from reporting import STUDY, seeded_study
 from small import run, run_fresh, study_file
 from sqlalchemy import create_engine, inspect, text
@@ -23,12 +25,15 @@ from budgetnas.cli.checks import (
     disk_check,
     examine,
     file_system_check,
-    file_system_of,
 )
 from budgetnas.errors import InputError
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.search.options import SearchOptions, read_study_file
+from budgetnas.search.session import run_search
 from budgetnas.storage import Records, tables
+from budgetnas.storage.mounts import file_system_of, storage_notice
 from budgetnas.storage.opening import open_records
-from budgetnas.storage.urls import parse_storage
+from budgetnas.storage.urls import parse_storage, read_storage_url
 
 SECRET = "s3cret"
 
@@ -289,13 +294,23 @@ def test_a_torchvision_that_does_not_fit(tmp_path: Path, in_a_fresh_folder: Path
     assert "from the same index" in line
 
 
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "lustre"])
-def test_a_file_system_of_a_network_is_told(kind: str) -> None:
-    found = file_system_check(kind)
-    assert (found.state, "PostgreSQL" in found.hint) == ("warning", True)
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "fuse.glusterfs"])
+def test_a_network_file_system_has_a_warning(kind: str) -> None:
+    check = file_system_check(kind)
+    assert (check.state, "network" in check.detail, "PostgreSQL" in check.hint) == ("warning", True, True)
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "zfs", "fuse.ext4", ""])
+@pytest.mark.parametrize("kind", ["fuse", "fuse.drive", "fuse.gcsfuse", "fuse.s3fs", "fuse.sshfs", "fuse.rclone"])
+def test_a_fuse_mount_has_a_warning(kind: str) -> None:
+    check = file_system_check(kind)
+    assert (check.state, "write-ahead log" in check.detail) == ("warning", True)
+    assert "local disk" in check.hint and "PostgreSQL" in check.hint
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "zfs", "fuseblk", "fuse.ext4", "fuse.fuse-overlayfs", ""],
+)
 def test_a_file_system_of_this_machine_is_fine(kind: str) -> None:
     assert file_system_check(kind).state == "ok"
 
@@ -303,6 +318,63 @@ def test_a_file_system_of_this_machine_is_fine(kind: str) -> None:
 def test_the_kind_of_a_file_system_is_the_mounted_one() -> None:
     assert file_system_of(Path("/proc")) == "proc"
     assert file_system_of(Path("/proc/self")) == "proc"
+
+
+MOUNTS = """\
+overlay / overlay rw,relatime,lowerdir=/lower,upperdir=/upper,workdir=/work 0 0
+tmpfs /dev/shm tmpfs rw,nosuid,nodev 0 0
+/dev/sda1 /content/drive ext4 rw,relatime 0 0
+drive /content/drive fuse.drive rw,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other 0 0
+bucket /content/my\\040bucket fuse.gcsfuse rw,nosuid,nodev,relatime,user_id=0,group_id=0 0 0
+server:/export /content/home nfs4 rw,relatime,vers=4.2 0 0
+/dev/sdb1 /content/home/disk ext4 rw,relatime 0 0
+"""
+"""As on a machine of a notebook service: Google Drive hides the disk on whose folder it is mounted."""
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of mounts of another machine, read as the operating system's."""
+    table = tmp_path / "proc" / "self" / "mounts"
+    table.parent.mkdir(parents=True)
+    table.write_text(MOUNTS)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/content/budgetnas.db", "overlay"),
+        ("/content/drive/MyDrive/budgetnas.db", "fuse.drive"),
+        ("/content/drivers/budgetnas.db", "overlay"),
+        ("/content/my bucket/budgetnas.db", "fuse.gcsfuse"),
+        ("/content/home/me/budgetnas.db", "nfs4"),
+        ("/content/home/disk/budgetnas.db", "ext4"),
+    ],
+)
+def test_the_file_system_of_a_path_on_other_machines(mounts: None, path: str, kind: str) -> None:
+    assert file_system_of(Path(path)) == kind
+
+
+def test_the_notice_about_a_storage_on_google_drive(mounts: None) -> None:
+    notice = storage_notice(read_storage_url("/content/drive/MyDrive/nas.db"))
+    assert notice is not None
+    assert "\n" not in notice
+    assert notice.startswith(
+        "--storage /content/drive/MyDrive/nas.db: fuse.drive is a FUSE mount, such as Google Drive"
+    )
+    assert storage_notice(read_storage_url("/content/nas.db")) is None
+    assert storage_notice(make_url("postgresql+psycopg://me@host/nas")) is None
+
+
+def test_a_search_prints_the_notice_once(in_a_fresh_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (disk,) = [mount for mount in psutil.disk_partitions(all=True) if mount.mountpoint == "/proc"]
+    drive = disk._replace(mountpoint=str(in_a_fresh_folder), fstype="fuse.drive")
+    monkeypatch.setattr(psutil, "disk_partitions", lambda *, all: [disk, drive])
+    options = SearchOptions.parse({"study": "t", "trials": "1"}).over(read_study_file(study_file(in_a_fresh_folder)))
+    callbacks = Quiet()
+    with closing(run_search(options, Stopper(), callbacks).records):
+        assert len([notice for notice in callbacks.notices if "fuse.drive is a FUSE mount" in notice]) == 1
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(0.0, "ok"), (-4.9, "ok"), (5.1, "warning"), (-3600.0, "warning")])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from quiet import Quiet
-from small import run, study_file
+from small import run, run_fresh, study_file
 from sqlalchemy import delete, update
 
 import budgetnas
@@ -108,6 +109,20 @@ def test_a_study_exports_the_winner_of_its_final(finished: Records, tmp_path: Pa
     certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
     assert (certificate["budget"], certificate["fits"]) == (6_000, True)
     assert certificate["total"]["built"] == result.winner.run.params
+
+
+def test_packages_that_cannot_export_are_reported_before_a_training(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "onnxscript"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('this onnxscript is too old')")
+    path = os.pathsep.join([str(broken.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = run_fresh(folder, "export", "s", "--run", "1", "--out", str(tmp_path / "b"), PYTHONPATH=path)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("budgetnas: the installed packages cannot write an ONNX file (torch ")
+    assert "this onnxscript is too old" in line
+    assert line.endswith("pip install --upgrade onnx onnxscript onnxruntime")
+    assert not (tmp_path / "b").exists()
 
 
 def test_missing_weights_are_retrained_to_the_same_bits(finished: Records, tmp_path: Path) -> None:

@@ -32,6 +32,19 @@ def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
     assert child.exitstatus == 0
 
 
+def test_a_dumb_terminal_shows_plain_lines_of_full_width(tmp_path: Path) -> None:
+    arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1"), "--study", "t"]
+    child = pexpect.spawn(
+        sys.executable, arguments, cwd=str(tmp_path), env=environment(TERM="dumb"), encoding="utf-8", timeout=180
+    )
+    printed = child.read()
+    child.close()
+    assert child.exitstatus == 0
+    assert "\x1b" not in printed
+    assert max(map(len, printed.splitlines())) > 100, "the terminal has 80 columns, and wraps lines itself"
+    assert "trained 1/1" in printed
+
+
 def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
     path = study_file(tmp_path, trials="1", epochs="5000")
     child = pexpect.spawn(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from budgetnas.bundle.chosen import Chosen, ExportRequest, choose_run
 from budgetnas.bundle.contents import BundleSource, Preprocessing
 from budgetnas.bundle.figures import metrics_of
+from budgetnas.bundle.onnx_file import check_exporter
 from budgetnas.bundle.provenance import data_sentences, environment_sentence, provenance_of
 from budgetnas.bundle.retraining import ExportCallbacks, Weights, normalisation_of, weights_of
 from budgetnas.bundle.write import WrittenBundle, check_place, write_bundle
@@ -52,12 +53,13 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
 
     Raises:
         InputError: If the request is invalid.
-        BudgetnasError: If a check of the bundle fails; its files are removed.
+        BudgetnasError: If the installed packages cannot export, or a check of the bundle fails; its files are removed.
         RunFailedError: If a retraining fails.
         Interrupted: If a stop was requested.
     """
     chosen = choose_run(records, request)
     folder = check_place(chosen.folder(request.out), replace=request.replace)
+    check_exporter()
     view.on_progress("loading data")
     data = _data(chosen, request)
     weights = weights_of(chosen, data, request.device, records, stopper, view)

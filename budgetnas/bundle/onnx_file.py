@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -79,6 +80,20 @@ def onnx_words(preprocessing: Preprocessing) -> tuple[str, ...]:
     )
 
 
+def check_exporter() -> None:
+    """Export and run a convolution, to find out before a training whether the installed packages can export.
+
+    Raises:
+        BudgetnasError: If they cannot.
+    """
+    try:
+        _session(_model(nn.Conv2d(1, 2, 1), torch.zeros(2, 1, 4, 4)).SerializeToString())
+    except Exception as error:  # PyTorch's exporter raises anything, depending on the version of onnxscript
+        reason = f"torch {torch.__version__}: {' '.join(str(error).split())[:200]}"
+        hint = "pip install --upgrade onnx onnxscript onnxruntime"
+        raise BudgetnasError(f"the installed packages cannot write an ONNX file ({reason}); {hint}") from None
+
+
 def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
     """Return `network` with its normalisation as an ONNX file.
 
@@ -86,9 +101,13 @@ def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
     """
     side = preprocessing.resolution
     example = torch.zeros(2, preprocessing.channels, side, side)
+    return _described(_model(_WithNormalisation(network, preprocessing), example), preprocessing)
+
+
+def _model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
     with _quiet():
         program = torch.onnx.export(
-            _WithNormalisation(network, preprocessing),
+            network,
             (example,),
             dynamo=True,
             verbose=False,
@@ -98,7 +117,7 @@ def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1 << 16)},),
         )
     assert program is not None, "the exporter returns a program when it is given no file"
-    return _described(program.model_proto, preprocessing)
+    return program.model_proto
 
 
 def check_onnx(content: bytes, network: nn.Module, preprocess: Preprocessor, pixels: NDArray[np.uint8]) -> OnnxCheck:
@@ -174,12 +193,12 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the log messages and warnings of PyTorch's exporter; errors are still raised."""
+    """Hide what PyTorch's exporter logs, warns of and prints (onnxscript 0.6 does); errors are still raised."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,18 +22,29 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 160
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that can move its cursor; one with ``TERM=dumb`` is treated as a file."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def stdout() -> Console:
     """Return the console of results."""
-    return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    return _console(sys.stdout, soft_wrap=False)
 
 
 def stderr() -> Console:
     """Return the console of progress and messages."""
+    return _console(sys.stderr, soft_wrap=not is_terminal(sys.stderr))
+
+
+def _console(stream: TextIO, *, soft_wrap: bool) -> Console:
+    real = is_terminal(stream)
     return Console(
-        stderr=True,
-        soft_wrap=not sys.stderr.isatty(),
+        stderr=stream is sys.stderr,
+        soft_wrap=soft_wrap,
         highlight=False,
-        width=None if sys.stderr.isatty() else _PLAIN_WIDTH,
+        width=None if real else _PLAIN_WIDTH,
+        force_terminal=False if stream.isatty() and not real else None,
     )
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from budgetnas.bundle.retraining import ExportCallbacks
-from budgetnas.cli.console import duration, stderr
+from budgetnas.cli.console import duration, is_terminal, stderr
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
@@ -32,7 +32,8 @@ class Lines:
 
     def __init__(self) -> None:
         self._console = stderr()
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
+        live = is_terminal(sys.stderr)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if live else None
         self._printed_at = time.monotonic()
         self._notes = _LogLines(self)
 

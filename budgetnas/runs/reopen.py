@@ -35,15 +35,6 @@ def study_specification(records: Records, study: str, argument: str = "STUDY") -
     return read_specification(stored)
 
 
-def study_data_request(specification: StudySpecification, study: str, place: DataPlace) -> DataRequest:
-    """Return the request for a study's data.
-
-    Raises:
-        InputError: If they are a folder and `place` names none.
-    """
-    return data_request(specification.data, f"study {study!r}", place)
-
-
 def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRequest:
     """Return the request for the data of `owner`.
 
@@ -70,7 +61,7 @@ def load_study_data(specification: StudySpecification, study: str, place: DataPl
     Raises:
         InputError: If the loaded data differ from the study's.
     """
-    request = study_data_request(specification, study, place)
+    request = data_request(specification.data, f"study {study!r}", place)
     data = load_data(request)
     if data.identity != specification.data:
         replace_data = specification.model_copy(update={"data": data.identity})

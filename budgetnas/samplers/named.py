@@ -27,13 +27,15 @@ BUDGET: Final = "budget"
 SAMPLERS: Final = (*ONCE, BUDGET)
 
 
-def check_sampler(name: str) -> str:
-    """Return `name` if it is the name of a sampler.
+def check_sampler(name: str, names: Sequence[str] = SAMPLERS) -> str:
+    """Return `name` if it is one of `names`.
 
     Raises:
         InputError: If it is not.
     """
-    return _checked(name, SAMPLERS)
+    if name not in names:
+        raise InputError("--sampler", name, f"must be one of {', '.join(names)}", closest(name, names))
+    return name
 
 
 def repeats(name: str) -> bool:
@@ -78,10 +80,4 @@ def make_sampler(name: str, seed: int | None, fits: Fits) -> BaseSampler:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _MAKERS[_checked(name, ONCE)](seed, fits)
-
-
-def _checked(name: str, names: Sequence[str]) -> str:
-    if name in names:
-        return name
-    raise InputError("--sampler", name, f"must be one of {', '.join(names)}", closest(name, names))
+        return _MAKERS[check_sampler(name, ONCE)](seed, fits)

@@ -26,6 +26,7 @@ from budgetnas.search.workers.supervisor import search_together
 from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
+from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
@@ -73,6 +74,8 @@ def run_search(
         InputError: If an option cannot be used.
     """
     url = parse_storage(options.storage or DEFAULT_STORAGE)
+    if (notice := storage_notice(url)) is not None:
+        callbacks.on_message(notice)
     options = _complete(options, url)
     runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
     with pool_for(options, url, runtime) as pool:

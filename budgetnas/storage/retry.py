@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import re
 import sqlite3
 import threading
 import time
@@ -22,12 +20,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, SQLAlchemyError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
-from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.errors import BudgetnasError
+from budgetnas.storage.settings import seconds_of
 
 RETRY_SECONDS: Final = 120.0
 RETRY_VARIABLE: Final = "BUDGETNAS_PATIENCE"
 _WAITS: Final = wait_exponential(multiplier=0.1, max=2) + wait_random(0, 0.2)
-_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _CONFLICTS: Final = ("40001", "40P01")  # serialization failure, deadlock: not reported, because the next try succeeds
 _PASSING: Final = ("08", "53300", "57P01", "57P02", "57P03", *_CONFLICTS)
 _REFUSALS: Final = ("password", "authentication", "does not exist", "pg_hba.conf", "permission", "certificate")
@@ -67,13 +65,7 @@ def retry_seconds() -> float:
     Raises:
         InputError: If the environment has an invalid time.
     """
-    written = os.environ.get(RETRY_VARIABLE)
-    if not written:
-        return RETRY_SECONDS
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", written.strip())
-    if parts is None:
-        raise InputError(RETRY_VARIABLE, written, "must be a time", "write e.g. 90s, 15m or 0 not to wait at all")
-    return float(parts[1]) * _UNITS[parts[2]]
+    return seconds_of(RETRY_VARIABLE, RETRY_SECONDS)
 
 
 def is_passing(error: BaseException) -> bool:

@@ -20,7 +20,8 @@ CHECKPOINT_DIR: Final = "BUDGETNAS_CHECKPOINT_DIR"
 GRACE_SECONDS: Final = 180.0
 """Longer than `budgetnas.storage.retry.RETRY_SECONDS`, so that an outage costs no lease."""
 CHECKPOINT_SECONDS: Final = 30.0
-_SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s?")
+_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Settings:
         """
         folder = os.environ.get(CHECKPOINT_DIR)
         return cls(
-            _seconds(GRACE, GRACE_SECONDS, lowest=1.0),
-            _seconds(CHECKPOINT_EVERY, CHECKPOINT_SECONDS, lowest=0.0),
+            seconds_of(GRACE, GRACE_SECONDS, lowest=1.0),
+            seconds_of(CHECKPOINT_EVERY, CHECKPOINT_SECONDS),
             Path(folder) if folder else None,
         )
 
@@ -62,11 +63,17 @@ class Settings:
         return platformdirs.user_state_path("budgetnas") / "checkpoints"
 
 
-def _seconds(name: str, default: float, *, lowest: float) -> float:
-    text = os.environ.get(name)
+def seconds_of(variable: str, default: float, *, lowest: float = 0.0) -> float:
+    """Return the time in an environment variable, in seconds: ``90``, ``90s``, ``15m``, ``2h``.
+
+    Raises:
+        InputError: If it is not a time, or less than `lowest` seconds.
+    """
+    text = os.environ.get(variable)
     if not text:
         return default
-    match = _SECONDS.fullmatch(text.strip())
-    if match is None or float(match[1]) < lowest:
-        raise InputError(name, text, f"must be a time of at least {lowest:g} seconds", "write e.g. 30s")
-    return float(match[1])
+    match = _TIME.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else -1.0
+    if seconds < lowest:
+        raise InputError(variable, text, f"must be a time of at least {lowest:g} seconds", "write e.g. 30s or 15m")
+    return seconds

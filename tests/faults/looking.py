@@ -19,7 +19,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.checkpoints import run_folder
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
-from budgetnas.runs.reopen import DataPlace, study_data_request, study_specification, validation_images
+from budgetnas.runs.reopen import DataPlace, data_request, study_specification, validation_images
 from budgetnas.samplers.attributes import described
 from budgetnas.search.options import SearchOptions, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
@@ -152,7 +152,7 @@ def results_alone(url: str, folder: Path) -> dict[int, Result]:
     fresh = parse_storage(f"sqlite:///{folder / 'alone.db'}")
     with looking(url) as study, closing(open_records(fresh)) as records:
         specification = study_specification(study.records, NAME)
-        data = load_data(study_data_request(specification, NAME, DataPlace()))
+        data = load_data(data_request(specification.data, NAME, DataPlace()))
         images = validation_images(data, runtime_rules("cpu", "float32"))
         given = {}
         for run in study.runs:

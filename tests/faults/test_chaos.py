@@ -17,7 +17,7 @@ from small import study_file
 
 from budgetnas.storage import tables
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(amount(600, full=1800))]
 
 WORKERS = 3
 EPOCHS = 8

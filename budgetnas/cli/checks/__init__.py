@@ -10,7 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from budgetnas.cli.checks.check import Check, DoctorRequest
 from budgetnas.cli.checks.data import data
 from budgetnas.cli.checks.machine import devices, disk_check, disks, versions
-from budgetnas.cli.checks.storage import clock_check, file_system_check, file_system_of, storage
+from budgetnas.cli.checks.storage import clock_check, file_system_check, storage
 from budgetnas.cli.checks.studies import named_study, studies
 from budgetnas.errors import InputError, hide_passwords
 from budgetnas.space.specification import StudySpecification
@@ -25,7 +25,6 @@ __all__ = [
     "disk_check",
     "examine",
     "file_system_check",
-    "file_system_of",
 ]
 
 

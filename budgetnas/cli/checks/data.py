@@ -31,9 +31,9 @@ def data(request: DoctorRequest, specification: StudySpecification | None) -> It
 def _data_request(request: DoctorRequest, specification: StudySpecification | None) -> DataRequest:
     if specification is None:
         return DataRequest(request.data or DEFAULT_DATA, request.data_dir)
-    from budgetnas.runs.reopen import DataPlace, study_data_request
+    from budgetnas.runs.reopen import DataPlace, data_request
 
-    return study_data_request(specification, request.study or "", DataPlace(request.data, request.data_dir))
+    return data_request(specification.data, f"study {request.study!r}", DataPlace(request.data, request.data_dir))
 
 
 def _not_unpacked(request: DataRequest) -> Check:

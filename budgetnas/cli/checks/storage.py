@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-import psutil
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL
 
 from budgetnas.cli.checks.check import Check
 from budgetnas.errors import InputError
 from budgetnas.storage import Records, tables
+from budgetnas.storage.mounts import caveat_of, file_system_of
 from budgetnas.storage.opening import is_writable, open_to_read, require_tables
 from budgetnas.storage.urls import check_place, masked, sqlite_file
 
 MOST_CLOCK_SECONDS: Final = 5.0
-_NETWORK: Final = re.compile(
-    r"nfs\d?|cifs|smb\w*|afs|ceph|9p|lustre|beegfs|gpfs|glusterfs|fuse\.(sshfs|gluster|ceph)\w*"
-)
 
 
 def storage(url: URL, opened: list[Records]) -> Iterator[Check]:
@@ -53,24 +48,14 @@ def _sqlite_place(url: URL) -> Iterator[Check]:
         yield Check("storage", "warning", detail, "copy it to a writable folder, or change the rights")
     else:
         yield Check("storage", "problem", f"folder {file.parent} cannot be written", "name a file in another folder")
-    yield file_system_check(file_system_of(file.parent))
-
-
-def file_system_of(folder: Path) -> str:
-    """Return the kind of a folder's file system, as the operating system names it."""
-    place = folder.resolve()
-    mounts = [mount for mount in psutil.disk_partitions(all=True) if place.is_relative_to(mount.mountpoint)]
-    # Of two mounts on the same folder, the later hides the earlier.
-    ranked = sorted(enumerate(mounts), key=lambda numbered: (len(numbered[1].mountpoint), numbered[0]))
-    return ranked[-1][1].fstype if ranked else ""
+    yield file_system_check(file_system_of(file))
 
 
 def file_system_check(kind: str) -> Check:
-    """Return whether SQLite is safe for several processes on a file system of that kind."""
-    if _NETWORK.fullmatch(kind):
-        detail = f"{kind} is a network file system: SQLite's locks and log do not work between machines"
-        hint = "search from a single machine, or use PostgreSQL: --storage postgresql+psycopg://USER@HOST/DATABASE"
-        return Check("file system", "warning", detail, hint)
+    """Return whether SQLite is safe on a file system of that kind."""
+    caveat = caveat_of(kind)
+    if caveat is not None:
+        return Check("file system", "warning", caveat.detail, caveat.hint)
     return Check("file system", "ok", f"{kind or 'unknown'}, of this machine")
 
 
