@@ -12,6 +12,7 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_OVER_BUDGET = 3
+EXIT_RESTART = 75
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -126,7 +127,7 @@ class Interrupted(Exception):
     """A request to stop (Ctrl-C or SIGTERM), raised where everything finished is saved.
 
     Args:
-        exit_code: 130 for SIGINT, 143 for SIGTERM, 1 if the storage is lost.
+        exit_code: 130 for SIGINT, 143 for SIGTERM, 1 if the storage is lost, 75 for a `RestartNeeded`.
         reason: Why, if the user did not ask for it.
     """
 
@@ -134,6 +135,19 @@ class Interrupted(Exception):
         self.exit_code = exit_code
         self.reason = reason
         super().__init__(exit_code, reason)
+
+
+class RestartNeeded(Interrupted):
+    """This process can train no more, though the work is sound: a new process resumes it.
+
+    Its exit code, 75, is EX_TEMPFAIL of sysexits: try again.
+
+    Args:
+        reason: What happened, as a line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(EXIT_RESTART, reason)
 
 
 class LeaseLost(Exception):

@@ -74,7 +74,7 @@ def opened(url: str, spec: StudySpecification | None = None) -> Iterator[OpenStu
 
 
 @dataclass
-class Heard(Quiet):
+class Events(Quiet):
     """Keeps the trials' starts and ends."""
 
     starts: list[TrialStart] = field(default_factory=list)
@@ -104,23 +104,23 @@ def asked(trials: int, sampler: str = "budget") -> SearchTask:
     return SearchTask(trials, no_images(), CPU, sampler, 0, trainer=made_up)
 
 
-def searched(study: OpenStudy, trials: int, sampler: str = "budget") -> Heard:
-    heard = Heard()
-    assert search(study, asked(trials, sampler), Stopper(None), heard)
-    return heard
+def searched(study: OpenStudy, trials: int, sampler: str = "budget") -> Events:
+    events = Events()
+    assert search(study, asked(trials, sampler), Stopper(None), events)
+    return events
 
 
 def runs_of(study: OpenStudy) -> tuple[Run, ...]:
     return study.records.runs(study="s")
 
 
-def key(one: Run) -> tuple[str, str]:
-    return Candidate(one.architecture, one.recipe).key
+def key(run: Run) -> tuple[str, str]:
+    return Candidate(run.architecture, run.recipe).key
 
 
 def check_seeds(runs: tuple[Run, ...]) -> None:
     """Each candidate has one training of the search, seed 0, and repeats with the seeds after it."""
-    for candidate in {key(one) for one in runs}:
-        mine = sorted((one for one in runs if key(one) == candidate), key=lambda one: one.seed)
-        assert [one.seed for one in mine] == list(range(len(mine)))
-        assert [one.role for one in mine] == [Role.SEARCH] + [Role.REPEAT] * (len(mine) - 1)
+    for candidate in {key(run) for run in runs}:
+        mine = sorted((run for run in runs if key(run) == candidate), key=lambda run: run.seed)
+        assert [run.seed for run in mine] == list(range(len(mine)))
+        assert [run.role for run in mine] == [Role.SEARCH] + [Role.REPEAT] * (len(mine) - 1)

@@ -35,7 +35,7 @@ WITH_SHORTCUTS = Architecture((1, 1), (4, 8), (1, 2), stem_width=4, in_channels=
 
 @dataclass
 class Drawer:
-    """Keeps every state as bytes and notes what it hears."""
+    """Keeps every state as bytes and notes the calls."""
 
     states: list[bytes] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)

@@ -21,11 +21,11 @@ def in_options(database: str) -> str:
 
 def shown(*texts: str) -> None:
     for text in texts:
-        assert not [one for one in SECRETS if one in text], text
+        assert not [secret for secret in SECRETS if secret in text], text
 
 
 def in_files(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file() and file.name != "study.toml":
             content = file.read_bytes()
-            assert not [one for one in SECRETS if one.encode() in content], file
+            assert not [secret for secret in SECRETS if secret.encode() in content], file

@@ -34,6 +34,7 @@ BAD_INPUT = [
     ("overhead", ["--seed", "2147483648"], ["--seed 2147483648", "must be at most 2,147,483,647"]),
     ("precisions", ["--data", "folder:nowhere"], NOT_THERE),
     ("precisions", ["--precision", "fp8"], ["--precision 'fp8'", "must be one of bf16, fp16"]),
+    ("predictions", ["--images", "0"], ["--images 0", "must be at least 1"]),
     ("proposals", ["--budget", "five"], NO_BUDGET),
     ("quality", ["--budget", "five"], NO_BUDGET),
     ("quality", ["--sampler", "tpee"], ["--sampler 'tpee'", "did you mean tpe"]),

@@ -33,24 +33,24 @@ def studied(tmp_path: Path) -> Path:
 
 @contextmanager
 def dashboard(folder: Path, *arguments: str) -> Iterator[tuple[int, list[str], list[str]]]:
-    """The real dashboard: its port, the addresses it listens on, and what it told when it has ended."""
+    """The real dashboard: its port, the addresses it listens on, and its output."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    process, told = start(folder, "dashboard", "--port", str(port), *arguments), []
+    process, output = start(folder, "dashboard", "--port", str(port), *arguments), []
     listening: list[str] = []
     deadline = time.monotonic() + 60
     while not listening and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         found = psutil.Process(process.pid).net_connections()
-        listening = [one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN]
+        listening = [connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN]
         time.sleep(0.2)
     try:
-        yield port, listening, told
+        yield port, listening, output
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            told += process.communicate(timeout=30)
+            output += process.communicate(timeout=30)
         finally:
             process.kill()
 
@@ -66,21 +66,21 @@ def asked(port: int, host: str, path: str = "/api/studies") -> tuple[int, str, s
 
 
 def test_the_dashboard_listens_and_answers_here_only(studied: Path) -> None:
-    with dashboard(studied) as (port, listening, told):
+    with dashboard(studied) as (port, listening, output):
         assert listening == ["127.0.0.1"]
         for name in (f"127.0.0.1:{port}", f"localhost:{port}", "LOCALHOST", f"[::1]:{port}"):
             assert asked(port, name)[0] == 200, name
         for name in (f"evil.example:{port}", "127.0.0.1.evil.example", "", "localhost@evil.example"):
             code, _, body = asked(port, name)
             assert (code, "--host" in body) == (403, True), name
-    assert "no password" not in told[1]
+    assert "no password" not in output[1]
 
 
 def test_a_dashboard_for_others_warns(studied: Path) -> None:
-    with dashboard(studied, "--host", "0.0.0.0") as (port, listening, told):
+    with dashboard(studied, "--host", "0.0.0.0") as (port, listening, output):
         assert listening == ["0.0.0.0"]
         assert asked(port, f"my-server.example:{port}")[0] == 200
-    assert "other machines may reach 0.0.0.0, and the dashboard has no password" in told[1]
+    assert "other machines may reach 0.0.0.0, and the dashboard has no password" in output[1]
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_the_dashboard_shows_no_password_and_sends_names_as_json(postgres_databa
     url = in_user_part(postgres_database)
     named = (study_file(tmp_path, STUDY, trials="1"), "--study", NASTY, "--storage", url)
     assert run(tmp_path, "search", *named).returncode == 0
-    with dashboard(tmp_path, "--storage", url) as (port, _, told):
+    with dashboard(tmp_path, "--storage", url) as (port, _, output):
         code, kind, body = asked(port, "localhost")
         assert (code, kind.partition(";")[0]) == (200, "application/json")
         (study,) = json.loads(body)["study_summaries"]
@@ -100,5 +100,5 @@ def test_the_dashboard_shows_no_password_and_sends_names_as_json(postgres_databa
         assert "budgetnas-history" in detail
         assert "<script" not in json.dumps(json.loads(detail)["plotly_graph_objects"])
         shown(body, detail)
-    shown(*told)
+    shown(*output)
     in_files(tmp_path)

@@ -189,6 +189,7 @@ BENCHMARKS = {
         "onnx",
         "overhead",
         "precisions",
+        "predictions",
         "proposals",
         "quality",
         "recipes",
@@ -212,7 +213,8 @@ def test_benchmarks_named_in_the_text_take_these_options(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_named_in_the_text_exist(page: Path) -> None:
     commands = [*COMMANDS.values(), *BENCHMARKS.values()]
-    everywhere = {option for command in commands for option in options_of(command)} | {"--help", "--version"}
+    everywhere = {option for command in commands for option in options_of(command)}
+    everywhere |= {"--help", "--version", "--dry-run"}  # the last of benchmarks/gpu
     named_here = {word for span in inline_code(page) for word in re.findall(r"(?<!\S)--[a-z][\w-]*", span)}
     assert named_here <= everywhere, f"no command has {', '.join(sorted(named_here - everywhere))}"
 
@@ -324,6 +326,14 @@ def test_decisions_are_numbered_without_gaps() -> None:
         text_of = (ROOT / "docs" / "decisions" / name).read_text(encoding="utf-8")
         assert text_of.startswith(f"# {name[:4]}: ")
         assert {"Context", "Decision", "Why", "Consequences"} <= set(sections(ROOT / "docs" / "decisions" / name))
+
+
+def test_the_test_files_for_the_lowest_versions_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (names,) = re.findall(r"\$\(patsubst %,tests/test_%\.py,([^)]+)\)", makefile)
+    assert len(names.split()) > 20
+    for name in names.split():
+        assert (ROOT / "tests" / f"test_{name}.py").is_file(), name
 
 
 def test_make_targets_that_are_shown_exist() -> None:

@@ -31,7 +31,7 @@ from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Role, Run, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import RuntimeConfig, runtime_rules
+from budgetnas.training import CpuFacts, RuntimeConfig, runtime_rules
 
 REPLAYED = ("replay", "v2-sgd", "--data", "digits", "--subset", "60", "--subset-eval", "50", "--epochs", "2")
 
@@ -260,6 +260,19 @@ def test_a_record_is_retrained_in_its_own_runtime() -> None:
         assert again.micro_batch == 16
     with pytest.raises(InputError, match="--device"):
         recorded_runtime(recorded.to_json(), "cuda:77", named("v2"))
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+@pytest.mark.parametrize("device", ["cuda:77", "cpu"])
+def test_a_precision_that_this_machine_lacks_is_replaced_by_float32(
+    device: str, has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = CpuFacts(bf16=has_bf16, threads=1)
+    monkeypatch.setattr(CpuFacts, "of_this_process", lambda: facts)
+    recorded = RuntimeConfig("cpu", "bf16", threads=1).to_json()
+    elsewhere = json.dumps(json.loads(recorded) | {"device": device, "device_name": "another"})
+    assert recorded_runtime(recorded, "auto", named("v2")).precision == "bf16", "its own machine, emulated or not"
+    assert recorded_runtime(elsewhere, "cpu", named("v2")).precision == ("bf16" if has_bf16 else "float32")
 
 
 def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:

@@ -307,6 +307,6 @@ def test_a_final_that_is_stopped_shows_no_password(
 ) -> None:
     url = "postgresql+psycopg://me:secret@host/db"
     monkeypatch.setattr("sys.argv", ["budgetnas", "search", "--storage", url, "--finalists", "2"])
-    tell_stopped(Interrupted(), url)
+    tell_stopped(url)
     err = capsys.readouterr().err
     assert "budgetnas search --storage" in err and "secret" not in err

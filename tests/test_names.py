@@ -44,17 +44,17 @@ def test_nasty_names_stay_text_and_make_no_path(tmp_path: Path) -> None:
         (images / "train" / name).mkdir(parents=True)
         for index in range(20):
             Image.new("RGB", (8, 8), (index, len(name), 0)).save(images / "train" / name / f"{index}.png")
-    before = {one for one in tmp_path.rglob("*") if images not in one.parents}
+    before = {path for path in tmp_path.rglob("*") if images not in path.parents}
     size = ("--budget", "20k", "--epochs", "1", "--trials", "2", "--data", f"folder:{images}")
     made = run(work, "search", *size, "--study", NASTY)
     assert made.returncode == 0, made.stderr
     assert run(work, "report", NASTY).returncode == 0
     exported = run(work, "export", NASTY, "--run", "1", "--data", f"folder:{images}")
     assert exported.returncode == 0, exported.stderr
-    new = {one for one in tmp_path.rglob("*") if images not in one.parents} - before
-    assert {one.parent for one in new} <= {work, *(one for one in new if one.is_dir())}, "nothing outside"
+    new = {path for path in tmp_path.rglob("*") if images not in path.parents} - before
+    assert {path.parent for path in new} <= {work, *(path for path in new if path.is_dir())}, "nothing outside"
     (page,) = work.glob("*-report.html")
-    (bundle,) = (one for one in work.iterdir() if one.is_dir())
+    (bundle,) = (path for path in work.iterdir() if path.is_dir())
     for name in (page.name, bundle.name):
         assert re.fullmatch(r"[\w.-]+", name), name
     html = page.read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", "a\0b", "", " ", "x" * 201])
-def test_names_that_are_not_printed_are_refused(name: str) -> None:
+def test_names_that_are_not_printed_are_rejected(name: str) -> None:
     with pytest.raises(InputError, match="must be 1 to 200 printable characters"):
         check_study_name(name)
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from budgetnas.architecture.budget import parse_budget
 from budgetnas.cli import app
+from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.search.options import check_study_name, read_study_file
 from budgetnas.storage.engine import open_engine
@@ -152,6 +153,27 @@ def test_a_deleted_working_directory(tmp_path: Path) -> None:
         2,
         "budgetnas: the working directory was deleted; change to another folder\n",
     )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams(tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m budgetnas studies --storage none.db {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment())
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_is_too_long_for_a_file() -> None:
+    with pytest.raises(InputError, match="cannot name a file"):
+        parse_storage(f"{'x' * 300}.db")
+
+
+def test_images_of_a_kind_that_is_not_read(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.HEIC").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"class 'cat' has no images .*its \.heic files are not read: convert them"):
+        load_data(DataRequest(f"folder:{tmp_path}"))
 
 
 @pytest.mark.slow

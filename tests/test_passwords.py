@@ -60,7 +60,7 @@ def test_no_command_shows_or_keeps_the_password_of_a_storage(postgres_database: 
         assert "Traceback" not in done.stderr
         shown(done.stdout, done.stderr)
         resumed += "Resume with:" in done.stderr
-    assert resumed == 4, "the command to go on with was shown"
+    assert resumed == 4, "the command that resumes was shown"
     in_files(tmp_path)
     assert in_tables(postgres_database) > 50
 
@@ -88,7 +88,7 @@ def test_no_failing_command_shows_the_password_of_a_storage(tmp_path: Path, comm
     in_files(tmp_path)
 
 
-def test_a_server_that_goes_away_is_told_without_the_password(
+def test_a_server_that_goes_away_is_reported_without_the_password(
     postgres_server: PostgresServer, postgres_database: str, tmp_path: Path
 ) -> None:
     """The lost connection's error is the database's own; it comes in the middle of a search."""
@@ -128,7 +128,7 @@ def wait_for_a_training(database: str, process: Forked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "hidden"),
     [
         ("STUDY 'postgresql://me:x@y@host/d'", "STUDY 'postgresql://me:***@host/d'"),
         ("at postgresql+psycopg://:x@host/d", "at postgresql+psycopg://:***@host/d"),
@@ -136,5 +136,5 @@ def wait_for_a_training(database: str, process: Forked) -> None:
         ("see http://127.0.0.1:8080/ and me@host", "see http://127.0.0.1:8080/ and me@host"),
     ],
 )
-def test_passwords_in_messages_are_hidden(message: str, told: str) -> None:
-    assert hide_passwords(message) == told
+def test_passwords_in_messages_are_hidden(message: str, hidden: str) -> None:
+    assert hide_passwords(message) == hidden

@@ -15,7 +15,7 @@ from repeating import (
     CPU,
     NOTHING,
     STUDY,
-    Heard,
+    Events,
     asked,
     check_seeds,
     key,
@@ -55,7 +55,7 @@ def images() -> RunImages:
 
 
 @dataclass
-class StopsInRepeats(Heard):
+class StopsInRepeats(Events):
     """Stops a search in the first repeat that it sees, in its second epoch of three."""
 
     def on_epoch_end(self, epoch: Epoch) -> None:
@@ -64,7 +64,7 @@ class StopsInRepeats(Heard):
             raise Interrupted
 
 
-def test_an_interrupted_repeat_goes_on_to_the_same_bits(
+def test_an_interrupted_repeat_resumes_to_the_same_bits(
     tmp_path: Path, sqlite: str, images: RunImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BUDGETNAS_CHECKPOINT_EVERY", "0")
@@ -75,35 +75,35 @@ def test_an_interrupted_repeat_goes_on_to_the_same_bits(
     with opened(sqlite, spec) as study:
         cut = runs_of(study)[-1]
         assert (cut.role, cut.seed, cut.state, cut.epochs_done) == (Role.REPEAT, 1, State.INTERRUPTED, 2)
-        heard = Heard()
-        assert search(study, task, Stopper(None), heard)
+        events = Events()
+        assert search(study, task, Stopper(None), events)
         runs = runs_of(study)
         check_seeds(runs)
         assert len(runs) == 8
-        again = next(one for one in runs if one.id == cut.id)
+        again = next(run for run in runs if run.id == cut.id)
         assert (again.state, again.role, again.seed, again.trial) == (State.COMPLETE, Role.REPEAT, 1, cut.trial)
-        assert heard.starts[0].number == cut.trial
-        assert any("resumes after epoch" in text for text in heard.notices)
+        assert events.starts[0].number == cut.trial
+        assert any("resumes after epoch" in text for text in events.notices)
         curve = [replace(epoch, seconds=0.0) for epoch in study.records.curve(again.id)]
     with closing(open_records(parse_storage(f"sqlite:///{tmp_path / 'whole.db'}"))) as records:
         whole = uninterrupted(records, again, images)
         assert whole.weights_sha256 == again.weights_sha256
         assert [replace(epoch, seconds=0.0) for epoch in records.curve(whole.id)] == curve
-    seeds_of_one = [one for one in runs if key(one) == key(again)]
-    assert len({one.weights_sha256 for one in seeds_of_one}) == len(seeds_of_one) > 1
+    seeds_of_one = [run for run in runs if key(run) == key(again)]
+    assert len({run.weights_sha256 for run in seeds_of_one}) == len(seeds_of_one) > 1
 
 
-def uninterrupted(records: Records, one: Run, images: RunImages) -> Run:
-    recipe = Recipe.model_validate(one.recipe.model_dump())
-    request = RunRequest(Candidate(one.architecture, recipe), one.seed, Role.REPLAY)
+def uninterrupted(records: Records, run: Run, images: RunImages) -> Run:
+    recipe = Recipe.model_validate(run.recipe.model_dump())
+    request = RunRequest(Candidate(run.architecture, recipe), run.seed, Role.REPLAY)
     return records.run(record_training(request, images, CPU, records, Stopper(None), Quiet()))
 
 
 def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> None:
     with opened(sqlite) as study:
         searched(study, 8)
-        one = study.optuna_study.trials[0]
-        study.optuna_study.enqueue_trial(one.params, user_attrs={REPEAT_OF: 0})
+        first_trial = study.optuna_study.trials[0]
+        study.optuna_study.enqueue_trial(first_trial.params, user_attrs={REPEAT_OF: 0})
         trial = study.optuna_study.ask()
         first = runs_of(study)[0]
         request = RunRequest(Candidate(first.architecture, first.recipe), 0, Role.REPEAT, study="s", trial=trial.number)
@@ -127,8 +127,8 @@ def test_a_killed_repeat_is_taken_over_as_the_repeat_that_it_is(sqlite: str) -> 
 def test_a_repeat_whose_process_died_at_its_very_end_is_ended_by_its_record(sqlite: str) -> None:
     with opened(sqlite) as study:
         searched(study, 8)
-        last = next(one for one in reversed(runs_of(study)) if one.role is Role.REPEAT)
-        with study.storage.engine.begin() as connection:  # as if it had not come to tell Optuna
+        last = next(run for run in reversed(runs_of(study)) if run.role is Role.REPEAT)
+        with study.storage.engine.begin() as connection:  # as if Optuna had not been told yet
             connection.exec_driver_sql(f"UPDATE trials SET state = 'RUNNING' WHERE number = {last.trial}")
             connection.exec_driver_sql("DELETE FROM trial_values")
             connection.exec_driver_sql("DELETE FROM trial_user_attributes WHERE key = 'budgetnas'")
@@ -151,7 +151,7 @@ def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
     assert "mean of n trainings, with the trials that repeat the first" in done.stdout
     assert "the best of 4 candidates, so optimistic" in done.stdout
     shown = json.loads(run(tmp_path, "show", "s", "--json").stdout)
-    assert sum(len(one["trainings"]) for one in shown["ranking"]) == 12
+    assert sum(len(ranked["trainings"]) for ranked in shown["ranking"]) == 12
     assert len(shown["ranking"]) == 4
     assert shown["tallies"]["repeats"] == 8
     report = run(tmp_path, "report", "s", "--out", "s.html")
@@ -173,7 +173,7 @@ def test_two_workers_repeat_together(tmp_path: Path, storage_url: str) -> None:
     assert done.stderr.count("(repeat of trial ") == 10
     with closing(open_records(parse_storage(storage_url), must_exist=True)) as records:
         runs = records.runs(study="s")
-        assert [one.state for one in runs] == [State.COMPLETE] * 14
+        assert [run.state for run in runs] == [State.COMPLETE] * 14
         check_seeds(runs)
-        assert len({one.weights_sha256 for one in runs}) == 14
-        assert len({one.holder for run_ in runs for one in records.attempts(run_.id)}) == 2
+        assert len({run.weights_sha256 for run in runs}) == 14
+        assert len({attempt.holder for run_ in runs for attempt in records.attempts(run_.id)}) == 2

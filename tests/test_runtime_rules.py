@@ -14,11 +14,13 @@ import torch
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.timing import Timing
 from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.options import SearchOptions
 from budgetnas.search.session import run_search
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
+from budgetnas.training.measure import Pace
 from budgetnas.training.runtime import ONE_THREAD_MACS, Capability, check_precision, uses_bf16
 
 AVX2 = CpuFacts(bf16=False, threads=2)
@@ -104,6 +106,17 @@ def test_the_rules_of_a_gpu() -> None:
     assert (short.precision, short.layout, short.graphs, short.benchmark) == ("bf16", "channels-last", True, False)
     assert long == replace(short, benchmark=True)
     assert GPU.alternatives(named("v2")) == (short,)
+    assert replace(GPU, precision="float32").runtime_for(named("v2")).layout == "channels-last"
+
+
+def test_an_estimate_includes_the_start_of_each_training_on_a_gpu() -> None:
+    """10 trainings of 100 M multiply-accumulates an image and 1,000 images: 3 s of steps each, or 30 s."""
+    on_a_gpu, work = RuntimeConfig("cuda:0", "bf16", threads=1), {"trained": 1_000, "evaluated": 0}
+    assert Timing(on_a_gpu, Pace(1e11)).seconds(1e9, 1, **work, trainings=10) == pytest.approx(30 + 10 * 0.5)
+    assert Timing(on_a_gpu, Pace(1e10)).seconds(1e9, 1, **work, trainings=10) == pytest.approx(300 + 10 * 1.3)
+    assert Timing(GPU, Pace(1e11)).seconds(1e8, 1, **work) == pytest.approx(3.5)
+    assert Timing(replace(on_a_gpu, device="cpu"), Pace(1e11)).seconds(1e9, 1, **work, trainings=10) == 30
+    assert Timing(on_a_gpu, None).seconds(1e9, 1, **work) is None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from repeating import (
     NETWORK,
     NOTHING,
     RECIPES,
-    Heard,
+    Events,
     asked,
     check_seeds,
     key,
@@ -83,17 +83,17 @@ def test_the_cost_is_the_greatest_share_of_any_limit() -> None:
 
 
 @pytest.mark.parametrize("optimizers", [("sgd", "adam"), ("sgd",)])
-def test_the_sampler_is_told_the_distributions_that_a_trial_suggests(sqlite: str, optimizers: tuple[str, ...]) -> None:
+def test_the_sampler_gets_the_distributions_that_a_trial_suggests(sqlite: str, optimizers: tuple[str, ...]) -> None:
     recipes = RecipeSpace(epochs=1, optimizers=optimizers)
     with opened(sqlite, specification(recipes=recipes, max_params=5_000)) as study:
         searched(study, 3)
         candidates = study.specification.candidates
-        told = search_sampler("budget", 0, candidates, Budget(5_000), 3).infer_relative_search_space(
+        distributions = search_sampler("budget", 0, candidates, Budget(5_000), 3).infer_relative_search_space(
             study.optuna_study, study.optuna_study.trials[0]
         )
         for trial in study.optuna_study.trials:
-            assert trial.distributions == {name: told[name] for name in trial.params}
-        assert told.keys() == candidates.ranges().keys()
+            assert trial.distributions == {name: distributions[name] for name in trial.params}
+        assert distributions.keys() == candidates.ranges().keys()
 
 
 # Searches whose trainings take no time
@@ -102,31 +102,31 @@ def test_the_sampler_is_told_the_distributions_that_a_trial_suggests(sqlite: str
 @pytest.mark.slow
 def test_a_used_up_space_is_trained_again_with_the_next_seeds(storage_url: str) -> None:
     with opened(storage_url) as study:
-        heard = searched(study, 12)
+        events = searched(study, 12)
         runs, trials = runs_of(study), study.optuna_study.trials
-        assert [one.state for one in runs] == [State.COMPLETE] * 12
+        assert [run.state for run in runs] == [State.COMPLETE] * 12
         assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
         check_seeds(runs)
-        assert len({key(one) for one in runs}) <= 4
-        assert all(one.params <= BUDGET for one in runs)
-        first = {key(one): one.trial for one in runs if one.role is Role.SEARCH}
+        assert len({key(run) for run in runs}) <= 4
+        assert all(run.params <= BUDGET for run in runs)
+        first = {key(run): run.trial for run in runs if run.role is Role.SEARCH}
         notes = study.storage.get_study_system_attrs(study.optuna_study._study_id)
-        for one, trial, start, end in zip(runs, trials, heard.starts, heard.ends, strict=True):
-            repeats = one.role is Role.REPEAT
-            assert (one.trial, one.label) == (trial.number, "")
-            assert repeat_of(trial) == start.repeat_of == (first[key(one)] if repeats else None)
-            assert start.seed == one.seed
-            assert described(trial).get("seed", 0) == one.seed
-            assert trial.value == end.accuracy == study.records.curve(one.id)[-1].eval_accuracy
+        for run, trial, start, end in zip(runs, trials, events.starts, events.ends, strict=True):
+            repeats = run.role is Role.REPEAT
+            assert (run.trial, run.label) == (trial.number, "")
+            assert repeat_of(trial) == start.repeat_of == (first[key(run)] if repeats else None)
+            assert start.seed == run.seed
+            assert described(trial).get("seed", 0) == run.seed
+            assert trial.value == end.accuracy == study.records.curve(run.id)[-1].eval_accuracy
             if repeats:
                 repeated = trials[trial.user_attrs[REPEAT_OF]]
                 assert trial.params == repeated.params
-                told = get_note_from_system_attrs(notes, trial._trial_id)["body"]
-                assert f"Repeat of trial {repeated.number}, with another training seed" in told
+                note = get_note_from_system_attrs(notes, trial._trial_id)["body"]
+                assert f"Repeat of trial {repeated.number}, with another training seed" in note
         counts = tally(study)
         repeats = len(runs) - len(first)
         assert (counts.proposed, counts.trained, counts.duplicate, counts.repeats) == (12, 12, 0, repeats)
-        values = {(key(one), trial.value) for one, trial in zip(runs, trials, strict=True)}
+        values = {(key(run), trial.value) for run, trial in zip(runs, trials, strict=True)}
         assert len(values) > len(first), "another seed gives another accuracy"
         assert searched(study, 15).starts[-1].tally.trained == 14
         check_seeds(runs_of(study))
@@ -137,22 +137,22 @@ ONE = SearchSpace(blocks=((1, 1),), widths=(4,))
 
 def test_a_space_of_one_candidate_is_repeated_or_ends_the_search(sqlite: str) -> None:
     with opened(sqlite, specification(space=ONE)) as study:
-        heard = Heard()
-        assert not search(study, asked(4, "tpe"), Stopper(None), heard)
-        assert len(heard.ends) == 1
+        events = Events()
+        assert not search(study, asked(4, "tpe"), Stopper(None), events)
+        assert len(events.ends) == 1
         assert [trial.state for trial in study.optuna_study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
         searched(study, 4)
-        assert [(one.seed, one.role) for one in runs_of(study)] == [
+        assert [(run.seed, run.role) for run in runs_of(study)] == [
             (0, Role.SEARCH),
             *((n, Role.REPEAT) for n in (1, 2, 3)),
         ]
-        assert len({key(one) for one in runs_of(study)}) == 1
+        assert len({key(run) for run in runs_of(study)}) == 1
 
 
 def test_a_repeat_has_the_rate_and_decay_of_what_it_repeats(sqlite: str) -> None:
     """With two optimisers these exist in some trials only; sixteen candidates are used up by 25 trainings."""
-    one = {"learning_rate": [0.05, 0.05], "weight_decay": [0.0, 1e-4]}
-    both = RecipeSpace.model_validate({"epochs": 1, "optimizers": ["sgd", "adam"], "sgd": one, "adam": one})
+    fixed = {"learning_rate": [0.05, 0.05], "weight_decay": [0.0, 1e-4]}
+    both = RecipeSpace.model_validate({"epochs": 1, "optimizers": ["sgd", "adam"], "sgd": fixed, "adam": fixed})
     with opened(sqlite, specification(recipes=both)) as study:
         searched(study, 25)
         runs, trials = runs_of(study), study.optuna_study.trials
@@ -165,11 +165,11 @@ def test_a_repeat_has_the_rate_and_decay_of_what_it_repeats(sqlite: str) -> None
 def test_no_other_sampler_repeats(sqlite: str) -> None:
     for name in ONCE:
         with opened(f"{sqlite}.{name}") as study:
-            heard = Heard()
-            assert not search(study, asked(12, name), Stopper(None), heard), "it ends early: the space is used up"
+            events = Events()
+            assert not search(study, asked(12, name), Stopper(None), events), "it ends early: the space is used up"
             runs = runs_of(study)
-            assert len(runs) == len({key(one) for one in runs}) == 4
-            assert {one.role for one in runs} == {Role.SEARCH}
+            assert len(runs) == len({key(run) for run in runs}) == 4
+            assert {run.role for run in runs} == {Role.SEARCH}
             assert tally(study).repeats == 0
 
 
@@ -189,9 +189,9 @@ def test_all_limits_hold(sqlite: str) -> None:
         searched(study, 12)
         runs = runs_of(study)
         assert len(runs) == 12
-        assert all(spec.budget.fits(one.architecture) for one in runs)
-        refused = [one for one in study.records.rejections("s") if not one.origin.startswith("seed")]
-        assert refused == [], "it proposes nothing over a limit"
+        assert all(spec.budget.fits(run.architecture) for run in runs)
+        rejected = [rejection for rejection in study.records.rejections("s") if not rejection.origin.startswith("seed")]
+        assert rejected == [], "it proposes nothing over a limit"
 
 
 def test_what_somebody_enqueued_twice_is_no_repeat(sqlite: str) -> None:
@@ -201,7 +201,7 @@ def test_what_somebody_enqueued_twice_is_no_repeat(sqlite: str) -> None:
         study.optuna_study.enqueue_trial(study.optuna_study.trials[0].params)
         searched(study, 3)
         runs, served = runs_of(study), study.optuna_study.trials[2]
-        assert [one.trial for one in runs] == [0, 1, 3]
+        assert [run.trial for run in runs] == [0, 1, 3]
         assert repeat_of(served) is None
         assert served.value == study.optuna_study.trials[0].value
 
@@ -219,21 +219,21 @@ def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sq
         assert claim_run(request, NOTHING, CPU, study.records, first).known is None
         if origin == "enqueued":
             study.optuna_study.enqueue_trial(running.params)
-        heard = Heard()
+        events = Events()
         with holding(study.records, second) as heartbeat:
-            TrialRunner(study, no_images(), CPU, Stopper(None), heard, made_up).run(second, heartbeat)
-        (end,) = heard.ends
+            TrialRunner(study, no_images(), CPU, Stopper(None), events, made_up).run(second, heartbeat)
+        (end,) = events.ends
         assert (end.accuracy, end.reason) == (None, f"rejected: trial {running.number} trains the same candidate now")
         assert study.optuna_study.trials[end.number].state is TrialState.FAIL
         (rejection,) = study.records.rejections("s")
         assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, end.number)
 
 
-def test_a_repeat_that_was_not_begun_stays_one_whoever_takes_it(sqlite: str) -> None:
+def test_a_repeat_that_was_not_begun_stays_one_for_any_process(sqlite: str) -> None:
     spec = specification(space=SearchSpace(blocks=((1, 2),), widths=(4, 40)))  # two networks fit
     with opened(sqlite, spec) as study:
         searched(study, 6)
-        assert len({key(one) for one in runs_of(study)}) == 2
+        assert len({key(run) for run in runs_of(study)}) == 2
         _install_sampler(study, asked(7))
         trial = study.optuna_study.ask()
         suggest_candidate(trial, study.specification.candidates)
@@ -267,9 +267,9 @@ def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
     with opened(sqlite, specification(fidelity=asha)) as study:
         searched(study, 14)
         runs = runs_of(study)
-        repeats = [one for one in runs if one.role is Role.REPEAT]
+        repeats = [run for run in runs if run.role is Role.REPEAT]
         assert len(repeats) >= 10
-        assert all((one.state, one.epochs_done) == (State.COMPLETE, 3) for one in repeats)
+        assert all((run.state, run.epochs_done) == (State.COMPLETE, 3) for run in repeats)
         others = study.records.accuracies_at("s", 1, states=(State.COMPLETE, State.PRUNED), but=0)
         assert len(others) == len(runs) - len(repeats)
 
@@ -281,10 +281,10 @@ def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
         return made_up(task, runtime, callbacks, checkpointer)
 
     with opened(sqlite) as study:
-        assert search(study, replace(asked(12), trainer=fails_at_times), Stopper(None), Heard())
+        assert search(study, replace(asked(12), trainer=fails_at_times), Stopper(None), Events())
         runs = runs_of(study)
-        assert Counter(one.state for one in runs)[State.COMPLETE] == 12
-        assert {one.seed for one in runs if one.state is State.FAILED} == {1}
+        assert Counter(run.state for run in runs)[State.COMPLETE] == 12
+        assert {run.seed for run in runs if run.state is State.FAILED} == {1}
         check_seeds(runs)
 
 
@@ -293,7 +293,7 @@ def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
 
 def claims(url: str, numbers: tuple[int, ...], seeds: list[int]) -> None:
     with opened(url) as study:
-        first = next(one for one in runs_of(study) if one.trial == 0)
+        first = next(run for run in runs_of(study) if run.trial == 0)
         for number in numbers:
             request = RunRequest(Candidate(first.architecture, first.recipe), 0, Role.REPEAT, study="s", trial=number)
             slot = take_slot(study.records, "s", 1_000)
@@ -310,14 +310,14 @@ def test_two_that_repeat_a_candidate_at_once_get_different_seeds(storage_url: st
     threads = [
         threading.Thread(target=claims, args=(storage_url, tuple(range(start, start + 5)), seeds)) for start in (10, 20)
     ]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert sorted(seeds) == list(range(1, 11))
     claims(storage_url, (12, 30), seeds)
     with opened(storage_url) as study:
-        own = next(one for one in runs_of(study) if one.trial == 12)
+        own = next(run for run in runs_of(study) if run.trial == 12)
     assert seeds[-2:] == [own.seed, 11], "a trial keeps the seed that it had; only a new one gets the next"
 
 
@@ -328,28 +328,28 @@ def test_a_report_has_a_repeated_candidate_once(sqlite: str) -> None:
     with opened(sqlite) as study:
         searched(study, 10)
         runs, tables = runs_of(study), study_tables(study.records, "s")
-        curves = study.records.curves(one.id for one in runs)
-    groups = {candidate: [one for one in runs if key(one) == candidate] for candidate in {key(one) for one in runs}}
+        curves = study.records.curves(run.id for run in runs)
+    groups = {candidate: [run for run in runs if key(run) == candidate] for candidate in {key(run) for run in runs}}
     assert len(tables.ranking) == len(groups) < len(runs) == len(tables.complete) == 10
     assert (tables.tallies.trained, tables.tallies.repeats) == (10, 10 - len(groups))
-    for one in tables.ranking:
-        mine = groups[key(one.run)]
-        assert [each.run for each in one.trainings] == mine
-        assert (one.run, one.run.role) == (mine[0], Role.SEARCH)
-        assert one.accuracy == pytest.approx(statistics.fmean(curves[each.id][-1].eval_accuracy for each in mine))
-        assert [each.accuracy for each in one.trainings] == [curves[each.id][-1].eval_accuracy for each in mine]
+    for ranked in tables.ranking:
+        mine = groups[key(ranked.run)]
+        assert [each.run for each in ranked.trainings] == mine
+        assert (ranked.run, ranked.run.role) == (mine[0], Role.SEARCH)
+        assert ranked.accuracy == pytest.approx(statistics.fmean(curves[each.id][-1].eval_accuracy for each in mine))
+        assert [each.accuracy for each in ranked.trainings] == [curves[each.id][-1].eval_accuracy for each in mine]
     assert all(better.accuracy >= worse.accuracy for better, worse in pairwise(tables.ranking))
     assert tables.chosen is not None
     best = next(row for row in tables.ranking if row.run == tables.chosen.run)  # by expected accuracy, not the first
     assert (tables.chosen.run, tables.chosen.accuracy) == (best.run, best.accuracy)
     assert tables.chosen.seeds == len(best.trainings)
-    repeated = sum(len(one) > 1 for one in groups.values())
+    repeated = sum(len(group) > 1 for group in groups.values())
     assert f"n = 10 complete runs of {len(groups)} candidates, {repeated} of them with" in tables.notices[-1]
     drawn = history(tables)
     data = drawn.data
     assert [row[0] for row in data.rows] == list(range(1, 11))
     of = dict(zip((training.name for training in tables.complete), (row[-1] for row in data.rows), strict=True))
-    assert {name: told for name, told in of.items() if told} == {
+    assert {name: repeat for name, repeat in of.items() if repeat} == {
         repeat.name: candidate.name for candidate in tables.ranking for repeat in candidate.repeats
     }
     assert len({row[1] for row in accuracy_curves(tables).data.rows}) == 10
@@ -360,17 +360,17 @@ def test_a_report_has_a_repeated_candidate_once(sqlite: str) -> None:
 def test_a_final_hears_all_trainings_of_a_candidate(sqlite: str) -> None:
     with opened(sqlite) as study:
         searched(study, 10)
-        runs = [one for one in runs_of(study) if one.role in SEARCHED]
-        curves = study.records.curves(one.id for one in runs)
-        accuracies = [curves[one.id][-1].eval_accuracy for one in runs]
+        runs = [run for run in runs_of(study) if run.role in SEARCHED]
+        curves = study.records.curves(run.id for run in runs)
+        accuracies = [curves[run.id][-1].eval_accuracy for run in runs]
         plan = plan_final(runs, accuracies, ChoiceProtocol(finalists=3, seeds=2), study.specification)
-    by_run = {one.id: one for one in runs}
-    candidates = [key(by_run[one.run]) for one in plan.finalists]
+    by_run = {run.id: run for run in runs}
+    candidates = [key(by_run[finalist.run]) for finalist in plan.finalists]
     assert len(set(candidates)) == len(candidates) == 3
-    for one, candidate in zip(plan.finalists, candidates, strict=True):
+    for finalist, candidate in zip(plan.finalists, candidates, strict=True):
         mine = [accuracy for run_, accuracy in zip(runs, accuracies, strict=True) if key(run_) == candidate]
-        assert (one.trainings, by_run[one.run].role) == (len(mine), Role.SEARCH)
-        assert one.accuracy == pytest.approx(statistics.fmean(mine))
+        assert (finalist.trainings, by_run[finalist.run].role) == (len(mine), Role.SEARCH)
+        assert finalist.accuracy == pytest.approx(statistics.fmean(mine))
 
 
 def test_seeds_can_be_repeated(sqlite: str) -> None:
@@ -392,11 +392,11 @@ def test_seeds_can_be_repeated(sqlite: str) -> None:
         seeds=("v1-sgd", "v2-sgd"),
     )
     with opened(sqlite, spec) as study:
-        assert search(study, replace(asked(30), trainer=all_alike), Stopper(None), Heard())
+        assert search(study, replace(asked(30), trainer=all_alike), Stopper(None), Events())
         runs, tables = runs_of(study), study_tables(study.records, "s")
-    labelled = {key(one): one.label for one in runs if one.label}
+    labelled = {key(run): run.label for run in runs if run.label}
     assert set(labelled.values()) == {"v2-sgd"}
     check_seeds(runs)
-    assert any(one.role is Role.REPEAT and key(one) in labelled for one in runs)
-    for one in tables.ranking:
-        assert one.label == labelled.get(key(one.run), "")
+    assert any(run.role is Role.REPEAT and key(run) in labelled for run in runs)
+    for ranked in tables.ranking:
+        assert ranked.label == labelled.get(key(ranked.run), "")

@@ -175,3 +175,10 @@ def test_the_first_problem_is_told_in_one_line(values: dict[str, Any], told: str
     with pytest.raises(ValidationError) as raised:
         SearchSpace.model_validate(values)
     assert first_problem(raised.value) == told
+
+
+def test_the_same_images_in_a_renamed_folder_are_refused_with_the_old_name() -> None:
+    stored = changed(data=DATA.model_copy(update={"name": "folder-photos"}).model_dump())
+    renamed = changed(data=DATA.model_copy(update={"name": "folder-pictures"}).model_dump())
+    with pytest.raises(InputError, match="the images are the same: name their folder 'photos' again"):
+        renamed.require_same(stored, "s")

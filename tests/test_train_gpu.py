@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,8 @@ from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, changed_by_steps
 from budgetnas.space.strong import strong_recipe
 from budgetnas.training import RuntimeConfig, Task, TrainingState, runtime_rules, train
 from budgetnas.training.augmentation import augment, draw
-from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CapturedCalls, Place, can_capture
+from budgetnas.training.capture_probe import ProbeResult, probe_in_a_process
+from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CapturedCalls, Place
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.engine import Trainer
 from budgetnas.training.mixing import draw_mixing, mix
@@ -42,8 +45,58 @@ def repeatable() -> Iterator[None]:
 
 
 def test_this_gpu_captures_and_the_rules_say_so() -> None:
-    assert can_capture(CUDA)
-    assert runtime_rules("cuda").graphs
+    assert probe_in_a_process("cuda:0") == ProbeResult()
+    rules = runtime_rules("cuda")
+    assert rules.graphs and rules.notes == ()
+    assert torch.cuda.current_device() == 0
+
+
+FAILING_CAPTURE = """
+import torch
+from budgetnas.training.cuda_graphs import CapturedCalls, CaptureError, Place
+
+device = torch.device("cuda:0")
+number, current = torch.zeros((), device=device), torch.cuda.current_stream(device)
+calls = CapturedCalls(Place.on(device))
+
+def wait(size):
+    number.add_(1)
+    number.item()
+
+try:
+    for _ in range(5):
+        calls(wait, 1)
+except CaptureError as error:
+    assert torch.cuda.current_stream(device) == current, "the stream is restored"
+    print("failed as it should")
+"""
+
+
+def test_a_failed_capture_restores_the_stream() -> None:
+    """In a process of its own, which is not safe to train in afterwards."""
+    done = subprocess.run([sys.executable, "-c", FAILING_CAPTURE], capture_output=True, text=True, timeout=120)
+    assert "failed as it should" in done.stdout, done.stderr
+
+
+def test_all_trainings_of_a_process_capture_on_one_stream() -> None:
+    first, second = Place.on(CUDA), Place.on(CUDA)
+    assert first.stream == second.stream
+    assert first.pool != second.pool
+
+
+def test_a_smaller_last_batch_is_captured_in_the_second_epoch() -> None:
+    calls, sizes = CapturedCalls(Place.on(CUDA)), []
+    number = torch.zeros((), device=CUDA)
+
+    def add(size: int) -> None:
+        sizes.append(size)
+        number.add_(size)
+
+    for _ in range(3):
+        for size in (64, 64, 64, 64, 16):
+            calls(add, size)
+    assert sizes == [64] * (WARM_UP_CALLS + 1) + [16, 16]
+    assert float(number) == 3 * (4 * 64 + 16)
 
 
 def test_a_captured_call_runs_each_time() -> None:

@@ -28,8 +28,8 @@ from budgetnas.search.plan import Plan
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.trial import suggest_candidate
 from budgetnas.search.workers.cluster import check_reach
-from budgetnas.search.workers.pools import gpu_devices
-from budgetnas.search.workers.processes import MAX_CRASHES, ProcessPool
+from budgetnas.search.workers.pools import MAX_CRASHES, gpu_devices
+from budgetnas.search.workers.processes import ProcessPool
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.storage import Records, State
 from budgetnas.storage.leases import slots_in_use, take_slot

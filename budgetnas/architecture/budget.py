@@ -81,15 +81,10 @@ def format_count(value: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A maximum of a single quantity.
-
-    Attributes:
-        quantity: The limited quantity.
-        value: The maximum; a network equal to it fits.
-    """
+    """A maximum of a single quantity."""
 
     quantity: Quantity
-    value: int
+    value: int  # the maximum; a network equal to it fits
 
     def __post_init__(self) -> None:
         if self.value < 1:
@@ -130,16 +125,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """A limit that an architecture exceeds.
-
-    Attributes:
-        quantity: The limited quantity.
-        count: The architecture's count.
-        limit: The limit.
-    """
+    """A limit that an architecture exceeds."""
 
     quantity: Quantity
-    count: int
+    count: int  # the architecture's count
     limit: int
 
     @property
@@ -161,17 +150,11 @@ class Excess:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an architecture is within a budget.
+    """Whether an architecture is within a budget."""
 
-    Attributes:
-        counts: Its static counts.
-        budget: The limits.
-        parts: Counts of its parts, in order.
-    """
-
-    counts: Counts
+    counts: Counts  # its static counts
     budget: Budget
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...]  # counts of its parts, in order
 
     @property
     def fits(self) -> bool:

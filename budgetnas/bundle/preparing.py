@@ -51,6 +51,11 @@ class Preprocessor:
             InputError: If the image cannot be read.
         """
         side, channels = self.preprocessing.resolution, self.preprocessing.channels
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            if image.shape == (side, side):  # grey as it is, in each channel
+                return np.array(np.broadcast_to(image, (channels, side, side)))
+            if image.shape == (side, side, 3) and channels == 3:
+                return np.array(image.transpose(2, 0, 1))
         colours = _rgb(image, side)
         if channels == 3:
             return np.array(colours)

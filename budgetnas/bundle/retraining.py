@@ -20,6 +20,7 @@ from budgetnas.space.recipe import Normalisation
 from budgetnas.storage import Records, Run
 from budgetnas.training import Callbacks, RuntimeConfig, RuntimeRules, Task, runtime_rules, train
 from budgetnas.training.device import statistics, to_device
+from budgetnas.training.runtime import device_name
 from budgetnas.training.weights import to_safetensors
 
 _COMPARED: Final = ("train_loss", "train_accuracy", "eval_loss", "eval_accuracy")
@@ -89,6 +90,10 @@ def weights_of(
     if stored is not None:
         return Weights(stored, recorded)
     runtime = recorded_runtime(chosen.run.environment, device, chosen.run.architecture)
+    precision = RuntimeConfig.from_json(chosen.run.environment).precision
+    if runtime.precision != precision:
+        where = device_name(runtime.torch_device)
+        view.on_message(f"the run was trained in {precision}, which {where} lacks; it is retrained in float32")
     view.on_retraining(chosen.run, runtime)
     images = _images(chosen, data, runtime)
     run = chosen.run
@@ -101,6 +106,9 @@ def weights_of(
 def recorded_runtime(environment: str, device: str, architecture: Architecture) -> RuntimeConfig:
     """Return the runtime of a record, on this machine.
 
+    Another device that lacks the record's precision takes float32: emulated, the precision would be many times slower,
+    and the bits would differ as well.
+
     Args:
         environment: The record's, as JSON.
         device: The requested device; ``auto`` for the record's device if it is available.
@@ -110,10 +118,14 @@ def recorded_runtime(environment: str, device: str, architecture: Architecture) 
         InputError: If the requested device is not available.
     """
     recorded = RuntimeConfig.from_json(environment)
-    here = _on(recorded.device if device == "auto" else device, recorded, fall_back=device == "auto")
-    if here.torch_device.type != recorded.torch_device.type:
-        return replace(here.runtime_for(architecture), micro_batch=recorded.micro_batch)
-    return replace(recorded, device=here.device)
+    here = _on(recorded.device if device == "auto" else device, fall_back=device == "auto")
+    if json.loads(environment).get("device_name") == device_name(here.torch_device):
+        return replace(recorded, device=here.device, graphs=recorded.graphs and here.graphs)
+    precision = recorded.precision if here.computes_in(recorded.precision) else "float32"
+    base = here.runtime_for(architecture)
+    if here.torch_device.type == recorded.torch_device.type:
+        base = replace(recorded, device=here.device, graphs=recorded.graphs and here.graphs)
+    return replace(base, precision=precision, micro_batch=recorded.micro_batch)
 
 
 def normalisation_of(chosen: Chosen, data: Data) -> Normalisation:
@@ -122,13 +134,13 @@ def normalisation_of(chosen: Chosen, data: Data) -> Normalisation:
     return statistics(data.train) if constants is None else for_channels(constants, data.in_channels)
 
 
-def _on(device: str, recorded: RuntimeConfig, *, fall_back: bool) -> RuntimeRules:
+def _on(device: str, *, fall_back: bool) -> RuntimeRules:
     try:
-        return runtime_rules(device, recorded.precision)
+        return runtime_rules(device)
     except InputError:
         if not fall_back:
             raise
-        return runtime_rules("auto", recorded.precision)
+        return runtime_rules("auto")
 
 
 def _images(chosen: Chosen, data: Data, runtime: RuntimeConfig) -> RunImages:

@@ -38,6 +38,7 @@ from budgetnas.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_RESTART,
     BudgetnasError,
     Interrupted,
     hide_passwords,
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault(*_WAITING_THREADS)
+    _open_missing_streams()
     _replace_unprintable()
     if not _working_directory_exists():
         return _fail("the working directory was deleted; change to another folder", EXIT_BAD_INPUT)
@@ -108,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"see budgetnas {_command(arguments)}--help"
         return _fail(f"{problem}; {hint}", EXIT_BAD_INPUT) if problem else EXIT_BAD_INPUT
     except Interrupted as error:
-        return error.exit_code
+        return _fail(error.reason, error.exit_code) if error.reason else error.exit_code
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -120,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _fail(f"no space is left for {error.filename or 'the output'}; free some, and run it again", EXIT_FAILED)
     except Exception as error:
+        if type(error).__name__ == "AcceleratorError":  # PyTorch's; importing it here would slow every command down
+            reason = str(error).partition("\n")[0]
+            return _fail(f"the GPU failed ({reason}); run the command again", EXIT_RESTART)
         if not type(error).__module__.startswith("sqlalchemy."):
             raise
         from budgetnas.storage.engine import storage_failed
@@ -134,6 +139,15 @@ def _working_directory_exists() -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _open_missing_streams() -> None:
+    """Discard output where a program was started with its streams closed: a database could get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _replace_unprintable() -> None:

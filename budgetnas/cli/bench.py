@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from budgetnas.architecture import Architecture, named, parse_architecture
-from budgetnas.cli.console import print_json, stdout, table
+from budgetnas.cli.console import chosen_runtime, print_json, stdout, table
 from budgetnas.cli.options import (
     BatchSizeOption,
     DataDirOption,
@@ -48,13 +48,12 @@ def bench_command(
     _check_at_least("--batch-size", batch, 2, "batch normalisation of one image has no variance")
     check_seed(seed)
     _network(arch, blocks, widths, stem_width, None)
-    from budgetnas.cli.progress import Lines
+    from budgetnas.cli.lines import Lines
     from budgetnas.data import DataRequest, load_data
     from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchRequest, bench
     from budgetnas.experiments.bench.summary import summarise
-    from budgetnas.training import runtime_rules
 
-    rules = runtime_rules(device, precision)
+    rules = chosen_runtime(device, precision)
     with Lines() as lines:
         lines.status("loading data ...")
         loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))

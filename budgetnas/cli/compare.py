@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import print_json, print_resume, stderr, stdout, table
+from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stderr, stdout, table
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -41,7 +41,7 @@ def compare_command(
     Example: budgetnas compare cifar10-5M --architectures 6 --rates 3
     """
     from budgetnas.cli.compare_progress import CompareProgress
-    from budgetnas.cli.progress import Lines
+    from budgetnas.cli.lines import Lines
     from budgetnas.experiments.compare import CompareRequest, compare
     from budgetnas.experiments.comparison import to_dict
     from budgetnas.runs.interrupts import Stopper
@@ -49,11 +49,10 @@ def compare_command(
     from budgetnas.search.options import parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import runtime_rules
 
     request = CompareRequest(study, architectures, rates, seed, DataPlace(data, data_dir))
     stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)
-    runtime = runtime_rules(device, precision)
+    runtime = chosen_runtime(device, precision)
     with Lines() as lines, stopper.listening():
         outcome = compare(request, runtime, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines))
     if as_json:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from budgetnas.cli.console import duration
-from budgetnas.cli.progress import Lines, Progress, where
+from budgetnas.cli.lines import Lines
+from budgetnas.cli.progress import Progress, where
 from budgetnas.experiments.compare import CompareCallbacks, ComparePlan, CompareStep
 from budgetnas.experiments.comparison import Attempt, Pair
 

@@ -18,6 +18,7 @@ from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
     from budgetnas.storage import OverLimit
+    from budgetnas.training import RuntimeRules
 
 _PLAIN_WIDTH = 160
 
@@ -53,33 +54,47 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
+def chosen_runtime(device: str, precision: str) -> RuntimeRules:
+    """Return the rules for the device and precision that the user asked for, after printing their notes.
+
+    Raises:
+        InputError: If the device is missing, or a name is unknown.
+    """
+    from budgetnas.training import runtime_rules
+
+    rules = runtime_rules(device, precision)
+    for note in rules.notes:
+        stderr().print(note, markup=False)
+    return rules
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:
     """Return a table whose first `left` columns are aligned left, the others right."""
     made = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         made.add_column(escape(column), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(_printed(cell)) for cell in row))
+        made.add_row(*(escape(printed(cell)) for cell in row))
     return made
 
 
-def _printed(text: str) -> str:
+def printed(text: str) -> str:
     """Return `text` without control characters, because names of classes and studies can come from other people."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def check_out(page: Path) -> Path:
-    """Return `page` if a page can be written there.
+def check_out(page: Path, argument: str = "--out") -> Path:
+    """Return `page` if a file can be written there.
 
     Raises:
         InputError: If it is a folder, or its folder is missing or read-only.
     """
     if page.is_dir():
-        raise InputError("--out", str(page), "is a folder", "name a file in it")
+        raise InputError(argument, str(page), "is a folder", "name a file in it")
     if not page.absolute().parent.is_dir():
-        raise InputError("--out", str(page), f"folder {page.absolute().parent} does not exist", "create it first")
+        raise InputError(argument, str(page), f"folder {page.absolute().parent} does not exist", "create it first")
     if not os.access(page.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError("--out", str(page), f"folder {page.absolute().parent} cannot be written", "name another")
+        raise InputError(argument, str(page), f"folder {page.absolute().parent} cannot be written", "name another")
     return page
 
 

@@ -37,7 +37,8 @@ def export_command(
     """
     from budgetnas.bundle.chosen import ExportRequest
     from budgetnas.bundle.export import export
-    from budgetnas.cli.progress import ExportProgress, Lines
+    from budgetnas.cli.lines import Lines
+    from budgetnas.cli.progress import ExportProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
 

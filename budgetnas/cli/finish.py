@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from budgetnas.cli.console import print_json, print_next, print_resume, stderr
+from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume, stderr
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -36,24 +36,24 @@ def finish_command(
     Example: budgetnas finish cifar10-5M
     """
     from budgetnas.cli.final_text import print_final
-    from budgetnas.cli.progress import FinalProgress, Lines
+    from budgetnas.cli.lines import Lines
+    from budgetnas.cli.progress import FinalProgress
     from budgetnas.experiments.final import FinishRequest, finish
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.options import choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import runtime_rules
 
     request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
-    runtime = runtime_rules(device, precision)
+    runtime = chosen_runtime(device, precision)
     try:
         with Lines() as lines, stopper.listening():
             result = finish(request, records, runtime, stopper, FinalProgress(lines))
-    except Interrupted as stop:
-        tell_stopped(stop, storage)
+    except Interrupted:
+        tell_stopped(storage)
         raise
     if as_json:
         print_json(result.to_dict())
@@ -62,9 +62,7 @@ def finish_command(
         print_next(storage, ["export", study], ["report", study])
 
 
-def tell_stopped(stop: Interrupted, storage: str | None) -> None:
+def tell_stopped(storage: str | None) -> None:
     """Print how to resume a final that was stopped."""
-    if stop.reason:
-        stderr().print(stop.reason, markup=False)
     stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:", markup=False)
     print_resume(storage)

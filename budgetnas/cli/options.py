@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +16,15 @@ def option(help: str, envvar: str | None = None, *, default: str | bool = True) 
     return typer.Option(help=help, envvar=envvar, show_default=default)
 
 
-def out_option(help: str, metavar: str, *, default: str | bool = True) -> Any:
+def out_option(help: str, metavar: str, *, default: str | bool = True, argument: str = "--out") -> Any:
     """Return the option of a path to write, with ``~`` expanded and ``-`` refused."""
-    return typer.Option(parser=_output_path, metavar=metavar, help=help, show_default=default)
+    parser = partial(_output_path, argument)
+    return typer.Option(argument, parser=parser, metavar=metavar, help=help, show_default=default)
 
 
-def _output_path(text: str) -> Path:
+def _output_path(argument: str, text: str) -> Path:
     if text == "-":
-        raise InputError("--out", text, "is not a file name: nothing is written to standard output", "name a file")
+        raise InputError(argument, text, "is not a file name: nothing is written to standard output", "name a file")
     return Path(text).expanduser()
 
 

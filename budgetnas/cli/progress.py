@@ -1,20 +1,13 @@
-"""Live progress on stderr: a status line that updates in a terminal, plain lines elsewhere."""
+"""Live progress of trainings, finals, replays and exports on stderr."""
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
 import time
-from types import TracebackType
-from typing import Final, Self
-
-from rich.live import Live
-from rich.markup import escape
-from rich.text import Text
 
 from budgetnas.bundle.retraining import ExportCallbacks
-from budgetnas.cli.console import duration, is_terminal, stderr
+from budgetnas.cli.console import duration
+from budgetnas.cli.lines import Lines
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
@@ -22,56 +15,6 @@ from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
-
-_PLAIN_EVERY_SECONDS: Final = 10.0
-_logger = logging.getLogger("budgetnas")
-
-
-class Lines:
-    """Lines on stderr and, in a terminal, a status line below them that updates."""
-
-    def __init__(self) -> None:
-        self._console = stderr()
-        live = is_terminal(sys.stderr)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if live else None
-        self._printed_at = time.monotonic()
-        self._notes = _LogLines(self)
-
-    def __enter__(self) -> Self:
-        _logger.addHandler(self._notes)
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _logger.removeHandler(self._notes)
-        if self._live is not None:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """Print a permanent line."""
-        self._console.print(escape(text))
-        self._printed_at = time.monotonic()
-
-    def status(self, text: str) -> None:
-        """Update the status; without a terminal, print it every ten seconds."""
-        if self._live is not None:
-            self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
-        elif time.monotonic() - self._printed_at >= _PLAIN_EVERY_SECONDS:
-            self.say(text)
-
-
-class _LogLines(logging.Handler):
-    """Prints what the package logs where it has no callbacks."""
-
-    def __init__(self, lines: Lines) -> None:
-        super().__init__(logging.WARNING)
-        self._lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.say(f"note: {record.getMessage()}")
 
 
 def where(runtime: RuntimeConfig) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import check_out, print_json, print_resume, stderr, stdout, table
+from budgetnas.cli.console import check_out, chosen_runtime, print_json, print_resume, stderr, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted
 
@@ -42,14 +42,14 @@ def replay_command(
     if listing:
         _print_list(as_json)
         return
-    from budgetnas.cli.progress import Lines, ReplayProgress
+    from budgetnas.cli.lines import Lines
+    from budgetnas.cli.progress import ReplayProgress
     from budgetnas.data import DataRequest
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
     from budgetnas.report.page import write_replay_report
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
-    from budgetnas.training import runtime_rules
 
     request = ReplayRequest(
         names_of(names or (), everything=everything),
@@ -60,7 +60,7 @@ def replay_command(
     )
     request.runs()
     check_out(out)
-    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), runtime_rules(device, precision), Stopper()
+    url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), chosen_runtime(device, precision), Stopper()
     try:
         with Lines() as lines, stopper.listening():
             outcome = replay(request, runtime, lambda: open_records(url), stopper, ReplayProgress(lines))

@@ -87,7 +87,8 @@ def search_command(
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
-    from budgetnas.cli.progress import FinalProgress, Lines
+    from budgetnas.cli.lines import Lines
+    from budgetnas.cli.progress import FinalProgress
     from budgetnas.cli.search_progress import SearchProgress
     from budgetnas.cli.summary import print_end
     from budgetnas.runs.interrupts import Stopper

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import by_limit, duration
-from budgetnas.cli.progress import Lines, Progress, where
+from budgetnas.cli.lines import Lines
+from budgetnas.cli.progress import Progress, where
 from budgetnas.data import Data
 from budgetnas.errors import listed, plural
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart

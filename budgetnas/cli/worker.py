@@ -40,7 +40,7 @@ def worker_command(
 
     Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
     """
-    from budgetnas.cli.progress import Lines
+    from budgetnas.cli.lines import Lines
     from budgetnas.cli.search_progress import SearchProgress
     from budgetnas.cli.summary import print_end
     from budgetnas.runs.interrupts import Stopper

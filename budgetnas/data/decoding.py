@@ -7,7 +7,7 @@ import io
 import os
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -239,7 +239,7 @@ def decode_files(
     jobs += [(file, None) for file in only_checked]
     jobs.sort(key=lambda job: job[0].relative)
     content_hash = ContentHash()
-    for file in _in_threads(read, jobs, _threads(files)):
+    for file in in_threads(read, jobs, num_threads([file.size_bytes for file in files])):
         content_hash.add(file.relative, file.content)
         hashes[file.relative] = hashlib.sha256(file.content).hexdigest()[:_FILE_HASH_LENGTH]
         changes.update(file.changes)
@@ -269,7 +269,7 @@ def count_shorter_sides(root: Path, files: Sequence[ImageFile]) -> Counter[int]:
         except UnreadableImageError:
             return 0
 
-    sides = Counter(_in_threads(measure, files, _threads(files)))
+    sides = Counter(in_threads(measure, files, num_threads([file.size_bytes for file in files])))
     del sides[0]
     return sides
 
@@ -281,13 +281,16 @@ def _content(root: Path, file: ImageFile) -> bytes:
         raise UnreadableImageError(error.strerror or str(error)) from error
 
 
-def _threads(files: Sequence[ImageFile]) -> int:
-    if sum(file.size_bytes for file in files) < _MIN_MEAN_BYTES_FOR_THREADS * len(files):
+def num_threads(sizes_bytes: Sequence[int]) -> int:
+    """Return the number of threads to decode files of these sizes with: 1 if they are small."""
+    if sum(sizes_bytes) < _MIN_MEAN_BYTES_FOR_THREADS * len(sizes_bytes):
         return 1
     return min(os.cpu_count() or 1, 16)
 
 
-def _in_threads(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
+def in_threads(
+    function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int
+) -> Generator[_Result, None, None]:
     """Yield the results in the order of the jobs, with a bounded number in memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same

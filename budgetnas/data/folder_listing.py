@@ -219,7 +219,7 @@ class _Scan:
         for label, name in enumerate(names):
             found = self._images(part, name, label)
             if not found:
-                raise self._error(f"class {name!r} has no images ({directory / name})", "add images or remove it")
+                raise self._error(f"class {name!r} has no images ({directory / name})", self._hint(directory / name))
             images += found
         if len(names) < 2:
             raise self._error(f"there is a single class, {names[0]!r}; at least 2 are needed", _LAYOUT)
@@ -275,7 +275,7 @@ class _Scan:
     def _images(self, part: str, name: str, label: int) -> list[ImageFile]:
         prefix = f"{part}/{name}" if part else name
         files = []
-        for entry in _walk(self.root / prefix, prefix, ()):
+        for entry in walk(self.root / prefix, prefix, ()):
             if entry.stat is None:
                 self.odd.append(entry.relative)
             elif entry.relative in self.skipped:
@@ -285,6 +285,11 @@ class _Scan:
             else:
                 self.ignored += 1
         return sorted(files)
+
+    def _hint(self, directory: Path) -> str:
+        others = sorted({os.path.splitext(entry.name)[1].lower() for entry in _entries(directory)} - {""})
+        convert = f"; its {listed(others)} files are not read: convert them to JPEG or PNG" if others else ""
+        return f"add images or remove it{convert}"
 
     def _error(self, rule: str, hint: str) -> InputError:
         return InputError("--data", self.argument, rule, hint)
@@ -305,23 +310,23 @@ def _subfolders(directory: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(directory) if entry.is_dir())
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A file below a folder, or with `stat` None something that is neither a file nor a folder."""
 
     relative: str
     stat: os.stat_result | None
 
 
-def _walk(directory: Path, relative: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[_Entry]:
+def walk(directory: Path, relative: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
     """Yield every entry under a folder except hidden ones. Links are followed, except to a folder above them."""
     stat = directory.stat()
     here = (stat.st_dev, stat.st_ino)
     if here in ancestors:
-        yield _Entry(relative, None)
+        yield Entry(relative, None)
         return
     for entry in _entries(directory):
         path = f"{relative}/{entry.name}"
         if entry.is_dir():
-            yield from _walk(directory / entry.name, path, (*ancestors, here))
+            yield from walk(directory / entry.name, path, (*ancestors, here))
         else:
-            yield _Entry(path, entry.stat() if entry.is_file() else None)
+            yield Entry(path, entry.stat() if entry.is_file() else None)

@@ -136,6 +136,8 @@ def compare(
             pairs.append(trainer.pair(entrant))
             view.on_pair_end(pairs[-1])
     except Interrupted as stop:
+        if stop.reason:
+            view.on_message(stop.reason)
         return CompareOutcome(Comparison(design, tuple(pairs)), stop.exit_code)
     comparison = Comparison(design, tuple(pairs))
     return CompareOutcome(comparison, EXIT_FAILED if comparison.dropped else EXIT_DONE)
@@ -231,7 +233,7 @@ def _plan(trainer: _Trainer, data: Data) -> ComparePlan:
     if macs:
         timing = time_steps(design.candidate(typical, "sgd", design.sgd[0]), images, trainer.runtime)
         sizes = {"trained": len(images.train), "evaluated": len(images.evaluation)}
-        seconds = timing.seconds(macs, design.recipes.epochs, **sizes)
+        seconds = timing.seconds(macs, design.recipes.epochs, **sizes, trainings=sum(missing))
     runtime = trainer.runtime.runtime_for(typical.architecture)
     return ComparePlan(trainer.study, design, data, runtime, sum(missing), macs, seconds)
 

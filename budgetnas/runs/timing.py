@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.candidates import Candidate
 from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, Task
 from budgetnas.training.measure import Pace, fastest_runtime, measure_pace
+from budgetnas.training.runtime import BENCHMARK_SECONDS
+
+START_UP_SECONDS: Final = 0.5
+"""Start-up of a training on a GPU: libraries choose kernels, and steps are captured (V2 on one H200, docs/gpu.md)."""
+BENCHMARK_START_UP_SECONDS: Final = 1.3
+"""The same with ``cudnn.benchmark``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +24,26 @@ class Timing:
     runtime: Runtime
     pace: Pace | None  # the measured speed, or None if memory ran out
 
-    def seconds(self, macs: float, epochs: int, *, trained: int, evaluated: int) -> float | None:
-        """Return the expected time of trainings, or None without a pace.
+    def seconds(self, macs: float, epochs: int, *, trained: int, evaluated: int, trainings: int = 1) -> float | None:
+        """Return the expected time of trainings, with their start-up; None without a pace.
 
         Args:
             macs: Multiply-accumulates of a forward pass, per image; summed over trainings of the same length.
             epochs: Epochs of each training.
             trained: Images to train on in an epoch.
             evaluated: Images to evaluate in an epoch.
+            trainings: Number of trainings.
         """
         if self.pace is None:
             return None
-        return self.pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
+        steps = self.pace.seconds(macs, trained=trained * epochs, evaluated=evaluated * epochs)
+        return steps + trainings * self._start_up(steps / max(1, trainings))
+
+    def _start_up(self, seconds: float) -> float:
+        """Return the start-up of a training whose steps take `seconds`."""
+        if self.runtime.torch_device.type == "cpu":
+            return 0.0
+        return BENCHMARK_START_UP_SECONDS if seconds >= BENCHMARK_SECONDS else START_UP_SECONDS
 
 
 def time_steps(candidate: Candidate, images: RunImages, runtime: Runtime) -> Timing:

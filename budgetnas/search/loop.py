@@ -68,7 +68,7 @@ class Outcome:
 
     Attributes:
         exit_code: 0 when done or out of time, 1 after five failed runs in a row or without its storage,
-            130 after Ctrl-C, 143 after SIGTERM.
+            75 if a new process must resume, 130 after Ctrl-C, 143 after SIGTERM.
         finished: Whether the study has all of its trials.
     """
 

@@ -106,7 +106,8 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     seconds = None
     if missing and timed:
         timing = time_steps(candidate, images, runtime)
-        seconds = timing.seconds(expected, epochs, trained=len(images.train), evaluated=len(images.evaluation))
+        sizes = {"trained": len(images.train), "evaluated": len(images.evaluation)}
+        seconds = timing.seconds(expected, epochs, **sizes, trainings=missing)
     return Plan(
         study=opened.name,
         trained=done,

@@ -21,7 +21,7 @@ from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
 from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
 from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.workers.pools import WorkerPool, pool_for
+from budgetnas.search.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
 from budgetnas.search.workers.supervisor import search_together
 from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
 from budgetnas.space.specification import read_specification
@@ -36,19 +36,12 @@ DEFAULT_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """How a search ended.
-
-    Attributes:
-        study: Name of the study.
-        records: Its records, open.
-        outcome: Exit code, and whether the study has all of its trials.
-        runtime: Chooses the runtime config of each network.
-    """
+    """How a search ended."""
 
     study: str
-    records: Records
-    outcome: Outcome
-    runtime: RuntimeRules
+    records: Records  # its records, open
+    outcome: Outcome  # exit code, and whether the study has all of its trials
+    runtime: RuntimeRules  # chooses the runtime config of each network
 
 
 def run_search(
@@ -78,6 +71,9 @@ def run_search(
         callbacks.on_message(notice)
     options = _complete(options, url)
     runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
+    idle = idle_gpus(options, gpus(options.device, runtime))
+    for note in (*runtime.notes, *([idle] if idle else [])):
+        callbacks.on_message(note)
     with pool_for(options, url, runtime) as pool:
         opened, task, data = _open(options, url, runtime, pool, callbacks)
         try:

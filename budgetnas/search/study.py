@@ -21,7 +21,7 @@ from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State
 from budgetnas.storage.engine import engine_arguments, exclusive
-from budgetnas.storage.leases import loss_reasons, release_stale
+from budgetnas.storage.leases import Lease, loss_reasons, note_loss, release_stale
 from budgetnas.storage.retry import retried
 from budgetnas.storage.store import Fence
 from budgetnas.storage.urls import masked
@@ -127,19 +127,48 @@ def requeue(opened: OpenStudy, number: int) -> None:
     opened.records.interrupt_runs_of(opened.name, number)
 
 
+def lose_trial(opened: OpenStudy, slot: Lease, number: int, reason: str) -> str:
+    """Requeue the trial of a process that can train no more; fail it if it did that to too many processes.
+
+    Args:
+        opened: The study.
+        slot: The process's slot.
+        number: Number of its trial.
+        reason: Why it can train no more.
+
+    Returns:
+        What became of the trial, as a sentence.
+    """
+    records = opened.records
+    run = records.run_of_trial(opened.name, number)
+    note_loss(records, slot, number, None if run is None else run.id, reason)
+    trial = opened.storage.get_trial(opened.trial_id(number))
+    failed = _fail_if_lost_too_often(opened, trial, run)
+    if failed is None:
+        requeue(opened, number)
+    return failed or f"trial {number} is requeued"
+
+
+def _fail_if_lost_too_often(opened: OpenStudy, trial: FrozenTrial, run: Run | None) -> str | None:
+    losses = loss_reasons(opened.records, opened.name, trial.number)
+    if len(losses) <= MAX_TAKEOVERS:
+        return None
+    reason = f"lost by {len(losses)} processes in turn, the last: {losses[-1]}"
+    if run is not None:
+        opened.records.finish_run(run.id, State.FAILED, reason)
+    _fail(opened, trial, reason)
+    return f"trial {trial.number} failed: {reason}"
+
+
 def _recover(opened: OpenStudy, trial: FrozenTrial) -> str:
     number, records = trial.number, opened.records
     run = records.run_of_trial(opened.name, number)
     if run is not None and run.state in _ENDED:
         _end_by_record(opened, trial, run)
         return f"trial {number} was left by a process that is gone, after its training; its record is used"
-    losses = loss_reasons(records, opened.name, number)
-    if len(losses) > MAX_TAKEOVERS:
-        reason = f"lost by {len(losses)} processes in turn, the last: {losses[-1]}"
-        if run is not None:
-            records.finish_run(run.id, State.FAILED, reason)
-        _fail(opened, trial, reason)
-        return f"trial {number} failed: {reason}"
+    failed = _fail_if_lost_too_often(opened, trial, run)
+    if failed is not None:
+        return failed
     if run is None and _is_half_made(opened, trial):
         _fail(opened, trial, "its process was gone before its candidate was complete", rejected=True)
         return f"trial {number} was left by a process that is gone, without a complete candidate; it is dropped"

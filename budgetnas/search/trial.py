@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.architecture.budget import Verdict
-from budgetnas.errors import EXIT_FAILED, Interrupted, LeaseLost, RunFailedError, StoppedEarly
+from budgetnas.errors import EXIT_FAILED, Interrupted, LeaseLost, RestartNeeded, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
@@ -18,7 +18,7 @@ from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.pruning import compared, verdict
-from budgetnas.search.study import INITIAL_TRIAL, OpenStudy, requeue
+from budgetnas.search.study import INITIAL_TRIAL, OpenStudy, lose_trial, requeue
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.ranges import Choice, LogRange, Params, Range, Steps, Value, exists
 from budgetnas.storage import Rejection, Role, Run, State
@@ -66,6 +66,7 @@ class TrialRunner:
         Raises:
             SpaceUsedUpError: If no new candidate is left.
             Interrupted: If a stop was requested; the trial is requeued.
+            RestartNeeded: If this process can train no more; the trial is requeued, but not without end.
             LeaseLost: If another process took the trial over.
         """
         records, trial = self.opened.records, self.opened.optuna_study.ask()
@@ -96,6 +97,9 @@ class TrialRunner:
             self._report(trial, request, records.curve(claim.run), note, pruned=pruned)
         except RunFailedError as error:
             self._fail(trial, error)
+        except RestartNeeded as restart:
+            self.callbacks.on_message(lose_trial(self.opened, slot, trial.number, restart.reason))
+            raise
         except (Interrupted, KeyboardInterrupt):
             requeue(self.opened, trial.number)
             raise

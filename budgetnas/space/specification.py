@@ -166,6 +166,9 @@ class StudySpecification(Frozen):
             f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
         )
         rule, hint = f"study {study!r} was created with another specification ({changes})", "use the same options"
+        if path == "data.name" and stored.data.content_hash == self.data.content_hash:
+            old = stored.data.name.removeprefix("folder-")
+            hint = f"the images are the same: name their folder {old!r} again, or name a link {old!r}"
         if stored.data.content_hash != self.data.content_hash:
             files = describe_difference(stored.data.content_hash, self.data.content_hash)
             rule += f"; {files}" if files else "; the content of the images differs"

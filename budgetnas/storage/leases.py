@@ -234,6 +234,22 @@ def loss_reasons(store: Store, study: str, trial: int) -> tuple[str, ...]:
     return tuple(row.reason for row in store.rows(query))
 
 
+@retried
+def note_loss(store: Store, lease: Lease, trial: int, run: int | None, reason: str) -> None:
+    """Record that this process loses its trial although it is alive, as `release_stale` does for dead processes."""
+    process = this_process()
+    loss = {
+        "study": lease.study,
+        "trial": trial,
+        "run": run,
+        "host": process.host,
+        "pid": process.pid,
+        "reason": f"{process.describe()}: {reason}",
+    }
+    with store.engine.begin() as connection:
+        connection.execute(insert(tables.losses).values(**loss, at=_clock(connection)))
+
+
 def _trained(study: str) -> ScalarSelect[int]:
     runs = tables.runs.c
     counts = (runs.study == study, runs.role.in_(_ROLES), runs.state.in_(_COUNTED))

@@ -20,15 +20,10 @@ _POSTGRESQL: Final = "use PostgreSQL: --storage postgresql+psycopg://USER@HOST/D
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """Why SQLite is not safe on a file system.
+    """Why SQLite is not safe on a file system."""
 
-    Attributes:
-        detail: What can go wrong, as a clause.
-        hint: What to do, as a clause.
-    """
-
-    detail: str
-    hint: str
+    detail: str  # what can go wrong, as a clause
+    hint: str  # what to do, as a clause
 
 
 def file_system_of(path: Path) -> str:

@@ -80,6 +80,10 @@ def check_place(url: URL) -> None:
         InputError: If it is a folder, or its folder does not exist.
     """
     file = sqlite_file(url)
+    try:
+        file.is_file()
+    except OSError as error:
+        raise InputError("--storage", masked(url), f"cannot name a file ({error.strerror})", _HINT) from None
     if file.is_dir():
         raise InputError("--storage", masked(url), "is a folder", "name a file in it, e.g. budgetnas.db")
     if not file.parent.is_dir():

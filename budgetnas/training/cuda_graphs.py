@@ -7,6 +7,7 @@ memory at fixed addresses, and must not copy a value to the host.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from typing import Any, Final
 import torch
 
 WARM_UP_CALLS: Final = 3
-"""Plain calls of each size before its capture: libraries choose kernels and allocate workspaces in them."""
+"""Plain calls of the first size before its capture: libraries choose kernels and allocate workspaces in them."""
+LATER_WARM_UP_CALLS: Final = 1
+"""Plain calls of each later size: the libraries are loaded, but choose kernels for each size."""
 
 
 class CaptureError(RuntimeError):
-    """A call could not be captured on this device."""
+    """A call could not be captured, because of this device or for lack of memory; the process must end."""
 
 
 Call = Callable[[int], None]
@@ -28,28 +31,29 @@ Call = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where calls are captured: a stream, and a memory pool shared by graphs that never run at the same time.
-
-    Attributes:
-        stream: Stream of a GPU.
-        pool: Handle of the memory pool.
-    """
+    """Where calls are captured: a stream, and a memory pool shared by graphs that never run at the same time."""
 
     stream: torch.cuda.Stream
-    pool: Any
+    pool: Any  # handle of the memory pool
 
     @classmethod
     def on(cls, device: torch.device) -> Place:
-        """Return a new place on a GPU."""
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return cls(stream, torch.cuda.graph_pool_handle())
+        """Return a place on a GPU, with a new pool and the stream of all captures on this GPU."""
+        return cls(_stream(device), torch.cuda.graph_pool_handle())
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return this process's stream for captures: cuBLAS keeps a workspace for every stream it was called on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class CapturedCalls:
     """A call on a GPU, captured for each size after a few plain calls.
 
-    The plain calls are real work: they are the first steps of a training. A call must not allocate memory that a later
-    call reads.
+    The first size is captured after three calls, each later size after a single call: the last, smaller batch of an
+    epoch is captured in the second epoch. The plain calls are real work: they are the first steps of a training. A call
+    must not allocate memory that a later call reads.
 
     Args:
         place: Where to capture.
@@ -69,7 +73,7 @@ class CapturedCalls:
             CaptureError: If it cannot be captured.
         """
         if size not in self._graphs:
-            if self._plain_calls[size] < WARM_UP_CALLS:
+            if self._plain_calls[size] < (LATER_WARM_UP_CALLS if self._graphs else WARM_UP_CALLS):
                 self._plain_calls[size] += 1
                 return self._warm_up(call, size)
             self._graphs[size] = self._capture(call, size)
@@ -85,30 +89,13 @@ class CapturedCalls:
         current.wait_stream(stream)
 
     def _capture(self, call: Call, size: int) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), self._place.stream
+        current = torch.cuda.current_stream(stream.device)
         try:
-            with torch.cuda.graph(
-                graph, pool=self._place.pool, stream=self._place.stream, capture_error_mode="thread_local"
-            ):
+            with torch.cuda.graph(graph, pool=self._place.pool, stream=stream, capture_error_mode="thread_local"):
                 call(size)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             raise CaptureError(str(error)) from error
+        finally:
+            torch.cuda.set_stream(current)  # PyTorch leaves the capture's stream in place if the capture fails
         return graph
-
-
-def can_capture(device: torch.device) -> bool:
-    """Return whether a small call can be captured on this GPU."""
-    number = torch.zeros((), device=device)
-
-    def add(size: int) -> None:
-        number.add_(size)
-
-    calls = CapturedCalls(Place.on(device))
-    try:
-        for _ in range(WARM_UP_CALLS + 2):
-            calls(add, 1)
-    except RuntimeError:
-        return False
-    return int(number) == WARM_UP_CALLS + 2

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from budgetnas.architecture import Architecture
-from budgetnas.errors import Interrupted, RunFailedError, StateError
+from budgetnas.errors import Interrupted, RestartNeeded, RunFailedError, StateError
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.augmentation import augment
 from budgetnas.training.averaging import Average
 from budgetnas.training.callbacks import NO_CHECKPOINTS, Callbacks, Checkpointer
+from budgetnas.training.capture_probe import remember_problem
 from budgetnas.training.cuda_graphs import CapturedCalls, CaptureError, Place
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.training.epoch_schedule import EpochSchedule
 from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics
+from budgetnas.training.failures import first_line, is_device_lost, is_out_of_memory
 from budgetnas.training.mixing import Targets, mix
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import learning_rates, make_optimizer, parameter_state, set_learning_rate
@@ -31,28 +33,20 @@ from budgetnas.training.state import TrainingState
 from budgetnas.training.updates import INITIAL_LOSS_SCALE, ScaledUpdates, Updates
 
 SMALLEST_MICRO_BATCH: Final = 2
-_OUT_OF_MEMORY: Final = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+_NO_CAPTURE: Final = "a step cannot be captured as a CUDA graph"
+NEW_PROCESS: Final = "this process can train no more, and the next resumes"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A network to train, its recipe and seed, and the images.
-
-    Attributes:
-        architecture: What to build.
-        recipe: How to train it.
-        seed: Seed of initial weights, order and augmentation.
-        train: Training images.
-        evaluation: Images to evaluate on after each epoch; may be empty.
-        normalisation: Constants for both.
-    """
+    """A network to train, its recipe and seed, and the images."""
 
     architecture: Architecture
     recipe: Recipe
-    seed: int
+    seed: int  # seed of initial weights, order and augmentation
     train: DeviceImages
-    evaluation: DeviceImages
-    normalisation: Normalisation
+    evaluation: DeviceImages  # images to evaluate on after each epoch; may be empty
+    normalisation: Normalisation  # constants for both
 
 
 def train(
@@ -61,9 +55,9 @@ def train(
     """Train `task`'s network to the end of its recipe and return it.
 
     On a CPU, equal task and runtime give bitwise identical results, also after resuming from a state of the same
-    runtime. The training starts over at its first epoch in two cases. If memory runs out, the micro-batch is halved:
-    gradients are still summed over the batch, but batch normalisation sees fewer images. If a step cannot be captured,
-    CUDA graphs are turned off.
+    runtime. If memory runs out, the training starts over at its first epoch with half the micro-batch: gradients are
+    still summed over the batch, but batch normalisation sees fewer images. If a step cannot be captured, it starts over
+    without CUDA graphs, or with half the micro-batch, but in a new process: this one is not safe to train in.
 
     Args:
         task: Network, recipe, seed and images.
@@ -73,6 +67,7 @@ def train(
 
     Raises:
         RunFailedError: If a loss is not finite, or memory runs out with the smallest micro-batch.
+        RestartNeeded: If no further call to the GPU can succeed in this process, or a capture failed.
     """
     resuming = True
     while True:
@@ -93,26 +88,20 @@ def train(
             if last is not None:
                 checkpointer.interrupted(last)
             raise
-        except CaptureError as error:
-            runtime, reason = replace(runtime, graphs=False), f"no CUDA graph can be made of a step ({error})"
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            runtime = _smaller(task.recipe, runtime)
-            reason = (
-                f"out of memory, now {runtime.micro_batch} images at a time "
-                "(gradients are summed; batch normalisation sees fewer images)"
-            )
+        except (RuntimeError, MemoryError) as error:
+            if is_device_lost(error):
+                if last is not None:
+                    checkpointer.interrupted(last)
+                raise device_lost(error) from error
+            runtime, reason = _another_runtime(error, task.recipe, runtime)
+            failed_capture = error if isinstance(error, CaptureError) else None
         trainer, resuming = None, False  # its memory is free before the next trainer is built
-        if task.train.device.type == "cuda":
-            torch.cuda.empty_cache()
         checkpointer.forget()  # first: a crash in between must not leave states of the old runtime
         callbacks.on_restart(runtime, reason)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether PyTorch reports that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+        if failed_capture is not None:
+            raise RestartNeeded(f"{reason}; {NEW_PROCESS}") from failed_capture
+        if task.train.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class Trainer:
@@ -277,6 +266,38 @@ def _resume(trainer: Trainer, checkpointer: Checkpointer) -> TrainingState | Non
             checkpointer.resumed(state)
             return state
     return None
+
+
+def device_lost(error: BaseException) -> RestartNeeded:
+    """Return the exception that ends this process after an error of `is_device_lost`."""
+    return RestartNeeded(f"the GPU failed ({first_line(error)}); {NEW_PROCESS}")
+
+
+def capture_failed(error: CaptureError, runtime: RuntimeConfig) -> RestartNeeded:
+    """Remember that steps cannot be captured on a GPU; return the exception that ends this process."""
+    remember_problem(runtime.torch_device, first_line(error))
+    return RestartNeeded(f"{_NO_CAPTURE} ({first_line(error)}); {NEW_PROCESS}")
+
+
+def _another_runtime(
+    error: RuntimeError | MemoryError, recipe: Recipe, runtime: RuntimeConfig
+) -> tuple[RuntimeConfig, str]:
+    """Return the runtime in which the training starts over after an error, and the reason.
+
+    Raises:
+        RunFailedError: If memory ran out with the smallest micro-batch.
+        RuntimeError: The error itself if no other runtime would help.
+    """
+    if is_out_of_memory(error):
+        runtime = _smaller(recipe, runtime)
+        return runtime, (
+            f"out of memory, now {runtime.micro_batch} images at a time "
+            "(gradients are summed; batch normalisation sees fewer images)"
+        )
+    if not isinstance(error, CaptureError):
+        raise error
+    remember_problem(runtime.torch_device, first_line(error))
+    return replace(runtime, graphs=False), f"{_NO_CAPTURE} ({first_line(error)})"
 
 
 def _check_finite(epoch: Epoch, task: Task) -> None:

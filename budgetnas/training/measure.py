@@ -10,9 +10,10 @@ from typing import Final
 import torch
 
 from budgetnas.architecture import count
-from budgetnas.training.cuda_graphs import WARM_UP_CALLS
-from budgetnas.training.engine import Task, Trainer, applied, is_out_of_memory
+from budgetnas.training.cuda_graphs import WARM_UP_CALLS, CaptureError
+from budgetnas.training.engine import Task, Trainer, applied, capture_failed, device_lost
 from budgetnas.training.evaluation import read_metrics
+from budgetnas.training.failures import is_device_lost, is_out_of_memory
 from budgetnas.training.runtime import RuntimeConfig
 
 _BATCH: Final = 32
@@ -24,13 +25,9 @@ FORWARD_AND_BACKWARD: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The speed of training on this machine.
+    """The speed of training on this machine."""
 
-    Attributes:
-        macs_per_second: Multiply-accumulates of training steps, forward and backward, per second.
-    """
-
-    macs_per_second: float
+    macs_per_second: float  # multiply-accumulates of training steps, forward and backward, per second
 
     def seconds(self, macs: float, *, trained: int, evaluated: int) -> float:
         """Return the expected time of networks with `macs` per image.
@@ -47,10 +44,17 @@ def measure_pace(task: Task, runtime: RuntimeConfig) -> Pace | None:
     """Return the pace of a few training steps of `task`, or None where memory ran out (`train` halves its micro-batch).
 
     For an estimate of time only: no training depends on it.
+
+    Raises:
+        RestartNeeded: If no further call to the GPU can succeed in this process, or a capture failed.
     """
     try:
         seconds = _step_seconds(task, runtime, _GPU_STEPS if runtime.graphs else _STEPS)
     except RuntimeError as error:
+        if isinstance(error, CaptureError):
+            raise capture_failed(error, runtime) from error
+        if is_device_lost(error):
+            raise device_lost(error) from error
         if not is_out_of_memory(error):
             raise
         return None
@@ -67,8 +71,8 @@ def _step_seconds(task: Task, runtime: RuntimeConfig, steps: int) -> float:
     batch = _batch(task, runtime)
     images = torch.arange(batch * max(steps, WARM_UP_CALLS + 1), device=task.train.device) % len(task.train)
     recipe = task.recipe.model_copy(update={"batch": batch})
-    trainer = Trainer(replace(task, recipe=recipe, train=task.train.take(images)), runtime)
     with applied(runtime):
+        trainer = Trainer(replace(task, recipe=recipe, train=task.train.take(images)), runtime)
         _run(trainer, batch * (WARM_UP_CALLS + 1 if runtime.graphs else 1))
         started = time.perf_counter()
         _run(trainer, batch * steps)

@@ -18,7 +18,8 @@ import torch
 from budgetnas import __version__
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import InputError
-from budgetnas.training.cuda_graphs import can_capture
+from budgetnas.training.capture_probe import capture_problem, no_graphs
+from budgetnas.training.gpu import choose_device
 from budgetnas.training.memory import keep_freed_memory
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -51,15 +52,11 @@ _ISAS_WITHOUT_BF16: Final = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2",
 
 @dataclass(frozen=True, slots=True)
 class CpuFacts:
-    """What the rules know about the processor.
+    """What the rules know about the processor."""
 
-    Attributes:
-        bf16: Whether oneDNN computes with bfloat16 instructions; without them it emulates bfloat16, many times slower.
-        threads: Cores that this process may use.
-    """
-
+    # Whether oneDNN computes with bfloat16 instructions; without them it emulates bfloat16, many times slower.
     bf16: bool
-    threads: int
+    threads: int  # cores that this process may use
 
     @classmethod
     def of_this_process(cls) -> CpuFacts:
@@ -71,27 +68,20 @@ class CpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """Settings that affect the bitwise result of a training, besides candidate, data and seed.
+    """Settings that affect the bitwise result of a training, besides candidate, data and seed."""
 
-    Attributes:
-        device: ``cpu`` or ``cuda:N``.
-        precision: ``float32``, ``bf16`` or ``fp16``: the last two compute matrix products in 16 bits over float32
-            weights, fp16 with loss scaling.
-        threads: Threads of a CPU operation.
-        micro_batch: Largest number of images in a forward pass, at least 2 (with 2, the last piece of an odd batch
-            has 3); None for the whole batch.
-        graphs: Whether steps are captured as CUDA graphs and replayed.
-        layout: Memory layout of activations: the channels of a pixel adjacent, or each channel by itself.
-        benchmark: Whether cuDNN times its algorithms first (``torch.backends.cudnn.benchmark``).
-    """
-
-    device: str
+    device: str  # ``cpu`` or ``cuda:N``
+    # ``float32``, ``bf16`` or ``fp16``: the last two compute matrix products in 16 bits over float32 weights, fp16 with
+    # loss scaling.
     precision: Precision
-    threads: int
+    threads: int  # threads of a CPU operation
+    # Largest number of images in a forward pass, at least 2 (with 2, the last piece of an odd batch has 3); None for
+    # the whole batch.
     micro_batch: int | None = None
-    graphs: bool = False
+    graphs: bool = False  # whether steps are captured as CUDA graphs and replayed
+    # Memory layout of activations: the channels of a pixel adjacent, or each channel by itself.
     layout: Layout = "channels-last"
-    benchmark: bool = False
+    benchmark: bool = False  # whether cuDNN times its algorithms first (``torch.backends.cudnn.benchmark``)
 
     @property
     def torch_device(self) -> torch.device:
@@ -130,21 +120,15 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRules:
-    """Rules that choose the runtime config of each network from facts known beforehand.
+    """Rules that choose the runtime config of each network from facts known beforehand."""
 
-    Attributes:
-        device: ``cpu`` or ``cuda:N``.
-        precision: What the user asked for: ``auto``, ``float32``, ``bf16`` or ``fp16``.
-        cpu: The processor.
-        capability: Compute capability of the GPU; None for a CPU.
-        graphs: Whether the device can capture CUDA graphs.
-    """
-
-    device: str
-    precision: str
+    device: str  # ``cpu`` or ``cuda:N``
+    precision: str  # what the user asked for: ``auto``, ``float32``, ``bf16`` or ``fp16``
     cpu: CpuFacts
-    capability: Capability | None = None
-    graphs: bool = False
+    capability: Capability | None = None  # compute capability of the GPU; None for a CPU
+    graphs: bool = False  # whether the device can capture CUDA graphs
+    # Sentences that the user should see: GPUs that are not used, and why there are no CUDA graphs.
+    notes: tuple[str, ...] = ()
 
     @property
     def torch_device(self) -> torch.device:
@@ -157,6 +141,11 @@ class RuntimeRules:
         if self.capability is None:
             return "bf16" if self.cpu.bf16 else "float32"
         return next(iter(half_precisions(self.capability)), "float32")
+
+    def computes_in(self, precision: Precision) -> bool:
+        """Return whether the device has fast instructions for a precision."""
+        half = (self.fastest_precision,) if self.capability is None else half_precisions(self.capability)
+        return precision == "float32" or precision in half
 
     def with_threads(self, threads: int) -> RuntimeRules:
         """Return the rules for a process that may use only `threads` cores."""
@@ -226,14 +215,18 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     """
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
-    chosen, cpu = _device(device), cpu or CpuFacts.of_this_process()
+    choice, cpu = choose_device(device), cpu or CpuFacts.of_this_process()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is there for speed
-    if chosen.type == "cpu":
+    if choice.device == "cpu":
         keep_freed_memory()
-        return RuntimeRules("cpu", precision, cpu)
+        return RuntimeRules("cpu", precision, cpu, notes=choice.notes)
+    chosen = torch.device(choice.device)
     capability = torch.cuda.get_device_capability(chosen)
-    check_precision(precision, str(chosen), capability)
-    return RuntimeRules(str(chosen), precision, cpu, capability, can_capture(chosen))
+    check_precision(precision, choice.device, capability)
+    problem = capture_problem(chosen)  # first: a GPU in exclusive mode takes a single process at a time
+    torch.cuda.set_device(chosen)  # some calls use the current GPU whatever their tensors' GPU is
+    notes = choice.notes if not problem else (*choice.notes, no_graphs(chosen, problem))
+    return RuntimeRules(choice.device, precision, cpu, capability, graphs=not problem, notes=notes)
 
 
 def half_precisions(capability: Capability) -> tuple[Precision, ...]:
@@ -282,18 +275,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _device(name: str) -> torch.device:
-    kind, _, index = name.partition(":")
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    if kind != "cuda" or (index and not (index.isascii() and index.isdigit())) or name.endswith(":"):
-        raise InputError("--device", name, "must be auto, cpu, cuda or cuda:N")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found <= int(index or 0):
-        there = f"{found} GPU{'s' if found != 1 else ''}" if found else "no GPU that PyTorch can use"
-        raise InputError("--device", name, f"is not there: this machine has {there}", "use --device auto or cpu")
-    return torch.device("cuda", int(index or 0))

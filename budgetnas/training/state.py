@@ -17,17 +17,12 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingState:
-    """A training at the end of an epoch.
+    """A training at the end of an epoch."""
 
-    Attributes:
-        epoch: Epochs done.
-        training: Digests of architecture and recipe, and the seed.
-        tensors: Everything that an epoch changes, by name, as copies on the CPU: weights and statistics, optimiser
-            state, moving average, loss scale of fp16, and the generator of order and augmentation.
-    """
-
-    epoch: int
-    training: str
+    epoch: int  # epochs done
+    training: str  # digests of architecture and recipe, and the seed
+    # Everything that an epoch changes, by name, as copies on the CPU: weights and statistics, optimiser state, moving
+    # average, loss scale of fp16, and the generator of order and augmentation.
     tensors: Mapping[str, Tensor]
 
     @classmethod

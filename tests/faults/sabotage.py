@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from budgetnas.metrics import Epoch
+from budgetnas.training.cuda_graphs import CaptureError
 from budgetnas.training.engine import Callbacks, Trainer
 
 Act = Callable[[Trainer], None]
@@ -76,6 +78,16 @@ def die(_: object) -> None:
 def hang(_: Trainer) -> None:
     """Take very long."""
     time.sleep(600)
+
+
+def lose_gpu(_: Trainer) -> None:
+    """Raise what PyTorch raises after an error within a kernel."""
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+
+def fail_capture(_: Trainer) -> None:
+    """Raise what a failed capture raises."""
+    raise CaptureError("CUDA error: operation not permitted when stream is capturing\nCompile with TORCH_USE_CUDA_DSA")
 
 
 def overflow(trainer: Trainer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import signal
@@ -14,10 +16,11 @@ from candidates import drawn
 from looking import NAME, Looker, check_ended, created, looking, results, results_alone
 from optuna.trial import TrialState
 from processes import Before, Command, wait_until
-from sabotage import AtEpoch, BeforeComplete, die, fail, hang, overflow, slowly
+from sabotage import AtEpoch, BeforeComplete, die, fail, fail_capture, hang, lose_gpu, overflow, slowly
 from small import STUDY, study_file
 from stopping import stop
 
+from budgetnas.errors import EXIT_RESTART
 from budgetnas.runs.checkpoints import run_folder
 from budgetnas.samplers.attributes import described
 from budgetnas.search.study import MAX_TAKEOVERS
@@ -226,6 +229,91 @@ def test_a_trial_that_kills_its_process_each_time_fails(sqlite: str, tmp_path: P
         assert reason.endswith("is gone")
         assert [(one.trial, one.pid) for one in study.rows(tables.losses)] == [(0, pid) for pid in killed]
     place.check_bits()
+
+
+def test_a_gpu_that_fails_ends_the_process_and_a_new_one_resumes_to_the_same_bits(sqlite: str, tmp_path: Path) -> None:
+    place = Place(tmp_path, sqlite, trials=1)
+    place.queue(None)
+    with place.search(AtEpoch(4, lose_gpu)) as command:
+        assert command.wait() == EXIT_RESTART, command.told()
+        assert "trial 0 is requeued" in command.told()
+        assert "the GPU failed (CUDA error: device-side assert triggered); this process can train" in command.told()
+    check_put_back(place, command)
+    with place.search() as again:
+        assert again.wait() == 0, again.told()
+        assert "resumes after epoch 3, from its checkpoint" in again.told()
+    check_ended(sqlite, trained=1)
+    with looking(sqlite) as study:
+        (loss,) = study.rows(tables.losses)
+        assert (loss.trial, loss.pid) == (0, command.pid)
+        assert loss.reason.endswith("this process can train no more, and the next resumes")
+    place.check_bits()
+
+
+def test_a_trial_with_which_the_gpu_fails_each_time_fails(sqlite: str, tmp_path: Path) -> None:
+    place = Place(tmp_path, sqlite, trials=2)
+    place.queue(MARKED, 0.01, 0.02)
+    for _ in range(MAX_TAKEOVERS + 1):
+        with place.search(AtEpoch(2, lose_gpu, MARKED)) as command:
+            assert command.wait() == EXIT_RESTART, command.told()
+    assert "trial 0 failed: lost by 4 processes in turn" in command.told()
+    with place.search(AtEpoch(2, lose_gpu, MARKED)) as command:
+        assert command.wait() == 0, command.told()
+    check_ended(sqlite, trained=2)
+    with looking(sqlite) as study:
+        assert "CUDA error: device-side assert triggered" in reason_of(study, 0)
+
+
+def test_a_capture_that_fails_ends_the_process_and_a_new_one_trains_without(sqlite: str, tmp_path: Path) -> None:
+    """The run is begun anew, since its first epochs were those of captured steps; the failure is remembered."""
+    place, cache = Place(tmp_path, sqlite, trials=1), {"BUDGETNAS_CACHE_DIR": str(tmp_path / "cache")}
+    place.queue(None)
+    with place.search(AtEpoch(4, fail_capture), **cache) as command:
+        assert command.wait() == EXIT_RESTART, command.told()
+        assert "a step cannot be captured as a CUDA graph (CUDA error: operation not permitted" in command.told()
+    (remembered,) = (tmp_path / "cache" / "cuda-graphs").iterdir()
+    assert "not permitted" in json.loads(remembered.read_text(encoding="utf-8"))["problem"]
+    with looking(sqlite) as study:
+        (trial,), (run,) = study.trials, study.runs
+        assert (trial.state, run.state, run.epochs_done) == (TrialState.WAITING, State.INTERRUPTED, 0)
+    with place.search(**cache) as again:
+        assert again.wait() == 0, again.told()
+    check_ended(sqlite, trained=1)
+    place.check_bits()
+
+
+WORKER = """
+import pathlib, torch
+from budgetnas.training.engine import Trainer
+
+real, marker = Trainer.epoch, pathlib.Path({marker!r})
+
+def epoch(trainer, number, callbacks):
+    if number == 3 and not marker.exists():
+        marker.touch()
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+    return real(trainer, number, callbacks)
+
+Trainer.epoch = epoch
+"""
+
+
+def test_a_worker_whose_gpu_fails_is_restarted_and_no_trial_fails(sqlite: str, tmp_path: Path) -> None:
+    """Workers are interpreters of their own, so that the failure is put into them by Python's own start-up file."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(WORKER.format(marker=str(tmp_path / "failed")), encoding="utf-8")
+    place = Place(tmp_path, sqlite, trials=4, epochs=120)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    with place.search(None, PYTHONPATH=path, BUDGETNAS_WORKERS="2") as command:
+        assert command.wait() == 0, command.told()
+        told = command.told()
+    assert (tmp_path / "failed").exists()
+    assert re.search(r"worker (\d): the GPU failed \(CUDA error: unspecified launch failure\)", told), told
+    assert re.search(r"worker \d can train no more; it is restarted", told), told
+    check_ended(sqlite, trained=4)
+    with looking(sqlite) as study:
+        assert {run.state for run in study.runs} == {State.COMPLETE}, "the trial was requeued"
 
 
 def test_five_failures_in_a_row_over_two_searches_end_both(sqlite: str, tmp_path: Path) -> None:

@@ -6,21 +6,23 @@ import importlib
 import os
 import platform
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 from sqlalchemy.engine import URL
 
 from budgetnas import __version__
 from budgetnas.cli.checks.check import Check, many, one_line, size_of
-from budgetnas.data.cache import cache_root
+from budgetnas.data.cache import cache_root, read_only
 from budgetnas.errors import InputError
 from budgetnas.storage.opening import is_writable
 from budgetnas.storage.urls import sqlite_file
+
+if TYPE_CHECKING:
+    from budgetnas.training.gpu import GpuFacts
 
 WARN_BYTES: Final = 1 << 30
 PROBLEM_BYTES: Final = 100 << 20
@@ -41,11 +43,12 @@ def versions() -> Iterator[Check]:
 
 
 def devices(asked: str) -> Iterator[Check]:
-    """Check processor and GPUs, and whether the requested device exists."""
+    """Check processor and GPUs, and whether the requested device can be used."""
     import torch
 
     from budgetnas.training import CpuFacts, runtime_rules
-    from budgetnas.training.runtime import device_name, half_precisions
+    from budgetnas.training.gpu import GpuFacts
+    from budgetnas.training.runtime import device_name
 
     cpu = torch.device("cpu")
     memory, facts = psutil.virtual_memory(), CpuFacts.of_this_process()
@@ -55,26 +58,32 @@ def devices(asked: str) -> Iterator[Check]:
         f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(facts.threads, 'thread')}, "
         f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_half(['bf16'] if facts.bf16 else [])}",
     )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        usable = torch.cuda.is_available()
-    for index in range(torch.cuda.device_count() if usable else 0):
-        gpu = torch.device("cuda", index)
-        size = size_of(torch.cuda.get_device_properties(gpu).total_memory)
-        capability = torch.cuda.get_device_capability(gpu)
-        number = ".".join(map(str, capability))
-        detail = f"{device_name(gpu)}, {size} memory, compute capability {number}, {_half(half_precisions(capability))}"
-        yield Check(f"cuda:{index}", "ok", detail)
-    if not usable and Path("/dev/nvidiactl").exists():
-        reason = f" ({one_line(caught[0].message)})" if caught else ""
-        detail = f"this machine has a GPU, but torch {torch.__version__} cannot use it{reason}"
-        yield Check("gpu", "warning", detail, "install a torch that is built for this driver's CUDA")
+    yield from gpus(GpuFacts.of_this_process())
     try:
-        chosen = runtime_rules(asked)
+        with read_only():
+            chosen = runtime_rules(asked)
     except InputError as error:
         yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
     else:
         yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.fastest_precision}")
+        if chosen.device != "cpu" and not chosen.graphs:
+            yield Check("CUDA graphs", "warning", chosen.notes[-1])
+
+
+def gpus(facts: GpuFacts) -> Iterator[Check]:
+    """Check every GPU, and whether there are some that torch does not see."""
+    from budgetnas.training.runtime import half_precisions
+
+    for index, gpu in enumerate(facts.gpus):
+        if facts.can_use(index):
+            detail = f"{gpu.describe()}, {size_of(gpu.memory)} memory, {_half(half_precisions(gpu.capability))}"
+            yield Check(f"cuda:{index}", "ok", detail)
+        else:
+            sentence, hint = facts.no_kernels(index)
+            yield Check(f"cuda:{index}", "warning", sentence, hint)
+    missing = facts.no_gpu()
+    if missing is not None:
+        yield Check("gpu", "warning", *missing)
 
 
 def disks(url: URL) -> Iterator[Check]:

@@ -5,20 +5,22 @@ Ray is imported only here, when a cluster is asked for.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy.engine import URL
 
-from budgetnas.errors import EXIT_DONE, EXIT_FAILED, BudgetnasError, InputError, Interrupted
+from budgetnas.errors import EXIT_DONE, EXIT_FAILED, EXIT_RESTART, BudgetnasError, InputError, Interrupted
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.search.callbacks import MessageCallbacks
 from budgetnas.search.options import SearchOptions
-from budgetnas.search.workers.pools import StudyProgress
+from budgetnas.search.workers.pools import Crashes, StudyProgress
 from budgetnas.search.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.urls import masked
 from budgetnas.training import RuntimeConfig
@@ -44,6 +46,8 @@ class RayPool:
         self.timed = not on_gpus  # the cluster's GPUs may differ from this machine's
         self._gpus_per_trial = gpus_per_trial
         self._pending: dict[Any, int] = {}
+        self._submit: Callable[[], Any] | None = None
+        self._crashes: defaultdict[int, Crashes] = defaultdict(Crashes)
         self._endings: list[tuple[int, str]] = []
 
     def describe(self, runtime: RuntimeConfig) -> str:
@@ -58,8 +62,10 @@ class RayPool:
 
         where = {"device": "cuda" if self._gpus_per_trial else "cpu"}
         message = request.model_copy(update=where).model_dump_json()
-        task = ray.remote(max_retries=-1, num_cpus=1, num_gpus=self._gpus_per_trial)(work)
-        self._pending = {task.remote(message): number for number in range(1, self.workers + 1)}
+        # max_calls: a process is not used again, because its GPU may have failed.
+        task = ray.remote(max_retries=-1, max_calls=1, num_cpus=1, num_gpus=self._gpus_per_trial)(work)
+        self._submit = functools.partial(task.remote, message)
+        self._pending = {self._submit(): number for number in range(1, self.workers + 1)}
 
     def poll(self, study: StudyProgress) -> tuple[str, ...]:
         """Return the messages of workers that ended; when the study is done, stop those that still wait to start."""
@@ -68,7 +74,7 @@ class RayPool:
         if not self._pending:
             return ()
         done, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
-        messages = [text for task in done for text in self._ended(task)]
+        messages = [text for task in done for text in self._ended(task, study)]
         if done and self._pending and study.is_done():
             self.stop()
         return tuple(messages)
@@ -92,22 +98,27 @@ class RayPool:
             return None
         return self._endings[-1][1] if self._endings else "none was started"
 
-    def _ended(self, task: Any) -> list[str]:
+    def _ended(self, task: Any, study: StudyProgress) -> list[str]:
         import ray
 
-        name = f"worker {self._pending.pop(task)}"
+        number = self._pending.pop(task)
+        name = f"worker {number}"
         try:
             code, messages = ray.get(task)
         except ray.exceptions.TaskCancelledError:
             return []
         except ray.exceptions.RayError as error:
             code, messages = EXIT_FAILED, [str(error).strip().splitlines()[-1]]
+        if code == EXIT_RESTART and self._submit is not None and self._crashes[number].restart(study):
+            self._pending[self._submit()] = number
+            return [*(f"{name}: {text}" for text in messages), f"{name} can train no more; it is restarted"]
         self._endings.append((code, f"{name}: {messages[-1] if messages else f'ended with code {code}'}"))
         return [f"{name}: {text}" for text in messages]
 
     def _cancel(self, *, force: bool) -> None:
         import ray
 
+        self._submit = None
         for task in self._pending:
             ray.cancel(task, force=force)
 
@@ -123,7 +134,7 @@ def work(request: str) -> tuple[int, list[str]]:
     except BudgetnasError as error:
         return error.exit_code, [*messages, str(error)]
     except Interrupted as stop:
-        return stop.exit_code, messages
+        return stop.exit_code, [*messages, *([stop.reason] if stop.reason else [])]
 
 
 @contextmanager

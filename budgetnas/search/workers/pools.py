@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
-import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError, plural
 from budgetnas.search.options import SearchOptions
 from budgetnas.training import RuntimeConfig, RuntimeRules
+from budgetnas.training.gpu import GpuFacts
 
 if TYPE_CHECKING:
     from budgetnas.search.workers.processes import ProcessPool
     from budgetnas.search.workers.worker import WorkerRequest
+
+MAX_CRASHES: Final = 3
+"""Crashes of a worker without a run of the study that ended in between, after which it is not restarted."""
 
 
 class StudyProgress(Protocol):
@@ -28,20 +32,27 @@ class StudyProgress(Protocol):
         """Return whether the study has all of its trials."""
 
 
-class WorkerPool(Protocol):
-    """Workers, on this machine or others.
+@dataclass(slots=True)
+class Crashes:
+    """The crashes of a worker since a run of the study has ended."""
 
-    Attributes:
-        workers: Number of workers.
-        shares: Expected speed-up over a single worker.
-        threads: Threads of each on a CPU; None if the search does not decide that.
-        timed: Whether steps timed in this process say anything about the workers.
-    """
+    count: int = 0
+    ended: int = -1  # runs that had ended at the last crash
+
+    def restart(self, study: StudyProgress) -> bool:
+        """Note a crash; return whether the worker is to be restarted."""
+        ended = study.ended()
+        self.count, self.ended = (1 if ended > self.ended else self.count + 1), ended
+        return self.count < MAX_CRASHES
+
+
+class WorkerPool(Protocol):
+    """Workers, on this machine or others."""
 
     workers: int
-    shares: int
-    threads: int | None
-    timed: bool
+    shares: int  # expected speed-up over a single worker
+    threads: int | None  # threads of each on a CPU; None if the search does not decide that
+    timed: bool  # whether steps timed in this process say anything about the workers
 
     def describe(self, runtime: RuntimeConfig) -> str:
         """Describe the workers and their devices."""
@@ -102,11 +113,27 @@ def _local_pool(options: SearchOptions, runtime: RuntimeRules) -> ProcessPool | 
     return ProcessPool(devices, threads, runtime.cpu.threads)
 
 
-def gpus(asked: str | None, runtime: RuntimeRules) -> tuple[str, ...]:
-    """Return the GPUs that a search may use: the named GPU, else all GPUs of this machine."""
+def gpus(asked: str | None, runtime: RuntimeRules, facts: GpuFacts | None = None) -> tuple[str, ...]:
+    """Return the GPUs that a search may use: the named GPU, else all that this torch has kernels for.
+
+    Args:
+        asked: The device that the user asked for.
+        runtime: The rules for it.
+        facts: The machine; None for this one.
+    """
+    if runtime.device == "cpu":
+        return ()
     if asked is not None and ":" in asked:
         return (runtime.device,)
-    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return tuple(f"cuda:{index}" for index in (facts or GpuFacts.of_this_process()).usable())
+
+
+def idle_gpus(options: SearchOptions, devices: tuple[str, ...]) -> str | None:
+    """Return a sentence on GPUs that a search leaves idle although the user did not choose one, or None."""
+    chosen = options.workers or options.per_device or options.ray
+    if chosen is not None or len(devices) < 2:
+        return None
+    return f"{len(devices)} GPUs are here and one is used; --workers {len(devices)} uses all of them"
 
 
 def gpu_devices(workers: int | None, per_device: int | None, devices: tuple[str, ...]) -> tuple[str, ...]:

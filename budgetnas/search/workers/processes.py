@@ -12,41 +12,27 @@ import threading
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
-from budgetnas.search.workers.pools import StudyProgress
+from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESTART
+from budgetnas.search.workers.pools import MAX_CRASHES, Crashes, StudyProgress
 from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.search.workers.worker_process import CRASHED
 from budgetnas.training import RuntimeConfig
 
-MAX_CRASHES: Final = 3
-"""Crashes of a worker without a run of the study that ended in between, after which it is not restarted."""
 _MODULE: Final = "budgetnas.search.workers.worker_process"
 
 
 @dataclass
 class _Worker:
-    """A worker of the pool.
+    """A worker of the pool."""
 
-    Attributes:
-        number: Number of the worker, from 1.
-        device: Device that it trains on.
-        process: The process; None before the start.
-        reader: Thread that reads its lines.
-        crashes: Crashes since the last run that ended.
-        ended_before: Runs that had ended at its last crash.
-        last_line: The last line that it wrote.
-        ending: How it ended for good: exit code and reason.
-        lines: Lines that it wrote and that `ProcessPool.poll` has not returned yet.
-    """
-
-    number: int
-    device: str
-    process: subprocess.Popen[bytes] | None = None
-    reader: threading.Thread | None = None
-    crashes: int = 0
-    ended_before: int = -1
-    last_line: str = ""
-    ending: tuple[int, str] | None = None
+    number: int  # number of the worker, from 1
+    device: str  # device that it trains on
+    process: subprocess.Popen[bytes] | None = None  # the process; None before the start
+    reader: threading.Thread | None = None  # thread that reads its lines
+    crashes: Crashes = field(default_factory=Crashes)  # its crashes since the last run that ended
+    last_line: str = ""  # the last line that it wrote
+    ending: tuple[int, str] | None = None  # how it ended for good: exit code and reason
+    # Lines that it wrote and that `ProcessPool.poll` has not returned yet.
     lines: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
 
@@ -151,10 +137,7 @@ class ProcessPool:
         if self._stopping or not crashed or study.is_done():
             worker.ending = (code, f"{name}: {worker.last_line or how}")
             return ()
-        progressed = study.ended() > worker.ended_before
-        worker.crashes = 1 if progressed else worker.crashes + 1
-        worker.ended_before = study.ended()
-        if worker.crashes >= MAX_CRASHES:
+        if not worker.crashes.restart(study):
             worker.ending = (code, f"{name} {how}, {MAX_CRASHES} times without a finished run")
             return (f"{worker.ending[1]}; it is not restarted",)
         self._start(worker)
@@ -194,4 +177,6 @@ def _read_lines(worker: _Worker) -> list[str]:
 def _how(code: int) -> str:
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
+    if code == EXIT_RESTART:
+        return "can train no more"
     return "crashed" if code == CRASHED else f"ended with code {code}"

@@ -18,56 +18,36 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Runtime, RuntimeConfig, runtime_rules
+from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, runtime_rules
 
 DEFAULT_SAMPLER = "tpe"
 
 
 class WorkerRequest(Frozen):
-    """What a worker does; sent to a process or a machine as JSON.
+    """What a worker does; sent to a process or a machine as JSON."""
 
-    Attributes:
-        storage: URL of the storage, including its password.
-        study: Name of the study.
-        data: ``folder:DIR`` for a folder; optional for the named data sets.
-        data_dir: Folder of downloaded archives.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
-        runtime: The runtime config that ``--tune-setup`` timed, as JSON; None for the rules.
-        threads: Threads on a CPU; None for all cores.
-        planned: Whether the search that started the worker has shown the plan.
-        sampler: Name of the sampler; None for that of the last search.
-        seed: Seed of the sampler.
-        trials: Number of trials in total; None for that of the last search, read again before each trial.
-        timeout: Seconds after which the worker stops.
-    """
-
-    storage: str
+    storage: str  # URL of the storage, including its password
     study: str
-    data: str | None = None
-    data_dir: Path | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    runtime: str | None = None
-    threads: int | None = None
-    planned: bool = False
-    sampler: str | None = None
+    data: str | None = None  # ``folder:DIR`` for a folder; optional for the named data sets
+    data_dir: Path | None = None  # folder of downloaded archives
+    device: str = "auto"  # ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
+    precision: str = "auto"  # ``auto``, ``float32``, ``bf16`` or ``fp16``
+    runtime: str | None = None  # the runtime config that ``--tune-setup`` timed, as JSON; None for the rules
+    threads: int | None = None  # threads on a CPU; None for all cores
+    planned: bool = False  # whether the search that started the worker has shown the plan
+    sampler: str | None = None  # name of the sampler; None for that of the last search
     seed: int = 0
+    # Number of trials in total; None for that of the last search, read again before each trial.
     trials: int | None = None
-    timeout: float | None = None
+    timeout: float | None = None  # seconds after which the worker stops
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """How a worker ended.
+    """How a worker ended."""
 
-    Attributes:
-        records: The records of its storage, open.
-        outcome: Exit code, and whether the study has its trials.
-    """
-
-    records: Records
-    outcome: Outcome
+    records: Records  # the records of its storage, open
+    outcome: Outcome  # exit code, and whether the study has its trials
 
 
 def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallbacks) -> WorkerResult:
@@ -86,7 +66,10 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     url = parse_storage(request.storage)
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
-    runtime = _runtime(request)
+    rules = runtime_rules(request.device, request.precision)
+    runtime = _runtime(request, rules)
+    for note in () if request.planned else rules.notes:
+        callbacks.on_message(note)
     callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
@@ -110,8 +93,7 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     return WorkerResult(records, outcome)
 
 
-def _runtime(request: WorkerRequest) -> Runtime:
-    rules = runtime_rules(request.device, request.precision)
+def _runtime(request: WorkerRequest, rules: RuntimeRules) -> Runtime:
     if request.runtime is not None:
         return replace(RuntimeConfig.from_json(request.runtime), device=rules.device)
     return rules if request.threads is None else rules.with_threads(request.threads)

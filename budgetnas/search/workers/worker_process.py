@@ -39,6 +39,8 @@ def main() -> int:
         write(str(error))
         return error.exit_code
     except Interrupted as stop:
+        if stop.reason:
+            write(stop.reason)
         return stop.exit_code
     except Exception as error:
         if type(error).__module__.startswith("sqlalchemy."):

@@ -36,7 +36,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", list(OTHERS))
-def test_a_state_of_another_training_is_refused_and_the_older_one_used(other: str) -> None:
+def test_a_state_of_another_training_is_rejected_and_the_older_one_used(other: str) -> None:
     example, (stranger, reason) = small(), OTHERS[other]
     network, listener = trained(example)
     mine, its = state_after(1, example).to_bytes(), state_after(2, stranger).to_bytes()
@@ -82,7 +82,7 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("tensors", "reason"), MISFITS, ids=[reason for _, reason in MISFITS])
-def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(tensors: dict[str, Any], reason: str) -> None:
+def test_a_state_that_does_not_fit_is_rejected_and_changes_nothing(tensors: dict[str, Any], reason: str) -> None:
     example = small(**EVERYTHING)
     trainer = Trainer(example, CPU)
     with pytest.raises(StateError) as raised:
@@ -93,7 +93,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(tensors: dict[
 
 
 @pytest.mark.parametrize("epoch", [0, EPOCHS])
-def test_a_state_after_the_last_epoch_is_refused(epoch: int) -> None:
+def test_a_state_after_the_last_epoch_is_rejected(epoch: int) -> None:
     example = small()
     with pytest.raises(StateError, match=f"it is of epoch {epoch}, after which none of 4 is to come"):
         Trainer(example, CPU).restore(replace(state_after(1, example), epoch=epoch))
@@ -161,14 +161,14 @@ NO_STATES = {
 
 
 @pytest.mark.parametrize("kind", list(NO_STATES))
-def test_what_is_not_a_state_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_state_is_rejected(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StateError, match=r"^(cannot be read as a training's state \(|is a ).*$"):
         TrainingState.from_bytes(NO_STATES[kind])
     assert list(tmp_path.iterdir()) == [], "what was read was not run"
 
 
-def test_a_truncated_state_is_refused() -> None:
+def test_a_truncated_state_is_rejected() -> None:
     stored = state_after(1, small()).to_bytes()
     for size in (*range(0, len(stored), 4099), len(stored) - 1):
         with pytest.raises(StateError, match="cannot be read as a training's state"):
@@ -196,5 +196,5 @@ def test_a_state_has_tensors_and_plain_types_only(recipe: dict[str, Any]) -> Non
 
 def test_a_state_is_no_larger_than_its_tensors() -> None:
     state = state_after(1, small(**EVERYTHING))
-    held = sum(tensor.nbytes for tensor in state.tensors.values())
-    assert len(state.to_bytes()) < held + 400 * len(state.tensors)
+    size = sum(tensor.nbytes for tensor in state.tensors.values())
+    assert len(state.to_bytes()) < size + 400 * len(state.tensors)

@@ -1,0 +1,65 @@
+"""Live lines on stderr: a status line that updates in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from budgetnas.cli.console import is_terminal, stderr
+
+_PLAIN_EVERY_SECONDS: Final = 10.0
+_logger = logging.getLogger("budgetnas")
+
+
+class Lines:
+    """Lines on stderr and, in a terminal, a status line below them that updates."""
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        live = is_terminal(sys.stderr)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if live else None
+        self._printed_at = time.monotonic()
+        self._notes = _LogLines(self)
+
+    def __enter__(self) -> Self:
+        _logger.addHandler(self._notes)
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _logger.removeHandler(self._notes)
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a permanent line."""
+        self._console.print(escape(text))
+        self._printed_at = time.monotonic()
+
+    def status(self, text: str) -> None:
+        """Update the status; without a terminal, print it every ten seconds."""
+        if self._live is not None:
+            self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() - self._printed_at >= _PLAIN_EVERY_SECONDS:
+            self.say(text)
+
+
+class _LogLines(logging.Handler):
+    """Prints what the package logs where it has no callbacks."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.say(f"note: {record.getMessage()}")

@@ -1,0 +1,177 @@
+"""Which device a training uses: the GPUs that this torch can use, and what to do about the others."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from budgetnas.errors import InputError
+
+_DRIVER: Final = Path("/proc/driver/nvidia/version")
+_CONTROL: Final = Path("/dev/nvidiactl")
+_ARCH: Final = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+_FIRST_OF_CUDA_13: Final = (7, 5)
+_LAST_OF_CUDA_12_6: Final = (9, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU."""
+
+    name: str
+    capability: tuple[int, int]  # its compute capability, e.g. (7, 5)
+    memory: int = 0  # its memory in bytes
+
+    def describe(self) -> str:
+        """Return name and capability."""
+        return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFacts:
+    """What decides which GPUs can be used; a plain value, so that every machine's choice can be tested anywhere."""
+
+    gpus: tuple[Gpu, ...]  # the GPUs that PyTorch sees, in its order
+    archs: tuple[str, ...]  # architectures that this torch has kernels for, as ``torch.cuda.get_arch_list`` names them
+    torch: str
+    cuda: str | None  # CUDA version that this torch is built for; None for a build without CUDA
+    has_driver: bool  # whether the machine has a driver of NVIDIA, and the GPUs are not hidden from this process
+    warning: str = ""  # what PyTorch said when it looked for GPUs, or empty
+
+    @classmethod
+    def of_this_process(cls) -> GpuFacts:
+        """Return the facts here."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            gpus = tuple(_gpu(index) for index in range(count))
+        return cls(
+            gpus,
+            tuple(torch.cuda.get_arch_list()) if gpus else (),
+            torch.__version__,
+            torch.version.cuda,
+            _has_driver() and not _hidden(),
+            "" if gpus or not caught else " ".join(str(caught[0].message).partition(". ")[0].split()),
+        )
+
+    def can_use(self, index: int) -> bool:
+        """Return whether this torch has kernels for a GPU."""
+        return has_kernels(self.gpus[index].capability, self.archs)
+
+    def usable(self) -> tuple[int, ...]:
+        """Return the indices of the GPUs that can be used."""
+        return tuple(index for index in range(len(self.gpus)) if self.can_use(index))
+
+    def no_kernels(self, index: int) -> tuple[str, str]:
+        """Return a sentence on a GPU that cannot be used, and a hint."""
+        gpu = self.gpus[index]
+        sentence = f"torch {self.torch} has no kernels for {gpu.describe()}, only for {', '.join(self.archs)}"
+        if gpu.capability < _FIRST_OF_CUDA_13:
+            # https://github.com/pytorch/pytorch/issues/172352: only the builds for CUDA 12.6 keep these GPUs
+            return (
+                sentence,
+                "install torch 2.10 to 2.14 for CUDA 12.6, which has kernels for capability 5.0 to 9.0",
+            )
+        build = " or its build for a later CUDA" if gpu.capability > _LAST_OF_CUDA_12_6 else ""
+        return sentence, f"install a later torch{build}"
+
+    def no_gpu(self) -> tuple[str, str] | None:
+        """Return a sentence on GPUs that PyTorch does not see, and a hint; None if the machine has none."""
+        if self.gpus or not self.has_driver:
+            return None
+        if self.cuda is None:
+            return f"this machine has a GPU, but torch {self.torch} is built without CUDA", "install a build with CUDA"
+        reason = f" ({self.warning})" if self.warning else ""
+        sentence = f"this machine has a GPU, but torch {self.torch} for CUDA {self.cuda} cannot use it{reason}"
+        return sentence, "update the GPU's driver, or install torch's build for an older CUDA"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """The device of a process's trainings."""
+
+    device: str  # ``cpu`` or ``cuda:N``
+    notes: tuple[str, ...] = ()  # sentences on GPUs that are not used although they were wanted
+
+
+def has_kernels(capability: tuple[int, int], archs: tuple[str, ...]) -> bool:
+    """Return whether a build of torch for `archs` runs on a GPU of this capability.
+
+    Machine code (``sm_XY``) runs on capability X.Z for Z >= Y, and intermediate code (``compute_XY``) on X.Y and all
+    later ones; with the suffix ``a`` on X.Y only (CUDA C++ Programming Guide, "Compute Capabilities"). Other names, as
+    those of AMD's GPUs, are not judged.
+    """
+    known = [_ARCH.fullmatch(arch) for arch in archs]
+    return not archs or any(match is None or _runs(match, capability) for match in known)
+
+
+def choose_device(asked: str, facts: GpuFacts | None = None) -> DeviceChoice:
+    """Return the device that the user asked for.
+
+    Args:
+        asked: ``auto`` (the first GPU that can be used, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        facts: The machine; None for this one.
+
+    Raises:
+        InputError: If the name is unknown, or the GPU is missing or cannot be used.
+    """
+    if asked == "cpu":
+        return DeviceChoice("cpu")
+    kind, _, index = asked.partition(":")
+    is_gpu = kind == "cuda" and not asked.endswith(":") and (not index or (index.isascii() and index.isdigit()))
+    if asked != "auto" and not is_gpu:
+        raise InputError("--device", asked, "must be auto, cpu, cuda or cuda:N")
+    facts = facts or GpuFacts.of_this_process()
+    return _automatic(facts) if asked == "auto" else _named(asked, int(index or 0), facts)
+
+
+def _automatic(facts: GpuFacts) -> DeviceChoice:
+    usable = facts.usable()
+    problems = [facts.no_kernels(index) for index in range(len(facts.gpus)) if index not in usable]
+    missing = facts.no_gpu()
+    notes = [f"{sentence}; {hint}" for sentence, hint in [*problems, *([missing] if missing else [])]]
+    if usable:
+        return DeviceChoice(f"cuda:{usable[0]}", tuple(notes))
+    return DeviceChoice("cpu", tuple(f"training on the CPU: {note}" for note in notes))
+
+
+def _named(asked: str, index: int, facts: GpuFacts) -> DeviceChoice:
+    if index >= len(facts.gpus):
+        count = len(facts.gpus)
+        there = f"{count} GPU{'s' if count != 1 else ''}" if count else "no GPU that PyTorch can use"
+        problem = facts.no_gpu()
+        rule, hint = problem or (f"this machine has {there}", "use --device auto or cpu")
+        raise InputError("--device", asked, f"is not there: {rule}", hint)
+    if not facts.can_use(index):
+        sentence, hint = facts.no_kernels(index)
+        raise InputError("--device", asked, f"cannot be used: {sentence}", f"{hint}, or use --device cpu")
+    return DeviceChoice(f"cuda:{index}")
+
+
+def _gpu(index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    return Gpu(properties.name, (properties.major, properties.minor), properties.total_memory)
+
+
+def _runs(arch: re.Match[str], capability: tuple[int, int]) -> bool:
+    kind, major, minor, suffix = arch[1], int(arch[2]), int(arch[3]), arch[4]
+    if suffix == "a":
+        return capability == (major, minor)
+    if kind == "compute" and not suffix:
+        return capability >= (major, minor)
+    return capability[0] == major and capability[1] >= minor
+
+
+def _has_driver() -> bool:
+    return _DRIVER.exists() or _CONTROL.exists()
+
+
+def _hidden() -> bool:
+    """Return whether the user has hidden all GPUs from this process."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
