@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_gate_is_checked_in_two_other_ways() -> None:
     passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000), 3000, 5, seed=1)
-    assert passed.accepted > 500
+    assert passed.accepted > 300
     assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
     assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
 

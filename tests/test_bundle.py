@@ -36,7 +36,7 @@ from budgetnas.training.device import Normaliser, statistics, to_device
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.weights import to_safetensors
 
-ARCHITECTURE = Architecture((1, 1), (4, 6), (1, 2), block="bottleneck", stem_width=6, in_channels=1, size=8)
+ARCHITECTURE = Architecture((1, 1), (4, 6), (1, 2), block="bottleneck", stem_width=6, in_channels=1, size=8, se=True)
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.05, epochs=2, t_max=2, batch=50)
 METRICS = Metrics(
     kind="search",

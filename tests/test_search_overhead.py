@@ -36,7 +36,8 @@ from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.network import ResNet, build
 
-SPACE, INPUTS = SearchSpace(), InputShape(in_channels=3, size=32, classes=10)
+SPACE, INPUTS = SearchSpace(blocks=((1, 3),) * 4), InputShape(in_channels=3, size=32, classes=10)
+"""All trials have equally many parameters, those of four stages."""
 DATA = DataIdentity(name="d", content_hash="0" * 64, subset=None, subset_eval=None, split_seed=0, resolution=32)
 NETWORK = build(SPACE.smallest(INPUTS))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import threading
 from collections import Counter
@@ -47,6 +48,7 @@ from budgetnas.search.loop import _install_sampler, search
 from budgetnas.search.study import recover_stale_trials, requeue
 from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
 from budgetnas.space.candidates import Candidate, CandidateSpace
+from budgetnas.space.ranges import Steps
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity
@@ -70,20 +72,19 @@ def test_every_sampler_that_is_offered_can_be_made() -> None:
 def test_the_cost_is_the_greatest_share_of_any_limit() -> None:
     space = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
     budget = Budget(2_000_000, 80_000_000, 200_000)
-    cost, binding = budget_share(space, budget), set()
-    study = optuna.create_study()
+    cost, binding, generator = budget_share(space, budget), set(), random.Random(0)
     for _ in range(200):
-        trial = study.ask()
-        verdict = budget.verdict(suggest_candidate(trial, space).architecture)
+        params = space.space.draw(generator)
+        verdict = budget.verdict(space.space.architecture(params, space.inputs))
         shares = {limit.quantity: limit.share(verdict.counts) for limit in budget.limits}
-        assert cost(trial.params) == max(shares.values())
-        assert (cost(trial.params) <= 1.0) is verdict.fits
+        assert cost(params) == max(shares.values())
+        assert (cost(params) <= 1.0) is verdict.fits
         binding.add(max(shares, key=shares.__getitem__))
     assert binding == {"params", "macs", "activations"}
 
 
 @pytest.mark.parametrize("optimizers", [("sgd", "adam"), ("sgd",)])
-def test_the_sampler_gets_the_distributions_that_a_trial_suggests(sqlite: str, optimizers: tuple[str, ...]) -> None:
+def test_the_sampler_knows_distributions_and_tables(sqlite: str, optimizers: tuple[str, ...]) -> None:
     recipes = RecipeSpace(epochs=1, optimizers=optimizers)
     with opened(sqlite, specification(recipes=recipes, max_params=5_000)) as study:
         searched(study, 3)
@@ -91,8 +92,13 @@ def test_the_sampler_gets_the_distributions_that_a_trial_suggests(sqlite: str, o
         distributions = search_sampler("budget", 0, candidates, Budget(5_000), 3).infer_relative_search_space(
             study.optuna_study, study.optuna_study.trials[0]
         )
+        tables = {name: one.values for name, one in candidates.ranges().items() if isinstance(one, Steps)}
+        assert {name: distributions[name].choices for name in tables} == tables
         for trial in study.optuna_study.trials:
-            assert trial.distributions == {name: distributions[name] for name in trial.params}
+            others = trial.params.keys() - tables.keys()
+            assert {name: trial.distributions[name] for name in others} == {
+                name: distributions[name] for name in others
+            }
         assert distributions.keys() == candidates.ranges().keys()
 
 

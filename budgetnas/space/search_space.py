@@ -224,7 +224,7 @@ class SearchSpace(Frozen):
     def draw(self, generator: random.Random) -> Params:
         """Return parameters drawn evenly from all ranges, without a budget."""
         params: Params = {name: generator.choice(values.values) for name, values in self.ranges().items()}
-        return {name: params[name] for name in self.names(params)}
+        return {name: params[name] for name in existing(params, params, self.conditions())}
 
     def floors(self, inputs: InputShape) -> tuple[Architecture, ...]:
         """Return the floors: every network of the space costs at least as much as one of them, in all three counts.

@@ -21,7 +21,7 @@ def drawn(opened: OpenStudy, number: int, generator: random.Random) -> list[Para
     found: dict[tuple[str, str], Params] = {}
     while len(found) < number:
         params = space.space.draw_feasible(space.inputs, budget, generator)
-        params |= {name: draw_evenly(ranges[name], generator) for name in space.joint_names() if name not in params}
-        params |= {name: draw_evenly(ranges[name], generator) for name in space.names_for(params["optimizer"])}
+        params["optimizer"] = draw_evenly(ranges["optimizer"], generator)
+        params |= {name: draw_evenly(ranges[name], generator) for name in space.names(params) if name not in params}
         found[space.candidate(params).key] = params
     return list(found.values())
