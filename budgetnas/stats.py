@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,11 @@ def difference_interval(first: Sequence[float], second: Sequence[float]) -> Inte
         return Interval(difference, difference, difference, len(first) + len(second))
     from scipy import stats
 
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # equal values on one side: their variance is 0 but for rounding
+        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     return Interval(difference, float(interval.low), float(interval.high), len(first) + len(second))
 
 

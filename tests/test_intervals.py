@@ -62,6 +62,11 @@ def test_a_difference_without_spread_has_no_width() -> None:
     assert (found.low, found.high) == (found.estimate, found.estimate)
 
 
+def test_equal_values_on_one_side_make_no_warning() -> None:
+    found = difference_interval([1 / 3, 1 / 3, 1 / 3 + 1e-17], [0.25, 0.35])
+    assert found.low < found.estimate < found.high
+
+
 def test_a_difference_needs_two_of_each() -> None:
     with pytest.raises(ValueError, match="at least 2 of each"):
         difference_interval([0.5, 0.6], [0.4])
