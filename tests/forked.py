@@ -144,6 +144,7 @@ def _enter(
     out.close()
     err.close()
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal; background jobs ignore it
     sys.argv = ["budgetnas", *arguments]
     code = main()
     atexit._run_exitfuncs()  # a forked process skips these

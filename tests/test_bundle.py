@@ -132,7 +132,7 @@ def test_the_manifest_has_the_hash_of_every_file(made: Made) -> None:
         assert sha256((made.folder / name).read_bytes()) == expected
 
 
-@pytest.mark.parametrize("name", contents.HASHED)
+@pytest.mark.parametrize("name", [*contents.HASHED, contents.MODULE])
 def test_a_damaged_or_missing_file_is_named(copy: Path, name: str) -> None:
     path = copy / name
     content = bytearray(path.read_bytes())
@@ -260,6 +260,50 @@ def test_an_older_bundle_is_replaced_as_a_whole(made: Made, copy: Path) -> None:
     assert (copy / contents.CARD).read_text().startswith("# the newer")
     load(copy)
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_line_ends_that_git_changed_are_no_damage(made: Made, copy: Path) -> None:
+    for name in (contents.ARCHITECTURE, contents.PREPROCESSING, contents.CARD, contents.MODULE):
+        path = copy / name
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load(copy).architecture == ARCHITECTURE
+    assert (copy / contents.ATTRIBUTES).read_text() == "* -text\n"
+
+
+def test_files_of_file_managers_are_ignored_and_replaced(made: Made, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    for folder in (copy, tmp_path / "new"):
+        for name in (".DS_Store", "Thumbs.db", "._weights.safetensors"):
+            (folder / name).write_text("x")
+    load(copy)
+    for folder in (copy, tmp_path / "new"):
+        write_bundle(made.source, folder, replace=True)
+        assert not (folder / ".DS_Store").exists()
+        load(folder)
+
+
+def test_a_bundle_of_an_older_version_has_no_module(copy: Path) -> None:
+    manifest = json.loads((copy / contents.MANIFEST).read_text())
+    for name in contents.OPTIONAL:
+        manifest["files"].pop(name, None)
+        (copy / name).unlink(missing_ok=True)
+    (copy / contents.MANIFEST).write_text(json.dumps(manifest))
+    load(copy)
+    manifest["files"]["../other"] = "0"
+    (copy / contents.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"names unknown files: \.\./other"):
+        load(copy)
+
+
+def test_the_weights_for_torch_load(made: Made, copy: Path) -> None:
+    assert not (copy / contents.PT).exists()
+    write_bundle(made.source, copy, replace=True, pt=True)
+    weights = torch.load(copy / contents.PT, weights_only=True)
+    state = made.network.state_dict()
+    assert weights.keys() == state.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in state.items())
+    load(copy)
+    assert 'model.load("model.pt")' in (copy / contents.CARD).read_text()
 
 
 def test_a_failed_bundle_leaves_no_files(made: Made, copy: Path) -> None:

@@ -13,7 +13,7 @@ from budgetnas.bundle.onnx_file import OnnxCheck
 _SHOWN_CLASSES = 200
 
 
-def model_card(source: BundleSource, certificate: Certificate, onnx: OnnxCheck) -> str:
+def model_card(source: BundleSource, certificate: Certificate, onnx: OnnxCheck, *, pt: bool = False) -> str:
     """Return the card as Markdown."""
     sections = (
         (f"# {escaped(source.title)}", _network(source)),
@@ -21,7 +21,7 @@ def model_card(source: BundleSource, certificate: Certificate, onnx: OnnxCheck) 
         ("## Accuracy", [source.metrics.describe() + ".", "", *_items(source.metrics.sentences)]),
         ("## Data", _items(source.data)),
         ("## Classes", _classes(source.preprocessing.classes)),
-        ("## Use", _use(source.preprocessing, onnx)),
+        ("## Use", _use(source.preprocessing, onnx, "model.pt" if pt else "weights.safetensors")),
         ("## Limits", _limits(source.preprocessing.resolution)),
     )
     return "\n".join(line for heading, lines in sections for line in (heading, "", *lines, ""))
@@ -76,7 +76,7 @@ def _classes(classes: Sequence[str]) -> list[str]:
     return [*shown, *(["", f"... and {left:,} more, in `preprocessing.json`."] if left else [])]
 
 
-def _use(preprocessing: Preprocessing, onnx: OnnxCheck) -> list[str]:
+def _use(preprocessing: Preprocessing, onnx: OnnxCheck, weights: str) -> list[str]:
     return [
         "```python",
         "import budgetnas",
@@ -88,6 +88,21 @@ def _use(preprocessing: Preprocessing, onnx: OnnxCheck) -> list[str]:
         "`budgetnas predict DIR image.png` prints classes and probabilities. Images are prepared as in training:",
         "",
         *_items(preprocessing.steps),
+        "",
+        "In plain PyTorch, without budgetnas:",
+        "",
+        "```python",
+        "import torch",
+        "import model  # the file model.py in this folder",
+        "",
+        f'network = model.load("{weights}")',
+        f"images = torch.zeros(1, {preprocessing.channels}, {preprocessing.resolution}, {preprocessing.resolution}, "
+        "dtype=torch.uint8)",
+        "logits = network(model.normalised(images))",
+        "```",
+        "",
+        "Without squeeze-and-excitation, the parameters have the names of the usual CIFAR ResNets, so they load there "
+        "with `strict=True`.",
         "",
         "`network.onnx` needs neither PyTorch nor budgetnas:",
         "",

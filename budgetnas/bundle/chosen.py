@@ -34,6 +34,7 @@ class ExportRequest:
     out: Path | None = None  # the folder, or None for the default name in the current folder
     replace: bool = False  # whether to replace an older bundle
     device: str = "auto"  # device for retraining weights that were not kept
+    pt: bool = False  # whether to write the weights as ``torch.save`` does too
 
     def check(self) -> None:
         """Check that the request names either a study or a replay.

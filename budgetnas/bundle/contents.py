@@ -24,9 +24,16 @@ PROVENANCE: Final = "provenance.json"
 PREPROCESSING: Final = "preprocessing.json"
 ONNX: Final = "network.onnx"
 CARD: Final = "README.md"
+MODULE: Final = "model.py"
+PT: Final = "model.pt"
+ATTRIBUTES: Final = ".gitattributes"
 MANIFEST: Final = "manifest.json"
 HASHED: Final = (ARCHITECTURE, RECIPE, WEIGHTS, CERTIFICATE, METRICS, PROVENANCE, PREPROCESSING, ONNX, CARD)
-"""Every file of a bundle except the manifest, which has their hashes."""
+"""Every file of a bundle of every version except the manifest, which has their hashes."""
+OPTIONAL: Final = (MODULE, ATTRIBUTES, PT)
+"""Files that bundles written by older versions, or without ``--pt``, do not have; hashed like the others."""
+DROPPINGS: Final = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
+"""Files that file managers leave in folders; ignored and replaceable."""
 
 
 class Preprocessing(Frozen):
@@ -91,3 +98,8 @@ class BundleSource:
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def is_dropping(name: str) -> bool:
+    """Return whether a file manager left the file of this name in a folder."""
+    return name in DROPPINGS or name.startswith("._")

@@ -84,7 +84,8 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
         stopper.check()
         view.on_progress(step)
 
-    return Exported(chosen, weights, write_bundle(source, folder, replace=request.replace, report=report))
+    bundle = write_bundle(source, folder, replace=request.replace, pt=request.pt, report=report)
+    return Exported(chosen, weights, bundle)
 
 
 def _data(chosen: Chosen, request: ExportRequest) -> Data:

@@ -17,6 +17,7 @@ from budgetnas.bundle.contents import (
     ARCHITECTURE,
     HASHED,
     MANIFEST,
+    OPTIONAL,
     PREPROCESSING,
     WEIGHTS,
     Manifest,
@@ -25,7 +26,7 @@ from budgetnas.bundle.contents import (
 )
 from budgetnas.bundle.predicting import Prediction, predict
 from budgetnas.bundle.preparing import AnyImage, Preprocessor
-from budgetnas.errors import BudgetnasError, InputError
+from budgetnas.errors import BudgetnasError, InputError, listed
 from budgetnas.training.network import ResNet
 from budgetnas.training.weights import from_safetensors
 
@@ -113,6 +114,9 @@ def _manifest(folder: Path) -> Manifest:
         rule = f"{MANIFEST} is damaged, or of another format than version 1"
         raise InputError("DIR", str(folder), rule, "export it again") from None
     missing = [name for name in HASHED if name not in manifest.files]
+    unknown = [name for name in manifest.files if name not in (*HASHED, *OPTIONAL)]
+    if unknown:
+        raise InputError("DIR", str(folder), f"{MANIFEST} names unknown files: {listed(unknown)}", "export it again")
     if missing:
         raise InputError("DIR", str(folder), f"{MANIFEST} does not name {', '.join(missing)}", "export it again")
     return manifest
@@ -122,12 +126,14 @@ def _verified(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     """Return the files to read, after checking the hashes of all files."""
     kept: dict[str, bytes] = {}
     damaged = []
-    for name in HASHED:
+    for name in manifest.files:
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
             damaged.append(f"{name} cannot be read ({error.strerror})")
             continue
+        if sha256(content) != manifest.files[name]:
+            content = content.replace(b"\r\n", b"\n")  # as git's autocrlf changes text files
         if sha256(content) != manifest.files[name]:
             damaged.append(f"{name} is damaged: its SHA-256 differs from {MANIFEST}")
         if name in _READ:

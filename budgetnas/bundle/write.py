@@ -17,11 +17,12 @@ from budgetnas.bundle.certificate import Certificate, certify
 from budgetnas.bundle.contents import BundleSource, Manifest, Metrics, sha256
 from budgetnas.bundle.loading import is_bundle, load
 from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onnx
+from budgetnas.bundle.plain_module import check_plain_module, plain_module, to_pt
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, unwritable
 from budgetnas.training.weights import from_safetensors
 
-_OURS = {*contents.HASHED, contents.MANIFEST}
+_OURS = {*contents.HASHED, *contents.OPTIONAL, contents.MANIFEST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,11 @@ def check_place(folder: Path, *, replace: bool) -> Path:
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise InputError("--out", str(folder), "exists and is not a folder", "name another")
     inside = sorted(file.name for file in place.iterdir()) if place.is_dir() else []
-    if not inside:
+    if all(contents.is_dropping(name) for name in inside):
         return place
     if not is_bundle(place):
         raise InputError("--out", str(folder), "has files and is not a bundle", "name an empty or a new folder")
-    foreign = [name for name in inside if name not in _OURS]
+    foreign = [name for name in inside if name not in _OURS and not contents.is_dropping(name)]
     if foreign:
         rule = f"is a bundle with other files ({', '.join(foreign[:3])})"
         raise InputError("--out", str(folder), rule, "name another folder; these files are never deleted")
@@ -63,11 +64,16 @@ def check_place(folder: Path, *, replace: bool) -> Path:
 
 
 def write_bundle(
-    source: BundleSource, folder: Path, *, replace: bool, report: Callable[[str], None] = lambda _: None
+    source: BundleSource,
+    folder: Path,
+    *,
+    replace: bool,
+    pt: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> WrittenBundle:
     """Write the bundle of `source` to `folder`; after a failure nothing is left.
 
-    `report` is called with the name of each slow step.
+    With `pt` the weights are also written as ``torch.save`` does. `report` is called with the name of each slow step.
 
     Raises:
         InputError: If a bundle cannot be written there.
@@ -79,7 +85,7 @@ def write_bundle(
     except OSError as error:
         raise unwritable("--out", folder, error, "name another") from None
     try:
-        certificate, onnx = _fill(source, aside, report)
+        certificate, onnx = _fill(source, aside, report, pt=pt)
         _let_others_read(aside)
         check_place(folder, replace=replace)
         _move(aside, place)
@@ -87,11 +93,13 @@ def write_bundle(
         raise unwritable("--out", folder, error, "name another") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    sizes = {name: (place / name).stat().st_size for name in (*contents.HASHED, contents.MANIFEST)}
+    sizes = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
     return WrittenBundle(place, certificate, source.metrics, onnx, sizes)
 
 
-def _fill(source: BundleSource, folder: Path, report: Callable[[str], None]) -> tuple[Certificate, OnnxCheck]:
+def _fill(
+    source: BundleSource, folder: Path, report: Callable[[str], None], *, pt: bool
+) -> tuple[Certificate, OnnxCheck]:
     network = from_safetensors(source.architecture, source.weights)
     certificate = certify(source.architecture, network, source.budget)
     certificate.check()
@@ -102,6 +110,8 @@ def _fill(source: BundleSource, folder: Path, report: Callable[[str], None]) -> 
     report("checking the ONNX file on validation images")
     onnx = check_onnx(exported, network, Preprocessor(preprocessing), source.images)
     onnx.check()
+    module = plain_module(source.architecture, preprocessing)
+    check_plain_module(module, network, source.images[:100])
     files = {
         contents.ARCHITECTURE: _json(source.architecture.to_dict()),
         contents.RECIPE: _json(source.recipe.model_dump(mode="json")),
@@ -111,8 +121,12 @@ def _fill(source: BundleSource, folder: Path, report: Callable[[str], None]) -> 
         contents.PROVENANCE: _json({**source.provenance, "onnx_check": onnx.to_dict()}),
         contents.PREPROCESSING: _json(preprocessing.model_dump(mode="json")),
         contents.ONNX: exported,
-        contents.CARD: model_card(source, certificate, onnx).encode(),
+        contents.CARD: model_card(source, certificate, onnx, pt=pt).encode(),
+        contents.MODULE: module.encode(),
+        contents.ATTRIBUTES: b"* -text\n",  # so that git changes no line ends, which the hashes would not survive
     }
+    if pt:
+        files[contents.PT] = to_pt(network)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     manifest = Manifest(files={name: sha256(content) for name, content in files.items()})
@@ -152,6 +166,7 @@ def _move(aside: Path, place: Path) -> None:
     except OSError:
         old.rename(place)
         raise
-    for name in _OURS:
-        (old / name).unlink(missing_ok=True)
+    for path in old.iterdir():
+        if path.name in _OURS or contents.is_dropping(path.name):
+            path.unlink()
     old.rmdir()

@@ -24,6 +24,7 @@ def export_command(
     replay: Annotated[str | None, option("Export the newest complete replay of this name.")] = None,
     out: Annotated[Path | None, out_option("Folder to write.", "DIR", default="STUDY-bundle")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older bundle.")] = False,
+    pt: Annotated[bool, typer.Option("--pt", help="Also write the weights as model.pt, for torch.load.")] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
@@ -41,7 +42,7 @@ def export_command(
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
 
-    request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device)
+    request = ExportRequest(DataPlace(data, data_dir), study, run, replay, out, force, device, pt)
     request.check()
     records, stopper = records_to_read(storage), Stopper()
     try:
