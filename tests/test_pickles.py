@@ -82,7 +82,9 @@ def test_no_module_can_load_a_pickle() -> None:
     modules = sorted(PACKAGE.rglob("*.py"))
     assert len(modules) > 100
     found = {path.relative_to(PACKAGE).as_posix(): dangers(path.read_text(encoding="utf-8")) for path in modules}
-    assert {name: dangerous for name, dangerous in found.items() if dangerous} == {READS_NUMBERS: ["pickle"]}
+    runs_its_own_text = "bundle/plain_module.py"  # to check a module that it wrote itself
+    expected = {READS_NUMBERS: ["pickle"], runs_its_own_text: ["exec"]}
+    assert {name: dangerous for name, dangerous in found.items() if dangerous} == expected
 
 
 def test_the_module_that_reads_pickles_has_its_own_names_only() -> None:

@@ -289,6 +289,14 @@ def test_seeds_that_fit_stay_in_the_suggested_ranges(budget: Budget) -> None:
         assert 512 in {*found.suggestion.space.widths} - {*without.space.widths}
 
 
+def test_ranges_that_do_not_raise_the_share_are_not_suggested() -> None:
+    """Nothing of two stages fits, so dropping one of its numbers of blocks leaves the share as it was."""
+    space = SearchSpace(blocks=((1, 1), (1, 2)), widths=(1,), stages=(1, 2), se=(False,))
+    found = survey(space, INPUTS, Budget(71))
+    assert found.tally.share.estimate == 0.5
+    assert found.suggestion is None
+
+
 def test_a_suggestion_keeps_the_other_keys_of_the_space() -> None:
     space = SearchSpace(block="bottleneck", blocks=((1, 3),) * 3, stem_width=16, stem_kernel=5, strides=(1, 2, 1))
     found = survey(space, INPUTS, Budget(60_000)).suggestion

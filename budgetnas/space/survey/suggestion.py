@@ -75,7 +75,8 @@ def suggest(
     result = narrowing.narrowed(space, tally, drop_rare=True)
     if result.space != space and not result.never and result.tally.share.estimate < GAIN * tally.share.estimate:
         result = narrowing.narrowed(space, tally, drop_rare=False)
-    return None if result.space == space else result.suggestion(space)
+    gains = result.space != space and result.tally.share.estimate > tally.share.estimate
+    return result.suggestion(space) if gains else None
 
 
 @dataclass(frozen=True, slots=True)
