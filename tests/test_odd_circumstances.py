@@ -215,7 +215,14 @@ def test_names_that_the_terminal_cannot_print(tmp_path: Path) -> None:
 def test_a_terminal_that_is_closed_stops_a_search_as_sigterm_does(tmp_path: Path) -> None:
     study = study_file(tmp_path, trials="200", epochs="3")
     arguments = ["-m", "budgetnas", "search", study, "--study", "h", "--storage", "sqlite:///d.db"]
-    search = pexpect.spawn(sys.executable, arguments, cwd=str(tmp_path), env=environment(), timeout=120)
+    search = pexpect.spawn(
+        sys.executable,
+        arguments,
+        cwd=str(tmp_path),
+        env=environment(),
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
+    )
     search.expect("trained 2/200")
     search.kill(signal.SIGHUP)
     search.expect(pexpect.EOF)

@@ -66,7 +66,7 @@ decode() { # decodes the images once, before several commands want them
 
 compare_loops() { # ARCH BATCH OPTIONS...: budgetnas bench; a dry run has a network that a CPU can train
   local network=(--arch "$1" --batch "$2" "${@:3}")
-  [ -n "$DRY" ] && network=(--blocks 1,1,1 --widths 8,16,32 --stem-width 8 --batch 16 --repeats 2 "${small[@]}")
+  [ -n "$DRY" ] && network=(--blocks 1,1,1 --widths 8,16,32 --stem-width 8 --batch 16 --repeats 2 "${small[@]}" --epochs 2)
   LINES_KEPT=200 budgetnas "bench_$1_$2" "${BENCH_LIMIT:-110}" bench --json "${network[@]}"
   cp "$SCRATCH/bench_$1_$2.out" "$OUT/bench_$1_$2.json"
 }
