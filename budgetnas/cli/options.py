@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +17,13 @@ def option(help: str, envvar: str | None = None, *, default: str | bool = True) 
 
 def out_option(help: str, metavar: str, *, default: str | bool = True, argument: str = "--out") -> Any:
     """Return the option of a path to write, with ``~`` expanded and ``-`` refused."""
-    parser = partial(_output_path, argument)
-    return typer.Option(argument, parser=parser, metavar=metavar, help=help, show_default=default)
 
+    def output_path(text: str) -> Path:
+        if text == "-":
+            raise InputError(argument, text, "is not a file name: nothing is written to standard output", "name a file")
+        return Path(text).expanduser()
 
-def _output_path(argument: str, text: str) -> Path:
-    if text == "-":
-        raise InputError(argument, text, "is not a file name: nothing is written to standard output", "name a file")
-    return Path(text).expanduser()
+    return typer.Option(argument, parser=output_path, metavar=metavar, help=help, show_default=default)
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
