@@ -186,11 +186,14 @@ def _claim(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease | None
 ) -> Claim:
     key, candidate = request.key(identity), request.candidate
-    known = records.find_claimed(key, study=request.study)
-    if known is not None and (known.state is not State.RUNNING or in_training(records, known.id, besides=lease)):
-        return Claim(known.id, known)
-    found = known or records.find_interrupted(key, study=request.study)
-    if found is not None:
+    found = records.find_usable(key, study=request.study)
+    if found is not None and found.state is State.RUNNING:
+        if in_training(records, found.id, besides=lease):
+            return Claim(found.id, found)
+        found = records.run(found.id)  # it may have ended since; now no process trains it
+    if found is not None and found.state in (State.COMPLETE, State.PRUNED):
+        return Claim(found.id, found)
+    if found is not None and found.state is not State.FAILED:
         records.reopen_run(found.id, request.trial)
         return Claim(found.id, resumed=True)
     run = records.start_run(

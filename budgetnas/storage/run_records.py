@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, case, delete, func, insert, select, update
 
 from budgetnas.architecture import Architecture
 from budgetnas.metrics import Epoch
@@ -152,15 +152,15 @@ class RunRecords(Store):
 
     def find_claimed(self, key: RunKey, *, study: str | None) -> Run | None:
         """Return a run of that key in `study` that is complete or pruned, else one in training, else None."""
-        return self._find(key, study, State.COMPLETE, State.PRUNED) or self._find(key, study, State.RUNNING)
+        return self._find(key, study, State.COMPLETE, State.PRUNED, State.RUNNING)
+
+    def find_usable(self, key: RunKey, *, study: str | None) -> Run | None:
+        """Return a run of that key in `study` as `find_claimed` does, else one that can be resumed, else None."""
+        return self._find(key, study, State.COMPLETE, State.PRUNED, State.RUNNING, State.INTERRUPTED)
 
     def find_failed(self, key: RunKey, *, study: str | None) -> Run | None:
         """Return a run of that key in `study` that failed, or None."""
         return self._find(key, study, State.FAILED)
-
-    def find_interrupted(self, key: RunKey, *, study: str | None) -> Run | None:
-        """Return a run of that key in `study` that can be resumed, or None."""
-        return self._find(key, study, State.INTERRUPTED)
 
     def repeat_seed(self, key: RunKey, *, study: str | None, trial: int | None) -> int:
         """Return the seed of a repeat: that of `trial`'s earlier run if there is one, else the candidate's next seed.
@@ -300,7 +300,8 @@ class RunRecords(Store):
         return int(self.scalar(query) or 0)
 
     def _find(self, key: RunKey, study: str | None, *states: State) -> Run | None:
-        runs = tables.runs.c
+        """Return a run in the first of `states` that there is; one query, since a run may end between two."""
+        runs, places = tables.runs.c, {state.value: place for place, state in enumerate(states)}
         query = _RUN.where(
             runs.architecture == key.architecture,
             runs.recipe_digest == key.recipe,
@@ -308,10 +309,11 @@ class RunRecords(Store):
             runs.seed == key.seed,
             runs.role == key.role.value,
             runs.study == study,
-            runs.state.in_([state.value for state in states]),
+            runs.state.in_(places),
             runs.started_at != current_call().asked_at,  # not the run that an earlier try of this call started
-        ).limit(1)
-        return next(iter(self._runs(query)), None)
+        )
+        first = query.order_by(None).order_by(case(places, value=runs.state), runs.id).limit(1)
+        return next(iter(self._runs(first)), None)
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
         return tuple(_run(row) for row in self.rows(query))
