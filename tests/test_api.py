@@ -1,4 +1,4 @@
-"""`import budgetnas`: searches on digits, in threads, interrupted, and beside an event loop."""
+"""`import budgetnas`: searches on digits, in threads, interrupted, and with a running event loop."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_an_unknown_study_and_a_changed_one_are_errors() -> None:
         budgetnas.search(study="digits-6k", budget=7000, progress=False)
 
 
-def test_a_search_in_a_thread_beside_a_running_event_loop() -> None:
+def test_a_search_in_a_thread_of_a_running_event_loop() -> None:
     before = signal.getsignal(signal.SIGINT)
 
     async def main() -> tuple[budgetnas.Study, int]:
