@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,7 +48,8 @@ class Stopper:
     def listening(self) -> Iterator[None]:
         """Note SIGINT, SIGTERM and SIGHUP within the context; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
-        SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``.
+        SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``. Only the main thread
+        can handle signals: in another thread, and where another library handles one in C, they keep their meaning.
         """
         with _handled(self._note):
             yield
@@ -74,8 +76,13 @@ def stopping_at_once() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    numbers = [number for number in _EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN or number in _ALWAYS]
-    before = {number: signal.signal(number, handler) for number in numbers}
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in _EXIT_CODES if is_main}
+    before = {
+        number: signal.signal(number, handler)
+        for number, earlier in handlers.items()
+        if earlier is not None and (earlier != signal.SIG_IGN or number in _ALWAYS)
+    }
     try:
         yield
     finally:

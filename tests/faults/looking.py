@@ -123,7 +123,8 @@ def check_ended(url: str, *, trained: int) -> None:
             assert _ENDED[trials[number].state] is run.state
             curve = study.records.curve(run.id)
             assert [epoch.epoch for epoch in curve] == list(range(1, run.epochs_done + 1))
-            assert trials[number].intermediate_values == {epoch.epoch: epoch.eval_accuracy for epoch in curve}
+            told = {epoch.epoch: epoch.eval_accuracy for epoch in curve}
+            assert trials[number].intermediate_values == told, f"trial {number}, run {run.id} {run.state}"
             if run.state is State.COMPLETE:
                 assert run.epochs_done == run.recipe.epochs
                 assert trials[number].value == curve[-1].eval_accuracy
