@@ -68,9 +68,10 @@ def test_the_parameters_of_the_tuned_space() -> None:
         "warmup_epochs": Choice((0, 1, 3)),
         "ema_decay": Choice((0.0, 0.99, 0.995)),
         "cutout": Choice((0, 8, 16)),
+        "schedule": Choice(("epoch", "step")),
     }
     assert space.names_for("sgd") == ("sgd_learning_rate", "sgd_weight_decay", "sgd_nesterov")
-    assert space.names_for("adam") == ("adam_learning_rate", "adam_weight_decay")
+    assert space.names_for("adam") == ("adam_learning_rate", "adam_weight_decay", "adam_decoupled_decay")
     assert set(ranges) == {*space.joint_names(), *space.names_for("sgd"), *space.names_for("adam")}
 
 
@@ -107,13 +108,22 @@ def test_parameters_and_candidate_are_one_to_one(name: str, seed: int) -> None:
         ("label_smoothing", "label_smoothing"),
         ("nesterov", "sgd_nesterov"),
         ("cutout", "cutout"),
+        ("schedule", "schedule"),
+        ("decoupled_decay", "adam_decoupled_decay"),
     ):
         if parameter in params:
             assert candidate.recipe.extra(extra) == params[parameter]
 
 
 @pytest.mark.parametrize(
-    "change", [{"label_smoothing": 0.2}, {"warmup_epochs": 2}, {"ema_decay": 0.9}, {"decay_norm_and_bias": True}]
+    "change",
+    [
+        {"label_smoothing": 0.2},
+        {"warmup_epochs": 2},
+        {"ema_decay": 0.9},
+        {"decay_norm_and_bias": True},
+        {"decoupled_decay": True},
+    ],
 )
 def test_extras_that_are_no_choice_are_not_held(change: dict[str, Any]) -> None:
     recipes = RecipeSpace.model_validate(TUNED.model_dump() | {"decay_norm_and_bias": False})
@@ -199,6 +209,31 @@ def test_what_a_study_file_says_of_an_extra_goes_over_the_named_space(digits: Da
     assert asked(digits, recipe=request.recipe, recipe_space="paper").recipes.nesterov == (False,)
 
 
+def test_a_study_file_sets_the_schedule_and_the_decay(digits: Data, tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('[recipe]\nschedule = "step"\ndecoupled_decay = [false, true]\n')
+    specification = asked(digits, recipe=read_study_file(str(path)).recipe)
+    assert specification.recipes.recipe("sgd", 0.1, 0.0).schedule == "step"
+    space = specification.candidates
+    assert "schedule" not in space.ranges() and "adam_decoupled_decay" in space.names_for("adam")
+    stored = read_specification(specification.canonical_json())
+    specify(stored_options(stored), digits).require_same(stored, "s")
+
+
+def test_a_study_from_before_a_choice_existed_resumes_without_it(digits: Data) -> None:
+    """A tuned study of an earlier version: its JSON has no schedule, and it is not given the choice now."""
+    recipes = RecipeSpace.model_validate(
+        asked(digits, recipe_space="tuned").recipes.model_dump() | {"schedule": "epoch", "decoupled_decay": False}
+    )
+    older = asked(digits, recipe_space="tuned", recipe=recipes)
+    assert "schedule" not in older.canonical_json() and "decoupled" not in older.canonical_json()
+    stored = read_specification(older.canonical_json())
+    assert stored.digest == older.digest
+    resumed = specify(stored_options(stored), digits)
+    assert resumed.recipes.schedule == ("epoch",)
+    resumed.require_same(stored, "s")
+
+
 def test_an_unknown_space_is_refused(digits: Data) -> None:
     with pytest.raises(InputError, match=r"--recipe-space 'best': must be one of measured, paper, tuned"):
         asked(digits, recipe_space="best")
@@ -222,7 +257,7 @@ def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None
     older = asked(load_data(DataRequest("digits"))).model_dump(mode="json")
     del older["recipe_space"]
     for extra in EXTRAS:
-        del older["recipes"][extra]
+        older["recipes"].pop(extra, None)
     older["recipes"]["nesterov"] = False
     specification = StudySpecification.model_validate(older)
     assert specification.recipe_space == "paper"
@@ -236,7 +271,7 @@ def test_a_space_is_told_in_words(digits: Data) -> None:
     assert told.endswith(
         "; Nesterov's momentum one of off, on; label smoothing 0.1; decay of norms and biases one of on, off; "
         "epochs of warm-up one of 0, 1, 3; average of the weights with decay one of 0, 0.99, 0.995; "
-        "cutout of side one of 0, 2, 4"
+        "cutout of side one of 0, 2, 4; rate set every one of epoch, step; decoupled decay for Adam one of off, on"
     )
 
 
@@ -268,7 +303,7 @@ def test_the_benchmark_changes_each_extra_once_and_nothing_else() -> None:
         changed.add(extra)
         assert recipe.learning_rate == base.learning_rate
         assert recipe.augmentation.model_copy(update={"cutout": 0}) == base.augmentation
-    assert changed == set(EXTRAS)
+    assert changed == set(EXTRAS) - {"decoupled_decay"}  # the base is SGD
 
 
 def test_the_benchmark_s_differences_are_paired() -> None:

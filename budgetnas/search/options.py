@@ -210,7 +210,7 @@ def read_study_file(name: str) -> SearchOptions:
 
 def stored_options(specification: StudySpecification) -> SearchOptions:
     """Return the options that a stored specification amounts to."""
-    data, choice = specification.data, specification.choice
+    data, choice, recipes = specification.data, specification.choice, specification.recipes
     return SearchOptions(
         budget=specification.max_params,
         max_macs=specification.max_macs,
@@ -221,12 +221,12 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         subset_eval=data.subset_eval,
         split_seed=data.split_seed,
         skipped=data.skipped or None,
-        epochs=specification.recipes.epochs,
-        batch=specification.recipes.batch,
+        epochs=recipes.epochs,
+        batch=recipes.batch,
         recipe_space=specification.recipe_space,
         seeds=specification.seeds,
         space=specification.space,
-        recipe=specification.recipes,
+        recipe=recipes.model_copy(update=dict(recipes.extras())),  # all set: none is left to the named space
         fidelity=specification.fidelity,
         finalists=choice.finalists if choice else None,
         final_seeds=choice.seeds if choice else None,
