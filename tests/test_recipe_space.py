@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
+from benchmarks import ladder
 from benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
@@ -314,3 +316,23 @@ def test_the_benchmark_s_differences_are_paired() -> None:
     assert found["good"].high - 0.02 == pytest.approx(4.30265 * 0.01 / 3**0.5, rel=1e-5)
     assert helpful(found) == []
     assert helpful(differences({BASE: base, "better": [0.12, 0.52, 0.921], "bad": [0.0, 0.4, 0.79]})) == ["better"]
+
+
+def test_the_recipes_of_the_ladder_build_on_each_other_and_its_pairs_have_the_same_seed() -> None:
+    recipes = list(ladder.ladder(15, 1, resolution=32, flip=True).values())
+    changed = [
+        {name for name in Recipe.model_fields if getattr(above, name) != getattr(below, name)}
+        for below, above in pairwise(recipes)
+    ]
+    assert changed == [{"schedule", "warmup_epochs"}, {"decay_norm_and_bias"}, {"learning_rate"}]
+    rows = {("a", 0): 0.5, ("a", 1): 0.6, ("b", 0): 0.51, ("b", 1): 0.63, ("b", 2): 0.9}
+    first, second = ladder.table(["a", "b", "c"], rows)
+    assert first.startswith("a: mean 55.00%") and first.endswith("n = 2")
+    assert "n = 3; minus the recipe before: +1.00, +3.00 points, mean +2.00 (95 % interval" in second
+
+
+def test_the_ladder_resumes_from_its_file(tmp_path: Path) -> None:
+    out = tmp_path / "ladder.csv"
+    for seed, accuracy in ((0, 0.25), (1, 0.5)):
+        ladder.add(out, ("plain", seed, accuracy, "network", 15, 100, "recipe"))
+    assert ladder.read(out) == {("plain", 0): 0.25, ("plain", 1): 0.5}
