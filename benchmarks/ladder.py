@@ -1,7 +1,7 @@
 """What the elements of a recipe do, each on top of the ones before; every training is a row of a CSV file.
 
-Trainings whose row exists are not repeated, so that the same command resumes. Seeds come first: all recipes with seed 0,
-then all with seed 1, so that pairs are complete whenever it is stopped. Validation images only.
+Trainings whose row exists are not repeated, so that the same command resumes. All recipes are trained with seed 0, then
+all with seed 1, so that most pairs are complete whenever it is stopped. Validation images only.
 """
 
 from __future__ import annotations
