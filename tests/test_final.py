@@ -175,7 +175,7 @@ def test_a_stopped_final_resumes_and_repeats_no_run(database: Path, stop_after: 
         assert len(keys) == len(set(keys)) == 6
 
 
-def tested_runs(records: Records, result: FinalResult) -> list[Run]:
+def runs_read(records: Records, result: FinalResult) -> list[Run]:
     read = {run for final, run, _ in readings(records) if final == result.number}
     return [run for run in finals(records) if run.id in read]
 
@@ -188,7 +188,7 @@ def test_a_final_trains_the_winner_longer_than_it_was_chosen_by(database: Path) 
         assert result.winner.long_recipe == final_recipe(
             study_specification(records, "s").recipes, 3, result.winner.run.params
         )
-        tested = tested_runs(records, result)
+        tested = runs_read(records, result)
         assert [run.recipe for run in tested] == [result.winner.long_recipe] * 2
         assert [run.epochs_done for run in tested] == [3, 3]
         assert {run.recipe.epochs for run in finals(records) if run.seed < FIRST_TEST_SEED} == {2}
@@ -221,7 +221,7 @@ def test_a_stopped_final_resumes_with_its_long_trainings(database: Path, stop_af
         listener = Listener()
         result = run_final(records, listener, protocol=None)
         assert listener.resumed == [True] and len(listener.trainings) == 6 - stop_after
-        assert [run.epochs_done for run in tested_runs(records, result)] == [3, 3]
+        assert [run.epochs_done for run in runs_read(records, result)] == [3, 3]
         planned, last = listener.long[0].seconds, listener.trainings[-1].seconds_left
         assert planned is not None and last is not None
         if stop_after == 5:
@@ -262,7 +262,7 @@ def test_a_final_killed_in_a_long_training_resumes_to_the_same_bits(database: Pa
         with opened(file) as records:
             result = final_result(records, "s")
             assert result is not None and result.readings == 1
-            weights.append([records.weights(run.id) for run in tested_runs(records, result)])
+            weights.append([records.weights(run.id) for run in runs_read(records, result)])
     assert weights[0] == weights[1] and len(weights[0]) == 2
 
 
