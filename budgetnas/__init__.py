@@ -24,6 +24,7 @@ _MODULES: Final = {
     "fit": "api.networks",
     "load": "bundle.loading",
     "open_study": "api.searches",
+    "replay": "api.replays",
 }
 """The module of each public name. The function ``search`` is the package ``budgetnas.search``, which can be called."""
 __all__ = ["__version__", "search", *_MODULES]

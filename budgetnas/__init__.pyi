@@ -1,6 +1,7 @@
 from budgetnas.api.networks import Counted as Counted
 from budgetnas.api.networks import count as count
 from budgetnas.api.networks import fit as fit
+from budgetnas.api.replays import replay as replay
 from budgetnas.api.searches import open_study as open_study
 from budgetnas.api.searches import search as search
 from budgetnas.api.study import Study as Study
