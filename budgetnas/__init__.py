@@ -16,6 +16,7 @@ _MODULES: Final = {
     "BudgetSampler": "samplers.budget_sampler",
     "BudgetnasError": "errors",
     "Counted": "api.networks",
+    "ImageArrays": "data.arrays",
     "InputError": "errors",
     "Study": "api.study",
     "Trial": "api.study",

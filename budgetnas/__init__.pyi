@@ -10,6 +10,7 @@ from budgetnas.api.study import Trials as Trials
 from budgetnas.architecture import Architecture as Architecture
 from budgetnas.architecture.budget import Budget as Budget
 from budgetnas.bundle.loading import load as load
+from budgetnas.data.arrays import ImageArrays as ImageArrays
 from budgetnas.errors import BudgetnasError as BudgetnasError
 from budgetnas.errors import InputError as InputError
 from budgetnas.samplers.budget_sampler import BudgetSampler as BudgetSampler

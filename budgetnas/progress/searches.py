@@ -148,7 +148,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"{'by' if plan.pool else 'on'} {plan.pool or where(runtime)}",
     ]
-    if data.identity.name.startswith("folder-"):
+    if data.identity.is_own:
         lines.insert(2, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice
