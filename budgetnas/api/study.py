@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from budgetnas.api.calls import long_call
+from budgetnas.api.tables import html_table
 from budgetnas.api.wording import python_words
 from budgetnas.architecture import Architecture
 from budgetnas.errors import BudgetnasError, check_out, plural
@@ -25,6 +27,8 @@ from budgetnas.storage.urls import masked, parse_storage
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
+
+_RANKED_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,21 @@ class Trials(Sequence[Trial]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                trial.number,
+                trial.initial_trial,
+                trial.architecture.describe(),
+                trial.recipe.describe(),
+                f"{trial.params:,}",
+                "" if trial.accuracy is None else f"{trial.accuracy:.2%}",
+                trial.state.value,
+            )
+            for trial in self.rows
+        ]
+        return html_table(("trial", "initial trial", "network", "recipe", "parameters", "validation", "state"), rows)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas data frame with a row for each trial, and the columns of `Trial.to_dict`.
@@ -253,7 +272,7 @@ class Study:
         Raises:
             InputError: If the study has no final and no run is named, or the folder exists.
             BudgetnasError: If a check of the bundle fails.
-            KeyboardInterrupt: If the user stops it; nothing is exported.
+            KeyboardInterrupt: If the user stops it; no bundle is written.
         """
         from budgetnas.bundle.chosen import ExportRequest
         from budgetnas.bundle.export import export
@@ -265,20 +284,29 @@ class Study:
             return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
 
     def __repr__(self) -> str:
-        return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {self._standing()}>"
+        return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {_standing(self.tables)}>"
 
-    def _standing(self) -> str:
+    def _repr_html_(self) -> str:
         tables = self.tables
-        trained = f"{plural(tables.tallies.trained, 'trial')} trained"
-        chosen = tables.chosen
-        if chosen is None:
-            return trained
-        return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation"
+        rows = [
+            (ranked.rank, ranked.run.architecture.describe(), f"{ranked.run.params:,}", f"{ranked.accuracy:.2%}")
+            for ranked in tables.ranking[:_RANKED_SHOWN]
+        ]
+        head = f"<p><b>{escape(self.name)}</b>: {escape(_standing(tables))}</p>"
+        return head + html_table(("rank", "network", "parameters", "validation"), rows)
 
     @contextmanager
     def _records(self) -> Iterator[Records]:
         with closing(look_at_records(parse_storage(self.storage))) as records:
             yield records
+
+
+def _standing(tables: StudyTables) -> str:
+    trained = f"{plural(tables.tallies.trained, 'trial')} trained"
+    chosen = tables.chosen
+    if chosen is None:
+        return trained
+    return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation"
 
 
 def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:
