@@ -75,7 +75,7 @@ def test_a_search_shows_a_bar_a_summary_and_figures(tmp_path: Path) -> None:
     assert 'value="1.000"' in bar and "trained 2/2" in bar
     assert "<b>short</b>: 2 trials trained, the winner has" in summary
     streams = [output.text for output in search.outputs if output.output_type == "stream"]
-    assert all("tqdm" in text for text in streams), "all is shown in the bar; tqdm, which Optuna imports, wants ipywidgets"
+    assert all("tqdm" in text for text in streams), "tqdm, which Optuna imports, wants ipywidgets"
     assert html_of(trials)[0].count("<tr>") == 3
     assert "application/vnd.plotly.v1+json" in figure.outputs[-1].data
     assert "trained 3/3" in html_of(loop)[0]

@@ -55,10 +55,10 @@ class NoLines(Lines):
         return self
 
     def say(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the text."""
 
     def status(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the text."""
 
 
 class TerminalLines(Lines):

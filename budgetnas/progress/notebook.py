@@ -28,7 +28,7 @@ class NotebookLines(Lines):
         self._lines: list[str] = []
         self._status = ""
         self._shown_at = 0.0
-        self._ipython: Any = import_module("IPython.display")  # every kernel has it; nothing else needs it
+        self._ipython: Any = import_module("IPython.display")  # every kernel has it
         self._output: Any = None
 
     def __enter__(self) -> Self:

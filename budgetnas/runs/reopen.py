@@ -7,6 +7,7 @@ from pathlib import Path
 
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
 from budgetnas.data.arrays import ImageArrays, named_or_arrays
+from budgetnas.data.request import FULL_DEPTH
 from budgetnas.errors import InputError
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.specification import StudySpecification, read_specification
@@ -55,6 +56,7 @@ def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRe
         subset_eval=identity.subset_eval,
         split_seed=identity.split_seed,
         skipped=identity.skipped,
+        bit_depth=identity.bit_depth or FULL_DEPTH,
     )
 
 
