@@ -212,8 +212,11 @@ def test_a_time_limit_ends_a_search_early_without_an_error() -> None:
     assert len(study.trials) < 50
 
 
-def test_a_data_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_as_a_data_frame_of_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     study = budgetnas.search(**SMALL | {"trials": 1})
+    frame = study.trials.to_dataframe()
+    assert frame.to_dict("records") == [trial.to_dict() for trial in study.trials]
+    assert frame["accuracy"].dtype == float and frame["params"].dtype == int
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(budgetnas.BudgetnasError, match="pandas is not installed; install it"):
         study.trials.to_dataframe()
