@@ -206,6 +206,7 @@ class Study:
         *,
         finalists: int | None = None,
         final_seeds: int | None = None,
+        final_epochs: int | str | None = None,
         device: str = "auto",
         precision: str = "auto",
         timeout: float | str | None = None,
@@ -218,6 +219,7 @@ class Study:
         Args:
             finalists: Number of finalists; by default the study's, or 3.
             final_seeds: Fresh seeds of each finalist; by default the study's, or 3.
+            final_epochs: Epochs of the networks to evaluate on the test split, or ``auto``; by default the study's.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
             timeout: Stop after this time: seconds, or ``"15m"``.
@@ -233,9 +235,10 @@ class Study:
         """
         from budgetnas.experiments.final import FinishRequest, finish
         from budgetnas.progress.trainings import FinalProgress
-        from budgetnas.search.options import choice_protocol, parse_timeout
+        from budgetnas.search.options import SearchOptions, choice_protocol, parse_timeout
 
-        request = FinishRequest(self.name, self._place, choice_protocol(finalists, final_seeds))
+        epochs = SearchOptions.parse({"final_epochs": final_epochs}, source="finish").final_epochs
+        request = FinishRequest(self.name, self._place, choice_protocol(finalists, final_seeds), epochs)
         limit = parse_timeout(None if timeout is None else str(timeout))
         url = parse_storage(self.storage)
         with (
