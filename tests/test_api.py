@@ -92,7 +92,7 @@ def test_a_search_gives_a_study(tmp_path: Path) -> None:
     assert second.params == budgetnas.count(second.architecture).params <= 6000
     assert study.trials[-1:] == (second,)
     best = study.best
-    assert best is not None and best.run.params in (first.params, second.params)
+    assert best is not None and best.params in (first.params, second.params)
     shown = json.loads(run(tmp_path, "show", "digits-6k", "--json").stdout)
     assert study.tables.to_dict() == shown
     assert "2 trials trained" in repr(study)
@@ -243,7 +243,7 @@ def test_a_study_is_finished_shown_reported_and_exported(tmp_path: Path) -> None
     with pytest.raises(budgetnas.InputError, match=r"^out '.*': is a folder"):
         study.report(tmp_path)
     network, _ = budgetnas.load(study.export(out="bundle", pt=True, progress=False))
-    assert sum(parameter.numel() for parameter in network.parameters()) == best.run.params
+    assert sum(parameter.numel() for parameter in network.parameters()) == budgetnas.count(best.architecture).params
     assert Path("bundle/model.pt").exists()
     with pytest.raises(budgetnas.InputError, match=r"^out 'bundle'.*force"):
         study.export(out="bundle", progress=False)
