@@ -1,26 +1,43 @@
-"""budgetnas: architecture search for residual networks under a hard parameter budget."""
+"""budgetnas: architecture search for residual networks under a hard parameter budget.
+
+``import budgetnas`` is cheap: each name below is imported when it is first used. docs/python.md documents them, and
+``__init__.pyi`` tells type checkers where they are.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import os
-
-    from budgetnas.bundle.loading import Bundle
+from importlib import import_module
+from typing import Any, Final
 
 __version__ = "0.1.0"
+_MODULES: Final = {
+    "Architecture": "architecture",
+    "Budget": "architecture.budget",
+    "BudgetSampler": "samplers.budget_sampler",
+    "BudgetnasError": "errors",
+    "Counted": "api.networks",
+    "InputError": "errors",
+    "Study": "api.study",
+    "Trial": "api.study",
+    "Trials": "api.study",
+    "count": "api.networks",
+    "fit": "api.networks",
+    "load": "bundle.loading",
+    "open_study": "api.searches",
+}
+"""The module of each public name. The function ``search`` is the package ``budgetnas.search``, which can be called."""
+__all__ = ["__version__", "search", *_MODULES]
 
 
-def load(path: str | os.PathLike[str]) -> Bundle:
-    """Return the network and the preprocessing of a bundle: ``network, preprocess = budgetnas.load("DIR")``.
+def __getattr__(name: str) -> Any:
+    if name == "search":
+        return import_module("budgetnas.search")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'budgetnas' has no attribute {name!r}")
+    value = getattr(import_module(f"budgetnas.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
-    Args:
-        path: The folder that ``budgetnas export`` wrote.
 
-    Raises:
-        budgetnas.errors.InputError: If it is no bundle, or a file of it is missing or damaged; it says which.
-    """
-    from budgetnas.bundle.loading import load as read  # brings torch, which importing budgetnas does not
-
-    return read(path)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

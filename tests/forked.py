@@ -28,7 +28,7 @@ FORKED.set_forkserver_preload(
         "alembic.config",
         "budgetnas.bundle.export",
         "budgetnas.cli.app",
-        "budgetnas.cli.progress",
+        "budgetnas.progress.trainings",
         "budgetnas.cli.summary",
         "budgetnas.experiments.compare",
         "budgetnas.experiments.final",

@@ -45,9 +45,6 @@ from budgetnas.errors import (
     out_of_space,
 )
 
-_WAITING_THREADS = "OMP_WAIT_POLICY", "PASSIVE"
-"""Idle threads of PyTorch sleep. If they spin, as by default, two searches on two cores take seven times as long."""
-
 app = typer.Typer(
     name="budgetnas",
     no_args_is_help=True,
@@ -95,7 +92,6 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of this process; return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    os.environ.setdefault(*_WAITING_THREADS)
     _open_missing_streams()
     _replace_unprintable()
     if not _working_directory_exists():

@@ -48,13 +48,13 @@ def bench_command(
     _check_at_least("--batch-size", batch, 2, "batch normalisation of one image has no variance")
     check_seed(seed)
     _network(arch, blocks, widths, stem_width, None)
-    from budgetnas.cli.lines import Lines
     from budgetnas.data import DataRequest, load_data
     from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchRequest, bench
     from budgetnas.experiments.bench.summary import summarise
+    from budgetnas.progress.lines import TerminalLines
 
     rules = chosen_runtime(device, precision)
-    with Lines() as lines:
+    with TerminalLines() as lines:
         lines.status("loading data ...")
         loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
         architecture = _network(arch, blocks, widths, stem_width, loaded)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stderr, stdout, table
+from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -18,6 +18,7 @@ from budgetnas.cli.options import (
     TimeoutOption,
     option,
 )
+from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:
     from budgetnas.experiments.comparison import Comparison, Pair, Side
@@ -41,9 +42,9 @@ def compare_command(
     Example: budgetnas compare cifar10-5M --architectures 6 --rates 3
     """
     from budgetnas.cli.compare_progress import CompareProgress
-    from budgetnas.cli.lines import Lines
     from budgetnas.experiments.compare import CompareRequest, compare
     from budgetnas.experiments.comparison import to_dict
+    from budgetnas.progress.lines import TerminalLines
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.options import parse_timeout
@@ -53,7 +54,7 @@ def compare_command(
     request = CompareRequest(study, architectures, rates, seed, DataPlace(data, data_dir))
     stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)
     runtime = chosen_runtime(device, precision)
-    with Lines() as lines, stopper.listening():
+    with TerminalLines() as lines, stopper.listening():
         outcome = compare(request, runtime, lambda: open_records(url, must_exist=True), stopper, CompareProgress(lines))
     if as_json:
         print_json({"study": study} | to_dict(outcome.comparison))

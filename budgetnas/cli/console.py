@@ -8,45 +8,22 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from budgetnas.errors import InputError
+from budgetnas.progress.terminal import console_on, stderr
 
 if TYPE_CHECKING:
-    from budgetnas.storage import OverLimit
     from budgetnas.training import RuntimeRules
-
-_PLAIN_WIDTH = 160
-
-
-def is_terminal(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal that can move its cursor; one with ``TERM=dumb`` is treated as a file."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def stdout() -> Console:
     """Return the console of results."""
-    return _console(sys.stdout, soft_wrap=False)
-
-
-def stderr() -> Console:
-    """Return the console of progress and messages."""
-    return _console(sys.stderr, soft_wrap=not is_terminal(sys.stderr))
-
-
-def _console(stream: TextIO, *, soft_wrap: bool) -> Console:
-    real = is_terminal(stream)
-    return Console(
-        stderr=stream is sys.stderr,
-        soft_wrap=soft_wrap,
-        highlight=False,
-        width=None if real else _PLAIN_WIDTH,
-        force_terminal=False if stream.isatty() and not real else None,
-    )
+    return console_on(sys.stdout, soft_wrap=False)
 
 
 def print_json(value: Any) -> None:
@@ -130,21 +107,3 @@ def print_next(storage: str | None, *commands: Sequence[str]) -> None:
     stdout().print("\nNext:", markup=False)
     for words in commands:
         stdout().print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
-
-
-def by_limit(broken: Sequence[OverLimit]) -> str:
-    """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
-    counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in broken)
-    return f" ({counts})" if len(broken) > 1 else ""
-
-
-def duration(seconds: float) -> str:
-    """Return a rounded time: ``40 s``, ``12 min``, ``3 h 20 min``, ``5 days``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes / 60 / 24:,.0f} days"

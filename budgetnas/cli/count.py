@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from budgetnas.architecture import Architecture, Counts, count, count_parts, named, parse_architecture
-from budgetnas.architecture.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget, parse_limit
+from budgetnas.api.networks import Counted, asked_budget, described
+from budgetnas.architecture import Architecture, Counts, count, count_parts
+from budgetnas.architecture.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BlockOption,
@@ -54,12 +53,12 @@ def count_command(
 
     Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
-    limits = asked_budget(budget, max_macs, max_activations)
+    limits = asked_budget(budget, max_macs, max_activations, required=False)
     networks = described(names or (), context.params)
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
     if as_json:
-        values = [_json(name, architecture, limits) for name, architecture in networks]
+        values = [Counted(name, architecture, limits).to_dict() for name, architecture in networks]
         print_json(values[0] if len(values) == 1 else values)
     elif len(networks) == 1:
         _print_one(*networks[0], limits)
@@ -67,57 +66,6 @@ def count_command(
         _print_side_by_side(networks, limits)
     if limits is not None and not all(limits.fits(architecture) for _, architecture in networks):
         raise typer.Exit(EXIT_OVER_BUDGET)
-
-
-def asked_budget(budget: str | None, max_macs: str | None, max_activations: str | None) -> Budget | None:
-    """Return the requested limits, or None.
-
-    Raises:
-        InputError: If a limit is not a number, or the limit on parameters is missing.
-    """
-    macs, activations = parse_limit(max_macs, "macs"), parse_limit(max_activations, "activations")
-    if budget is not None:
-        return Budget(parse_budget(budget), macs, activations)
-    for flag, text in (("--max-macs", max_macs), ("--max-activations", max_activations)):
-        if text is not None:
-            raise InputError(flag, text, "goes with --budget, the most parameters", "add e.g. --budget 5e6")
-    return None
-
-
-def described(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, Architecture]]:
-    """Return the networks that a user named, and ``custom`` if the options of `count` and `fit` describe a network.
-
-    Raises:
-        InputError: If a name is unknown or a value is invalid.
-    """
-    blocks, widths, block, strides = (options[name] for name in ("blocks", "widths", "block", "strides"))
-    shape = {name: options[name] for name in ("in_channels", "size", "classes")}
-    networks = [(name.lower(), named(name, **shape)) for name in names]
-    if blocks is not None or widths is not None:
-        custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
-        networks.append(("custom", custom))
-    elif block is not None or strides is not None:
-        argument, value = ("--block", block) if block is not None else ("--strides", strides)
-        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
-    given = {name: options[name] for name in ("stem_width", "stem_kernel", "stem_stride")}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    changes |= {"se": True} if options["se"] else {}
-    return [(name, replace(architecture, **changes)) for name, architecture in networks]
-
-
-def _json(name: str, architecture: Architecture, limits: Budget | None) -> dict[str, Any]:
-    excesses = None if limits is None else limits.verdict(architecture).excesses
-    return {
-        "name": name,
-        **count(architecture)._asdict(),
-        "parts": [{"name": part.name, **part.counts._asdict()} for part in count_parts(architecture)],
-        "budget": None if limits is None else limits.max_params,
-        "max_macs": None if limits is None else limits.max_macs,
-        "max_activations": None if limits is None else limits.max_activations,
-        "fits": None if excesses is None else not excesses,
-        "excesses": None if excesses is None else [excess.to_dict() for excess in excesses],
-        "architecture": architecture.to_dict(),
-    }
 
 
 def _print_one(name: str, architecture: Architecture, limits: Budget | None) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import print_json, stderr, stdout, table
+from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option, out_option
 from budgetnas.cli.storage import records_to_read
 from budgetnas.errors import Interrupted
+from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:
     from budgetnas.bundle.export import Exported
@@ -37,8 +38,8 @@ def export_command(
     """
     from budgetnas.bundle.chosen import ExportRequest
     from budgetnas.bundle.export import export
-    from budgetnas.cli.lines import Lines
-    from budgetnas.cli.progress import ExportProgress
+    from budgetnas.progress.lines import TerminalLines
+    from budgetnas.progress.trainings import ExportProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
 
@@ -46,7 +47,7 @@ def export_command(
     request.check()
     records, stopper = records_to_read(storage), Stopper()
     try:
-        with Lines() as lines, stopper.listening():
+        with TerminalLines() as lines, stopper.listening():
             exported = export(request, records, stopper, ExportProgress(lines))
     except Interrupted:
         stderr().print("Stopped. Nothing was exported.", markup=False)

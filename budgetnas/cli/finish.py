@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume, stderr
+from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -17,6 +17,7 @@ from budgetnas.cli.options import (
     option,
 )
 from budgetnas.errors import Interrupted
+from budgetnas.progress.terminal import stderr
 
 
 def finish_command(
@@ -36,9 +37,9 @@ def finish_command(
     Example: budgetnas finish cifar10-5M
     """
     from budgetnas.cli.final_text import print_final
-    from budgetnas.cli.lines import Lines
-    from budgetnas.cli.progress import FinalProgress
     from budgetnas.experiments.final import FinishRequest, finish
+    from budgetnas.progress.lines import TerminalLines
+    from budgetnas.progress.trainings import FinalProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.search.options import choice_protocol, parse_timeout
@@ -50,7 +51,7 @@ def finish_command(
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
     runtime = chosen_runtime(device, precision)
     try:
-        with Lines() as lines, stopper.listening():
+        with TerminalLines() as lines, stopper.listening():
             result = finish(request, records, runtime, stopper, FinalProgress(lines))
     except Interrupted:
         tell_stopped(storage)

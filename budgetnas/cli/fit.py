@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from budgetnas.api.networks import asked_budget, described, nearest_within
 from budgetnas.architecture import Architecture, Counts, count
 from budgetnas.architecture.budget import Budget
 from budgetnas.cli.console import print_json, stdout, table
-from budgetnas.cli.count import asked_budget, described
 from budgetnas.cli.options import (
     BlockOption,
     BudgetOption,
@@ -56,22 +57,14 @@ def fit_command(
 
     Example: budgetnas fit resnet18 --budget 5e6
     """
-    from budgetnas.architecture.fit import nearest
-
-    limits = asked_budget(budget, max_macs, max_activations)
-    if limits is None:
-        raise InputError(
-            "--budget", None, "is missing: the most parameters a network may have", "add e.g. --budget 5e6"
-        )
-    if top < 1:
-        raise InputError("--top", top, "must be at least 1")
+    limits = asked_budget(budget, max_macs, max_activations, required=True)
+    assert limits is not None, "they are required"
     networks = described(() if name is None else (name,), context.params)
     if not networks:
         raise InputError("NAME", None, "is missing: which network to fit", "try budgetnas fit resnet18 --budget 5e6")
     if len(networks) > 1:
         raise InputError("NAME", name, "cannot be combined with --blocks and --widths", "give a single network")
-    every = nearest(networks[0][1], limits)
-    listed = [near for index, near in enumerate(every) if index < top or near.name is not None]
+    listed = nearest_within(networks[0][1], limits, top)
     if as_json:
         print_json([_json(near, networks[0][1]) for near in listed])
     else:
@@ -94,7 +87,7 @@ def _json(near: Near, network: Architecture) -> dict[str, Any]:
     }
 
 
-def _print(asked: tuple[str, Architecture], limits: Budget, listed: list[Near]) -> None:
+def _print(asked: tuple[str, Architecture], limits: Budget, listed: Sequence[Near]) -> None:
     name, network = asked
     verdict = limits.verdict(network)
     console = stdout()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budgetnas.cli.console import check_out, duration, print_json, printed, stderr, stdout, table
-from budgetnas.cli.lines import Lines
+from budgetnas.cli.console import check_out, print_json, printed, stdout, table
 from budgetnas.cli.options import JsonFlag, option, out_option
 from budgetnas.errors import InputError, Interrupted, listed, plural
+from budgetnas.progress.lines import Lines, TerminalLines
+from budgetnas.progress.terminal import duration, stderr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ def _predict(bundle: Bundle, sources: ImageSources, csv: Path | None, form: CsvF
 
     ids = sources.ids(form.ids)
     predictions: list[NamedPrediction] = []
-    with Lines() as lines:
+    with TerminalLines() as lines:
         for notice in sources.notices:
             lines.say(f"note: {notice}")
         if csv is not None and (twice := repeated(ids)):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import check_out, chosen_runtime, print_json, print_resume, stderr, stdout, table
+from budgetnas.cli.console import check_out, chosen_runtime, print_json, print_resume, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted
+from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:
     from budgetnas.experiments.replay_results import ReplayResult
@@ -42,10 +43,10 @@ def replay_command(
     if listing:
         _print_list(as_json)
         return
-    from budgetnas.cli.lines import Lines
-    from budgetnas.cli.progress import ReplayProgress
     from budgetnas.data import DataRequest
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
+    from budgetnas.progress.lines import TerminalLines
+    from budgetnas.progress.trainings import ReplayProgress
     from budgetnas.report.page import write_replay_report
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records
@@ -62,7 +63,7 @@ def replay_command(
     check_out(out)
     url, runtime, stopper = parse_storage(storage or DEFAULT_STORAGE), chosen_runtime(device, precision), Stopper()
     try:
-        with Lines() as lines, stopper.listening():
+        with TerminalLines() as lines, stopper.listening():
             outcome = replay(request, runtime, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
         stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)

@@ -87,10 +87,10 @@ def search_command(
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
-    from budgetnas.cli.lines import Lines
-    from budgetnas.cli.progress import FinalProgress
-    from budgetnas.cli.search_progress import SearchProgress
     from budgetnas.cli.summary import print_end
+    from budgetnas.progress.lines import TerminalLines
+    from budgetnas.progress.searches import SearchProgress
+    from budgetnas.progress.trainings import FinalProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.options import SearchOptions, read_study_file
     from budgetnas.search.session import run_search
@@ -99,7 +99,7 @@ def search_command(
     options = SearchOptions.parse(given)
     if study_file is not None:
         options = options.over(read_study_file(study_file))
-    with Lines() as lines:
+    with TerminalLines() as lines:
         result = run_search(options, Stopper(options.timeout), SearchProgress(lines), FinalProgress(lines))
     with closing(result.records):
         print_end(result.records, result.study, storage, result.outcome, as_json=as_json)

@@ -40,9 +40,9 @@ def worker_command(
 
     Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
     """
-    from budgetnas.cli.lines import Lines
-    from budgetnas.cli.search_progress import SearchProgress
     from budgetnas.cli.summary import print_end
+    from budgetnas.progress.lines import TerminalLines
+    from budgetnas.progress.searches import SearchProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.search.options import parse_timeout
     from budgetnas.search.workers.worker import WorkerRequest, run_worker
@@ -62,7 +62,7 @@ def worker_command(
         trials=trials,
         timeout=parse_timeout(timeout),
     )
-    with Lines() as lines:
+    with TerminalLines() as lines:
         result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
     print_end(result.records, study, storage, result.outcome, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,10 +48,16 @@ class Stopper:
     def listening(self) -> Iterator[None]:
         """Note SIGINT, SIGTERM and SIGHUP within the context; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
-        SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``.
+        SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``. Only the main thread
+        can handle signals: in another thread, and where another library handles one in C, they keep their meaning.
         """
-        numbers = [number for number in _EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN or number in _ALWAYS]
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        is_main = threading.current_thread() is threading.main_thread()
+        handlers = {number: signal.getsignal(number) for number in _EXIT_CODES if is_main}
+        before = {
+            number: signal.signal(number, self._note)
+            for number, handler in handlers.items()
+            if handler is not None and (handler != signal.SIG_IGN or number in _ALWAYS)
+        }
         try:
             yield
         finally:

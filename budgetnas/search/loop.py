@@ -70,10 +70,12 @@ class Outcome:
         exit_code: 0 when done or out of time, 1 after five failed runs in a row or without its storage,
             75 if a new process must resume, 130 after Ctrl-C, 143 after SIGTERM.
         finished: Whether the study has all of its trials.
+        reason: Why it ended early, or empty.
     """
 
     exit_code: int = EXIT_DONE
     finished: bool = False
+    reason: str = ""
 
 
 @contextmanager
@@ -83,17 +85,15 @@ def reporting_outcome(callbacks: Callbacks) -> Iterator[Outcome]:
     try:
         yield outcome
     except (SQLAlchemyError, StorageInternalError) as error:
-        callbacks.on_message(storage_failed(error))
-        outcome.exit_code = EXIT_FAILED
+        outcome.exit_code, outcome.reason = EXIT_FAILED, storage_failed(error)
     except SearchFailedError as error:
-        callbacks.on_message(str(error))
-        outcome.exit_code = error.exit_code
+        outcome.exit_code, outcome.reason = error.exit_code, str(error)
     except Interrupted as stop:
-        if stop.reason:
-            callbacks.on_message(stop.reason)
-        outcome.exit_code = stop.exit_code
+        outcome.exit_code, outcome.reason = stop.exit_code, stop.reason
     except KeyboardInterrupt:
         outcome.exit_code = EXIT_INTERRUPTED
+    if outcome.reason:
+        callbacks.on_message(outcome.reason)
 
 
 def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: SearchCallbacks) -> bool:

@@ -61,5 +61,5 @@ class Checkpointer:
         """Called when the training starts over in another runtime; all stored states are void."""
 
 
-NO_CHECKPOINTS: Final = Checkpointer()
+NO_CHECKPOINTS: Final[Checkpointer] = Checkpointer()
 """No states are copied for it."""

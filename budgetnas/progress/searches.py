@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
-from budgetnas.cli.console import by_limit, duration
-from budgetnas.cli.lines import Lines
-from budgetnas.cli.progress import Progress, where
 from budgetnas.data import Data
 from budgetnas.errors import listed, plural
+from budgetnas.progress.lines import Lines
+from budgetnas.progress.terminal import by_limit, duration
+from budgetnas.progress.trainings import Progress, where
 from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.search.plan import InitialTrialPlan, Plan
 from budgetnas.search.study import OpenStudy

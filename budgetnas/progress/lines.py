@@ -1,10 +1,11 @@
-"""Live lines on stderr: a status line that updates in a terminal, plain lines elsewhere."""
+"""Where progress is shown: on stderr, with a status line that updates in a terminal, or nowhere."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Final, Self
 
@@ -12,32 +13,68 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from budgetnas.cli.console import is_terminal, stderr
+from budgetnas.progress.terminal import is_terminal, stderr
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")
 
 
-class Lines:
-    """Lines on stderr and, in a terminal, a status line below them that updates."""
+class Lines(ABC):
+    """Permanent lines, and a status that updates. Inside its context it also shows what the package logs."""
 
     def __init__(self) -> None:
-        self._console = stderr()
-        live = is_terminal(sys.stderr)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if live else None
-        self._printed_at = time.monotonic()
         self._notes = _LogLines(self)
 
     def __enter__(self) -> Self:
         _logger.addHandler(self._notes)
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _logger.removeHandler(self._notes)
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """Show a permanent line."""
+
+    @abstractmethod
+    def status(self, text: str) -> None:
+        """Update the status."""
+
+
+class NoLines(Lines):
+    """Shows nothing, and leaves the package's log to the program."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def say(self, text: str) -> None:
+        """Do nothing."""
+
+    def status(self, text: str) -> None:
+        """Do nothing."""
+
+
+class TerminalLines(Lines):
+    """Lines on stderr and, in a terminal, a status line below them that updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = stderr()
+        live = is_terminal(sys.stderr)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if live else None
+        self._printed_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
         if self._live is not None:
             self._live.stop()
 

@@ -6,13 +6,13 @@ import math
 import time
 
 from budgetnas.bundle.retraining import ExportCallbacks
-from budgetnas.cli.console import duration
-from budgetnas.cli.lines import Lines
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
+from budgetnas.progress.lines import Lines
+from budgetnas.progress.terminal import duration
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
 

@@ -1,0 +1,65 @@
+"""What every long call from Python shares: progress, requests to stop, and exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from budgetnas.api.wording import python_words
+from budgetnas.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_RESTART,
+    EXIT_TERMINATED,
+    BudgetnasError,
+    Interrupted,
+    SearchFailedError,
+)
+from budgetnas.progress.choice import progress_lines
+from budgetnas.progress.lines import Lines
+from budgetnas.runs.interrupts import Stopper
+
+RESUMES: Final = "Every finished epoch is saved. The same call resumes."
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A long call."""
+
+    lines: Lines  # where its progress is shown
+    stopper: Stopper  # its requests to stop
+
+
+@contextmanager
+def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterator[Call]:
+    """Yield a call; a request to stop it and its errors become exceptions of a Python program.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, or the interrupt button of a notebook.
+        SystemExit: With code 143 after SIGTERM or SIGHUP.
+        BudgetnasError: If the time limit has passed, or this process can train no more.
+    """
+    with python_words(), progress_lines(progress) as lines:
+        stopper = Stopper(timeout_seconds)
+        try:
+            with stopper.listening():
+                yield Call(lines, stopper)
+        except Interrupted as stop:
+            if stop.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+                lines.say(f"Stopped. {RESUMES}")
+            raise _stopped(stop.exit_code, stop.reason) from None
+
+
+def _stopped(exit_code: int, reason: str) -> BaseException:
+    """Return the exception for a call that stopped early."""
+    if exit_code == EXIT_INTERRUPTED:
+        return KeyboardInterrupt()
+    if exit_code == EXIT_TERMINATED:
+        return SystemExit(EXIT_TERMINATED)
+    if exit_code == EXIT_RESTART:
+        return BudgetnasError(f"{reason}; start Python again, or restart the kernel")
+    if exit_code == EXIT_DONE:
+        return BudgetnasError(f"timeout: the time limit has passed. {RESUMES}")
+    return SearchFailedError(reason)

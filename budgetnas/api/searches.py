@@ -1,0 +1,156 @@
+"""Search, and open a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from budgetnas.api.calls import RESUMES, long_call
+from budgetnas.api.networks import LimitValue
+from budgetnas.api.study import Study
+from budgetnas.api.wording import python_words
+from budgetnas.errors import EXIT_DONE, Interrupted
+from budgetnas.runs.reopen import DataPlace, study_specification
+from budgetnas.storage.opening import look_at_records
+from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+
+
+@python_words()
+def search(
+    study_file: str | Path | None = None,
+    *,
+    budget: LimitValue | None = None,
+    max_macs: LimitValue | None = None,
+    max_activations: LimitValue | None = None,
+    trials: int | None = None,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    resolution: int | None = None,
+    subset: int | None = None,
+    subset_eval: int | None = None,
+    split_seed: int | None = None,
+    skip_damaged: bool | None = None,
+    study: str | None = None,
+    storage: str | Path | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    recipe_space: str | None = None,
+    space: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seeds: Sequence[str] | None = None,
+    sampler: str | None = None,
+    seed: int | None = None,
+    pruner: str | None = None,
+    fidelity: Mapping[str, Any] | None = None,
+    finalists: int | None = None,
+    final_seeds: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    tune_setup: bool | None = None,
+    workers: int | None = None,
+    per_device: int | None = None,
+    ray: str | None = None,
+    gpus_per_trial: float | None = None,
+    timeout: float | str | None = None,
+    progress: bool = True,
+) -> Study:
+    """Search for the best residual network within a budget; the same call resumes.
+
+    None leaves an argument to the study file, and then to its default. A study that exists keeps what it was created
+    with. Ctrl-C, or the interrupt button of a notebook, saves every finished epoch and raises `KeyboardInterrupt`.
+
+    Args:
+        study_file: A study file, or the name of a shipped one, e.g. ``digits-demo``.
+        budget: Limit on parameters: ``5e6``, ``"5M"`` or ``5_000_000``. Required without a study file.
+        max_macs: Limit on multiply-accumulates per image.
+        max_activations: Limit on activations per image.
+        trials: Number of trials in total; 50 by default.
+        data: ``cifar10`` (the default), ``cifar100``, ``fashion-mnist``, ``digits`` or ``folder:DIR``.
+        data_dir: Folder of downloaded archives.
+        resolution: Side of the images in pixels.
+        subset: Number of training images, subsampled by class.
+        subset_eval: Number of validation images, subsampled by class.
+        split_seed: Seed of the validation split and of subsets; 0 by default.
+        skip_damaged: Leave out the damaged files of a folder.
+        study: Name of the study; DATA-BUDGET by default, e.g. ``cifar10-5M``.
+        storage: Database; ``sqlite:///budgetnas.db`` by default.
+        epochs: Epochs of each trial; 20 by default.
+        batch_size: Images in one optimiser step; 128 by default.
+        recipe_space: ``measured`` (the default), ``paper`` or ``tuned``.
+        space: Table ``[space]`` of a study file, as a dictionary.
+        recipe: Table ``[recipe]`` of a study file.
+        seeds: Names of the initial trials.
+        sampler: ``tpe`` (the default), ``random``, ``gp``, ``nsga2`` or ``budget``.
+        seed: Seed of the sampler; 0 by default.
+        pruner: ``asha``, ``median`` or ``none`` (the default).
+        fidelity: Table ``[fidelity]`` of a study file.
+        finalists: Number of networks in a final at the end; no final by default.
+        final_seeds: Fresh seeds of each network in the final.
+        device: ``auto`` (the default), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` (the default), ``float32``, ``bf16`` or ``fp16``.
+        tune_setup: Time precision, threads and layout instead of following the rules.
+        workers: Processes that search together; 1 by default.
+        per_device: Most workers on one GPU.
+        ray: Address of a Ray cluster: ``auto`` or ``HOST:PORT``.
+        gpus_per_trial: Share of a GPU for each trial on Ray, 0 to 1.
+        timeout: Stop after this time: seconds, or ``"15m"``. The study then has fewer trials.
+        progress: Whether progress is shown.
+
+    Returns:
+        The study.
+
+    Raises:
+        InputError: If an argument breaks a rule, or differs from what the study was created with.
+        SearchFailedError: If five runs in a row fail, or the storage is lost.
+        KeyboardInterrupt: If the user stops the search.
+    """
+    given = {**locals()}
+    from budgetnas.progress.searches import SearchProgress
+    from budgetnas.progress.trainings import FinalProgress
+    from budgetnas.search.options import SearchOptions, read_study_file
+    from budgetnas.search.session import run_search
+
+    values = {name: value for name, value in given.items() if name not in ("study_file", "progress", "batch_size")}
+    texts = {name: None if given[name] is None else str(given[name]) for name in ("storage", "study_file")}
+    options = SearchOptions.parse(values | {"batch": batch_size, "storage": texts["storage"]}, source="search")
+    if texts["study_file"] is not None:
+        options = options.over(read_study_file(texts["study_file"]))
+    with long_call(progress=progress, timeout_seconds=options.timeout) as call:
+        result = run_search(options, call.stopper, SearchProgress(call.lines), FinalProgress(call.lines))
+        result.records.close()
+        if result.outcome.exit_code != EXIT_DONE:
+            raise Interrupted(result.outcome.exit_code, result.outcome.reason)
+        if not result.outcome.finished:
+            call.lines.say(f"Stopped. {RESUMES}")
+    return Study(result.study, options.storage or DEFAULT_STORAGE, DataPlace(options.data, options.data_dir))
+
+
+@python_words(STUDY="name")
+def open_study(
+    name: str,
+    *,
+    storage: str | Path | None = None,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+) -> Study:
+    """Open a study that a search has created, by this or another program, finished or still running.
+
+    Args:
+        name: Its name.
+        storage: Database; ``sqlite:///budgetnas.db`` by default.
+        data: Where its images are, if it was made on a folder: ``folder:DIR``. Only `Study.finish` and `Study.export`
+            need them.
+        data_dir: Folder of downloaded archives.
+
+    Returns:
+        The study.
+
+    Raises:
+        InputError: If the storage has no study of that name; it lists the studies.
+    """
+    text = str(storage or DEFAULT_STORAGE)
+    with closing(look_at_records(parse_storage(text))) as records:
+        study_specification(records, name)
+    return Study(name, text, DataPlace(data, None if data_dir is None else Path(data_dir)))

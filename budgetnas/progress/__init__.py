@@ -1,0 +1,1 @@
+"""Live progress of long calls, for the command line and for Python."""

@@ -1,0 +1,244 @@
+"""`import budgetnas`: searches on digits, in threads, interrupted, and with a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reference
+from small import environment, run
+
+import budgetnas
+from budgetnas.search.options import SearchOptions
+from budgetnas.storage import State
+
+SMALL: dict[str, Any] = {
+    "data": "digits",
+    "budget": "6k",
+    "subset": 200,
+    "subset_eval": 100,
+    "epochs": 2,
+    "batch_size": 50,
+    "trials": 2,
+    "space": {"blocks": [[1, 2], [1, 1]], "widths": [4, 6, 8, 10, 12]},
+    "device": "cpu",
+    "progress": False,
+}
+HEAVY = {"torch", "optuna", "numpy", "typer", "sqlalchemy"}
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["pass", "budgetnas.count('v2').params", "budgetnas.fit('resnet18', budget=5e6)"])
+def test_importing_and_counting_import_nothing_heavy(call: str) -> None:
+    code = f"import sys, budgetnas; {call}; print(sorted({HEAVY} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_those_of_the_stub() -> None:
+    stub = Path(budgetnas.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    found = {
+        name: module for module, name in re.findall(r"^from budgetnas\.(\S+) import \w+ as (\w+)$", stub, re.MULTILINE)
+    }
+    assert found == budgetnas._MODULES | {"search": "api.searches"}
+    assert set(dir(budgetnas)) >= set(budgetnas.__all__)
+    with pytest.raises(AttributeError, match="'sarch'"):
+        budgetnas.sarch  # noqa: B018
+
+
+def test_search_can_be_called_whatever_is_imported_first() -> None:
+    function = importlib.import_module("budgetnas.api.searches").search
+    assert inspect.signature(budgetnas.search) == inspect.signature(function)
+    assert importlib.import_module("budgetnas.search") is budgetnas.search
+
+
+def test_the_arguments_of_a_search_are_options() -> None:
+    names = set(inspect.signature(budgetnas.search).parameters) - {"study_file", "progress"}
+    assert {name.replace("batch_size", "batch") for name in names} <= set(SearchOptions.model_fields)
+
+
+def test_count_and_fit_give_what_the_commands_print(tmp_path: Path) -> None:
+    printed = run(tmp_path, "count", "--blocks", "2,2", "--widths", "8,16", "--budget", "5k", "--json")
+    counted = budgetnas.count(blocks=(2, 2), widths="8,16", budget=5e3)
+    assert counted.to_dict() == json.loads(printed.stdout)
+    assert counted.fits is False and counted.excesses[0].amount == counted.params - 5000
+    assert budgetnas.count(counted.architecture).counts == counted.counts
+    printed = run(tmp_path, "fit", "resnet18", "--budget", "5M", "--json")
+    found = budgetnas.fit("resnet18", budget="5M")
+    assert [near.counts.params for near in found] == [near["params"] for near in json.loads(printed.stdout)]
+
+
+def test_a_search_gives_a_study(tmp_path: Path) -> None:
+    study = budgetnas.search(**SMALL)
+    assert study.name == "digits-6k"
+    first, second = study.trials
+    assert first.state is State.COMPLETE and first.accuracy is not None and first.epochs == 2
+    assert second.params == budgetnas.count(second.architecture).params <= 6000
+    assert study.trials[-1:] == (second,)
+    best = study.best
+    assert best is not None and best.run.params in (first.params, second.params)
+    shown = json.loads(run(tmp_path, "show", "digits-6k", "--json").stdout)
+    assert study.tables.to_dict() == shown
+    assert "2 trials trained" in repr(study)
+    assert budgetnas.open_study("digits-6k") != study, "it does not know where the data are"
+    assert budgetnas.open_study("digits-6k").trials == study.trials
+    more = budgetnas.search(**SMALL | {"trials": 3})
+    assert more.trials[:2] == study.trials[:2] and len(more.trials) == 3
+
+
+def test_a_search_is_the_search_of_the_command_line(tmp_path: Path) -> None:
+    study = budgetnas.search("digits-demo", epochs=1, trials=1, subset=100, device="cpu", progress=False)
+    arguments = ("--epochs", "1", "--trials", "1", "--subset", "100", "--device", "cpu", "--storage", "other.db")
+    assert run(tmp_path, "search", "digits-demo", *arguments).returncode == 0
+    other = budgetnas.open_study(study.name, storage="other.db")
+    assert [trial.to_dict() | {"seconds": 0} for trial in other.trials] == [
+        trial.to_dict() | {"seconds": 0} for trial in study.trials
+    ]
+
+
+def test_progress_is_shown_on_stderr_or_not_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    budgetnas.search(**SMALL | {"trials": 1})
+    assert capsys.readouterr() == ("", "")
+    budgetnas.search(**SMALL | {"trials": 2, "progress": True})
+    out, err = capsys.readouterr()
+    assert out == "" and "trained 2/2" in err
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: budgetnas.search(progress=False), "budget: is missing: the limit on parameters; add e.g. budget=5e6"),
+        (lambda: budgetnas.search(budget="6k", batch_size=1), "batch_size 1: must be a whole number from 2 to 65,536"),
+        (lambda: budgetnas.search(budget="6k", space={"blx": 1}), "search: space.blx 1: there is no such key"),
+        (lambda: budgetnas.search("no-such"), "study_file 'no-such': no study file of that name"),
+        (lambda: budgetnas.open_study("x", storage="no.db"), "storage '"),
+        (
+            lambda: budgetnas.count("v2", max_macs=3),
+            "max_macs 3: goes with budget, the most parameters; add",
+        ),
+        (
+            lambda: budgetnas.fit("v2"),
+            "budget: is missing: the most parameters a network may have; add",
+        ),
+        (lambda: budgetnas.count(), 'network: is missing; give a name, e.g. "v2", or blocks and widths'),
+    ],
+)
+def test_errors_name_arguments_of_python(call: Any, words: str) -> None:
+    with pytest.raises(budgetnas.InputError, match=f"^{re.escape(words)}") as caught:
+        call()
+    assert isinstance(caught.value, ValueError)
+    assert "--" not in str(caught.value)
+
+
+def test_an_unknown_study_and_a_changed_one_are_errors() -> None:
+    budgetnas.search(**SMALL | {"trials": 1})
+    with pytest.raises(budgetnas.InputError, match=r"^name 'nope': is not in this storage; there: digits-6k"):
+        budgetnas.open_study("nope")
+    with pytest.raises(budgetnas.InputError, match=r"budget was 6000, now 7000.* use another name with study$"):
+        budgetnas.search(study="digits-6k", budget=7000, progress=False)
+
+
+def test_a_search_in_a_thread_of_a_running_event_loop() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    async def main() -> tuple[budgetnas.Study, int]:
+        ticks, search = 0, asyncio.create_task(asyncio.to_thread(budgetnas.search, **SMALL))
+        while not search.done():
+            ticks += 1
+            await asyncio.sleep(0.01)
+        return await search, ticks
+
+    study, ticks = asyncio.run(main())
+    assert len(study.trials) == 2 and ticks > 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_search_inside_a_coroutine() -> None:
+    async def main() -> budgetnas.Study:
+        return budgetnas.search(**SMALL)
+
+    assert len(asyncio.run(main()).trials) == 2
+
+
+def interrupt(number: int) -> None:
+    """Send this process a signal as soon as an epoch is recorded."""
+
+    def wait() -> None:
+        while True:
+            time.sleep(0.02)
+            try:
+                trials = budgetnas.open_study("digits-6k").trials
+            except budgetnas.InputError:
+                continue
+            if any(trial.epochs for trial in trials):
+                return os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupted_search_resumes_with_the_same_call(
+    number: int, error: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = SMALL | {"epochs": 60, "trials": 1}
+    interrupt(number)
+    with pytest.raises(error):
+        budgetnas.search(**long | {"progress": True})
+    assert "Stopped. Every finished epoch is saved. The same call resumes." in capsys.readouterr().err
+    (stopped,) = budgetnas.open_study("digits-6k").trials
+    assert stopped.state is State.INTERRUPTED and 0 < stopped.epochs < 60
+    (resumed,) = budgetnas.search(**long).trials
+    assert resumed.state is State.COMPLETE and resumed.number == stopped.number and resumed.run == stopped.run
+
+
+def test_a_time_limit_ends_a_search_early_without_an_error() -> None:
+    study = budgetnas.search(**SMALL | {"epochs": 400, "trials": 50, "timeout": 1})
+    assert len(study.trials) < 50
+
+
+def test_a_data_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = budgetnas.search(**SMALL | {"trials": 1})
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(budgetnas.BudgetnasError, match="pandas is not installed; install it"):
+        study.trials.to_dataframe()
+
+
+def test_the_reference_is_that_of_the_docstrings() -> None:
+    page = reference.PAGE.read_text(encoding="utf-8")
+    begin, rest = page.split(reference.BEGIN)
+    assert rest.partition(reference.END)[0] == f"\n{reference.reference()}", "run python tests/reference.py"
+    assert begin.rstrip().endswith("## Reference")
+
+
+def test_every_argument_and_every_public_member_is_documented() -> None:
+    for name, value in reference.documented().items():
+        if not inspect.isclass(value):
+            arguments = [argument for argument, _ in reference.entries(reference.sections(value).get("Args", ""))]
+            assert arguments == list(inspect.signature(value).parameters), name
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
+    page = reference.PAGE.read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "page.py").write_text("\n".join(examples), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
