@@ -50,7 +50,8 @@ class BudgetSampler(BaseSampler):
     what was tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md``.
 
     Args:
-        n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it.
+        n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it. Or a
+            function that returns the number, called before each proposal, if it depends on the time that is left.
         cost: Cost of a candidate, given its parameters. It is called thousands of times, so it must be cheap.
         limit: Highest cost allowed.
         search_space: The parameters; by default those that all previous trials have. The first trial of a study then
@@ -74,16 +75,16 @@ class BudgetSampler(BaseSampler):
     def __init__(
         self,
         *,
-        n_trainings: int,
+        n_trainings: int | Callable[[], int],
         cost: Callable[[Params], float],
         limit: float,
         search_space: Mapping[str, BaseDistribution] | None = None,
         conditions: Mapping[str, Condition] | None = None,
         seed: int | None = None,
     ) -> None:
-        if n_trainings < 1:
+        if isinstance(n_trainings, int) and n_trainings < 1:
             raise ValueError(f"n_trainings {n_trainings!r} must be at least 1")
-        self._n_trainings = n_trainings
+        self._n_trainings = n_trainings if callable(n_trainings) else lambda: n_trainings
         self._cost = cost
         self._limit = limit
         given = Ranges(dict(search_space or {}), dict(conditions or {}))
@@ -176,7 +177,7 @@ class BudgetSampler(BaseSampler):
     def _design_size(self, domain: _Domain) -> int:
         """Return the design's number of trainings: two per coefficient of a linear regression, up to a share of all."""
         coefficients = 1 + domain.model.encoding.columns
-        return min(_DESIGN_PER_TERM * coefficients, int(_DESIGN_SHARE * self._n_trainings))
+        return min(_DESIGN_PER_TERM * coefficients, int(_DESIGN_SHARE * self._n_trainings()))
 
     def _next_of_design(self, domain: _Domain, observed: Observed) -> Params:
         trained = [observed.candidates[index] for index in observed.which]
@@ -196,7 +197,7 @@ class BudgetSampler(BaseSampler):
         within = [index for index, params in enumerate(observed.candidates) if domain.fits(params)]
         trained = np.array(within, dtype=np.intp)
         trained = trained[np.argsort(belief.trained()[trained], kind="stable")[:_TRAINED]]
-        gain = knowledge_gradient(belief.joint(trained, rows), self._n_trainings - len(observed))
+        gain = knowledge_gradient(belief.joint(trained, rows), self._n_trainings() - len(observed))
         best = int(np.argmax(gain))
         return observed.candidates[trained[best]] if best < len(trained) else untrained[best - len(trained)]
 
