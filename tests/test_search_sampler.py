@@ -169,3 +169,15 @@ def test_a_resumed_search_knows_the_pace_of_earlier_runs(sqlite: str) -> None:
         runs = sorted(run.seconds or 0.0 for run in study.records.runs(study="s"))
         assert pace.seconds() == pytest.approx(runs[1])
         assert Pace(Clock(), earlier=None).seconds() is None
+
+
+def test_workers_are_sent_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They plan with it; the search itself stops them."""
+    sent: list[WorkerRequest] = []
+    monkeypatch.setattr("budgetnas.search.session.search_together", lambda _, __, request, *___: sent.append(request))
+    for limit in (None, 600.0):
+        result = run_search(tiny(tmp_path, trials=2, workers=2), Stopper(limit), SearchCallbacks())
+        result.records.close()
+    assert sent[0].timeout is None
+    assert 0.0 < (sent[1].timeout or 0.0) < 600.0
+    assert [request.sampler for request in sent] == ["budget", "budget"]
