@@ -68,7 +68,7 @@ COLOUR = (200, 100, 50)
 def test_every_mode_becomes_rgb(
     image: Image.Image, kind: str, expected: tuple[int, int, int], changes: list[Change]
 ) -> None:
-    pixels, made, shorter = decode(as_file(image, kind), 8)
+    pixels, made, shorter, _ = decode(as_file(image, kind), 8)
     assert pixels.shape == (3, 8, 8)
     assert tuple(pixels[:, 4, 4]) == expected
     assert made == changes
@@ -77,7 +77,7 @@ def test_every_mode_becomes_rgb(
 
 def test_a_transparent_palette_is_composed_on_white() -> None:
     image = Image.new("P", (8, 8), 0)
-    pixels, made, _ = decode(as_file(image, transparency=0), 8)
+    pixels, made, *_ = decode(as_file(image, transparency=0), 8)
     assert tuple(pixels[:, 0, 0]) == (255, 255, 255)
     assert made == [Change.TRANSPARENT]
 
@@ -87,7 +87,7 @@ def test_exif_orientation_is_applied() -> None:
     image.paste((255, 0, 0), (0, 0, 8, 4))  # red above; orientation 6 turns it to the right
     exif = Image.Exif()
     exif[0x0112] = 6
-    pixels, made, _ = decode(as_file(image, exif=exif), 8)
+    pixels, made, *_ = decode(as_file(image, exif=exif), 8)
     assert pixels[0, :, 6].tolist() == [255] * 8
     assert pixels[0, :, 1].tolist() == [0] * 8
     assert made == [Change.TURNED]
@@ -96,7 +96,7 @@ def test_exif_orientation_is_applied() -> None:
 def test_the_centre_of_an_oblong_is_kept() -> None:
     image = Image.new("RGB", (300, 100))
     image.paste((255, 255, 255), (100, 0, 200, 100))
-    pixels, _, shorter = decode(as_file(image), 10)
+    pixels, _, shorter, _ = decode(as_file(image), 10)
     assert pixels[:, 1:-1, 1:-1].min() == 255
     assert pixels.min() > 200
     assert shorter == 100

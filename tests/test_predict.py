@@ -389,7 +389,8 @@ def test_predictions_of_many_images_do_not_depend_on_their_batch(bundle: Path, t
         np.testing.assert_allclose(found[index].probabilities, alone.probabilities, atol=1e-5)
 
 
-def test_an_interrupted_csv_leaves_the_file_as_it_was(tmp_path: Path, bundle: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_csv_leaves_the_file_as_it_was(tmp_path: Path, bundle: Path, number: int, code: int) -> None:
     (tmp_path / "out.csv").write_text("before")
     with pytest.raises(KeyboardInterrupt), csv_file(tmp_path / "out.csv", ["id"]) as write:
         write(["1"])
@@ -401,9 +402,9 @@ def test_an_interrupted_csv_leaves_the_file_as_it_was(tmp_path: Path, bundle: Pa
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".out.csv.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.wait(), out, err) == (130, "", "Stopped. No predictions were written.\n")
+    assert (process.wait(), out, err) == (code, "", "Stopped. No predictions were written.\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
     assert (tmp_path / "out.csv").read_text() == "before"
 

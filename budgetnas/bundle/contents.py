@@ -39,10 +39,13 @@ DROPPINGS: Final = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directo
 class Preprocessing(Frozen):
     """Preprocessing of images, as in training, and the classes of the logits."""
 
+    added_later = ("bit_depth",)
+
     classes: tuple[str, ...] = Field(min_length=1)  # class names, in the order of the logits
     channels: Literal[1, 3]  # 1 for grey, 3 for RGB
     resolution: int = Field(ge=1)  # side of the network's square input, in pixels
     normalisation: Normalisation  # constants for pixel values in [0, 1]
+    bit_depth: int | None = Field(default=None, ge=8, le=16)  # bits of the levels in 16-bit images, or None for 16
     steps: tuple[str, ...] = ()  # the preprocessing in words, in order
     onnx: tuple[str, ...] = ()  # input and output of the ONNX file, in words
 

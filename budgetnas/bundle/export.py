@@ -103,14 +103,17 @@ def _data(chosen: Chosen, request: ExportRequest) -> Data:
 def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
     side, grey = data.resolution, data.in_channels == 1
     constants = normalisation_of(chosen, data)
+    bits = data.identity.bit_depth
+    reduced = "reduce 16 bits to 8" + (f" (levels 0 to {(1 << bits) - 1:,} to 0 to 255)" if bits else "")
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (constants.mean, constants.std))
     return Preprocessing(
         classes=data.classes,
         channels=1 if grey else 3,
         resolution=side,
         normalisation=constants,
+        bit_depth=bits,
         steps=(
-            "rotate by the EXIF orientation; draw transparency on white; reduce 16 bits to 8; convert to RGB",
+            f"rotate by the EXIF orientation; draw transparency on white; {reduced}; convert to RGB",
             f"scale the square at the centre to {side} x {side} pixels (Pillow, bicubic, antialiased)",
             *(["convert to grey (ITU-R 601-2 luma)"] if grey else []),
             f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std}), for each channel",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from budgetnas.bundle.contents import Preprocessing
 from budgetnas.data.decoding import UnreadableImageError, decode, square
+from budgetnas.data.request import FULL_DEPTH
 from budgetnas.errors import InputError
 from budgetnas.training.device import Normaliser
 
@@ -56,24 +57,24 @@ class Preprocessor:
                 return np.array(np.broadcast_to(image, (channels, side, side)))
             if image.shape == (side, side, 3) and channels == 3:
                 return np.array(image.transpose(2, 0, 1))
-        colours = _rgb(image, side)
+        colours = _rgb(image, side, self.preprocessing.bit_depth or FULL_DEPTH)
         if channels == 3:
             return np.array(colours)
         grey = Image.fromarray(np.ascontiguousarray(colours.transpose(1, 2, 0))).convert("L")
         return np.array(grey)[np.newaxis]
 
 
-def _rgb(image: AnyImage, side: int) -> NDArray[np.uint8]:
+def _rgb(image: AnyImage, side: int, bit_depth: int) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image | np.ndarray):
         name = f"{type(image).__name__} {getattr(image, 'shape', None) or getattr(image, 'size', '')}"
         try:
-            return square(_opened(image), side)
+            return square(_opened(image), side, bit_depth)
         except UnreadableImageError as error:
             raise _unreadable(name, str(error)) from error
     if not isinstance(image, str | os.PathLike):
         raise InputError("IMAGE", type(image).__name__, "must be a path, a Pillow image or an array of uint8")
     try:
-        return decode(Path(image).read_bytes(), side)[0]
+        return decode(Path(image).read_bytes(), side, bit_depth).pixels
     except OSError as error:
         raise _unreadable(str(image), error.strerror or str(error)) from error
     except UnreadableImageError as error:

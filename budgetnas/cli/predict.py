@@ -58,15 +58,17 @@ def predict_command(
     from budgetnas.bundle.image_sources import read_sources
     from budgetnas.bundle.loading import load
     from budgetnas.bundle.prediction_csv import CsvForm
+    from budgetnas.runs.interrupts import stopping_at_once
 
     bundle = load(folder)
     csv_form = CsvForm(bundle.classes, **given)  # type: ignore[arg-type]
     sources = read_sources(images, bundle.preprocessing)
     try:
-        predictions = _predict(bundle, sources, csv, csv_form)
-    except KeyboardInterrupt:
+        with stopping_at_once():
+            predictions = _predict(bundle, sources, csv, csv_form)
+    except KeyboardInterrupt as stop:
         stderr().print("Stopped. No predictions were written.")
-        raise Interrupted from None
+        raise Interrupted(*stop.args) from None
     scores = _scores(bundle.classes, predictions)
     if as_json:
         print_json(_to_json(sources, predictions, top, csv, scores))

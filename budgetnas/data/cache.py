@@ -24,7 +24,7 @@ import platformdirs
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_ENTRIES = 8
 _LOCK_TIMEOUT_SECONDS = 1800.0
 _MANIFEST = "manifest.json"
@@ -58,6 +58,7 @@ class Manifest(BaseModel):
     notices: tuple[str, ...]  # sentences on conversions of the images
     resolution: int  # side of the images in pixels
     skipped: tuple[str, ...] = ()  # damaged files that were left out, by path relative to the folder
+    bit_depth: int | None = None  # bits of the levels in 16-bit images, or None for 16, or without such images
 
 
 def cache_root(part: str = "data") -> Path:

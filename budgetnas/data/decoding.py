@@ -20,11 +20,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from budgetnas.data.identity import ContentHash
 from budgetnas.data.images import Images
+from budgetnas.data.request import BIT_DEPTHS, FULL_DEPTH
 from budgetnas.errors import plural
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF", "AVIF")
 _ORIENTATION_TAG = 0x0112
-_SIXTEEN_BITS = 65535
 _FILE_HASH_LENGTH = 16
 _BATCH = 64
 _BATCHES_AHEAD = 4
@@ -81,14 +81,20 @@ def shorter_side(content: bytes) -> int:
         raise UnreadableImageError(_reason(content, error)) from error
 
 
-def decode(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Change], int]:
+class Square(NamedTuple):
+    """A decoded image."""
+
+    pixels: NDArray[np.uint8]  # ``(3, side, side)``
+    changes: list[Change]  # its conversions
+    shorter_side: int  # its shorter side before, in pixels
+    highest: int | None  # highest level of a 16-bit image, or None of others
+
+
+def decode(content: bytes, side: int, bit_depth: int = FULL_DEPTH) -> Square:
     """Decode an image.
 
     An image of another size is scaled so that its shorter side fits (bicubic, antialiased), and cropped to the square
-    at its centre.
-
-    Returns:
-        The pixels, ``(3, side, side)``; the conversions; the shorter side before.
+    at its centre. Levels of a 16-bit image are scaled from the range of `bit_depth` bits, and clipped to it.
 
     Raises:
         UnreadableImageError: If the bytes are not a whole image of a known kind.
@@ -96,19 +102,19 @@ def decode(content: bytes, side: int) -> tuple[NDArray[np.uint8], list[Change], 
     # A decoder given hostile or broken bytes raises nearly anything: OSError, SyntaxError, ValueError, struct.error.
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            return _convert(image, side)
+            return _convert(image, side, bit_depth)
     except Exception as error:
         raise UnreadableImageError(_reason(content, error)) from error
 
 
-def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
+def square(image: Image.Image, side: int, bit_depth: int = FULL_DEPTH) -> NDArray[np.uint8]:
     """Return an opened image as `decode` does: RGB, ``(3, side, side)``.
 
     Raises:
         UnreadableImageError: If its pixels cannot be read, or are of an unknown kind.
     """
     try:
-        return _convert(image, side)[0]
+        return _convert(image, side, bit_depth).pixels
     except Exception as error:
         raise UnreadableImageError(_reason(b"opened", error)) from error
 
@@ -121,29 +127,31 @@ def _reason(content: bytes, error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _convert(opened: Image.Image, side: int) -> tuple[NDArray[np.uint8], list[Change], int]:
+def _convert(opened: Image.Image, side: int, bit_depth: int) -> Square:
     opened.load()
     changes: list[Change] = []
     image: Image.Image = opened
     if image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9):
         image = ImageOps.exif_transpose(image)
         changes.append(Change.TURNED)
+    highest = None
+    if image.mode.startswith("I") or image.mode == "F":
+        image, highest = _from_sixteen_bits(image, bit_depth)
+        changes.append(Change.SIXTEEN_BIT)
     image, change = _to_rgb(image)
-    if change is not None:
+    if change is not None and highest is None:
         changes.append(change)
     shorter = min(image.size)
     if image.size != (side, side):
         image = resize(image, side)
         changes.append(Change.RESIZED)
-    return np.asarray(image).transpose(2, 0, 1), changes, shorter
+    return Square(np.asarray(image).transpose(2, 0, 1), changes, shorter, highest)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Change | None]:
     transparent = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
     if image.mode == "RGB" and not transparent:
         return image, None
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_sixteen_bits(image).convert("RGB"), Change.SIXTEEN_BIT
     if transparent:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -152,13 +160,20 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, Change | None]:
     return image.convert("RGB"), kinds.get(image.mode, Change.OTHER)
 
 
-def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255, where Pillow's own conversion would clip."""
+def _from_sixteen_bits(image: Image.Image, bit_depth: int) -> tuple[Image.Image, int]:
+    """Scale the levels of `bit_depth` bits to 0..255, where Pillow's own conversion would clip; return the highest."""
     levels = np.asarray(image)
-    if levels.dtype.kind == "f" or levels.min() < 0 or levels.max() > _SIXTEEN_BITS:
+    highest = levels.max()
+    if levels.dtype.kind == "f" or levels.min() < 0 or highest >= 1 << FULL_DEPTH:
         raise UnreadableImageError("its pixels are not of 8 or 16 bits; save it with 8 bits a channel")
-    scaled = (levels.astype(np.int64) * 255 + _SIXTEEN_BITS // 2) // _SIXTEEN_BITS
-    return Image.fromarray(scaled.astype(np.uint8))
+    top = (1 << bit_depth) - 1
+    scaled = (np.minimum(levels, top).astype(np.int64) * 255 + top // 2) // top
+    return Image.fromarray(scaled.astype(np.uint8)), int(highest)
+
+
+def depth_of(highest: int | None) -> int:
+    """Return the fewest bits, among `BIT_DEPTHS`, that hold the highest level of 16-bit images; 16 without any."""
+    return FULL_DEPTH if highest is None else next(bits for bits in BIT_DEPTHS if highest < 1 << bits)
 
 
 def resize(image: Image.Image, side: int) -> Image.Image:
@@ -207,10 +222,16 @@ class Decoded:
     shorter_sides: Counter[int]  # number of images by shorter side in pixels
     file_hashes: dict[str, str]  # hash of each file, 16 hex digits, by path
     damaged: dict[str, str]  # reason for each file that is not a whole image, by path; its pixels are undefined
+    highest: int | None  # highest level of the 16-bit images, or None without any
 
 
 def decode_files(
-    root: Path, files: Sequence[ImageFile], side: int, *, only_checked: Sequence[ImageFile] = ()
+    root: Path,
+    files: Sequence[ImageFile],
+    side: int,
+    bit_depth: int = FULL_DEPTH,
+    *,
+    only_checked: Sequence[ImageFile] = (),
 ) -> Decoded:
     """Decode image files.
 
@@ -221,19 +242,20 @@ def decode_files(
     sides: Counter[int] = Counter()
     hashes: dict[str, str] = {}
     damaged: dict[str, str] = {}
+    highest: int | None = None
 
     def read(job: tuple[ImageFile, int | None]) -> _Read:
         file, row = job
         content = b""
         try:
             content = _content(root, file)
-            pixels, changed, shorter = decode(content, side)
+            image = decode(content, side, bit_depth)
         except UnreadableImageError as error:
             return _Read(file.relative, content, damage=str(error))
         if row is None:
             return _Read(file.relative, content)
-        images[row] = pixels
-        return _Read(file.relative, content, changed, shorter)
+        images[row] = image.pixels
+        return _Read(file.relative, content, image.changes, image.shorter_side, image.highest)
 
     jobs: list[tuple[ImageFile, int | None]] = [(file, row) for row, file in enumerate(files)]
     jobs += [(file, None) for file in only_checked]
@@ -247,7 +269,9 @@ def decode_files(
             damaged[file.relative] = file.damage
         elif file.shorter_side:
             sides[file.shorter_side] += 1
-    return Decoded(images, content_hash.hexdigest(), changes, sides, hashes, damaged)
+        if file.highest is not None:
+            highest = max(file.highest, highest or 0)
+    return Decoded(images, content_hash.hexdigest(), changes, sides, hashes, damaged, highest)
 
 
 class _Read(NamedTuple):
@@ -257,6 +281,7 @@ class _Read(NamedTuple):
     content: bytes
     changes: Sequence[Change] = ()
     shorter_side: int = 0
+    highest: int | None = None
     damage: str = ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from budgetnas.data.cache import FORMAT_VERSION, CacheEntry, Manifest, Notes
 from budgetnas.data.contents import remember_contents
-from budgetnas.data.decoding import Decoded, ImageFile, count_shorter_sides, decode_files, describe_changes
+from budgetnas.data.decoding import Decoded, ImageFile, count_shorter_sides, decode_files, depth_of, describe_changes
 from budgetnas.data.folder_listing import FolderListing, labels_of, list_folder
 from budgetnas.data.identity import folder_name
 from budgetnas.data.images import Images, Source, TrainingPart
-from budgetnas.data.request import MIN_RESOLUTION, DataRequest
+from budgetnas.data.request import FULL_DEPTH, MIN_RESOLUTION, DataRequest
 from budgetnas.errors import InputError, listed, plural
 
 _MAX_DEFAULT_RESOLUTION = 64
@@ -52,6 +52,7 @@ class FolderSource(Source):
         side = self._known_side() or _most_common(count_shorter_sides(self._listing.root, self._listing.train))
         entry = self._entry(side)
         manifest = entry.read_manifest()
+        bit_depth = self._request.bit_depth or (manifest or self.read_training()).bit_depth or FULL_DEPTH
         listing = self._without(manifest.skipped if manifest else ())
         shape = (len(listing.test), 3, side, side)
         images = entry.read_images("test", shape)
@@ -59,7 +60,7 @@ class FolderSource(Source):
             with entry.locked():
                 images = entry.read_images("test", shape)
                 if images is None:
-                    decoded = decode_files(listing.root, listing.test, side)
+                    decoded = decode_files(listing.root, listing.test, side, bit_depth)
                     _require_whole(listing.root, decoded.damaged)
                     images = decoded.images
                     entry.write_images("test", images)
@@ -70,7 +71,12 @@ class FolderSource(Source):
         return _cache_key(self._listing)
 
     def _entry(self, side: int | None) -> CacheEntry:
-        return CacheEntry(hashlib.sha256(f"{self._key} {side}".encode()).hexdigest())
+        """Return the entry of the images' own bit depth, or of another that was requested."""
+        own, requested = _keyed(f"{self._key} {side}"), self._request.bit_depth
+        manifest = None if requested is None else own.read_manifest()
+        if requested is None or (manifest is not None and (manifest.bit_depth or FULL_DEPTH) == requested):
+            return own
+        return _keyed(f"{self._key} {side} {requested}")
 
     def _known_side(self) -> int | None:
         """Return the requested resolution, else the images' own, or None if that is not known yet."""
@@ -93,19 +99,21 @@ class FolderSource(Source):
 
     def _decode_training(self) -> TrainingPart:
         listing = self._listing
-        decoded, side = self._decode_at_own_side(listing)
+        decoded, side, bit_depth = self._decode_as_they_are(listing)
         skipped: tuple[str, ...] = ()
         if decoded.damaged and self._request.skip_damaged:
             skipped = tuple(sorted(decoded.damaged))
             listing = self._without(skipped)
-            decoded, side = self._decode_at_own_side(listing)
+            decoded, side, bit_depth = self._decode_as_they_are(listing)
         _require_whole(listing.root, decoded.damaged)
+        recorded = None if decoded.highest is None or bit_depth == FULL_DEPTH else bit_depth
         manifest = Manifest(
             content_hash=decoded.content_hash,
             classes=listing.classes,
-            notices=tuple(describe_changes(decoded.changes, side)),
+            notices=(*describe_changes(decoded.changes, side), *_describe_depth(decoded.highest, recorded)),
             resolution=side,
             skipped=skipped,
+            bit_depth=recorded,
         )
         entry = self._entry(side)
         entry.write_images("train", decoded.images)
@@ -122,20 +130,31 @@ class FolderSource(Source):
         count = len(listing.train)
         train = Images(images[:count], labels_of(listing.train))
         validation = Images(images[count:], labels_of(listing.validation)) if listing.validation else None
-        return TrainingPart(train, listing.classes, manifest.content_hash, notices, skipped, validation)
+        return TrainingPart(
+            train, listing.classes, manifest.content_hash, notices, skipped, manifest.bit_depth, validation=validation
+        )
 
-    def _decode_at_own_side(self, listing: FolderListing) -> tuple[Decoded, int]:
-        """Decode the training images at the requested resolution, else at their most common shorter side.
+    def _decode_as_they_are(self, listing: FolderListing) -> tuple[Decoded, int, int]:
+        """Decode the training images at the requested side and bit depth, else at their own.
 
-        The most common side is known only after reading all images, so it is guessed from a sample. A right guess saves
-        a first pass over all headers; a wrong guess costs a second pass over all images.
+        The most common shorter side and the highest level are known only after reading all images, so the side is
+        guessed from a sample, and 16 bits. Right guesses save a first pass over all images.
         """
-        side, files = self._resolution or likely_side(listing), (*listing.train, *listing.validation)
-        decoded = decode_files(listing.root, files, side, only_checked=listing.test)
-        actual = self._resolution or _most_common(decoded.shorter_sides or Counter({side: 1}))
-        if actual != side:
-            decoded = decode_files(listing.root, files, actual, only_checked=listing.test)
-        return decoded, actual
+        files = (*listing.train, *listing.validation)
+
+        def decoded_at(side: int, bit_depth: int) -> Decoded:
+            return decode_files(listing.root, files, side, bit_depth, only_checked=listing.test)
+
+        asked_side, asked_depth = self._resolution, self._request.bit_depth
+        guess = asked_side or likely_side(listing), asked_depth or FULL_DEPTH
+        decoded = decoded_at(*guess)
+        side = asked_side or _most_common(decoded.shorter_sides or Counter({guess[0]: 1}))
+        bit_depth = asked_depth or depth_of(decoded.highest)
+        return decoded if (side, bit_depth) == guess else decoded_at(side, bit_depth), side, bit_depth
+
+
+def _keyed(text: str) -> CacheEntry:
+    return CacheEntry(hashlib.sha256(text.encode()).hexdigest())
 
 
 def _own_sides() -> Notes:
@@ -161,6 +180,12 @@ def _most_common(shorter_sides: Counter[int]) -> int:
     """Return the most common side (of equally common ones the smallest), within the allowed range."""
     side = min(shorter_sides, key=lambda pixels: (-shorter_sides[pixels], pixels))
     return min(max(side, MIN_RESOLUTION), _MAX_DEFAULT_RESOLUTION)
+
+
+def _describe_depth(highest: int | None, bit_depth: int | None) -> Iterator[str]:
+    if bit_depth is not None:
+        top = (1 << bit_depth) - 1
+        yield f"16-bit levels reach {highest:,}: 0 to {top:,}, the range of {bit_depth} bits, becomes 0 to 255"
 
 
 def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:

@@ -28,12 +28,14 @@ class DataIdentity(BaseModel):
     subset_eval: int | None  # number of validation and of test images kept, or None for all
     split_seed: int  # seed of the splits and subsets
     resolution: int  # side of the images in pixels
-    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path; part of the JSON if there are any
+    # Part of the JSON only if they are set, so that older identities keep their digest.
+    skipped: tuple[str, ...] = ()  # damaged files that were left out, by path
+    bit_depth: int | None = None  # bits of the levels in 16-bit images, or None for 16, or without such images
 
     @model_serializer(mode="wrap")
-    def _without_none_skipped(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return values if self.skipped else {name: value for name, value in values.items() if name != "skipped"}
+        return {name: value for name, value in values.items() if value or name not in ("skipped", "bit_depth")}
 
     def digest(self) -> str:
         """Short hex digest, the same on every machine and in every version."""
@@ -51,6 +53,8 @@ class DataIdentity(BaseModel):
             parts.append(f"split seed {self.split_seed}")
         if self.skipped:
             parts.append(f"without {plural(len(self.skipped), 'damaged image')}")
+        if self.bit_depth is not None:
+            parts.append(f"levels of {self.bit_depth} bits")
         return ", ".join(parts)
 
 

@@ -42,6 +42,7 @@ class TrainingPart:
     content_hash: str  # hash of the whole data set, test split included, in hex
     notices: tuple[str, ...]  # sentences on what was converted, assumed or left out
     skipped: tuple[str, ...] = ()  # damaged files that were left out, by path
+    bit_depth: int | None = None  # bits of the levels in 16-bit images, or None for 16, or without such images
     validation: Images | None = None  # the user's own validation split, which is no part of `images`
 
 

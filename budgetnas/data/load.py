@@ -106,6 +106,7 @@ def _identity(request: DataRequest, name: str, part: TrainingPart, resolution: i
         split_seed=request.split_seed,
         resolution=resolution,
         skipped=part.skipped,
+        bit_depth=part.bit_depth,
     )
 
 

@@ -15,6 +15,8 @@ NAMED_SETS = ("cifar10", "cifar100", "fashion-mnist", "digits")
 FOLDER_PREFIX = "folder:"
 MIN_RESOLUTION = 4
 MAX_RESOLUTION = 512
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners, whose images files store with 16 bits
+FULL_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class DataRequest:
     skip_damaged: bool = False  # whether the damaged files of a folder are left out; otherwise they are an error
     # Files of a folder that were damaged when a study was created, by path; left out, damaged or not.
     skipped: tuple[str, ...] = ()
+    # Bits of the levels in a folder's 16-bit images, or None for the fewest of BIT_DEPTHS the training images need.
+    bit_depth: int | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -60,6 +64,9 @@ def check_request(request: DataRequest) -> None:
     _check_resolution(request.resolution)
     _check_count("--subset", request.subset)
     _check_count("--subset-eval", request.subset_eval)
+    if request.bit_depth not in (None, *BIT_DEPTHS):
+        rule = f"must be one of {', '.join(map(str, BIT_DEPTHS))}"
+        raise InputError("bit_depth", request.bit_depth, rule, "leave it out for the depth of the images")
     if request.split_seed < 0:
         raise InputError(
             "--split-seed", request.split_seed, "must be a whole number of at least 0", "try --split-seed 0"

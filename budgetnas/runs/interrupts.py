@@ -57,20 +57,40 @@ class Stopper:
         SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``. Only the main thread
         can handle signals: in another thread, and where another library handles one in C, they keep their meaning.
         """
-        is_main = threading.current_thread() is threading.main_thread()
-        handlers = {number: signal.getsignal(number) for number in _EXIT_CODES if is_main}
-        before = {
-            number: signal.signal(number, self._note)
-            for number, handler in handlers.items()
-            if handler is not None and (handler != signal.SIG_IGN or number in _ALWAYS)
-        }
-        try:
+        with _handled(self._note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._exit_code is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._exit_code = _EXIT_CODES[signal.Signals(number)]
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` with the exit code at the same signals, for work that has nothing to save.
+
+    It ends a read that waits, and clean-up is done, which SIGTERM alone would skip.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(_EXIT_CODES[signal.Signals(number)])
+
+    with _handled(stop):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in _EXIT_CODES if is_main}
+    before = {
+        number: signal.signal(number, handler)
+        for number, earlier in handlers.items()
+        if earlier is not None and (earlier != signal.SIG_IGN or number in _ALWAYS)
+    }
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

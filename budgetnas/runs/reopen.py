@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
+from budgetnas.data.request import FULL_DEPTH
 from budgetnas.errors import InputError
 from budgetnas.runs.recording import RunImages
 from budgetnas.space.specification import StudySpecification, read_specification
@@ -52,6 +53,7 @@ def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRe
         subset_eval=identity.subset_eval,
         split_seed=identity.split_seed,
         skipped=identity.skipped,
+        bit_depth=identity.bit_depth or FULL_DEPTH,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, ValidationError, ValidationInfo, field_validato
 
 from budgetnas.architecture.budget import Budget, format_count, parse_budget
 from budgetnas.data import Data, DataIdentity, DataRequest
+from budgetnas.data.request import FULL_DEPTH
 from budgetnas.errors import InputError, check_seed
 from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.presets import shipped
@@ -64,6 +65,7 @@ class SearchOptions(Frozen):
     split_seed: int | None = None
     skip_damaged: bool | None = None
     skipped: tuple[str, ...] | None = None
+    bit_depth: int | None = None
     epochs: int | None = None
     batch: int | None = None
     recipe_space: RecipeSpaceName | None = None
@@ -169,6 +171,7 @@ class SearchOptions(Frozen):
             split_seed=self.split_seed or 0,
             skip_damaged=self.skip_damaged or False,
             skipped=self.skipped or (),
+            bit_depth=self.bit_depth,
         )
 
     def limits(self) -> Budget:
@@ -221,6 +224,7 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         subset_eval=data.subset_eval,
         split_seed=data.split_seed,
         skipped=data.skipped or None,
+        bit_depth=data.bit_depth or FULL_DEPTH,
         epochs=specification.recipes.epochs,
         batch=specification.recipes.batch,
         recipe_space=specification.recipe_space,

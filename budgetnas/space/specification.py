@@ -34,6 +34,7 @@ _FLAGS = {
     "data.split_seed": "--split-seed",
     "data.resolution": "--resolution",
     "data.skipped": "--skip-damaged",
+    "data.bit_depth": "bit_depth",
     "fidelity.pruner": "--pruner",
     "choice.finalists": "--finalists",
     "choice.seeds": "--final-seeds",

@@ -65,6 +65,56 @@ def wreak(
         engine.dispose()
 
 
+def wreak_to_the_end(
+    url: str,
+    start: Callable[[], Command],
+    *,
+    workers: int,
+    gap: float,
+    generator: random.Random,
+    restart: Callable[[], None] | None = None,
+) -> Havoc:
+    """Kill a worker after every few recorded epochs, until the study and its final have ended.
+
+    Args:
+        url: The storage.
+        start: Starts a worker.
+        workers: Number of workers at a time.
+        gap: Mean number of epochs between two kills.
+        generator: Decides the moments and the victims.
+        restart: Restarts the database server; called once, before one of the first kills.
+    """
+    engine = create_engine(url, pool_pre_ping=True)
+    killed: list[Command] = []
+    ended: list[Command] = []
+    moment, restart_before = 0.0, generator.randrange(1, 4)
+    with ExitStack() as stack:
+        running = [stack.enter_context(start()) for _ in range(workers)]
+        while True:
+            moment += generator.expovariate(1 / gap)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while running and _recorded(engine) < moment:
+                assert time.monotonic() < deadline, "\n".join(one.told() for one in running)
+                time.sleep(0.01)
+                ended += [one for one in running if one.code is not None]
+                running = [one for one in running if one.code is None]
+            time.sleep(generator.uniform(0, _AT_MOST_LATER_SECONDS))
+            if not running:
+                break
+            if restart is not None and len(killed) == restart_before:
+                restart_before = -1
+                restart()
+                continue
+            victim = running.pop(generator.randrange(len(running)))
+            victim.kill()
+            killed.append(victim)
+            running += [stack.enter_context(start()) for _ in range(workers - len(running))]
+        engine.dispose()
+        codes = tuple(one.wait() for one in ended)
+        told = "\n".join(one.told() for one in (*killed, *ended))
+        return Havoc(tuple(one.pid for one in killed), codes, told)
+
+
 def _recorded(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.scalar(select(func.count()).select_from(tables.epochs)) or 0)

@@ -15,16 +15,23 @@ from quiet import Quiet
 from sqlalchemy import Row, func, select
 
 from budgetnas.data import load_data
+from budgetnas.experiments.final_results import FIRST_TEST_SEED
 from budgetnas.metrics import Epoch
 from budgetnas.runs.checkpoints import run_folder
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
-from budgetnas.runs.reopen import DataPlace, data_request, study_specification, validation_images
+from budgetnas.runs.reopen import (
+    DataPlace,
+    all_training_images,
+    data_request,
+    study_specification,
+    validation_images,
+)
 from budgetnas.samplers.attributes import described
 from budgetnas.search.options import SearchOptions, read_study_file, specify
 from budgetnas.search.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.candidates import Candidate
-from budgetnas.storage import Records, Run, State, tables
+from budgetnas.storage import SEARCHED, Records, Role, Run, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.settings import Settings
 from budgetnas.storage.store import Fence
@@ -32,6 +39,8 @@ from budgetnas.storage.urls import parse_storage
 from budgetnas.training import RuntimeConfig, runtime_rules
 
 NAME = "t"
+_ENDED = {TrialState.COMPLETE: State.COMPLETE, TrialState.PRUNED: State.PRUNED}
+"""How a trial ended that counts, and its run."""
 
 
 @dataclass(frozen=True)
@@ -97,30 +106,36 @@ def check_ended(url: str, *, trained: int) -> None:
     with looking(url) as study:
         trials, runs = study.trials, study.runs
         assert [trial.number for trial in trials] == list(range(len(trials)))
-        assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
+        assert {trial.state for trial in trials} <= {*_ENDED, TrialState.FAIL}
         for trial in trials:
-            assert trial.state is TrialState.COMPLETE or described(trial)["reason"], f"trial {trial.number}"
+            assert trial.state is TrialState.COMPLETE or described(trial).get("reason"), (
+                f"trial {trial.number}: {trial.state}, {described(trial)}"
+            )
         assert study.rows(tables.leases) == []
-        assert {run.state for run in runs} <= {State.COMPLETE, State.FAILED}
-        assert max(Counter(run.trial for run in runs).values()) == 1, "a trial has one run"
+        assert {run.state for run in runs} <= {*_ENDED.values(), State.FAILED}
+        assert max(Counter(run.trial for run in runs if run.role in SEARCHED).values()) == 1, "a trial has one run"
         assert twice(runs) == []
-        complete = {run.trial: run for run in runs if run.state is State.COMPLETE}
-        assert len(complete) == trained
-        assert complete.keys() == {trial.number for trial in trials if trial.state is TrialState.COMPLETE}
-        for number, run in complete.items():
+        ended = {run.trial: run for run in runs if run.role in SEARCHED and run.state is not State.FAILED}
+        assert len(ended) == trained
+        assert ended.keys() == {trial.number for trial in trials if trial.state in _ENDED}
+        for number, run in ended.items():
             assert number is not None
+            assert _ENDED[trials[number].state] is run.state
             curve = study.records.curve(run.id)
-            assert [epoch.epoch for epoch in curve] == list(range(1, run.recipe.epochs + 1))
-            assert trials[number].value == curve[-1].eval_accuracy
-            assert trials[number].intermediate_values == {epoch.epoch: epoch.eval_accuracy for epoch in curve}
-            assert run.weights_sha256
+            assert [epoch.epoch for epoch in curve] == list(range(1, run.epochs_done + 1))
+            told = {epoch.epoch: epoch.eval_accuracy for epoch in curve}
+            assert trials[number].intermediate_values == told, f"trial {number}, run {run.id} {run.state}"
+            if run.state is State.COMPLETE:
+                assert run.epochs_done == run.recipe.epochs
+                assert trials[number].value == curve[-1].eval_accuracy
+                assert run.weights_sha256
 
 
 def twice(runs: Sequence[Run]) -> list[str]:
     """Return the runs that have the key of another, each in words."""
 
-    def key(run: Run) -> tuple[str, str, int]:
-        return run.architecture.digest, run.recipe.digest, run.seed
+    def key(run: Run) -> tuple[str, str, int, str]:
+        return run.architecture.digest, run.recipe.digest, run.seed, run.role
 
     times = Counter(map(key, runs))
     again = sorted((run for run in runs if times[key(run)] > 1), key=lambda run: (key(run), run.id))
@@ -141,28 +156,35 @@ Result = tuple[tuple[Epoch, ...], str | None]
 
 
 def results(url: str) -> dict[int, Result]:
-    """Return what each complete run of a study gave."""
+    """Return what each run of a study gave that was not lost."""
     with looking(url) as study:
-        complete = [run for run in study.runs if run.state is State.COMPLETE]
-        return {run.id: _result(study.records, run) for run in complete}
+        return {run.id: _result(study.records, run) for run in _trained(study)}
 
 
 def results_alone(url: str, folder: Path) -> dict[int, Result]:
-    """Return what each complete run gives if it is trained alone, without a break, from its record."""
+    """Return what each of these runs gives if it is trained alone, without a break, from its record."""
     fresh = parse_storage(f"sqlite:///{folder / 'alone.db'}")
     with looking(url) as study, closing(open_records(fresh)) as records:
         specification = study_specification(study.records, NAME)
         data = load_data(data_request(specification.data, NAME, DataPlace()))
-        images = validation_images(data, runtime_rules("cpu", "float32"))
+        rules = runtime_rules("cpu", "float32")
+        images, all_images = validation_images(data, rules), all_training_images(data, rules)
         given = {}
-        for run in study.runs:
-            if run.state is State.COMPLETE:
-                request = RunRequest(Candidate(run.architecture, run.recipe), run.seed, run.role)
-                runtime = RuntimeConfig.from_json(run.environment)
-                again = record_training(request, images, runtime, records, Stopper(), Quiet())
-                given[run.id] = _result(records, records.run(again))
+        for run in _trained(study):
+            request = RunRequest(Candidate(run.architecture, run.recipe), run.seed, run.role)
+            of_run = all_images if run.role is Role.FINAL and run.seed >= FIRST_TEST_SEED else images
+            runtime = RuntimeConfig.from_json(run.environment)
+            again = record_training(request, of_run, runtime, records, Stopper(), Quiet())
+            given[run.id] = _result(records, records.run(again), pruned_after=run.epochs_done)
         return given
 
 
-def _result(records: Records, run: Run) -> Result:
-    return tuple(replace(epoch, seconds=0.0) for epoch in records.curve(run.id)), run.weights_sha256
+def _trained(study: Looker) -> list[Run]:
+    return [run for run in study.runs if run.state in _ENDED.values()]
+
+
+def _result(records: Records, run: Run, pruned_after: int | None = None) -> Result:
+    """Return what a run gave up to an epoch; only whole trainings have weights to compare."""
+    epochs = pruned_after or run.epochs_done
+    curve = tuple(replace(epoch, seconds=0.0) for epoch in records.curve(run.id)[:epochs])
+    return curve, run.weights_sha256 if epochs == run.recipe.epochs else None
