@@ -78,6 +78,7 @@ def extras_of(base: Recipe, resolution: int) -> dict[str, dict[str, Any]]:
         f"cutout {resolution // 2}": {"augmentation": base.augmentation.model_dump() | {"cutout": resolution // 2}},
         "warm-up 1": {"warmup_epochs": 1},
         "EMA 0.99": {"ema_decay": 0.99},
+        "rate per step": {"schedule": "step"},
     }
 
 

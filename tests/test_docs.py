@@ -184,6 +184,7 @@ BENCHMARKS = {
     for name in (
         "counting",
         "gate",
+        "ladder",
         "learning",
         "long_training",
         "onnx",

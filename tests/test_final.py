@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from quiet import Quiet
-from small import run, study_file
+from small import run, start, study_file
 from sqlalchemy import select
 from test_search_study import specification
 
@@ -19,7 +21,7 @@ from budgetnas.architecture import named
 from budgetnas.cli.finish import tell_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
-from budgetnas.experiments.final import FinalTraining, FinishRequest, finish, plan_final
+from budgetnas.experiments.final import FinalTraining, FinishRequest, LongTrainings, finish, plan_final
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
@@ -27,6 +29,7 @@ from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape
 from budgetnas.space.specification import ChoiceProtocol
+from budgetnas.space.strong import final_recipe
 from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.opening import open_records
@@ -46,6 +49,10 @@ class Listener(Quiet):
     stop_after: int = 1_000
     trainings: list[FinalTraining] = field(default_factory=list)
     resumed: list[bool] = field(default_factory=list)
+    long: list[LongTrainings] = field(default_factory=list)
+
+    def on_long_trainings(self, planned: LongTrainings) -> None:
+        self.long.append(planned)
 
     def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         self.resumed.append(resumed)
@@ -69,9 +76,12 @@ def opened(database: Path) -> Iterator[Records]:
 
 
 def run_final(
-    records: Records, listener: Listener | None = None, protocol: ChoiceProtocol | None = PROTOCOL
+    records: Records,
+    listener: Listener | None = None,
+    protocol: ChoiceProtocol | None = PROTOCOL,
+    final_epochs: int | None = None,
 ) -> FinalResult:
-    request = FinishRequest("s", DataPlace(), protocol)
+    request = FinishRequest("s", DataPlace(), protocol, final_epochs)
     return finish(request, records, runtime_rules("cpu", "float32"), Stopper(), listener or Listener())
 
 
@@ -165,6 +175,97 @@ def test_a_stopped_final_resumes_and_repeats_no_run(database: Path, stop_after: 
         assert len(keys) == len(set(keys)) == 6
 
 
+def runs_read(records: Records, result: FinalResult) -> list[Run]:
+    read = {run for final, run, _ in readings(records) if final == result.number}
+    return [run for run in finals(records) if run.id in read]
+
+
+def test_a_final_trains_the_winner_longer_than_it_was_chosen_by(database: Path) -> None:
+    with opened(database) as records:
+        listener = Listener()
+        result = run_final(records, listener, final_epochs=3)
+        assert result.winner is not None and result.protocol.final_epochs == 3
+        assert result.winner.long_recipe == final_recipe(
+            study_specification(records, "s").recipes, 3, result.winner.run.params
+        )
+        tested = runs_read(records, result)
+        assert [run.recipe for run in tested] == [result.winner.long_recipe] * 2
+        assert [run.epochs_done for run in tested] == [3, 3]
+        assert {run.recipe.epochs for run in finals(records) if run.seed < FIRST_TEST_SEED} == {2}
+        assert result.shipped_run in {run.id for run in tested}
+        assert [training.epochs for training in listener.trainings] == [2] * 4 + [3] * 2
+        (planned,) = listener.long
+        assert (planned.epochs, planned.seeds, planned.networks) == (3, 2, 1)
+        assert planned.seconds is not None and planned.seconds > 0
+        assert run_final(records, again := Listener(), protocol=None) == result and not again.trainings
+
+
+def test_a_finished_final_is_trained_longer_from_its_record(database: Path) -> None:
+    with opened(database) as records:
+        first = run_final(records)
+        listener = Listener()
+        long = run_final(records, listener, protocol=None, final_epochs=3)
+        assert [training.epochs for training in listener.trainings] == [3, 3]
+        assert long.readings == 2 and any("on the test split before" in notice for notice in listener.notices)
+        assert first.winner is not None and long.winner is not None and long.winner.run == first.winner.run
+        assert long.protocol == PROTOCOL.model_copy(update={"final_epochs": 3})
+        assert long.shipped_run != first.shipped_run
+        assert final_result(records, "s") == run_final(records, Listener(), protocol=None) == long
+
+
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_a_stopped_final_resumes_with_its_long_trainings(database: Path, stop_after: int) -> None:
+    with opened(database) as records:
+        with pytest.raises(Interrupted):
+            run_final(records, Listener(stop_after), final_epochs=3)
+        listener = Listener()
+        result = run_final(records, listener, protocol=None)
+        assert listener.resumed == [True] and len(listener.trainings) == 6 - stop_after
+        assert [run.epochs_done for run in runs_read(records, result)] == [3, 3]
+        planned, last = listener.long[0].seconds, listener.trainings[-1].seconds_left
+        assert planned is not None and last is not None
+        if stop_after == 5:
+            assert planned == pytest.approx(last), "one run is missing"
+        else:
+            assert planned >= 2 * last, "two runs, as long as those of the largest network"
+
+
+def test_a_stopped_final_that_read_nothing_gives_way_to_a_longer_one(database: Path) -> None:
+    with opened(database) as records:
+        with pytest.raises(Interrupted):
+            run_final(records, Listener(5))
+        listener = Listener()
+        result = run_final(records, listener, final_epochs=3)
+        assert listener.resumed == [False] and [training.epochs for training in listener.trainings] == [3, 3]
+        assert result.readings == 1 and len(records.finals("s")) == 2 and len(readings(records)) == 2
+
+
+@pytest.mark.slow
+def test_a_final_killed_in_a_long_training_resumes_to_the_same_bits(database: Path, tmp_path: Path) -> None:
+    options = ("--finalists", "1", "--final-seeds", "2", "--final-epochs", "40")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "budgetnas.db").write_bytes(database.read_bytes())
+    assert run(whole, "finish", "s", *options).returncode == 0
+    killed = start(tmp_path, "finish", "s", *options, BUDGETNAS_CHECKPOINT_EVERY="0s")
+    with killed, opened(database) as records:
+        until = time.monotonic() + 120
+        while not any(run.seed >= FIRST_TEST_SEED and len(records.curve(run.id)) > 2 for run in finals(records)):
+            assert time.monotonic() < until and killed.poll() is None
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    resumed = run(tmp_path, "finish", "s")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "40 epochs on train + validation" in resumed.stderr and "on train + validation" in resumed.stderr
+    weights = []
+    for file in (database, whole / "budgetnas.db"):
+        with opened(file) as records:
+            result = final_result(records, "s")
+            assert result is not None and result.readings == 1
+            weights.append([records.weights(run.id) for run in runs_read(records, result)])
+    assert weights[0] == weights[1] and len(weights[0]) == 2
+
+
 def test_the_first_of_two_equal_runs_counts(database: Path) -> None:
     with opened(database) as records:
         result = run_final(records)
@@ -210,6 +311,24 @@ def test_the_protocol_of_a_study_cannot_change(tmp_path: Path) -> None:
             run_final(records)
     again = run(tmp_path, "search", "--study", "s", "--finalists", "2")
     assert again.returncode == 2 and "--finalists" in again.stderr
+
+
+def test_a_search_ends_with_long_trainings_of_which_its_plan_tells(tmp_path: Path) -> None:
+    text = study_file(tmp_path, study='"s"', trials="2", final_seeds="2", final_epochs='"auto"')
+    result = run(tmp_path, "search", text)
+    assert result.returncode == 0, result.stderr
+    plan = result.stderr
+    assert "the winner and that network for 20 epochs on all training images" in plan
+    assert "for the final, if its networks are typical" in plan
+    assert "then the winner: 20 epochs on train + validation with the recipe for long trainings, 2 seeds each" in plan
+    assert "long trainings: SGD" in result.stdout
+    with opened(tmp_path / "budgetnas.db") as records:
+        assert study_specification(records, "s").choice == ChoiceProtocol(seeds=2, final_epochs=20)
+        recorded = final_result(records, "s")
+        assert recorded is not None and recorded.protocol.final_epochs == 20
+    again = run(tmp_path, "search", "--study", "s", "--final-epochs", "30")
+    assert again.returncode == 2 and "--final-epochs was 20, now 30" in again.stderr
+    assert "budgetnas finish s --final-epochs N" in again.stderr
 
 
 def test_the_best_initial_trial_is_the_reference(tmp_path: Path) -> None:
@@ -280,6 +399,8 @@ def test_finish_prints_one_json_value(database: Path) -> None:
         (["nothing"], "nothing"),
         (["s", "--finalists", "0"], "--finalists 0"),
         (["s", "--final-seeds", "1"], "--final-seeds 1"),
+        (["s", "--final-epochs", "0"], "--final-epochs '0': must be auto or a whole number from 1 to 10,000"),
+        (["s", "--final-epochs", "many"], "--final-epochs 'many'"),
     ],
 )
 def test_bad_input_is_one_line(database: Path, arguments: list[str], message: str) -> None:

@@ -11,6 +11,7 @@ from budgetnas.architecture import NAMES, Architecture, count, default_strides, 
 from budgetnas.architecture.budget import Budget
 from budgetnas.architecture.edits import (
     Cap,
+    DropSe,
     Edit,
     Narrow,
     NarrowAll,
@@ -42,6 +43,7 @@ def networks(draw: st.DrawFn) -> Architecture:
         block=draw(st.sampled_from(["basic", "bottleneck"])),
         stem_width=draw(st.sampled_from([8, 16, 60, 64])),
         size=draw(st.sampled_from([8, 32])),
+        se=draw(st.booleans()),
     )
 
 
@@ -63,7 +65,7 @@ def found_for(network: Architecture, budget: Budget) -> tuple[Near, ...]:
     try:
         return nearest(network, budget)
     except InputError:
-        smallest = apply((UseStages(1), ShortenAll(1), NarrowAll(1)), network)
+        smallest = apply((DropSe(), UseStages(1), ShortenAll(1), NarrowAll(1)), network)
         assert not budget.fits(smallest)
         return ()
 
@@ -99,6 +101,8 @@ def test_every_edit_is_needed_and_its_sentence_names_what_changes(given_: tuple[
 def changed_numbers(edit: Edit, before: Architecture, after: Architecture) -> list[int]:
     """What a reader must be told; checks that nothing else differs."""
     match edit:
+        case DropSe():
+            same, told = replace(before, se=False), []
         case UseStages(to):
             same = replace(before, blocks=before.blocks[:to], widths=before.widths[:to], strides=before.strides[:to])
             told = [] if before.num_stages - to == 1 else [before.num_stages - to]
@@ -124,6 +128,8 @@ def changed_numbers(edit: Edit, before: Architecture, after: Architecture) -> li
 def one_step_less(edit: Edit, network: Architecture) -> Architecture:
     """The network with the next smaller form of an edit, or without it where there is none."""
     match edit:
+        case DropSe():
+            return network
         case UseStages(to):
             return UseStages(to + 1).apply(network)
         case Shorten(stage, to):
@@ -251,6 +257,23 @@ def test_three_edits_where_two_do_not_do() -> None:
         nearest(network, Budget(smallest - 1))
     assert raised.value.argument == "--budget"
     assert f"allow at least --budget {smallest:,}" in str(raised.value)
+
+
+def test_squeeze_and_excitation_is_dropped_if_that_suffices() -> None:
+    gated = replace(RESNET18, se=True)
+    (one, *others) = nearest(gated, Budget(count(RESNET18).params))
+    assert (one.edits, one.architecture, one.name) == ((DropSe(),), RESNET18, "resnet18")
+    assert [*sentences(one.edits, gated)] == ["drop squeeze-and-excitation"] and others
+    assert to_dicts(one.edits, gated) == [
+        {"edit": "drop squeeze-and-excitation", "text": "drop squeeze-and-excitation"}
+    ]
+
+
+def test_the_smallest_network_of_one_with_gates_takes_four_edits() -> None:
+    network = replace(named("resnet152"), se=True)
+    smallest = apply((DropSe(), UseStages(1), ShortenAll(1), NarrowAll(1)), network)
+    (one, *_) = nearest(network, Budget(count(smallest).params))
+    assert one.architecture == smallest and len(one.edits) == 4
 
 
 def test_what_keeps_it_from_fitting_is_named() -> None:

@@ -76,6 +76,49 @@ def test_a_database_file_that_is_put_back_is_used_again(engine: Engine, tmp_path
     write(engine)
 
 
+def test_a_database_that_is_overwritten_by_an_older_copy_is_noticed(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "nas.db"
+    write(engine)
+    checkpoint(path)
+    older = path.read_bytes()
+    write(engine)
+    checkpoint(path)
+    write(engine)
+    path.write_bytes(path.read_bytes())
+    write(engine)
+    path.write_bytes(older)
+    with pytest.raises(OperationalError, match=r"nas\.db was overwritten by an older copy while it was in use"):
+        write(engine)
+
+
+def test_a_database_that_goes_back_through_sqlite_is_noticed(engine: Engine, tmp_path: Path) -> None:
+    write(engine)
+    with closing(sqlite3.connect(tmp_path / "nas.db")) as now, closing(sqlite3.connect(":memory:")) as older:
+        now.backup(older)
+        for _ in range(3):
+            write(engine)
+        older.backup(now)
+    with pytest.raises(OperationalError, match="was overwritten by an older copy"):
+        write(engine)
+
+
+def test_transactions_that_fail_or_only_read_are_not_counted(engine: Engine) -> None:
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), engine.begin() as connection:
+            connection.execute(text("INSERT INTO kept VALUES (1)"))
+            raise ZeroDivisionError
+        write(engine)
+        with engine.begin() as connection:
+            connection.execute(text("SELECT * FROM kept"))
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("PRAGMA user_version").scalar_one() == 3
+
+
+def checkpoint(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def test_a_database_that_another_program_locked_is_waited_for_as_long_as_asked(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,10 +237,29 @@ def test_a_search_whose_database_is_removed_fails_and_says_so(tmp_path: Path) ->
     assert not (tmp_path / "d.db").exists()
 
 
-def _complete(path: Path) -> bool:
+@pytest.mark.slow
+def test_a_search_whose_database_is_overwritten_by_an_older_copy_fails_and_says_so(tmp_path: Path) -> None:
+    search = ("search", study_file(tmp_path, epochs="5"), "--study", "h", "--storage", "sqlite:///d.db", "--trials")
+    assert run(tmp_path, *search, "1").returncode == 0
+    older = (tmp_path / "d.db").read_bytes()
+    assert run(tmp_path, *search, "2").returncode == 0
+    with start(tmp_path, *search, "30") as running:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not _complete(tmp_path / "d.db", more_than=2):
+            time.sleep(0.2)
+        (tmp_path / "d.db").write_bytes(older)
+        out, err = running.communicate(timeout=120)
+        assert running.wait() == 1
+    assert "d.db was overwritten by an older copy while it was in use; what was written since is lost" in err
+    assert "delete d.db-wal and d.db-shm, and copy it again" in err
+    assert "winner" not in out
+
+
+def _complete(path: Path, more_than: int = 0) -> bool:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            return bool(connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+            complete = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0]
+            return bool(complete > more_than)
     except sqlite3.Error:
         return False
 

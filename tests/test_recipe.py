@@ -49,6 +49,7 @@ def test_json_gives_the_same_recipe_back(rate: float) -> None:
         {"warmup_epochs": 1},
         {"ema_decay": 0.99},
         {"schedule": "step"},
+        {"decoupled_decay": True},
         {"augmentation": Augmentation(padding="reflect")},
         {"augmentation": Augmentation(trivial_augment=True)},
         {"augmentation": Augmentation(erasing=0.1)},
@@ -117,6 +118,8 @@ def test_recipes_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
         ({"nesterov": (False, True), "momentum": 0.0}, "nesterov needs a momentum above 0"),
         ({"ema_decay": (0.9, 0.0, 0.9)}, "ema_decay names a value twice"),
         ({"label_smoothing": ()}, "at least 1 item"),
+        ({"schedule": "batch"}, "'epoch' or 'step'"),
+        ({"schedule": ("step", "step")}, "schedule names a value twice"),
         ({"label_smoothing": (0.0, 1.0)}, "less than 1"),
         ({"warmup_epochs": (0, 2), "epochs": 2}, "warmup_epochs must be below epochs, 2, not 2"),
         ({"augmentation": Augmentation(cutout=8)}, "must be 0, not 8: write cutout = 8 next to augmentation"),
@@ -158,7 +161,9 @@ def test_a_drawn_recipe_has_everything_of_its_space() -> None:
 
 def test_one_line_describes_it() -> None:
     assert V2_SGD.describe() == "SGD lr 0.1 wd 0.0005, 60 epochs, batch 128"
-    assert V2_SGD.model_copy(update={"optimizer": "adam"}).describe().startswith("Adam lr 0.1 ")
+    adam = V2_SGD.model_copy(update={"optimizer": "adam"})
+    assert adam.describe().startswith("Adam lr 0.1 ")
+    assert adam.model_copy(update={"decoupled_decay": True}).describe().startswith("AdamW lr 0.1 wd 0.0005, ")
     extras = {"nesterov": True, "label_smoothing": 0.1, "decay_norm_and_bias": False, "warmup_epochs": 3}
     everything = extras | {"ema_decay": 0.995, "augmentation": Augmentation(cutout=16)}
     assert V2_SGD.model_copy(update=everything).describe() == (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
+from benchmarks import ladder
 from benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
@@ -68,9 +70,10 @@ def test_the_parameters_of_the_tuned_space() -> None:
         "warmup_epochs": Choice((0, 1, 3)),
         "ema_decay": Choice((0.0, 0.99, 0.995)),
         "cutout": Choice((0, 8, 16)),
+        "schedule": Choice(("epoch", "step")),
     }
     assert space.names_for("sgd") == ("sgd_learning_rate", "sgd_weight_decay", "sgd_nesterov")
-    assert space.names_for("adam") == ("adam_learning_rate", "adam_weight_decay")
+    assert space.names_for("adam") == ("adam_learning_rate", "adam_weight_decay", "adam_decoupled_decay")
     assert set(ranges) == {*space.joint_names(), *space.names_for("sgd"), *space.names_for("adam")}
 
 
@@ -107,13 +110,22 @@ def test_parameters_and_candidate_are_one_to_one(name: str, seed: int) -> None:
         ("label_smoothing", "label_smoothing"),
         ("nesterov", "sgd_nesterov"),
         ("cutout", "cutout"),
+        ("schedule", "schedule"),
+        ("decoupled_decay", "adam_decoupled_decay"),
     ):
         if parameter in params:
             assert candidate.recipe.extra(extra) == params[parameter]
 
 
 @pytest.mark.parametrize(
-    "change", [{"label_smoothing": 0.2}, {"warmup_epochs": 2}, {"ema_decay": 0.9}, {"decay_norm_and_bias": True}]
+    "change",
+    [
+        {"label_smoothing": 0.2},
+        {"warmup_epochs": 2},
+        {"ema_decay": 0.9},
+        {"decay_norm_and_bias": True},
+        {"decoupled_decay": True},
+    ],
 )
 def test_extras_that_are_no_choice_are_not_held(change: dict[str, Any]) -> None:
     recipes = RecipeSpace.model_validate(TUNED.model_dump() | {"decay_norm_and_bias": False})
@@ -199,6 +211,31 @@ def test_what_a_study_file_says_of_an_extra_goes_over_the_named_space(digits: Da
     assert asked(digits, recipe=request.recipe, recipe_space="paper").recipes.nesterov == (False,)
 
 
+def test_a_study_file_sets_the_schedule_and_the_decay(digits: Data, tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('[recipe]\nschedule = "step"\ndecoupled_decay = [false, true]\n')
+    specification = asked(digits, recipe=read_study_file(str(path)).recipe)
+    assert specification.recipes.recipe("sgd", 0.1, 0.0).schedule == "step"
+    space = specification.candidates
+    assert "schedule" not in space.ranges() and "adam_decoupled_decay" in space.names_for("adam")
+    stored = read_specification(specification.canonical_json())
+    specify(stored_options(stored), digits).require_same(stored, "s")
+
+
+def test_a_study_from_before_a_choice_existed_resumes_without_it(digits: Data) -> None:
+    """A tuned study of an earlier version: its JSON has no schedule, and it is not given the choice now."""
+    recipes = RecipeSpace.model_validate(
+        asked(digits, recipe_space="tuned").recipes.model_dump() | {"schedule": "epoch", "decoupled_decay": False}
+    )
+    older = asked(digits, recipe_space="tuned", recipe=recipes)
+    assert "schedule" not in older.canonical_json() and "decoupled" not in older.canonical_json()
+    stored = read_specification(older.canonical_json())
+    assert stored.digest == older.digest
+    resumed = specify(stored_options(stored), digits)
+    assert resumed.recipes.schedule == ("epoch",)
+    resumed.require_same(stored, "s")
+
+
 def test_an_unknown_space_is_refused(digits: Data) -> None:
     with pytest.raises(InputError, match=r"--recipe-space 'best': must be one of measured, paper, tuned"):
         asked(digits, recipe_space="best")
@@ -222,7 +259,7 @@ def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None
     older = asked(load_data(DataRequest("digits"))).model_dump(mode="json")
     del older["recipe_space"]
     for extra in EXTRAS:
-        del older["recipes"][extra]
+        older["recipes"].pop(extra, None)
     older["recipes"]["nesterov"] = False
     specification = StudySpecification.model_validate(older)
     assert specification.recipe_space == "paper"
@@ -236,7 +273,7 @@ def test_a_space_is_told_in_words(digits: Data) -> None:
     assert told.endswith(
         "; Nesterov's momentum one of off, on; label smoothing 0.1; decay of norms and biases one of on, off; "
         "epochs of warm-up one of 0, 1, 3; average of the weights with decay one of 0, 0.99, 0.995; "
-        "cutout of side one of 0, 2, 4"
+        "cutout of side one of 0, 2, 4; rate set every one of epoch, step; decoupled decay for Adam one of off, on"
     )
 
 
@@ -268,7 +305,7 @@ def test_the_benchmark_changes_each_extra_once_and_nothing_else() -> None:
         changed.add(extra)
         assert recipe.learning_rate == base.learning_rate
         assert recipe.augmentation.model_copy(update={"cutout": 0}) == base.augmentation
-    assert changed == set(EXTRAS)
+    assert changed == set(EXTRAS) - {"decoupled_decay"}  # the base is SGD
 
 
 def test_the_benchmark_s_differences_are_paired() -> None:
@@ -279,3 +316,23 @@ def test_the_benchmark_s_differences_are_paired() -> None:
     assert found["good"].high - 0.02 == pytest.approx(4.30265 * 0.01 / 3**0.5, rel=1e-5)
     assert helpful(found) == []
     assert helpful(differences({BASE: base, "better": [0.12, 0.52, 0.921], "bad": [0.0, 0.4, 0.79]})) == ["better"]
+
+
+def test_the_recipes_of_the_ladder_build_on_each_other_and_its_pairs_have_the_same_seed() -> None:
+    recipes = list(ladder.ladder(15, 1, resolution=32, flip=True).values())
+    changed = [
+        {name for name in Recipe.model_fields if getattr(above, name) != getattr(below, name)}
+        for below, above in pairwise(recipes)
+    ]
+    assert changed == [{"schedule", "warmup_epochs"}, {"decay_norm_and_bias"}, {"learning_rate"}]
+    rows = {("a", 0): 0.5, ("a", 1): 0.6, ("b", 0): 0.51, ("b", 1): 0.63, ("b", 2): 0.9}
+    first, second = ladder.table(["a", "b", "c"], rows)
+    assert first.startswith("a: mean 55.00%") and first.endswith("n = 2")
+    assert "n = 3; minus the recipe before: +1.00, +3.00 points, mean +2.00 (95 % interval" in second
+
+
+def test_the_ladder_resumes_from_its_file(tmp_path: Path) -> None:
+    out = tmp_path / "ladder.csv"
+    for seed, accuracy in ((0, 0.25), (1, 0.5)):
+        ladder.add(out, ("plain", seed, accuracy, "network", 15, 100, "recipe"))
+    assert ladder.read(out) == {("plain", 0): 0.25, ("plain", 1): 0.5}

@@ -93,6 +93,34 @@ def test_an_interrupted_repeat_resumes_to_the_same_bits(
     assert len({run.weights_sha256 for run in seeds_of_one}) == len(seeds_of_one) > 1
 
 
+@dataclass
+class StopsInSecondEpoch(Events):
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        super().on_epoch_end(epoch)
+        if epoch.epoch == 2:
+            raise Interrupted
+
+
+def test_a_trial_that_takes_over_the_run_of_another_has_all_of_its_epochs(
+    sqlite: str, images: RunImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both had proposed the same candidate, and the process of the first was killed before the second claimed it."""
+    monkeypatch.setenv("BUDGETNAS_CHECKPOINT_EVERY", "0")
+    task = replace(asked(1, "tpe"), images=images, trainer=train)
+    with opened(sqlite, specification(images.identity)) as study:
+        with pytest.raises(Interrupted):
+            search(study, task, Stopper(None), StopsInSecondEpoch())
+        with study.storage.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE trials SET state = 'FAIL'")
+        study.optuna_study.enqueue_trial(study.optuna_study.trials[0].params)
+    with opened(sqlite, specification(images.identity)) as study:
+        assert search(study, task, Stopper(None), Events())
+        [only], second = runs_of(study), study.optuna_study.trials[1]
+        assert (only.trial, second.state) == (1, TrialState.COMPLETE)
+        curve = {epoch.epoch: epoch.eval_accuracy for epoch in study.records.curve(only.id)}
+        assert second.intermediate_values == curve
+
+
 def uninterrupted(records: Records, run: Run, images: RunImages) -> Run:
     recipe = Recipe.model_validate(run.recipe.model_dump())
     request = RunRequest(Candidate(run.architecture, recipe), run.seed, Role.REPLAY)

@@ -44,6 +44,7 @@ from budgetnas.report.figures.winner import winner as winner_figure
 from budgetnas.report.page import study_page, write_replay_report, write_study_report
 from budgetnas.report.tables import parts_of
 from budgetnas.space.initial_trials import initial_candidate
+from budgetnas.space.strong import strong_recipe
 from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 
@@ -279,6 +280,17 @@ def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records
     assert "This study was evaluated on the test split once." in html
     assert "-3.47" in html  # of v2-sgd, whose one run was the best: mean of its fresh seeds less that run
     assert "evaluated on the test split 3 times" in study_page(with_final(tables, readings=3))
+
+
+def test_page_of_a_final_with_long_trainings_has_their_recipe(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    assert tables.final is not None and tables.final.winner is not None
+    assert "recipe for long trainings" not in study_page(tables)
+    winner = replace(tables.final.winner, long_recipe=strong_recipe(200))
+    protocol = tables.final.protocol.model_copy(update={"final_epochs": 200})
+    html = study_page(replace(tables, final=replace(tables.final, winner=winner, protocol=protocol)))
+    assert "for 200 epochs with the\nrecipe for long trainings" in html and strong_recipe(200).describe() in html
 
 
 def test_page_of_an_unfinished_final_or_without_a_test_evaluation(records: Records) -> None:

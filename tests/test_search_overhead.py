@@ -118,7 +118,7 @@ def test_what_a_trial_asks_of_the_storage_does_not_grow_with_the_trials_before_i
     early, late = asked[15:25], asked[-10:]
     for what in ("statements", "transactions", "rows"):
         assert {one[what] for one in late} == {one[what] for one in early}, what
-    assert max(one["rows"] for one in late) < 150
+    assert max(one["rows"] for one in late) < 200  # of which one for each transaction that writes: the file's count
 
 
 def test_an_epoch_is_two_transactions(tmp_path: Path) -> None:

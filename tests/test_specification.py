@@ -98,6 +98,11 @@ def test_what_follows_from_it() -> None:
             "--finalists was none, now 3; --final-seeds was none, now 2",
         ),
         (
+            {"choice": ChoiceProtocol(final_epochs=200)},
+            "--final-epochs",
+            "--final-epochs was none, now 200; --finalists was none, now 3",
+        ),
+        (
             {"recipes": RecipeSpace(augmentation=Augmentation(flip=False))},
             "recipes.augmentation.flip",
             "recipes.augmentation.flip was True, now False",

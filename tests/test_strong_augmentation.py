@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 from training import CPU, PLAIN, STRONG, Listener, freeze_statistics, task, trained
 
-from budgetnas.space.recipe import Augmentation, Recipe
-from budgetnas.space.strong import plain_recipe, strong_recipe
+from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+from budgetnas.space.strong import automatic_epochs, final_recipe, plain_recipe, strong_recipe
 from budgetnas.training.augmentation import AugmentationParameters, augment, crop_and_flip, draw
 from budgetnas.training.engine import Trainer
 from budgetnas.training.evaluation import summed_loss
@@ -426,3 +426,23 @@ def test_recipes_for_long_trainings() -> None:
     assert plain.describe() == "SGD lr 0.1 wd 0.0005, 100 epochs, batch 128, Nesterov"
     for epochs in (1, 2, 7):
         assert Recipe.model_validate(strong_recipe(epochs).model_dump()).warmup_epochs < epochs
+
+
+def test_a_final_s_recipe_is_scaled_to_network_length_and_batch() -> None:
+    recipes = RecipeSpace()
+    assert final_recipe(recipes, 100, 300_000) == strong_recipe(100)
+    weak = strong_recipe(100).model_copy(update={"augmentation": Augmentation(padding="reflect")})
+    assert final_recipe(recipes, 100, 299_999) == weak
+    assert not final_recipe(recipes, 59, 5_000_000).augmentation.mixup
+    own = Augmentation(crop_padding=1, flip=False, rotation=5, mixup=0.4)
+    unmirrored = final_recipe(RecipeSpace(augmentation=own), 100, 300_000).augmentation
+    assert unmirrored == own.model_copy(update={"padding": "reflect", "erasing": 0.1, "cutmix": 1.0})
+    rates = {batch: final_recipe(RecipeSpace(batch=batch), 100, 10_000).learning_rate for batch in (64, 256, 8_192)}
+    assert rates == {64: 0.05, 256: 0.2, 8_192: 0.8}
+    for epochs in (1, 2, 7):
+        recipe = final_recipe(recipes, epochs, 10_000)
+        assert Recipe.model_validate(recipe.model_dump()) == recipe and recipe.epochs == recipe.t_max == epochs
+
+
+def test_automatic_epochs_are_ten_times_those_of_a_trial() -> None:
+    assert [automatic_epochs(epochs) for epochs in (1, 20, 40, 60, 500)] == [10, 200, 400, 400, 500]

@@ -46,7 +46,7 @@ def plain_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
         {"params": list(spared.values()), "weight_decay": decay if recipe.decay_norm_and_bias else 0.0},
     ]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=rate)
+        return torch.optim.AdamW(groups, lr=rate) if recipe.decoupled_decay else torch.optim.Adam(groups, lr=rate)
     return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 

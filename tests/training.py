@@ -71,6 +71,10 @@ OPTIMIZERS = {
     "weights alone decay": dict(
         optimizer="sgd", learning_rate=0.1, weight_decay=0.05, momentum=0.9, decay_norm_and_bias=False
     ),
+    "adamw": dict(optimizer="adam", learning_rate=0.01, weight_decay=0.5, decoupled_decay=True),
+    "adamw, weights alone": dict(
+        optimizer="adam", learning_rate=0.01, weight_decay=0.5, decoupled_decay=True, decay_norm_and_bias=False
+    ),
     "adam, weights alone": dict(optimizer="adam", learning_rate=0.01, weight_decay=0.05, decay_norm_and_bias=False),
 }
 EXTRAS: dict[str, dict[str, Any]] = {

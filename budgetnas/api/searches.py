@@ -46,6 +46,7 @@ def search(
     fidelity: Mapping[str, Any] | None = None,
     finalists: int | None = None,
     final_seeds: int | None = None,
+    final_epochs: int | str | None = None,
     device: str | None = None,
     precision: str | None = None,
     tune_setup: bool | None = None,
@@ -88,6 +89,7 @@ def search(
         fidelity: Table ``[fidelity]`` of a study file.
         finalists: Number of networks in a final at the end; no final by default.
         final_seeds: Fresh seeds of each network in the final.
+        final_epochs: Epochs of the networks that the final evaluates, or ``auto``; those of a trial by default.
         device: ``auto`` (the default), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` (the default), ``float32``, ``bf16`` or ``fp16``.
         tune_setup: Time precision, threads and layout instead of following the rules.

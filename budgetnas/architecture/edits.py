@@ -18,6 +18,19 @@ WIDTH_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
+class DropSe:
+    """Drops squeeze-and-excitation from every block."""
+
+    def apply(self, network: Architecture) -> Architecture:
+        """Return the edited network."""
+        return replace(network, se=False)
+
+    def sentence(self, network: Architecture) -> str:
+        """Describe what the edit changes of `network`."""
+        return "drop squeeze-and-excitation"
+
+
+@dataclass(frozen=True, slots=True)
 class UseStages:
     """Drops the last stages."""
 
@@ -127,7 +140,7 @@ class NarrowAll:
         return max(width * self.percent // (100 * WIDTH_STEP) * WIDTH_STEP, min(width, WIDTH_STEP))
 
 
-Edit = UseStages | Shorten | ShortenAll | Narrow | Cap | NarrowAll
+Edit = DropSe | UseStages | Shorten | ShortenAll | Narrow | Cap | NarrowAll
 
 
 def apply(edits: Sequence[Edit], network: Architecture) -> Architecture:
@@ -151,10 +164,11 @@ def to_dicts(edits: Sequence[Edit], network: Architecture) -> list[dict[str, Any
 
 
 def edits_to(target: Architecture, network: Architecture) -> tuple[Edit, ...] | None:
-    """Return the fewest edits of stages, blocks and widths from `network` to `target`, or None if there are none."""
+    """Return the fewest edits from `network` to `target`, without `NarrowAll`, or None if there are none."""
     if target.num_stages > network.num_stages:
         return None
-    edits: list[Edit] = [UseStages(target.num_stages)] if target.num_stages < network.num_stages else []
+    edits: list[Edit] = [DropSe()] if network.se and not target.se else []
+    edits += [UseStages(target.num_stages)] if target.num_stages < network.num_stages else []
     left = apply(edits, network)
     shorter, narrower = _single(Shorten, left.blocks, target.blocks), _single(Narrow, left.widths, target.widths)
     edits += _at_once(shorter, ShortenAll(max(target.blocks)), left, replace(left, blocks=target.blocks))
@@ -175,6 +189,7 @@ def _at_once(edits: list[Edit], instead: Edit, network: Architecture, target: Ar
 
 
 _KINDS: dict[type[Edit], str] = {
+    DropSe: "drop squeeze-and-excitation",
     UseStages: "use stages",
     Shorten: "drop blocks",
     ShortenAll: "drop blocks everywhere",

@@ -19,6 +19,7 @@ from budgetnas.architecture.budget import Budget, format_count
 from budgetnas.architecture.edits import (
     WIDTH_STEP,
     Cap,
+    DropSe,
     Edit,
     Narrow,
     NarrowAll,
@@ -31,7 +32,9 @@ from budgetnas.architecture.edits import (
 from budgetnas.errors import InputError
 
 MOST_EDITS: Final = 2
-"""Most edits that are combined; three edits, of all stages, are tried if two do not suffice."""
+"""Most edits that are combined; if two do not suffice, three of all stages are tried, and four with gates to drop."""
+_SMALLEST: Final = (DropSe(), UseStages(1), ShortenAll(1), NarrowAll(1))
+"""The edits that lead to the smallest network."""
 TOLERANCE: Final = 0.01
 """Share of the given network's counts below which a difference does not count."""
 _PER_OCTAVE: Final = 4
@@ -106,9 +109,10 @@ def _fitting(network: Architecture, budget: Budget) -> dict[Architecture, tuple[
     for number in range(1, MOST_EDITS + 1):
         for families in combinations(search.families, number):
             search.add(families, fitting)
-    if not fitting:
-        for families in combinations(search.common, MOST_EDITS + 1):
-            search.add(families, fitting)
+    for number in range(MOST_EDITS + 1, len(_SMALLEST) + network.se):
+        if not fitting:
+            for families in combinations(search.common, number):
+                search.add(families, fitting)
     return fitting
 
 
@@ -128,15 +132,16 @@ class _Search:
         stages = range(1, network.num_stages + 1)
         use_stages = tuple(UseStages(to) for to in range(network.num_stages - 1, 0, -1))
         use = _Family(use_stages, use_stages)
+        drop_se = _Family((DropSe(),), (DropSe(),)) if network.se else _Family((), ())
         shorten = [_shorter(network.blocks[stage - 1], partial(Shorten, stage)) for stage in stages]
         shorten_all = _shorter(max(network.blocks), ShortenAll)
         narrow = [_narrower(network.widths[stage - 1], partial(Narrow, stage)) for stage in stages]
         cap = _narrower(max(network.widths), Cap)
         factors = tuple(NarrowAll(percent) for percent in range(99, 0, -1))
         narrow_all = _Family(factors, tuple(factor for factor in factors if factor.percent % _PERCENT_STEP == 0))
-        families = (use, *shorten, shorten_all, *narrow, cap, narrow_all)
+        families = (drop_se, use, *shorten, shorten_all, *narrow, cap, narrow_all)
         self.families = tuple(family for family in families if family.settings)
-        self.common = tuple(family for family in (use, shorten_all, cap, narrow_all) if family.settings)
+        self.common = tuple(family for family in (drop_se, use, shorten_all, cap, narrow_all) if family.settings)
 
     def add(self, families: Sequence[_Family], fitting: dict[Architecture, tuple[Edit, ...]]) -> None:
         """Add the networks that fit after one edit of each family.
@@ -218,7 +223,7 @@ def _named_edits(network: Architecture, budget: Budget) -> dict[Architecture, tu
 
 
 def _nothing_fits(network: Architecture, budget: Budget) -> InputError:
-    smallest = apply((UseStages(1), ShortenAll(1), NarrowAll(1)), network)
+    smallest = apply(_SMALLEST, network)
     excesses = budget.excesses(count(smallest))
     limits = {limit.quantity: limit for limit in budget.limits}
     has = ", ".join(f"{excess.count:,} {limits[excess.quantity].words}" for excess in excesses)

@@ -31,6 +31,8 @@ def final_lines(result: FinalResult) -> list[str]:
     if not winner.test:
         return [*lines, "not evaluated on the test split yet"]
     images = result.test_images or 0
+    if winner.long_recipe is not None:
+        lines.append(f"long trainings: {winner.long_recipe.describe()}")
     lines.append(
         f"test accuracy over {len(winner.test)} networks trained on train + validation ({images:,} test images):"
     )

@@ -24,6 +24,10 @@ def finish_command(
     study: StudyArgument,
     finalists: Annotated[int | None, option("Number of finalists.", default="the study's, or 3")] = None,
     final_seeds: Annotated[int | None, option("Fresh seeds of each finalist.", default="the study's, or 3")] = None,
+    final_epochs: Annotated[
+        str | None,
+        option("Epochs of the networks to evaluate on the test split, or auto.", default="the study's"),
+    ] = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
@@ -42,11 +46,12 @@ def finish_command(
     from budgetnas.progress.trainings import FinalProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.search.options import choice_protocol, parse_timeout
+    from budgetnas.search.options import SearchOptions, choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
-    request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds))
+    epochs = SearchOptions.parse({"final_epochs": final_epochs}).final_epochs
+    request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds), epochs)
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
     runtime = chosen_runtime(device, precision)

@@ -54,6 +54,9 @@ def search_command(
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
     finalists: Annotated[int | None, option("End with a final of that many networks.", default="no final")] = None,
     final_seeds: Annotated[int | None, option("Fresh seeds of each network in the final.", default="3")] = None,
+    final_epochs: Annotated[
+        str | None, option("Epochs of the networks that the final evaluates, or auto.", default="those of a trial")
+    ] = None,
     seed: Annotated[int | None, option("Seed of the sampler.", default="0")] = None,
     split_seed: Annotated[int | None, option("Seed of the validation split and of subsets.", default="0")] = None,
     skip_damaged: Annotated[

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
@@ -35,6 +35,7 @@ from budgetnas.runs.reopen import (
 from budgetnas.runs.timing import Timing, time_steps
 from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
+from budgetnas.space.strong import automatic_epochs, final_recipe
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
 from budgetnas.training import Callbacks, Runtime
@@ -51,7 +52,10 @@ class FinishRequest:
 
     study: str
     place: DataPlace
-    protocol: ChoiceProtocol | None = None  # numbers of finalists and seeds; None for the study's or the default
+    # Numbers of finalists and seeds; None for those of the study, of its last final, or the default.
+    protocol: ChoiceProtocol | None = None
+    # Epochs of the networks that are evaluated on the test split; None for those of the last final or the study.
+    final_epochs: int | Literal["auto"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,24 @@ class FinalTraining:
     seconds_left: float | None  # estimated time of this and all later runs, or None if memory ran out
 
 
+@dataclass(frozen=True, slots=True)
+class LongTrainings:
+    """The long trainings that a final is about to make."""
+
+    epochs: int
+    seeds: int
+    networks: int  # the winner and, if there is one that may differ, the reference
+    seconds: float | None  # estimated time of those that are missing, or None if memory ran out
+
+
 class FinalCallbacks(Callbacks):
     """Hooks of a final evaluation."""
 
     def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         """Called with the entrants; `resumed` if an earlier call started the final."""
+
+    def on_long_trainings(self, planned: LongTrainings) -> None:
+        """Called after `on_final_start` if the networks to evaluate on the test split are trained longer."""
 
     def on_final_run(self, training: FinalTraining) -> None:
         """Called before each run."""
@@ -82,8 +99,9 @@ def finish(
 ) -> FinalResult:
     """Run or resume the final evaluation of a study, or return the result of a finished one.
 
-    A new final runs after a finished one if the study was searched further, or if another protocol is requested. The
-    test split is then used once more, which is reported and recorded.
+    A new final runs after a finished one if the study was searched further, or if other numbers of finalists, seeds or
+    epochs are requested. The test split is then used once more, which is reported and recorded. Its runs that an
+    earlier final made are not repeated.
 
     Raises:
         InputError: If the request is invalid.
@@ -91,22 +109,25 @@ def finish(
         Interrupted: If a stop was requested; complete runs are recorded.
     """
     specification = study_specification(records, request.study)
-    protocol = _protocol(specification, request)
     searched = _searched(records, request.study)
     last = next(reversed(records.finals(request.study)), None)
+    protocol = _protocol(specification, request, last)
     if last is not None and _is_current(last, protocol, searched):
         return result_of(records, last)
     view.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
-    if last is not None and last.read_at is None:
+    if last is not None and last.is_unfinished and last.final_epochs == protocol.final_epochs:
         final, resumed = last, True
     else:
         final, resumed = _start(records, request.study, protocol, searched, specification, view), False
     result = result_of(records, final)
     view.on_final_start(result, resumed=resumed)
     view.on_progress("timing a few training steps")
-    timing = time_steps(result.entrants[0].run.candidate, validation_images(data, runtime), runtime)
-    evaluation = _Evaluation(records, final, data, timing, stopper, view)
+    first, images = result.entrants[0], validation_images(data, runtime)
+    timing = time_steps(first.run.candidate, images, runtime)
+    long_timing = timing if final.final_epochs is None else time_steps(first.long_candidate, images, runtime)
+    evaluation = _Evaluation(records, final, data, timing, long_timing, stopper, view)
+    evaluation.report_long_trainings()
     evaluation.choose_winner()
     evaluation.train_for_test()
     evaluation.evaluate_on_test(data_request)
@@ -121,7 +142,11 @@ def plan_final(
 
     def finalist(ranked: Ranked) -> Finalist:
         run = runs[ranked.first]
-        return Finalist(run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings)
+        epochs = protocol.final_epochs
+        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params)
+        return Finalist(
+            run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings, long_recipe=long
+        )
 
     ranking = best_first(specification, trained)
     initial = {run.candidate.key for run in runs if run.label in specification.seeds}
@@ -133,13 +158,20 @@ def plan_final(
     )
 
 
-def _protocol(specification: StudySpecification, request: FinishRequest) -> ChoiceProtocol:
-    fixed, asked = specification.choice, request.protocol
-    if fixed is not None and asked is not None and fixed != asked:
+def _protocol(specification: StudySpecification, request: FinishRequest, last: FinalRecord | None) -> ChoiceProtocol:
+    """Return the protocol of the final; what was not requested is that of the last final, then that of the study."""
+    fixed, asked, epochs = specification.choice, request.protocol, request.final_epochs
+    if fixed and asked and (fixed.finalists, fixed.seeds) != (asked.finalists, asked.seeds):
         rule = f"study {request.study!r} was created with {fixed.finalists} finalists and {fixed.seeds} seeds"
         shown = f"{asked.finalists}, {asked.seeds}"
         raise InputError("--finalists, --final-seeds", shown, rule, "leave both out")
-    return fixed or asked or ChoiceProtocol()
+    before = None if last is None else last.plan.protocol
+    protocol = fixed or asked or before or ChoiceProtocol()
+    if epochs is None:
+        epochs = (before or protocol).final_epochs
+    elif epochs == "auto":
+        epochs = automatic_epochs(specification.recipes.epochs)
+    return protocol.model_copy(update={"final_epochs": epochs})
 
 
 def _searched(records: Records, study: str) -> list[Run]:
@@ -184,7 +216,7 @@ class _Part:
     images: RunImages  # images for its runs
     entrants: tuple[Entrant, ...]  # the entrants that it trains
     seeds: range  # their training seeds
-    later: int = 0  # number of runs of the other half, if it comes later
+    is_last: bool = False  # whether its networks are evaluated on the test split
 
     @property
     def trainings(self) -> list[tuple[Entrant, int]]:
@@ -197,6 +229,7 @@ class _Evaluation:
     final: FinalRecord
     data: Data
     timing: Timing
+    long_timing: Timing  # of steps with the recipe of the last half
     stopper: Stopper
     view: FinalCallbacks
     done: int = field(default=0, init=False)
@@ -206,12 +239,26 @@ class _Evaluation:
         finals = self.records.finals(self.final.study)
         return result_of(self.records, next(final for final in finals if final.id == self.final.id))
 
+    def report_long_trainings(self) -> None:
+        """Report the long trainings, and how long they will take, before anything is trained."""
+        protocol, tested = self.final.plan.protocol, self._tested()
+        if protocol.final_epochs is None:
+            return
+        if tested:
+            networks, seeds = len(tested), final_seeds(FIRST_TEST_SEED, protocol)
+            missing = [entrant for entrant in tested for seed in seeds if not self._known(entrant, seed, is_last=True)]
+            each = [self._seconds(entrant, is_last=True) for entrant in missing]
+        else:
+            networks = 1 if self.final.plan.reference is None else 2
+            each = networks * protocol.seeds * [self._longest()]
+        self.view.on_long_trainings(LongTrainings(protocol.final_epochs, protocol.seeds, networks, _total(each)))
+
     def choose_winner(self) -> None:
         """Train every entrant on the train images and choose the best mean on the validation images."""
         protocol, result = self.final.plan.protocol, self.result
         images = validation_images(self.data, self.timing.runtime)
         seeds = final_seeds(FIRST_VALIDATION_SEED, protocol)
-        failed = self._train(_Part("train", images, result.entrants, seeds, later=2 * protocol.seeds))
+        failed = self._train(_Part("train", images, result.entrants, seeds))
         if result.winner is not None:
             return
         trained = [entrant for entrant in self.result.entrants if entrant.run.id not in failed]
@@ -232,7 +279,7 @@ class _Evaluation:
         test = to_device(load_test(request), device)
         accuracies = {}
         for entrant, seed in part.trainings:
-            run = self._known(entrant, seed, part.images)
+            run = self._known(entrant, seed, is_last=True)
             tensors = None if run is None else self.records.weights(run.id)
             assert run is not None and tensors is not None, "a complete run of this half has weights"
             runtime = self.timing.runtime.runtime_for(run.architecture)
@@ -242,34 +289,41 @@ class _Evaluation:
             accuracies[run.id] = run.epochs_done, accuracy
         self.records.record_reading(self.final, accuracies, len(test), TEST_REASON)
 
+    def _tested(self) -> tuple[Entrant, ...]:
+        """Return winner and reference; none before the winner is known."""
+        return tuple(entrant for entrant in self.result.entrants if entrant.is_winner or entrant.is_reference)
+
     def _test_part(self) -> _Part:
-        entrants = tuple(entrant for entrant in self.result.entrants if entrant.is_winner or entrant.is_reference)
         seeds = final_seeds(FIRST_TEST_SEED, self.final.plan.protocol)
-        return _Part("train + validation", all_training_images(self.data, self.timing.runtime), entrants, seeds)
+        images = all_training_images(self.data, self.timing.runtime)
+        return _Part("train + validation", images, self._tested(), seeds, is_last=True)
 
-    def _request(self, entrant: Entrant, seed: int) -> RunRequest:
-        return RunRequest(entrant.run.candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
+    def _request(self, entrant: Entrant, seed: int, *, is_last: bool) -> RunRequest:
+        candidate = entrant.long_candidate if is_last else entrant.run.candidate
+        return RunRequest(candidate, seed, Role.FINAL, study=self.final.study, label=entrant.run.label)
 
-    def _known(self, entrant: Entrant, seed: int, images: RunImages) -> Run | None:
-        return self.records.find_complete(self._request(entrant, seed).key(images.identity), study=self.final.study)
+    def _known(self, entrant: Entrant, seed: int, *, is_last: bool) -> Run | None:
+        key = self._request(entrant, seed, is_last=is_last).key(self.data.identity)
+        return self.records.find_complete(key, study=self.final.study)
 
     def _train(self, part: _Part) -> set[int]:
         """Train the missing runs of a half; return the entrants that failed."""
         failed: set[int] = set()
         for place, (entrant, seed) in enumerate(part.trainings):
             self.stopper.check()
-            if entrant.run.id in failed or self._known(entrant, seed, part.images):
+            if entrant.run.id in failed or self._known(entrant, seed, is_last=part.is_last):
                 continue
             self.view.on_final_run(self._training(part, place))
+            request = self._request(entrant, seed, is_last=part.is_last)
             try:
                 record_training(
-                    self._request(entrant, seed),
+                    request,
                     part.images,
                     self.timing.runtime,
                     self.records,
                     self.stopper,
                     self.view,
-                    keep_weights=not part.later,
+                    keep_weights=part.is_last,
                 )
             except RunFailedError as error:
                 self.view.on_message(f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}")
@@ -279,23 +333,30 @@ class _Evaluation:
 
     def _training(self, part: _Part, place: int) -> FinalTraining:
         entrant, seed = part.trainings[place]
+        later = 0 if part.is_last else 2 * self.final.plan.protocol.seeds
+        left = [self._seconds(entrant, is_last=part.is_last) for entrant, _ in part.trainings[place:]]
         return FinalTraining(
             name=entrant.name,
             part=part.name,
             seed=seed,
-            epochs=entrant.run.recipe.epochs,
+            epochs=self._request(entrant, seed, is_last=part.is_last).candidate.recipe.epochs,
             done=self.done + place,
-            total=self.done + len(part.trainings) + part.later,
-            seconds_left=self._seconds_left(part, place),
+            total=self.done + len(part.trainings) + later,
+            seconds_left=_total(left + later * [self._longest()]),
         )
 
-    def _seconds_left(self, part: _Part, place: int) -> float | None:
-        trained, evaluated = len(part.images.train), len(part.images.evaluation)
-        left = [self._seconds(entrant, trained, evaluated) for entrant, _ in part.trainings[place:]]
-        if part.later:
-            largest = max(part.entrants, key=lambda entrant: entrant.run.macs)
-            left += part.later * [self._seconds(largest, trained + evaluated, 0)]
-        return None if None in left else sum(seconds or 0.0 for seconds in left)
+    def _longest(self) -> float | None:
+        """Return the time of the last half's run of the largest entrant, an upper bound until the winner is known."""
+        return self._seconds(max(self.result.entrants, key=lambda entrant: entrant.run.macs), is_last=True)
 
-    def _seconds(self, entrant: Entrant, trained: int, evaluated: int) -> float | None:
-        return self.timing.seconds(entrant.run.macs, entrant.run.recipe.epochs, trained=trained, evaluated=evaluated)
+    def _seconds(self, entrant: Entrant, *, is_last: bool) -> float | None:
+        macs, trained, evaluated = entrant.run.macs, len(self.data.train), len(self.data.validation)
+        if not is_last:
+            return self.timing.seconds(macs, entrant.run.recipe.epochs, trained=trained, evaluated=evaluated)
+        epochs = entrant.long_candidate.recipe.epochs
+        return self.long_timing.seconds(macs, epochs, trained=trained + evaluated, evaluated=0)
+
+
+def _total(seconds: Sequence[float | None]) -> float | None:
+    """Return the sum, or None if memory ran out for any."""
+    return None if None in seconds else sum(each or 0.0 for each in seconds)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
+from budgetnas.space.candidates import Candidate
+from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
@@ -35,6 +37,12 @@ class Entrant:
     # Test accuracies of the networks trained on train and validation images, in the order of the seeds. Empty before
     # the evaluation on the test split, and for all but winner and reference.
     test: tuple[float, ...]
+    long_recipe: Recipe | None = None  # recipe of these networks, or None for that of the search
+
+    @property
+    def long_candidate(self) -> Candidate:
+        """Its architecture with the recipe of the networks that are evaluated on the test split."""
+        return Candidate(self.run.architecture, self.long_recipe or self.run.recipe)
 
     @property
     def name(self) -> str:
@@ -136,15 +144,17 @@ def _entrants(
     curves = records.curves(run.id for run in trained.values())
     seeds = final_seeds(FIRST_VALIDATION_SEED, plan.protocol)
     validation = {
-        number: tuple(curves[fresh.id][-1].eval_accuracy for fresh in _seeded(run, trained, seeds))
+        number: tuple(curves[fresh.id][-1].eval_accuracy for fresh in _seeded(run.candidate, trained, seeds))
         for number, run in runs.items()
     }
     reference = _reference(runs, validation) if final.winner is not None else None
 
     def entrant(planned: Finalist) -> Entrant:
-        fresh = _seeded(runs[planned.run], trained, final_seeds(FIRST_TEST_SEED, plan.protocol))
+        run = runs[planned.run]
+        long = Candidate(run.architecture, planned.long_recipe or run.recipe)
+        fresh = _seeded(long, trained, final_seeds(FIRST_TEST_SEED, plan.protocol))
         return Entrant(
-            run=runs[planned.run],
+            run=run,
             score=planned.score,
             search_accuracy=planned.accuracy,
             search_trainings=planned.trainings,
@@ -152,14 +162,15 @@ def _entrants(
             is_reference=planned.run == reference,
             is_winner=planned.run == final.winner,
             validation=validation[planned.run],
-            test=tuple(tested[run.id] for run in fresh if run.id in tested),
+            test=tuple(tested[training.id] for training in fresh if training.id in tested),
+            long_recipe=planned.long_recipe,
         )
 
     return tuple(map(entrant, plan.entrants))
 
 
-def _seeded(run: Run, trained: _Trained, seeds: range) -> list[Run]:
-    keys = ((*run.candidate.key, seed) for seed in seeds)
+def _seeded(candidate: Candidate, trained: _Trained, seeds: range) -> list[Run]:
+    keys = ((*candidate.key, seed) for seed in seeds)
     return [trained[key] for key in keys if key in trained]
 
 
@@ -183,5 +194,5 @@ def _binomial_error(winner: Entrant | None, images: int | None) -> float | None:
 def _shipped(winner: Entrant | None, trained: _Trained) -> int | None:
     if winner is None or not winner.test:
         return None
-    run = trained.get((*winner.run.candidate.key, FIRST_TEST_SEED))
+    run = trained.get((*winner.long_candidate.key, FIRST_TEST_SEED))
     return None if run is None else run.id

@@ -152,9 +152,10 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         lines.insert(2, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice
+        epochs = "" if choice.final_epochs is None else f" for {choice.final_epochs} epochs"
         lines.append(
             f"then the final: the {choice.finalists} best and the best initial network, {choice.seeds} fresh seeds "
-            "each; the winner and that network on all training images, evaluated once on the test split"
+            f"each; the winner and that network{epochs} on all training images, evaluated once on the test split"
         )
     lines += [_initial_line(trial, budget) for trial in plan.initial_trials]
     pruning = specification.fidelity.describe(recipes.epochs)
@@ -167,6 +168,8 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
             f"{', if none is pruned' if pruning else ''}, "
             f"from a few timed steps of {plan.measured_on}"
         )
+    if plan.final_seconds is not None:
+        lines.append(f"estimate: about {duration(plan.final_seconds)} for the final, if its networks are typical")
     return lines
 
 

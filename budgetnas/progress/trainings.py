@@ -6,7 +6,7 @@ import math
 import time
 
 from budgetnas.bundle.retraining import ExportCallbacks
-from budgetnas.experiments.final import FinalCallbacks, FinalTraining
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining, LongTrainings
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult
@@ -84,6 +84,15 @@ class FinalProgress(Progress, FinalCallbacks):
                 f"{why}: {entrant.name}, {entrant.run.params:,} parameters; {entrant.run.recipe.describe()}; "
                 f"smoothed {entrant.score:.2%}, {seen} {entrant.search_accuracy:.2%}"
             )
+
+    def on_long_trainings(self, planned: LongTrainings) -> None:
+        """Print the long trainings and their time."""
+        networks = "the winner" + (" and the reference" if planned.networks > 1 else "")
+        time_left = "" if planned.seconds is None else f"; about {duration(planned.seconds)} for these alone"
+        self.lines.say(
+            f"then {networks}: {planned.epochs} epochs on train + validation with the recipe for long trainings, "
+            f"{planned.seeds} seeds each{time_left}"
+        )
 
     def on_final_run(self, training: FinalTraining) -> None:
         """Print which training starts."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from budgetnas.errors import plural
 from budgetnas.report.values import RankedRun, Summary
-from budgetnas.space.recipe import OptimizerRange, RecipeSpace
+from budgetnas.space.recipe import Extra, OptimizerRange, RecipeSpace
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.space.specification import StudySpecification
 
@@ -20,6 +20,8 @@ _EXTRAS = {
     "warmup_epochs": "epochs of warm-up",
     "ema_decay": "average of the weights with decay",
     "cutout": "cutout of side",
+    "schedule": "rate set every",
+    "decoupled_decay": "decoupled decay for Adam",
 }
 
 
@@ -120,7 +122,9 @@ def _extras(recipes: RecipeSpace) -> list[str]:
     ]
 
 
-def _extra(value: bool | int | float) -> str:
+def _extra(value: Extra) -> str:
+    if isinstance(value, str):
+        return value
     return ("off", "on")[value] if isinstance(value, bool) else f"{value:g}"
 
 

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -23,11 +23,13 @@ from budgetnas.space.presets import shipped
 from budgetnas.space.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, Fidelity, PrunerName, StudySpecification, first_problem
+from budgetnas.space.strong import automatic_epochs
 
 DEFAULT_DATA: Final = "cifar10"
 DEFAULT_TRIALS: Final = 50
 DEFAULT_RECIPE_SPACE: Final[RecipeSpaceName] = "measured"
 MAX_WORKERS: Final = 256
+MAX_FINAL_EPOCHS: Final = 10_000
 _TIMEOUT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FLAGS: Final = {"batch": "--batch-size"}
@@ -84,6 +86,7 @@ class SearchOptions(Frozen):
     fidelity: Fidelity | None = None
     finalists: int | None = None
     final_seeds: int | None = None
+    final_epochs: int | Literal["auto"] | None = None
     workers: int | None = None
     per_device: int | None = None
     ray: str | None = None
@@ -146,6 +149,16 @@ class SearchOptions(Frozen):
         if value is not None and value not in names:
             raise InputError(_flag(info.field_name), value, f"must be one of {', '.join(names)}")
         return value
+
+    @field_validator("final_epochs", mode="before")
+    @classmethod
+    def _parse_final_epochs(cls, value: Any) -> Any:
+        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        is_number = isinstance(number, int) and not isinstance(number, bool)
+        if not (number is None or number == "auto" or (is_number and 1 <= number <= MAX_FINAL_EPOCHS)):
+            rule = f"must be auto or a whole number from 1 to {MAX_FINAL_EPOCHS:,}"
+            raise InputError("--final-epochs", value, rule)
+        return number
 
     @field_validator("gpus_per_trial")
     @classmethod
@@ -213,7 +226,7 @@ def read_study_file(name: str) -> SearchOptions:
 
 def stored_options(specification: StudySpecification) -> SearchOptions:
     """Return the options that a stored specification amounts to."""
-    data, choice = specification.data, specification.choice
+    data, choice, recipes = specification.data, specification.choice, specification.recipes
     return SearchOptions(
         budget=specification.max_params,
         max_macs=specification.max_macs,
@@ -225,15 +238,16 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         split_seed=data.split_seed,
         skipped=data.skipped or None,
         bit_depth=data.bit_depth or FULL_DEPTH,
-        epochs=specification.recipes.epochs,
-        batch=specification.recipes.batch,
+        epochs=recipes.epochs,
+        batch=recipes.batch,
         recipe_space=specification.recipe_space,
         seeds=specification.seeds,
         space=specification.space,
-        recipe=specification.recipes,
+        recipe=recipes.model_copy(update=dict(recipes.extras())),  # all set: none is left to the named space
         fidelity=specification.fidelity,
         finalists=choice.finalists if choice else None,
         final_seeds=choice.seeds if choice else None,
+        final_epochs=choice.final_epochs if choice else None,
     )
 
 
@@ -245,6 +259,7 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
     """
     inputs = InputShape(in_channels=data.in_channels, size=data.resolution, classes=len(data.classes))
     budget = options.limits()
+    recipes = _recipes(options, data)
     try:
         specification = StudySpecification(
             max_params=budget.max_params,
@@ -252,12 +267,12 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
             max_activations=budget.max_activations,
             space=options.space or SearchSpace(),
             recipe_space=options.recipe_space or DEFAULT_RECIPE_SPACE,
-            recipes=_recipes(options, data),
+            recipes=recipes,
             data=data.identity,
             inputs=inputs,
             seeds=INITIAL_TRIALS if options.seeds is None else options.seeds,
             fidelity=_fidelity(options),
-            choice=choice_protocol(options.finalists, options.final_seeds),
+            choice=_choice(options, recipes.epochs),
         )
     except ValidationError as error:
         raise InputError("STUDY_FILE", None, first_problem(error)) from None
@@ -314,6 +329,15 @@ def choice_protocol(finalists: int | None, seeds: int | None) -> ChoiceProtocol 
     given = {"finalists": options.finalists, "seeds": options.final_seeds}
     values = {name: value for name, value in given.items() if value is not None}
     return ChoiceProtocol(**values) if values else None
+
+
+def _choice(options: SearchOptions, epochs: int) -> ChoiceProtocol | None:
+    """Return the protocol of the final that ends a search, or None without one."""
+    protocol, asked = choice_protocol(options.finalists, options.final_seeds), options.final_epochs
+    if asked is None:
+        return protocol
+    long = automatic_epochs(epochs) if asked == "auto" else asked
+    return (protocol or ChoiceProtocol()).model_copy(update={"final_epochs": long})
 
 
 def _fidelity(options: SearchOptions) -> Fidelity:

@@ -11,11 +11,13 @@ from optuna.trial import TrialState
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
-from budgetnas.runs.timing import time_steps, tuned_runtime
+from budgetnas.runs.recording import RunImages
+from budgetnas.runs.timing import Timing, time_steps, tuned_runtime
 from budgetnas.search.loop import SearchTask, goal
 from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import initial_candidate
+from budgetnas.space.specification import StudySpecification
 from budgetnas.storage.leases import trained
 from budgetnas.training import RuntimeConfig, RuntimeRules
 
@@ -65,6 +67,7 @@ class Plan:
         expected_macs: Sum of the multiply-accumulates per image of all remaining trials.
         mean_macs: Expected multiply-accumulates per image of a trial that the sampler proposes.
         pool: Description of the workers, if there are several.
+        final_seconds: Estimated time of a final with long trainings, in one process; None without it or an estimate.
     """
 
     study: str
@@ -80,6 +83,7 @@ class Plan:
     expected_macs: float
     mean_macs: float
     pool: str = ""
+    final_seconds: float | None = None
 
     def shared(self, pool: str, shares: int) -> Plan:
         """Return the plan for workers that are together `shares` times as fast as a single worker."""
@@ -103,11 +107,12 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
     runtime = task.runtime.runtime_for(typical, images=len(images.train) * epochs)
     if missing and task.tune_setup and isinstance(task.runtime, RuntimeRules):
         runtime = tuned_runtime(candidate, images, task.runtime)
-    seconds = None
+    seconds = final_seconds = None
     if missing and timed:
         timing = time_steps(candidate, images, runtime)
         sizes = {"trained": len(images.train), "evaluated": len(images.evaluation)}
         seconds = timing.seconds(expected, epochs, **sizes, trainings=missing)
+        final_seconds = _final_seconds(specification, timing, mean_macs, images)
     return Plan(
         study=opened.name,
         trained=done,
@@ -121,7 +126,31 @@ def make_plan(opened: OpenStudy, task: SearchTask, *, timed: bool = True) -> Pla
         measured_on=typical.describe(),
         expected_macs=expected,
         mean_macs=mean_macs,
+        final_seconds=final_seconds,
     )
+
+
+def _final_seconds(
+    specification: StudySpecification, timing: Timing, mean_macs: float, images: RunImages
+) -> float | None:
+    """Return the time of a final with long trainings; None without one, or without a pace.
+
+    The finalists are taken for typical networks, the reference for the largest initial network that fits.
+    """
+    choice, recipes = specification.choice, specification.recipes
+    if choice is None or choice.final_epochs is None:
+        return None
+    initial = (initial_candidate(name, recipes, specification.inputs).architecture for name in specification.seeds)
+    reference = [float(max((count(net).macs for net in initial if specification.budget.fits(net)), default=0))]
+    trained, evaluated = len(images.train), len(images.evaluation)
+
+    def seconds(macs: list[float], epochs: int, **sizes: int) -> float | None:
+        number = choice.seeds * sum(cost > 0 for cost in macs)
+        return timing.seconds(choice.seeds * sum(macs), epochs, **sizes, trainings=number)
+
+    fresh = seconds([mean_macs] * choice.finalists + reference, recipes.epochs, trained=trained, evaluated=evaluated)
+    long = seconds([mean_macs, *reference], choice.final_epochs, trained=trained + evaluated, evaluated=0)
+    return None if fresh is None or long is None else fresh + long
 
 
 def _initial_trials(opened: OpenStudy) -> tuple[InitialTrialPlan, ...]:

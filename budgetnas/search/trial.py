@@ -94,7 +94,11 @@ class TrialRunner:
                     note, pruned = stop.reason, True
             else:
                 note, pruned = self._use_record(trial, request, claim.known, callbacks)
-            self._report(trial, request, records.curve(claim.run), note, pruned=pruned)
+            curve = records.curve(claim.run)
+            if claim.resumed:  # perhaps from another trial that had proposed the same candidate
+                for epoch in curve:
+                    callbacks.store(epoch)
+            self._report(trial, request, curve, note, pruned=pruned)
             return True
         except RunFailedError as error:
             self._fail(trial, error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from budgetnas.architecture import Architecture
 from budgetnas.space.ranges import Choice, Condition, LogRange, Params, Range, Value, existing
-from budgetnas.space.recipe import SGD_EXTRAS, Recipe, RecipeSpace
+from budgetnas.space.recipe import OPTIMIZER_OF, Recipe, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 
@@ -66,12 +66,12 @@ class CandidateSpace:
 
     def joint_names(self) -> tuple[str, ...]:
         """Return the names of the parameters that are proposed together, parents before those that depend on them."""
-        shared = (name for extra, name in self._searched("sgd").items() if extra not in SGD_EXTRAS)
+        shared = (name for extra, name in self._searched("sgd").items() if extra not in OPTIMIZER_OF)
         return (*self.space.ranges(), "optimizer", *shared)
 
     def names_for(self, optimizer: Value) -> tuple[str, ...]:
         """Return the names of the parameters that exist only when `optimizer` is chosen."""
-        own = (name for extra, name in self._searched(optimizer).items() if extra in SGD_EXTRAS)
+        own = (name for extra, name in self._searched(optimizer).items() if extra in OPTIMIZER_OF)
         return f"{optimizer}_learning_rate", f"{optimizer}_weight_decay", *own
 
     def candidate(self, params: Mapping[str, Value]) -> Candidate:
@@ -109,7 +109,7 @@ class CandidateSpace:
     def _searched(self, optimizer: Value) -> dict[str, str]:
         """Return the searched extras of trials with `optimizer`, each with the name of its parameter."""
         return {
-            extra: f"sgd_{extra}" if extra in SGD_EXTRAS else extra
+            extra: f"{optimizer}_{extra}" if extra in OPTIMIZER_OF else extra
             for extra, choices in self.recipes.extras().items()
-            if len(choices) > 1 and (optimizer == "sgd" or extra not in SGD_EXTRAS)
+            if len(choices) > 1 and OPTIMIZER_OF.get(extra, optimizer) == optimizer
         }

@@ -27,12 +27,21 @@ Square = Annotated[int, Field(ge=0, le=512)]
 Padding = Literal["zeros", "reflect"]
 Schedule = Literal["epoch", "step"]
 Alpha = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Extra = bool | int | float
+Extra = bool | int | float | str
 
-EXTRAS: Final = ("nesterov", "label_smoothing", "decay_norm_and_bias", "warmup_epochs", "ema_decay", "cutout")
+EXTRAS: Final = (
+    "nesterov",
+    "label_smoothing",
+    "decay_norm_and_bias",
+    "warmup_epochs",
+    "ema_decay",
+    "cutout",
+    "schedule",
+    "decoupled_decay",
+)
 """Further settings of a recipe; a search fixes or chooses each of them."""
-SGD_EXTRAS: Final = ("nesterov",)
-"""Extras without a meaning for Adam."""
+OPTIMIZER_OF: Final[Mapping[str, OptimizerName]] = {"nesterov": "sgd", "decoupled_decay": "adam"}
+"""Extras that have a meaning for one optimiser only."""
 RecipeSpaceName = Literal["measured", "paper", "tuned"]
 
 
@@ -128,7 +137,7 @@ class Recipe(Frozen):
     Attributes:
         optimizer: ``"sgd"`` (with momentum) or ``"adam"`` (Kingma and Ba 2015, PyTorch's defaults).
         learning_rate: Learning rate at the start of the cosine schedule, its maximum.
-        weight_decay: L2 penalty, which both optimisers add to the gradient.
+        weight_decay: L2 penalty, which both optimisers add to the gradient; with `decoupled_decay` as described there.
         momentum: SGD's momentum; unused by Adam.
         nesterov: Nesterov's momentum for SGD.
         epochs: Passes over the training images.
@@ -145,6 +154,8 @@ class Recipe(Frozen):
         ema_decay: Decay of the moving average of the weights; 0 for no average. The averaged weights are evaluated and
             returned.
         schedule: Whether the rate is set once per epoch or at every step.
+        decoupled_decay: For Adam: each step reduces the weights by rate x decay instead of adding a penalty to the
+            gradient (AdamW, Loshchilov and Hutter 2019).
     """
 
     added_later: ClassVar[tuple[str, ...]] = (
@@ -153,6 +164,7 @@ class Recipe(Frozen):
         "warmup_epochs",
         "ema_decay",
         "schedule",
+        "decoupled_decay",
     )
 
     optimizer: OptimizerName
@@ -170,6 +182,7 @@ class Recipe(Frozen):
     warmup_epochs: Warmup = 0
     ema_decay: Averaging = 0.0
     schedule: Schedule = "epoch"
+    decoupled_decay: bool = False
 
     @model_validator(mode="after")
     def _warm_before_the_end(self) -> Self:
@@ -179,8 +192,9 @@ class Recipe(Frozen):
 
     def describe(self) -> str:
         """Return a short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, label smoothing 0.1``."""
+        adam = "AdamW" if self.decoupled_decay else "Adam"
         line = (
-            f"{self.optimizer.upper() if self.optimizer == 'sgd' else 'Adam'} lr {self.learning_rate:.3g} "
+            f"{'SGD' if self.optimizer == 'sgd' else adam} lr {self.learning_rate:.3g} "
             f"wd {self.weight_decay:.3g}, {self.epochs} epochs, batch {self.batch}"
         )
         return ", ".join((line, *self._extras()))
@@ -232,6 +246,8 @@ class RecipeSpace(Frozen):
     the only choice is off.
     """
 
+    added_later: ClassVar[tuple[str, ...]] = ("schedule", "decoupled_decay")
+
     optimizers: tuple[OptimizerName, ...] = Field(default=("sgd", "adam"), min_length=1)
     sgd: OptimizerRange = OptimizerRange(learning_rate=(0.01, 0.5), weight_decay=(0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3))
     adam: OptimizerRange = OptimizerRange(learning_rate=(1e-4, 0.1), weight_decay=(0.0, 1e-6, 1e-5, 1e-4, 5e-4))
@@ -242,6 +258,8 @@ class RecipeSpace(Frozen):
     warmup_epochs: Choices[Warmup] = (0,)
     ema_decay: Choices[Averaging] = (0.0,)
     cutout: Choices[Square] = (0,)
+    schedule: Choices[Schedule] = ("epoch",)
+    decoupled_decay: Choices[bool] = (False,)
     epochs: int = Field(default=20, ge=1, le=10_000)
     batch: int = Field(default=128, ge=2, le=65_536)
     augmentation: Augmentation = Augmentation()
@@ -317,4 +335,6 @@ def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict
         "warmup_epochs": tuple(warmup for warmup in (0, 1, 3) if warmup < epochs),
         "ema_decay": (0.0, 0.99, 0.995),
         "cutout": (0, resolution // 4, resolution // 2),
+        "schedule": ("epoch", "step"),
+        "decoupled_decay": (False, True),
     }

@@ -38,6 +38,7 @@ _FLAGS = {
     "fidelity.pruner": "--pruner",
     "choice.finalists": "--finalists",
     "choice.seeds": "--final-seeds",
+    "choice.final_epochs": "--final-epochs",
 }
 
 
@@ -87,10 +88,15 @@ class ChoiceProtocol(Frozen):
     Attributes:
         finalists: Number of candidates in the final, those with the highest expected accuracies.
         seeds: Fresh training seeds per candidate, and per network that is evaluated on the test split.
+        final_epochs: Epochs of the networks that are evaluated on the test split, trained with the recipe for long
+            trainings; None for the search's epochs and the candidate's own recipe.
     """
+
+    added_later: ClassVar[tuple[str, ...]] = ("final_epochs",)
 
     finalists: int = Field(default=DEFAULT_FINALISTS, ge=1, le=100)
     seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=2, le=100)
+    final_epochs: int | None = Field(default=None, ge=1, le=10_000)
 
 
 class StudySpecification(Frozen):
@@ -170,6 +176,8 @@ class StudySpecification(Frozen):
         if path == "data.name" and stored.data.content_hash == self.data.content_hash:
             old = stored.data.name.removeprefix("folder-")
             hint = f"the images are the same: name their folder {old!r} again, or name a link {old!r}"
+        if path == "choice.final_epochs":
+            hint = f"train its winner longer with budgetnas finish {study} --final-epochs N"
         if stored.data.content_hash != self.data.content_hash:
             files = describe_difference(stored.data.content_hash, self.data.content_hash)
             rule += f"; {files}" if files else "; the content of the images differs"

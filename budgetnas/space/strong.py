@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from budgetnas.space.recipe import Augmentation, Recipe
+from typing import Any, Final
 
-_WARMUP_EPOCHS = 5
+from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+
+FEWEST_PARAMS: Final = 300_000
+"""Networks with fewer parameters underfit, so strong augmentation costs accuracy."""
+FEWEST_EPOCHS: Final = 60
+"""In fewer epochs strong augmentation costs accuracy."""
+_WARMUP_EPOCHS: Final = 5
+_AUTO_FACTOR: Final = 10
+_AUTO_MOST: Final = 400
+_LARGEST_RATE: Final = 0.8
+_STRONG: Final[dict[str, Any]] = {"trivial_augment": True, "erasing": 0.1, "mixup": 0.2, "cutmix": 1.0}
 
 
 def plain_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Recipe:
@@ -48,14 +58,38 @@ def strong_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Re
             "warmup_epochs": min(_WARMUP_EPOCHS, epochs // 4),
             "decay_norm_and_bias": False,
             "ema_decay": 0.999,
-            "augmentation": Augmentation(
-                crop_padding=resolution // 8,
-                flip=flip,
-                padding="reflect",
-                trivial_augment=True,
-                erasing=0.1,
-                mixup=0.2,
-                cutmix=1.0,
-            ),
+            "augmentation": Augmentation(crop_padding=resolution // 8, flip=flip, padding="reflect", **_STRONG),
         }
     )
+
+
+def final_recipe(recipes: RecipeSpace, epochs: int, params: int) -> Recipe:
+    """Return the recipe of a final's long training: `strong_recipe`, scaled to the network and the length.
+
+    Below `FEWEST_PARAMS` or `FEWEST_EPOCHS` images are not changed further than in the search, except that crops are
+    padded by reflection. TrivialAugment, which turns images by up to 135 degrees, is left out where images must not be
+    mirrored either. The rate is proportional to the batch size (Goyal et al. 2017), and 0.8 at most.
+
+    Args:
+        recipes: The study's recipes: batch size, and augmentation, which the search and the long training share.
+        epochs: Passes over the training images.
+        params: Parameters of the network.
+    """
+    base = recipes.augmentation
+    is_strong = params >= FEWEST_PARAMS and epochs >= FEWEST_EPOCHS
+    added = {name: value for name, value in _STRONG.items() if is_strong and not getattr(base, name)}
+    if not base.flip:
+        added.pop("trivial_augment", None)
+    strong = strong_recipe(epochs)
+    return strong.model_copy(
+        update={
+            "batch": recipes.batch,
+            "learning_rate": min(strong.learning_rate * recipes.batch / strong.batch, _LARGEST_RATE),
+            "augmentation": base.model_copy(update={"padding": "reflect", **added}),
+        }
+    )
+
+
+def automatic_epochs(search_epochs: int) -> int:
+    """Return the epochs of ``--final-epochs auto``: ten times those of a trial, but not above 400 for that alone."""
+    return max(search_epochs, min(_AUTO_FACTOR * search_epochs, _AUTO_MOST))

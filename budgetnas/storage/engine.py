@@ -7,10 +7,8 @@ could both read a queued trial as free before either writes, and train it twice.
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from filelock import FileLock, Timeout
@@ -22,6 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.storage.retry import LockLostError, is_busy, is_passing, reason_of, retry_seconds
+from budgetnas.storage.same_file import SameFile
 from budgetnas.storage.urls import masked, sqlite_file
 
 LOCK_TIMEOUT_SECONDS: Final = 60.0
@@ -50,52 +49,16 @@ def engine_arguments(url: URL) -> dict[str, Any]:
 def share(engine: Engine) -> Engine:
     """Make an engine of `engine_arguments` safe for several processes; return it."""
     if engine.dialect.name == "sqlite":
-        file = _SameFile(sqlite_file(engine.url))
+        file = SameFile(sqlite_file(engine.url))
         event.listen(engine, "do_connect", file.check)
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "connect", file.note)
         event.listen(engine, "begin", file.check)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        event.listen(engine, "begin", file.begun)
+        event.listen(engine, "commit", file.count)
         engine.dispose()
     return engine
-
-
-class _SameFile:
-    """Notices that the file of a SQLite database was removed or replaced while it was in use.
-
-    SQLite keeps writing to a removed file, so a search would end well and leave nothing on disk.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity: tuple[int, int] | None = None
-
-    def note(self, *_: object) -> None:
-        """Note which file it is, once it exists."""
-        if self._identity is None:
-            self._identity = self._found()
-
-    def check(self, *_: object) -> None:
-        """Check that it is still the noted file.
-
-        Raises:
-            OperationalError: If it is not: the same error as for any other database that is gone for good.
-        """
-        if self._identity is None or self._found() == self._identity:
-            return
-        happened = "replaced by another file" if self._path.exists() else "removed"
-        reason = f"{self._path} was {happened} while it was in use; what was written since is lost; restore the file"
-        raise OperationalError(reason, None, sqlite3.OperationalError(reason))
-
-    def _found(self) -> tuple[int, int] | None:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_dev, stat.st_ino
 
 
 def open_engine(url: URL) -> Engine:

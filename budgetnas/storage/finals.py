@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
 
-from budgetnas.space.recipe import Frozen
+from budgetnas.space.recipe import Frozen, Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
@@ -20,10 +20,15 @@ from budgetnas.storage.store import Store
 class Finalist(Frozen):
     """A candidate of a final."""
 
+    added_later: ClassVar[tuple[str, ...]] = ("long_recipe",)
+
     run: int  # number of its (first) run in the search
     score: float  # its smoothed score, a validation accuracy as a share of 1
     accuracy: float  # mean validation accuracy of its runs in the search
     trainings: int = 1  # number of these runs
+    # Recipe of its training on train and validation images, or None for its own; recorded, so that a final resumes with
+    # it whatever a later version makes of a long training.
+    long_recipe: Recipe | None = None
 
 
 class FinalPlan(Frozen):
@@ -52,17 +57,30 @@ class FinalRecord:
     test_images: int | None  # images of the test split, or None before the evaluation on it
     read_at: float | None  # time of that evaluation, seconds since 1970 UTC, or None so far
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it was not evaluated on the test split."""
+        return self.read_at is None
+
+    @property
+    def final_epochs(self) -> int | None:
+        """Epochs of its long trainings, or None without any."""
+        return self.plan.protocol.final_epochs
+
 
 @retried_methods
 class FinalRecords(Store):
     """Writes and reads finals."""
 
     def start_final(self, study: str, plan: FinalPlan) -> FinalRecord:
-        """Record the start of a final, or return the study's final that was not yet evaluated on the test split."""
+        """Record the start of a final, or return the study's unfinished one with long trainings of the same length.
+
+        A final of another length that was not evaluated on the test split is left as it is.
+        """
         with exclusive(self.engine):
-            unfinished = next((final for final in self.finals(study) if final.read_at is None), None)
-            if unfinished is not None:
-                return unfinished
+            last = next(reversed(self.finals(study)), None)
+            if last is not None and last.is_unfinished and last.final_epochs == plan.protocol.final_epochs:
+                return last
             row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
             with self.engine.begin() as connection:
                 connection.execute(insert(tables.finals).values(row))

@@ -64,7 +64,8 @@ def make_optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> 
             nesterov=recipe.nesterov,
             fused=True,
         )
-    return torch.optim.Adam(groups, lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu)
+    kind = torch.optim.AdamW if recipe.decoupled_decay else torch.optim.Adam
+    return kind(groups, lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=on_gpu)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

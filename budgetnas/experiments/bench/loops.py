@@ -199,7 +199,7 @@ def _loader(task: Task, loop: ReferenceLoop) -> DataLoader[tuple[Tensor, int]]:
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
-        make: Any = torch.optim.Adam
+        make: Any = torch.optim.AdamW if recipe.decoupled_decay else torch.optim.Adam
     else:
         make = partial(torch.optim.SGD, momentum=recipe.momentum, nesterov=recipe.nesterov)
     made: torch.optim.Optimizer = make(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
