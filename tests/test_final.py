@@ -194,6 +194,7 @@ def test_a_final_trains_the_winner_longer_than_it_was_chosen_by(database: Path) 
         assert {run.recipe.epochs for run in finals(records) if run.seed < FIRST_TEST_SEED} == {2}
         assert result.shipped_run in {run.id for run in tested}
         assert [training.epochs for training in listener.trainings] == [2] * 4 + [3] * 2
+        assert {training.total for training in listener.trainings} == {6}
         (planned,) = listener.long
         assert (planned.epochs, planned.seeds, planned.networks) == (3, 2, 1)
         assert planned.seconds is not None and planned.seconds > 0

@@ -249,7 +249,7 @@ class _Evaluation:
             missing = [entrant for entrant in tested for seed in seeds if not self._known(entrant, seed, is_last=True)]
             each = [self._seconds(entrant, is_last=True) for entrant in missing]
         else:
-            networks = 1 if self.final.plan.reference is None else 2
+            networks = self._networks()
             each = networks * protocol.seeds * [self._longest()]
         self.view.on_long_trainings(LongTrainings(protocol.final_epochs, protocol.seeds, networks, _total(each)))
 
@@ -333,7 +333,7 @@ class _Evaluation:
 
     def _training(self, part: _Part, place: int) -> FinalTraining:
         entrant, seed = part.trainings[place]
-        later = 0 if part.is_last else 2 * self.final.plan.protocol.seeds
+        later = 0 if part.is_last else self._networks() * self.final.plan.protocol.seeds
         left = [self._seconds(entrant, is_last=part.is_last) for entrant, _ in part.trainings[place:]]
         return FinalTraining(
             name=entrant.name,
@@ -344,6 +344,10 @@ class _Evaluation:
             total=self.done + len(part.trainings) + later,
             seconds_left=_total(left + later * [self._longest()]),
         )
+
+    def _networks(self) -> int:
+        """Return how many networks the last half trains, before the winner is known: at most two."""
+        return 1 if self.final.plan.reference is None else 2
 
     def _longest(self) -> float | None:
         """Return the time of the last half's run of the largest entrant, an upper bound until the winner is known."""

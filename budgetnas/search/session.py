@@ -10,6 +10,7 @@ import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
+from budgetnas.data.arrays import ImageArrays
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
 from budgetnas.runs.checkpoints import sweep
@@ -75,6 +76,9 @@ def run_search(
     for note in (*runtime.notes, *([idle] if idle else [])):
         callbacks.on_message(note)
     with pool_for(options, url, runtime) as pool:
+        if pool is not None and isinstance(options.data, ImageArrays):
+            rule = "arrays cannot be sent to other processes"
+            raise InputError("--data", "arrays", rule, "leave --workers out, or write them as a folder of images")
         opened, task, data = _open(options, url, runtime, pool, callbacks)
         try:
             with reporting_outcome(callbacks) as outcome, stopper.listening():
@@ -122,7 +126,7 @@ def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOpti
             "--data",
             None,
             f"is missing: study {study!r} was made on {specification.data.name}",
-            "name the folder with --data folder:DIR",
+            specification.data.how_to_give,
         )
     return completed
 
@@ -173,6 +177,7 @@ def _worker_request(
     A worker needs the time limit to estimate how many trainings will fit. The search stops it before, because its clock
     starts later.
     """
+    assert not isinstance(options.data, ImageArrays), "they were rejected"
     kind, colon, folder = (options.data or "").partition(":")
     data = f"{kind}:{Path(folder).absolute()}" if colon else options.data
     absolute = url.set(database=str(sqlite_file(url))) if url.get_backend_name() == "sqlite" else url
