@@ -16,6 +16,7 @@ _MODULES: Final = {
     "BudgetSampler": "samplers.budget_sampler",
     "BudgetnasError": "errors",
     "Counted": "api.networks",
+    "ImageArrays": "data.arrays",
     "InputError": "errors",
     "Study": "api.study",
     "Trial": "api.study",
@@ -24,6 +25,7 @@ _MODULES: Final = {
     "fit": "api.networks",
     "load": "bundle.loading",
     "open_study": "api.searches",
+    "replay": "api.replays",
 }
 """The module of each public name. The function ``search`` is the package ``budgetnas.search``, which can be called."""
 __all__ = ["__version__", "search", *_MODULES]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 EXIT_DONE = 0
@@ -65,6 +67,21 @@ def unwritable(argument: str, path: object, error: OSError, hint: str) -> Budget
         hint = "what was there before is unchanged; free some space, or use another disk"
         return BudgetnasError(f"{argument} {str(path)!r}: no space is left for it; {hint}")
     return InputError(argument, str(path), f"cannot be written ({error.strerror})", hint)
+
+
+def check_out(page: Path, argument: str = "--out") -> Path:
+    """Return `page` if a file can be written there.
+
+    Raises:
+        InputError: If it is a folder, or its folder is missing or read-only.
+    """
+    if page.is_dir():
+        raise InputError(argument, str(page), "is a folder", "name a file in it")
+    if not page.absolute().parent.is_dir():
+        raise InputError(argument, str(page), f"folder {page.absolute().parent} does not exist", "create it first")
+    if not os.access(page.absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(argument, str(page), f"folder {page.absolute().parent} cannot be written", "name another")
+    return page
 
 
 def hide_passwords(message: str) -> str:

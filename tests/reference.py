@@ -42,8 +42,9 @@ def sections(value: object) -> dict[str, str]:
 def entries(section: str) -> Iterator[tuple[str, str]]:
     """The names of a section with their descriptions."""
     for item in re.split(r"\n(?=\S)", section):
-        name, _, text = item.partition(":")
-        yield name.strip(), " ".join(text.split())
+        name, colon, text = item.partition(":")
+        if colon:
+            yield name.strip(), " ".join(text.split())
 
 
 def _table(head: str, rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -62,21 +63,21 @@ def _function(name: str, function: Callable[..., Any], level: int) -> Iterator[s
     yield from (f"{'#' * level} `{name}`", "", _cell(parts[""]), "")
     parameters = inspect.signature(function).parameters
     rows: list[tuple[str, ...]] = []
-    for argument, meaning in entries(parts["Args"]) if "Args" in parts else ():
+    for argument, meaning in entries(parts.get("Args", "")):
         default = parameters[argument].default
         shown = "" if default in (inspect.Parameter.empty, None) else f"`{default!r}`"
         rows.append((f"`{argument}`", shown, meaning))
     yield from _table("argument | default | meaning", rows)
     if "Returns" in parts:
         yield from (f"Returns: {_cell(' '.join(parts['Returns'].split()))}", "")
-    errors = [(f"`{error}`", text) for error, text in entries(parts.get("Raises", "")) if text]
+    errors = [(f"`{error}`", text) for error, text in entries(parts.get("Raises", ""))]
     yield from _table("raises | when", errors)
 
 
 def _class(name: str, value: type) -> Iterator[str]:
     parts = sections(value)
     yield from (f"### `budgetnas.{name}`", "", _cell(parts[""].partition("\n\n")[0]), "")
-    rows = [(f"`{attribute}`", meaning) for attribute, meaning in entries(parts.get("Attributes", "")) if meaning]
+    rows = [(f"`{attribute}`", meaning) for attribute, meaning in entries(parts.get("Attributes", ""))]
     members = {key: member for key, member in vars(value).items() if not key.startswith("_")}
     rows += [(f"`{key}`", sections(member)[""]) for key, member in members.items() if isinstance(member, property)]
     yield from _table("attribute | meaning", rows)

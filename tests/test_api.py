@@ -92,7 +92,7 @@ def test_a_search_gives_a_study(tmp_path: Path) -> None:
     assert second.params == budgetnas.count(second.architecture).params <= 6000
     assert study.trials[-1:] == (second,)
     best = study.best
-    assert best is not None and best.run.params in (first.params, second.params)
+    assert best is not None and best.params in (first.params, second.params)
     shown = json.loads(run(tmp_path, "show", "digits-6k", "--json").stdout)
     assert study.tables.to_dict() == shown
     assert "2 trials trained" in repr(study)
@@ -212,11 +212,55 @@ def test_a_time_limit_ends_a_search_early_without_an_error() -> None:
     assert len(study.trials) < 50
 
 
-def test_a_data_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_as_a_data_frame_of_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     study = budgetnas.search(**SMALL | {"trials": 1})
+    frame = study.trials.to_dataframe()
+    assert frame.to_dict("records") == [trial.to_dict() for trial in study.trials]
+    assert frame["accuracy"].dtype == float and frame["params"].dtype == int
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(budgetnas.BudgetnasError, match="pandas is not installed; install it"):
         study.trials.to_dataframe()
+
+
+@pytest.mark.slow
+def test_a_study_is_finished_shown_reported_and_exported(tmp_path: Path) -> None:
+    study = budgetnas.search(**SMALL)
+    with pytest.raises(budgetnas.InputError, match=r"^study 'digits-6k': has no final yet; call finish\(\) first"):
+        study.export(progress=False)
+    with pytest.raises(budgetnas.InputError, match=r"^final_seeds 1: must be"):
+        study.finish(final_seeds=1)
+    result = study.finish(finalists=1, final_seeds=2, device="cpu", progress=False)
+    assert result.winner is not None and len(result.winner.test) == 2
+    opened = budgetnas.open_study("digits-6k")
+    assert opened.finish(finalists=1, final_seeds=2, device="cpu", progress=False) == result, "nothing is trained"
+    best = opened.best
+    assert best is not None and best.by_final and best.seeds == 2
+    figures = study.figures()
+    assert {"history", "winner"} <= set(figures)
+    assert figures["history"].layout.title.text
+    assert study.report() == Path("digits-6k-report.html")
+    assert study.report(tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    with pytest.raises(budgetnas.InputError, match=r"^out '.*': is a folder"):
+        study.report(tmp_path)
+    network, _ = budgetnas.load(study.export(out="bundle", pt=True, progress=False))
+    assert sum(parameter.numel() for parameter in network.parameters()) == budgetnas.count(best.architecture).params
+    assert Path("bundle/model.pt").exists()
+    with pytest.raises(budgetnas.InputError, match=r"^out 'bundle'.*force"):
+        study.export(out="bundle", progress=False)
+
+
+@pytest.mark.slow
+def test_a_replay_gives_what_the_command_prints(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"data": "digits", "epochs": 1, "subset": 20, "subset_eval": 20}
+    (result,) = budgetnas.replay("v2-sgd", **small, device="cpu", out="page.html", progress=False)
+    assert result.why_not and Path("page.html").exists()
+    options = ("--data", "digits", "--epochs", "1", "--subset", "20", "--subset-eval", "20", "--device", "cpu")
+    (printed,) = json.loads(run(tmp_path, "replay", "v2-sgd", *options, "--json").stdout)
+    assert result.comparison() == {name: value for name, value in printed.items() if name != "page"}
+    with pytest.raises(budgetnas.InputError, match=r"^names: name a recorded run"):
+        budgetnas.replay()
+    with pytest.raises(budgetnas.InputError, match=r"^all_runs: cannot be combined with names"):
+        budgetnas.replay("v2-sgd", all_runs=True)
 
 
 def test_the_reference_is_that_of_the_docstrings() -> None:
@@ -226,11 +270,15 @@ def test_the_reference_is_that_of_the_docstrings() -> None:
     assert begin.rstrip().endswith("## Reference")
 
 
-def test_every_argument_and_every_public_member_is_documented() -> None:
+def test_every_argument_is_documented() -> None:
     for name, value in reference.documented().items():
-        if not inspect.isclass(value):
-            arguments = [argument for argument, _ in reference.entries(reference.sections(value).get("Args", ""))]
-            assert arguments == list(inspect.signature(value).parameters), name
+        members = vars(value).values() if name in ("Counted", "Study", "Trial", "Trials") else [value]
+        for function in (member for member in members if inspect.isfunction(member)):
+            if function.__name__.startswith("_"):
+                continue
+            arguments = [argument for argument, _ in reference.entries(reference.sections(function).get("Args", ""))]
+            parameters = [parameter for parameter in inspect.signature(function).parameters if parameter != "self"]
+            assert arguments == parameters, function
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from budgetnas.errors import (
 from budgetnas.progress.choice import progress_lines
 from budgetnas.progress.lines import Lines
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.training import RuntimeRules, runtime_rules
 
 RESUMES: Final = "Every finished epoch is saved. The same call resumes."
 
@@ -30,6 +31,17 @@ class Call:
 
     lines: Lines  # where its progress is shown
     stopper: Stopper  # its requests to stop
+
+    def runtime(self, device: str, precision: str) -> RuntimeRules:
+        """Return the rules for a device and a precision, after showing their notes.
+
+        Raises:
+            InputError: If the device is missing, or a name is unknown.
+        """
+        rules = runtime_rules(device, precision)
+        for note in rules.notes:
+            self.lines.say(note)
+        return rules
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from budgetnas.api.calls import RESUMES, long_call
 from budgetnas.api.networks import LimitValue
 from budgetnas.api.study import Study
 from budgetnas.api.wording import python_words
+from budgetnas.data.arrays import DataArgument, as_data
 from budgetnas.errors import EXIT_DONE, Interrupted
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.storage.opening import look_at_records
@@ -25,7 +26,7 @@ def search(
     max_macs: LimitValue | None = None,
     max_activations: LimitValue | None = None,
     trials: int | None = None,
-    data: str | None = None,
+    data: DataArgument | None = None,
     data_dir: str | Path | None = None,
     resolution: int | None = None,
     subset: int | None = None,
@@ -68,7 +69,8 @@ def search(
         max_macs: Limit on multiply-accumulates per image.
         max_activations: Limit on activations per image.
         trials: Number of trials in total; 50 by default.
-        data: ``cifar10`` (the default), ``cifar100``, ``fashion-mnist``, ``digits`` or ``folder:DIR``.
+        data: ``cifar10`` (the default), ``cifar100``, ``fashion-mnist``, ``digits``, ``folder:DIR``, a pair of arrays
+            (images, labels), or `ImageArrays`.
         data_dir: Folder of downloaded archives.
         resolution: Side of the images in pixels.
         subset: Number of training images, subsampled by class.
@@ -83,7 +85,7 @@ def search(
         space: Table ``[space]`` of a study file, as a dictionary.
         recipe: Table ``[recipe]`` of a study file.
         seeds: Names of the initial trials.
-        sampler: ``tpe`` (the default), ``random``, ``gp``, ``nsga2`` or ``budget``.
+        sampler: ``budget``, ``tpe``, ``random``, ``gp`` or ``nsga2``; that of the study, or ``budget``, by default.
         seed: Seed of the sampler; 0 by default.
         pruner: ``asha``, ``median`` or ``none`` (the default).
         fidelity: Table ``[fidelity]`` of a study file.
@@ -116,7 +118,8 @@ def search(
 
     values = {name: value for name, value in given.items() if name not in ("study_file", "progress", "batch_size")}
     texts = {name: None if given[name] is None else str(given[name]) for name in ("storage", "study_file")}
-    options = SearchOptions.parse(values | {"batch": batch_size, "storage": texts["storage"]}, source="search")
+    changed = {"batch": batch_size, "storage": texts["storage"], "data": as_data(data)}
+    options = SearchOptions.parse(values | changed, source="search")
     if texts["study_file"] is not None:
         options = options.over(read_study_file(texts["study_file"]))
     with long_call(progress=progress, timeout_seconds=options.timeout) as call:
@@ -134,7 +137,7 @@ def open_study(
     name: str,
     *,
     storage: str | Path | None = None,
-    data: str | None = None,
+    data: DataArgument | None = None,
     data_dir: str | Path | None = None,
 ) -> Study:
     """Open a study that a search has created, by this or another program, finished or still running.
@@ -142,8 +145,8 @@ def open_study(
     Args:
         name: Its name.
         storage: Database; ``sqlite:///budgetnas.db`` by default.
-        data: Where its images are, if it was made on a folder: ``folder:DIR``. Only `Study.finish` and `Study.export`
-            need them.
+        data: Its images, if it was made on a folder (``folder:DIR``) or on arrays. Only `Study.finish` and
+            `Study.export` need them.
         data_dir: Folder of downloaded archives.
 
     Returns:
@@ -155,4 +158,4 @@ def open_study(
     text = str(storage or DEFAULT_STORAGE)
     with closing(look_at_records(parse_storage(text))) as records:
         study_specification(records, name)
-    return Study(name, text, DataPlace(data, None if data_dir is None else Path(data_dir)))
+    return Study(name, text, DataPlace(as_data(data), None if data_dir is None else Path(data_dir)))

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, overload
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, overload
 
+from budgetnas.api.calls import long_call
+from budgetnas.api.tables import html_table
+from budgetnas.api.wording import python_words
 from budgetnas.architecture import Architecture
-from budgetnas.errors import BudgetnasError, plural
+from budgetnas.errors import BudgetnasError, check_out, plural
+from budgetnas.experiments.final_results import FinalResult
 from budgetnas.report import StudyTables, study_tables
 from budgetnas.report.values import Chosen
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.opening import look_at_records
+from budgetnas.storage.opening import look_at_records, open_records
 from budgetnas.storage.urls import masked, parse_storage
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
+
+_RANKED_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,21 @@ class Trials(Sequence[Trial]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                trial.number,
+                trial.initial_trial,
+                trial.architecture.describe(),
+                trial.recipe.describe(),
+                f"{trial.params:,}",
+                "" if trial.accuracy is None else f"{trial.accuracy:.2%}",
+                trial.state.value,
+            )
+            for trial in self.rows
+        ]
+        return html_table(("trial", "initial trial", "network", "recipe", "parameters", "validation", "state"), rows)
+
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas data frame with a row for each trial, and the columns of `Trial.to_dict`.
 
@@ -148,21 +172,144 @@ class Study:
         with self._records() as records:
             return study_tables(records, self.name)
 
-    def __repr__(self) -> str:
-        return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {self._standing()}>"
+    def figures(self) -> dict[str, go.Figure]:
+        """Return the figures of its report by name, as Plotly figures, which a notebook shows."""
+        from budgetnas.report.figures import study_figures
+        from budgetnas.report.figures.importance import importances
 
-    def _standing(self) -> str:
         tables = self.tables
-        trained = f"{plural(tables.tallies.trained, 'trial')} trained"
-        chosen = tables.chosen
-        if chosen is None:
-            return trained
-        return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation"
+        drawn = study_figures(tables, importances(tables.ranking, tables.specification))
+        return {figure.key: figure.titled() for figure in drawn}
+
+    @python_words()
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write its report, a single HTML file that needs no network.
+
+        Args:
+            out: The file; ``STUDY-report.html`` in the current folder by default.
+
+        Returns:
+            The file.
+
+        Raises:
+            InputError: If the file cannot be written.
+        """
+        from budgetnas.report.page import report_name, write_study_report
+
+        page = Path(f"{report_name(self.name)}-report.html") if out is None else Path(out).expanduser()
+        with self._records() as records:
+            return write_study_report(records, self.name, check_out(page))
+
+    @python_words()
+    def finish(
+        self,
+        *,
+        finalists: int | None = None,
+        final_seeds: int | None = None,
+        final_epochs: int | str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        timeout: float | str | None = None,
+        progress: bool = True,
+    ) -> FinalResult:
+        """Retrain its best candidates with fresh seeds, choose the winner, and evaluate it on the test split once.
+
+        The same call resumes, and returns the result of a finished final without training anything.
+
+        Args:
+            finalists: Number of finalists; by default the study's, or 3.
+            final_seeds: Fresh seeds of each finalist; by default the study's, or 3.
+            final_epochs: Epochs of the networks to evaluate on the test split, or ``auto``; by default the study's.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
+            timeout: Stop after this time: seconds, or ``"15m"``.
+            progress: Whether progress is shown.
+
+        Returns:
+            The result: `winner`, `reference` and their `test` accuracies, `difference` with its interval, `entrants`.
+
+        Raises:
+            InputError: If an argument breaks a rule, or the study's data are not given or differ.
+            BudgetnasError: If the time limit passes; the same call resumes.
+            KeyboardInterrupt: If the user stops it; the same call resumes.
+        """
+        from budgetnas.experiments.final import FinishRequest, finish
+        from budgetnas.progress.trainings import FinalProgress
+        from budgetnas.search.options import SearchOptions, choice_protocol, parse_timeout
+
+        epochs = SearchOptions.parse({"final_epochs": final_epochs}, source="finish").final_epochs
+        request = FinishRequest(self.name, self._place, choice_protocol(finalists, final_seeds), epochs)
+        limit = parse_timeout(None if timeout is None else str(timeout))
+        url = parse_storage(self.storage)
+        with (
+            long_call(progress=progress, timeout_seconds=limit) as call,
+            closing(open_records(url, must_exist=True)) as records,
+        ):
+            runtime = call.runtime(device, precision)
+            return finish(request, records, runtime, call.stopper, FinalProgress(call.lines))
+
+    @python_words()
+    def export(
+        self,
+        *,
+        run: int | None = None,
+        out: str | Path | None = None,
+        force: bool = False,
+        pt: bool = False,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> Path:
+        """Write a trained network as a folder: weights, ONNX file, certificate of parameters, accuracy, model card.
+
+        Args:
+            run: Number of a run of the study (`Trial.run`); by default the winner of its final.
+            out: The folder; ``STUDY-bundle`` in the current folder by default.
+            force: Replace an older bundle.
+            pt: Also write the weights as ``model.pt``, for ``torch.load``.
+            device: Device for retraining weights that were not stored.
+            progress: Whether progress is shown.
+
+        Returns:
+            The folder, for `budgetnas.load`.
+
+        Raises:
+            InputError: If the study has no final and no run is named, or the folder exists.
+            BudgetnasError: If a check of the bundle fails.
+            KeyboardInterrupt: If the user stops it; no bundle is written.
+        """
+        from budgetnas.bundle.chosen import ExportRequest
+        from budgetnas.bundle.export import export
+        from budgetnas.progress.trainings import ExportProgress
+
+        folder = None if out is None else Path(out).expanduser()
+        request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt)
+        with long_call(progress=progress) as call, self._records() as records:
+            return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
+
+    def __repr__(self) -> str:
+        return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {_standing(self.tables)}>"
+
+    def _repr_html_(self) -> str:
+        tables = self.tables
+        rows = [
+            (ranked.rank, ranked.run.architecture.describe(), f"{ranked.run.params:,}", f"{ranked.accuracy:.2%}")
+            for ranked in tables.ranking[:_RANKED_SHOWN]
+        ]
+        head = f"<p><b>{escape(self.name)}</b>: {escape(_standing(tables))}</p>"
+        return head + html_table(("rank", "network", "parameters", "validation"), rows)
 
     @contextmanager
     def _records(self) -> Iterator[Records]:
         with closing(look_at_records(parse_storage(self.storage))) as records:
             yield records
+
+
+def _standing(tables: StudyTables) -> str:
+    trained = f"{plural(tables.tallies.trained, 'trial')} trained"
+    chosen = tables.chosen
+    if chosen is None:
+        return trained
+    return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation"
 
 
 def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:

@@ -11,6 +11,10 @@ from budgetnas.errors import BudgetnasError, InputError
 
 _OPTION: Final = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (?=\S*[\dA-Z:/])([^\s;,]*[^\s;,.]))?")
 _NUMBER: Final = re.compile(r"\d[\d.e_]*")
+_FUNCTIONS: Final = {
+    re.compile(r"run budgetnas finish .+? first"): "call finish() first",
+    re.compile(r"budgetnas search --study NAME --trials N"): "budgetnas.search(study=NAME, trials=N)",
+}
 _ARGUMENTS: Final = {"STUDY": "study", "STUDY_FILE": "study_file", "NAME": "network"}
 
 
@@ -40,7 +44,9 @@ def reword(error: BudgetnasError, arguments: dict[str, str]) -> None:
 
 
 def _translated(text: str) -> str:
-    """Return `text` with its options as arguments, unless it shows a command."""
+    """Return `text` with its options as arguments, and with functions instead of the commands that have one."""
+    for command, function in _FUNCTIONS.items():
+        text = command.sub(function, text)
     return text if "budgetnas " in text else _OPTION.sub(_argument, text)
 
 

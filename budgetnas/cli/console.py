@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from budgetnas.errors import InputError
 from budgetnas.progress.terminal import console_on, stderr
 
 if TYPE_CHECKING:
@@ -58,21 +55,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 def printed(text: str) -> str:
     """Return `text` without control characters, because names of classes and studies can come from other people."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def check_out(page: Path, argument: str = "--out") -> Path:
-    """Return `page` if a file can be written there.
-
-    Raises:
-        InputError: If it is a folder, or its folder is missing or read-only.
-    """
-    if page.is_dir():
-        raise InputError(argument, str(page), "is a folder", "name a file in it")
-    if not page.absolute().parent.is_dir():
-        raise InputError(argument, str(page), f"folder {page.absolute().parent} does not exist", "create it first")
-    if not os.access(page.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError(argument, str(page), f"folder {page.absolute().parent} cannot be written", "name another")
-    return page
 
 
 def shown_storage(storage: str | None) -> str | None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from budgetnas.cli.console import check_out, print_json, printed, stdout, table
+from budgetnas.cli.console import print_json, printed, stdout, table
 from budgetnas.cli.options import JsonFlag, option, out_option
-from budgetnas.errors import InputError, Interrupted, listed, plural
+from budgetnas.errors import InputError, Interrupted, check_out, listed, plural
 from budgetnas.progress.lines import Lines, TerminalLines
 from budgetnas.progress.terminal import duration, stderr
 

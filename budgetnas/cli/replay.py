@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.cli.console import check_out, chosen_runtime, print_json, print_resume, stdout, table
+from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
-from budgetnas.errors import BudgetnasError, Interrupted
+from budgetnas.errors import BudgetnasError, Interrupted, check_out
 from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:

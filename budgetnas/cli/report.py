@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from budgetnas.cli.console import check_out, print_json, stdout
+from budgetnas.cli.console import print_json, stdout
 from budgetnas.cli.options import JsonFlag, StorageOption, StudyArgument, out_option
 from budgetnas.cli.storage import records_to_read
+from budgetnas.errors import check_out
 
 
 def report_command(

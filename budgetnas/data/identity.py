@@ -7,12 +7,16 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from budgetnas.errors import plural
 
+ARRAYS: Final = "arrays"
+"""Name of images that a program gave as arrays."""
+FOLDER: Final = "folder-"
+"""Beginning of the name of a user's folder."""
 _DIGEST_LENGTH = 16
 _BLOCK_BYTES = 1 << 20
 
@@ -22,7 +26,7 @@ class DataIdentity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str  # the set's name; for a folder ``folder-`` and its base name in safe characters
+    name: str  # the set's name, ``arrays``, or for a folder ``folder-`` and its base name in safe characters
     content_hash: str  # SHA-256, in hex, of the content (see :class:`ContentHash`)
     subset: int | None  # number of training images kept, or None for all
     subset_eval: int | None  # number of validation and of test images kept, or None for all
@@ -36,6 +40,18 @@ class DataIdentity(BaseModel):
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         return {name: value for name, value in values.items() if value or name not in ("skipped", "bit_depth")}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are a user's own images, which cannot be found by their name."""
+        return self.name == ARRAYS or self.name.startswith(FOLDER)
+
+    @property
+    def how_to_give(self) -> str:
+        """How to give a user's own images to a study that was made on them, as a clause."""
+        if self.name == ARRAYS:
+            return "give them in Python: data=(images, labels), in budgetnas.open_study or budgetnas.search"
+        return "name the folder with --data folder:DIR"
 
     def digest(self) -> str:
         """Short hex digest, the same on every machine and in every version."""
@@ -61,7 +77,7 @@ class DataIdentity(BaseModel):
 def folder_name(directory: Path) -> str:
     """Return a user's folder name for identities and studies, with letters, digits and ``. _ -`` only."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.name).strip("-")
-    return f"folder-{safe or 'images'}"
+    return f"{FOLDER}{safe or 'images'}"
 
 
 class ContentHash:
@@ -73,7 +89,7 @@ class ContentHash:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, relative: str, content: bytes) -> None:
+    def add(self, relative: str, content: bytes | memoryview) -> None:
         """Add a file."""
         self._add_header(relative, len(content))
         self._hash.update(content)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from budgetnas.data.arrays import ArraySource
 from budgetnas.data.folder import FolderSource
 from budgetnas.data.identity import DataIdentity
 from budgetnas.data.images import Images, Source, TrainingPart
@@ -71,6 +72,8 @@ def open_source(request: DataRequest) -> Source:
     Raises:
         InputError: If the data are missing or cannot be used.
     """
+    if request.arrays is not None:
+        return ArraySource(request.arrays, request.resolution, request.split_seed)
     if request.is_folder:
         return FolderSource(request)
     if request.name == "digits":
@@ -111,6 +114,6 @@ def _identity(request: DataRequest, name: str, part: TrainingPart, resolution: i
 
 
 def _unused_options(request: DataRequest) -> list[str]:
-    if request.data_dir is None or not (request.is_folder or request.name == "digits"):
+    if request.data_dir is None or not (request.is_folder or request.arrays or request.name == "digits"):
         return []
     return [f"--data-dir {request.data_dir} is not used: {request.name} needs no downloaded archive"]

@@ -6,10 +6,14 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from budgetnas.errors import InputError
+
+if TYPE_CHECKING:
+    from budgetnas.data.arrays import ImageArrays
 
 NAMED_SETS = ("cifar10", "cifar100", "fashion-mnist", "digits")
 FOLDER_PREFIX = "folder:"
@@ -34,6 +38,7 @@ class DataRequest:
     skip_damaged: bool = False  # whether the damaged files of a folder are left out; otherwise they are an error
     # Files of a folder that were damaged when a study was created, by path; left out, damaged or not.
     skipped: tuple[str, ...] = ()
+    arrays: ImageArrays | None = None  # a program's images; `name` is then ``arrays``
     # Bits of the levels in a folder's 16-bit images, or None for the fewest of BIT_DEPTHS the training images need.
     bit_depth: int | None = None
 
@@ -60,7 +65,8 @@ def check_request(request: DataRequest) -> None:
     Raises:
         InputError: If a value breaks its rule.
     """
-    _check_name(request.name)
+    if request.arrays is None:
+        _check_name(request.name)
     _check_resolution(request.resolution)
     _check_count("--subset", request.subset)
     _check_count("--subset-eval", request.subset_eval)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from budgetnas.progress.lines import Lines, NoLines, TerminalLines
+from budgetnas.progress.notebook import NotebookLines, in_notebook
 
 
 def progress_lines(shown: bool) -> Lines:
     """Return where a call from Python shows its progress; nowhere unless `shown`."""
-    return TerminalLines() if shown else NoLines()
+    if not shown:
+        return NoLines()
+    return NotebookLines() if in_notebook() else TerminalLines()

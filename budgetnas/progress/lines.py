@@ -23,6 +23,7 @@ class Lines(ABC):
     """Permanent lines, and a status that updates. Inside its context it also shows what the package logs."""
 
     def __init__(self) -> None:
+        self.share = 0.0
         self._notes = _LogLines(self)
 
     def __enter__(self) -> Self:
@@ -42,18 +43,22 @@ class Lines(ABC):
     def status(self, text: str) -> None:
         """Update the status."""
 
+    def advance(self, share: float) -> None:
+        """Note which share of the work is done, for a progress bar; a terminal has the status instead."""
+        self.share = min(max(share, 0.0), 1.0)
+
 
 class NoLines(Lines):
-    """Shows nothing, and leaves the package's log to the program."""
+    """Shows no progress, and leaves the package's log to the program."""
 
     def __enter__(self) -> Self:
         return self
 
     def say(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the text."""
 
     def status(self, text: str) -> None:
-        """Do nothing."""
+        """Ignore the text."""
 
 
 class TerminalLines(Lines):

@@ -101,10 +101,21 @@ class SearchProgress(Progress, SearchCallbacks):
             f"{trial.name}: epoch {min(int(trial.done) + 1, trial.epochs)}/{trial.epochs}"
             for trial in self._running.values()
         )
+        self.lines.advance(self._progress())
         self.lines.status(f"{', '.join(shown) or 'no trial is running'}; {self._standing()}{self._time_left()}")
 
-    def _outlook(self, epoch: int, done: int, total: int) -> str:
+    def _share(self, epoch: int, done: int, total: int) -> float:
         self._trial.done = epoch - 1 + done / total
+        return self._progress()
+
+    def _progress(self) -> float:
+        """Return the share of all trials that is trained: earlier searches trained the first of them."""
+        if self._plan is None or not self._plan.trials:
+            return 0.0
+        running = sum(trial.done / trial.epochs for trial in self._running.values() if trial.epochs)
+        return (self._tally.trained + running) / self._plan.trials
+
+    def _outlook(self, epoch: int, done: int, total: int) -> str:
         return f"; {self._standing()}{self._time_left()}"
 
     def _standing(self) -> str:
@@ -148,7 +159,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"{'by' if plan.pool else 'on'} {plan.pool or where(runtime)}",
     ]
-    if data.identity.name.startswith("folder-"):
+    if data.identity.is_own:
         lines.insert(2, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice

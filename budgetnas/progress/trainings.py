@@ -47,12 +47,17 @@ class Progress(Callbacks):
     def on_step(self, epoch: int, done: int, total: int) -> None:
         """Update the status."""
         where = f"{self.prefix}epoch {epoch}/{self.epochs}, step {done}/{total}"
+        self.lines.advance(self._share(epoch, done, total))
         self.lines.status(f"{where}{self.last}{self._outlook(epoch, done, total)}")
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Print the figures of the epoch."""
         self.last = f", last epoch {epoch.eval_accuracy:.2%}"
         self._count_epoch(epoch)
+
+    def _share(self, epoch: int, done: int, total: int) -> float:
+        """Return the share of the work that is done."""
+        return (epoch - 1 + done / total) / self.epochs
 
     def _outlook(self, epoch: int, done: int, total: int) -> str:
         return ""
@@ -105,6 +110,10 @@ class FinalProgress(Progress, FinalCallbacks):
         """Keep the figures of the epoch; the last trainings are evaluated only at their end."""
         accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else epoch.eval_accuracy
         self.last = f", last epoch {accuracy:.2%}"
+
+    def _share(self, epoch: int, done: int, total: int) -> float:
+        trained = super()._share(epoch, done, total)
+        return trained if self._training is None else (self._training.done + trained) / self._training.total
 
     def _outlook(self, epoch: int, done: int, total: int) -> str:
         if self._training is None or self._training.seconds_left is None:

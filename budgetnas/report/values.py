@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Excess, Limit
 from budgetnas.errors import plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.plain import plain_fields
 from budgetnas.metrics import Epoch
+from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import OverLimit, Run
 
@@ -255,6 +257,21 @@ class Chosen:
     by_final: bool  # True if a final chose it
     # Without a final: the validation accuracy that all trainings of the search predict for it.
     expected: float | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network."""
+        return self.run.architecture
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        return self.run.recipe
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return self.run.params
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

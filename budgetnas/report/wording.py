@@ -47,7 +47,7 @@ def notices(specification: StudySpecification, ranking: Sequence[RankedRun]) -> 
     """Return the caveats on the study's figures, in full sentences."""
     data = specification.data
     sentences = []
-    if data.name.startswith("folder-"):
+    if data.is_own:
         sentences.append(f"Own images ({data.name}): the accuracies say nothing about any published data set.")
     if data.subset is not None:
         sentences.append(f"Reduced train images: every network was trained on {data.subset:,} images only.")

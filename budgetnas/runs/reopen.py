@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetnas.data import Data, DataIdentity, DataRequest, load_data
+from budgetnas.data.arrays import ImageArrays, named_or_arrays
 from budgetnas.data.request import FULL_DEPTH
 from budgetnas.errors import InputError
 from budgetnas.runs.recording import RunImages
@@ -19,7 +20,7 @@ from budgetnas.training.device import statistics, to_device
 class DataPlace:
     """Location of a study's data on this machine."""
 
-    data: str | None = None  # ``folder:DIR`` for a folder; None for the named sets
+    data: str | ImageArrays | None = None  # ``folder:DIR`` for a folder, or arrays; None for the named sets
     data_dir: Path | None = None  # folder of the archives
 
 
@@ -42,11 +43,13 @@ def data_request(identity: DataIdentity, owner: str, place: DataPlace) -> DataRe
     Raises:
         InputError: If they are a folder and `place` names none.
     """
-    if place.data is None and identity.name.startswith("folder-"):
+    if place.data is None and identity.is_own:
         rule = f"is missing: {owner} was made on {identity.name}"
-        raise InputError("--data", None, rule, "name the folder with --data folder:DIR")
+        raise InputError("--data", None, rule, identity.how_to_give)
+    name, arrays = named_or_arrays(place.data, identity.name)
     return DataRequest(
-        name=place.data or identity.name,
+        name=name,
+        arrays=arrays,
         data_dir=place.data_dir,
         resolution=identity.resolution,
         subset=identity.subset,

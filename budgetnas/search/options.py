@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
 
-from pydantic import ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, InstanceOf, ValidationError, ValidationInfo, field_validator
 
 from budgetnas.architecture.budget import Budget, format_count, parse_budget
 from budgetnas.data import Data, DataIdentity, DataRequest
+from budgetnas.data.arrays import ImageArrays, named_or_arrays
 from budgetnas.data.request import FULL_DEPTH
 from budgetnas.errors import InputError, check_seed
 from budgetnas.space.initial_trials import INITIAL_TRIALS
@@ -59,7 +60,7 @@ class SearchOptions(Frozen):
     max_macs: int | None = None
     max_activations: int | None = None
     trials: int | None = None
-    data: str | None = None
+    data: str | InstanceOf[ImageArrays] | None = None
     data_dir: Path | None = None
     resolution: int | None = None
     subset: int | None = None
@@ -175,8 +176,10 @@ class SearchOptions(Frozen):
 
     def data_request(self) -> DataRequest:
         """Return the data to load."""
+        name, arrays = named_or_arrays(self.data, DEFAULT_DATA)
         return DataRequest(
-            name=self.data or DEFAULT_DATA,
+            name=name,
+            arrays=arrays,
             data_dir=self.data_dir,
             resolution=self.resolution,
             subset=self.subset,
@@ -231,7 +234,7 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         budget=specification.max_params,
         max_macs=specification.max_macs,
         max_activations=specification.max_activations,
-        data=None if data.name.startswith("folder-") else data.name,
+        data=None if data.is_own else data.name,
         resolution=data.resolution,
         subset=data.subset,
         subset_eval=data.subset_eval,

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from budgetnas.architecture.budget import Budget
 from budgetnas.architecture.model import LARGEST_UNREDUCED
 from budgetnas.data.contents import describe_difference
-from budgetnas.data.identity import DataIdentity
+from budgetnas.data.identity import FOLDER, DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS
@@ -174,7 +174,7 @@ class StudySpecification(Frozen):
         )
         rule, hint = f"study {study!r} was created with another specification ({changes})", "use the same options"
         if path == "data.name" and stored.data.content_hash == self.data.content_hash:
-            old = stored.data.name.removeprefix("folder-")
+            old = stored.data.name.removeprefix(FOLDER)
             hint = f"the images are the same: name their folder {old!r} again, or name a link {old!r}"
         if path == "choice.final_epochs":
             hint = f"train its winner longer with budgetnas finish {study} --final-epochs N"

@@ -64,3 +64,7 @@ class Figure:
     caption: str  # explanation, or empty
     figure: go.Figure
     data: Table
+
+    def titled(self) -> go.Figure:
+        """Return the figure with its title in it, for a place without the page's headings."""
+        return go.Figure(self.figure).update_layout(title={"text": self.title, "automargin": True})

@@ -1,0 +1,126 @@
+"""Images given as arrays: their checks, splits and identity, and a study that is made on them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import run
+
+import budgetnas
+from budgetnas import ImageArrays
+from budgetnas.data import DataRequest, load_data
+from budgetnas.data.test_split import load_test
+
+RANDOM = np.random.default_rng(0)
+PIXELS = RANDOM.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+LABELS = np.arange(300) % 3
+OTHER = RANDOM.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+SMALL: dict[str, Any] = {
+    "budget": "6k",
+    "epochs": 1,
+    "batch_size": 50,
+    "trials": 1,
+    "space": {"blocks": [[1, 2], [1, 1]], "widths": [4, 6, 8]},
+    "device": "cpu",
+    "progress": False,
+}
+
+
+def request(arrays: ImageArrays, **changes: Any) -> DataRequest:
+    return DataRequest("arrays", arrays=arrays, **changes)
+
+
+def test_arrays_are_split_like_a_folder_and_normalised_to_channels_first() -> None:
+    data = load_data(request(ImageArrays(PIXELS, LABELS, classes=["a", "b", "c"])))
+    assert (len(data.train), len(data.validation), len(data.all_train)) == (216, 24, 240)
+    test = load_test(request(ImageArrays(PIXELS, LABELS)))
+    assert len(test) == 60 and np.bincount(test.labels).tolist() == [20, 20, 20]
+    assert data.classes == ("a", "b", "c") and data.in_channels == 3 and data.resolution == 8 and data.flip
+    assert "60 of 300 images (20 %, stratified, split seed 0) are set aside as the test split" in data.notices[0]
+    every = np.concatenate([data.all_train.images, test.images]).transpose(0, 2, 3, 1)
+    assert sorted(map(bytes, every)) == sorted(map(bytes, PIXELS))
+
+
+def test_given_splits_are_used_as_they_are() -> None:
+    arrays = ImageArrays(PIXELS, LABELS, validation=(OTHER, LABELS[:30]), test=(OTHER[:9], LABELS[:9]), flip=False)
+    data = load_data(request(arrays))
+    assert (len(data.train), len(data.validation), len(load_test(request(arrays)))) == (300, 30, 9)
+    assert not data.flip and data.notices == ()
+    assert load_data(request(arrays, resolution=16)).validation.images.shape == (30, 3, 16, 16)
+
+
+def test_the_hash_is_that_of_the_content() -> None:
+    def digest(**changes: Any) -> str:
+        return ImageArrays(**{"images": PIXELS, "labels": LABELS} | changes).content_hash()
+
+    brighter, relabelled = PIXELS.copy(), LABELS.copy()
+    brighter[7, 0, 0, 0] ^= 1
+    relabelled[[0, 1]] = relabelled[[1, 0]]
+    others = [
+        digest(images=brighter),
+        digest(labels=relabelled),
+        digest(classes="abc"),
+        digest(validation=(OTHER, LABELS[:30])),
+        digest(test=(OTHER, LABELS[:30])),
+    ]
+    assert len({digest(), *others}) == 6
+    assert digest() == digest(images=torch.from_numpy(PIXELS), labels=torch.from_numpy(LABELS).int())
+    assert digest() == digest(images=np.asfortranarray(PIXELS), labels=LABELS.tolist())
+
+
+def test_grey_images_need_no_axis_of_channels() -> None:
+    flat, deep = ImageArrays(PIXELS[..., 0], LABELS), ImageArrays(PIXELS[..., :1], LABELS)
+    assert flat.content_hash() == deep.content_hash()
+    assert load_data(request(flat)).in_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": PIXELS / 255}, "images 'float64': must be uint8, from 0 to 255; images from 0 to 1 become"),
+        ({"images": PIXELS.transpose(0, 3, 1, 2)}, "images '300 x 3 x 8 x 8': must be N x H x W x C with 1 or 3"),
+        ({"images": PIXELS[:, :6]}, "images '300 x 6 x 8 x 3': must be square, with sides from 4 to 512 pixels"),
+        ({"images": PIXELS[:, :2, :2]}, "images '300 x 2 x 2 x 3': must be square"),
+        ({"labels": LABELS[:-1]}, "labels 'int64 of shape (299,)': must be 300 whole numbers, one for each image"),
+        ({"labels": LABELS / 1}, "labels 'float64 of shape (300,)': must be 300 whole numbers"),
+        ({"labels": LABELS - 1}, "labels -1: must be at least 0"),
+        ({"labels": LABELS + 1}, "labels: class '0' has 0 training images, and needs at least 3; number the classes"),
+        ({"classes": ["a", "b"]}, "labels 2: has a class that is not one of 2 classes, numbered from 0"),
+        ({"test": OTHER}, "test 'ndarray': must be a pair (images, labels)"),
+        ({"test": (OTHER[:, :4, :4], LABELS[:30])}, "test '3 x 4 x 4': has images of another shape than the training"),
+        ({"validation": (OTHER, LABELS[:30] + 1)}, "validation labels 3: has a class that is not one of 3 classes"),
+    ],
+)
+def test_errors_name_the_array_and_the_rule(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(budgetnas.InputError, match=f"^{re.escape(words)}"):
+        ImageArrays(**{"images": PIXELS, "labels": LABELS} | changes)
+
+
+def test_a_study_on_arrays_resumes_and_says_how_to_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = budgetnas.search(data=(PIXELS, LABELS), **SMALL)
+    assert study.name == "arrays-6k"
+    assert study.specification.data.content_hash == ImageArrays(PIXELS, LABELS).content_hash()
+    assert budgetnas.search(data=ImageArrays(PIXELS, LABELS), **SMALL).trials == study.trials
+    without = budgetnas.open_study("arrays-6k")
+    assert without.trials == study.trials, "its records need no images"
+    missing = r"^data: is missing: study 'arrays-6k' was made on arrays; give them in Python: data=\(images, labels\)"
+    with pytest.raises(budgetnas.InputError, match=missing):
+        without.finish(progress=False)
+    with pytest.raises(budgetnas.InputError, match=missing):
+        budgetnas.search(study="arrays-6k", trials=2, progress=False)
+    with pytest.raises(budgetnas.InputError, match="the content of the images differs"):
+        budgetnas.search(data=(255 - PIXELS, LABELS), **SMALL)
+    with pytest.raises(budgetnas.InputError, match=r"^data 'arrays': arrays cannot be sent to other processes"):
+        budgetnas.search(data=(PIXELS, LABELS), workers=2, **SMALL)
+    command = run(tmp_path, "finish", "arrays-6k")
+    assert command.returncode == 2
+    assert "--data: is missing: study 'arrays-6k' was made on arrays; give them in Python" in command.stderr
+    opened = budgetnas.open_study("arrays-6k", data=(PIXELS, LABELS))
+    result = opened.finish(finalists=1, final_seeds=2, device="cpu", progress=False)
+    assert result.test_images == 60
