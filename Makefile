@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 DEMO := budgetnas-demo
 LOWEST := .venv-lowest-$(notdir $(PYTHON))
 LOWEST_TESTS := $(patsubst %,tests/test_%.py,architecture_counts architecture_values budget_sampler bundle cli \
-	constraint_filter dashboard data_folder doctor export final network recipe replay report report_tables search_study \
+	constraint_filter dashboard data_folder data_folder_cache doctor export final network recipe replay report report_tables search_study \
 	space specification state storage_engine storage_records train train_plain)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 

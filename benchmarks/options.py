@@ -13,6 +13,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the draws.", min=0, max=2
 
 DataOption = Annotated[str, typer.Option(help="cifar10, ... or folder:DIR.", envvar="BUDGETNAS_DATA")]
 DataDirOption = Annotated[Path | None, typer.Option(help="Where archives lie.", envvar="BUDGETNAS_DATA_DIR")]
+ResolutionOption = Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")]
 SubsetOption = Annotated[int | None, typer.Option(help="Training images, stratified.", show_default="all")]
 SubsetEvalOption = Annotated[int | None, typer.Option(help="Validation images.", show_default="all")]
 
@@ -23,4 +24,6 @@ BatchOption = Annotated[int, typer.Option(help="Images in one optimiser step.", 
 EpochsOption = Annotated[int, typer.Option(help="Epochs of each training.", min=1)]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.")]
+FirstSeedOption = Annotated[int, typer.Option(help="Sampler seed of the first search.", min=0)]
+SummaryFlag = Annotated[bool, typer.Option("--summary", help="Train nothing; print what is there.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]

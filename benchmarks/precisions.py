@@ -13,7 +13,15 @@ from typing import Annotated, Final
 import torch
 import typer
 
-from benchmarks.options import DataDirOption, DataOption, DeviceOption, EpochsOption, SubsetEvalOption, SubsetOption
+from benchmarks.options import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    EpochsOption,
+    ResolutionOption,
+    SubsetEvalOption,
+    SubsetOption,
+)
 from benchmarks.running import run
 from benchmarks.small_studies.make import SPACE
 from benchmarks.small_studies.quiet import Quiet
@@ -32,7 +40,7 @@ OTHERS: Final = ("bf16", "fp16")
 def measure(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")] = None,
+    resolution: ResolutionOption = None,
     subset: SubsetOption = None,
     subset_eval: SubsetEvalOption = None,
     trials: Annotated[int, typer.Option(help="Candidates of each seed.", min=1)] = 4,

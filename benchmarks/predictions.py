@@ -15,17 +15,20 @@ import typer
 from PIL import Image
 
 from benchmarks.running import run
+from benchmarks.untrained import write_untrained
 from budgetnas.architecture import Architecture
-from budgetnas.bundle.contents import BundleSource, Metrics, Preprocessing
-from budgetnas.bundle.write import write_bundle
+from budgetnas.bundle.contents import Preprocessing
 from budgetnas.cli.predict import predict_command
 from budgetnas.experiments.bench.hardware import machine
-from budgetnas.space.recipe import Normalisation, Recipe
-from budgetnas.training.network import build
-from budgetnas.training.weights import to_safetensors
+from budgetnas.space.recipe import Normalisation
 
 ARCHITECTURE = Architecture((1, 1, 1), (16, 32, 64), (1, 2, 2), stem_width=16)
-SIDE = 32
+PREPROCESSING = Preprocessing(
+    classes=tuple("abcdefghij"),
+    channels=3,
+    resolution=32,
+    normalisation=Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3),
+)
 
 
 def measure(
@@ -37,7 +40,7 @@ def measure(
     pixels = generator.integers(0, 256, (images, 8, 8, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_bundle(folder / "bundle", pixels[:16])
+        write_untrained(folder / "bundle", ARCHITECTURE, PREPROCESSING, pixels[:16])
         np.save(folder / "array.npy", pixels)
         (folder / "jpeg").mkdir()
         for index, image in enumerate(pixels):
@@ -60,31 +63,6 @@ def _predict(folder: Path, source: str) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         predict_command(folder / "bundle", [str(folder / source)], csv=folder / "out.csv")
     return time.perf_counter() - started, time.process_time() - used
-
-
-def _write_bundle(place: Path, pixels: np.ndarray) -> None:
-    source = BundleSource(
-        title="untrained",
-        architecture=ARCHITECTURE,
-        recipe=Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1),
-        seed=0,
-        weights=to_safetensors(build(ARCHITECTURE, seed=0)),
-        preprocessing=Preprocessing(
-            classes=tuple("abcdefghij"),
-            channels=3,
-            resolution=SIDE,
-            normalisation=Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3),
-        ),
-        budget=None,
-        metrics=Metrics(
-            kind="search", split=None, accuracy=None, standard_deviation=None, n=1, seeds=(0,), sentences=()
-        ),
-        provenance={},
-        data=("random images",),
-        environment="untrained",
-        images=np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
-    )
-    write_bundle(source, place, replace=False)
 
 
 if __name__ == "__main__":

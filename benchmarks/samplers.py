@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options import DataDirOption, DataOption, SubsetEvalOption, SubsetOption
+from benchmarks.options import (
+    DataDirOption,
+    DataOption,
+    EpochsOption,
+    FirstSeedOption,
+    ResolutionOption,
+    SubsetEvalOption,
+    SubsetOption,
+    SummaryFlag,
+)
 from benchmarks.running import run
 from benchmarks.small_studies.make import Design
 from benchmarks.small_studies.sampled import make_sampled, read_sampled, sampled_lines
@@ -26,20 +35,20 @@ from budgetnas.storage.urls import parse_storage
 def measure(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")] = None,
+    resolution: ResolutionOption = None,
     subset: SubsetOption = None,
     subset_eval: SubsetEvalOption = None,
     budget: Annotated[str, typer.Option(help="Limit of every search.")] = "12e3",
     trials: Annotated[int, typer.Option(help="Trainings of every search, repeats included.", min=1)] = 20,
-    epochs: Annotated[int, typer.Option(help="Epochs of every training.", min=1)] = 6,
+    epochs: EpochsOption = 6,
     sampler: Annotated[
         list[str] | None, typer.Option(help="Samplers to compare.", show_default="random, budget")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Searches with each sampler.", min=1)] = 5,
-    first_seed: Annotated[int, typer.Option(help="Sampler seed of the first search.", min=0)] = 0,
+    first_seed: FirstSeedOption = 0,
     fresh: Annotated[int, typer.Option(help="Fresh trainings of each network that was named.", min=1)] = 3,
     storage: Annotated[str, typer.Option(help="Storage of the searches.")] = "sqlite:///samplers.db",
-    only_summary: Annotated[bool, typer.Option("--summary", help="Train nothing; print what is there.")] = False,
+    only_summary: SummaryFlag = False,
 ) -> None:
     """Make the searches, seed by seed and sampler by sampler, and print the comparison."""
     url = parse_storage(storage)

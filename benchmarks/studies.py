@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options import DataDirOption, DataOption, SamplerOption, SubsetEvalOption, SubsetOption
+from benchmarks.options import (
+    DataDirOption,
+    DataOption,
+    FirstSeedOption,
+    ResolutionOption,
+    SamplerOption,
+    SubsetEvalOption,
+    SubsetOption,
+    SummaryFlag,
+)
 from benchmarks.running import run
 from benchmarks.small_studies.make import Design, make_study
 from benchmarks.small_studies.summary import read_outcomes, summary_lines
@@ -24,7 +33,7 @@ from budgetnas.storage.urls import parse_storage
 def measure(
     data: DataOption = "digits",
     data_dir: DataDirOption = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the images.", show_default="the data's")] = None,
+    resolution: ResolutionOption = None,
     subset: SubsetOption = None,
     subset_eval: SubsetEvalOption = None,
     budget: Annotated[str, typer.Option(help="Limit of every study.")] = "12e3",
@@ -35,10 +44,10 @@ def measure(
         list[str] | None, typer.Option(help="Pruners to compare, the first with each other.", show_default="none, asha")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Studies with each pruner.", min=1)] = 5,
-    first_seed: Annotated[int, typer.Option(help="Sampler seed of the first study.", min=0)] = 0,
+    first_seed: FirstSeedOption = 0,
     fresh: Annotated[int, typer.Option(help="Fresh trainings of each network that was chosen.", min=2)] = 3,
     storage: Annotated[str, typer.Option(help="Storage of the studies.")] = "sqlite:///studies.db",
-    only_summary: Annotated[bool, typer.Option("--summary", help="Train nothing; print what is there.")] = False,
+    only_summary: SummaryFlag = False,
 ) -> None:
     """Make the studies, seed by seed and pruner by pruner, and print the comparison."""
     records = open_records(parse_storage(storage))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import optuna
 import pytest
@@ -62,6 +62,22 @@ def propose(study: optuna.Study, space: CandidateSpace, ledger: Ledger) -> Candi
     return candidate
 
 
+class Inner(optuna.samplers.RandomSampler):
+    """A sampler that proposes what a function of the study and the names of the parameters returns."""
+
+    def __init__(self, proposal: Callable[[optuna.Study, set[str]], dict[str, object]]) -> None:
+        super().__init__(seed=0)
+        self._proposal = proposal
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: dict[str, optuna.distributions.BaseDistribution],
+    ) -> dict[str, object]:
+        return self._proposal(study, set(search_space))
+
+
 @pytest.mark.parametrize("limit", [5_000_000, 50_000])
 @pytest.mark.parametrize(("name", "proposals"), [("random", 60), ("tpe", 30), ("nsga2", 30)])
 def test_no_proposal_is_over_the_budget(name: str, proposals: int, limit: int) -> None:
@@ -111,18 +127,12 @@ def test_nothing_that_a_gate_lets_through_is_over_a_limit(params: int, macs: int
 def test_the_inner_sampler_proposes_all_of_the_architecture_together() -> None:
     asked: list[set[str]] = []
 
-    class Spy(optuna.samplers.RandomSampler):
-        def sample_relative(
-            self,
-            study: optuna.Study,
-            trial: optuna.trial.FrozenTrial,
-            search_space: dict[str, optuna.distributions.BaseDistribution],
-        ) -> dict[str, object]:
-            asked.append(set(search_space))
-            return {}
+    def ask(_: optuna.Study, names: set[str]) -> dict[str, object]:
+        asked.append(names)
+        return {}
 
     ledger = Ledger()
-    gate = ConstraintFilter(Spy(seed=0), DEFAULT, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
+    gate = ConstraintFilter(Inner(ask), DEFAULT, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
     study = optuna.create_study(sampler=gate)
     propose(study, DEFAULT, ledger)
     assert asked == [{*DEFAULT.space.ranges(), "optimizer"}]
@@ -238,20 +248,14 @@ def test_inner_samplers_learn_from_trials_with_fewer_stages_too() -> None:
     """TPE leaves out trials without a value for each parameter: they get the middle of its range."""
     seen: list[list[dict[str, object]]] = []
 
-    class Spy(optuna.samplers.RandomSampler):
-        def sample_relative(
-            self,
-            study: optuna.Study,
-            trial: optuna.trial.FrozenTrial,
-            search_space: dict[str, optuna.distributions.BaseDistribution],
-        ) -> dict[str, object]:
-            complete = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            assert all(set(search_space) <= {*one.params} == {*one.distributions} for one in complete)
-            seen.append([one.params for one in complete])
-            return {}
+    def see(study: optuna.Study, names: set[str]) -> dict[str, object]:
+        complete = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        assert all(names <= {*one.params} == {*one.distributions} for one in complete)
+        seen.append([one.params for one in complete])
+        return {}
 
     ledger = Ledger()
-    gate = ConstraintFilter(Spy(seed=0), STAGES, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
+    gate = ConstraintFilter(Inner(see), STAGES, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
     study = optuna.create_study(sampler=gate)
     for _ in range(20):
         propose(study, STAGES, ledger)
@@ -261,17 +265,9 @@ def test_inner_samplers_learn_from_trials_with_fewer_stages_too() -> None:
 
 
 def test_what_an_inner_sampler_proposes_between_numbers_of_a_table_moves_to_the_nearest() -> None:
-    class Between(optuna.samplers.RandomSampler):
-        def sample_relative(
-            self,
-            study: optuna.Study,
-            trial: optuna.trial.FrozenTrial,
-            search_space: dict[str, optuna.distributions.BaseDistribution],
-        ) -> dict[str, object]:
-            return {"stages": 2, "se": True, "blocks_1": 2, "width_1": 9, "blocks_2": 1, "width_2": 38, "width_3": 5}
-
+    between = {"stages": 2, "se": True, "blocks_1": 2, "width_1": 9, "blocks_2": 1, "width_2": 38, "width_3": 5}
     ledger = Ledger()
-    inner = Between(seed=0)
+    inner = Inner(lambda _, __: dict(between))
     gate = ConstraintFilter(inner, STAGES, Budget(10**9), known=lambda _: False, reject=ledger.reject, seed=0)
     candidate = propose(optuna.create_study(sampler=gate), STAGES, ledger)
     assert candidate.architecture.describe() == "basic 3-1 x 6-40, SE, stem 6"

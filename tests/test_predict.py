@@ -19,20 +19,18 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from small import run, start
 
 import budgetnas
+from benchmarks.untrained import write_untrained
 from budgetnas.architecture import Architecture
-from budgetnas.bundle.contents import BundleSource, Metrics, Preprocessing
+from budgetnas.bundle.contents import Preprocessing
 from budgetnas.bundle.image_sources import read_sources
 from budgetnas.bundle.plain_pickles import read_plain_pickle
 from budgetnas.bundle.predicting import predict_items
 from budgetnas.bundle.prediction_csv import csv_file
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.bundle.scores import Scores
-from budgetnas.bundle.write import write_bundle
 from budgetnas.errors import InputError
-from budgetnas.space.recipe import Normalisation, Recipe
+from budgetnas.space.recipe import Normalisation
 from budgetnas.stats import share_interval
-from budgetnas.training.network import build
-from budgetnas.training.weights import to_safetensors
 
 CLASSES = ("cat", "dog", "ship")
 PREPROCESSING = Preprocessing(
@@ -47,24 +45,8 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of an untrained network."""
     architecture = Architecture((1,), (4,), (1,), stem_width=4, size=8, classes=3)
-    source = BundleSource(
-        title="untrained",
-        architecture=architecture,
-        recipe=Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1),
-        seed=0,
-        weights=to_safetensors(build(architecture, seed=1)),
-        preprocessing=PREPROCESSING,
-        budget=None,
-        metrics=Metrics(
-            kind="search", split=None, accuracy=None, standard_deviation=None, n=1, seeds=(0,), sentences=()
-        ),
-        provenance={},
-        data=(),
-        environment="here",
-        images=np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2)),
-    )
     place = tmp_path_factory.mktemp("made") / "b"
-    write_bundle(source, place, replace=False)
+    write_untrained(place, architecture, PREPROCESSING, PIXELS)
     return place
 
 
