@@ -40,7 +40,7 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, claim_run
 from budgetnas.samplers.attributes import describe
 from budgetnas.samplers.constraint_filter import ConstraintFilter
-from budgetnas.samplers.named import check_sampler
+from budgetnas.samplers.named import DEFAULT_SAMPLER, check_sampler
 from budgetnas.search.callbacks import SearchCallbacks
 from budgetnas.search.loop import SearchTask, search
 from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials
@@ -187,7 +187,7 @@ def measure(
     trials: Annotated[int, typer.Option(help="Trials of the search.", min=1)] = 1000,
     epochs: Annotated[int, typer.Option(help="Epochs that each reports.", min=1)] = 5,
     budget: BudgetOption = "5e6",
-    sampler: SamplerOption = "tpe",
+    sampler: SamplerOption = DEFAULT_SAMPLER,
     seed: SeedOption = 0,
     start: Annotated[bool, typer.Option("--start", help="Measure process start to first trial instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -11,7 +11,16 @@ from small_beliefs import one_scale
 
 from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
 from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Encoding, Terms, cost_direction
-from budgetnas.samplers.budget_sampler.surrogate import OWN, Belief, TermPrior, posterior, prior_scales
+from budgetnas.samplers.budget_sampler.surrogate import (
+    OWN,
+    Belief,
+    TermPrior,
+    _prior_variances,
+    posterior,
+    prior_scales,
+)
+from budgetnas.samplers.budget_sampler.surrogate import _solved_by_candidates as _by_candidates
+from budgetnas.samplers.budget_sampler.surrogate import _solved_by_terms as _by_terms
 
 Floats = NDArray[np.float64]
 
@@ -33,10 +42,15 @@ def kernel(scales: dict[str, Floats], rows: Floats, others: Floats, same: Floats
     return (rows * variances) @ others.T + scales[OWN][0] ** 2 * same
 
 
+@pytest.mark.parametrize("candidates", [4, 12])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_posterior_is_that_of_a_gaussian_process(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_posterior_is_that_of_a_gaussian_process(
+    seed: int, candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer candidates than terms, and with more: the regression is solved in another way."""
+    assert 4 < len(TERMS.groups()) < 12
     scales = one_scale(seed, monkeypatch)
-    codes, which, values = made_up(seed)
+    codes, which, values = made_up(seed, candidates=candidates)
     which = which.astype(int)
     new = np.random.default_rng(seed + 100).uniform(-1, 1, (6, 3))
     rows, new_rows = TERMS.of(codes), TERMS.of(new)
@@ -51,7 +65,7 @@ def test_the_posterior_is_that_of_a_gaussian_process(seed: int, monkeypatch: pyt
     mean = values.mean() + solved.T @ centred
     covariance = found.noise * (prior - cross @ solved)
 
-    belief = found.joint(new_rows)
+    belief = found.joint(np.arange(len(rows)), new_rows)
     np.testing.assert_allclose(belief.mean, mean, rtol=1e-8)
     np.testing.assert_allclose(belief.covariance, covariance, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(found.trained(), mean[: len(rows)], rtol=1e-8)
@@ -76,6 +90,32 @@ def test_scales_count_by_how_well_they_explain_the_trainings(monkeypatch: pytest
         densities.append(multivariate_t.logpdf(centred, shape=floor / shape * covariance, df=2 * shape))
     weights = np.exp(densities - np.max(densities))
     np.testing.assert_allclose(np.sort(found.share), np.sort(weights / weights.sum()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("candidates", [6, 30])
+def test_both_ways_to_solve_the_regression_agree(candidates: int) -> None:
+    codes, which, values = made_up(6, candidates=candidates, trainings=40)
+    which = which.astype(int)
+    times = np.bincount(which).astype(float)
+    means = np.bincount(which, values - values.mean()) / times
+    scales = prior_scales()
+    prior, own = _prior_variances(TERMS.groups(), scales), scales[OWN][:, None] ** 2
+    solved = [way(TERMS.of(codes), times, means, prior, own + 1.0 / times) for way in (_by_candidates, _by_terms)]
+    for name in ("weights", "between", "log_determinant"):
+        np.testing.assert_allclose(getattr(solved[0], name), getattr(solved[1], name), rtol=1e-6, atol=1e-9)
+    some = np.array([3, 0, 60])
+    np.testing.assert_allclose(solved[0].covariance(some), solved[1].covariance(some), rtol=1e-6, atol=1e-9)
+
+
+def test_a_belief_about_some_trained_candidates_is_part_of_that_about_all() -> None:
+    codes, which, values = made_up(7)
+    rows = TERMS.of(codes)
+    found = posterior(rows, TERMS.groups(), which.astype(int), values, prior_scales())
+    new = TERMS.of(np.random.default_rng(8).uniform(-1, 1, (3, 3)))
+    every, some = found.joint(np.arange(12), new), found.joint(np.array([7, 2]), new)
+    places = [7, 2, 12, 13, 14]
+    np.testing.assert_allclose(some.mean, every.mean[places])
+    np.testing.assert_allclose(some.covariance, every.covariance[np.ix_(places, places)], atol=1e-12)
 
 
 def test_repeats_are_trusted_more_and_noise_is_told_from_differences() -> None:

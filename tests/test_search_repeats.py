@@ -240,7 +240,7 @@ def test_a_repeat_that_was_not_begun_stays_one_for_any_process(sqlite: str) -> N
     with opened(sqlite, spec) as study:
         searched(study, 6)
         assert len({key(run) for run in runs_of(study)}) == 2
-        _install_sampler(study, asked(7))
+        _install_sampler(study, asked(7), lambda: 7)
         trial = study.optuna_study.ask()
         suggest_candidate(trial, study.specification.candidates)
         number, repeated = trial.number, repeat_of(trial)

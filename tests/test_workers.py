@@ -338,7 +338,7 @@ def test_workers_that_start_at_the_same_moment_draw_differently(one_run: str) ->
         for study in together:
             assert take_slot(study.records, "s", 5) is not None
         for study in together:
-            _install_sampler(study, task)
+            _install_sampler(study, task, lambda: 5)
         for study in together:
             trial = study.optuna_study.ask()
             drawn.append(suggest_candidate(trial, study.specification.candidates).key)

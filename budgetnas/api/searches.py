@@ -85,7 +85,7 @@ def search(
         space: Table ``[space]`` of a study file, as a dictionary.
         recipe: Table ``[recipe]`` of a study file.
         seeds: Names of the initial trials.
-        sampler: ``tpe`` (the default), ``random``, ``gp``, ``nsga2`` or ``budget``.
+        sampler: ``budget``, ``tpe``, ``random``, ``gp`` or ``nsga2``; that of the study, or ``budget``, by default.
         seed: Seed of the sampler; 0 by default.
         pruner: ``asha``, ``median`` or ``none`` (the default).
         fidelity: Table ``[fidelity]`` of a study file.

@@ -48,7 +48,8 @@ def search_command(
         ),
     ] = None,
     sampler: Annotated[
-        str | None, option("tpe, random, gp, nsga2 or budget.", "BUDGETNAS_SAMPLER", default="tpe")
+        str | None,
+        option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the study's, or budget"),
     ] = None,
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
     finalists: Annotated[int | None, option("End with a final of that many networks.", default="no final")] = None,

@@ -28,7 +28,7 @@ def worker_command(
         int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="the last search's")
     ] = None,
     sampler: Annotated[
-        str | None, option("tpe, random, gp, nsga2 or budget.", "BUDGETNAS_SAMPLER", default="the last search's")
+        str | None, option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the last search's")
     ] = None,
     seed: Annotated[int, option("Seed of the sampler.")] = 0,
     device: DeviceOption = "auto",

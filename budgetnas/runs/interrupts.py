@@ -22,10 +22,12 @@ class Stopper:
 
     Args:
         timeout_seconds: Time limit from now, or None for no limit.
+        clock: Returns seconds from any start.
     """
 
-    def __init__(self, timeout_seconds: float | None = None) -> None:
-        self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    def __init__(self, timeout_seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._deadline = None if timeout_seconds is None else clock() + timeout_seconds
         self._exit_code: int | None = None
 
     def check(self) -> None:
@@ -36,8 +38,12 @@ class Stopper:
         """
         if self._exit_code is not None:
             raise Interrupted(self._exit_code)
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._deadline is not None and self.clock() > self._deadline:
             raise Interrupted(EXIT_DONE)
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds until the time limit, at least 0, or None if there is no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - self.clock())
 
     def stop(self, exit_code: int) -> None:
         """Note a request to stop without a signal; the first request counts."""

@@ -25,6 +25,8 @@ ONCE: Final = tuple(_MAKERS)
 """Samplers that train every candidate once; they do not need the search's number of trainings."""
 BUDGET: Final = "budget"
 SAMPLERS: Final = (*ONCE, BUDGET)
+DEFAULT_SAMPLER: Final = BUDGET
+"""Sampler of a study's first search if none is asked for."""
 
 
 def check_sampler(name: str, names: Sequence[str] = SAMPLERS) -> str:
@@ -44,9 +46,16 @@ def repeats(name: str) -> bool:
 
 
 def search_sampler(
-    name: str, seed: int | None, candidates: CandidateSpace, budget: Budget, trainings: int
+    name: str, seed: int | None, candidates: CandidateSpace, budget: Budget, trainings: int | Callable[[], int]
 ) -> BaseSampler:
     """Return the sampler of that name for a search.
+
+    Args:
+        name: One of `SAMPLERS`.
+        seed: Seed of its draws.
+        candidates: The search space.
+        budget: The limits.
+        trainings: Number of trainings in total, or a function that returns it, called before each proposal.
 
     Raises:
         InputError: If no sampler has the name.

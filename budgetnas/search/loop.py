@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -24,8 +24,9 @@ from budgetnas.errors import (
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages, TrainFunction
 from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
-from budgetnas.samplers.named import repeats, search_sampler
+from budgetnas.samplers.named import DEFAULT_SAMPLER, repeats, search_sampler
 from budgetnas.search.callbacks import SearchCallbacks
+from budgetnas.search.pace import Pace, expected_trainings
 from budgetnas.search.study import OpenStudy, recover_stale_trials
 from budgetnas.search.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.candidates import Candidate
@@ -107,6 +108,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: Sea
         Interrupted: If a stop was requested; the running trial is requeued.
     """
     before, waiting, ready = opened.records.last_run(), False, False
+    pace = Pace.of(opened, stopper.clock)
     runner = TrialRunner(opened, task.images, task.runtime, stopper, callbacks, task.trainer)
     while True:
         stopper.check()
@@ -127,9 +129,10 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: Sea
         try:
             with holding(opened.records, slot) as heartbeat:
                 if not ready:
-                    _install_sampler(opened, task)
+                    _install_sampler(opened, task, lambda: _expected(opened, task, pace, stopper))
                 ready = True
-                runner.run(slot, heartbeat)
+                if runner.run(slot, heartbeat):
+                    pace.add_training()
         except SpaceUsedUpError as error:
             callbacks.on_message(f"the search ends early: {error}")
             return False
@@ -151,6 +154,18 @@ def goal(opened: OpenStudy, trials: int | None) -> int:
     return asked.trials
 
 
+def _expected(opened: OpenStudy, task: SearchTask, pace: Pace, stopper: Stopper) -> int:
+    return expected_trainings(opened, goal(opened, task.trials), pace, stopper.seconds_left())
+
+
+def sampler_of(opened: OpenStudy, asked: str | None) -> str:
+    """Return the name of the sampler to use: `asked`, else that of the study's last search, else the default."""
+    if asked is not None:
+        return asked
+    last = opened.records.goal(opened.name)
+    return DEFAULT_SAMPLER if last is None else last.sampler
+
+
 def _check_failures(opened: OpenStudy, before: int) -> None:
     """Raise if the last `MAX_FAILURES` runs since this search began all failed, in whichever process."""
     reasons = opened.records.last_reasons(opened.name, after=before, limit=MAX_FAILURES)
@@ -158,12 +173,17 @@ def _check_failures(opened: OpenStudy, before: int) -> None:
         raise SearchFailedError(f"{MAX_FAILURES} runs failed in a row, the last with: {reasons[0]}")
 
 
-def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
+def _install_sampler(opened: OpenStudy, task: SearchTask, trainings: Callable[[], int]) -> None:
     """Give the study its sampler, with a seed of its own, so that no two processes draw the same candidates.
 
     A process that sees other slots adds a random number to the seed. Every process takes a slot first, so of several
     that start together at most the first sees no other slot. The numbers of trials and of runs are added as well: a
     process between two requeued trials has neither a slot nor a new trial, but it has added a run.
+
+    Args:
+        opened: The study.
+        task: Names the sampler.
+        trainings: Returns the number of trainings that the study will have in total.
     """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()
@@ -179,7 +199,7 @@ def _install_sampler(opened: OpenStudy, task: SearchTask) -> None:
         seed += secrets.randbelow(2**30)
     candidates, budget, again = specification.candidates, specification.budget, repeats(task.sampler)
     opened.optuna_study.sampler = ConstraintFilter(
-        search_sampler(task.sampler, seed, candidates, budget, goal(opened, task.trials)),
+        search_sampler(task.sampler, seed, candidates, budget, trainings),
         candidates,
         budget,
         known=lambda candidate: first_trial(candidate) is not None,

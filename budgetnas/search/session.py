@@ -18,13 +18,13 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
 from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, search
+from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, sampler_of, search
 from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
 from budgetnas.search.plan import Plan, make_plan
 from budgetnas.search.study import OpenStudy, open_study
 from budgetnas.search.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
 from budgetnas.search.workers.supervisor import search_together
-from budgetnas.search.workers.worker import DEFAULT_SAMPLER, WorkerRequest
+from budgetnas.search.workers.worker import WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.mounts import storage_notice
@@ -87,7 +87,7 @@ def run_search(
                 if pool is None:
                     finished = search(opened, replace(task, runtime=tuned or task.runtime), stopper, callbacks)
                 else:
-                    request = _worker_request(options, url, opened, task, pool, tuned)
+                    request = _worker_request(options, url, opened, task, pool, tuned, stopper.seconds_left())
                     finished = search_together(opened, pool, request, stopper, callbacks)
                 if finished and opened.specification.choice is not None:
                     final = FinishRequest(opened.name, DataPlace(options.data, options.data_dir))
@@ -110,10 +110,9 @@ def _complete(options: SearchOptions, url: URL) -> SearchOptions:
         with closing(open_records(url)) as records:
             options = _resumed(options, study, records)
     options.limits()
-    defaults = SearchOptions(trials=DEFAULT_TRIALS, sampler=DEFAULT_SAMPLER, seed=DEFAULT_SEED, precision="auto")
-    options = options.over(defaults)
-    check_sampler(options.sampler or "")
-    return options
+    if options.sampler is not None:
+        check_sampler(options.sampler)
+    return options.over(SearchOptions(trials=DEFAULT_TRIALS, seed=DEFAULT_SEED, precision="auto"))
 
 
 def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOptions:
@@ -135,15 +134,15 @@ def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOpti
 def _open(
     options: SearchOptions, url: URL, runtime: RuntimeRules, pool: WorkerPool | None, callbacks: SearchCallbacks
 ) -> tuple[OpenStudy, SearchTask, Data]:
-    """Load the data, open the study, and record how many trials are asked for."""
+    """Load the data, open the study, and record how many trials are asked for, and of which sampler."""
     callbacks.on_progress("loading data")
     data = load_data(options.data_request())
     specification = specify(options, data)
     name = options.study_name(data.identity)
     records = open_records(url)
     opened = open_study(url, records, name, specification)
-    trials, sampler, seed = options.trials, options.sampler, options.seed
-    assert trials is not None and sampler is not None and seed is not None, "these have defaults"
+    trials, seed, sampler = options.trials, options.seed, sampler_of(opened, options.sampler)
+    assert trials is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
     sweep(records)
     here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
@@ -171,8 +170,13 @@ def _worker_request(
     task: SearchTask,
     pool: WorkerPool,
     tuned: RuntimeConfig | None,
+    timeout: float | None,
 ) -> WorkerRequest:
-    """Return the request of each worker; paths are absolute, because a worker may run in another folder."""
+    """Return the request of each worker; paths are absolute, because a worker may run in another folder.
+
+    A worker needs the time limit to estimate how many trainings will fit. The search stops it before, because its clock
+    starts later.
+    """
     assert not isinstance(options.data, ImageArrays), "they were rejected"
     kind, colon, folder = (options.data or "").partition(":")
     data = f"{kind}:{Path(folder).absolute()}" if colon else options.data
@@ -189,4 +193,5 @@ def _worker_request(
         sampler=task.sampler,
         seed=task.seed,
         trials=task.trials,
+        timeout=timeout,
     )

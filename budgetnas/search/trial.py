@@ -54,8 +54,8 @@ class TrialRunner:
     callbacks: SearchCallbacks
     trainer: TrainFunction = train
 
-    def run(self, slot: Lease, heartbeat: Heartbeat) -> None:
-        """Run a trial to its end, and report the result to Optuna.
+    def run(self, slot: Lease, heartbeat: Heartbeat) -> bool:
+        """Run a trial to its end, and report the result to Optuna; return whether it counts as trained.
 
         A trial whose training fails, or whose candidate is rejected, ends as failed, with the reason.
 
@@ -99,8 +99,10 @@ class TrialRunner:
                 for epoch in curve:
                     callbacks.store(epoch)
             self._report(trial, request, curve, note, pruned=pruned)
+            return True
         except RunFailedError as error:
             self._fail(trial, error)
+            return False
         except RestartNeeded as restart:
             self.callbacks.on_message(lose_trial(self.opened, slot, trial.number, restart.reason))
             raise

@@ -18,6 +18,7 @@ Condition = tuple[str, Collection[Any]]
 CONSTANT: Final = -1
 GROUPS: Final = ("common", "linear", "curved", "paired")
 """Groups of terms; the terms of a group are assumed to matter about equally."""
+_MISSING: Final = object()
 _LOG_RATIO: Final = 2.0
 """Positive ranges with at least this ratio of their ends are coded on a log scale: sizes and rates act by ratio."""
 
@@ -33,16 +34,23 @@ class Ranges:
     distributions: Mapping[str, BaseDistribution]  # by name
     # For each conditional parameter, the condition under which a candidate has it.
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    # The names for each combination of the values that conditions depend on: proposals ask thousands of times.
+    _known: dict[tuple[Any, ...], tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    parents: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)  # parameters in conditions
 
     def __post_init__(self) -> None:
         for name, (parent, _) in self.conditions.items():
             for parameter in (name, parent):
                 if parameter not in self.distributions:
                     raise ValueError(f"conditions: {parameter!r} must be a parameter of the search space")
+        object.__setattr__(self, "parents", tuple({parent: None for parent, _ in self.conditions.values()}))
 
     def names(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the parameters that a candidate with these values has."""
-        return tuple(name for name in self.distributions if self._exists(params, name))
+        key = tuple(params.get(parent, _MISSING) for parent in self.parents)
+        if key not in self._known:
+            self._known[key] = tuple(name for name in self.distributions if self._exists(params, name))
+        return self._known[key]
 
     def of(self, params: Mapping[str, Any]) -> Params:
         """Return the parameters that the candidate has, and drop all others."""

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -40,14 +41,12 @@ class Pool:
         self._cost = cost
         self._limit = limit
         self._random = generator
+        self._values = {name: _Values.of(distribution) for name, distribution in ranges.distributions.items()}
         self._known: dict[Key, bool] = {}
 
     def fits(self, params: Params) -> bool:
         """Return whether a candidate is within the limit."""
-        key = key_of(params)
-        if key not in self._known:
-            self._known[key] = self._cost(params) <= self._limit
-        return self._known[key]
+        return self._fits(key_of(params), params)
 
     def costs(self, candidates: list[Params]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the cost of each candidate."""
@@ -80,28 +79,32 @@ class Pool:
             self._wander(found)
         return list(found.values())
 
-    def neighbours(self, params: Params) -> Iterator[Params]:
-        """Yield candidates within the limit that differ from `params` in a single parameter."""
+    def neighbours(self, params: Params) -> Iterator[tuple[Key, Params]]:
+        """Yield candidates within the limit that differ from `params` in a single parameter, with their keys."""
         for name in params:
-            for value in self._values(self._ranges.distributions[name]):
-                near = self._with({**params, name: value})
-                if value != params[name] and self.fits(near):
-                    yield near
+            for value in self._values[name].near(self._random):
+                near = self._with({**params, name: value}, changed=name)
+                if value != params[name] and self._fits(key := key_of(near), near):
+                    yield key, near
+
+    def _fits(self, key: Key, params: Params) -> bool:
+        if key not in self._known:
+            self._known[key] = self._cost(params) <= self._limit
+        return self._known[key]
 
     def _all(self) -> list[Params] | None:
         """Return all candidates, within the limit or not; None if there are too many."""
-        distributions = self._ranges.distributions
-        lists = [values for values in map(_listed, distributions.values()) if values is not None]
-        if len(lists) < len(distributions) or math.prod(len(values) for values in lists) > _LISTED:
+        lists = [values.listed for values in self._values.values() if values.listed is not None]
+        if len(lists) < len(self._values) or math.prod(len(values) for values in lists) > _LISTED:
             return None
-        combinations = (dict(zip(distributions, values, strict=True)) for values in itertools.product(*lists))
+        combinations = (dict(zip(self._values, values, strict=True)) for values in itertools.product(*lists))
         return list({key_of(params): params for params in map(self._ranges.of, combinations)}.values())
 
     def _wander(self, found: dict[Key, Params]) -> None:
         here = next(iter(found.values()), None) or self._cheapest()
         for _ in range(_TRIES // 4):
             name = self._random.choice(list(here))
-            near = self._with({**here, name: self._value(self._ranges.distributions[name])})
+            near = self._with({**here, name: self._values[name].draw(self._random)}, changed=name)
             if self.fits(near):
                 here = near
                 found.setdefault(key_of(near), near)
@@ -112,9 +115,9 @@ class Pool:
         cost = self._cost(best)
         while True:
             near = [
-                self._with({**best, name: value})
+                self._with({**best, name: value}, changed=name)
                 for name in best
-                for value in self._values(self._ranges.distributions[name], ends=True)
+                for value in self._values[name].near(self._random, ends=True)
             ]
             cheaper = min(near, key=self._cost)
             if not self._cost(cheaper) < cost:
@@ -125,33 +128,38 @@ class Pool:
         return best
 
     def _draw(self) -> Params:
-        distributions = self._ranges.distributions
-        return self._ranges.of({name: self._value(distribution) for name, distribution in distributions.items()})
+        return self._ranges.of({name: values.draw(self._random) for name, values in self._values.items()})
 
-    def _with(self, params: Params) -> Params:
+    def _with(self, params: Params, *, changed: str) -> Params:
         """Return `params` with random values for missing parameters, without those that the candidate cannot have."""
-        if not self._ranges.conditions:
+        if changed not in self._ranges.parents:
             return params
         complete = dict(params)
         while missing := [name for name in self._ranges.names(complete) if name not in complete]:
-            complete |= {name: self._value(self._ranges.distributions[name]) for name in missing}
+            complete |= {name: self._values[name].draw(self._random) for name in missing}
         return self._ranges.of(complete)
 
-    def _value(self, distribution: BaseDistribution) -> Any:
-        if isinstance(distribution, CategoricalDistribution):
-            return self._random.choice(distribution.choices)
-        if isinstance(distribution, IntDistribution):
-            return _whole(distribution, self._random.random())
-        assert isinstance(distribution, FloatDistribution), "the encoding rejects any other"
-        return _number(distribution, self._random.random())
 
-    def _values(self, distribution: BaseDistribution, *, ends: bool = False) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The values of a parameter."""
+
+    listed: Sequence[Any] | None  # all of them; None if there are infinitely many
+    ends: tuple[Any, ...]  # the lowest and the highest, if they are ordered
+    draw: Callable[[random.Random], Any]  # returns an evenly drawn value
+
+    @classmethod
+    def of(cls, distribution: BaseDistribution) -> _Values:
+        """Return the values of a distribution."""
+        ends = _ends(distribution) if _is_ordered(distribution) else ()
+        return cls(_listed(distribution), ends, _drawing(distribution))
+
+    def near(self, generator: random.Random, *, ends: bool = False) -> list[Any]:
         """Return all values if there are few, else some evenly drawn; with `ends`, the two ends as well."""
-        listed = _listed(distribution)
-        if listed is not None and (len(listed) <= 2 * _NEIGHBOURS or not _is_ordered(distribution)):
-            return list(listed)
-        drawn = [self._value(distribution) for _ in range(_NEIGHBOURS)]
-        return [*drawn, *_ends(distribution)] if ends else drawn
+        if self.listed is not None and (len(self.listed) <= 2 * _NEIGHBOURS or not self.ends):
+            return list(self.listed)
+        drawn = [self.draw(generator) for _ in range(_NEIGHBOURS)]
+        return [*drawn, *self.ends] if ends else drawn
 
 
 def _listed(distribution: BaseDistribution) -> Sequence[Any] | None:
@@ -176,6 +184,17 @@ def _ends(distribution: BaseDistribution) -> tuple[Any, Any]:
         return min(numbers), max(numbers)
     assert isinstance(distribution, IntDistribution | FloatDistribution), "the encoding rejects any other"
     return distribution.low, distribution.high
+
+
+def _drawing(distribution: BaseDistribution) -> Callable[[random.Random], Any]:
+    """Return a function that draws evenly from a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        choices = distribution.choices
+        return lambda generator: generator.choice(choices)
+    if isinstance(distribution, IntDistribution):
+        return lambda generator: _whole(distribution, generator.random())
+    assert isinstance(distribution, FloatDistribution), "the encoding rejects any other"
+    return lambda generator: _number(distribution, generator.random())
 
 
 def _whole(distribution: IntDistribution, share: float) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
@@ -28,6 +30,7 @@ _DESIGN_PER_TERM: Final = 2
 _DESIGN_SHARE: Final = 0.4
 _FEWEST: Final = 3
 _CHOICE: Final = 60
+_TRAINED: Final = 120
 _HOPEFUL_AMONG: Final = 600
 _BEAM: Final = 5
 _STEPS: Final = 10
@@ -47,7 +50,8 @@ class BudgetSampler(BaseSampler):
     what was tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md``.
 
     Args:
-        n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it.
+        n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it. Or a
+            function that returns the number, called before each proposal, if it depends on the time that is left.
         cost: Cost of a candidate, given its parameters. It is called thousands of times, so it must be cheap.
         limit: Highest cost allowed.
         search_space: The parameters; by default those that all previous trials have. The first trial of a study then
@@ -71,16 +75,16 @@ class BudgetSampler(BaseSampler):
     def __init__(
         self,
         *,
-        n_trainings: int,
+        n_trainings: int | Callable[[], int],
         cost: Callable[[Params], float],
         limit: float,
         search_space: Mapping[str, BaseDistribution] | None = None,
         conditions: Mapping[str, Condition] | None = None,
         seed: int | None = None,
     ) -> None:
-        if n_trainings < 1:
+        if isinstance(n_trainings, int) and n_trainings < 1:
             raise ValueError(f"n_trainings {n_trainings!r} must be at least 1")
-        self._n_trainings = n_trainings
+        self._n_trainings = n_trainings if callable(n_trainings) else lambda: n_trainings
         self._cost = cost
         self._limit = limit
         given = Ranges(dict(search_space or {}), dict(conditions or {}))
@@ -173,7 +177,7 @@ class BudgetSampler(BaseSampler):
     def _design_size(self, domain: _Domain) -> int:
         """Return the design's number of trainings: two per coefficient of a linear regression, up to a share of all."""
         coefficients = 1 + domain.model.encoding.columns
-        return min(_DESIGN_PER_TERM * coefficients, int(_DESIGN_SHARE * self._n_trainings))
+        return min(_DESIGN_PER_TERM * coefficients, int(_DESIGN_SHARE * self._n_trainings()))
 
     def _next_of_design(self, domain: _Domain, observed: Observed) -> Params:
         trained = [observed.candidates[index] for index in observed.which]
@@ -189,45 +193,55 @@ class BudgetSampler(BaseSampler):
         if observed.waiting:  # trainings in progress count with their expected results
             observed = observed.with_expected(belief.untrained(domain.model.rows(observed.waiting)))
             belief = domain.model.posterior(observed)
-        untrained = self._untrained(domain, observed, belief)
-        candidates = [*observed.candidates, *untrained]
-        within = [index for index, params in enumerate(candidates) if domain.pool.fits(domain.ranges.of(params))]
-        joint = belief.joint(domain.model.rows(untrained)).of(within)
-        gain = knowledge_gradient(joint, self._n_trainings - len(observed))
-        return candidates[within[int(np.argmax(gain))]]
+        untrained, rows = self._untrained(domain, observed, belief)
+        within = [index for index, params in enumerate(observed.candidates) if domain.fits(params)]
+        trained = np.array(within, dtype=np.intp)
+        trained = trained[np.argsort(belief.trained()[trained], kind="stable")[:_TRAINED]]
+        gain = knowledge_gradient(belief.joint(trained, rows), self._n_trainings() - len(observed))
+        best = int(np.argmax(gain))
+        return observed.candidates[trained[best]] if best < len(trained) else untrained[best - len(trained)]
 
-    def _untrained(self, domain: _Domain, observed: Observed, belief: Posterior) -> list[Params]:
-        """Return candidates to choose from: those with the best expected values, and some that are uncertain."""
+    def _untrained(self, domain: _Domain, observed: Observed, belief: Posterior) -> tuple[list[Params], Floats]:
+        """Return candidates to choose from, with their terms: the best expected values, and some that are uncertain."""
         known = {key_of(domain.ranges.of(params)) for params in observed.candidates}
-        climbed = self._climbed(domain, observed, belief)
-        fresh = [params for key, params in climbed.items() if key not in known and key not in domain.keys]
-        old = [index for key, index in domain.keys.items() if key not in known]
-        left = [*fresh, *(domain.drawn[index] for index in old)]
-        rows = np.concatenate([domain.model.rows(fresh), domain.drawn_rows[old]])
+        climbed, climbed_rows = self._climbed(domain, observed, belief)
+        fresh = [index for index, key in enumerate(climbed) if key not in known and key not in domain.keys]
+        left = np.concatenate([np.arange(len(fresh)), len(fresh) + domain.besides(known)])
+        rows = np.concatenate([climbed_rows[fresh], domain.drawn_rows])
         expected = belief.untrained(rows)
-        subset = np.array(self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left))), dtype=np.intp)
+        subset = left[self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left)))]
         hopeful = subset[np.argsort(expected[subset] - belief.spread(rows[subset]))[:_CHOICE]]
-        chosen = np.unique(np.concatenate([np.argsort(expected)[:_CHOICE], hopeful]))
-        return [left[index] for index in chosen]
+        best = left[np.argsort(expected[left])[:_CHOICE]]
+        chosen = np.unique(np.concatenate([best, hopeful]))
+        visited = list(climbed.values())
+        params = [visited[fresh[index]] for index in chosen if index < len(fresh)]
+        params += [domain.drawn[index - len(fresh)] for index in chosen if index >= len(fresh)]
+        return params, rows[chosen]
 
-    def _climbed(self, domain: _Domain, observed: Observed, belief: Posterior) -> dict[Key, Params]:
-        """Return the candidates visited by a beam search that starts from the best drawn and trained candidates."""
+    def _climbed(self, domain: _Domain, observed: Observed, belief: Posterior) -> tuple[dict[Key, Params], Floats]:
+        """Return the candidates that a beam search visits, with their terms.
+
+        It starts from the best drawn and trained candidates.
+        """
         drawn = np.argsort(belief.untrained(domain.drawn_rows))[:_BEAM]
         trained = np.argsort(belief.trained())[:_BEAM]
         starts = [*(domain.drawn[index] for index in drawn), *(observed.candidates[index] for index in trained)]
-        visited = {key_of(params): params for params in map(domain.ranges.of, starts)}
-        expected = dict(zip(visited, belief.untrained(domain.model.rows(list(visited.values()))), strict=True))
+        new = {key_of(params): params for params in map(domain.ranges.of, starts)}
+        visited: dict[Key, Params] = {}
+        expected: dict[Key, float] = {}
+        rows: list[Floats] = []
         expanded: set[Key] = set()
-        for _ in range(_STEPS):
-            best = [key for key in sorted(expected, key=expected.__getitem__)[:_BEAM] if key not in expanded]
-            if not best:
+        for step in range(_STEPS + 1):
+            visited |= new
+            rows.append(domain.model.rows(list(new.values())))
+            expected |= dict(zip(new, belief.untrained(rows[-1]), strict=True))
+            best = [key for key in heapq.nsmallest(_BEAM, expected, expected.__getitem__) if key not in expanded]
+            if not best or step == _STEPS:
                 break
             expanded.update(best)
-            near = {key_of(params): params for key in best for params in domain.pool.neighbours(visited[key])}
+            near = {key: params for start in best for key, params in domain.pool.neighbours(visited[start])}
             new = {key: params for key, params in near.items() if key not in visited}
-            visited |= new
-            expected |= dict(zip(new, belief.untrained(domain.model.rows(list(new.values()))), strict=True))
-        return visited
+        return visited, np.concatenate(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +262,16 @@ class _Domain:
         drawn = pool.draw()
         keys = {key_of(params): index for index, params in enumerate(drawn)}
         return cls(ranges, names, pool, model, drawn, model.rows(drawn), keys)
+
+    def fits(self, params: Params) -> bool:
+        """Return whether a candidate is within the limit."""
+        return self.pool.fits(self.ranges.of(params))
+
+    def besides(self, known: Iterable[Key]) -> NDArray[np.intp]:
+        """Return the indexes in `drawn` of all candidates but the known ones."""
+        others = np.ones(len(self.drawn), dtype=bool)
+        others[[self.keys[key] for key in known if key in self.keys]] = False
+        return np.flatnonzero(others)
 
 
 def _distributions(study: Study) -> dict[str, BaseDistribution]:

@@ -11,7 +11,7 @@ See Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -70,10 +70,6 @@ class Belief:
     covariance: Floats  # covariance of the candidates' values
     noise: float  # variance of a training around its candidate's value
 
-    def of(self, candidates: Sequence[int]) -> Belief:
-        """Return the belief about some of the candidates."""
-        return Belief(self.mean[candidates], self.covariance[np.ix_(candidates, candidates)], self.noise)
-
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
@@ -111,18 +107,19 @@ class Posterior:
         spread: Floats = np.sqrt(explained + self.share @ self.own)
         return spread
 
-    def joint(self, terms: Floats) -> Belief:
-        """Return the joint belief about the trained candidates, in order, followed by the candidates of `terms`."""
-        rows = np.concatenate([self.terms, terms])
-        trained = len(self.terms)
+    def joint(self, trained: NDArray[np.intp], terms: Floats) -> Belief:
+        """Return the joint belief about some trained candidates, given as indexes, then the candidates of `terms`."""
+        number = len(trained)
+        rows = np.concatenate([self.terms[trained], terms])
         covariance = np.zeros((len(rows), len(rows)))
         for share, weights, own, trust in zip(self.share, self.covariance, self.own, self.trust, strict=True):
             left = np.ones(len(rows))
-            left[:trained] -= trust
+            left[:number] -= trust[trained]
             scaled = rows * left[:, None]
             covariance += share * (scaled @ weights @ scaled.T)
             covariance[np.diag_indices(len(rows))] += share * own * left
-        return Belief(np.concatenate([self.trained(), self.untrained(terms)]), covariance, self.noise)
+        mean = np.concatenate([self.trained()[trained], self.untrained(terms)])
+        return Belief(mean, covariance, self.noise)
 
 
 def posterior(
@@ -146,18 +143,13 @@ def posterior(
     own = scales[OWN][:, None] ** 2
     variances = own + 1.0 / times
     prior = _prior_variances(groups, scales)
-    weighted = terms[None] / variances[:, :, None]
-    precision = np.swapaxes(weighted, 1, 2) @ terms
-    precision[:, np.arange(len(groups)), np.arange(len(groups))] += 1.0 / prior
-    towards = np.swapaxes(weighted, 1, 2) @ means
-    weights = np.asarray(np.linalg.solve(precision, towards[:, :, None])[:, :, 0], dtype=np.float64)
+    solve = _solved_by_candidates if len(terms) <= len(groups) else _solved_by_terms
+    solution = solve(terms, times, means, prior, variances)
 
-    between = (means**2 / variances).sum(axis=1) - (towards * weights).sum(axis=1)
     shape = _NOISE_SHAPE + len(values) / 2.0
     floor = _NOISE_SHAPE * (0.5 * max(float(centred.std()), 1e-9)) ** 2
-    sums = floor + (within + np.maximum(between, 0.0)) / 2.0
-    logdet = np.linalg.slogdet(precision)[1]
-    evidence = -0.5 * (np.log(variances).sum(axis=1) + np.log(prior).sum(axis=1) + logdet) - shape * np.log(sums)
+    sums = floor + (within + np.maximum(solution.between, 0.0)) / 2.0
+    evidence = -0.5 * solution.log_determinant - shape * np.log(sums)
 
     kept = np.argsort(-evidence)[:_KEPT]
     share = np.exp(evidence[kept] - evidence[kept[0]])
@@ -168,12 +160,64 @@ def posterior(
         means=means,
         centre=centre,
         share=share,
-        weights=weights[kept],
-        covariance=np.linalg.inv(precision[kept]) * noise[:, None, None],
+        weights=solution.weights[kept],
+        covariance=solution.covariance(kept) * noise[:, None, None],
         own=noise * own[kept, 0],
         trust=own[kept] / variances[kept],
         noise=float(share @ noise),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Solution:
+    """The regression with each draw of scales, in units of the noise."""
+
+    weights: Floats  # expected weights of the terms
+    between: Floats  # square of the candidates' means under their prior, in standard deviations
+    log_determinant: Floats  # of the covariance of the candidates' means
+    covariance: Callable[[NDArray[np.intp]], Floats]  # covariance of the weights with some of the draws
+
+
+def _solved_by_candidates(terms: Floats, times: Floats, means: Floats, prior: Floats, variances: Floats) -> _Solution:
+    """Solve the regression in the space of the candidates: fast if there are fewer candidates than terms."""
+    number = np.arange(len(terms))
+    # Terms of a group have the same prior, so each group's part of the covariance is computed once.
+    distinct, group = np.unique(prior, axis=1, return_inverse=True)
+    parts = np.stack([terms[:, group == index] @ terms[:, group == index].T for index in range(distinct.shape[1])])
+    covariances = np.tensordot(distinct, parts, axes=1)
+    covariances[:, number, number] += variances
+    factors = np.asarray(np.linalg.cholesky(covariances), dtype=np.float64)
+    solved = np.linalg.solve(covariances, means[:, None])[:, :, 0]
+
+    def covariance(draws: NDArray[np.intp]) -> Floats:
+        known = np.linalg.solve(factors[draws], terms[None] * prior[draws, None])
+        left = -np.swapaxes(known, 1, 2) @ known
+        left[:, np.arange(terms.shape[1]), np.arange(terms.shape[1])] += prior[draws]
+        return np.asarray(left, dtype=np.float64)
+
+    return _Solution(prior * (solved @ terms), solved @ means, _log_determinant(factors), covariance)
+
+
+def _solved_by_terms(terms: Floats, times: Floats, means: Floats, prior: Floats, variances: Floats) -> _Solution:
+    """Solve the regression in the space of the terms: fast if there are fewer terms than candidates."""
+    number = np.arange(terms.shape[1])
+    # Candidates with equally many trainings have the same variance, so their squares are computed once.
+    distinct, first, group = np.unique(times, return_index=True, return_inverse=True)
+    squares = np.stack([terms[group == index].T @ terms[group == index] for index in range(len(distinct))])
+    precision = np.tensordot(1.0 / variances[:, first], squares, axes=1)
+    precision[:, number, number] += 1.0 / prior
+    factors = np.asarray(np.linalg.cholesky(precision), dtype=np.float64)
+    towards = (means / variances) @ terms
+    weights = np.asarray(np.linalg.solve(precision, towards[:, :, None])[:, :, 0], dtype=np.float64)
+    between = (means**2 / variances).sum(axis=1) - (towards * weights).sum(axis=1)
+    log_determinant = np.log(variances).sum(axis=1) + np.log(prior).sum(axis=1) + _log_determinant(factors)
+    return _Solution(weights, between, log_determinant, lambda draws: np.linalg.inv(precision[draws]))
+
+
+def _log_determinant(factors: Floats) -> Floats:
+    """Return the logarithm of the determinant of each matrix, given its Cholesky factor."""
+    determinant: Floats = 2.0 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    return determinant
 
 
 def _prior_variances(groups: NDArray[np.intp], scales: Mapping[str, Floats]) -> Floats:

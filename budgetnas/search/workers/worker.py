@@ -10,7 +10,7 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
 from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import Outcome, SearchTask, goal, reporting_outcome, search
+from budgetnas.search.loop import Outcome, SearchTask, goal, reporting_outcome, sampler_of, search
 from budgetnas.search.options import check_trials
 from budgetnas.search.plan import make_plan
 from budgetnas.search.study import open_study
@@ -19,8 +19,6 @@ from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, runtime_rules
-
-DEFAULT_SAMPLER = "tpe"
 
 
 class WorkerRequest(Frozen):
@@ -73,12 +71,11 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
-    asked = records.goal(request.study)
     task = SearchTask(
         trials=request.trials,
         images=validation_images(data, runtime),
         runtime=runtime,
-        sampler=request.sampler or (asked.sampler if asked else DEFAULT_SAMPLER),
+        sampler=sampler_of(opened, request.sampler),
         seed=request.seed,
     )
     goal(opened, request.trials)  # an error comes before the first line of the plan
