@@ -33,6 +33,11 @@ class Data:
     validation: Images  # the user's own, else a stratified tenth of the training images; subsampled by ``subset_eval``
     all_train: Images  # the whole training part, validation images included, subsampled by ``subset``
 
+    @property
+    def commonest_share(self) -> float:
+        """Share of the commonest class among the validation images: the accuracy of always naming that class."""
+        return float(np.bincount(self.validation.labels).max() / len(self.validation))
+
 
 def load_data(request: DataRequest) -> Data:
     """Load a data set. The pixels of the test split are never kept.
