@@ -33,9 +33,9 @@ from budgetnas.data import DataRequest, load_data
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import OurLoop
 from budgetnas.experiments.bench.protocol import task_with
+from budgetnas.metrics import mean_interval
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.strong import plain_recipe
-from budgetnas.stats import mean_interval
 from budgetnas.training import runtime_rules
 from budgetnas.training.engine import applied
 

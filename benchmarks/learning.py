@@ -30,8 +30,8 @@ from budgetnas.data import DataRequest, load_data
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import Loop, OurLoop, ReferenceLoop
 from budgetnas.experiments.bench.protocol import sgd_recipe, task_with
+from budgetnas.metrics import difference_interval
 from budgetnas.space.recipe import Augmentation
-from budgetnas.stats import difference_interval
 from budgetnas.training import runtime_rules
 from budgetnas.training.engine import applied
 from budgetnas.training.runtime import device_name

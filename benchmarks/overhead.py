@@ -41,10 +41,10 @@ from budgetnas.runs.recording import RunImages, claim_run
 from budgetnas.samplers.attributes import describe
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import DEFAULT_SAMPLER, check_sampler
-from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.study import OpenStudy, open_study, recover_stale_trials
-from budgetnas.search.trial import suggest_candidate, tally
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.loop import SearchTask, search
+from budgetnas.searching.study import OpenStudy, open_study, recover_stale_trials
+from budgetnas.searching.trial import suggest_candidate, tally
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification

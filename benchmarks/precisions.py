@@ -27,10 +27,10 @@ from benchmarks.small_studies.make import SPACE
 from benchmarks.small_studies.quiet import Quiet
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.experiments.bench.hardware import machine
+from budgetnas.metrics import mean_interval
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.options import SearchOptions
-from budgetnas.search.session import run_search
-from budgetnas.stats import mean_interval
+from budgetnas.searching.options import SearchOptions
+from budgetnas.searching.session import run_search
 from budgetnas.storage import State
 
 BASE: Final = "float32"

@@ -21,7 +21,7 @@ from budgetnas.experiments.bench.hardware import machine
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
-from budgetnas.search.trial import suggest_candidate
+from budgetnas.searching.trial import suggest_candidate
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace

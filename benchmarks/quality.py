@@ -22,15 +22,15 @@ from benchmarks.running import run
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.experiments.bench.hardware import machine
+from budgetnas.metrics import mean_interval
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
-from budgetnas.search.study import quiet_optuna
-from budgetnas.search.trial import suggest_candidate
+from budgetnas.searching.study import quiet_optuna
+from budgetnas.searching.trial import suggest_candidate
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.stats import mean_interval
 
 _SPACE: Final = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
 _NOISE: Final = 0.163

@@ -32,8 +32,8 @@ from budgetnas.errors import InputError
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import OurLoop
 from budgetnas.experiments.bench.protocol import sgd_recipe, task_with
+from budgetnas.metrics import Interval, mean_interval
 from budgetnas.space.recipe import Augmentation, Recipe
-from budgetnas.stats import Interval, mean_interval
 from budgetnas.training import RuntimeConfig, Task, runtime_rules
 from budgetnas.training.engine import applied
 from budgetnas.training.runtime import device_name

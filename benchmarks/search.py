@@ -26,7 +26,7 @@ from benchmarks.table_search.working import tasks_left, work
 from budgetnas.architecture.budget import format_count, parse_budget
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
 from budgetnas.experiments.bench.hardware import machine
-from budgetnas.stats import mean_interval
+from budgetnas.metrics import mean_interval
 
 _TRAININGS: Final = (20, 50, 100)
 _LIMITS: Final = ("2e6", "5e6", "8e6")

@@ -25,10 +25,10 @@ from benchmarks.table import ERROR, PARAMS, read_sheet
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.errors import InputError, check_seed
 from budgetnas.experiments.bench.hardware import machine
+from budgetnas.metrics import mean_interval
 from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
 from budgetnas.samplers.budget_sampler.observed import key_of
 from budgetnas.samplers.budget_sampler.winner import expected_values
-from budgetnas.stats import mean_interval
 
 _NOISE: Final = 0.163
 """Pooled standard deviation between the seeds of a network in the table, in points."""

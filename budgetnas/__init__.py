@@ -11,6 +11,7 @@ from typing import Any, Final
 
 __version__ = "0.1.0"
 _MODULES: Final = {
+    "search": "api.searches",
     "Architecture": "architecture",
     "Budget": "architecture.budget",
     "BudgetSampler": "samplers.budget_sampler",
@@ -27,13 +28,11 @@ _MODULES: Final = {
     "open_study": "api.searches",
     "replay": "api.replays",
 }
-"""The module of each public name. The function ``search`` is the package ``budgetnas.search``, which can be called."""
-__all__ = ["__version__", "search", *_MODULES]
+"""The module of each public name, in the order of docs/python.md."""
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search":
-        return import_module("budgetnas.search")
     if name not in _MODULES:
         raise AttributeError(f"module 'budgetnas' has no attribute {name!r}")
     value = getattr(import_module(f"budgetnas.{_MODULES[name]}"), name)

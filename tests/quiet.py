@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from budgetnas.metrics import Epoch
-from budgetnas.search.callbacks import SearchCallbacks
+from budgetnas.searching.callbacks import SearchCallbacks
 
 
 @dataclass

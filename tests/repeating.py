@@ -13,9 +13,9 @@ from budgetnas.data import DataIdentity
 from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
-from budgetnas.search.callbacks import TrialEnd, TrialStart
-from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.study import OpenStudy, open_study
+from budgetnas.searching.callbacks import TrialEnd, TrialStart
+from budgetnas.searching.loop import SearchTask, search
+from budgetnas.searching.study import OpenStudy, open_study
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace

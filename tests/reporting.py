@@ -14,7 +14,7 @@ from budgetnas.data.identity import DataIdentity
 from budgetnas.experiments.final_results import Entrant, FinalResult
 from budgetnas.experiments.published import recorded_run
 from budgetnas.experiments.replay_results import ReplayResult
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import Epoch, difference_interval
 from budgetnas.report import StudyTables
 from budgetnas.report.tables import chosen_network, parts_of
 from budgetnas.report.values import Expected, RankedRun
@@ -23,7 +23,6 @@ from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
-from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Rejection, Role, RunKey, State
 from budgetnas.storage.engine import open_engine
 from budgetnas.storage.opening import create_tables

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -21,7 +21,7 @@ import reference
 from small import environment, run
 
 import budgetnas
-from budgetnas.search.options import SearchOptions
+from budgetnas.searching.options import SearchOptions
 from budgetnas.storage import State
 
 SMALL: dict[str, Any] = {
@@ -56,16 +56,15 @@ def test_the_public_names_are_those_of_the_stub() -> None:
     found = {
         name: module for module, name in re.findall(r"^from budgetnas\.(\S+) import \w+ as (\w+)$", stub, re.MULTILINE)
     }
-    assert found == budgetnas._MODULES | {"search": "api.searches"}
+    assert found == budgetnas._MODULES
     assert set(dir(budgetnas)) >= set(budgetnas.__all__)
     with pytest.raises(AttributeError, match="'sarch'"):
         budgetnas.sarch  # noqa: B018
 
 
-def test_search_can_be_called_whatever_is_imported_first() -> None:
-    function = importlib.import_module("budgetnas.api.searches").search
-    assert inspect.signature(budgetnas.search) == inspect.signature(function)
-    assert importlib.import_module("budgetnas.search") is budgetnas.search
+def test_no_public_name_is_hidden_by_a_package_of_that_name() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(budgetnas.__path__)}
+    assert not modules & set(budgetnas._MODULES)
 
 
 def test_the_arguments_of_a_search_are_options() -> None:

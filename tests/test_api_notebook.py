@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from budgetnas.progress.notebook import NotebookLines, in_notebook
+from budgetnas.api.progress.notebook import NotebookLines, in_notebook
 
 SEARCH = """
 import budgetnas

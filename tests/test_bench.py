@@ -18,8 +18,8 @@ from budgetnas.experiments.bench.hardware import PeakMemory, busy_cores, matrix_
 from budgetnas.experiments.bench.loops import OurLoop, PilImages, ReferenceLoop
 from budgetnas.experiments.bench.protocol import training_flops
 from budgetnas.experiments.bench.summary import BenchSummary, LoopSummary, Spread
+from budgetnas.metrics import ratio_interval
 from budgetnas.space.recipe import Augmentation
-from budgetnas.stats import ratio_interval
 from budgetnas.training.memory import free_as_usual, keep_freed_memory
 from budgetnas.training.network import build
 from budgetnas.training.runtime import Precision

@@ -13,7 +13,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
 from budgetnas.samplers.named import make_sampler, search_sampler
 from budgetnas.samplers.tpe import fits_within
-from budgetnas.search.trial import suggest_candidate
+from budgetnas.searching.trial import suggest_candidate
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace

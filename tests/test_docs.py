@@ -21,7 +21,7 @@ from budgetnas.architecture import NAMES, count, named
 from budgetnas.cli import app as cli
 from budgetnas.cli.usage import USAGE_ERROR
 from budgetnas.experiments.published import recorded_runs
-from budgetnas.search.options import SearchOptions
+from budgetnas.searching.options import SearchOptions
 from budgetnas.space.presets import shipped_studies
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace

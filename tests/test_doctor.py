@@ -28,8 +28,8 @@ from budgetnas.cli.checks import (
 )
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.options import SearchOptions, read_study_file
-from budgetnas.search.session import run_search
+from budgetnas.searching.options import SearchOptions, read_study_file
+from budgetnas.searching.session import run_search
 from budgetnas.storage import Records, tables
 from budgetnas.storage.mounts import file_system_of, storage_notice
 from budgetnas.storage.opening import open_records

@@ -23,6 +23,7 @@ from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.experiments.final import FinalTraining, FinishRequest, LongTrainings, finish, plan_final
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
+from budgetnas.metrics import difference_interval
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.space.initial_trials import initial_candidate
@@ -30,7 +31,6 @@ from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.space.strong import final_recipe
-from budgetnas.stats import difference_interval
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage

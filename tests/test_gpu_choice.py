@@ -14,10 +14,10 @@ from budgetnas.cli.checks.machine import gpus as doctors_gpus
 from budgetnas.cli.console import chosen_runtime
 from budgetnas.errors import EXIT_BAD_INPUT, EXIT_RESTART, InputError
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.callbacks import MessageCallbacks
-from budgetnas.search.options import SearchOptions, read_study_file
-from budgetnas.search.session import run_search
-from budgetnas.search.workers.pools import gpus, idle_gpus
+from budgetnas.searching.callbacks import MessageCallbacks
+from budgetnas.searching.options import SearchOptions, read_study_file
+from budgetnas.searching.session import run_search
+from budgetnas.searching.workers.pools import gpus, idle_gpus
 from budgetnas.training import CpuFacts, RuntimeRules, runtime_rules
 from budgetnas.training.gpu import DeviceChoice, Gpu, GpuFacts, choose_device, has_kernels
 

@@ -16,7 +16,7 @@ import pytest
         ("architecture.fit", "torch optuna sqlalchemy pydantic numpy scipy typer"),
         ("space.survey space.shape", "torch torchvision optuna sklearn sqlalchemy scipy.stats typer"),
         ("samplers.choice", "torch torchvision optuna sklearn sqlalchemy typer"),
-        ("runs.interrupts metrics stats errors", "torch optuna sqlalchemy pydantic"),
+        ("runs.interrupts metrics errors", "torch optuna sqlalchemy pydantic"),
         ("training training.measure", "optuna sqlalchemy typer"),
         ("runs.recording", "optuna typer"),
         ("bundle.loading", "optuna sqlalchemy plotly onnx onnxruntime typer sklearn torchvision"),
@@ -24,7 +24,7 @@ import pytest
             "cli.predict progress.lines bundle.loading bundle.image_sources bundle.prediction_csv bundle.scores",
             "optuna sqlalchemy plotly onnx onnxruntime sklearn torchvision",
         ),
-        ("search.session", "optuna_dashboard sklearn plotly typer scipy.stats"),
+        ("searching.session", "optuna_dashboard sklearn plotly typer scipy.stats"),
     ],
 )
 def test_light_rooms_import_nothing_heavy(modules: str, unwanted: str) -> None:

@@ -7,7 +7,7 @@ import statistics
 import pytest
 from scipy import stats
 
-from budgetnas.stats import difference_interval, mean_interval, ratio_interval, share_interval
+from budgetnas.metrics import difference_interval, mean_interval, ratio_interval, share_interval
 
 
 def test_the_interval_of_a_mean_is_scipy_s() -> None:

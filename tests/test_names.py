@@ -15,7 +15,7 @@ from small import run, study_file
 from budgetnas.bundle import contents
 from budgetnas.errors import InputError
 from budgetnas.report.page import report_name
-from budgetnas.search.options import check_study_name
+from budgetnas.searching.options import check_study_name
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 

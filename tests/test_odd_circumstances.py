@@ -23,7 +23,7 @@ from budgetnas.architecture.budget import parse_budget
 from budgetnas.cli import app
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.search.options import check_study_name, read_study_file
+from budgetnas.searching.options import check_study_name, read_study_file
 from budgetnas.storage.engine import open_engine
 from budgetnas.storage.urls import parse_storage, sqlite_file
 

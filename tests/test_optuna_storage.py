@@ -13,7 +13,7 @@ from optuna.testing.pytest_storages import StorageTestCase
 from sqlalchemy import event, text
 from sqlalchemy.pool import Pool
 
-from budgetnas.search.study import optuna_storage
+from budgetnas.searching.study import optuna_storage
 from budgetnas.storage.urls import parse_storage
 
 pytestmark = pytest.mark.slow

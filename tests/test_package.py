@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.search.options import read_study_file
+from budgetnas.searching.options import read_study_file
 from budgetnas.space.presets import shipped_studies
 from budgetnas.space.search_space import SearchSpace
 

@@ -29,8 +29,8 @@ from budgetnas.bundle.prediction_csv import csv_file
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.bundle.scores import Scores
 from budgetnas.errors import InputError
+from budgetnas.metrics import share_interval
 from budgetnas.space.recipe import Normalisation
-from budgetnas.stats import share_interval
 
 CLASSES = ("cat", "dog", "ship")
 PREPROCESSING = Preprocessing(

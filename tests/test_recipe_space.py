@@ -21,8 +21,8 @@ from budgetnas.report.wording import summary
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.named import make_sampler
 from budgetnas.samplers.tpe import fits_within
-from budgetnas.search.options import SearchOptions, read_study_file, specify, stored_options
-from budgetnas.search.trial import suggest_candidate
+from budgetnas.searching.options import SearchOptions, read_study_file, specify, stored_options
+from budgetnas.searching.trial import suggest_candidate
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
 from budgetnas.space.ranges import Choice, draw_evenly

@@ -32,8 +32,8 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, claim_repeat, record_training
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
-from budgetnas.search.loop import search
-from budgetnas.search.study import recover_stale_trials
+from budgetnas.searching.loop import search
+from budgetnas.searching.study import recover_stale_trials
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
 from budgetnas.storage import Records, Role, Run, State

@@ -30,6 +30,7 @@ from reporting import (
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.experiments.replay_results import report_tables
+from budgetnas.metrics import mean_interval
 from budgetnas.report import study_tables
 from budgetnas.report.figures.curves import accuracy_curves, loss_curves
 from budgetnas.report.figures.excess import excess
@@ -45,7 +46,6 @@ from budgetnas.report.page import study_page, write_replay_report, write_study_r
 from budgetnas.report.tables import parts_of
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.strong import strong_recipe
-from budgetnas.stats import mean_interval
 from budgetnas.storage import Records
 
 

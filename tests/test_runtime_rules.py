@@ -15,9 +15,9 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.timing import Timing
-from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.options import SearchOptions
-from budgetnas.search.session import run_search
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.options import SearchOptions
+from budgetnas.searching.session import run_search
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
 from budgetnas.training.measure import Pace

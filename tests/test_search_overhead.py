@@ -24,9 +24,9 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
 from budgetnas.samplers.attributes import save_note
-from budgetnas.search.callbacks import SearchCallbacks, TrialEnd
-from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.study import OpenStudy, open_study
+from budgetnas.searching.callbacks import SearchCallbacks, TrialEnd
+from budgetnas.searching.loop import SearchTask, search
+from budgetnas.searching.study import OpenStudy, open_study
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import StudySpecification

@@ -24,10 +24,10 @@ from budgetnas.metrics import Epoch
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
-from budgetnas.search.callbacks import SearchCallbacks, TrialEnd
-from budgetnas.search.loop import SearchTask, search
-from budgetnas.search.pruning import MEDIAN_NEEDS, compared, verdict
-from budgetnas.search.study import OpenStudy, open_study, optuna_storage
+from budgetnas.searching.callbacks import SearchCallbacks, TrialEnd
+from budgetnas.searching.loop import SearchTask, search
+from budgetnas.searching.pruning import MEDIAN_NEEDS, compared, verdict
+from budgetnas.searching.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.recipe import Normalisation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import Fidelity, StudySpecification

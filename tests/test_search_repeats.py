@@ -44,9 +44,9 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, claim_repeat, claim_run
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.named import ONCE, SAMPLERS, budget_share, check_sampler, make_sampler, search_sampler
-from budgetnas.search.loop import _install_sampler, search
-from budgetnas.search.study import recover_stale_trials, requeue
-from budgetnas.search.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
+from budgetnas.searching.loop import _install_sampler, search
+from budgetnas.searching.study import recover_stale_trials, requeue
+from budgetnas.searching.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.ranges import Steps
 from budgetnas.space.recipe import RecipeSpace

@@ -14,13 +14,13 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.budget_sampler import sampler as budget_sampler
 from budgetnas.samplers.budget_sampler.observed import Observed, observe
 from budgetnas.samplers.named import DEFAULT_SAMPLER
-from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import SearchTask, _install_sampler, search
-from budgetnas.search.options import SearchOptions
-from budgetnas.search.pace import Pace, expected_trainings
-from budgetnas.search.session import run_search
-from budgetnas.search.trial import suggest_candidate
-from budgetnas.search.workers.worker import WorkerRequest, run_worker
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.loop import SearchTask, _install_sampler, search
+from budgetnas.searching.options import SearchOptions
+from budgetnas.searching.pace import Pace, expected_trainings
+from budgetnas.searching.session import run_search
+from budgetnas.searching.trial import suggest_candidate
+from budgetnas.searching.workers.worker import WorkerRequest, run_worker
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.storage.leases import holding, take_slot
@@ -61,7 +61,7 @@ def test_a_resumed_study_keeps_its_sampler_unless_another_is_asked_for(tmp_path:
     used: list[str] = []
     request = WorkerRequest(storage=f"sqlite:///{tmp_path}/a.db", study="s", trials=4, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("budgetnas.search.workers.worker.search", lambda _, task, *__: used.append(task.sampler))
+        patch.setattr("budgetnas.searching.workers.worker.search", lambda _, task, *__: used.append(task.sampler))
         run_worker(request, Stopper(None), SearchCallbacks()).records.close()
         run_worker(request.model_copy(update={"sampler": "tpe"}), Stopper(None), SearchCallbacks()).records.close()
     assert used == ["random", "tpe"]
@@ -174,7 +174,9 @@ def test_a_resumed_search_knows_the_pace_of_earlier_runs(sqlite: str) -> None:
 def test_workers_are_sent_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They plan with it; the search itself stops them."""
     sent: list[WorkerRequest] = []
-    monkeypatch.setattr("budgetnas.search.session.search_together", lambda _, __, request, *___: sent.append(request))
+    monkeypatch.setattr(
+        "budgetnas.searching.session.search_together", lambda _, __, request, *___: sent.append(request)
+    )
     for limit in (None, 600.0):
         result = run_search(tiny(tmp_path, trials=2, workers=2), Stopper(limit), SearchCallbacks())
         result.records.close()

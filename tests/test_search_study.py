@@ -25,11 +25,11 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.attributes import described
-from budgetnas.search.callbacks import MessageCallbacks
-from budgetnas.search.options import SearchOptions
-from budgetnas.search.session import run_search
-from budgetnas.search.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
-from budgetnas.search.trial import RejectedError, suggest_candidate
+from budgetnas.searching.callbacks import MessageCallbacks
+from budgetnas.searching.options import SearchOptions
+from budgetnas.searching.session import run_search
+from budgetnas.searching.study import OpenStudy, open_study, optuna_storage, recover_stale_trials
+from budgetnas.searching.trial import RejectedError, suggest_candidate
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace

@@ -17,7 +17,7 @@ from budgetnas.cli import app
 from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
 from budgetnas.data.request import NAMED_SETS
-from budgetnas.search.options import SearchOptions
+from budgetnas.searching.options import SearchOptions
 from budgetnas.space.search_space import DEFAULT_DEPTHS, DEFAULT_WIDTHS, InputShape, SearchSpace
 from budgetnas.space.shape import NAMED_SHAPES, data_shape
 

@@ -21,8 +21,8 @@ from sqlalchemy.pool import NullPool
 from budgetnas.architecture import named
 from budgetnas.errors import InputError
 from budgetnas.metrics import Epoch
-from budgetnas.search.rdb import SharedStorage
-from budgetnas.search.study import optuna_storage
+from budgetnas.searching.rdb import SharedStorage
+from budgetnas.searching.study import optuna_storage
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from budgetnas.architecture import Counts, count, named
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.search.options import SearchOptions
+from budgetnas.searching.options import SearchOptions
 from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.ranges import Params
 from budgetnas.space.search_space import InputShape, SearchSpace

@@ -17,7 +17,7 @@ from budgetnas.architecture.budget import Budget
 from budgetnas.samplers.constraint_filter import ConstraintFilter
 from budgetnas.samplers.distributions import distribution
 from budgetnas.samplers.tpe import DOUBLINGS, BudgetTPE, fits_within
-from budgetnas.search.trial import suggest_candidate
+from budgetnas.searching.trial import suggest_candidate
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.ranges import Params
 from budgetnas.space.recipe import RecipeSpace

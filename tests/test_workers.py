@@ -22,15 +22,15 @@ from small import environment, run, start, study_file
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.search.callbacks import TrialEnd, TrialStart
-from budgetnas.search.loop import SearchTask, _install_sampler, search
-from budgetnas.search.plan import Plan
-from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.trial import suggest_candidate
-from budgetnas.search.workers.cluster import check_reach
-from budgetnas.search.workers.pools import MAX_CRASHES, gpu_devices
-from budgetnas.search.workers.processes import ProcessPool
-from budgetnas.search.workers.worker import WorkerRequest
+from budgetnas.searching.callbacks import TrialEnd, TrialStart
+from budgetnas.searching.loop import SearchTask, _install_sampler, search
+from budgetnas.searching.plan import Plan
+from budgetnas.searching.study import OpenStudy, open_study
+from budgetnas.searching.trial import suggest_candidate
+from budgetnas.searching.workers.cluster import check_reach
+from budgetnas.searching.workers.pools import MAX_CRASHES, gpu_devices
+from budgetnas.searching.workers.processes import ProcessPool
+from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.storage import Records, State
 from budgetnas.storage.leases import slots_in_use, take_slot
 from budgetnas.storage.opening import open_records
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 CPU = RuntimeConfig("cpu", "float32", threads=1)
 LONG = {"trials": "2", "epochs": "5000"}
-MODULE = "budgetnas.search.workers.worker_process"
+MODULE = "budgetnas.searching.workers.worker_process"
 
 
 @contextmanager

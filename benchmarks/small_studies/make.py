@@ -17,8 +17,8 @@ from budgetnas.experiments.final_results import FinalResult
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
-from budgetnas.search.options import SearchOptions
-from budgetnas.search.session import run_search
+from budgetnas.searching.options import SearchOptions
+from budgetnas.searching.session import run_search
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.storage import SEARCHED, Records, Role, State

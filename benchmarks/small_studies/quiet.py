@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgetnas.experiments.final import FinalCallbacks
-from budgetnas.search.callbacks import SearchCallbacks
+from budgetnas.searching.callbacks import SearchCallbacks
 
 
 class Quiet(SearchCallbacks, FinalCallbacks):

@@ -14,13 +14,13 @@ from sqlalchemy import URL
 from benchmarks.small_studies.make import Design, fresh_accuracies, search_request, train_afresh
 from benchmarks.small_studies.quiet import Quiet
 from budgetnas.errors import BudgetnasError
+from budgetnas.metrics import Interval, difference_interval
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.samplers.named import BUDGET, search_sampler
-from budgetnas.search.session import run_search
-from budgetnas.search.study import OpenStudy, open_study
+from budgetnas.searching.session import run_search
+from budgetnas.searching.study import OpenStudy, open_study
 from budgetnas.space.candidates import Candidate
-from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import SEARCHED, Records, Role, State
 
 

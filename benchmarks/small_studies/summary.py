@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from benchmarks.small_studies.make import chosen, fresh_accuracies
 from budgetnas.experiments.final_results import final_result
+from budgetnas.metrics import Interval, difference_interval, mean_interval
 from budgetnas.runs.reopen import study_specification
-from budgetnas.stats import Interval, difference_interval, mean_interval
 from budgetnas.storage import SEARCHED, Records, State
 
 POINTS = 100

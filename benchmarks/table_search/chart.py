@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 from benchmarks.table_search.searching import Cell
 from budgetnas.architecture.budget import format_count
 from budgetnas.errors import InputError, unwritable
+from budgetnas.metrics import Interval
 from budgetnas.report.figures.style import LINES
-from budgetnas.stats import Interval
 
 _SYMBOLS: Final = ("circle-open", "diamond-open", "circle")
 _HEIGHT: Final = 380

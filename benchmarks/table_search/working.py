@@ -18,7 +18,7 @@ from benchmarks.table_search.problem import Problem
 from benchmarks.table_search.rows import Rows
 from benchmarks.table_search.samplers import plans
 from benchmarks.table_search.searching import Cell, Found, Task, search
-from budgetnas.search.study import quiet_optuna
+from budgetnas.searching.study import quiet_optuna
 
 _TOLD_EVERY_SECONDS: Final = 10.0
 _Done = tuple[Task, list[Found], float]

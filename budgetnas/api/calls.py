@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from budgetnas.api.progress.choice import progress_lines
+from budgetnas.api.progress.lines import Lines
 from budgetnas.api.wording import python_words
 from budgetnas.errors import (
     EXIT_DONE,
@@ -17,8 +19,6 @@ from budgetnas.errors import (
     Interrupted,
     SearchFailedError,
 )
-from budgetnas.progress.choice import progress_lines
-from budgetnas.progress.lines import Lines
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.training import RuntimeRules, runtime_rules
 

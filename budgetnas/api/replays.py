@@ -63,8 +63,8 @@ def replay(
         BudgetnasError: If a run fails; the others are recorded.
         KeyboardInterrupt: If the user stops it.
     """
+    from budgetnas.api.progress.trainings import ReplayProgress
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
-    from budgetnas.progress.trainings import ReplayProgress
     from budgetnas.report.page import write_replay_report
 
     request = ReplayRequest(

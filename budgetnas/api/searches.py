@@ -111,10 +111,10 @@ def search(
         KeyboardInterrupt: If the user stops the search.
     """
     given = {**locals()}
-    from budgetnas.progress.searches import SearchProgress
-    from budgetnas.progress.trainings import FinalProgress
-    from budgetnas.search.options import SearchOptions, read_study_file
-    from budgetnas.search.session import run_search
+    from budgetnas.api.progress.searches import SearchProgress
+    from budgetnas.api.progress.trainings import FinalProgress
+    from budgetnas.searching.options import SearchOptions, read_study_file
+    from budgetnas.searching.session import run_search
 
     values = {name: value for name, value in given.items() if name not in ("study_file", "progress", "batch_size")}
     texts = {name: None if given[name] is None else str(given[name]) for name in ("storage", "study_file")}

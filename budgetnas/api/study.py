@@ -233,9 +233,9 @@ class Study:
             BudgetnasError: If the time limit passes; the same call resumes.
             KeyboardInterrupt: If the user stops it; the same call resumes.
         """
+        from budgetnas.api.progress.trainings import FinalProgress
         from budgetnas.experiments.final import FinishRequest, finish
-        from budgetnas.progress.trainings import FinalProgress
-        from budgetnas.search.options import SearchOptions, choice_protocol, parse_timeout
+        from budgetnas.searching.options import SearchOptions, choice_protocol, parse_timeout
 
         epochs = SearchOptions.parse({"final_epochs": final_epochs}, source="finish").final_epochs
         request = FinishRequest(self.name, self._place, choice_protocol(finalists, final_seeds), epochs)
@@ -277,9 +277,9 @@ class Study:
             BudgetnasError: If a check of the bundle fails.
             KeyboardInterrupt: If the user stops it; no bundle is written.
         """
+        from budgetnas.api.progress.trainings import ExportProgress
         from budgetnas.bundle.chosen import ExportRequest
         from budgetnas.bundle.export import export
-        from budgetnas.progress.trainings import ExportProgress
 
         folder = None if out is None else Path(out).expanduser()
         request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt)

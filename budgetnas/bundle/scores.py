@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.stats import Interval, share_interval
+from budgetnas.metrics import Interval, share_interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,10 @@ def bench_command(
     _check_at_least("--batch-size", batch, 2, "batch normalisation of one image has no variance")
     check_seed(seed)
     _network(arch, blocks, widths, stem_width, None)
+    from budgetnas.api.progress.lines import TerminalLines
     from budgetnas.data import DataRequest, load_data
     from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchRequest, bench
     from budgetnas.experiments.bench.summary import summarise
-    from budgetnas.progress.lines import TerminalLines
 
     rules = chosen_runtime(device, precision)
     with TerminalLines() as lines:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
 from budgetnas.cli.options import (
     DataDirOption,
@@ -18,7 +19,6 @@ from budgetnas.cli.options import (
     TimeoutOption,
     option,
 )
-from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:
     from budgetnas.experiments.comparison import Comparison, Pair, Side
@@ -41,13 +41,13 @@ def compare_command(
 
     Example: budgetnas compare cifar10-5M --architectures 6 --rates 3
     """
+    from budgetnas.api.progress.lines import TerminalLines
     from budgetnas.cli.compare_progress import CompareProgress
     from budgetnas.experiments.compare import CompareRequest, compare
     from budgetnas.experiments.comparison import to_dict
-    from budgetnas.progress.lines import TerminalLines
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.search.options import parse_timeout
+    from budgetnas.searching.options import parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 

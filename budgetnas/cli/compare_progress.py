@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from budgetnas.api.progress.lines import Lines
+from budgetnas.api.progress.terminal import duration
+from budgetnas.api.progress.trainings import Progress, where
 from budgetnas.experiments.compare import CompareCallbacks, ComparePlan, CompareStep
 from budgetnas.experiments.comparison import Attempt, Pair
-from budgetnas.progress.lines import Lines
-from budgetnas.progress.terminal import duration
-from budgetnas.progress.trainings import Progress, where
 
 
 class CompareProgress(Progress, CompareCallbacks):

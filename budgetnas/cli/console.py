@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from budgetnas.progress.terminal import console_on, stderr
+from budgetnas.api.progress.terminal import console_on, stderr
 
 if TYPE_CHECKING:
     from budgetnas.training import RuntimeRules

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.options import StorageOption, option
 from budgetnas.errors import EXIT_INTERRUPTED, InputError
-from budgetnas.progress.terminal import stderr
 
 
 def dashboard_command(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option, out_option
 from budgetnas.cli.storage import records_to_read
 from budgetnas.errors import Interrupted
-from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:
     from budgetnas.bundle.export import Exported
@@ -36,10 +36,10 @@ def export_command(
 
     Example: budgetnas export cifar10-5M
     """
+    from budgetnas.api.progress.lines import TerminalLines
+    from budgetnas.api.progress.trainings import ExportProgress
     from budgetnas.bundle.chosen import ExportRequest
     from budgetnas.bundle.export import export
-    from budgetnas.progress.lines import TerminalLines
-    from budgetnas.progress.trainings import ExportProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume
 from budgetnas.cli.options import (
     DataDirOption,
@@ -17,7 +18,6 @@ from budgetnas.cli.options import (
     option,
 )
 from budgetnas.errors import Interrupted
-from budgetnas.progress.terminal import stderr
 
 
 def finish_command(
@@ -40,13 +40,13 @@ def finish_command(
 
     Example: budgetnas finish cifar10-5M
     """
+    from budgetnas.api.progress.lines import TerminalLines
+    from budgetnas.api.progress.trainings import FinalProgress
     from budgetnas.cli.final_text import print_final
     from budgetnas.experiments.final import FinishRequest, finish
-    from budgetnas.progress.lines import TerminalLines
-    from budgetnas.progress.trainings import FinalProgress
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
-    from budgetnas.search.options import SearchOptions, choice_protocol, parse_timeout
+    from budgetnas.searching.options import SearchOptions, choice_protocol, parse_timeout
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 

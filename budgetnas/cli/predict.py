@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from budgetnas.api.progress.lines import Lines, TerminalLines
+from budgetnas.api.progress.terminal import duration, stderr
 from budgetnas.cli.console import print_json, printed, stdout, table
 from budgetnas.cli.options import JsonFlag, option, out_option
 from budgetnas.errors import InputError, Interrupted, check_out, listed, plural
-from budgetnas.progress.lines import Lines, TerminalLines
-from budgetnas.progress.terminal import duration, stderr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

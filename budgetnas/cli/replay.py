@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted, check_out
-from budgetnas.progress.terminal import stderr
 
 if TYPE_CHECKING:
     from budgetnas.experiments.replay_results import ReplayResult
@@ -43,10 +43,10 @@ def replay_command(
     if listing:
         _print_list(as_json)
         return
+    from budgetnas.api.progress.lines import TerminalLines
+    from budgetnas.api.progress.trainings import ReplayProgress
     from budgetnas.data import DataRequest
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
-    from budgetnas.progress.lines import TerminalLines
-    from budgetnas.progress.trainings import ReplayProgress
     from budgetnas.report.page import write_replay_report
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.storage.opening import open_records

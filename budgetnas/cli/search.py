@@ -91,13 +91,13 @@ def search_command(
 
     Example: budgetnas search --budget 5e6 --trials 50
     """
+    from budgetnas.api.progress.lines import TerminalLines
+    from budgetnas.api.progress.searches import SearchProgress
+    from budgetnas.api.progress.trainings import FinalProgress
     from budgetnas.cli.summary import print_end
-    from budgetnas.progress.lines import TerminalLines
-    from budgetnas.progress.searches import SearchProgress
-    from budgetnas.progress.trainings import FinalProgress
     from budgetnas.runs.interrupts import Stopper
-    from budgetnas.search.options import SearchOptions, read_study_file
-    from budgetnas.search.session import run_search
+    from budgetnas.searching.options import SearchOptions, read_study_file
+    from budgetnas.searching.session import run_search
 
     given = {name: value for name, value in context.params.items() if name in SearchOptions.model_fields}
     options = SearchOptions.parse(given)

@@ -42,7 +42,7 @@ def space_command(
 
     Example: budgetnas space --budget 5e6
     """
-    from budgetnas.search.options import SearchOptions, read_study_file
+    from budgetnas.searching.options import SearchOptions, read_study_file
     from budgetnas.space.initial_trials import INITIAL_TRIALS
     from budgetnas.space.search_space import SearchSpace
     from budgetnas.space.shape import data_shape

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from budgetnas.api.progress.terminal import by_limit, duration
 from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import print_json, print_next, print_stopped, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
-from budgetnas.progress.terminal import by_limit, duration
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
 from budgetnas.storage import Records
 
 if TYPE_CHECKING:
-    from budgetnas.search.loop import Outcome
+    from budgetnas.searching.loop import Outcome
 
 _PRUNED_SHOWN = 10
 _RANKS_SHOWN = 20

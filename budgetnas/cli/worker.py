@@ -40,12 +40,12 @@ def worker_command(
 
     Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
     """
+    from budgetnas.api.progress.lines import TerminalLines
+    from budgetnas.api.progress.searches import SearchProgress
     from budgetnas.cli.summary import print_end
-    from budgetnas.progress.lines import TerminalLines
-    from budgetnas.progress.searches import SearchProgress
     from budgetnas.runs.interrupts import Stopper
-    from budgetnas.search.options import parse_timeout
-    from budgetnas.search.workers.worker import WorkerRequest, run_worker
+    from budgetnas.searching.options import parse_timeout
+    from budgetnas.searching.workers.worker import WorkerRequest, run_worker
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
     if study is None:

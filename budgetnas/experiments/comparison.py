@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError, check_seed
+from budgetnas.metrics import Interval, mean_interval
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import WEIGHT_DECAY
 from budgetnas.space.recipe import OptimizerName, RecipeSpace
 from budgetnas.space.specification import StudySpecification
-from budgetnas.stats import Interval, mean_interval
 
 DEFAULT_ARCHITECTURES: Final = 5
 DEFAULT_RATES: Final = 3

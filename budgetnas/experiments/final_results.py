@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
+from budgetnas.metrics import Interval, difference_interval
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
-from budgetnas.stats import Interval, difference_interval
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.finals import Finalist, FinalRecord
 

@@ -22,7 +22,7 @@ from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.figure import Figure
 from budgetnas.report.figures.importance import importances
 from budgetnas.report.tables import study_tables
-from budgetnas.search.study import optuna_storage, quiet_optuna
+from budgetnas.searching.study import optuna_storage, quiet_optuna
 from budgetnas.storage import Records
 
 if TYPE_CHECKING:

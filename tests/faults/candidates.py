@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from budgetnas.search.study import OpenStudy
+from budgetnas.searching.study import OpenStudy
 from budgetnas.space.ranges import Params, draw_evenly
 
 

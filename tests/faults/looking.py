@@ -28,8 +28,8 @@ from budgetnas.runs.reopen import (
     validation_images,
 )
 from budgetnas.samplers.attributes import described
-from budgetnas.search.options import SearchOptions, read_study_file, specify
-from budgetnas.search.study import OpenStudy, open_study, optuna_storage
+from budgetnas.searching.options import SearchOptions, read_study_file, specify
+from budgetnas.searching.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.candidates import Candidate
 from budgetnas.storage import SEARCHED, Records, Role, Run, State, tables
 from budgetnas.storage.opening import open_records

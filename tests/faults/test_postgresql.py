@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from budgetnas.errors import InputError
-from budgetnas.search.study import optuna_storage
+from budgetnas.searching.study import optuna_storage
 from budgetnas.storage import State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage

@@ -23,7 +23,7 @@ from stopping import stop
 from budgetnas.errors import EXIT_RESTART
 from budgetnas.runs.checkpoints import run_folder
 from budgetnas.samplers.attributes import described
-from budgetnas.search.study import MAX_TAKEOVERS
+from budgetnas.searching.study import MAX_TAKEOVERS
 from budgetnas.space.ranges import Params
 from budgetnas.storage import State, tables
 from budgetnas.storage.settings import Settings

@@ -16,7 +16,7 @@ from processes import FORKED, Command
 from small import study_file
 
 from budgetnas.samplers.attributes import described
-from budgetnas.search.study import INITIAL_TRIAL
+from budgetnas.searching.study import INITIAL_TRIAL
 from budgetnas.storage import State
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from budgetnas.data import Data
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import Loop
 from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, Sample, training_flops
-from budgetnas.stats import Interval, ratio_interval
+from budgetnas.metrics import Interval, ratio_interval
 from budgetnas.training.runtime import device_name
 
 

@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 import plotly.graph_objects as go
 
 from budgetnas.experiments.final_results import Entrant, FinalResult
+from budgetnas.metrics import Interval, mean_interval
 from budgetnas.report.figures.figure import Cell, Figure, Table
 from budgetnas.report.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILION, marker, safe, shortened, styled
 from budgetnas.report.values import StudyTables
-from budgetnas.stats import Interval, mean_interval
 
 _ABOVE, _BELOW = -0.24, 0.24
 """Distance of the search's accuracies and of the single seeds from the line of the mean; up is negative."""

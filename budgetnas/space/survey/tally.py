@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget
+from budgetnas.metrics import share_interval
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.stats import share_interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A worker as a process: ``python -m budgetnas.search.workers.worker_process``, started by a search.
+"""A worker as a process: ``python -m budgetnas.searching.workers.worker_process``, started by a search.
 
 It reads its request as a line of JSON from standard input, so that the password of a storage appears neither in its
 arguments nor in its environment. When standard input ends, the search is gone, and the worker stops as at a SIGTERM.
@@ -16,8 +16,8 @@ from typing import Final
 
 from budgetnas.errors import EXIT_FAILED, EXIT_TERMINATED, BudgetnasError, Interrupted, hide_passwords
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.callbacks import MessageCallbacks
-from budgetnas.search.workers.worker import WorkerRequest, run_worker
+from budgetnas.searching.callbacks import MessageCallbacks
+from budgetnas.searching.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.engine import storage_failed
 
 CRASHED: Final = 70

@@ -13,8 +13,8 @@ from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Excess
 from budgetnas.runs.recording import RunImages
 from budgetnas.runs.timing import Timing, time_steps, tuned_runtime
-from budgetnas.search.loop import SearchTask, goal
-from budgetnas.search.study import INITIAL_TRIAL, OpenStudy
+from budgetnas.searching.loop import SearchTask, goal
+from budgetnas.searching.study import INITIAL_TRIAL, OpenStudy
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification

@@ -9,11 +9,11 @@ from budgetnas.errors import check_seed
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
-from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import Outcome, SearchTask, goal, reporting_outcome, sampler_of, search
-from budgetnas.search.options import check_trials
-from budgetnas.search.plan import make_plan
-from budgetnas.search.study import open_study
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.loop import Outcome, SearchTask, goal, reporting_outcome, sampler_of, search
+from budgetnas.searching.options import check_trials
+from budgetnas.searching.plan import make_plan
+from budgetnas.searching.study import open_study
 from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from budgetnas.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESTART
-from budgetnas.search.workers.pools import MAX_CRASHES, Crashes, StudyProgress
-from budgetnas.search.workers.worker import WorkerRequest
-from budgetnas.search.workers.worker_process import CRASHED
+from budgetnas.searching.workers.pools import MAX_CRASHES, Crashes, StudyProgress
+from budgetnas.searching.workers.worker import WorkerRequest
+from budgetnas.searching.workers.worker_process import CRASHED
 from budgetnas.training import RuntimeConfig
 
-_MODULE: Final = "budgetnas.search.workers.worker_process"
+_MODULE: Final = "budgetnas.searching.workers.worker_process"
 
 
 @dataclass

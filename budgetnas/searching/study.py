@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from budgetnas.errors import InputError
 from budgetnas.samplers.attributes import add_stored, compact
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
-from budgetnas.search.rdb import SharedStorage
+from budgetnas.searching.rdb import SharedStorage
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, Rejection, Role, Run, State

@@ -16,9 +16,9 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
-from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
-from budgetnas.search.pruning import compared, verdict
-from budgetnas.search.study import INITIAL_TRIAL, OpenStudy, lose_trial, requeue
+from budgetnas.searching.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
+from budgetnas.searching.pruning import compared, verdict
+from budgetnas.searching.study import INITIAL_TRIAL, OpenStudy, lose_trial, requeue
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.ranges import Choice, LogRange, Params, Range, Steps, Value, exists
 from budgetnas.storage import Rejection, Role, Run, State

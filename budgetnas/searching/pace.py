@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from budgetnas.search.study import OpenStudy
+from budgetnas.searching.study import OpenStudy
 from budgetnas.storage import SEARCHED, State
 from budgetnas.storage.leases import slots_in_use, trained
 

@@ -25,10 +25,10 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages, TrainFunction
 from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
 from budgetnas.samplers.named import DEFAULT_SAMPLER, repeats, search_sampler
-from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.pace import Pace, expected_trainings
-from budgetnas.search.study import OpenStudy, recover_stale_trials
-from budgetnas.search.trial import FIRST_SEED, TrialRunner
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.pace import Pace, expected_trainings
+from budgetnas.searching.study import OpenStudy, recover_stale_trials
+from budgetnas.searching.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.engine import storage_failed

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self
 
-from budgetnas.progress.lines import Lines
+from budgetnas.api.progress.lines import Lines
 
 _SHOWN_EVERY_SECONDS: Final = 0.25
 

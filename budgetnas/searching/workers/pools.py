@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sqlalchemy.engine import URL
 
 from budgetnas.errors import InputError, plural
-from budgetnas.search.options import SearchOptions
+from budgetnas.searching.options import SearchOptions
 from budgetnas.training import RuntimeConfig, RuntimeRules
 from budgetnas.training.gpu import GpuFacts
 
 if TYPE_CHECKING:
-    from budgetnas.search.workers.processes import ProcessPool
-    from budgetnas.search.workers.worker import WorkerRequest
+    from budgetnas.searching.workers.processes import ProcessPool
+    from budgetnas.searching.workers.worker import WorkerRequest
 
 MAX_CRASHES: Final = 3
 """Crashes of a worker without a run of the study that ended in between, after which it is not restarted."""
@@ -87,7 +87,7 @@ def pool_for(options: SearchOptions, url: URL, runtime: RuntimeRules) -> Iterato
     if options.ray is not None and options.per_device is not None:
         raise InputError("--per-device", options.per_device, "does not go with --ray", "use --gpus-per-trial 0.25")
     if options.ray is not None:
-        from budgetnas.search.workers.cluster import ray_pool
+        from budgetnas.searching.workers.cluster import ray_pool
 
         with ray_pool(options, url) as pool:
             yield pool
@@ -107,7 +107,7 @@ def _local_pool(options: SearchOptions, runtime: RuntimeRules) -> ProcessPool | 
         devices = gpu_devices(options.workers, per_device, gpus(options.device, runtime))
     if len(devices) == 1:
         return None
-    from budgetnas.search.workers.processes import ProcessPool
+    from budgetnas.searching.workers.processes import ProcessPool
 
     threads = max(1, runtime.cpu.threads // len(devices)) if on_cpu else None
     return ProcessPool(devices, threads, runtime.cpu.threads)

@@ -6,16 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from budgetnas.api.progress.lines import Lines
+from budgetnas.api.progress.terminal import by_limit, duration
+from budgetnas.api.progress.trainings import Progress, where
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data
 from budgetnas.errors import listed, plural
-from budgetnas.progress.lines import Lines
-from budgetnas.progress.terminal import by_limit, duration
-from budgetnas.progress.trainings import Progress, where
-from budgetnas.search.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
-from budgetnas.search.plan import InitialTrialPlan, Plan
-from budgetnas.search.study import OpenStudy
+from budgetnas.searching.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
+from budgetnas.searching.plan import InitialTrialPlan, Plan
+from budgetnas.searching.study import OpenStudy
 
 
 @dataclass

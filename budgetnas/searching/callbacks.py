@@ -12,8 +12,8 @@ from budgetnas.training import Callbacks, RuntimeConfig
 
 if TYPE_CHECKING:
     from budgetnas.data import Data
-    from budgetnas.search.plan import Plan
-    from budgetnas.search.study import OpenStudy
+    from budgetnas.searching.plan import Plan
+    from budgetnas.searching.study import OpenStudy
 
 
 @dataclass(frozen=True, slots=True)

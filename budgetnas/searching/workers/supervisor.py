@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgetnas.errors import EXIT_INTERRUPTED, Interrupted, SearchFailedError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.samplers.attributes import repeat_of
-from budgetnas.search.callbacks import SearchCallbacks, TrialEnd, TrialStart
-from budgetnas.search.study import OpenStudy, recover_stale_trials
-from budgetnas.search.trial import tally
-from budgetnas.search.workers.pools import WorkerPool
-from budgetnas.search.workers.worker import WorkerRequest
+from budgetnas.searching.callbacks import SearchCallbacks, TrialEnd, TrialStart
+from budgetnas.searching.study import OpenStudy, recover_stale_trials
+from budgetnas.searching.trial import tally
+from budgetnas.searching.workers.pools import WorkerPool
+from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Role, Run, State
 from budgetnas.storage.leases import trained

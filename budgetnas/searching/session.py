@@ -17,14 +17,14 @@ from budgetnas.runs.checkpoints import sweep
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
-from budgetnas.search.callbacks import SearchCallbacks
-from budgetnas.search.loop import Outcome, SearchTask, reporting_outcome, sampler_of, search
-from budgetnas.search.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
-from budgetnas.search.plan import Plan, make_plan
-from budgetnas.search.study import OpenStudy, open_study
-from budgetnas.search.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
-from budgetnas.search.workers.supervisor import search_together
-from budgetnas.search.workers.worker import WorkerRequest
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.loop import Outcome, SearchTask, reporting_outcome, sampler_of, search
+from budgetnas.searching.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
+from budgetnas.searching.plan import Plan, make_plan
+from budgetnas.searching.study import OpenStudy, open_study
+from budgetnas.searching.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
+from budgetnas.searching.workers.supervisor import search_together
+from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.mounts import storage_notice

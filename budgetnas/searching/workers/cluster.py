@@ -18,10 +18,10 @@ from sqlalchemy.engine import URL
 
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED, EXIT_RESTART, BudgetnasError, InputError, Interrupted
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.search.callbacks import MessageCallbacks
-from budgetnas.search.options import SearchOptions
-from budgetnas.search.workers.pools import Crashes, StudyProgress
-from budgetnas.search.workers.worker import WorkerRequest, run_worker
+from budgetnas.searching.callbacks import MessageCallbacks
+from budgetnas.searching.options import SearchOptions
+from budgetnas.searching.workers.pools import Crashes, StudyProgress
+from budgetnas.searching.workers.worker import WorkerRequest, run_worker
 from budgetnas.storage.urls import masked
 from budgetnas.training import RuntimeConfig
 

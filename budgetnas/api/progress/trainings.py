@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 
+from budgetnas.api.progress.lines import Lines
+from budgetnas.api.progress.terminal import duration
 from budgetnas.bundle.retraining import ExportCallbacks
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining, LongTrainings
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult
 from budgetnas.metrics import Epoch
-from budgetnas.progress.lines import Lines
-from budgetnas.progress.terminal import duration
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from budgetnas.progress.lines import Lines, NoLines, TerminalLines
-from budgetnas.progress.notebook import NotebookLines, in_notebook
+from budgetnas.api.progress.lines import Lines, NoLines, TerminalLines
+from budgetnas.api.progress.notebook import NotebookLines, in_notebook
 
 
 def progress_lines(shown: bool) -> Lines:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from budgetnas.progress.terminal import is_terminal, stderr
+from budgetnas.api.progress.terminal import is_terminal, stderr
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 _logger = logging.getLogger("budgetnas")

@@ -1,0 +1,1 @@
+"""The search: a study, its sampler, its trials and its loop."""
