@@ -1,6 +1,6 @@
 # Shared by the scripts of this folder. Each step has its own time limit; a step that fails does not stop the others.
 # Environment: OUT (folder for results), WHEELS (folder of wheels to add), CIFAR_TAR (archive of CIFAR-10 as JPEG files),
-# DEVICE (cuda). `--dry-run` takes every step on a CPU in a minute, with tiny sizes, and measures nothing.
+# DEVICE (cuda). `--dry-run` takes every step on a CPU, with tiny sizes, and measures nothing.
 set -uo pipefail
 case "${1:-}" in
   --dry-run) DRY=1 DEVICE=cpu OUT=${OUT:-$(mktemp -d)} ;;
@@ -18,8 +18,8 @@ LOG=$OUT/log.txt SCRIPT=$(basename "$0" .sh)
 small=() few=() tiny=() shared=(--per-device 2)
 if [ -n "$DRY" ]; then
   export OMP_NUM_THREADS=1
-  small=(--subset 60 --subset-eval 50 --epochs 1)
-  few=(--arch 1,1,1/8,16,32/8 --batches 16 --steps 2 --repeats 1)
+  small=(--subset 20 --subset-eval 20 --epochs 1)
+  few=(--arch 1,1,1/4,4,8/4 --batches 4 --steps 2 --repeats 1)
   tiny=(--trials 2 --epochs 2 --subset 100 --subset-eval 100)
   shared=()
 fi
@@ -39,8 +39,9 @@ step() { # NAME SECONDS COMMAND...
   echo "--- $name: exit code $code after $((SECONDS - started)) s" | tee -a "$LOG"
 }
 
-together() { # COMMAND...: in the background; in a dry run in turn, because a CPU is soon full
-  if [ -n "$DRY" ]; then "$@"; else "$@" & fi
+together() { # COMMAND...: in the background; in a dry run at most one for each core
+  while [ -n "$DRY" ] && [ "$(jobs -pr | wc -l)" -ge "$(getconf _NPROCESSORS_ONLN)" ]; do sleep 0.2; done
+  "$@" &
 }
 
 begin() { # wheels, data and the machine; everything that follows can use them
@@ -66,7 +67,7 @@ decode() { # decodes the images once, before several commands want them
 
 compare_loops() { # ARCH BATCH OPTIONS...: budgetnas bench; a dry run has a network that a CPU can train
   local network=(--arch "$1" --batch "$2" "${@:3}")
-  [ -n "$DRY" ] && network=(--blocks 1,1,1 --widths 8,16,32 --stem-width 8 --batch 16 --repeats 2 "${small[@]}" --epochs 2)
+  [ -n "$DRY" ] && network=(--blocks 1,1,1 --widths 8,16,32 --stem-width 8 --batch 16 --repeats 2 --subset 60 --subset-eval 50 --epochs 2)
   LINES_KEPT=200 budgetnas "bench_$1_$2" "${BENCH_LIMIT:-110}" bench --json "${network[@]}"
   cp "$SCRATCH/bench_$1_$2.out" "$OUT/bench_$1_$2.json"
 }
