@@ -21,7 +21,7 @@ import pytest
         ("runs.recording", "optuna typer"),
         ("bundle.loading", "optuna sqlalchemy plotly onnx onnxruntime typer sklearn torchvision"),
         (
-            "cli.predict progress.lines bundle.loading bundle.image_sources bundle.prediction_csv bundle.scores",
+            "cli.predict api.progress.lines bundle.loading bundle.image_sources bundle.prediction_csv bundle.scores",
             "optuna sqlalchemy plotly onnx onnxruntime sklearn torchvision",
         ),
         ("searching.session", "optuna_dashboard sklearn plotly typer scipy.stats"),
