@@ -40,7 +40,6 @@ FORKED.set_forkserver_preload(
         "onnxscript",
         "psycopg",
         "pytest",  # its main module is imported by each process that it starts
-        "sklearn.datasets",
         "sqlalchemy.dialects.postgresql.psycopg",
         "sqlalchemy.dialects.sqlite.pysqlite",
         "torch._dynamo",  # an optimiser imports it

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from budgetnas.data import DataRequest, load_data
@@ -238,6 +239,13 @@ def test_digits_are_always_at_hand() -> None:
     assert np.array_equal(test.images, load_test(DataRequest("digits")).images)
     seen = {image.tobytes() for image in data.all_train.images}
     assert not any(image.tobytes() in seen for image in test.images)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    bunch = load_digits()
+    scaled = (bunch.images.astype(np.int64) * 255 + 8) // 16
+    content = scaled.astype(np.uint8).tobytes() + bunch.target.astype("<i8").tobytes()
+    assert load_data(DataRequest("digits")).identity.content_hash == hashlib.sha256(content).hexdigest()
 
 
 def test_digits_subsampled_and_resized() -> None:

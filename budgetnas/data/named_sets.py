@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,10 @@ class DigitsSource(Source):
 
 
 def _load_digits() -> Images:
-    from sklearn.datasets import load_digits  # takes a second to import
-
-    bunch = load_digits()
-    levels = bunch.images.astype(np.int64)
+    """Return the digits from the file of scikit-learn, which takes a second to import and is not imported."""
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None, "scikit-learn is a dependency"
+    rows = np.loadtxt(Path(package.origin).with_name("datasets") / "data" / "digits.csv.gz", np.int64, delimiter=",")
+    levels, labels = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1]
     scaled = (levels * 255 + _DIGITS_TOP_LEVEL // 2) // _DIGITS_TOP_LEVEL
-    return Images(scaled.astype(np.uint8)[:, np.newaxis], bunch.target.astype(np.int64))
+    return Images(scaled.astype(np.uint8), np.ascontiguousarray(labels))

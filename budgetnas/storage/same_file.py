@@ -39,7 +39,7 @@ class SameFile:
         with self._lock:
             if self._identity is None:
                 self._identity, self._written = self._found()
-                self._in_file = _count_without_log(self._path)
+                self._in_file = _count_without_log(self._path) or 0
 
     def check(self, *_: object) -> None:
         """Check that it is still the noted file, and no older than before.
@@ -56,6 +56,8 @@ class SameFile:
         with self._lock:
             if written != self._written:  # by a checkpoint of SQLite, or by another program
                 in_file = _count_without_log(self._path)
+                if in_file is None:
+                    return
                 if in_file < self._in_file:
                     raise self._overwritten()
                 self._in_file, self._written = in_file, written
@@ -104,13 +106,15 @@ def _driver(connection: Connection) -> sqlite3.Connection:
     return driver
 
 
-def _count_without_log(path: Path) -> int:
-    """Return the count in the file itself; 0 if it is no database.
+def _count_without_log(path: Path) -> int | None:
+    """Return the count in the file itself: 0 if it is no database, None if it cannot be read now.
 
     SQLite reads it: if this process opened and closed the file, it would lose SQLite's locks on it.
     """
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
             return int(connection.execute("PRAGMA user_version").fetchone()[0])
-    except sqlite3.Error:
+    except sqlite3.OperationalError:  # e.g. too many open files; the connection in use reports a lasting fault
+        return None
+    except sqlite3.DatabaseError:
         return 0
