@@ -12,9 +12,10 @@ together budgetnas digits_workers 150 search digits-demo --trials 4 --workers 2 
 together decode
 wait
 
-budgetnas replay_v2_sgd 170 replay v2-sgd --precision bf16 --storage "$(db replays)" --out "$OUT/replay.html" "${small[@]}"
-step step_times 120 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --out "$OUT/step_times.jsonl" "${few[@]}"
-BENCH_LIMIT=170 compare_loops v2 128
-step profile 60 "$PYTHON" -m benchmarks.gpu.profile_steps --device "$DEVICE" ${DRY:+--archs 1,1,1/8,16,32/8}
+in_turn budgetnas replay_v2_sgd 170 replay v2-sgd --precision bf16 --storage "$(db replays)" --out "$OUT/replay.html" "${small[@]}"
+in_turn step step_times 120 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --out "$OUT/step_times.jsonl" "${few[@]}"
+BENCH_LIMIT=170 in_turn compare_loops v2 128
+in_turn step profile 60 "$PYTHON" -m benchmarks.gpu.profile_steps --device "$DEVICE" ${DRY:+--archs 1,1,1/8,16,32/8}
+wait
 cp "$SCRATCH"/replays.db "$OUT"/ 2>/dev/null
 finish

@@ -44,6 +44,10 @@ together() { # COMMAND...: in the background; in a dry run at most one for each 
   "$@" &
 }
 
+in_turn() { # COMMAND...: alone, for its timings; a dry run measures nothing and takes it together with others
+  if [ -n "$DRY" ]; then together "$@"; else "$@"; fi
+}
+
 begin() { # wheels, data and the machine; everything that follows can use them
   step prepare 60 true
   if [ -n "${WHEELS:-}" ]; then

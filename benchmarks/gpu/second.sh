@@ -19,9 +19,10 @@ LINES_KEPT=40 together step tests 150 "$PYTHON" -m pytest -q --maxfail=8 -p no:c
 LINES_KEPT=30 together budgetnas digits_workers 200 search digits-demo --data digits --trials 4 --workers 2 "${shared[@]}" --storage "$(db digits2)" "${tiny[@]}"
 wait
 
-step step_times 75 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --out "$OUT/step_times.jsonl" --precisions float32,tf32,fp16 --batches 512 "${few[@]}"
-compare_loops v2 512 --repeats 3 --subset 20000
-compare_loops v1 128 --repeats 3 --subset 20000
-compare_loops resnet18 128 --repeats 3 --subset 20000
+in_turn step step_times 75 "$PYTHON" -m benchmarks.gpu.step_times --device "$DEVICE" --out "$OUT/step_times.jsonl" --precisions float32,tf32,fp16 --batches 512 "${few[@]}"
+in_turn compare_loops v2 512 --repeats 3 --subset 20000
+in_turn compare_loops v1 128 --repeats 3 --subset 20000
+in_turn compare_loops resnet18 128 --repeats 3 --subset 20000
+wait
 step curves 30 "$PYTHON" -m benchmarks.gpu.curves "$SCRATCH" --out "$OUT/replays.csv"
 finish
