@@ -183,7 +183,8 @@ def _solved_by_candidates(terms: Floats, times: Floats, means: Floats, prior: Fl
     number = np.arange(len(terms))
     # Terms of a group have the same prior, so each group's part of the covariance is computed once.
     distinct, group = np.unique(prior, axis=1, return_inverse=True)
-    parts = np.stack([terms[:, group == index] @ terms[:, group == index].T for index in range(distinct.shape[1])])
+    of_group = [terms[:, group.ravel() == index] for index in range(distinct.shape[1])]  # numpy 2.0: group is (1, terms)
+    parts = np.stack([part @ part.T for part in of_group])
     covariances = np.tensordot(distinct, parts, axes=1)
     covariances[:, number, number] += variances
     factors = np.asarray(np.linalg.cholesky(covariances), dtype=np.float64)
