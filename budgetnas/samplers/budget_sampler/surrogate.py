@@ -183,7 +183,8 @@ def _solved_by_candidates(terms: Floats, times: Floats, means: Floats, prior: Fl
     number = np.arange(len(terms))
     # Terms of a group have the same prior, so each group's part of the covariance is computed once.
     distinct, group = np.unique(prior, axis=1, return_inverse=True)
-    of_group = [terms[:, group.ravel() == index] for index in range(distinct.shape[1])]  # numpy 2.0: group is (1, terms)
+    group = group.ravel()  # numpy 2.0 gives it the shape (1, terms)
+    of_group = [terms[:, group == index] for index in range(distinct.shape[1])]
     parts = np.stack([part @ part.T for part in of_group])
     covariances = np.tensordot(distinct, parts, axes=1)
     covariances[:, number, number] += variances
