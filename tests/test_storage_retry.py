@@ -99,7 +99,7 @@ def test_a_run_is_begun_once(records: Records) -> None:
     assert [record.id for record in records.runs()] == [run]
 
 
-def test_an_epoch_and_a_look_at_the_test_split_are_recorded_once(records: Records) -> None:
+def test_an_epoch_and_its_test_evaluation_are_recorded_once(records: Records) -> None:
     run = begin(records)
     with lost_answers(records.engine, 0, 1):
         records.add_epoch(run, EPOCH, test_reason="a replay")
@@ -107,7 +107,7 @@ def test_an_epoch_and_a_look_at_the_test_split_are_recorded_once(records: Record
     assert records.test_readings(run) == 1
 
 
-def test_a_later_look_at_the_same_epoch_is_another_one(records: Records) -> None:
+def test_a_later_test_evaluation_of_the_same_epoch_is_recorded_again(records: Records) -> None:
     run = begin(records)
     records.add_epoch(run, EPOCH, test_reason="a replay")
     records.restart_run(run, "")
@@ -155,7 +155,7 @@ def test_a_repeated_interruption_leaves_the_successor_alone(records: Records) ->
     assert records.run(successor[-1]).state is State.RUNNING
 
 
-def test_a_final_is_begun_and_read_once(records: Records) -> None:
+def test_a_final_starts_once_and_reads_the_test_split_once(records: Records) -> None:
     run = begin(records)
     with lost_answers(records.engine, 1):
         final = records.start_final("s", PLAN)
@@ -209,7 +209,7 @@ def test_values_of_a_trial_are_set_once(storage: SharedStorage) -> None:
     assert storage.get_trial(trial).user_attrs == {"a": 1}
 
 
-def test_optuna_raises_what_the_database_said(storage: SharedStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_raises_the_database_s_error(storage: SharedStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDGETNAS_PATIENCE", "0")
     trial = new_trial(storage)
     with pytest.raises(OperationalError, match="closed"), lost_answers(storage.engine, 0):
@@ -346,7 +346,7 @@ def test_a_locked_sqlite_file_passes_and_a_read_only_one_does_not(tmp_path: Path
     holder.close()
 
 
-def test_errors_that_an_outage_stood_behind_do_not_pass_themselves() -> None:
+def test_errors_caused_by_an_outage_are_not_transient_themselves() -> None:
     try:
         try:
             raise OperationalError("", {}, psycopg.OperationalError("Connection refused"))

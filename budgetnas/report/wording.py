@@ -107,8 +107,7 @@ def _fixed_recipe(recipes: RecipeSpace) -> str:
     changes = [f"random crops after {plural(padding, 'pixel')} of padding"] if padding else []
     changes += ["mirroring"] if augmentation.flip else []
     changes += [f"rotation up to {augmentation.rotation:g} degrees"] if augmentation.rotation else []
-    epochs = f"{recipes.epochs} epoch{'s' if recipes.epochs > 1 else ''}"
-    line = f"{epochs}, cosine schedule to zero, batch {recipes.batch}; {', '.join(changes) or 'no augmentation'}"
+    line = f"{plural(recipes.epochs, 'epoch')}, cosine schedule to zero, batch {recipes.batch}; {', '.join(changes) or 'no augmentation'}"
     return "; ".join((line, *_extras(recipes)))
 
 

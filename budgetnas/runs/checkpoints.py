@@ -97,7 +97,8 @@ class RunCheckpointer(Checkpointer):
         except OSError as error:
             if not self._full:
                 self._on_message(
-                    f"no checkpoint can be written to {self._folder} ({error.strerror}); training continues without"
+                    f"no checkpoint can be written to {self._folder} ({error.strerror}); "
+                    "the training continues without checkpoints"
                 )
             self._full = True
             return

@@ -21,7 +21,7 @@ from budgetnas.space.specification import Fidelity
 from budgetnas.storage import State
 
 MEDIAN_NEEDS: Final = 5
-"""Fewest complete trials for a median."""
+"""Smallest number of complete trials for a median."""
 _REACHED: Final = (State.COMPLETE, State.PRUNED, State.RUNNING)
 _COMPLETE: Final = (State.COMPLETE,)
 

@@ -174,8 +174,8 @@ def _worker_request(
 ) -> WorkerRequest:
     """Return the request of each worker; paths are absolute, because a worker may run in another folder.
 
-    A worker needs the time limit to estimate how many trainings will fit. The search stops it before, because its clock
-    starts later.
+    A worker needs the time limit to estimate how many trainings will fit. It never reaches the limit itself: its clock
+    starts later than that of the search, which stops it.
     """
     assert not isinstance(options.data, ImageArrays), "they were rejected"
     kind, colon, folder = (options.data or "").partition(":")

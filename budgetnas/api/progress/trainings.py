@@ -170,10 +170,10 @@ class ExportProgress(Progress, ExportCallbacks):
     """Shows an export: its steps, and each epoch if the network is trained again."""
 
     def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
-        """Print that the weights were not kept and the network is trained again."""
+        """Print that the weights were not stored and the network is retrained."""
         self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
         self.lines.say(
-            f"{self.prefix}its weights were not kept; trained again from its record: {run.recipe.describe()}, "
+            f"{self.prefix}its weights were not stored; retraining from its record: {run.recipe.describe()}, "
             f"seed {run.seed}, on {runtime.device}, {runtime.precision}"
         )
 

@@ -52,7 +52,7 @@ class Pool:
         """Return the cost of each candidate."""
         return np.array([self._cost(params) for params in candidates], dtype=np.float64)
 
-    def anything(self, number: int) -> list[Params]:
+    def draw_any(self, number: int) -> list[Params]:
         """Return evenly drawn candidates, within the limit or not."""
         return [self._draw() for _ in range(number)]
 
@@ -111,7 +111,7 @@ class Pool:
 
     def _cheapest(self) -> Params:
         """Return the cheapest candidate reached by changing one parameter at a time."""
-        best = min(self.anything(100), key=self._cost)
+        best = min(self.draw_any(100), key=self._cost)
         cost = self._cost(best)
         while True:
             near = [

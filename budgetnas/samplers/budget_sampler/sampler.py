@@ -112,7 +112,7 @@ class BudgetSampler(BaseSampler):
         if all(distribution.single() for distribution in search_space.values()):
             return {}
         domain = self._domain_of(self._ranges or Ranges(search_space), study)
-        observed = observe(study, domain.ranges, but=trial.number)
+        observed = observe(study, domain.ranges, except_trial=trial.number)
         if len(observed) < _FEWEST or len(observed) + len(observed.waiting) < self._design_size(domain):
             return self._next_of_design(domain, observed)
         chosen = self._most_valuable(domain, observed)
@@ -206,7 +206,7 @@ class BudgetSampler(BaseSampler):
         known = {key_of(domain.ranges.of(params)) for params in observed.candidates}
         climbed, climbed_rows = self._climbed(domain, observed, belief)
         fresh = [index for index, key in enumerate(climbed) if key not in known and key not in domain.keys]
-        left = np.concatenate([np.arange(len(fresh)), len(fresh) + domain.besides(known)])
+        left = np.concatenate([np.arange(len(fresh)), len(fresh) + domain.unknown(known)])
         rows = np.concatenate([climbed_rows[fresh], domain.drawn_rows])
         expected = belief.untrained(rows)
         subset = left[self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left)))]
@@ -267,8 +267,8 @@ class _Domain:
         """Return whether a candidate is within the limit."""
         return self.pool.fits(self.ranges.of(params))
 
-    def besides(self, known: Iterable[Key]) -> NDArray[np.intp]:
-        """Return the indexes in `drawn` of all candidates but the known ones."""
+    def unknown(self, known: Iterable[Key]) -> NDArray[np.intp]:
+        """Return the indexes in `drawn` of the candidates that are not in `known`."""
         others = np.ones(len(self.drawn), dtype=bool)
         others[[self.keys[key] for key in known if key in self.keys]] = False
         return np.flatnonzero(others)

@@ -22,8 +22,8 @@ from budgetnas.samplers.budget_sampler.observed import Key, Result, clipped, key
 
 FEWEST_TRAININGS: Final = 5
 """With fewer trainings there is nothing to fit: a candidate's expected value is the mean of its own trainings."""
-_MOST_FITTED: Final = 300
-"""Most trainings that the hyperparameters are fitted to: a subset from the worst to the best."""
+_MAX_FITTED: Final = 300
+"""Largest number of trainings that the hyperparameters are fitted to; of more, a subset from the worst to the best."""
 _SAME: Final = 1e-9
 """Values that differ by no more than this are equal."""
 _SPREADS: Final = 3.0
@@ -113,7 +113,7 @@ def _standardised(features: Floats) -> Floats:
 def _posterior(features: Floats, values: Floats, groups: NDArray[Any]) -> Floats:
     middle, spread = float(values.mean()), float(values.std())
     scaled = (values - middle) / spread
-    subset = np.unique(np.linspace(0, len(values) - 1, _MOST_FITTED).round().astype(np.int64))
+    subset = np.unique(np.linspace(0, len(values) - 1, _MAX_FITTED).round().astype(np.int64))
     logs = _Model.of(features[subset], scaled[subset], groups[subset]).fitted()
     return middle + spread * _Model.of(features, scaled, groups).posterior_mean(logs)
 

@@ -178,5 +178,5 @@ def _how(code: int) -> str:
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     if code == EXIT_RESTART:
-        return "can train no more"
+        return "can no longer train"
     return "crashed" if code == CRASHED else f"ended with code {code}"
