@@ -13,7 +13,7 @@ from budgetnas.data import Data, load_data
 from budgetnas.data.arrays import ImageArrays
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
-from budgetnas.runs.checkpoints import sweep
+from budgetnas.runs.checkpoints import delete_old_checkpoints
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
@@ -144,7 +144,7 @@ def _open(
     trials, seed, sampler = options.trials, options.seed, sampler_of(opened, options.sampler)
     assert trials is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
-    sweep(records)
+    delete_old_checkpoints(records)
     here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
     images = validation_images(data, here)
     return opened, SearchTask(trials, images, here, sampler, seed, options.tune_setup or False), data

@@ -261,7 +261,7 @@ def _resume(trainer: Trainer, checkpointer: Checkpointer) -> TrainingState | Non
         try:
             trainer.restore(state)
         except StateError as error:
-            checkpointer.refused(state, error.reason)
+            checkpointer.rejected(state, error.reason)
         else:
             checkpointer.resumed(state)
             return state

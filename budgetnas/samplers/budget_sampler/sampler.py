@@ -31,7 +31,7 @@ _DESIGN_SHARE: Final = 0.4
 _FEWEST: Final = 3
 _CHOICE: Final = 60
 _TRAINED: Final = 120
-_HOPEFUL_AMONG: Final = 600
+_OPTIMISTIC_AMONG: Final = 600
 _BEAM: Final = 5
 _STEPS: Final = 10
 
@@ -209,10 +209,10 @@ class BudgetSampler(BaseSampler):
         left = np.concatenate([np.arange(len(fresh)), len(fresh) + domain.unknown(known)])
         rows = np.concatenate([climbed_rows[fresh], domain.drawn_rows])
         expected = belief.untrained(rows)
-        subset = left[self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left)))]
-        hopeful = subset[np.argsort(expected[subset] - belief.spread(rows[subset]))[:_CHOICE]]
+        subset = left[self._random.sample(range(len(left)), min(_OPTIMISTIC_AMONG, len(left)))]
+        optimistic = subset[np.argsort(expected[subset] - belief.spread(rows[subset]))[:_CHOICE]]
         best = left[np.argsort(expected[left])[:_CHOICE]]
-        chosen = np.unique(np.concatenate([best, hopeful]))
+        chosen = np.unique(np.concatenate([best, optimistic]))
         visited = list(climbed.values())
         params = [visited[fresh[index]] for index in chosen if index < len(fresh)]
         params += [domain.drawn[index - len(fresh)] for index in chosen if index >= len(fresh)]

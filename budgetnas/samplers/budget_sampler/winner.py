@@ -160,14 +160,14 @@ class _Model:
 
     def _signal(self, logs: Floats) -> Floats:
         linear, smooth_, group = np.exp(logs[:3])
-        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._bell(logs) + group * self.same)
+        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._squared_exponential(logs) + group * self.same)
 
-    def _bell(self, logs: Floats) -> Floats:
+    def _squared_exponential(self, logs: Floats) -> Floats:
         return np.asarray(np.exp(-0.5 * np.tensordot(np.exp(-2 * logs[4:]), self.squares, axes=1)))
 
     def _loss(self, logs: Floats) -> tuple[float, Floats]:
         linear, smooth_, group, noise = np.exp(logs[:4])
-        bell = smooth_ * self._bell(logs)
+        bell = smooth_ * self._squared_exponential(logs)
         eye = np.eye(len(bell))
         factor = cho_factor(_CONSTANT + linear * self.linear + bell + group * self.same + noise * eye, lower=True)
         weights = cho_solve(factor, self.values)
