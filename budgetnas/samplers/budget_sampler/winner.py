@@ -160,20 +160,22 @@ class _Model:
 
     def _signal(self, logs: Floats) -> Floats:
         linear, smooth_, group = np.exp(logs[:3])
-        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._squared_exponential(logs) + group * self.same)
+        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._smooth_part(logs) + group * self.same)
 
-    def _squared_exponential(self, logs: Floats) -> Floats:
+    def _smooth_part(self, logs: Floats) -> Floats:
         return np.asarray(np.exp(-0.5 * np.tensordot(np.exp(-2 * logs[4:]), self.squares, axes=1)))
 
     def _loss(self, logs: Floats) -> tuple[float, Floats]:
         linear, smooth_, group, noise = np.exp(logs[:4])
-        bell = smooth_ * self._squared_exponential(logs)
-        eye = np.eye(len(bell))
-        factor = cho_factor(_CONSTANT + linear * self.linear + bell + group * self.same + noise * eye, lower=True)
+        smooth_part = smooth_ * self._smooth_part(logs)
+        eye = np.eye(len(smooth_part))
+        factor = cho_factor(
+            _CONSTANT + linear * self.linear + smooth_part + group * self.same + noise * eye, lower=True
+        )
         weights = cho_solve(factor, self.values)
         slope = 0.5 * (cho_solve(factor, eye) - np.outer(weights, weights))
-        parts = [np.sum(slope * part) for part in (linear * self.linear, bell, group * self.same, noise * eye)]
-        scales = np.tensordot(self.squares, slope * bell, axes=2) * np.exp(-2 * logs[4:])
+        parts = [np.sum(slope * part) for part in (linear * self.linear, smooth_part, group * self.same, noise * eye)]
+        scales = np.tensordot(self.squares, slope * smooth_part, axes=2) * np.exp(-2 * logs[4:])
         deviation = (logs - self.prior_mean) / self.prior_spread
         loss = 0.5 * self.values @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * deviation @ deviation
         return float(loss), np.concatenate([parts, scales]) + deviation / self.prior_spread
