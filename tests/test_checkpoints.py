@@ -18,7 +18,7 @@ from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import Interrupted
 from budgetnas.metrics import Epoch
-from budgetnas.runs.checkpoints import KEPT, run_folder, delete_old_checkpoints
+from budgetnas.runs.checkpoints import KEPT, delete_old_checkpoints, run_folder
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.candidates import Candidate

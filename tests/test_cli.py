@@ -357,9 +357,7 @@ def test_no_password_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown_storage("sqlite:///a.db") == "sqlite:///a.db"
 
 
-def test_reading_another_program_s_database_writes_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_reading_another_program_s_database_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("CREATE TABLE a (b)")
         connection.commit()

@@ -93,7 +93,9 @@ def test_the_best_at_a_rung_is_never_pruned(rule: Fidelity, accuracy: float, oth
 
 
 @given(rules, shares, shares, others)
-def test_a_trial_that_continues_would_continue_with_a_higher_accuracy(rule: Fidelity, one: float, other: float, others: list[float]) -> None:
+def test_a_trial_that_continues_would_continue_with_a_higher_accuracy(
+    rule: Fidelity, one: float, other: float, others: list[float]
+) -> None:
     low, high = sorted((one, other))
     if verdict(rule, low, others) is None:
         assert verdict(rule, high, others) is None

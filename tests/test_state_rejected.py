@@ -31,7 +31,10 @@ from budgetnas.training.engine import Trainer
 OTHERS = {
     "architecture": (replace(small(), architecture=SMALL), "it belongs to another training (architecture "),
     "recipe": (small(learning_rate=0.05), "it belongs to another training (architecture "),
-    "seed": (replace(small(), seed=1), f"it belongs to another training (architecture {WITH_SHORTCUTS.digest}, recipe "),
+    "seed": (
+        replace(small(), seed=1),
+        f"it belongs to another training (architecture {WITH_SHORTCUTS.digest}, recipe ",
+    ),
 }
 
 

@@ -364,9 +364,7 @@ def test_workers_go_round_the_gpus(workers: int | None, per_device: int | None, 
 
 
 def test_more_workers_than_the_gpus_take_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"--workers 3: is more than 2 workers: 2 GPUs with 1 each; .* --per-device 2"
-    ):
+    with pytest.raises(InputError, match=r"--workers 3: is more than 2 workers: 2 GPUs with 1 each; .* --per-device 2"):
         gpu_devices(3, None, ("cuda:0", "cuda:1"))
     with pytest.raises(InputError, match=r"--workers 5: is more than 4 workers: 1 GPU with 4 each"):
         gpu_devices(5, 4, ("cuda:0",))

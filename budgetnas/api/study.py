@@ -21,7 +21,7 @@ from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.opening import open_records_read_only, open_records
+from budgetnas.storage.opening import open_records, open_records_read_only
 from budgetnas.storage.urls import masked, parse_storage
 
 if TYPE_CHECKING:

@@ -32,11 +32,15 @@ def bench_command(
     epochs: Annotated[int, option("Epochs of each training; the first is not timed.")] = 2,
     data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
-    subset: Annotated[int | None, option("Training images.", default="all on a GPU; on a CPU as many as take 8 s")] = None,
+    subset: Annotated[
+        int | None, option("Training images.", default="all on a GPU; on a CPU as many as take 8 s")
+    ] = None,
     subset_eval: Annotated[int | None, option("Validation images.", default="all on a GPU; on a CPU 1,000")] = None,
     seed: Annotated[int, option("Seed of the first training.")] = 0,
     device: DeviceOption = "auto",
-    precision: Annotated[str, option("Precision of our loop: auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION")] = "auto",
+    precision: Annotated[
+        str, option("Precision of our loop: auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION")
+    ] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Time training on this machine in three loops: the usual PyTorch loop, that loop tuned, and budgetnas.

@@ -52,7 +52,9 @@ def search_command(
         option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the study's, or budget"),
     ] = None,
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
-    finalists: Annotated[int | None, option("Run a final of this many networks at the end.", default="no final")] = None,
+    finalists: Annotated[
+        int | None, option("Run a final of this many networks at the end.", default="no final")
+    ] = None,
     final_seeds: Annotated[int | None, option("Fresh seeds of each network in the final.", default="3")] = None,
     final_epochs: Annotated[
         str | None, option("Epochs of the networks that the final evaluates, or auto.", default="those of a trial")

@@ -137,7 +137,10 @@ def _print_winner(tables: StudyTables) -> None:
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
         how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
-        console.print(f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates", markup=False)
+        console.print(
+            f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
+            markup=False,
+        )
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [

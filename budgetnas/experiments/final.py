@@ -326,7 +326,9 @@ class _Evaluation:
                     keep_weights=part.is_last,
                 )
             except RunFailedError as error:
-                self.callbacks.on_message(f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}")
+                self.callbacks.on_message(
+                    f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}"
+                )
                 failed.add(entrant.run.id)
         self.done += len(part.trainings)
         return failed

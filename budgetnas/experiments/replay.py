@@ -184,7 +184,9 @@ class _Replayer:
         macs = count(wanted.candidate.architecture).macs
         seconds = timing.seconds(macs, recipe.epochs, trained=len(images.train), evaluated=len(images.evaluation))
         self.callbacks.on_replay_start(ReplayPlan(run, recipe, run.params, why_not, seconds))
-        number = record_training(wanted, images, self.runtime, self.records, self.stopper, self.callbacks, keep_weights=True)
+        number = record_training(
+            wanted, images, self.runtime, self.records, self.stopper, self.callbacks, keep_weights=True
+        )
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:

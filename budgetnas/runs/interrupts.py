@@ -55,8 +55,8 @@ class Stopper:
         """Note SIGINT, SIGTERM and SIGHUP within the context; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
         SIGHUP is sent when the terminal closes. If it is ignored already, as under ``nohup``, it stays ignored. Only
-        the main thread can handle signals: in other threads nothing changes. Nor does it for a signal that another
-        library handles in C.
+        the main thread can handle signals, so in other threads nothing changes. A signal that another library handles
+        in C keeps its handler.
         """
         with _handled(self._note):
             yield

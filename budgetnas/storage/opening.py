@@ -113,9 +113,7 @@ def require_tables(engine: Engine) -> None:
         InputError: If they do not.
     """
     if not inspect(engine).has_table(tables.schema.name) or _version(engine) is None:
-        raise InputError(
-            "--storage", None, "has no study of budgetnas", "name the storage that a search was run with"
-        )
+        raise InputError("--storage", None, "has no study of budgetnas", "name the storage that a search was run with")
 
 
 def is_writable(url: URL) -> bool:

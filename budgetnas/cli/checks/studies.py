@@ -37,7 +37,9 @@ def named_study(records: Records | None, study: str, known: list[StudySpecificat
     stored = records.specification(study)
     if stored is None:
         names = ", ".join(records.study_names()[:_SHOWN_STUDIES]) or "none yet"
-        yield Check("--study", "problem", f"{study!r} is not in this storage; its studies: {names}", "see budgetnas studies")
+        yield Check(
+            "--study", "problem", f"{study!r} is not in this storage; its studies: {names}", "see budgetnas studies"
+        )
         return
     try:
         known.append(read_specification(stored))
