@@ -90,8 +90,8 @@ def test_a_search_reports_several_limits(searched: Path) -> None:
     assert abs(float(told[1]) / 100 - share) < 0.05, "the share is of all limits together"
     assert sum(one.params <= 4_000 for one in networks) / len(networks) > share + 0.09
     seed = (
-        "initial trial v1-sgd: rejected, over the budget: 4,902,090 of 4,000 parameters, 4,898,090 too many (1225.52 x); "
-        "15,"
+        "initial trial v1-sgd: rejected, over the budget: 4,902,090 of 4,000 parameters, 4,898,090 too many "
+        "(1225.52 x); 15,"
     )
     assert seed in err and seed in out
     counted = r"\((\d+) in parameters, (\d+) in multiply-accumulates, (\d+) in activations\)"

@@ -338,7 +338,7 @@ def test_initial_trials_that_a_study_omits_or_its_space_excludes() -> None:
 
 
 def test_an_unknown_name_of_an_initial_trial_is_rejected() -> None:
-    with pytest.raises(InputError, match="seeds 'v3-sgd': unknown; known are v1-sgd"):
+    with pytest.raises(InputError, match="seeds 'v3-sgd': is not a network and an optimiser"):
         survey(TINY, INPUTS, Budget(10**4), seeds=("v1-sgd", "v3-sgd"))
 
 
