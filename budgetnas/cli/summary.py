@@ -96,7 +96,7 @@ def _ranking(runs: Sequence[RankedRun]) -> Table:
     """Return the table of the best; accuracies of repeated candidates are means."""
     repeated = any(run.repeats for run in runs)
     title = "Ranking by validation accuracy after the last epoch"
-    columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
+    columns = ("rank", "trial", "initial", "architecture", "recipe", "parameters", "of budget", "validation", "time")
     if not repeated:
         return table(title, columns, map(_row, runs), left=5)
     title += "; mean of n trainings, with the trials that repeat the first"
@@ -159,7 +159,8 @@ def _print_winner(tables: StudyTables) -> None:
     if len(tables.summary.limits) > 1:
         console.print(f"  {tables.specification.budget.verdict(winner.run.architecture).sentence()}", markup=False)
     for seed in tables.distances:
-        console.print(f"  {_distance(seed)}", markup=False)
+        if seed.outcome != "rejected":  # printed with the rejections
+            console.print(f"  {_distance(seed)}", markup=False)
 
 
 def _distance(seed: InitialTrialDistance) -> str:

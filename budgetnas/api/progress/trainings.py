@@ -8,6 +8,7 @@ import time
 from budgetnas.api.progress.lines import Lines
 from budgetnas.api.progress.terminal import duration
 from budgetnas.bundle.retraining import ExportCallbacks
+from budgetnas.errors import plural
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining, LongTrainings
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
@@ -78,9 +79,8 @@ class FinalProgress(Progress, FinalCallbacks):
         """Print the entrants."""
         protocol = result.protocol
         state = "resumes" if resumed else "begins"
-        self.lines.say(
-            f"the final of {result.study} {state}: {len(result.entrants)} networks, {protocol.seeds} fresh seeds each"
-        )
+        networks = plural(len(result.entrants), "network")
+        self.lines.say(f"the final of {result.study} {state}: {networks}, {protocol.seeds} fresh seeds each")
         for entrant in result.entrants:
             why = "finalist" if entrant.is_finalist else "reference: the best initial network"
             several = entrant.search_trainings > 1
