@@ -309,7 +309,8 @@ def _standing(tables: StudyTables) -> str:
     chosen = tables.chosen
     if chosen is None:
         return trained
-    return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation"
+    shares = "" if tables.classes is None else f" ({tables.classes.describe('the images')})"
+    return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation{shares}"
 
 
 def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:

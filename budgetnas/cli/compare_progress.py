@@ -72,7 +72,8 @@ def plan_lines(plan: ComparePlan) -> list[str]:
     lines = [
         f"study {plan.study}: {len(design.entrants)} architectures, SGD and Adam, {len(design.sgd)} rates each and the "
         f"best again: {design.trainings} runs, {design.trainings - plan.missing} of them recorded already",
-        f"data: {data.identity.label()}; {len(data.train):,} train images, {len(data.validation):,} validation images",
+        f"data: {data.identity.label()}; {len(data.train):,} train images, {len(data.validation):,} validation images; "
+        f"{data.validation_classes.describe('the latter')}",
         f"each run: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {where(runtime)}",
     ]
     lines += [

@@ -14,6 +14,7 @@ from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import print_json, print_next, print_stopped, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
+from budgetnas.metrics import by_class_words
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
 from budgetnas.storage import Records
 
@@ -138,6 +139,9 @@ def _print_winner(tables: StudyTables) -> None:
         how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
         console.print(f"  expected {winner.expected:.2%}, the highest that all runs together predict", markup=False)
+    if tables.classes is not None:
+        console.print(f"  {tables.classes.describe('the validation images')}", markup=False)
+        console.print(f"  {by_class_words(winner.by_class)}", markup=False)
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.metrics import Interval, difference_interval
+from budgetnas.metrics import ClassAccuracy, ClassCounts, Interval, by_class, difference_interval
+from budgetnas.runs.reopen import study_specification
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.finals import Finalist, FinalRecord
+from budgetnas.storage.finals import Finalist, FinalRecord, TestResult
 
 FIRST_VALIDATION_SEED: Final = 1_000
 """First seed of the final's runs on the train images; the seeds of a search count from 0."""
@@ -38,6 +39,9 @@ class Entrant:
     # the evaluation on the test split, and for all but winner and reference.
     test: tuple[float, ...]
     long_recipe: Recipe | None = None  # recipe of these networks, or None for that of the search
+    # Mean accuracies of each class in the same evaluations; empty without any, and where they were not recorded.
+    validation_by_class: tuple[ClassAccuracy, ...] = ()
+    test_by_class: tuple[ClassAccuracy, ...] = ()
 
     @property
     def long_candidate(self) -> Candidate:
@@ -86,6 +90,8 @@ class FinalResult:
     test_images: int | None  # number of images of the test split, once it was evaluated on
     readings: int  # number of evaluations on the test split for the study, by this and other finals
     shipped_run: int | None  # record of the winner's first network trained on train and validation images
+    validation_classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
+    test_classes: ClassCounts | None = None  # the test images by class, or None before the evaluation on them
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -100,8 +106,9 @@ def final_result(records: Records, study: str) -> FinalResult | None:
 
 def result_of(records: Records, final: FinalRecord) -> FinalResult:
     """Return the result of a final so far."""
-    trained = _trained(records, final.study)
-    entrants = _entrants(records, final, trained, records.test_accuracies(final.id))
+    trained, data = _trained(records, final.study), study_specification(records, final.study).data.digest()
+    classes = _Classes(records.class_counts(data, "validation"), records.class_counts(data, "test"))
+    entrants = _entrants(records, final, trained, records.test_results(final.id), classes)
     winner = next((entrant for entrant in entrants if entrant.is_winner), None)
     reference = next((entrant for entrant in entrants if entrant.is_reference), None)
     return FinalResult(
@@ -116,12 +123,22 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         test_images=final.test_images,
         readings=records.finals_read(final.study),
         shipped_run=_shipped(winner, trained),
+        validation_classes=classes.validation,
+        test_classes=classes.test if final.test_images else None,
     )
 
 
 def final_seeds(first: int, protocol: ChoiceProtocol) -> range:
     """Return the training seeds from `first`."""
     return range(first, first + protocol.seeds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """The images by class, None where they were not recorded."""
+
+    validation: ClassCounts | None
+    test: ClassCounts | None
 
 
 _Trained = Mapping[tuple[str, str, int], Run]
@@ -137,22 +154,24 @@ def _trained(records: Records, study: str) -> _Trained:
 
 
 def _entrants(
-    records: Records, final: FinalRecord, trained: _Trained, tested: Mapping[int, float]
+    records: Records, final: FinalRecord, trained: _Trained, tested: Mapping[int, TestResult], classes: _Classes
 ) -> tuple[Entrant, ...]:
     plan = final.plan
     runs = {planned.run: records.run(planned.run) for planned in plan.entrants}
     curves = records.curves(run.id for run in trained.values())
     seeds = final_seeds(FIRST_VALIDATION_SEED, plan.protocol)
-    validation = {
-        number: tuple(curves[fresh.id][-1].eval_accuracy for fresh in _seeded(run.candidate, trained, seeds))
+    epochs = {
+        number: [curves[fresh.id][-1] for fresh in _seeded(run.candidate, trained, seeds)]
         for number, run in runs.items()
     }
+    validation = {number: tuple(epoch.eval_accuracy for epoch in last) for number, last in epochs.items()}
     reference = _reference(runs, validation) if final.winner is not None else None
 
     def entrant(planned: Finalist) -> Entrant:
         run = runs[planned.run]
         long = Candidate(run.architecture, planned.long_recipe or run.recipe)
         fresh = _seeded(long, trained, final_seeds(FIRST_TEST_SEED, plan.protocol))
+        results = [tested[training.id] for training in fresh if training.id in tested]
         return Entrant(
             run=run,
             score=planned.score,
@@ -162,8 +181,10 @@ def _entrants(
             is_reference=planned.run == reference,
             is_winner=planned.run == final.winner,
             validation=validation[planned.run],
-            test=tuple(tested[training.id] for training in fresh if training.id in tested),
+            test=tuple(result.accuracy for result in results),
             long_recipe=planned.long_recipe,
+            validation_by_class=by_class(classes.validation, [epoch.eval_correct for epoch in epochs[planned.run]]),
+            test_by_class=by_class(classes.test, [result.correct for result in results]),
         )
 
     return tuple(map(entrant, plan.entrants))

@@ -11,7 +11,7 @@ from budgetnas.architecture.budget import Excess, Limit
 from budgetnas.errors import plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import ClassAccuracy, ClassCounts, Epoch
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import OverLimit, Run
@@ -257,6 +257,7 @@ class Chosen:
     by_final: bool  # True if a final chose it
     # Without a final: the validation accuracy that all trainings of the search predict for it.
     expected: float | None = None
+    by_class: tuple[ClassAccuracy, ...] = ()  # the same mean for each class; empty if it was not recorded
 
     @property
     def architecture(self) -> Architecture:
@@ -275,7 +276,7 @@ class Chosen:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        shown = plain_fields(self, "name", "budget_share", "accuracy", "seeds", "by_final", "expected")
+        shown = plain_fields(self, "name", "budget_share", "accuracy", "seeds", "by_final", "expected", "by_class")
         return {"run": self.run.id} | shown | plain_fields(self.run, "architecture", "recipe", "params", "macs")
 
 
@@ -306,6 +307,7 @@ class StudyTables:
     pruning: Pruning
     chosen: Chosen | None = None  # the winner of the final or of the search; None before any run is complete
     final: FinalResult | None = None
+    classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
 
     def name_of(self, run: Run) -> str:
         """Return the name of the candidate that a run of the search trained."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted, RestartNeeded, RunFailedError, StateError
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import Epoch, balanced_accuracy
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.augmentation import augment
 from budgetnas.training.averaging import Average
@@ -132,7 +132,12 @@ class Trainer:
         self._captured = CapturedCalls(place) if place else None
         self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
         self.evaluator = Evaluator(
-            self.outcome, task.evaluation, self.normalise, runtime, CapturedCalls(place) if place else None
+            self.outcome,
+            task.evaluation,
+            self.normalise,
+            runtime,
+            task.architecture.classes,
+            CapturedCalls(place) if place else None,
         )
 
     @property
@@ -152,6 +157,7 @@ class Trainer:
         self.evaluator.run(tick=lambda: callbacks.on_step(number, steps, steps))
         (loss, correct), (eval_loss, eval_correct) = read_metrics(self.metrics, self.evaluator.metrics)
         trained, evaluated = len(order), len(self.task.evaluation)
+        correct_by_class = self.evaluator.correct_by_class()
         return Epoch(
             epoch=number,
             train_loss=loss / trained,
@@ -160,6 +166,8 @@ class Trainer:
             eval_accuracy=eval_correct / evaluated if evaluated else math.nan,
             learning_rate=rates[0],
             seconds=time.perf_counter() - started,
+            eval_balanced_accuracy=balanced_accuracy(correct_by_class, self.evaluator.images_by_class),
+            eval_correct=correct_by_class if evaluated else (),
         )
 
     def steps(self, order: Tensor, rates: Sequence[float] = ()) -> Iterator[int]:

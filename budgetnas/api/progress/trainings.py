@@ -78,8 +78,11 @@ class FinalProgress(Progress, FinalCallbacks):
         """Print the entrants."""
         protocol = result.protocol
         state = "resumes" if resumed else "begins"
+        classes = result.validation_classes
+        shares = "" if classes is None else f"; {classes.describe('the validation images')}"
         self.lines.say(
             f"the final of {result.study} {state}: {len(result.entrants)} networks, {protocol.seeds} fresh seeds each"
+            f"{shares}"
         )
         for entrant in result.entrants:
             why = "finalist" if entrant.is_finalist else "reference: the best initial network"
