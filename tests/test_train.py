@@ -33,7 +33,7 @@ from budgetnas.space.recipe import Augmentation
 from budgetnas.training import train
 from budgetnas.training.device import DeviceImages, Normaliser
 from budgetnas.training.engine import Trainer, is_out_of_memory
-from budgetnas.training.evaluation import evaluate, read_metrics
+from budgetnas.training.evaluation import balanced_weights, evaluate, read_metrics
 from budgetnas.training.measure import fastest_runtime, measure_pace
 from budgetnas.training.network import build
 from budgetnas.training.runtime import Layout
@@ -195,6 +195,36 @@ def test_evaluation_returns_mean_loss_and_accuracy() -> None:
     assert accuracy == int(hits.sum()) / 1203
     assert correct == tuple(int(hits[many.labels == label].sum()) for label in range(10))
     assert balanced == pytest.approx(np.mean([float(hits[many.labels == label].double().mean()) for label in range(10)]))
+
+
+def test_class_weights_have_mean_1_over_the_images_and_a_missing_class_none() -> None:
+    labels = torch.tensor([0] * 6 + [2] * 3 + [3])
+    weights = balanced_weights(labels, 5)
+    torch.testing.assert_close(weights, torch.tensor([10 / 18, 0.0, 10 / 9, 10 / 3, 0.0]))
+    assert float(weights[labels].mean()) == pytest.approx(1)
+    assert torch.equal(balanced_weights(torch.arange(5).repeat(7), 5), torch.ones(5))
+
+
+def test_without_class_weights_the_bits_are_those_of_equal_weights() -> None:
+    """The digits are cut so that all classes have 40 images."""
+    example = task()
+    rows = torch.cat([torch.nonzero(example.train.labels == label)[:40, 0] for label in range(10)])
+    example = replace(example, train=example.train.take(rows))
+    recipe = example.recipe.model_copy(update={"class_weights": "balanced"})
+    (one, first_epochs), (other, second_epochs) = trained(example), trained(replace(example, recipe=recipe))
+    assert first_epochs.epochs == second_epochs.epochs
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_class_weights_find_more_of_a_rare_class() -> None:
+    example = task(epochs=6, t_max=6)
+    rare = example.train.labels == 8
+    kept = ~rare | (rare.cumsum(0) <= 5)
+    example = replace(example, train=example.train.take(torch.nonzero(kept)[:, 0]))
+    recipe = example.recipe.model_copy(update={"class_weights": "balanced"})
+    (_, plain), (_, weighted) = trained(example), trained(replace(example, recipe=recipe))
+    assert weighted.epochs[-1].eval_correct[8] > plain.epochs[-1].eval_correct[8]
 
 
 def test_an_epoch_has_the_correct_predictions_of_each_class() -> None:

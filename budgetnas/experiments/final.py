@@ -143,7 +143,8 @@ def plan_final(
     def finalist(ranked: Ranked) -> Finalist:
         run = runs[ranked.first]
         epochs = protocol.final_epochs
-        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params)
+        weights = run.recipe.class_weights
+        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params, weights)
         return Finalist(
             run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings, long_recipe=long
         )

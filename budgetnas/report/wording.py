@@ -22,6 +22,7 @@ _EXTRAS = {
     "cutout": "cutout of side",
     "schedule": "rate set every",
     "decoupled_decay": "decoupled decay for Adam",
+    "class_weights": "class weights",
 }
 
 

@@ -23,7 +23,7 @@ from budgetnas.training.capture_probe import remember_problem
 from budgetnas.training.cuda_graphs import CapturedCalls, CaptureError, Place
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.training.epoch_schedule import EpochSchedule
-from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics
+from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, balanced_weights, read_metrics
 from budgetnas.training.failures import first_line, is_device_lost, is_out_of_memory
 from budgetnas.training.mixing import Targets, mix
 from budgetnas.training.network import ResNet, build
@@ -127,6 +127,8 @@ class Trainer:
         self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.metrics = RunningMetrics(device)
+        is_weighted, classes = task.recipe.class_weights == "balanced", task.architecture.classes
+        self._class_weights = balanced_weights(task.train.labels, classes) if is_weighted else None
         self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device, task.recipe.batch)
         place = Place.on(device) if runtime.graphs else None
         self._captured = CapturedCalls(place) if place else None
@@ -136,7 +138,7 @@ class Trainer:
             task.evaluation,
             self.normalise,
             runtime,
-            task.architecture.classes,
+            classes,
             CapturedCalls(place) if place else None,
         )
 
@@ -242,7 +244,7 @@ class Trainer:
         for piece, part in zip(images.tensor_split(pieces), targets.split(pieces), strict=True):
             with autocast(self.runtime):
                 logits = self.network(self.normalise(piece))
-            loss = part.loss(logits, self.task.recipe.label_smoothing)
+            loss = part.loss(logits, self.task.recipe.label_smoothing, self._class_weights)
             self.updates.backward(loss / size)
             self.metrics.add(loss.detach(), logits.detach(), part.main_labels)
         self.updates.step()

@@ -154,10 +154,30 @@ def evaluate(
     return Evaluation(loss / len(images), correct / len(images), balanced, by_class)
 
 
-def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy of a batch, summed over it, in at least 32 bits."""
+def summed_loss(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Return the cross-entropy of a batch, summed over it, in at least 32 bits.
+
+    With class weights it is PyTorch's: the term of each class in a target has the weight of that class.
+    """
     precise = logits.float() if logits.dtype.itemsize < 4 else logits
-    return functional.cross_entropy(precise, labels, reduction="sum", label_smoothing=label_smoothing)
+    weights = None if class_weights is None else class_weights.to(precise.dtype)
+    return functional.cross_entropy(precise, labels, weights, reduction="sum", label_smoothing=label_smoothing)
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return (classes,), float32: weights inversely proportional to the images of each class.
+
+    Their mean over the images is 1, so the scale of the loss does not change. A class without images has weight 0.
+
+    Args:
+        labels: (N,), int64: labels of the training images.
+        classes: Number of classes.
+    """
+    images = torch.bincount(labels, minlength=classes).double()
+    weights = len(labels) / (images * (images > 0).sum())
+    return torch.where(images > 0, weights, 0.0).float()
 
 
 def autocast(runtime: RuntimeConfig) -> torch.autocast:
