@@ -7,7 +7,7 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 CONFIDENCE = 0.95
 
@@ -29,6 +29,45 @@ class Epoch:
     seconds: float  # time of training and evaluation
     eval_balanced_accuracy: float = math.nan  # mean of the accuracies of all classes in the same evaluation
     eval_correct: tuple[int, ...] = ()  # number of correct predictions of each class; empty without an evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The accuracy by which candidates are compared."""
+
+    name: str  # ``accuracy`` or ``balanced_accuracy``: the name of the figure in records
+
+    @property
+    def column(self) -> str:
+        """Name of the figure in an epoch."""
+        return f"eval_{self.name}"
+
+    @property
+    def words(self) -> str:
+        """The measure in words."""
+        return self.name.replace("_", " ")
+
+    @property
+    def where(self) -> str:
+        """The words after a validation figure, e.g. ``on validation``."""
+        return "on validation" if self == ACCURACY else f"{self.words} on validation"
+
+    def on(self, split: str) -> str:
+        """Return the measure on a split, e.g. ``balanced test accuracy``."""
+        return self.words.replace("accuracy", f"{split} accuracy")
+
+    def of(self, epoch: Epoch) -> float:
+        """Return the figure of an epoch."""
+        value: float = getattr(epoch, self.column)
+        return value
+
+    def of_one_class(self, counts: ClassCounts) -> float:
+        """Return the figure of a network that always predicts the commonest class."""
+        return counts.commonest[1] if self == ACCURACY else 1 / sum(number > 0 for number in counts.images)
+
+
+ACCURACY: Final = Measure("accuracy")
+BALANCED: Final = Measure("balanced_accuracy")
 
 
 @dataclass(frozen=True, slots=True)

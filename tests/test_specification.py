@@ -93,6 +93,11 @@ def test_what_follows_from_it() -> None:
         ({"space": SearchSpace(block="bottleneck")}, "space.block", "space.block was basic, now bottleneck"),
         ({"seeds": ("v2-sgd",)}, "seeds", "now ['v2-sgd']"),
         (
+            {"objective": OBJECTIVES["balanced-accuracy"]},
+            "--objective",
+            "--objective was validation accuracy after the last epoch, now balanced validation accuracy after",
+        ),
+        (
             {"choice": ChoiceProtocol(finalists=3, seeds=2)},
             "--finalists",
             "--finalists was none, now 3; --final-seeds was none, now 2",

@@ -12,7 +12,7 @@ from budgetnas.bundle.retraining import Weights
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, final_seeds
 from budgetnas.experiments.published import recorded_run
 from budgetnas.experiments.replay_results import replay_result
-from budgetnas.metrics import ClassAccuracy, ClassCounts, by_class, by_class_words
+from budgetnas.metrics import ACCURACY, ClassAccuracy, ClassCounts, Measure, by_class, by_class_words
 from budgetnas.storage import SEARCHED, Records, Role, State
 
 
@@ -33,7 +33,7 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
     test = final.winner.test
     sentences = [
         *_class_sentences(final.test_classes, final.winner.test_by_class, "test"),
-        f"Mean test accuracy of {len(test)} networks with this architecture and recipe, trained on train + "
+        f"Mean {final.measure.on('test')} of {len(test)} networks with this architecture and recipe, trained on train + "
         f"validation with fresh seeds; this network alone has {test[0]:.2%}. Nothing was chosen by these figures.",
         "The standard deviation is between these networks.",
     ]
@@ -70,7 +70,8 @@ def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     classes = records.class_counts(chosen.identity.digest(), "test")
     sentences = [*_class_sentences(classes, by_class(classes, [result.correct]), "test")]
     sentences.append(f"{sentence}; no spread is known.")
-    return _metrics(chosen, weights, split="test", accuracy=result.accuracy, sentences=sentences)
+    accuracy = result.value(_measure(chosen))
+    return _metrics(chosen, weights, split="test", accuracy=accuracy, sentences=sentences)
 
 
 def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
@@ -79,7 +80,9 @@ def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics
     searched = [other for other in runs if other.role in SEARCHED and other.state is State.COMPLETE]
     classes = records.class_counts(chosen.identity.digest(), "validation")
     sentences = [*_class_sentences(classes, by_class(classes, [epoch.eval_correct]), "validation")]
-    sentences.append("Validation accuracy after the last epoch of a single run; no spread is known.")
+    measure = _measure(chosen)
+    measured = measure.on("validation").capitalize()
+    sentences.append(f"{measured} after the last epoch of a single run; no spread is known.")
     if run.role in SEARCHED:
         sentences.append(
             f"A single run of {len(searched)} in a search: if it was chosen for being the best, its accuracy is "
@@ -90,7 +93,7 @@ def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics
         chosen,
         weights,
         split="validation",
-        accuracy=epoch.eval_accuracy,
+        accuracy=measure.of(epoch),
         sentences=sentences,
         details={"epoch": epoch.epoch, "train_accuracy": epoch.train_accuracy, "trainings": len(searched)},
     )
@@ -112,6 +115,10 @@ def _of_replay(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
         sentences=sentences,
         details={"beside_the_report": result.comparison()},
     )
+
+
+def _measure(chosen: Chosen) -> Measure:
+    return ACCURACY if chosen.specification is None else chosen.specification.measure
 
 
 def _class_sentences(classes: ClassCounts | None, rows: Sequence[ClassAccuracy], split: str) -> list[str]:
@@ -151,5 +158,6 @@ def _metrics(
         seeds=seeds,
         sentences=tuple(sentences),
         details=details or {},
+        measure="accuracy" if _measure(chosen) == ACCURACY else "balanced accuracy",
         trained_again=weights.to_dict(),
     )

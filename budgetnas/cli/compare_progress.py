@@ -41,7 +41,8 @@ class CompareProgress(Progress, CompareCallbacks):
         if not known:
             self._done += self._macs
             self._macs = 0
-        result = f"failed: {attempt.reason}" if attempt.accuracy is None else f"{attempt.accuracy:.2%} on validation"
+        where = self._plan.design.measure.where if self._plan else ""
+        result = f"failed: {attempt.reason}" if attempt.accuracy is None else f"{attempt.accuracy:.2%} {where}"
         source = f" (record of run {attempt.run})" if known else ""
         trainings = self._plan.design.trainings if self._plan else 0
         self.lines.say(f"{step.describe()}: {result}{source}; run {self._ended}/{trainings}{self._left(self._done)}")

@@ -15,7 +15,7 @@ def print_final(result: FinalResult) -> None:
     console = stdout()
     console.print()
     columns = ("", "architecture", "recipe", "parameters", "in the search", "smoothed", "fresh mean", "sd", "n")
-    title = f"Final of study {result.study}: validation accuracy with fresh seeds"
+    title = f"Final of study {result.study}: {result.measure.on('validation')} with fresh seeds"
     console.print(table(title, columns, map(_entrant_row, result.entrants), left=3))
     if result.validation_classes is not None:
         console.print(result.validation_classes.describe("the validation images"), markup=False)
@@ -37,7 +37,7 @@ def final_lines(result: FinalResult) -> list[str]:
     if winner.long_recipe is not None:
         lines.append(f"long trainings: {winner.long_recipe.describe()}")
     lines.append(
-        f"test accuracy over {len(winner.test)} networks trained on train + validation ({images:,} test images):"
+        f"{result.measure.on('test')} over {len(winner.test)} networks trained on train + validation ({images:,} test images):"
     )
     if result.test_classes is not None:
         lines.append(f"  {result.test_classes.describe('the test images')}")

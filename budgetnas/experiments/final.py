@@ -205,7 +205,7 @@ def _start(
             "choices; this final evaluates on it again, and the record says so"
         )
     curves = records.curves(run.id for run in searched)
-    accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
+    accuracies = [specification.measure.of(curves[run.id][-1]) for run in searched]
     return records.start_final(study, plan_final(searched, accuracies, protocol, specification))
 
 

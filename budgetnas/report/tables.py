@@ -10,7 +10,7 @@ from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError, closest
 from budgetnas.experiments.final_results import FinalResult, final_result
-from budgetnas.metrics import ClassCounts, by_class
+from budgetnas.metrics import ClassCounts, Measure, by_class
 from budgetnas.report.values import (
     Chosen,
     Expected,
@@ -49,7 +49,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
     max_params = specification.max_params
     runs = [run for run in records.runs(study=study) if run.role in SEARCHED]
     rejected = records.rejections(study)
-    trainings = _trainings(records, runs)
+    trainings = _trainings(records, runs, specification.measure)
     ranking = _ranking(trainings, max_params)
     rejections = _rejections(rejected, specification.budget, records.over_limits(study, specification.budget))
     final = final_result(records, study)
@@ -138,11 +138,11 @@ def _unknown(study: str, known: Sequence[str]) -> InputError:
     return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
 
 
-def _trainings(records: Records, runs: Sequence[Run]) -> list[Training]:
+def _trainings(records: Records, runs: Sequence[Run], measure: Measure) -> list[Training]:
     """Return the complete and pruned runs in the order of time."""
     curves = records.curves(run.id for run in runs if run.state in _COUNTED)
     trained = [run for run in runs if run.id in curves]
-    return [Training(run, order, curves[run.id]) for order, run in enumerate(trained, start=1)]
+    return [Training(run, order, curves[run.id], measure) for order, run in enumerate(trained, start=1)]
 
 
 def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun, ...]:

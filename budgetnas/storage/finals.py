@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
 
+from budgetnas.metrics import ACCURACY, Measure
 from budgetnas.space.recipe import Frozen, Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
@@ -80,6 +81,10 @@ class TestResult:
     accuracy: float  # share of 1
     balanced_accuracy: float = math.nan  # mean of the accuracies of all classes
     correct: tuple[int, ...] = ()  # number of correct predictions of each class
+
+    def value(self, measure: Measure) -> float:
+        """Return the accuracy or the balanced accuracy."""
+        return self.accuracy if measure == ACCURACY else self.balanced_accuracy
 
 
 @retried_methods

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, bindparam, case, delete, func, insert, select, update
 
 from budgetnas.architecture import Architecture
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import Epoch, Measure
 from budgetnas.space.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.leases import Holder, this_process
@@ -282,8 +282,10 @@ class RunRecords(Store):
             curves.setdefault(row.run, []).append(Epoch(**figures, eval_correct=counts_from_json(row.eval_correct)))
         return {run: tuple(epochs) for run, epochs in curves.items()}
 
-    def accuracies_at(self, study: str, epoch: int, *, states: Sequence[State], but: int) -> tuple[float, ...]:
-        """Return the validation accuracies that the search's runs had after `epoch`, oldest first, for pruning.
+    def values_at(
+        self, study: str, epoch: int, measure: Measure, *, states: Sequence[State], but: int
+    ) -> tuple[float, ...]:
+        """Return what the search's runs had after `epoch` on validation, oldest first, for pruning.
 
         Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
         because only interrupted runs are trained again.
@@ -291,8 +293,9 @@ class RunRecords(Store):
         The run `but` is the one that is compared with them.
         """
         runs, epochs = tables.runs.c, tables.epochs.c
+        value = epochs[measure.column]
         query = (
-            select(epochs.eval_accuracy)
+            select(value)
             .join(tables.runs, epochs.run == runs.id)
             .where(
                 runs.study == study,
@@ -301,7 +304,7 @@ class RunRecords(Store):
                 runs.state.in_([state.value for state in states]),
                 runs.id != but,
                 epochs.epoch == epoch,
-                epochs.eval_accuracy.is_not(None),
+                value.is_not(None),
             )
             .order_by(runs.id)
         )
