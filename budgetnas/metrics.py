@@ -133,13 +133,18 @@ def balanced_accuracy(correct: Sequence[int], images: Sequence[int]) -> float:
 
 
 def by_class_words(rows: Sequence[ClassAccuracy], most: int = 10) -> str:
-    """Return the accuracy of each class on a line, or of the `most` classes with the lowest."""
+    """Return the accuracy of each class on a line, or of the `most` with the lowest; then both means over all."""
     known = [(row, row.accuracy) for row in rows if row.accuracy is not None]
     if not known:
         return ""
     shown = known if len(known) <= most else sorted(known, key=lambda pair: pair[1])[:most]
     head = "by class" if len(known) <= most else f"lowest {most} of {len(known)} classes"
-    return f"{head}: {', '.join(f'{row.name} {share:.1%} of {row.images:,}' for row, share in shown)}"
+    mean, images = statistics.fmean(share for _, share in known), sum(row.images for row, _ in known)
+    correct = sum(share * row.images for row, share in known)
+    return (
+        f"{head}: {', '.join(f'{row.name} {share:.1%} of {row.images:,}' for row, share in shown)}; "
+        f"mean of classes {mean:.1%}, all images {correct / images:.1%}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

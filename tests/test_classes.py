@@ -54,8 +54,9 @@ def test_the_commonest_class() -> None:
 def test_the_accuracy_of_each_class_is_a_mean_over_networks() -> None:
     rows = by_class(COUNTS, [(30, 0, 0), (15, 5, 0)])
     assert rows == (ClassAccuracy("cat", 30, 0.75), ClassAccuracy("dog", 10, 0.25), ClassAccuracy("owl", 0, None))
-    assert by_class_words(rows) == "by class: cat 75.0% of 30, dog 25.0% of 10"
-    assert by_class_words(rows, most=1) == "lowest 1 of 2 classes: dog 25.0% of 10"
+    means = "mean of classes 50.0%, all images 62.5%"
+    assert by_class_words(rows) == f"by class: cat 75.0% of 30, dog 25.0% of 10; {means}"
+    assert by_class_words(rows, most=1) == f"lowest 1 of 2 classes: dog 25.0% of 10; {means}"
 
 
 @pytest.mark.parametrize(("counts", "correct"), [(None, [(1, 2, 0)]), (COUNTS, []), (COUNTS, [(1, 2, 0), ()])])
