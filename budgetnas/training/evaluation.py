@@ -49,7 +49,8 @@ class EvaluationMetrics(RunningMetrics):
 
     def __init__(self, device: torch.device, classes: int) -> None:
         super().__init__(device)
-        self.correct_by_class = torch.zeros(classes, dtype=torch.int64, device=device)
+        self._classes = torch.arange(classes, device=device)
+        self.correct_by_class = torch.zeros_like(self._classes)
 
     def reset(self) -> None:
         """Set the sums to zero."""
@@ -59,7 +60,8 @@ class EvaluationMetrics(RunningMetrics):
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch's summed loss and its correct predictions."""
         super().add(loss, logits, labels)
-        self.correct_by_class.scatter_add_(0, labels, (logits.argmax(dim=1) == labels).long())
+        hits = logits.argmax(dim=1) == labels
+        self.correct_by_class += ((labels[:, None] == self._classes) & hits[:, None]).sum(dim=0)
 
 
 def read_metrics(*metrics: RunningMetrics) -> list[tuple[float, int]]:
