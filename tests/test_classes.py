@@ -74,9 +74,7 @@ def test_the_balanced_accuracy_leaves_out_classes_without_images() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search with a final on unbalanced images, and its bundle."""
     folder = tmp_path_factory.mktemp("unbalanced")
-    study = budgetnas.search(
-        data=unbalanced()[0], storage=folder / "budgetnas.db", finalists=1, final_seeds=2, **SMALL
-    )
+    study = budgetnas.search(data=unbalanced()[0], storage=folder / "budgetnas.db", finalists=1, final_seeds=2, **SMALL)
     study.report(folder / "report.html")
     study.export(out=folder / "bundle", progress=False, device="cpu")
     return folder

@@ -11,7 +11,13 @@ from budgetnas.errors import InputError
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.space.specification import ChoiceProtocol, StudySpecification, first_problem, read_specification
+from budgetnas.space.specification import (
+    OBJECTIVES,
+    ChoiceProtocol,
+    StudySpecification,
+    first_problem,
+    read_specification,
+)
 
 DATA = DataIdentity(name="digits", content_hash="ab" * 32, subset=None, subset_eval=None, split_seed=0, resolution=8)
 SPECIFICATION = StudySpecification(

@@ -194,7 +194,9 @@ def test_evaluation_returns_mean_loss_and_accuracy() -> None:
     hits = logits.argmax(1) == many.labels
     assert accuracy == int(hits.sum()) / 1203
     assert correct == tuple(int(hits[many.labels == label].sum()) for label in range(10))
-    assert balanced == pytest.approx(np.mean([float(hits[many.labels == label].double().mean()) for label in range(10)]))
+    assert balanced == pytest.approx(
+        np.mean([float(hits[many.labels == label].double().mean()) for label in range(10)])
+    )
 
 
 def test_class_weights_have_mean_1_over_the_images_and_a_missing_class_none() -> None:

@@ -48,8 +48,8 @@ class Trial:
         macs: Multiply-accumulates of a forward pass, per image.
         activations: Output elements of all convolutions, per image.
         budget_share: Its parameters as a share of the budget.
-        accuracy: Validation accuracy after the last epoch, a share of 1, balanced if that is the study's objective; None
-            unless it is complete or pruned.
+        accuracy: Validation accuracy after the last epoch, a share of 1, balanced if that is the study's objective.
+            None unless it is complete or pruned.
         epochs: Epochs that are recorded.
         seconds: Duration; None while it runs.
         reason: Why it failed or was pruned, or empty.

@@ -33,8 +33,9 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
     test = final.winner.test
     sentences = [
         *_class_sentences(final.test_classes, final.winner.test_by_class, "test"),
-        f"Mean {final.measure.on('test')} of {len(test)} networks with this architecture and recipe, trained on train + "
-        f"validation with fresh seeds; this network alone has {test[0]:.2%}. Nothing was chosen by these figures.",
+        f"Mean {final.measure.on('test')} of {len(test)} networks with this architecture and recipe, trained on "
+        f"train + validation with fresh seeds; this network alone has {test[0]:.2%}. Nothing was chosen by these "
+        "figures.",
         "The standard deviation is between these networks.",
     ]
     if final.binomial_error is not None:

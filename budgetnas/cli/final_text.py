@@ -33,12 +33,10 @@ def final_lines(result: FinalResult) -> list[str]:
     lines = [f"winner: {winner.name}, {winner.run.params:,} parameters"]
     if not winner.test:
         return [*lines, "not evaluated on the test split yet"]
-    images = result.test_images or 0
+    images, measured = result.test_images or 0, result.measure.on("test")
     if winner.long_recipe is not None:
         lines.append(f"long trainings: {winner.long_recipe.describe()}")
-    lines.append(
-        f"{result.measure.on('test')} over {len(winner.test)} networks trained on train + validation ({images:,} test images):"
-    )
+    lines.append(f"{measured} over {len(winner.test)} networks trained on train + validation ({images:,} test images):")
     if result.test_classes is not None:
         lines.append(f"  {result.test_classes.describe('the test images')}")
     lines += [f"  winner     {_spread(winner.test)}", *_by_class(winner)]

@@ -130,9 +130,7 @@ def _print_winner(tables: StudyTables) -> None:
         return
     if winner.by_final:
         how = f"mean of {winner.seeds} fresh seeds"
-        console.print(
-            f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False
-        )
+        console.print(f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
     else:
         runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError, check_seed
-from budgetnas.metrics import Interval, mean_interval
+from budgetnas.metrics import ACCURACY, Interval, Measure, mean_interval
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import WEIGHT_DECAY
 from budgetnas.space.recipe import OptimizerName, RecipeSpace

@@ -10,10 +10,16 @@ from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
 from budgetnas.metrics import ACCURACY, ClassAccuracy, ClassCounts, Interval, Measure, by_class, difference_interval
-from budgetnas.runs.reopen import study_specification
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.specification import OBJECTIVES, ChoiceProtocol, Objective, StudySpecification, measure_of
+from budgetnas.space.specification import (
+    OBJECTIVES,
+    ChoiceProtocol,
+    Objective,
+    StudySpecification,
+    measure_of,
+    read_specification,
+)
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.finals import Finalist, FinalRecord, TestResult
 
@@ -112,7 +118,9 @@ def final_result(records: Records, study: str) -> FinalResult | None:
 
 def result_of(records: Records, final: FinalRecord) -> FinalResult:
     """Return the result of a final so far."""
-    trained, specification = _trained(records, final.study), study_specification(records, final.study)
+    trained, stored = _trained(records, final.study), records.specification(final.study)
+    assert stored is not None, "a study with a final has a specification"
+    specification = read_specification(stored)
     facts = _Facts.of(records, specification)
     entrants = _entrants(records, final, trained, records.test_results(final.id), facts)
     winner = next((entrant for entrant in entrants if entrant.is_winner), None)

@@ -115,9 +115,7 @@ class FinalRecords(Store):
         with self.engine.begin() as connection:
             connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
 
-    def record_reading(
-        self, final: FinalRecord, results: Mapping[int, TestResult], images: int, reason: str
-    ) -> bool:
+    def record_reading(self, final: FinalRecord, results: Mapping[int, TestResult], images: int, reason: str) -> bool:
         """Record the evaluation of all networks of a final on the test split, by run, in a single transaction.
 
         Returns:

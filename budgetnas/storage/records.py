@@ -75,7 +75,8 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords):
     def class_counts(self, data: str, split: str) -> ClassCounts | None:
         """Return the images of each class in a split, or None if they were not recorded."""
         counts = tables.class_counts.c
-        row = next(iter(self.rows(select(counts).where(counts.data == data, counts.split == split))), None)
+        query = select(tables.class_counts).where(counts.data == data, counts.split == split)
+        row = next(iter(self.rows(query)), None)
         return None if row is None else ClassCounts(tuple(json.loads(row.classes)), tuple(json.loads(row.images)))
 
     def activity(self, study: str) -> tuple[Any, ...]:

@@ -123,8 +123,8 @@ class RunRecords(Store):
 
     def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
         """Record an epoch of `run`; with `test_reason`, also that it was evaluated on a test split."""
-        row = {"run": run} | {name: or_null(getattr(epoch, name)) for name in _EPOCH_FIGURES}
-        row |= {"eval_correct": counts_to_json(epoch.eval_correct)}
+        row: dict[str, Any] = {name: or_null(getattr(epoch, name)) for name in _EPOCH_FIGURES}
+        row |= {"run": run, "eval_correct": counts_to_json(epoch.eval_correct)}
         with self.engine.begin() as connection:
             connection.execute(upsert(tables.epochs, connection.dialect.name), row)
             connection.execute(_SET_EPOCHS_DONE, {"of_run": run, "done": epoch.epoch})
