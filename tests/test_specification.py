@@ -11,7 +11,13 @@ from budgetnas.errors import InputError
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.space.specification import ChoiceProtocol, StudySpecification, first_problem, read_specification
+from budgetnas.space.specification import (
+    OBJECTIVES,
+    ChoiceProtocol,
+    StudySpecification,
+    first_problem,
+    read_specification,
+)
 
 DATA = DataIdentity(name="digits", content_hash="ab" * 32, subset=None, subset_eval=None, split_seed=0, resolution=8)
 SPECIFICATION = StudySpecification(
@@ -92,6 +98,11 @@ def test_the_derived_properties() -> None:
         ({"data": DATA.model_copy(update={"resolution": 16})}, "--resolution", "--resolution was 8, now 16"),
         ({"space": SearchSpace(block="bottleneck")}, "space.block", "space.block was basic, now bottleneck"),
         ({"seeds": ("v2-sgd",)}, "seeds", "now ['v2-sgd']"),
+        (
+            {"objective": OBJECTIVES["balanced-accuracy"]},
+            "--objective",
+            "--objective was validation accuracy after the last epoch, now balanced validation accuracy after",
+        ),
         (
             {"choice": ChoiceProtocol(finalists=3, seeds=2)},
             "--finalists",

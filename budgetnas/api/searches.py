@@ -43,6 +43,7 @@ def search(
     seeds: Sequence[str] | None = None,
     sampler: str | None = None,
     seed: int | None = None,
+    objective: str | None = None,
     pruner: str | None = None,
     fidelity: Mapping[str, Any] | None = None,
     finalists: int | None = None,
@@ -87,6 +88,8 @@ def search(
         seeds: Names of the initial trials.
         sampler: ``budget``, ``tpe``, ``random``, ``gp`` or ``nsga2``; by default the study's, or ``budget``.
         seed: Seed of the sampler; 0 by default.
+        objective: ``accuracy`` (the default) or ``balanced-accuracy``, the mean of the accuracies of all classes:
+            what candidates are ranked by.
         pruner: ``asha``, ``median`` or ``none`` (the default).
         fidelity: Table ``[fidelity]`` of a study file.
         finalists: Number of networks in a final at the end; no final by default.

@@ -48,7 +48,8 @@ class Trial:
         macs: Multiply-accumulates of a forward pass, per image.
         activations: Output elements of all convolutions, per image.
         budget_share: Its parameters as a share of the budget.
-        accuracy: Validation accuracy after the last epoch, a share of 1; None unless it is complete or pruned.
+        accuracy: Validation accuracy after the last epoch, a share of 1, balanced if that is the study's objective.
+            None unless it is complete or pruned.
         epochs: Epochs that are recorded.
         seconds: Duration; None while it runs.
         reason: Why it failed or was pruned, or empty.
@@ -155,11 +156,11 @@ class Study:
     def trials(self) -> Trials:
         """Its trials in the order of their start, as frozen rows (`Trial`)."""
         with self._records() as records:
-            limit = study_specification(records, self.name).max_params
+            specification = study_specification(records, self.name)
             runs = [run for run in records.runs(study=self.name) if run.role in SEARCHED]
             counted = (run.id for run in runs if run.state in (State.COMPLETE, State.PRUNED))
-            accuracies = {run: curve[-1].eval_accuracy for run, curve in records.curves(counted).items()}
-        return Trials(tuple(_trial(run, accuracies.get(run.id), limit) for run in runs))
+            values = {run: specification.measure.of(curve[-1]) for run, curve in records.curves(counted).items()}
+        return Trials(tuple(_trial(run, values.get(run.id), specification.max_params) for run in runs))
 
     @property
     def best(self) -> Chosen | None:
@@ -309,7 +310,9 @@ def _standing(tables: StudyTables) -> str:
     chosen = tables.chosen
     if chosen is None:
         return trained
-    return f"{trained}, the winner has {chosen.run.params:,} parameters and {chosen.accuracy:.2%} on validation"
+    shares = "" if tables.classes is None else f" ({tables.classes.describe('the images')})"
+    share = f"{chosen.accuracy:.2%} {tables.specification.measure.where}{shares}"
+    return f"{trained}, the winner has {chosen.run.params:,} parameters and {share}"
 
 
 def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:

@@ -61,6 +61,8 @@ class Manifest(Frozen):
 class Metrics(Frozen):
     """Accuracy of the network, with its meaning; accuracies are shares of 1."""
 
+    added_later = ("measure",)
+
     kind: str  # role of the run: ``search``, ``repeat``, ``final``, ``replay``
     split: str | None  # split of the accuracy, or None if it was not measured
     accuracy: float | None  # accuracy after the last epoch, the mean of `n` networks
@@ -69,6 +71,7 @@ class Metrics(Frozen):
     seeds: tuple[int, ...]
     sentences: tuple[str, ...]  # meaning and caveats
     details: dict[str, Any] = Field(default_factory=dict)  # more figures, as plain JSON
+    measure: Literal["accuracy", "balanced accuracy"] = "accuracy"  # what the accuracy is: the study's objective
     trained_again: dict[str, Any] | None = None  # the retraining of weights that were not stored, as plain JSON
 
     def describe(self) -> str:
@@ -77,7 +80,8 @@ class Metrics(Frozen):
             return "not measured on images that it was not trained on"
         spread = "" if self.standard_deviation is None else f" ± {self.standard_deviation:.2%} standard deviation"
         seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
-        return f"{self.accuracy:.2%}{spread} on {self.split} (n = {self.n}, {seeds})"
+        kind = "" if self.measure == "accuracy" else f"{self.measure} "
+        return f"{kind}{self.accuracy:.2%}{spread} on {self.split} (n = {self.n}, {seeds})"
 
 
 @dataclass(frozen=True, slots=True)

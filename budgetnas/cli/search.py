@@ -51,6 +51,10 @@ def search_command(
         str | None,
         option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the study's, or budget"),
     ] = None,
+    objective: Annotated[
+        str | None,
+        option("accuracy or balanced-accuracy: the mean over classes.", "BUDGETNAS_OBJECTIVE", default="accuracy"),
+    ] = None,
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
     finalists: Annotated[
         int | None, option("Run a final of this many networks at the end.", default="no final")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import JsonFlag, StorageOption
 from budgetnas.cli.storage import records_to_read
+from budgetnas.metrics import ACCURACY
 
 if TYPE_CHECKING:
     from budgetnas.report.values import StudyTables
@@ -38,7 +39,10 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
         return
     rows = []
     for study in tables:
-        budget, best = study.specification.budget, f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-"
+        budget, measure = study.specification.budget, study.specification.measure
+        best = f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-"
+        if measure != ACCURACY:
+            best = f"{best} ({measure.words})"
         limits = f"{budget.max_params:,}" if len(budget.limits) == 1 else str(budget)
         rows.append((study.study, study.summary.data, limits, str(study.tallies.trained), best))
     columns = ("study", "data", "budget", "trained", "best validation")

@@ -14,6 +14,7 @@ from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import print_json, print_next, print_stopped, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
+from budgetnas.metrics import Measure, by_class_words
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
 from budgetnas.storage import Records
 
@@ -53,7 +54,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     for text in tables.notices:
         console.print(f"note: {text}", markup=False)
     if tables.ranking:
-        console.print(_ranking(tables.ranking[:_RANKS_SHOWN]))
+        console.print(_ranking(tables.ranking[:_RANKS_SHOWN], tables.specification.measure))
         if tables.final is not None:
             print_final(tables.final)
         _print_winner(tables)
@@ -92,10 +93,10 @@ def _print_pruning(pruning: Pruning) -> None:
         console.print(f"  and {len(pruning.pruned) - _PRUNED_SHOWN} more; --json shows all", markup=False)
 
 
-def _ranking(runs: Sequence[RankedRun]) -> Table:
+def _ranking(runs: Sequence[RankedRun], measure: Measure) -> Table:
     """Return the table of the best; accuracies of repeated candidates are means."""
     repeated = any(run.repeats for run in runs)
-    title = "Ranking by validation accuracy after the last epoch"
+    title = f"Ranking by {measure.on('validation')} after the last epoch"
     columns = ("rank", "trial", "initial", "architecture", "recipe", "parameters", "of budget", "validation", "time")
     if not repeated:
         return table(title, columns, map(_row, runs), left=5)
@@ -124,23 +125,24 @@ def _row(candidate: RankedRun) -> tuple[str, ...]:
 
 
 def _print_winner(tables: StudyTables) -> None:
-    console, winner = stdout(), tables.chosen
+    console, winner, where = stdout(), tables.chosen, tables.specification.measure.where
     if winner is None:
         return
     if winner.by_final:
         how = f"mean of {winner.seeds} fresh seeds"
-        console.print(
-            f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False
-        )
+        console.print(f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
     else:
         runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
         how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
-        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False)
+        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
         console.print(
             f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
             markup=False,
         )
+    if tables.classes is not None:
+        console.print(f"  {tables.classes.describe('the validation images')}", markup=False)
+        console.print(f"  {by_class_words(winner.by_class)}", markup=False)
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [

@@ -26,6 +26,7 @@ REPEAT_OF: Final = "repeat_of"
 
 It is written with the proposal, before the trial has a parameter, so a requeued trial stays a repeat when another
 process runs it."""
+_CURVE: Final = ("epoch", "train_loss", "train_accuracy", "eval_loss", "eval_accuracy", "learning_rate", "seconds")
 _NOTE_PIECE: Final = 2045  # the dashboard's maximum per attribute
 
 
@@ -77,8 +78,7 @@ def mark_repeat(storage: BaseStorage, trial: FrozenTrial, number: int | None) ->
 
 def compact(curve: Sequence[Epoch]) -> dict[str, list[float]]:
     """Return a curve as a list of values for each metric."""
-    names = tuple(Epoch.__dataclass_fields__)
-    return {name: [round(getattr(epoch, name), 6) for epoch in curve] for name in names}
+    return {name: [round(getattr(epoch, name), 6) for epoch in curve] for name in _CURVE}
 
 
 def note(candidate: Candidate, verdict: Verdict, repeated: int | None = None) -> str:

@@ -23,7 +23,15 @@ from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.presets import shipped
 from budgetnas.space.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.space.specification import ChoiceProtocol, Fidelity, PrunerName, StudySpecification, first_problem
+from budgetnas.space.specification import (
+    OBJECTIVES,
+    ChoiceProtocol,
+    Fidelity,
+    ObjectiveName,
+    PrunerName,
+    StudySpecification,
+    first_problem,
+)
 from budgetnas.space.strong import automatic_epochs
 
 DEFAULT_DATA: Final = "cifar10"
@@ -45,6 +53,7 @@ _RANGES: Final = {
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "recipe_space": get_args(RecipeSpaceName),
     "pruner": get_args(PrunerName),
+    "objective": get_args(ObjectiveName),
 }
 
 
@@ -83,6 +92,7 @@ class SearchOptions(Frozen):
     seeds: tuple[str, ...] | None = None
     space: SearchSpace | None = None
     recipe: RecipeSpace | None = None
+    objective: ObjectiveName | None = None
     pruner: PrunerName | None = None
     fidelity: Fidelity | None = None
     finalists: int | None = None
@@ -247,6 +257,7 @@ def stored_options(specification: StudySpecification) -> SearchOptions:
         seeds=specification.seeds,
         space=specification.space,
         recipe=recipes.model_copy(update=dict(recipes.extras())),  # all set: none is left to the named space
+        objective=next(name for name, value in OBJECTIVES.items() if value == specification.objective),
         fidelity=specification.fidelity,
         finalists=choice.finalists if choice else None,
         final_seeds=choice.seeds if choice else None,
@@ -276,6 +287,7 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
             seeds=INITIAL_TRIALS if options.seeds is None else options.seeds,
             fidelity=_fidelity(options),
             choice=_choice(options, recipes.epochs),
+            objective=OBJECTIVES[options.objective or "accuracy"],
         )
     except ValidationError as error:
         raise InputError("STUDY_FILE", None, first_problem(error)) from None

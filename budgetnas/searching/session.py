@@ -144,6 +144,7 @@ def _open(
     trials, seed, sampler = options.trials, options.seed, sampler_of(opened, options.sampler)
     assert trials is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
+    records.save_class_counts(data.identity.digest(), "validation", data.validation_classes)
     delete_old_checkpoints(records)
     here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
     images = validation_images(data, here)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,12 +12,20 @@ from budgetnas.architecture.model import LARGEST_UNREDUCED
 from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import FOLDER, DataIdentity
 from budgetnas.errors import InputError
+from budgetnas.metrics import ACCURACY, BALANCED, Measure
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS, check_initial_trial
 from budgetnas.space.recipe import Frozen, RecipeSpace, RecipeSpaceName
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 PrunerName = Literal["asha", "median", "none"]
+ObjectiveName = Literal["accuracy", "balanced-accuracy"]
+Objective = Literal["validation accuracy after the last epoch", "balanced validation accuracy after the last epoch"]
+OBJECTIVES: Final[Mapping[ObjectiveName, Objective]] = {
+    "accuracy": "validation accuracy after the last epoch",
+    "balanced-accuracy": "balanced validation accuracy after the last epoch",
+}
+"""The objectives by the name that a user gives. The balanced accuracy is the mean of the accuracies of all classes."""
 DEFAULT_FINALISTS = 3
 DEFAULT_FINAL_SEEDS = 3
 _FLAGS = {
@@ -36,6 +44,7 @@ _FLAGS = {
     "data.skipped": "--skip-damaged",
     "data.bit_depth": "bit_depth",
     "fidelity.pruner": "--pruner",
+    "objective": "--objective",
     "choice.finalists": "--finalists",
     "choice.seeds": "--final-seeds",
     "choice.final_epochs": "--final-epochs",
@@ -115,7 +124,7 @@ class StudySpecification(Frozen):
         seeds: Names of the initial trials.
         fidelity: How trials are pruned.
         choice: How the winner is chosen; None until the study is finished.
-        objective: The value of a trial.
+        objective: The value of a trial, by which everything is ranked.
     """
 
     added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations")
@@ -132,13 +141,18 @@ class StudySpecification(Frozen):
     seeds: tuple[str, ...] = INITIAL_TRIALS
     fidelity: Fidelity = Fidelity()
     choice: ChoiceProtocol | None = None
-    objective: Literal["validation accuracy after the last epoch"] = "validation accuracy after the last epoch"
+    objective: Objective = OBJECTIVES["accuracy"]
 
     @model_validator(mode="after")
     def _known_seeds(self) -> Self:
         for seed in self.seeds:
             check_initial_trial(seed)
         return self
+
+    @property
+    def measure(self) -> Measure:
+        """The figure of an epoch that is the objective."""
+        return measure_of(self.objective)
 
     @property
     def budget(self) -> Budget:
@@ -182,6 +196,11 @@ class StudySpecification(Frozen):
             rule += f"; {files}" if files else "; the content of the images differs"
             hint = "restore the original images"
         raise InputError(_FLAGS.get(path, path), None, rule, f"{hint}, or use another name with --study")
+
+
+def measure_of(objective: Objective) -> Measure:
+    """Return the figure of an epoch that is the objective."""
+    return ACCURACY if objective == OBJECTIVES["accuracy"] else BALANCED
 
 
 def read_specification(text: str) -> StudySpecification:

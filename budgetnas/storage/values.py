@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import WORDS, Budget, Quantity
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
+
+
+def or_null(value: float) -> float | None:
+    """Return `value`, or None for NaN, which SQLite cannot store."""
+    return None if math.isnan(value) else value
+
+
+def or_nan(value: Any) -> Any:
+    """Return `value`, or NaN for None."""
+    return math.nan if value is None else value
+
+
+def counts_to_json(counts: tuple[int, ...]) -> str | None:
+    """Return counts by class as JSON, or None for none."""
+    return json.dumps(counts) if counts else None
+
+
+def counts_from_json(text: str | None) -> tuple[int, ...]:
+    """Return the counts that `counts_to_json` wrote."""
+    return tuple(json.loads(text)) if text else ()
 
 
 class Role(StrEnum):
