@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_gate_is_checked_in_two_other_ways() -> None:
-    passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000), 3000, 5, seed=1)
+    passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000, 4 << 20, 192 << 10), 3000, 5, seed=1)
     assert passed.accepted > 300
     assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
     assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
@@ -48,7 +48,7 @@ def test_the_command_prints_what_it_found() -> None:
 
     app = typer.Typer()
     app.command()(gate.measure)
-    result = CliRunner().invoke(app, ["--proposals", "300", "--built", "2", "--exported", "1", "--max-macs", "600M"])
+    result = CliRunner().invoke(app, ["--proposals", "300", "--built", "2", "--exported", "1", "--max-ram-kb", "200"])
     assert result.exit_code == 0, result.output
     for text in ("over a limit: 0; counted otherwise by the closed form: 0; built: 2, ", "with other counts: 0;"):
         assert text in result.output

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 from budgetnas.api.calls import long_call
 from budgetnas.api.tables import html_table
 from budgetnas.api.wording import python_words
-from budgetnas.architecture import Architecture
+from budgetnas.architecture import Architecture, count
 from budgetnas.errors import BudgetnasError, check_out, plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.report import StudyTables, study_tables
@@ -47,6 +47,8 @@ class Trial:
         params: Trainable parameters.
         macs: Multiply-accumulates of a forward pass, per image.
         activations: Output elements of all convolutions, per image.
+        weight_bytes: Bytes of its int8 weights, with scales and biases.
+        ram_bytes: Most bytes of int8 activations alive at once.
         budget_share: Its parameters as a share of the budget.
         accuracy: Validation accuracy after the last epoch, a share of 1; None unless it is complete or pruned.
         epochs: Epochs that are recorded.
@@ -65,6 +67,8 @@ class Trial:
     params: int
     macs: int
     activations: int
+    weight_bytes: int
+    ram_bytes: int
     budget_share: float
     accuracy: float | None
     epochs: int
@@ -314,6 +318,7 @@ def _standing(tables: StudyTables) -> str:
 
 def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:
     assert run.trial is not None, "a run of a search has a trial"
+    counts = count(run.architecture)
     return Trial(
         number=run.trial,
         run=run.id,
@@ -326,6 +331,8 @@ def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:
         params=run.params,
         macs=run.macs,
         activations=run.activations,
+        weight_bytes=counts.weight_bytes,
+        ram_bytes=counts.ram_bytes,
         budget_share=run.params / max_params,
         accuracy=accuracy,
         epochs=run.epochs_done,
