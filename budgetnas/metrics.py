@@ -29,6 +29,14 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
+class Int8Reading:
+    """The evaluation of an int8 file on a test split."""
+
+    sha256: str  # hash of the file
+    accuracy: float  # a share of 1
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate with its 95 % interval.
 

@@ -211,6 +211,7 @@ class Study:
         finalists: int | None = None,
         final_seeds: int | None = None,
         final_epochs: int | str | None = None,
+        int8: bool = False,
         device: str = "auto",
         precision: str = "auto",
         timeout: float | str | None = None,
@@ -224,6 +225,7 @@ class Study:
             finalists: Number of finalists; by default the study's, or 3.
             final_seeds: Fresh seeds of each finalist; by default the study's, or 3.
             final_epochs: Epochs of the networks to evaluate on the test split, or ``auto``; by default the study's.
+            int8: Also evaluate the exported network's int8 file on the test split, once.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
             timeout: Stop after this time: seconds, or ``"15m"``.
@@ -237,6 +239,7 @@ class Study:
             BudgetnasError: If the time limit passes; the same call resumes.
             KeyboardInterrupt: If the user stops it; the same call resumes.
         """
+        from budgetnas.api.final_int8 import evaluate_int8_of_final
         from budgetnas.api.progress.trainings import FinalProgress
         from budgetnas.experiments.final import FinishRequest, finish
         from budgetnas.searching.options import SearchOptions, choice_protocol, parse_timeout
@@ -250,7 +253,11 @@ class Study:
             closing(open_records(url, must_exist=True)) as records,
         ):
             runtime = call.runtime(device, precision)
-            return finish(request, records, runtime, call.stopper, FinalProgress(call.lines))
+            view = FinalProgress(call.lines)
+            result = finish(request, records, runtime, call.stopper, view)
+            if int8:
+                return evaluate_int8_of_final(self.name, self._place, records, call.stopper, view.on_progress)
+            return result
 
     @python_words()
     def export(
@@ -260,6 +267,7 @@ class Study:
         out: str | Path | None = None,
         force: bool = False,
         pt: bool = False,
+        int8: bool = False,
         device: str = "auto",
         progress: bool = True,
     ) -> Path:
@@ -270,6 +278,7 @@ class Study:
             out: The folder; ``STUDY-bundle`` in the current folder by default.
             force: Replace an older bundle.
             pt: Also write the weights as ``model.pt``, for ``torch.load``.
+            int8: Also write an int8 ONNX file, and its accuracy on all validation images.
             device: Device for retraining weights that were not stored.
             progress: Whether progress is shown.
 
@@ -286,7 +295,7 @@ class Study:
         from budgetnas.bundle.export import export
 
         folder = None if out is None else Path(out).expanduser()
-        request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt)
+        request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt, int8)
         with long_call(progress=progress) as call, self._records() as records:
             return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
 

@@ -1,6 +1,6 @@
 """The network as an int8 ONNX file: post-training static quantisation, and its accuracy compared with the float file.
 
-Weights are quantised per output channel and symmetrically, activations per tensor, as ONNX Runtime does it (format QDQ).
+Weights are quantised per output channel and symmetrically, activations per tensor, by ONNX Runtime (format QDQ).
 The normalisation at the input stays float: a microcontroller's driver quantises the image.
 """
 
@@ -23,6 +23,7 @@ from budgetnas.architecture import Counts
 from budgetnas.bundle.contents import INT8, Int8Images, Preprocessing
 from budgetnas.bundle.onnx_file import INPUT, described, predicted_classes
 from budgetnas.errors import BudgetnasError
+from budgetnas.metrics import Int8Reading
 
 CALIBRATION_IMAGES: Final = 512
 _CALIBRATION_BATCH: Final = 32
@@ -60,6 +61,7 @@ class Int8Result:
     calibration_seed: int  # seed of their choice
     sha256: str  # hash of the int8 file
     sizes: Sizes
+    test: Int8Reading | None  # the evaluation of the network's int8 file on the test split, or None without any
 
     @property
     def loss_points(self) -> float:
@@ -75,11 +77,20 @@ class Int8Result:
             if self.kernels_same_class == self.images
             else f"The int8 kernels of this processor agree on {self.kernels_same_class:,}: some saturate."
         )
+        if self.test is None:
+            test = "It was not evaluated on the test split."
+        elif self.test.sha256 == self.sha256:
+            test = f"{self.test.accuracy:.2%} on the test split, on which it was evaluated once, after the final."
+        else:
+            test = (
+                f"The int8 file that was evaluated on the test split has other bytes; it has {self.test.accuracy:.2%}."
+            )
         return (
             f"{self.accuracy:.2%} on all {self.images:,} validation images{seen}; float {self.float_accuracy:.2%}, "
             f"a loss of {self.loss_points:.2f} points; the same class on {self.same_class:,}. {kernels}",
             f"Static quantisation per channel, calibrated on {self.calibration_images:,} training images "
             f"(seed {self.calibration_seed}).",
+            test,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +131,7 @@ def to_int8(exported: bytes, pixels: NDArray[np.uint8], preprocessing: Preproces
         return described(onnx.load(place), preprocessing)
 
 
-def compare_int8(
-    exported: bytes, quantised: bytes, images: Int8Images, counts: Counts, sha256: str
-) -> Int8Result:
+def compare_int8(exported: bytes, quantised: bytes, images: Int8Images, counts: Counts, sha256: str) -> Int8Result:
     """Return accuracy and sizes of an int8 file.
 
     Raises:
@@ -130,9 +139,8 @@ def compare_int8(
     """
     in_file = weights_in_file(quantised)
     if in_file != counts.weight_bytes:
-        raise BudgetnasError(
-            f"the int8 file has {in_file:,} bytes of weights, {counts.weight_bytes:,} are counted, so the export stopped"
-        )
+        difference = f"has {in_file:,} bytes of weights, but {counts.weight_bytes:,} are counted"
+        raise BudgetnasError(f"the int8 file {difference}, so the export stopped")
     classes = predicted_classes(exported, images.pixels)
     int8 = predicted_classes(quantised, images.pixels, as_defined=True)
     kernels = predicted_classes(quantised, images.pixels)
@@ -146,6 +154,7 @@ def compare_int8(
         calibration_images=len(images.calibration),
         calibration_seed=images.seed,
         sha256=sha256,
+        test=images.test,
         sizes=Sizes(len(exported), len(quantised), counts.weight_bytes, in_file, counts.ram_bytes),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.metrics import Interval, difference_interval
+from budgetnas.metrics import Int8Reading, Interval, difference_interval
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
@@ -86,6 +86,7 @@ class FinalResult:
     test_images: int | None  # number of images of the test split, once it was evaluated on
     readings: int  # number of evaluations on the test split for the study, by this and other finals
     shipped_run: int | None  # record of the winner's first network trained on train and validation images
+    int8: Int8Reading | None = None  # evaluation of that network's int8 file on the test split, if there was any
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -116,6 +117,7 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         test_images=final.test_images,
         readings=records.finals_read(final.study),
         shipped_run=_shipped(winner, trained),
+        int8=records.int8_reading(final.id),
     )
 
 

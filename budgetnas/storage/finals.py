@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
 
+from budgetnas.metrics import Int8Reading
 from budgetnas.space.recipe import Frozen, Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.store import Store
+from budgetnas.storage.values import Run
+
+_INT8: Final = "int8 file "
+"""Start of the reason of a reading of an int8 file; the hash of the file follows."""
 
 
 class Finalist(Frozen):
@@ -128,8 +133,30 @@ class FinalRecords(Store):
     def test_accuracies(self, final: int) -> dict[int, float]:
         """Return the test accuracy of each run of a final."""
         columns = tables.test_readings.c
-        query = select(columns.run, columns.accuracy).where(columns.final == final)
+        query = select(columns.run, columns.accuracy).where(columns.final == final, ~columns.reason.startswith(_INT8))
         return {int(row.run): float(row.accuracy) for row in self.rows(query)}
+
+    def record_int8_reading(self, final: int, run: Run, reading: Int8Reading) -> None:
+        """Record the evaluation of the int8 file of a final's run on the test split, unless one is recorded."""
+        row = {
+            "final": final,
+            "run": run.id,
+            "epoch": run.epochs_done,
+            "accuracy": reading.accuracy,
+            "reason": _INT8 + reading.sha256,
+            "at": current_call().asked_at,
+        }
+        with exclusive(self.engine):
+            if self.int8_reading(final) is None:
+                with self.engine.begin() as connection:
+                    connection.execute(insert(tables.test_readings).values(row))
+
+    def int8_reading(self, final: int) -> Int8Reading | None:
+        """Return the evaluation of the int8 file of a final on the test split, or None without any."""
+        columns = tables.test_readings.c
+        query = select(columns.reason, columns.accuracy).where(columns.final == final, columns.reason.startswith(_INT8))
+        rows = self.rows(query)
+        return Int8Reading(str(rows[0].reason).removeprefix(_INT8), float(rows[0].accuracy)) if rows else None
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:
