@@ -49,7 +49,7 @@ def peak_of_built(network: nn.Module, image: torch.Tensor) -> int:
     last_use = {node: place[node] for node in nodes}
     for node in nodes:
         last_use[memory[node]] = max(last_use[memory[node]], place[node], last_read[node])
-    sizes = {node: node.meta["tensor_meta"].shape.numel() for node in nodes if memory[node] is node}
+    sizes = {node: int(node.meta["tensor_meta"].shape.numel()) for node in nodes if memory[node] is node}
     return max(
         sum(size for node, size in sizes.items() if place[node] <= now <= last_use[node]) for now in range(len(nodes))
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetnas.architecture import Architecture, count, count_parts, default_strides, named, parse_architecture
+from budgetnas.architecture import Architecture, count, count_parts, default_strides, named
 from budgetnas.architecture.budget import (
     BYTES,
     Budget,
@@ -21,7 +21,7 @@ from budgetnas.architecture.budget import (
 )
 from budgetnas.errors import InputError
 
-RESNET8 = replace(parse_architecture("1,1,1", "16,32,64", None), stem_width=16)
+RESNET8 = named("resnet8")
 PUBLISHED_WEIGHTS_KIB = 76.9
 """ResNet v1 8 on an STM32H7, int8: STM32 AI model zoo, resnetv1/README.md, STM32Cube.AI 10.0.0."""
 PUBLISHED_RAM_KIB = (45.41, 62.51)

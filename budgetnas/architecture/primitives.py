@@ -56,8 +56,13 @@ class Counts(NamedTuple):
 
     def times(self, repeats: int) -> Counts:
         """Return the counts of `repeats` such parts, at least 1, one after the other."""
-        sums = (amount * repeats for amount in self[:-1])
-        return Counts(*sums, self.ram_bytes)
+        return Counts(
+            self.params * repeats,
+            self.macs * repeats,
+            self.activations * repeats,
+            self.weight_bytes * repeats,
+            self.ram_bytes,
+        )
 
 
 ZERO = Counts(0, 0, 0, 0, 0)

@@ -101,9 +101,9 @@ def _print(asked: tuple[str, Architecture], limits: Budget, listed: Sequence[Nea
         return
     console.print()
     others = [limit.quantity for limit in limits.limits if limit.quantity in BYTES]
-    columns = ("edits", "network", "nearest", "parameters", "saved", "multiply-accumulates", "kept", "activations")
+    columns = ["edits", "network", "nearest", "parameters", "saved", "multiply-accumulates", "kept", "activations"]
     rows = [_row(near, network, verdict.counts, others) for near in listed]
-    columns += tuple(map(heading, others))
+    columns += map(heading, others)
     console.print(table(f"Within {limits}, nearest to {name}: {network.describe()}", columns, rows, left=3))
 
 

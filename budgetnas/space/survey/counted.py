@@ -76,9 +76,9 @@ class _Bound(NamedTuple):
     most: int
     peak: bool
 
-    def rest(self, costs: Costs) -> Costs:
+    def rest(self, costs: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
         """Return the most that the other half may cost, for each cost of a half; -1 for a half over the limit."""
-        return np.where(costs <= self.most, self.most, -1) if self.peak else self.most - costs
+        return np.where(costs <= self.most, self.most, -1) if self.peak else np.asarray(self.most - costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class _Join:
             for bound in bounds:
                 for own, other in ((0, 1), (1, 0)):
                     costs = self.left[bound.row, halves[0]], self.right[bound.row, halves[1]]
-                    cheapest = costs[other].min() if len(costs[other]) else bound.most + 1
+                    cheapest = costs[other].min() if len(costs[other]) else np.int64(bound.most + 1)
                     halves[own] = halves[own][costs[own] <= bound.rest(cheapest)]
         return halves[0], halves[1]
 
