@@ -71,7 +71,7 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
         "role": Role.SEARCH,
         "label": "v2-sgd",
         "architecture": dataclasses.asdict(V2),
-        **count(V2)._asdict(),
+        **dict(zip(("params", "macs", "activations"), count(V2), strict=False)),
         "recipe": RECIPE,
         "data": '{"name":"digits"}',
         "seed": 2**40,

@@ -80,14 +80,15 @@ class Int8Result:
         if self.test is None:
             test = "It was not evaluated on the test split."
         elif self.test.sha256 == self.sha256:
-            test = f"{self.test.accuracy:.2%} on the test split, on which it was evaluated once, after the final."
+            test = f"Accuracy on the test split: {self.test.accuracy:.2%}, evaluated once, after the final."
         else:
             test = (
                 f"The int8 file that was evaluated on the test split has other bytes; it has {self.test.accuracy:.2%}."
             )
         return (
-            f"{self.accuracy:.2%} on all {self.images:,} validation images{seen}; float {self.float_accuracy:.2%}, "
-            f"a loss of {self.loss_points:.2f} points; the same class on {self.same_class:,}. {kernels}",
+            f"Accuracy on all {self.images:,} validation images{seen}: {self.accuracy:.2%}; float "
+            f"{self.float_accuracy:.2%}, a loss of {self.loss_points:.2f} points. The class is the same on "
+            f"{self.same_class:,}. {kernels}",
             f"Static quantisation per channel, calibrated on {self.calibration_images:,} training images "
             f"(seed {self.calibration_seed}).",
             test,

@@ -82,7 +82,7 @@ class RejectionRecords(Store):
     def _over_derived(self, study: str, limits: Sequence[Limit]) -> dict[Quantity, int]:
         network = tables.architectures.c.architecture
         rows = self.rows(_over_budget(study).add_columns(network, func.count()).group_by(network))
-        proposals = [(_counts_of(row[0]), int(row[1])) for row in rows]
+        proposals = [(_counts_of(text), int(number)) for text, number in map(tuple[Any, ...], rows)]
         return {
             limit.quantity: sum(number for counts, number in proposals if limit.count(counts) > limit.value)
             for limit in limits
