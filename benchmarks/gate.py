@@ -2,8 +2,8 @@
 
 Three others check the gate. A closed form, written without our layers, counts every accepted network again. Some of
 them are built in PyTorch, where parameters and bytes of weights are counted as their tensors have them, and
-multiply-accumulates, activations and the peak of RAM in a forward pass. And some are written as ONNX files, whose
-logits are compared with the network's.
+multiply-accumulates, activations and the peak of RAM in a forward pass. And some are written as ONNX files: their logits
+are compared with the network's, and the weights of their int8 files with the counted bytes.
 """
 
 from __future__ import annotations
@@ -75,17 +75,20 @@ def measure(
     passed = propose(limits, proposals, built, seed, size=size)
     wrong = sum(counts_of_built(one) != count(one) for one in passed.sample)
     gated = sum(one.se for one in passed.sample)
-    other = sum(not onnx_agrees(one) for one in passed.sample[:exported])
+    files = [files_agree(one) for one in passed.sample[:exported]]
+    other, bytes_differ = (
+        (sum(not agrees for agrees in column) for column in zip(*files, strict=True)) if files else (0, 0)
+    )
     typer.echo(
         f"{limits}, {size}x{size} pixels: {passed.accepted:,} of {proposals:,} proposals accepted "
         f"({passed.accepted / proposals:.2%}) in {passed.seconds:.0f} s; over a limit: {passed.over}; "
         f"counted otherwise by the closed form: {passed.differing}; "
         f"built: {len(passed.sample)}, {gated} of them with squeeze-and-excitation, with other counts: {wrong}; "
-        f"exported: {len(passed.sample[:exported])}, with other logits: {other}"
+        f"exported: {len(files)}, with other logits: {other}, with other int8 weights: {bytes_differ}"
     )
     typer.echo(machine())
-    if passed.over or passed.differing or wrong or other:
-        raise SearchFailedError("the gate let through what it must not, or counts or logits differ")
+    if passed.over or passed.differing or wrong or other or bytes_differ:
+        raise SearchFailedError("the gate let through what it must not, or counts, logits or bytes differ")
 
 
 def propose(budget: Budget, proposals: int, sample: int, seed: int, *, size: int = 32) -> Passed:
@@ -191,11 +194,12 @@ def counts_of_built(architecture: Architecture) -> Counts:
     return Counts(**counted)
 
 
-def onnx_agrees(architecture: Architecture) -> bool:
-    """Return whether ONNX Runtime computes the logits of the network's ONNX file as PyTorch does, on random images."""
+def files_agree(architecture: Architecture) -> tuple[bool, bool]:
+    """Return whether the ONNX file's logits on random images are PyTorch's, and the int8 file's weights those counted."""
     import torch
 
     from budgetnas.bundle.contents import Preprocessing
+    from budgetnas.bundle.int8_file import to_int8, weights_in_file
     from budgetnas.bundle.onnx_file import check_onnx, to_onnx
     from budgetnas.bundle.preparing import Preprocessor
     from budgetnas.space.recipe import Normalisation
@@ -213,7 +217,10 @@ def onnx_agrees(architecture: Architecture) -> bool:
     with torch.no_grad():
         network(preprocess.normalised(pixels))  # running statistics other than 0 and 1
     network.eval()
-    return check_onnx(to_onnx(network, preprocessing), network, preprocess, pixels).passed
+    exported = to_onnx(network, preprocessing)
+    quantised = to_int8(exported, pixels, preprocessing)
+    same_logits = check_onnx(exported, network, preprocess, pixels).passed
+    return same_logits, weights_in_file(quantised) == count(architecture).weight_bytes
 
 
 if __name__ == "__main__":

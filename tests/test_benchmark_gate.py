@@ -26,7 +26,7 @@ def test_stems_that_reduce_images_are_checked_too(size: int) -> None:
     assert passed.accepted > 30
     assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
     assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
-    assert gate.onnx_agrees(next(one for one in passed.sample if one.se))
+    assert gate.files_agree(next(one for one in passed.sample if one.se)) == (True, True)
 
 
 def test_a_gate_that_lets_through_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,4 +52,4 @@ def test_the_command_prints_what_it_found() -> None:
     assert result.exit_code == 0, result.output
     for text in ("over a limit: 0; counted otherwise by the closed form: 0; built: 2, ", "with other counts: 0;"):
         assert text in result.output
-    assert "exported: 1, with other logits: 0" in result.output
+    assert "exported: 1, with other logits: 0, with other int8 weights: 0" in result.output
