@@ -2,8 +2,8 @@
 
 Three others check the gate. A closed form, written without our layers, counts every accepted network again. Some of
 them are built in PyTorch, where parameters and bytes of weights are counted as their tensors have them, and
-multiply-accumulates, activations and the peak of RAM in a forward pass. And some are written as ONNX files: their logits
-are compared with the network's, and the weights of their int8 files with the counted bytes.
+multiply-accumulates, activations and the peak of RAM in a forward pass. And some are written as ONNX files: their
+logits are compared with the network's, and the weights of their int8 files with the counted bytes.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def measure(
     wrong = sum(counts_of_built(one) != count(one) for one in passed.sample)
     gated = sum(one.se for one in passed.sample)
     files = [files_agree(one) for one in passed.sample[:exported]]
-    other, bytes_differ = (
-        (sum(not agrees for agrees in column) for column in zip(*files, strict=True)) if files else (0, 0)
-    )
+    other, bytes_differ = (sum(not checks[place] for checks in files) for place in range(2))
     typer.echo(
         f"{limits}, {size}x{size} pixels: {passed.accepted:,} of {proposals:,} proposals accepted "
         f"({passed.accepted / proposals:.2%}) in {passed.seconds:.0f} s; over a limit: {passed.over}; "
@@ -195,7 +193,7 @@ def counts_of_built(architecture: Architecture) -> Counts:
 
 
 def files_agree(architecture: Architecture) -> tuple[bool, bool]:
-    """Return whether the ONNX file's logits on random images are PyTorch's, and the int8 file's weights those counted."""
+    """Return whether the ONNX file's logits are PyTorch's on random images, and its int8 weights those counted."""
     import torch
 
     from budgetnas.bundle.contents import Preprocessing
