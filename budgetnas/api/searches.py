@@ -25,6 +25,8 @@ def search(
     budget: LimitValue | None = None,
     max_macs: LimitValue | None = None,
     max_activations: LimitValue | None = None,
+    max_weights_kb: LimitValue | None = None,
+    max_ram_kb: LimitValue | None = None,
     trials: int | None = None,
     data: DataArgument | None = None,
     data_dir: str | Path | None = None,
@@ -69,6 +71,8 @@ def search(
         budget: Limit on parameters: ``5e6``, ``"5M"`` or ``5_000_000``. Required without a study file.
         max_macs: Limit on multiply-accumulates per image.
         max_activations: Limit on activations per image.
+        max_weights_kb: Limit on int8 weights, scales and biases, in KB of 1,024 bytes.
+        max_ram_kb: Limit on int8 activations alive at once, in KB of 1,024 bytes.
         trials: Number of trials in total; 50 by default.
         data: ``cifar10`` (the default), ``cifar100``, ``fashion-mnist``, ``digits``, ``folder:DIR``, a pair of arrays
             (images, labels), or `ImageArrays`.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 from budgetnas.api.calls import long_call
 from budgetnas.api.tables import html_table
 from budgetnas.api.wording import python_words
-from budgetnas.architecture import Architecture
+from budgetnas.architecture import Architecture, count
 from budgetnas.errors import BudgetnasError, check_out, plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.report import StudyTables, study_tables
@@ -47,6 +47,8 @@ class Trial:
         params: Trainable parameters.
         macs: Multiply-accumulates of a forward pass, per image.
         activations: Output elements of all convolutions, per image.
+        weight_bytes: Bytes of its int8 weights, with scales and biases.
+        ram_bytes: Most bytes of int8 activations alive at once.
         budget_share: Its parameters as a share of the budget.
         accuracy: Validation accuracy after the last epoch, a share of 1, balanced if that is the study's objective.
             None unless it is complete or pruned.
@@ -66,6 +68,8 @@ class Trial:
     params: int
     macs: int
     activations: int
+    weight_bytes: int
+    ram_bytes: int
     budget_share: float
     accuracy: float | None
     epochs: int
@@ -208,6 +212,7 @@ class Study:
         finalists: int | None = None,
         final_seeds: int | None = None,
         final_epochs: int | str | None = None,
+        int8: bool = False,
         device: str = "auto",
         precision: str = "auto",
         timeout: float | str | None = None,
@@ -221,6 +226,7 @@ class Study:
             finalists: Number of finalists; by default the study's, or 3.
             final_seeds: Fresh seeds of each finalist; by default the study's, or 3.
             final_epochs: Epochs of the networks to evaluate on the test split, or ``auto``; by default the study's.
+            int8: Also evaluate the exported network's int8 file on the test split, once.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
             timeout: Stop after this time: seconds, or ``"15m"``.
@@ -234,6 +240,7 @@ class Study:
             BudgetnasError: If the time limit passes; the same call resumes.
             KeyboardInterrupt: If the user stops it; the same call resumes.
         """
+        from budgetnas.api.final_int8 import evaluate_int8_of_final
         from budgetnas.api.progress.trainings import FinalProgress
         from budgetnas.experiments.final import FinishRequest, finish
         from budgetnas.searching.options import SearchOptions, choice_protocol, parse_timeout
@@ -247,7 +254,11 @@ class Study:
             closing(open_records(url, must_exist=True)) as records,
         ):
             runtime = call.runtime(device, precision)
-            return finish(request, records, runtime, call.stopper, FinalProgress(call.lines))
+            view = FinalProgress(call.lines)
+            result = finish(request, records, runtime, call.stopper, view)
+            if int8:
+                return evaluate_int8_of_final(self.name, self._place, records, call.stopper, view.on_progress)
+            return result
 
     @python_words()
     def export(
@@ -257,6 +268,7 @@ class Study:
         out: str | Path | None = None,
         force: bool = False,
         pt: bool = False,
+        int8: bool = False,
         device: str = "auto",
         progress: bool = True,
     ) -> Path:
@@ -267,6 +279,7 @@ class Study:
             out: The folder; ``STUDY-bundle`` in the current folder by default.
             force: Replace an older bundle.
             pt: Also write the weights as ``model.pt``, for ``torch.load``.
+            int8: Also write an int8 ONNX file, and its accuracy on all validation images.
             device: Device for retraining weights that were not stored.
             progress: Whether progress is shown.
 
@@ -283,7 +296,7 @@ class Study:
         from budgetnas.bundle.export import export
 
         folder = None if out is None else Path(out).expanduser()
-        request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt)
+        request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt, int8)
         with long_call(progress=progress) as call, self._records() as records:
             return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
 
@@ -317,6 +330,7 @@ def _standing(tables: StudyTables) -> str:
 
 def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:
     assert run.trial is not None, "a run of a search has a trial"
+    counts = count(run.architecture)
     return Trial(
         number=run.trial,
         run=run.id,
@@ -329,6 +343,8 @@ def _trial(run: Run, accuracy: float | None, max_params: int) -> Trial:
         params=run.params,
         macs=run.macs,
         activations=run.activations,
+        weight_bytes=counts.weight_bytes,
+        ram_bytes=counts.ram_bytes,
         budget_share=run.params / max_params,
         accuracy=accuracy,
         epochs=run.epochs_done,

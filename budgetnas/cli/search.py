@@ -13,6 +13,8 @@ from budgetnas.cli.options import (
     JsonFlag,
     MaxActivationsOption,
     MaxMacsOption,
+    MaxRamOption,
+    MaxWeightsOption,
     StorageOption,
     StudyFileArgument,
     TimeoutOption,
@@ -26,6 +28,8 @@ def search_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
+    max_weights_kb: MaxWeightsOption = None,
+    max_ram_kb: MaxRamOption = None,
     trials: Annotated[int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="50")] = None,
     data: Annotated[
         str | None,

@@ -29,6 +29,8 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
                     "budget": study.specification.max_params,
                     "max_macs": study.specification.max_macs,
                     "max_activations": study.specification.max_activations,
+                    "max_weight_bytes": study.specification.max_weight_bytes,
+                    "max_ram_bytes": study.specification.max_ram_bytes,
                     "trained": study.tallies.trained,
                     "failed": study.tallies.failed,
                     "best": study.ranking[0].accuracy if study.ranking else None,

@@ -156,7 +156,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"{data.in_channels}x{data.resolution}x{data.resolution}; "
         f"{len(data.train):,} training images, {len(data.validation):,} for validation, "
         f"of which the commonest class has {data.validation_classes.commonest[1]:.1%}",
-        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}; "
+        f"budget: at most {', '.join(limit.exact for limit in budget.limits)}; "
         f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
         f"(estimated from {plan.feasible_draws:,} random ones)",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
