@@ -220,7 +220,7 @@ class Study:
             finalists: Number of finalists; by default the study's, or 3.
             final_seeds: Fresh seeds of each finalist; by default the study's, or 3.
             final_epochs: Epochs of the networks to evaluate on the test split, or ``auto``; by default the study's.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
             timeout: Stop after this time: seconds, or ``"15m"``.
             progress: Whether progress is shown.

@@ -277,8 +277,6 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
 def tally(opened: OpenStudy) -> Tally:
     """Return the counts of a study's proposals so far, by outcome."""
     over, duplicate = opened.records.rejection_counts(opened.name)
-    budget = opened.specification.budget
-    broken = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()
     counts = opened.records.search_counts(opened.name)
     return Tally(
         proposed=over + duplicate + counts.trials,
@@ -289,7 +287,6 @@ def tally(opened: OpenStudy) -> Tally:
         pruned=counts.pruned,
         epochs_saved=counts.epochs_saved,
         repeats=counts.repeats,
-        broken=broken,
     )
 
 
