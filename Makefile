@@ -49,7 +49,7 @@ imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 site: $(VENV)/.installed-dev
-	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
 
 dist: $(VENV)/.installed-dev
 	rm -rf dist

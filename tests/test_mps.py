@@ -18,6 +18,7 @@ from budgetnas.space.recipe import Augmentation, Normalisation, Recipe
 from budgetnas.training import RuntimeConfig, Task, runtime_rules
 from budgetnas.training.device import DeviceImages
 from budgetnas.training.engine import Trainer
+from budgetnas.training.evaluation import RunningMetrics
 from budgetnas.training.gpu import MPS, UNTESTED, GpuFacts
 
 NETWORK = Architecture((1, 1), (4, 8), (1, 2), stem_width=4, size=8, in_channels=3, classes=5)
@@ -46,6 +47,25 @@ EVERYTHING = Recipe(
 )
 
 
+class Kinds(TorchDispatchMode):
+    """Notes the type of every tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[tuple[int, torch.dtype]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        tensors = (leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor))
+        self._seen.update((tensor.untyped_storage().data_ptr(), tensor.dtype) for tensor in tensors)
+        return made
+
+    def of_others(self, tensors: list[torch.Tensor]) -> set[torch.dtype]:
+        """The types of all but these tensors."""
+        places = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        return {dtype for place, dtype in self._seen if place not in places}
+
+
 def test_an_apple_gpu_trains_in_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GpuFacts, "of_this_process", lambda: APPLE)
     rules = runtime_rules("auto")
@@ -59,24 +79,25 @@ def test_an_apple_gpu_trains_in_plain_float32(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("recipe", [SHORT, EVERYTHING], ids=["short", "everything"])
-def test_steps_on_an_apple_gpu_have_tensors_of_its_kinds_only(recipe: Recipe) -> None:
-    """With tensors that have a device, a shape and a type, but no values: an Apple GPU has no float64."""
-    kinds: set[tuple[str, torch.dtype]] = set()
-
-    class Kinds(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            made = func(*args, **(kwargs or {}))
-            kinds.update((leaf.device.type, leaf.dtype) for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor))
-            return made
-
-    config = RuntimeConfig(MPS, "float32", threads=1, layout="contiguous")
-    with FakeTensorMode(allow_non_fake_inputs=True), Kinds():
-        pixels = torch.zeros(13, 3, 8, 8, dtype=torch.uint8, device=MPS)
-        images = DeviceImages(pixels, torch.zeros(13, dtype=torch.int64, device=MPS))
-        trainer = Trainer(Task(NETWORK, recipe, 0, images, images, CONSTANTS), config)
-        assert list(trainer.steps(torch.arange(13))) == [1, 2, 3]
+def test_steps_and_evaluations_need_float64_for_their_sums_only(recipe: Recipe) -> None:
+    """An Apple GPU has no float64. What is drawn on the CPU before the steps may have it."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (13, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    images = DeviceImages(pixels, torch.arange(13) % 5)
+    config = RuntimeConfig("cpu", "float32", threads=1, layout="contiguous")
+    trainer = Trainer(Task(NETWORK, recipe, 0, images, images, CONSTANTS), config)
+    sums = [total for metrics in (trainer.metrics, trainer.evaluator.metrics) for total in vars(metrics).values()]
+    steps = trainer.steps(torch.arange(13))
+    next(steps)  # it draws the epoch
+    with Kinds() as kinds:
+        assert list(steps) == [2, 3]
         trainer.evaluator.run(lambda: None)
-    assert {parameter.device.type for parameter in trainer.outcome.parameters()} == {MPS}
-    there = {dtype for device, dtype in kinds if device == MPS}
-    assert torch.float32 in there
-    assert there <= {torch.float32, torch.uint8, torch.int64, torch.int32, torch.bool}
+    memory = [*trainer.outcome.state_dict().values(), *tree_leaves(dict(trainer.optimizer.state))]
+    kept = {tensor.dtype for tensor in memory if isinstance(tensor, torch.Tensor)}
+    assert (kinds.of_others(sums) | kept) <= {torch.float32, torch.uint8, torch.int64, torch.int32, torch.bool}
+
+
+def test_sums_on_an_apple_gpu_are_float32() -> None:
+    with FakeTensorMode():  # tensors with a device, but without values
+        assert {total.dtype for total in vars(RunningMetrics(torch.device(MPS))).values()} == {torch.float32}
+    assert {total.dtype for total in vars(RunningMetrics(torch.device("cpu"))).values()} == {torch.float64}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from budgetnas.api.progress.lines import Lines
 from budgetnas.api.progress.terminal import duration
@@ -16,6 +18,9 @@ from budgetnas.experiments.replay_results import ReplayResult, marked
 from budgetnas.metrics import Epoch
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
+
+_COLUMNS: Final = 98
+"""Longer sentences are broken into several lines."""
 
 
 def where(runtime: RuntimeConfig) -> str:
@@ -142,7 +147,9 @@ class ReplayProgress(Progress, ReplayCallbacks):
         self.lines.say(f"{self.prefix}{plan.params:,} parameters on CIFAR-10's images, as in the report")
         self.lines.say(f"{self.prefix}{plan.recipe.describe()}, cosine T_max {plan.recipe.t_max}")
         for sentence in plan.run.contradictions:
-            self.lines.say(f"{self.prefix}the report contradicts itself: {sentence}")
+            text = f"{self.prefix}the report contradicts itself: {sentence}"
+            for line in textwrap.wrap(text, _COLUMNS, subsequent_indent="  "):
+                self.lines.say(line)
         if plan.seconds is not None:
             self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
 
