@@ -91,10 +91,9 @@ class FinalProgress(Progress, FinalCallbacks):
             why = "finalist" if entrant.is_finalist else "reference: the best initial network"
             several = entrant.search_trainings > 1
             seen = f"the mean of its {entrant.search_trainings} runs" if several else "its single run"
-            self.lines.say(
-                f"{why}: {entrant.name}, {entrant.run.params:,} parameters; {entrant.run.recipe.describe()}; "
-                f"smoothed {entrant.score:.2%}, {seen} {entrant.search_accuracy:.2%}"
-            )
+            recipe = entrant.run.recipe.describe(brief=True)
+            self.lines.say(f"{why}: {entrant.name}, {entrant.run.params:,} parameters; {recipe}")
+            self.lines.say(f"  smoothed {entrant.score:.2%}, {seen} {entrant.search_accuracy:.2%}")
 
     def on_long_trainings(self, planned: LongTrainings) -> None:
         """Print the long trainings and their time."""
