@@ -99,7 +99,7 @@ def search(
         finalists: Number of networks in a final at the end; no final by default.
         final_seeds: Fresh seeds of each network in the final.
         final_epochs: Epochs of the networks that the final evaluates, or ``auto``; by default those of a trial.
-        device: ``auto`` (the default), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (the default), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto`` (the default), ``float32``, ``bf16`` or ``fp16``.
         tune_setup: Measure which precision, threads and layout are fastest, instead of following fixed rules.
         workers: Processes that search together; 1 by default.

@@ -227,7 +227,7 @@ class Study:
             final_seeds: Fresh seeds of each finalist; by default the study's, or 3.
             final_epochs: Epochs of the networks to evaluate on the test split, or ``auto``; by default the study's.
             int8: Also evaluate the exported network's int8 file on the test split, once.
-            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
             timeout: Stop after this time: seconds, or ``"15m"``.
             progress: Whether progress is shown.

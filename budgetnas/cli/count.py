@@ -9,6 +9,7 @@ import typer
 from budgetnas.api.networks import Counted, asked_budget, described
 from budgetnas.architecture import Architecture, Counts, count, count_parts
 from budgetnas.architecture.budget import QUANTITIES, Budget, Limit, Quantity, amount, heading, parse_budget
+from budgetnas.cli.completion import network_names
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BlockOption,
@@ -31,7 +32,8 @@ _DEFAULT_BUDGET = "5e6"
 def count_command(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.", autocompletion=network_names),
     ] = None,
     blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2.")] = None,
     widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,128,128.")] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.api.progress.terminal import stderr
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import DataDirOption, JsonFlag, StorageOption, StudyDataOption, option, out_option
 from budgetnas.cli.storage import records_to_read
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def export_command(
     study: Annotated[
-        str | None, typer.Argument(metavar="STUDY", help="Study whose final's winner is exported.")
+        str | None,
+        typer.Argument(metavar="STUDY", help="Study whose final's winner is exported.", autocompletion=study_names),
     ] = None,
     run: Annotated[int | None, option("Number of another run of the study.")] = None,
     replay: Annotated[str | None, option("Export the newest complete replay of this name.")] = None,

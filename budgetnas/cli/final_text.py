@@ -89,7 +89,7 @@ def _entrant_row(entrant: Entrant) -> tuple[str, ...]:
     return (
         ", ".join(name for name, marked in marks if marked),
         entrant.name,
-        entrant.run.recipe.describe(),
+        entrant.run.recipe.describe(brief=True),
         f"{entrant.run.params:,}",
         f"{entrant.search_accuracy:.2%}"
         + (f" (mean of {entrant.search_trainings})" if entrant.search_trainings > 1 else ""),

@@ -10,6 +10,7 @@ import typer
 from budgetnas.api.networks import asked_budget, described, nearest_within
 from budgetnas.architecture import Architecture, Counts, count
 from budgetnas.architecture.budget import BYTES, Budget, Quantity, amount, heading
+from budgetnas.cli.completion import network_names
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BlockOption,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 
 def fit_command(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.", autocompletion=network_names),
+    ] = None,
     blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2; instead of a name.")] = None,
     widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,256,512.")] = None,
     block: BlockOption = None,

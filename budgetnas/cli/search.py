@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.options import (
     BudgetOption,
     DataDirOption,
@@ -37,7 +38,9 @@ def search_command(
     ] = None,
     data_dir: DataDirOption = None,
     resolution: Annotated[int | None, option("Side of the images in pixels.")] = None,
-    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET")] = None,
+    study: Annotated[
+        str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET", autocompletion=study_names)
+    ] = None,
     storage: StorageOption = None,
     epochs: Annotated[int | None, option("Epochs of each trial.", "BUDGETNAS_EPOCHS", default="20")] = None,
     subset: Annotated[int | None, option("Number of training images, subsampled by class.")] = None,
@@ -72,7 +75,7 @@ def search_command(
     skip_damaged: Annotated[
         bool | None, typer.Option("--skip-damaged", help="Leave out damaged files of a folder, and record their names.")
     ] = None,
-    device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
+    device: Annotated[str | None, option("auto, cpu, cuda, cuda:N or mps.", "BUDGETNAS_DEVICE", default="auto")] = None,
     precision: Annotated[
         str | None, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION", default="auto")
     ] = None,

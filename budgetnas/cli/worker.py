@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -20,7 +21,7 @@ from budgetnas.errors import InputError
 
 
 def worker_command(
-    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY")] = None,
+    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", autocompletion=study_names)] = None,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
@@ -31,6 +30,7 @@ from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
+from budgetnas.training.memory import free_cached_memory
 
 DEFAULT_SEED = 0
 
@@ -159,7 +159,7 @@ def _plan(opened: OpenStudy, task: SearchTask, data: Data, pool: WorkerPool | No
     plan = make_plan(opened, task, timed=timed)
     if pool is not None:
         plan = plan.shared(pool.describe(plan.runtime), pool.shares)
-        torch.cuda.empty_cache()  # leaves the GPU's memory to the workers
+        free_cached_memory(plan.runtime.torch_device)  # leaves a GPU's memory to the workers
     callbacks.on_plan(opened, plan, data)
     return plan
 
