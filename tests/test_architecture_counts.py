@@ -26,6 +26,9 @@ from budgetnas.training.network import build
 PARAMS = {
     "v1": 4_903_242,
     "v2": 1_891_658,
+    "resnet8": 78_042,
+    "resnet20": 272_474,
+    "resnet56": 855_770,
     "resnet18": 11_173_962,
     "resnet34": 21_282_122,
     "resnet50": 23_520_842,

@@ -222,6 +222,9 @@ def test_networks_with_a_name_are_named_wherever_edits_come_to_them() -> None:
     assert told == {
         "v1": None,
         "v2": None,
+        "resnet8": None,
+        "resnet20": None,
+        "resnet56": None,
         "resnet18": None,
         "resnet34": None,
         "resnet50": (Shorten(2, 4), Shorten(3, 6)),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from budgetnas.architecture import Architecture, named
-from budgetnas.training.network import build
+from budgetnas.training.network import build, folded
 
 
 def convolution(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -151,6 +152,21 @@ def test_a_reducing_stem_computes_what_the_imagenet_resnets_do(stride: int) -> N
     torch.testing.assert_close(network(images), network.linear(features.mean(dim=(2, 3))))
 
 
+@pytest.mark.parametrize("form", [{}, {"se": True}, {"block": "bottleneck"}, {"stem_stride": 4}])
+def test_a_folded_network_computes_the_same_without_normalisations(form: dict[str, Any]) -> None:
+    network = build(Architecture((1, 2), (8, 16), (1, 2), stem_width=8, **form), seed=0).double()
+    images = torch.randn(16, 3, 32, 32, dtype=torch.float64)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.3)
+            nn.init.normal_(module.bias)
+    network(images)  # statistics other than 0 and 1
+    without = folded(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in without.modules())
+    assert network.training and any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(without(images), network.eval()(images))
+
+
 @pytest.mark.parametrize("name", list(CLASSICS))
 def test_gradients_are_those_of_the_classic_layout(name: str) -> None:
     torch.manual_seed(0)
@@ -193,7 +209,7 @@ def test_inputs_are_not_changed() -> None:
 NARROW = """
 import torch
 from budgetnas.architecture import Architecture
-from budgetnas.training.network import build
+from budgetnas.training.network import build, folded
 
 network = build(Architecture((1,), (4,), (2,), stem_width=4, in_channels=1, size=8), seed=0)
 network.to(memory_format=torch.channels_last)

@@ -9,8 +9,10 @@ import pytest
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.searching.options import read_study_file
+from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.presets import shipped_studies
-from budgetnas.space.search_space import SearchSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 pytestmark = pytest.mark.slow
 
@@ -56,3 +58,12 @@ def test_the_limits_of_mlperf_tiny_are_what_its_reference_has(name: str, widths:
     counts = count(Architecture((1, 1, 1), widths, (1, 2, 2), stem_width=widths[0]))
     assert (options.budget, options.max_macs) == (counts.params, counts.macs)
     assert options.space is None, "the default space"
+
+
+def test_the_initial_trials_of_the_shipped_files_are_networks_of_their_spaces_within_their_limits() -> None:
+    for name in shipped_studies():
+        options = read_study_file(name)
+        for seed in options.seeds or ():
+            candidate = initial_candidate(seed, RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
+            assert options.limits().fits(candidate.architecture), (name, seed)
+            assert (options.space or SearchSpace()).params_of(candidate.architecture) is not None, (name, seed)

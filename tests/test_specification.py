@@ -149,7 +149,10 @@ def test_every_difference_is_named() -> None:
         ("{}", "max_params: field required"),
         (SPECIFICATION.canonical_json().replace('"version":2', '"version":3'), "version 3: input should be 1 or 2"),
         (SPECIFICATION.canonical_json().replace('"max_params":5000000', '"max_params":0'), "max_params 0: "),
-        (SPECIFICATION.canonical_json().replace('"seeds":["v1-sgd"', '"seeds":["v9"'), "seeds: v9 unknown"),
+        (
+            SPECIFICATION.canonical_json().replace('"seeds":["v1-sgd"', '"seeds":["v9"'),
+            "seeds 'v9': is not a network and an optimiser",
+        ),
         (
             SPECIFICATION.canonical_json().replace('"version":2', '"version":2,"colour":"red"'),
             "colour 'red': there is no",

@@ -338,7 +338,7 @@ def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> Non
 
 
 def test_a_seed_trial_that_is_unknown_is_refused() -> None:
-    with pytest.raises(InputError, match="seeds 'v3-sgd': unknown; known are v1-sgd"):
+    with pytest.raises(InputError, match="seeds 'v3-sgd': is not a network and an optimiser"):
         survey(TINY, INPUTS, Budget(10**4), seeds=("v1-sgd", "v3-sgd"))
 
 

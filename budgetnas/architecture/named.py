@@ -1,4 +1,4 @@
-"""Networks by name: those of the source report and their comparisons; and networks written as lists."""
+"""Networks by name: those of the source report, their comparisons and small ones; and networks written as lists."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from budgetnas.architecture.model import Architecture, default_stem_stride, defa
 from budgetnas.errors import InputError
 
 _WIDE = (64, 128, 256, 512)
+_NARROW = (16, 32, 64)
 _LAYOUTS: Final[dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]]] = {
     "v1": ("basic", (1, 1, 1, 1), _WIDE),
     "v2": ("basic", (2, 2, 2, 2), (64, 128, 128, 128)),
+    "resnet8": ("basic", (1, 1, 1), _NARROW),
+    "resnet20": ("basic", (3, 3, 3), _NARROW),
+    "resnet56": ("basic", (9, 9, 9), _NARROW),
     "resnet18": ("basic", (2, 2, 2, 2), _WIDE),
     "resnet34": ("basic", (3, 4, 6, 3), _WIDE),
     "resnet50": ("bottleneck", (3, 4, 6, 3), _WIDE),
@@ -55,6 +59,7 @@ def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10)
         in_channels=in_channels,
         size=size,
         classes=classes,
+        stem_width=widths[0],
         stem_stride=default_stem_stride(size),
     )
 

@@ -17,6 +17,7 @@ from budgetnas.bundle.image_sources import Item
 from budgetnas.bundle.preparing import AnyImage, Preprocessor
 from budgetnas.data.decoding import in_threads, num_threads
 from budgetnas.errors import InputError
+from budgetnas.training.network import ResNet, folded
 
 _BATCH: Final = 256
 _BATCH_PIXELS: Final = 256 * 64 * 64
@@ -82,7 +83,7 @@ def predict(network: nn.Module, preprocess: Preprocessor, images: Sequence[AnyIm
 
 
 def predict_items(
-    network: nn.Module, preprocess: Preprocessor, items: Sequence[Item]
+    network: ResNet, preprocess: Preprocessor, items: Sequence[Item]
 ) -> Generator[NamedPrediction, None, None]:
     """Yield the prediction for each image, in order; unreadable images yield an error."""
 
@@ -92,6 +93,7 @@ def predict_items(
         except InputError as error:
             return error
 
+    network = folded(network)
     threads = num_threads([item.size_bytes for item in items])
     with closing(in_threads(prepare, items, threads)) as prepared:
         size = _batch_size(preprocess)

@@ -93,7 +93,9 @@ def _predict(bundle: Bundle, sources: ImageSources, csv: Path | None, form: CsvF
     from budgetnas.bundle.image_sources import repeated
     from budgetnas.bundle.predicting import predict_items
     from budgetnas.bundle.prediction_csv import csv_file
+    from budgetnas.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     ids = sources.ids(form.ids)
     predictions: list[NamedPrediction] = []
     with TerminalLines() as lines:

@@ -13,7 +13,7 @@ from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import FOLDER, DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.space.candidates import CandidateSpace
-from budgetnas.space.initial_trials import INITIAL_TRIALS
+from budgetnas.space.initial_trials import INITIAL_TRIALS, check_initial_trial
 from budgetnas.space.recipe import Frozen, RecipeSpace, RecipeSpaceName
 from budgetnas.space.search_space import InputShape, SearchSpace
 
@@ -136,9 +136,8 @@ class StudySpecification(Frozen):
 
     @model_validator(mode="after")
     def _known_seeds(self) -> Self:
-        unknown = [seed for seed in self.seeds if seed not in INITIAL_TRIALS]
-        if unknown:
-            raise ValueError(f"seeds: {', '.join(unknown)} unknown; known are {', '.join(INITIAL_TRIALS)}")
+        for seed in self.seeds:
+            check_initial_trial(seed)
         return self
 
     @property

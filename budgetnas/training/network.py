@@ -6,11 +6,14 @@ Parameter names follow the classic CIFAR ResNet layout (``conv1``, ``bn1``, ``la
 
 from __future__ import annotations
 
+from copy import deepcopy
+from itertools import pairwise
 from typing import assert_never
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from budgetnas.architecture import BLOCKS, Architecture, Block, Path, Primitive, head, stem
 from budgetnas.architecture.primitives import (
@@ -46,7 +49,7 @@ class StridedPointwiseConv(nn.Conv2d):
         if images.device.type != "cpu":
             return super().forward(images)
         down, across = self.stride
-        return functional.conv2d(images[:, :, ::down, ::across], self.weight)
+        return functional.conv2d(images[:, :, ::down, ::across], self.weight, self.bias)
 
 
 class ChannelGate(nn.Module):
@@ -112,6 +115,20 @@ def build(architecture: Architecture, *, seed: int | None = None) -> ResNet:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         return ResNet(architecture)
+
+
+def folded(network: ResNet) -> ResNet:
+    """Return a copy for evaluation, with each batch normalisation folded into the convolution before it.
+
+    Its logits differ by rounding alone, and it takes less time: the normalised features are neither read nor written.
+    """
+    copy = deepcopy(network).eval()
+    for module in copy.modules():
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module.add_module(conv_name, fuse_conv_bn_eval(conv, norm))
+                module.add_module(norm_name, nn.Identity())
+    return copy
 
 
 def _stages(architecture: Architecture) -> list[list[Block]]:

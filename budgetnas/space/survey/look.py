@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from budgetnas.architecture import Architecture, Counts, count, named
 from budgetnas.architecture.budget import Budget, Quantity
-from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import INITIAL_TRIALS
+from budgetnas.space.initial_trials import INITIAL_TRIALS, check_initial_trial
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.survey.drawn import measure
 from budgetnas.space.survey.suggestion import Suggestion, suggest
@@ -60,8 +59,7 @@ def survey(
         InputError: If nothing in the space fits, or an initial trial is unknown.
     """
     for name in seeds:
-        if name not in INITIAL_TRIALS:
-            raise InputError("seeds", name, f"unknown; known are {', '.join(INITIAL_TRIALS)}")
+        check_initial_trial(name)
     space.require_feasible(inputs, budget)
     tally = measure(space, inputs, budget, seed)
     networks = _initial_networks(space, inputs, budget, seeds)
@@ -81,7 +79,7 @@ def _initial_networks(
     space: SearchSpace, inputs: InputShape, budget: Budget, seeds: Sequence[str]
 ) -> tuple[InitialNetwork, ...]:
     networks = []
-    for name in dict.fromkeys(trial.partition("-")[0] for trial in INITIAL_TRIALS):
+    for name in dict.fromkeys(trial.partition("-")[0] for trial in (*INITIAL_TRIALS, *seeds)):
         architecture = named(name, in_channels=inputs.in_channels, size=inputs.size, classes=inputs.classes)
         counts = count(architecture)
         networks.append(
