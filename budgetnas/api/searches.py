@@ -59,6 +59,7 @@ def search(
     ray: str | None = None,
     gpus_per_trial: float | None = None,
     timeout: float | str | None = None,
+    queue: bool = False,
     progress: bool = True,
 ) -> Study:
     """Search for the best residual network within a budget; the same call resumes.
@@ -107,6 +108,7 @@ def search(
         ray: Address of a Ray cluster: ``auto`` or ``HOST:PORT``.
         gpus_per_trial: Share of a GPU for each trial on Ray, 0 to 1.
         timeout: Stop after this time: seconds, or ``"15m"``. The study then has fewer trials.
+        queue: Queue the study for ``budgetnas worker --all``, and train nothing here.
         progress: Whether progress is shown.
 
     Returns:
@@ -123,18 +125,21 @@ def search(
     from budgetnas.searching.options import SearchOptions, read_study_file
     from budgetnas.searching.session import run_search
 
-    values = {name: value for name, value in given.items() if name not in ("study_file", "progress", "batch_size")}
+    values = {
+        name: value for name, value in given.items() if name not in ("study_file", "queue", "progress", "batch_size")
+    }
     texts = {name: None if given[name] is None else str(given[name]) for name in ("storage", "study_file")}
     changed = {"batch": batch_size, "storage": texts["storage"], "data": as_data(data)}
     options = SearchOptions.parse(values | changed, source="search")
     if texts["study_file"] is not None:
         options = options.over(read_study_file(texts["study_file"]))
     with long_call(progress=progress, timeout_seconds=options.timeout) as call:
-        result = run_search(options, call.stopper, SearchProgress(call.lines), FinalProgress(call.lines))
+        views = SearchProgress(call.lines), FinalProgress(call.lines)
+        result = run_search(options, call.stopper, *views, queue=queue)
         result.records.close()
         if result.outcome.exit_code != EXIT_DONE:
             raise Interrupted(result.outcome.exit_code, result.outcome.reason)
-        if not result.outcome.finished:
+        if not (result.outcome.finished or queue):
             call.lines.say(f"Stopped. {RESUMES}")
     return Study(result.study, options.storage or DEFAULT_STORAGE, DataPlace(options.data, options.data_dir))
 

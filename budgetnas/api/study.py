@@ -254,6 +254,7 @@ class Study:
             closing(open_records(url, must_exist=True)) as records,
         ):
             runtime = call.runtime(device, precision)
+            records.take_up(self.name)
             view = FinalProgress(call.lines)
             result = finish(request, records, runtime, call.stopper, view)
             if int8:
@@ -300,6 +301,51 @@ class Study:
         with long_call(progress=progress) as call, self._records() as records:
             return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
 
+    @python_words()
+    def cancel(self) -> None:
+        """Cancel it: its processes requeue their trainings within seconds; a later search of it resumes.
+
+        Raises:
+            InputError: If it was deleted or renamed.
+        """
+        from budgetnas.searching.management import cancel_study
+
+        with self._records_to_write() as records:
+            cancel_study(records, self.name)
+
+    @python_words()
+    def delete(self) -> None:
+        """Delete it with its records, weights and checkpoints, and Optuna's study of the name.
+
+        If it was cancelled, this waits until its processes have stopped.
+
+        Raises:
+            InputError: If it is being trained and was not cancelled, or was deleted or renamed.
+        """
+        from budgetnas.searching.management import delete_study
+
+        with self._records_to_write() as records:
+            delete_study(records, self.name, lambda text: None)
+
+    @python_words(OLD="name", NEW="name")
+    def rename(self, name: str) -> Study:
+        """Rename it, in the records and in Optuna's tables.
+
+        Args:
+            name: Its new name.
+
+        Returns:
+            The study of that name.
+
+        Raises:
+            InputError: If there is a study of that name, or this one is being trained.
+        """
+        from budgetnas.searching.management import rename_study
+
+        with self._records_to_write() as records:
+            rename_study(records, self.name, name)
+        return Study(name, self.storage, self._place)
+
     def __repr__(self) -> str:
         return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {_standing(self.tables)}>"
 
@@ -311,6 +357,11 @@ class Study:
         ]
         head = f"<p><b>{escape(self.name)}</b>: {escape(_standing(tables))}</p>"
         return head + html_table(("rank", "network", "parameters", "validation"), rows)
+
+    @contextmanager
+    def _records_to_write(self) -> Iterator[Records]:
+        with closing(open_records(parse_storage(self.storage), must_exist=True)) as records:
+            yield records
 
     @contextmanager
     def _records(self) -> Iterator[Records]:

@@ -61,6 +61,7 @@ def finish_command(
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
     runtime = chosen_runtime(device, precision)
+    records.take_up(study)
     try:
         with TerminalLines() as lines, stopper.listening():
             view = FinalProgress(lines)

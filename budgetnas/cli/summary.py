@@ -46,6 +46,19 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
         print_stopped(storage, saved)
 
 
+def print_queued(records: Records, study: str, storage: str | None, *, as_json: bool) -> None:
+    """Print what a search that was queued will train, and the command that trains it; close the records."""
+    from budgetnas.report.tables import study_tables
+
+    with closing(records):
+        goal, tables = records.goal(study), study_tables(records, study)
+    if as_json:
+        return print_json(tables.to_dict())
+    trials = 0 if goal is None else goal.trials
+    stdout().print(f"\nstudy {study} is queued: {tables.tallies.trained} of {trials} trials trained", markup=False)
+    print_next(storage, ["worker", "--all"], ["studies"])
+
+
 def print_summary(tables: StudyTables, storage: str | None) -> None:
     """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands."""
     console = stdout()
