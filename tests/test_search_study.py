@@ -178,7 +178,7 @@ def test_a_trial_left_without_all_parameters_is_dropped_with_the_reason(storage_
         states = [trial.state for trial in study.optuna_study.trials]
         assert states == [TrialState.FAIL, TrialState.WAITING]
         told = described(study.optuna_study.trials[0])
-        assert told["rejected"] is True and "before its candidate was complete" in told["reason"]
+        assert told["rejected"] is True and "before all parameters were stored" in told["reason"]
         assert study.optuna_study.ask().number == empty
 
 
