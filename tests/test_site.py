@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from test_report_browser import CHROMIUM, FLAGS, PHONE, WIDE
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("index", "hand-in", "how-good", "commands", "samplers", "decisions/0049-a-site")
+PAGES = ("index", "hand-in", "how-good", "commands", "samplers", "decisions/0046-a-database-that-goes-back")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium")]
 
