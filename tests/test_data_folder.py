@@ -93,7 +93,7 @@ def test_the_resolution_is_the_most_common_shorter_side_of_the_training_images(f
     assert load(folder, resolution=16).train.images.shape[1:] == (3, 16, 16)
 
 
-def test_a_wrong_guess_at_the_resolution_is_put_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_guess_of_the_resolution_is_corrected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(folder / "train" / "cat" / "00.png", 0, size=(20, 20))
     monkeypatch.setattr(folder_module, "_SAMPLE", 1)
     counts = count_decodes(monkeypatch)
@@ -138,6 +138,24 @@ def test_a_folders_own_validation_split_is_used(folder: Path, name: str, monkeyp
     assert np.array_equal(load(folder).validation.images, data.validation.images)
     assert counts == []
     assert len(load(folder, subset_eval=2).validation) == 2
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validation"])
+def test_splits_in_a_folder_above_or_below_are_refused_with_the_folder_to_pass(tmp_path: Path, name: str) -> None:
+    """`train/train` next to `train/val`, as some archives unpack, must not become classes of these names."""
+    for split in ("train", name):
+        fill(tmp_path / "photos" / "train" / split, {"cat": 5, "dog": 5})
+    first, second = sorted((name, "train"))
+    assert f"the splits are inside train/: train/{first}, train/{second}" in refused(tmp_path / "photos")
+    assert f"folder:{tmp_path / 'photos' / 'train'}" in refused(tmp_path / "photos")
+    assert f"folder:{tmp_path / 'photos'}" in refused(tmp_path)
+    assert f"{name}/ is the validation split (10 images)" in load(tmp_path / "photos" / "train").notices
+
+
+def test_a_notice_of_unused_folders_names_the_validation_folder_as_used(folder: Path) -> None:
+    fill(folder / "val", {"cat": 2, "dog": 2})
+    fill(folder / "unlabelled", {"x": 2})
+    assert "1 folder other than train/, val/ and test/ not used: unlabelled" in load(folder).notices
 
 
 def test_a_validation_folder_without_a_training_folder_is_refused(tmp_path: Path) -> None:

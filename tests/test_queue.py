@@ -29,7 +29,7 @@ from budgetnas.searching.management import cancel_study, delete_study, rename_st
 from budgetnas.searching.study import optuna_storage
 from budgetnas.storage import Records, Role, State, tables
 from budgetnas.storage.leases import holding, require_study, take_final, take_slot
-from budgetnas.storage.opening import look_at_records, open_records
+from budgetnas.storage.opening import open_records, open_records_read_only
 from budgetnas.storage.queue_records import WINDOW_SECONDS
 from budgetnas.storage.urls import parse_storage
 from budgetnas.storage.values import QueueState
@@ -381,7 +381,7 @@ def test_work_counts_as_recent_for_a_while(one_study: str, tmp_path: Path) -> No
 def test_a_storage_of_an_older_program_has_an_empty_queue(one_study: str) -> None:
     with opened(one_study) as records:
         tables.queue.drop(records.engine)
-    with closing(look_at_records(parse_storage(one_study))) as records:
+    with closing(open_records_read_only(parse_storage(one_study))) as records:
         assert records.queue_entries() == {}
         assert standings(records)["s"].state == "stopped"
     with closing(open_records(parse_storage(one_study), must_exist=True)) as records:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.budget import QUANTITIES, Budget
 from budgetnas.cli import app
 from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
@@ -117,7 +117,7 @@ def test_space_prints_a_table_that_says_never(capsys: pytest.CaptureFixture[str]
     assert "widths = [8, 10, 12, 14, 16, 20, 24, 28, 32, 40]" in out
 
 
-def test_long_tables_are_shortened(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_long_tables_are_truncated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(f"[space]\nblocks = [[1, 2]]\nwidths = {[*range(1, 62)]}\n")
     out = printed(capsys, "space", "s.toml", "--budget", "20k")
     assert "1 to 3 " in out
@@ -173,7 +173,7 @@ def test_fit_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(found, list)
     for one in found:
         network = Architecture.from_dict(one["architecture"])
-        assert (one["params"], one["macs"], one["activations"]) == count(network)
+        assert tuple(one[quantity] for quantity in QUANTITIES) == count(network)
         assert Budget(5_000_000).fits(network)
         assert one["params_saved"] == 11_173_962 - one["params"]
         assert one["macs_kept"] == one["macs"] / 555_422_720

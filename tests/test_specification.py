@@ -11,7 +11,13 @@ from budgetnas.errors import InputError
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.space.specification import ChoiceProtocol, StudySpecification, first_problem, read_specification
+from budgetnas.space.specification import (
+    OBJECTIVES,
+    ChoiceProtocol,
+    StudySpecification,
+    first_problem,
+    read_specification,
+)
 
 DATA = DataIdentity(name="digits", content_hash="ab" * 32, subset=None, subset_eval=None, split_seed=0, resolution=8)
 SPECIFICATION = StudySpecification(
@@ -27,7 +33,7 @@ def changed(**values: Any) -> StudySpecification:
     return StudySpecification.model_validate(SPECIFICATION.model_dump() | values)
 
 
-def test_json_gives_the_same_specification_back() -> None:
+def test_a_specification_survives_a_json_round_trip() -> None:
     one = changed(space=SearchSpace(stem_width=16, strides=(1, 1, 2, 2)), recipes=RecipeSpace(epochs=3), seeds=())
     again = read_specification(one.canonical_json())
     assert again == one
@@ -35,9 +41,10 @@ def test_json_gives_the_same_specification_back() -> None:
     again.require_same(one, "one")
 
 
-def test_without_further_limits_a_specification_is_what_it_was_before_there_were_any() -> None:
+def test_without_further_limits_a_specification_is_unchanged() -> None:
     """Else every study stored until then would be another one."""
     assert "max_macs" not in SPECIFICATION.canonical_json() and "max_activations" not in SPECIFICATION.canonical_json()
+    assert "bytes" not in SPECIFICATION.canonical_json()
     assert read_specification(SPECIFICATION.canonical_json()).budget == Budget(5_000_000)
 
 
@@ -64,13 +71,18 @@ def test_limits_are_part_of_a_specification() -> None:
     assert one.budget == Budget(5_000_000, 600, 70)
     assert read_specification(one.canonical_json()) == one
     assert len({one.digest, SPECIFICATION.digest, changed(max_macs=600).digest}) == 3
+    chip = changed(max_weight_bytes=78_745, max_ram_bytes=65_536)
+    assert chip.budget == Budget(5_000_000, max_weight_bytes=78_745, max_ram_bytes=65_536)
+    assert read_specification(chip.canonical_json()) == chip
+    with pytest.raises(InputError, match=r"--max-ram-kb was 64, now 48.5; --max-weights-kb was 76.9, now none"):
+        changed(max_ram_bytes=49_664).require_same(chip, "one")
     with pytest.raises(InputError, match=r"--max-macs was 600, now none"):
         changed(max_activations=70).require_same(one, "one")
     with pytest.raises(InputError, match="max_macs 0: input should be greater than or equal to 1"):
         read_specification(one.canonical_json().replace('"max_macs":600', '"max_macs":0'))
 
 
-def test_what_follows_from_it() -> None:
+def test_the_derived_properties() -> None:
     assert SPECIFICATION.budget == Budget(5_000_000)
     assert SPECIFICATION.candidates.inputs == SPECIFICATION.inputs
     assert SPECIFICATION.seeds == ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam")
@@ -92,6 +104,11 @@ def test_what_follows_from_it() -> None:
         ({"data": DATA.model_copy(update={"resolution": 16})}, "--resolution", "--resolution was 8, now 16"),
         ({"space": SearchSpace(block="bottleneck")}, "space.block", "space.block was basic, now bottleneck"),
         ({"seeds": ("v2-sgd",)}, "seeds", "now ['v2-sgd']"),
+        (
+            {"objective": OBJECTIVES["balanced-accuracy"]},
+            "--objective",
+            "--objective was validation accuracy after the last epoch, now balanced validation accuracy after",
+        ),
         (
             {"choice": ChoiceProtocol(finalists=3, seeds=2)},
             "--finalists",
@@ -179,7 +196,7 @@ def test_a_stored_specification_that_cannot_be_read(text: str, told: str) -> Non
         ({"depth": 3}, "depth 3: there is no such key"),
     ],
 )
-def test_the_first_problem_is_told_in_one_line(values: dict[str, Any], told: str) -> None:
+def test_the_first_problem_is_reported_in_one_line(values: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as raised:
         SearchSpace.model_validate(values)
     assert first_problem(raised.value) == told

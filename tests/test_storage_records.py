@@ -33,6 +33,8 @@ EPOCHS = tuple(
         eval_accuracy=1 / (3 * number),
         learning_rate=0.1,
         seconds=1.5,
+        eval_balanced_accuracy=1 / (7 * number),
+        eval_correct=(number, 0, 10**6),
     )
     for number in (1, 2, 3)
 )
@@ -71,7 +73,7 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
         "role": Role.SEARCH,
         "label": "v2-sgd",
         "architecture": dataclasses.asdict(V2),
-        **count(V2)._asdict(),
+        **dict(zip(("params", "macs", "activations"), count(V2), strict=False)),
         "recipe": RECIPE,
         "data": '{"name":"digits"}',
         "seed": 2**40,
@@ -96,7 +98,7 @@ def test_curves_are_read_to_the_last_bit(records: Records) -> None:
     assert records.curve(without) == ()
 
 
-def test_a_running_run_says_so(records: Records) -> None:
+def test_a_running_run_is_shown_as_running(records: Records) -> None:
     number = start(records)
     records.add_epoch(number, EPOCHS[0])
     run = records.run(number)
@@ -117,7 +119,7 @@ def test_an_epoch_of_no_run_is_refused(records: Records) -> None:
     assert records.test_readings(17) == 0  # the whole transaction is undone
 
 
-def test_a_restart_forgets_the_epochs_but_no_look_at_the_test_split(records: Records) -> None:
+def test_a_restart_deletes_the_epochs_but_keeps_test_evaluations(records: Records) -> None:
     number = start(records)
     for epoch in EPOCHS[:2]:
         records.add_epoch(number, epoch, test_reason="replay")
@@ -129,7 +131,7 @@ def test_a_restart_forgets_the_epochs_but_no_look_at_the_test_split(records: Rec
     assert records.test_readings(number) == 3
 
 
-def test_looks_at_the_test_split_are_counted_for_each_run(records: Records) -> None:
+def test_test_evaluations_are_counted_for_each_run(records: Records) -> None:
     looked, not_looked = start(records), start(records)
     for epoch in EPOCHS:
         records.add_epoch(looked, epoch, test_reason="replay of v2-sgd")
@@ -184,7 +186,7 @@ def test_runs_are_listed_by_study_and_role(records: Records) -> None:
     assert records.runs(study="three") == ()
 
 
-def test_only_the_running_trainings_of_that_trial_are_interrupted(records: Records) -> None:
+def test_only_running_trainings_of_that_trial_are_interrupted(records: Records) -> None:
     running = start(records, study="first", trial=3)
     failed = start(records, study="first", trial=3)
     records.finish_run(failed, State.FAILED, "why")
@@ -215,7 +217,7 @@ def test_rejections_are_read_as_they_were_written(records: Records) -> None:
     assert records.rejection_counts("three") == (0, 0)
 
 
-def test_rejections_are_counted_by_the_limits_that_they_break(records: Records) -> None:
+def test_rejections_are_counted_by_the_limits_that_they_exceed(records: Records) -> None:
     budget = Budget(2_000_000, 300_000_000, 600_000)
     over_params, over_macs = Rejection.of(V1, "sampler", budget, 1), Rejection.of(V2, "seed v2-sgd", budget)
     over_all = Rejection.of(named("resnet18"), "sampler", budget, 1)
@@ -236,6 +238,13 @@ def test_rejections_are_counted_by_the_limits_that_they_break(records: Records) 
         OverLimit("macs", 300_000_000, 3),
         OverLimit("activations", 600_000, 1),
     )
+    in_bytes = Budget(2_000_000, max_weight_bytes=2 << 20, max_ram_bytes=1)
+    everything = len([one for one in records.rejections("first") if not one.duplicate])
+    assert records.over_limits("first", in_bytes)[1:] == (
+        OverLimit("weight_bytes", 2 << 20, 2),
+        OverLimit("ram_bytes", 1, everything),
+    )
+    assert records.over_limits("three", in_bytes)[2] == OverLimit("ram_bytes", 1, 0)
     assert records.over_limits("second", Budget(2_000_000)) == (OverLimit("params", 2_000_000, 1),)
     assert records.over_limits("three", Budget(1)) == (OverLimit("params", 1, 0),)
 

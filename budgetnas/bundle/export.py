@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.bundle.chosen import Chosen, ExportRequest, choose_run
-from budgetnas.bundle.contents import BundleSource, Preprocessing
+from budgetnas.bundle.chosen import Chosen, ExportRequest, Part, choose_run
+from budgetnas.bundle.contents import BundleSource, Int8Images, Preprocessing
 from budgetnas.bundle.figures import metrics_of
-from budgetnas.bundle.onnx_file import check_exporter
+from budgetnas.bundle.onnx_file import check_exporter, to_onnx
 from budgetnas.bundle.provenance import data_sentences, environment_sentence, provenance_of
 from budgetnas.bundle.retraining import ExportCallbacks, Weights, normalisation_of, weights_of
 from budgetnas.bundle.write import WrittenBundle, check_place, write_bundle
@@ -20,8 +20,9 @@ from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records
+from budgetnas.training.weights import from_safetensors
 
-MOST_CHECKED_IMAGES: Final = 1_000
+MAX_CHECKED_IMAGES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ class Exported:
             "certificate": bundle.certificate.to_dict(),
             "metrics": bundle.metrics.model_dump(mode="json"),
             "onnx_check": bundle.onnx.to_dict(),
+            "int8": None if bundle.int8 is None else bundle.int8.to_dict(),
             "files": bundle.files,
         }
 
 
-def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportCallbacks) -> Exported:
+def export(request: ExportRequest, records: Records, stopper: Stopper, callbacks: ExportCallbacks) -> Exported:
     """Write the bundle of a run.
 
     Raises:
@@ -60,11 +62,11 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
     chosen = choose_run(records, request)
     folder = check_place(chosen.folder(request.out), replace=request.replace)
     check_exporter()
-    view.on_progress("loading data")
+    callbacks.on_progress("loading data")
     data = _data(chosen, request)
-    weights = weights_of(chosen, data, request.device, records, stopper, view)
+    weights = weights_of(chosen, data, request.device, records, stopper, callbacks)
     if not weights.equal:
-        view.on_message(f"weights of run {chosen.run.id}: {weights.describe()}")
+        callbacks.on_message(f"weights of run {chosen.run.id}: {weights.describe()}")
     source = BundleSource(
         title=chosen.name,
         architecture=chosen.run.architecture,
@@ -78,11 +80,12 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
         data=data_sentences(chosen, data),
         environment=environment_sentence(chosen),
         images=_evenly_spaced(data.validation.images),
+        int8=_int8_images(chosen, data) if request.int8 else None,
     )
 
     def report(step: str) -> None:
         stopper.check()
-        view.on_progress(step)
+        callbacks.on_progress(step)
 
     bundle = write_bundle(source, folder, replace=request.replace, pt=request.pt, report=report)
     return Exported(chosen, weights, bundle)
@@ -122,8 +125,35 @@ def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
     )
 
 
+def int8_file_of(chosen: Chosen, data: Data, weights: bytes) -> bytes:
+    """Return the int8 file of a run, as `export` writes it.
+
+    Raises:
+        BudgetnasError: If the installed packages cannot make it.
+    """
+    from budgetnas.bundle.int8_file import to_int8  # slow to import
+
+    check_exporter()
+    preprocessing = _preprocessing(chosen, data)
+    exported = to_onnx(from_safetensors(chosen.run.architecture, weights), preprocessing)
+    return to_int8(exported, _int8_images(chosen, data).calibration, preprocessing)
+
+
+def _int8_images(chosen: Chosen, data: Data) -> Int8Images:
+    from budgetnas.bundle.int8_file import calibration_images  # slow to import
+
+    return Int8Images(
+        calibration=calibration_images(data.train.images, chosen.run.seed),
+        seed=chosen.run.seed,
+        pixels=data.validation.images,
+        labels=data.validation.labels,
+        trained_on=chosen.part is not Part.TRAIN,
+        test=chosen.final.int8 if chosen.is_shipped and chosen.final is not None else None,
+    )
+
+
 def _evenly_spaced(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return at most `MOST_CHECKED_IMAGES` images, evenly spaced, so that a sorted set keeps every class."""
-    if len(images) <= MOST_CHECKED_IMAGES:
+    """Return at most `MAX_CHECKED_IMAGES` images, evenly spaced, so that a sorted set keeps every class."""
+    if len(images) <= MAX_CHECKED_IMAGES:
         return images
-    return images[np.linspace(0, len(images) - 1, MOST_CHECKED_IMAGES).astype(np.int64)]
+    return images[np.linspace(0, len(images) - 1, MAX_CHECKED_IMAGES).astype(np.int64)]

@@ -51,7 +51,6 @@ from budgetnas.errors import (
 app = typer.Typer(
     name="budgetnas",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -91,7 +90,7 @@ def _root(
 ) -> None:
     """Find and train the best residual network within a hard limit on parameters.
 
-    A first search, in a minute and without a download: budgetnas search digits-demo
+    Begin with a small search, without a download: budgetnas search digits-demo
     """
 
 

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.options import (
     BudgetOption,
     DataDirOption,
     JsonFlag,
     MaxActivationsOption,
     MaxMacsOption,
+    MaxRamOption,
+    MaxWeightsOption,
     StorageOption,
     StudyFileArgument,
     TimeoutOption,
@@ -27,6 +30,8 @@ def search_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
+    max_weights_kb: MaxWeightsOption = None,
+    max_ram_kb: MaxRamOption = None,
     trials: Annotated[int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="50")] = None,
     data: Annotated[
         str | None,
@@ -34,7 +39,9 @@ def search_command(
     ] = None,
     data_dir: DataDirOption = None,
     resolution: Annotated[int | None, option("Side of the images in pixels.")] = None,
-    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET")] = None,
+    study: Annotated[
+        str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET", autocompletion=study_names)
+    ] = None,
     storage: StorageOption = None,
     epochs: Annotated[int | None, option("Epochs of each trial.", "BUDGETNAS_EPOCHS", default="20")] = None,
     subset: Annotated[int | None, option("Number of training images, subsampled by class.")] = None,
@@ -52,8 +59,14 @@ def search_command(
         str | None,
         option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the study's, or budget"),
     ] = None,
+    objective: Annotated[
+        str | None,
+        option("accuracy or balanced-accuracy: the mean over classes.", "BUDGETNAS_OBJECTIVE", default="accuracy"),
+    ] = None,
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
-    finalists: Annotated[int | None, option("End with a final of that many networks.", default="no final")] = None,
+    finalists: Annotated[
+        int | None, option("Run a final of this many networks at the end.", default="no final")
+    ] = None,
     final_seeds: Annotated[int | None, option("Fresh seeds of each network in the final.", default="3")] = None,
     final_epochs: Annotated[
         str | None, option("Epochs of the networks that the final evaluates, or auto.", default="those of a trial")
@@ -61,9 +74,9 @@ def search_command(
     seed: Annotated[int | None, option("Seed of the sampler.", default="0")] = None,
     split_seed: Annotated[int | None, option("Seed of the validation split and of subsets.", default="0")] = None,
     skip_damaged: Annotated[
-        bool | None, typer.Option("--skip-damaged", help="Leave out the damaged files of a folder; recorded by name.")
+        bool | None, typer.Option("--skip-damaged", help="Leave out damaged files of a folder, and record their names.")
     ] = None,
-    device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
+    device: Annotated[str | None, option("auto, cpu, cuda, cuda:N or mps.", "BUDGETNAS_DEVICE", default="auto")] = None,
     precision: Annotated[
         str | None, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION", default="auto")
     ] = None,
@@ -71,12 +84,12 @@ def search_command(
         bool | None,
         typer.Option(
             "--tune-setup",
-            help="Time precision, threads and layout instead of following the rules: other bits each time.",
+            help="Measure the fastest precision, threads and layout; results then vary from call to call.",
         ),
     ] = None,
     workers: Annotated[int | None, option("Processes that search together.", "BUDGETNAS_WORKERS", default="1")] = None,
     per_device: Annotated[
-        int | None, option("Most workers on one GPU; without --workers, on each.", "BUDGETNAS_PER_DEVICE", default="1")
+        int | None, option("Largest number of workers on each GPU.", "BUDGETNAS_PER_DEVICE", default="1")
     ] = None,
     ray: Annotated[str | None, option("Search on a Ray cluster: auto or HOST:PORT.", "BUDGETNAS_RAY")] = None,
     gpus_per_trial: Annotated[

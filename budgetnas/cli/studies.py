@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import JsonFlag, StorageOption
 from budgetnas.cli.storage import records_to_read
+from budgetnas.metrics import ACCURACY
 
 if TYPE_CHECKING:
     from budgetnas.report.standing import Standing
@@ -36,6 +37,8 @@ def print_studies(storage: str | None, *, as_json: bool) -> None:
                     "budget": study.specification.max_params,
                     "max_macs": study.specification.max_macs,
                     "max_activations": study.specification.max_activations,
+                    "max_weight_bytes": study.specification.max_weight_bytes,
+                    "max_ram_bytes": study.specification.max_ram_bytes,
                     "trained": study.tallies.trained,
                     "failed": study.tallies.failed,
                     "best": study.ranking[0].accuracy if study.ranking else None,
@@ -47,7 +50,10 @@ def print_studies(storage: str | None, *, as_json: bool) -> None:
         return
     rows = []
     for study in tables:
-        budget, best = study.specification.budget, f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-"
+        budget, measure = study.specification.budget, study.specification.measure
+        best = f"{study.ranking[0].accuracy:.2%}" if study.ranking else "-"
+        if measure != ACCURACY:
+            best = f"{best} ({measure.words})"
         limits = f"{budget.max_params:,}" if len(budget.limits) == 1 else str(budget)
         standing = stand[study.study]
         done = f"{study.tallies.trained}" + (f"/{standing.trials}" if standing.trials is not None else "")

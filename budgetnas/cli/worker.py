@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def worker_command(
-    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY")] = None,
+    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", autocompletion=study_names)] = None,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,

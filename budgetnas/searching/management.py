@@ -10,7 +10,7 @@ from optuna.storages._rdb.models import StudyModel, TrialModel
 from sqlalchemy import Connection, Table, delete, or_, select, update
 
 from budgetnas.errors import InputError
-from budgetnas.runs.checkpoints import sweep
+from budgetnas.runs.checkpoints import delete_old_checkpoints
 from budgetnas.runs.reopen import study_specification
 from budgetnas.searching.options import check_study_name
 from budgetnas.storage import Records, tables
@@ -66,7 +66,7 @@ def delete_study(records: Records, study: str, wait: Callable[[str], None]) -> N
             wait(f"waiting until {_processes(working)} of study {study!r} stopped")
         waited = True
         time.sleep(_WAIT_SECONDS)
-    sweep(records)
+    delete_old_checkpoints(records)
 
 
 def rename_study(records: Records, old: str, new: str) -> None:

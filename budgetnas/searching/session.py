@@ -6,14 +6,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
 from budgetnas.data.arrays import ImageArrays
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
-from budgetnas.runs.checkpoints import sweep
+from budgetnas.runs.checkpoints import delete_old_checkpoints
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
@@ -31,6 +30,7 @@ from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, for_other_processes, parse_storage, sqlite_file
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
+from budgetnas.training.memory import free_cached_memory
 
 DEFAULT_SEED = 0
 
@@ -153,7 +153,8 @@ def _open(
     trials, seed, sampler = options.trials, options.seed, sampler_of(opened, options.sampler)
     assert trials is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
-    sweep(records)
+    records.save_class_counts(data.identity.digest(), "validation", data.validation_classes)
+    delete_old_checkpoints(records)
     here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
     images = validation_images(data, here)
     return opened, SearchTask(trials, images, here, sampler, seed, options.tune_setup or False), data
@@ -175,7 +176,7 @@ def _plan(
     plan = make_plan(opened, task, timed=timed)
     if pool is not None:
         plan = plan.shared(pool.describe(plan.runtime), pool.shares)
-        torch.cuda.empty_cache()  # leaves the GPU's memory to the workers
+        free_cached_memory(plan.runtime.torch_device)  # leaves a GPU's memory to the workers
     callbacks.on_plan(opened, plan, data)
     return plan
 
@@ -215,8 +216,8 @@ def _worker_request(
 ) -> WorkerRequest:
     """Return the request of each worker.
 
-    A worker needs the time limit to estimate how many trainings will fit. The search stops it before, because its clock
-    starts later.
+    A worker needs the time limit to estimate how many trainings will fit. It never reaches the limit itself: its clock
+    starts later than that of the search, which stops it.
     """
     data, data_dir = _absolute(options)
     return WorkerRequest(

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 metadata = MetaData()
 
 schema = Table(
@@ -87,6 +87,17 @@ epochs = Table(
     Column("eval_accuracy", Float),
     Column("learning_rate", Float, nullable=False),
     Column("seconds", Float, nullable=False),
+    Column("eval_balanced_accuracy", Float),
+    Column("eval_correct", Text),
+)
+
+class_counts = Table(
+    "class_counts",
+    metadata,
+    Column("data", String(16), primary_key=True),
+    Column("split", String(16), primary_key=True),
+    Column("classes", Text, nullable=False),
+    Column("images", Text, nullable=False),
 )
 
 rejections = Table(
@@ -131,6 +142,8 @@ test_readings = Table(
     Column("run", ForeignKey("runs.id"), nullable=False, index=True),
     Column("epoch", Integer, nullable=False),
     Column("accuracy", Float, nullable=False),
+    Column("balanced_accuracy", Float),
+    Column("correct", Text),
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),
 )

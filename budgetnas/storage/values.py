@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import WORDS, Budget, Quantity
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
+
+
+def or_null(value: float) -> float | None:
+    """Return `value`, or None for NaN, which SQLite cannot store."""
+    return None if math.isnan(value) else value
+
+
+def or_nan(value: Any) -> Any:
+    """Return `value`, or NaN for None."""
+    return math.nan if value is None else value
+
+
+def counts_to_json(counts: tuple[int, ...]) -> str | None:
+    """Return counts by class as JSON, or None for none."""
+    return json.dumps(counts) if counts else None
+
+
+def counts_from_json(text: str | None) -> tuple[int, ...]:
+    """Return the counts that `counts_to_json` wrote."""
+    return tuple(json.loads(text)) if text else ()
 
 
 class Role(StrEnum):
@@ -82,7 +104,7 @@ class Run:
     epochs_done: int  # epochs recorded
     started_at: float  # seconds since 1970 UTC
     ended_at: float | None  # seconds since 1970 UTC, or None while it runs
-    # SHA-256 of the trained weights as a safetensors file, or None unless it is complete.
+    # SHA-256 of the trained weights as a safetensors file; None unless the run is complete.
     weights_sha256: str | None = None
 
     @property

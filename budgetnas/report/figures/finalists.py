@@ -62,7 +62,7 @@ def finalists(tables: StudyTables, final: FinalResult) -> Figure:
         "Square: the accuracy in the search; the highest of many is partly luck. Triangle: the same, smoothed over all "
         "runs. Diamond: the mean of fresh seeds with its 95 % interval."
     )
-    drawn = _finish(figure, tables, final.entrants, "validation accuracy (%)")
+    drawn = _finish(figure, tables, final.entrants, "validation")
     return Figure("finalists", "The finalists, trained again", caption, drawn, table)
 
 
@@ -71,7 +71,7 @@ def test_accuracies(tables: StudyTables, final: FinalResult) -> Figure:
     entrants = [entrant for entrant in final.entrants if entrant.test]
     figure = go.Figure()
     _add_seeds(figure, [entrant.test for entrant in entrants])
-    drawn = _finish(figure, tables, entrants, "test accuracy (%)")
+    drawn = _finish(figure, tables, entrants, "test")
     caption = "Networks trained on the train and validation images, each with a fresh seed."
     data = _table(tables, entrants, "test")
     return Figure("test", "Test accuracy of winner and reference", caption, drawn, data)
@@ -107,13 +107,13 @@ def _add_seeds(figure: go.Figure, accuracies: Sequence[Sequence[float]]) -> None
         name="mean, 95 % interval",
         mode="markers",
         marker=marker(GREEN, "diamond", 12),
-        error_x={"array": [_reach(values) for _, values in rows], "color": GREEN, "thickness": 2, "width": 6},
+        error_x={"array": [_half_width(values) for _, values in rows], "color": GREEN, "thickness": 2, "width": 6},
         hovertext=[_hover(values) for _, values in rows],
         hoverinfo="text",
     )
 
 
-def _reach(values: Spread) -> float:
+def _half_width(values: Spread) -> float:
     return 0.0 if values.interval is None else 100 * (values.interval.high - values.interval.estimate)
 
 
@@ -122,7 +122,7 @@ def _hover(values: Spread) -> str:
     return f"{text}, {100 * interval.low:.2f} to {100 * interval.high:.2f}" if interval else text
 
 
-def _finish(figure: go.Figure, tables: StudyTables, entrants: Sequence[Entrant], title: str) -> go.Figure:
+def _finish(figure: go.Figure, tables: StudyTables, entrants: Sequence[Entrant], split: str) -> go.Figure:
     """Add the names of the rows and the title of the axis."""
     figure.update_yaxes(
         tickvals=list(range(len(entrants))),
@@ -132,7 +132,7 @@ def _finish(figure: go.Figure, tables: StudyTables, entrants: Sequence[Entrant],
     )
     for place in range(1, len(entrants)):
         figure.add_hline(y=place - 0.5, line={"color": GREY, "width": 1, "dash": "dot"}, opacity=0.5)
-    figure.update_xaxes(title=title)
+    figure.update_xaxes(title=f"{tables.specification.measure.on(split)} (%)")
     return styled(figure, height=170 + 72 * len(entrants))
 
 

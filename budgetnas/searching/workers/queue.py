@@ -33,7 +33,7 @@ from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chos
 from budgetnas.storage import Records
 from budgetnas.storage.leases import Lease, holding, take_final, trained, work_in_progress
 from budgetnas.storage.opening import open_records
-from budgetnas.storage.retry import is_passing
+from budgetnas.storage.retry import is_transient
 from budgetnas.storage.urls import parse_storage
 from budgetnas.storage.values import QueueEntry, QueueState
 from budgetnas.training import Runtime
@@ -219,7 +219,7 @@ class _QueueWorker:
                 self.records.queued()
                 return
             except SQLAlchemyError as error:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 time.sleep(_AWAY_SECONDS)
 

@@ -217,6 +217,7 @@ class _WatchedStudy:
         if run.state is State.FAILED:
             return TrialEnd(trial, None, run.reason, proposals)
         last = self._opened.records.curve(run.id)[-1]
+        value = self._opened.specification.measure.of(last)
         if run.state is State.PRUNED:
-            return TrialEnd(trial, last.eval_accuracy, run.reason, proposals, last.epoch)
-        return TrialEnd(trial, last.eval_accuracy, "", proposals)
+            return TrialEnd(trial, value, run.reason, proposals, last.epoch)
+        return TrialEnd(trial, value, "", proposals)

@@ -28,7 +28,7 @@ class WorkerRequest(Frozen):
     study: str | None = None  # None for every study that is queued
     data: str | None = None  # ``folder:DIR`` for a folder; optional for the named data sets
     data_dir: Path | None = None  # folder of downloaded archives
-    device: str = "auto"  # ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
+    device: str = "auto"  # ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``
     precision: str = "auto"  # ``auto``, ``float32``, ``bf16`` or ``fp16``
     runtime: str | None = None  # the runtime config that ``--tune-setup`` timed, as JSON; None for the rules
     threads: int | None = None  # threads on a CPU; None for all cores
