@@ -69,7 +69,7 @@ class Metrics(Frozen):
     seeds: tuple[int, ...]
     sentences: tuple[str, ...]  # meaning and caveats
     details: dict[str, Any] = Field(default_factory=dict)  # more figures, as plain JSON
-    trained_again: dict[str, Any] | None = None  # the retraining of weights that were not kept, as plain JSON
+    trained_again: dict[str, Any] | None = None  # the retraining of weights that were not stored, as plain JSON
 
     def describe(self) -> str:
         """Return the accuracy as a short line."""
@@ -103,6 +103,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def is_dropping(name: str) -> bool:
-    """Return whether a file manager left the file of this name in a folder."""
+def is_file_manager_file(name: str) -> bool:
+    """Return whether file managers create files of this name by themselves."""
     return name in DROPPINGS or name.startswith("._")

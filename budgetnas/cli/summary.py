@@ -70,11 +70,11 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     )
     _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
-        console.print(f"seed {seed.name}: rejected, {_why(seed, tables)}", markup=False)
+        console.print(f"initial trial {seed.name}: rejected, {_reason(seed, tables)}", markup=False)
     final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
     further = ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)]
-    looks = (["show", tables.study], ["report", tables.study], ["dashboard"])
-    print_next(storage, *looks, *([final] if tables.ranking else []), further)
+    views = (["show", tables.study], ["report", tables.study], ["dashboard"])
+    print_next(storage, *views, *([final] if tables.ranking else []), further)
 
 
 def _by_limit(limits: Sequence[OverLimit]) -> str:
@@ -83,7 +83,7 @@ def _by_limit(limits: Sequence[OverLimit]) -> str:
     return f" ({counts})" if len(limits) > 1 else ""
 
 
-def _why(seed: RejectedInitialTrial, tables: StudyTables) -> str:
+def _reason(seed: RejectedInitialTrial, tables: StudyTables) -> str:
     if len(tables.summary.limits) == 1:
         return f"{seed.params:,} parameters are {seed.overshoot:,} over the budget"
     return f"over the budget: {'; '.join(excess.sentence() for excess in seed.excesses)}"
@@ -103,7 +103,7 @@ def _ranking(runs: Sequence[RankedRun]) -> Table:
     """Return the table of the best; accuracies of repeated candidates are means."""
     repeated = any(run.repeats for run in runs)
     title = "Ranking by validation accuracy after the last epoch"
-    columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
+    columns = ("rank", "trial", "initial", "architecture", "recipe", "parameters", "of budget", "validation", "time")
     if not repeated:
         return table(title, columns, map(_row, runs), left=5)
     title += "; mean of n trainings, with the trials that repeat the first"
@@ -146,7 +146,10 @@ def _print_winner(tables: StudyTables) -> None:
         console.print(
             f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure", markup=False
         )
-        console.print(f"  expected {winner.expected:.2%}, the highest that all runs together predict", markup=False)
+        console.print(
+            f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
+            markup=False,
+        )
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [
@@ -164,12 +167,12 @@ def _print_winner(tables: StudyTables) -> None:
     console.print(table("", columns, rows))
     if len(tables.summary.limits) > 1:
         console.print(f"  {tables.specification.budget.verdict(winner.run.architecture).sentence()}", markup=False)
-    rejected = {seed.name for seed in tables.rejections.seeds}  # printed with the reason
-    for seed in (seed for seed in tables.distances if seed.name not in rejected):
-        console.print(f"  {_distance(seed)}", markup=False)
+    for seed in tables.distances:
+        if seed.outcome != "rejected":  # printed with the rejections
+            console.print(f"  {_distance(seed)}", markup=False)
 
 
 def _distance(seed: InitialTrialDistance) -> str:
     if seed.points is None or seed.accuracy is None:
         return f"{seed.name}: {seed.outcome}"
-    return f"{seed.name}: {seed.accuracy:.2%}, the best run is {seed.points:+.2f} points from it"
+    return f"{seed.name}: {seed.accuracy:.2%}; best run minus {seed.name}: {seed.points:+.2f} points"

@@ -35,7 +35,7 @@ class Data:
 
     @property
     def commonest_share(self) -> float:
-        """Share of the commonest class among the validation images: the accuracy of always naming that class."""
+        """Share of the commonest class among the validation images: the accuracy of always predicting that class."""
         return float(np.bincount(self.validation.labels).max() / len(self.validation))
 
 

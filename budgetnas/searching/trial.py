@@ -66,7 +66,7 @@ class TrialRunner:
         Raises:
             SpaceUsedUpError: If no new candidate is left.
             Interrupted: If a stop was requested; the trial is requeued.
-            RestartNeeded: If this process can train no more; the trial is requeued, but not without end.
+            RestartNeeded: If this process can no longer train; the trial is requeued, up to a limit.
             LeaseLost: If another process took the trial over.
         """
         records, trial = self.opened.records, self.opened.optuna_study.ask()
@@ -248,7 +248,7 @@ class _TrialCallbacks(Callbacks):
 
     def _judge(self, epoch: Epoch) -> None:
         fidelity, records = self.opened.specification.fidelity, self.opened.records
-        others = records.accuracies_at(self.opened.name, epoch.epoch, states=compared(fidelity), but=self.run)
+        others = records.accuracies_at(self.opened.name, epoch.epoch, states=compared(fidelity), except_run=self.run)
         cut = verdict(fidelity, epoch.eval_accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs))

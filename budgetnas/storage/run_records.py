@@ -269,13 +269,13 @@ class RunRecords(Store):
             curves.setdefault(row.run, []).append(epoch)
         return {run: tuple(epochs) for run, epochs in curves.items()}
 
-    def accuracies_at(self, study: str, epoch: int, *, states: Sequence[State], but: int) -> tuple[float, ...]:
+    def accuracies_at(self, study: str, epoch: int, *, states: Sequence[State], except_run: int) -> tuple[float, ...]:
         """Return the validation accuracies that the search's runs had after `epoch`, oldest first, for pruning.
 
         Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
         because only interrupted runs are trained again.
 
-        The run `but` is the one that is compared with them.
+        The run `except_run`, which is compared with them, is left out.
         """
         runs, epochs = tables.runs.c, tables.epochs.c
         query = (
@@ -286,7 +286,7 @@ class RunRecords(Store):
                 runs.role == Role.SEARCH.value,
                 runs.label == "",
                 runs.state.in_([state.value for state in states]),
-                runs.id != but,
+                runs.id != except_run,
                 epochs.epoch == epoch,
                 epochs.eval_accuracy.is_not(None),
             )
