@@ -28,4 +28,5 @@ def final_accuracy(loop: Loop, task: Task, runtime: RuntimeConfig) -> float:
     for epoch in range(1, task.recipe.epochs + 1):
         for _ in run.steps(epoch):
             pass
-    return evaluate(run.network, task.evaluation, Normaliser.of(task.normalisation, runtime.torch_device), runtime)[1]
+    normalise, classes = Normaliser.of(task.normalisation, runtime.torch_device), task.architecture.classes
+    return evaluate(run.network, task.evaluation, normalise, runtime, classes=classes).accuracy

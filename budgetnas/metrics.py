@@ -7,6 +7,7 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 CONFIDENCE = 0.95
 
@@ -26,6 +27,132 @@ class Epoch:
     eval_accuracy: float  # accuracy in the same evaluation
     learning_rate: float  # learning rate of the epoch
     seconds: float  # time of training and evaluation
+    eval_balanced_accuracy: float = math.nan  # mean of the accuracies of all classes in the same evaluation
+    eval_correct: tuple[int, ...] = ()  # number of correct predictions of each class; empty without an evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The accuracy by which candidates are compared."""
+
+    name: str  # ``accuracy`` or ``balanced_accuracy``: the name of the figure in records
+
+    @property
+    def column(self) -> str:
+        """Name of the figure in an epoch."""
+        return f"eval_{self.name}"
+
+    @property
+    def words(self) -> str:
+        """The measure in words."""
+        return self.name.replace("_", " ")
+
+    @property
+    def where(self) -> str:
+        """The words after a validation figure, e.g. ``on validation``."""
+        return "on validation" if self == ACCURACY else f"{self.words} on validation"
+
+    def on(self, split: str) -> str:
+        """Return the measure on a split, e.g. ``balanced test accuracy``."""
+        return self.words.replace("accuracy", f"{split} accuracy")
+
+    def of(self, epoch: Epoch) -> float:
+        """Return the figure of an epoch."""
+        value: float = getattr(epoch, self.column)
+        return value
+
+    def of_one_class(self, counts: ClassCounts) -> float:
+        """Return the figure of a network that always predicts the commonest class."""
+        return counts.commonest[1] if self == ACCURACY else 1 / sum(number > 0 for number in counts.images)
+
+
+ACCURACY: Final = Measure("accuracy")
+BALANCED: Final = Measure("balanced_accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAccuracy:
+    """The accuracy of a class."""
+
+    name: str
+    images: int  # number of its images
+    accuracy: float | None  # mean accuracy of some networks on them, a share of 1; None without images
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """The images of a split by class."""
+
+    names: tuple[str, ...]  # class names; their positions are the labels
+    images: tuple[int, ...]  # number of images of each class
+
+    @property
+    def commonest(self) -> tuple[str, float]:
+        """The class with the most images and its share: the accuracy of always predicting it."""
+        most = max(self.images)
+        return self.names[self.images.index(most)], most / sum(self.images)
+
+    def describe(self, of: str) -> str:
+        """Return the commonest class in words; `of` names the images, e.g. ``the test images``."""
+        name, share = self.commonest
+        return f"commonest class {name}: {share:.2%} of {of}"
+
+    def accuracies(self, correct: Sequence[Sequence[int]]) -> tuple[ClassAccuracy, ...]:
+        """Return the mean accuracy of each class over networks, from each network's correct predictions by class."""
+        return tuple(
+            ClassAccuracy(name, images, statistics.fmean(hits) / images if images else None)
+            for name, images, *hits in zip(self.names, self.images, *correct, strict=True)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        name, share = self.commonest
+        images = dict(zip(self.names, self.images, strict=True))
+        return {"images": images, "commonest_class": {"class": name, "share": share}}
+
+
+def by_class(counts: ClassCounts | None, correct: Sequence[Sequence[int]]) -> tuple[ClassAccuracy, ...]:
+    """Return the mean accuracy of each class over networks; empty where counts were not recorded.
+
+    Args:
+        counts: The images by class, or None.
+        correct: For each network its correct predictions by class; empty for a network without an evaluation.
+    """
+    return counts.accuracies(correct) if counts is not None and correct and all(correct) else ()
+
+
+def balanced_accuracy(correct: Sequence[int], images: Sequence[int]) -> float:
+    """Return the mean of the accuracies of all classes that have images; NaN without any.
+
+    Args:
+        correct: Number of correct predictions of each class.
+        images: Number of images of each class.
+    """
+    shares = [hits / number for hits, number in zip(correct, images, strict=True) if number]
+    return statistics.fmean(shares) if shares else math.nan
+
+
+def by_class_words(rows: Sequence[ClassAccuracy], most: int = 10) -> str:
+    """Return the accuracy of each class on a line, or of the `most` with the lowest; then both means over all."""
+    known = [(row, row.accuracy) for row in rows if row.accuracy is not None]
+    if not known:
+        return ""
+    shown = known if len(known) <= most else sorted(known, key=lambda pair: pair[1])[:most]
+    head = "by class" if len(known) <= most else f"lowest {most} of {len(known)} classes"
+    mean, images = statistics.fmean(share for _, share in known), sum(row.images for row, _ in known)
+    correct = sum(share * row.images for row, share in known)
+    return (
+        f"{head}: {', '.join(f'{row.name} {share:.1%} of {row.images:,}' for row, share in shown)}; "
+        f"mean of classes {mean:.1%}, all images {correct / images:.1%}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Reading:
+    """The evaluation of an int8 file on a test split."""
+
+    sha256: str  # hash of the file
+    accuracy: float  # a share of 1
 
 
 @dataclass(frozen=True, slots=True)

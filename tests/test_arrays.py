@@ -56,7 +56,7 @@ def test_given_splits_are_used_as_they_are() -> None:
 
 def test_the_share_of_the_commonest_class_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = np.repeat([0, 1], (240, 60))
-    assert load_data(request(ImageArrays(PIXELS, labels))).commonest_share == 20 / 24
+    assert load_data(request(ImageArrays(PIXELS, labels))).validation_classes.commonest == ("0", 20 / 24)
     options = SMALL | {"progress": True, "storage": tmp_path / "s.db"}
     budgetnas.search(data=(PIXELS, labels), **options)
     assert "24 for validation, of which the commonest class has 83.3%" in capsys.readouterr().err

@@ -140,6 +140,24 @@ def test_a_folders_own_validation_split_is_used(folder: Path, name: str, monkeyp
     assert len(load(folder, subset_eval=2).validation) == 2
 
 
+@pytest.mark.parametrize("name", ["val", "Valid", "validation"])
+def test_splits_in_a_folder_above_or_below_are_refused_with_the_folder_to_pass(tmp_path: Path, name: str) -> None:
+    """`train/train` next to `train/val`, as some archives unpack, must not become classes of these names."""
+    for split in ("train", name):
+        fill(tmp_path / "photos" / "train" / split, {"cat": 5, "dog": 5})
+    first, second = sorted((name, "train"))
+    assert f"the splits are inside train/: train/{first}, train/{second}" in refused(tmp_path / "photos")
+    assert f"folder:{tmp_path / 'photos' / 'train'}" in refused(tmp_path / "photos")
+    assert f"folder:{tmp_path / 'photos'}" in refused(tmp_path)
+    assert f"{name}/ is the validation split (10 images)" in load(tmp_path / "photos" / "train").notices
+
+
+def test_a_notice_of_unused_folders_names_the_validation_folder_as_used(folder: Path) -> None:
+    fill(folder / "val", {"cat": 2, "dog": 2})
+    fill(folder / "unlabelled", {"x": 2})
+    assert "1 folder other than train/, val/ and test/ not used: unlabelled" in load(folder).notices
+
+
 def test_a_validation_folder_without_a_training_folder_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "val", {"cat": 5, "dog": 5})
     assert "has val/ but no train/" in refused(tmp_path)

@@ -86,7 +86,14 @@ def test_the_citation_names_this_version() -> None:
 
 
 def test_every_shipped_study_file_can_be_read() -> None:
-    assert set(shipped_studies()) >= {"cifar10-5m", "digits-demo", "era-200k", "mlperf-tiny-ic01", "mlperf-tiny-ic02"}
+    assert set(shipped_studies()) >= {
+        "chip-64k",
+        "cifar10-5m",
+        "digits-demo",
+        "era-200k",
+        "mlperf-tiny-ic01",
+        "mlperf-tiny-ic02",
+    }
     for name in shipped_studies():
         assert read_study_file(name).budget is not None
 

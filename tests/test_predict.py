@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from small import run, start
 
 import budgetnas
@@ -295,6 +295,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert scores.accuracy.estimate == accuracy_score(labels, predicted)
     assert scores.accuracy == share_interval(scores.correct, 200)
     assert scores.commonest == ("cat", (labels == 0).mean())
+    assert scores.balanced_accuracy == pytest.approx(recall_score(labels, predicted, labels=[0, 1], average="macro"))
     values = scores.to_dict()["by_class"]
     assert [value["images"] for value in values] == [(labels == 0).sum(), (labels == 1).sum(), 0]
     assert values[1]["accuracy"] == (predicted[labels == 1] == 1).mean() and values[2]["accuracy"] is None

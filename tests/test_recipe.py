@@ -50,6 +50,7 @@ def test_a_recipe_survives_a_json_round_trip(rate: float) -> None:
         {"ema_decay": 0.99},
         {"schedule": "step"},
         {"decoupled_decay": True},
+        {"class_weights": "balanced"},
         {"augmentation": Augmentation(padding="reflect")},
         {"augmentation": Augmentation(trivial_augment=True)},
         {"augmentation": Augmentation(erasing=0.1)},

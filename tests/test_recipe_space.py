@@ -156,7 +156,8 @@ def test_samplers_propose_in_the_tuned_space(sampler: str) -> None:
         assert set(trial.params) == set(space.names(trial.params))
         study.tell(trial, recipes[-1].label_smoothing - 0.01 * recipes[-1].warmup_epochs)
     assert recipes[0] == initial_candidate("v1-adam", space.recipes, INPUTS).recipe
-    for extra in EXTRAS:
+    assert {one.class_weights for one in recipes} == {"none"}, "no named space searches them"
+    for extra in set(EXTRAS) - {"class_weights"}:
         assert len({one.extra(extra) for one in recipes}) > 1, extra
 
 
@@ -305,7 +306,7 @@ def test_the_benchmark_changes_each_extra_once_and_nothing_else() -> None:
         changed.add(extra)
         assert recipe.learning_rate == base.learning_rate
         assert recipe.augmentation.model_copy(update={"cutout": 0}) == base.augmentation
-    assert changed == set(EXTRAS) - {"decoupled_decay"}  # the base is SGD
+    assert changed == set(EXTRAS) - {"decoupled_decay", "class_weights"}  # the base is SGD, the classes are balanced
 
 
 def test_the_benchmark_s_differences_are_paired() -> None:

@@ -20,7 +20,7 @@ from small import run, start, study_file
 
 from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import ACCURACY, Epoch
 from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages
@@ -252,14 +252,14 @@ def test_an_accuracy_counts_once_and_not_for_interrupted_runs(tmp_path: Path) ->
         scripted(study, [0.9, *LEVELS])
         records, runs = study.records, study.records.runs(study="s")
         reached = compared(ASHA)
-        assert records.accuracies_at("s", 1, states=reached, except_run=0) == tuple(LEVELS)
-        assert records.accuracies_at("s", 2, states=reached, except_run=0) == (0.5, 0.6, 0.7, 0.75)
-        assert records.accuracies_at("s", 1, states=reached, except_run=runs[1].id) == tuple(LEVELS[1:])
-        assert records.accuracies_at("s", 1, states=compared(MEDIAN), except_run=0) == (0.5, 0.6, 0.7, 0.75)
-        assert records.accuracies_at("other", 1, states=reached, except_run=0) == ()
+        assert records.values_at("s", 1, ACCURACY, states=reached, except_run=0) == tuple(LEVELS)
+        assert records.values_at("s", 2, ACCURACY, states=reached, except_run=0) == (0.5, 0.6, 0.7, 0.75)
+        assert records.values_at("s", 1, ACCURACY, states=reached, except_run=runs[1].id) == tuple(LEVELS[1:])
+        assert records.values_at("s", 1, ACCURACY, states=compared(MEDIAN), except_run=0) == (0.5, 0.6, 0.7, 0.75)
+        assert records.values_at("other", 1, ACCURACY, states=reached, except_run=0) == ()
         for state in (State.INTERRUPTED, State.FAILED):
             records.finish_run(runs[2].id, state)
-            assert records.accuracies_at("s", 1, states=reached, except_run=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
+            assert records.values_at("s", 1, ACCURACY, states=reached, except_run=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
 
 
 def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> None:

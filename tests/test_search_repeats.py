@@ -36,7 +36,7 @@ from repeating import (
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import plan_final
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import ACCURACY, Epoch
 from budgetnas.report.figures.curves import accuracy_curves
 from budgetnas.report.figures.history import history
 from budgetnas.report.tables import study_tables
@@ -276,7 +276,7 @@ def test_repeats_are_neither_pruned_nor_compared_with(sqlite: str) -> None:
         repeats = [run for run in runs if run.role is Role.REPEAT]
         assert len(repeats) >= 10
         assert all((run.state, run.epochs_done) == (State.COMPLETE, 3) for run in repeats)
-        others = study.records.accuracies_at("s", 1, states=(State.COMPLETE, State.PRUNED), except_run=0)
+        others = study.records.values_at("s", 1, ACCURACY, states=(State.COMPLETE, State.PRUNED), except_run=0)
         assert len(others) == len(runs) - len(repeats)
 
 

@@ -89,7 +89,7 @@ def test_tables_are_created_once_and_left_alone_after(engine: Engine) -> None:
         assert list(connection.scalars(select(tables.schema.c.version))) == [tables.SCHEMA_VERSION]
 
 
-@pytest.mark.parametrize("version", [0, tables.SCHEMA_VERSION + 1])
+@pytest.mark.parametrize("version", [0, 3, tables.SCHEMA_VERSION + 1])
 def test_tables_of_another_version_are_refused_and_not_touched(engine: Engine, version: int) -> None:
     create_tables(engine)
     with engine.begin() as connection:

@@ -27,7 +27,7 @@ from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import Records, Rejection, Role, RunKey, State, tables
 from budgetnas.storage.engine import exclusive, open_engine
-from budgetnas.storage.finals import Finalist, FinalPlan
+from budgetnas.storage.finals import Finalist, FinalPlan, TestResult
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.opening import create_tables
 from budgetnas.storage.retry import LockLostError, current_call, is_transient, retried
@@ -37,6 +37,7 @@ V2 = named("v2")
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, epochs=1, t_max=1)
 KEY = RunKey(V2.digest, RECIPE.digest, "data", 0, Role.SEARCH)
 EPOCH = Epoch(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0)
+RESULT = TestResult(1, 0.5, 0.25, (5, 0))
 PLAN = FinalPlan(protocol=ChoiceProtocol(), finalists=(Finalist(run=1, score=0.5, accuracy=0.5),))
 
 
@@ -161,8 +162,9 @@ def test_a_final_starts_once_and_reads_the_test_split_once(records: Records) -> 
         final = records.start_final("s", PLAN)
     assert len(records.finals("s")) == 1
     with lost_answers(records.engine, 0):
-        assert records.record_reading(final, {run: (1, 0.5)}, 10, "a final")
-    assert not records.record_reading(final, {run: (1, 0.5)}, 10, "a final"), "this is another reading"
+        assert records.record_reading(final, {run: RESULT}, 10, "a final")
+    assert not records.record_reading(final, {run: RESULT}, 10, "a final"), "this is another reading"
+    assert records.test_results(final.id) == {run: RESULT}
     assert records.test_readings(run) == 1
 
 

@@ -19,7 +19,7 @@ from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
 from budgetnas.space.strong import automatic_epochs, final_recipe, plain_recipe, strong_recipe
 from budgetnas.training.augmentation import AugmentationParameters, augment, crop_and_flip, draw
 from budgetnas.training.engine import Trainer
-from budgetnas.training.evaluation import summed_loss
+from budgetnas.training.evaluation import balanced_weights, summed_loss
 from budgetnas.training.mixing import Targets, draw_mixing, mix
 from budgetnas.training.optimizer import learning_rates
 from budgetnas.training.strong_augmentation import (
@@ -273,16 +273,17 @@ def test_shares_come_from_their_distributions() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_that_of_soft_labels(smoothing: float) -> None:
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0])])
+def test_the_loss_is_that_of_soft_labels(smoothing: float, weights: Tensor | None) -> None:
     logits, labels = torch.randn(6, 5, generator=seeded()), torch.tensor([0, 1, 2, 3, 4, 0])
     targets = Targets(labels, labels.roll(1), torch.tensor(0.3))
     soft = 0.3 * torch.eye(5)[labels] + 0.7 * torch.eye(5)[labels.roll(1)]
-    expected = torch.nn.functional.cross_entropy(logits, soft, reduction="sum", label_smoothing=smoothing)
-    torch.testing.assert_close(targets.loss(logits, smoothing), expected)
+    expected = torch.nn.functional.cross_entropy(logits, soft, weights, reduction="sum", label_smoothing=smoothing)
+    torch.testing.assert_close(targets.loss(logits, smoothing, weights), expected)
     pieces = zip(logits.tensor_split(4), targets.split(4), strict=True)
-    torch.testing.assert_close(sum(part.loss(some, smoothing) for some, part in pieces), expected)
+    torch.testing.assert_close(sum(part.loss(some, smoothing, weights) for some, part in pieces), expected)
     plain = Targets(labels)
-    assert torch.equal(plain.loss(logits, smoothing), summed_loss(logits, labels, smoothing))
+    assert torch.equal(plain.loss(logits, smoothing, weights), summed_loss(logits, labels, smoothing, weights))
     assert [len(part.labels) for part in plain.split(4)] == [2, 2, 1, 1]
 
 
@@ -366,14 +367,14 @@ def test_a_step_by_hand_is_the_trainer_s() -> None:
     for _ in trainer.steps(order, rates):
         pass
     draws, mixing = draw(200, how, generator), draw_mixing(2, how, generator)
-    color = trainer.normalise.mean_color
+    color, weights = trainer.normalise.mean_color, balanced_weights(job.train.labels, 10)
     for step, rate in enumerate(rates):
         places = torch.arange(100 * step, 100 * step + 100)
         images, labels = job.train.images[order[places]], job.train.labels[order[places]]
         mixed, targets = mix(augment(images, how, draws.at(places), color), labels, mixing[step])
         soft = targets.share * torch.eye(10)[labels] + (1 - targets.share) * torch.eye(10)[labels.roll(1)]  # type: ignore[operator]
         loss = torch.nn.functional.cross_entropy(
-            network(trainer.normalise(mixed)), soft, label_smoothing=job.recipe.label_smoothing
+            network(trainer.normalise(mixed)), soft, weights, label_smoothing=job.recipe.label_smoothing
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -434,6 +435,7 @@ def test_a_final_s_recipe_is_scaled_to_network_length_and_batch() -> None:
     weak = strong_recipe(100).model_copy(update={"augmentation": Augmentation(padding="reflect")})
     assert final_recipe(recipes, 100, 299_999) == weak
     assert not final_recipe(recipes, 59, 5_000_000).augmentation.mixup
+    assert final_recipe(recipes, 100, 299_999, "balanced") == weak.model_copy(update={"class_weights": "balanced"})
     own = Augmentation(crop_padding=1, flip=False, rotation=5, mixup=0.4)
     unmirrored = final_recipe(RecipeSpace(augmentation=own), 100, 300_000).augmentation
     assert unmirrored == own.model_copy(update={"padding": "reflect", "erasing": 0.1, "cutmix": 1.0})

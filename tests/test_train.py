@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import weakref
 from dataclasses import replace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
@@ -31,7 +33,7 @@ from budgetnas.space.recipe import Augmentation
 from budgetnas.training import train
 from budgetnas.training.device import DeviceImages, Normaliser
 from budgetnas.training.engine import Trainer, is_out_of_memory
-from budgetnas.training.evaluation import evaluate, read_metrics
+from budgetnas.training.evaluation import balanced_weights, evaluate, read_metrics
 from budgetnas.training.measure import fastest_runtime, measure_pace
 from budgetnas.training.network import build
 from budgetnas.training.runtime import Layout
@@ -185,11 +187,63 @@ def test_evaluation_returns_mean_loss_and_accuracy() -> None:
     network = build(SMALL, seed=0)
     many = DeviceImages(example.train.images.repeat(3, 1, 1, 1)[:1203], example.train.labels.repeat(3)[:1203])
     normalise = Normaliser.of(example.normalisation, torch.device("cpu"))
-    loss, accuracy = evaluate(network, many, normalise, CPU)
+    loss, accuracy, balanced, correct = evaluate(network, many, normalise, CPU, classes=SMALL.classes)
     with torch.no_grad():
         logits = network.eval()(normalise(many.images))
     assert loss == pytest.approx(float(functional.cross_entropy(logits, many.labels)), rel=1e-5)
-    assert accuracy == int((logits.argmax(1) == many.labels).sum()) / 1203
+    hits = logits.argmax(1) == many.labels
+    assert accuracy == int(hits.sum()) / 1203
+    assert correct == tuple(int(hits[many.labels == label].sum()) for label in range(10))
+    assert balanced == pytest.approx(
+        np.mean([float(hits[many.labels == label].double().mean()) for label in range(10)])
+    )
+
+
+def test_class_weights_have_mean_1_over_the_images_and_a_missing_class_none() -> None:
+    labels = torch.tensor([0] * 6 + [2] * 3 + [3])
+    weights = balanced_weights(labels, 5)
+    torch.testing.assert_close(weights, torch.tensor([10 / 18, 0.0, 10 / 9, 10 / 3, 0.0]))
+    assert float(weights[labels].mean()) == pytest.approx(1)
+    assert torch.equal(balanced_weights(torch.arange(5).repeat(7), 5), torch.ones(5))
+
+
+def test_without_class_weights_the_bits_are_those_of_equal_weights() -> None:
+    """The digits are cut so that all classes have 40 images."""
+    example = task()
+    rows = torch.cat([torch.nonzero(example.train.labels == label)[:40, 0] for label in range(10)])
+    example = replace(example, train=example.train.take(rows))
+    recipe = example.recipe.model_copy(update={"class_weights": "balanced"})
+    (one, first_epochs), (other, second_epochs) = trained(example), trained(replace(example, recipe=recipe))
+    assert first_epochs.epochs == second_epochs.epochs
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_class_weights_find_more_of_a_rare_class() -> None:
+    example = task(epochs=6, t_max=6)
+    rare = example.train.labels == 8
+    kept = ~rare | (rare.cumsum(0) <= 5)
+    example = replace(example, train=example.train.take(torch.nonzero(kept)[:, 0]))
+    recipe = example.recipe.model_copy(update={"class_weights": "balanced"})
+    (_, plain), (_, weighted) = trained(example), trained(replace(example, recipe=recipe))
+    assert weighted.epochs[-1].eval_correct[8] > plain.epochs[-1].eval_correct[8]
+
+
+def test_an_epoch_has_the_correct_predictions_of_each_class() -> None:
+    """A class without images has no part in the balanced accuracy."""
+    example = task()
+    kept = example.evaluation.labels != 3
+    evaluation = DeviceImages(example.evaluation.images[kept], example.evaluation.labels[kept])
+    _, listener = trained(replace(example, evaluation=evaluation))
+    images = torch.bincount(evaluation.labels, minlength=10).tolist()
+    for epoch in listener.epochs:
+        assert sum(epoch.eval_correct) / len(evaluation) == epoch.eval_accuracy
+        shares = [hits / of for hits, of in zip(epoch.eval_correct, images, strict=True) if of]
+        assert len(shares) == 9
+        assert epoch.eval_balanced_accuracy == pytest.approx(sum(shares) / 9)
+    _, silent = trained(replace(example, evaluation=example.evaluation.empty()))
+    assert {epoch.eval_correct for epoch in silent.epochs} == {()}
+    assert all(math.isnan(epoch.eval_balanced_accuracy) for epoch in silent.epochs)
 
 
 def test_evaluation_respects_the_micro_batch() -> None:
@@ -197,7 +251,7 @@ def test_evaluation_respects_the_micro_batch() -> None:
     seen: list[int] = []
     network.register_forward_hook(lambda _module, inputs, _out: seen.append(len(inputs[0])))
     normalise = Normaliser.of(example.normalisation, torch.device("cpu"))
-    evaluate(network, example.train, normalise, replace(CPU, micro_batch=200))
+    evaluate(network, example.train, normalise, replace(CPU, micro_batch=200), classes=10)
     assert seen == [200, 200, 100]
 
 
@@ -326,7 +380,7 @@ def test_evaluation_can_be_interrupted() -> None:
 
     normalise = Normaliser.of(example.normalisation, torch.device("cpu"))
     with pytest.raises(Interrupted):
-        evaluate(network, example.train, normalise, replace(CPU, micro_batch=100), tick)
+        evaluate(network, example.train, normalise, replace(CPU, micro_batch=100), tick, classes=10)
     assert len(seen) == 2
 
 

@@ -90,9 +90,12 @@ def plain_training(
 ) -> list[tuple[float, float, float]]:
     """The loop one would write by hand; loss, accuracy, and accuracy on the evaluation images of every epoch."""
     schedule, evaluated = plain_schedule(optim, example.recipe), plain if averaged is None else averaged.module
-    criterion = nn.CrossEntropyLoss(label_smoothing=example.recipe.label_smoothing)
     chance = torch.Generator().manual_seed(example.seed)
     curve, dtype = [], next(plain.parameters()).dtype
+    weights = None
+    if example.recipe.class_weights == "balanced":
+        weights = (50 / torch.bincount(example.train.labels)).to(dtype)
+    criterion = nn.CrossEntropyLoss(weights, reduction="sum", label_smoothing=example.recipe.label_smoothing)
     for _ in range(example.recipe.epochs):
         plain.train()
         total = correct = 0.0
@@ -101,7 +104,7 @@ def plain_training(
         for some in torch.arange(500).split(64):
             labels = example.train.labels[order[some]]
             logits = plain(plain_batch(example, order[some], draws.offsets[some], draws.mirrored[some]).to(dtype))
-            loss = criterion(logits, labels)
+            loss = criterion(logits, labels) / len(some)
             optim.zero_grad()
             loss.backward()
             optim.step()

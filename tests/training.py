@@ -81,6 +81,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "smoothing": dict(label_smoothing=0.2),
     "warm-up": dict(warmup_epochs=2),
     "average": dict(ema_decay=0.7),
+    "class weights": dict(class_weights="balanced"),
     "everything": dict(
         label_smoothing=0.1,
         warmup_epochs=1,
@@ -88,6 +89,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
         nesterov=True,
         decay_norm_and_bias=False,
         weight_decay=0.01,
+        class_weights="balanced",
     ),
 }
 STRONG: dict[str, Any] = EXTRAS["everything"] | dict(

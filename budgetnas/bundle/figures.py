@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from budgetnas.bundle.chosen import Chosen, Part
@@ -11,6 +12,7 @@ from budgetnas.bundle.retraining import Weights
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, final_seeds
 from budgetnas.experiments.published import recorded_run
 from budgetnas.experiments.replay_results import replay_result
+from budgetnas.metrics import ACCURACY, ClassAccuracy, ClassCounts, Measure, by_class, by_class_words
 from budgetnas.storage import SEARCHED, Records, Role, State
 
 
@@ -30,8 +32,10 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
     assert final is not None and final.winner is not None, "a shipped run has a final with a winner"
     test = final.winner.test
     sentences = [
-        f"Mean test accuracy of {len(test)} networks with this architecture and recipe, trained on train + "
-        f"validation with fresh seeds; this network alone has {test[0]:.2%}. Nothing was chosen by these figures.",
+        *_class_sentences(final.test_classes, final.winner.test_by_class, "test"),
+        f"Mean {final.measure.on('test')} of {len(test)} networks with this architecture and recipe, trained on "
+        f"train + validation with fresh seeds; this network alone has {test[0]:.2%}. Nothing was chosen by these "
+        "figures.",
         "The standard deviation is between these networks.",
     ]
     if final.binomial_error is not None:
@@ -58,20 +62,28 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
 def _of_tested(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     """Return the figures of a final's network that is not shipped: its test accuracy if there is one."""
     finals = records.finals(chosen.run.study or "")
-    tested = [records.test_accuracies(final.id).get(chosen.run.id) for final in finals]
-    accuracy = next((share for share in reversed(tested) if share is not None), None)
+    tested = [records.test_results(final.id).get(chosen.run.id) for final in finals]
+    result = next((result for result in reversed(tested) if result is not None), None)
     sentence = "A single network of a final, trained on train + validation"
-    end = "; it was not evaluated on the test split." if accuracy is None else "; no spread is known."
-    return _metrics(
-        chosen, weights, split=None if accuracy is None else "test", accuracy=accuracy, sentences=[sentence + end]
-    )
+    if result is None:
+        sentences = [f"{sentence}; it was not evaluated on the test split."]
+        return _metrics(chosen, weights, split=None, accuracy=None, sentences=sentences)
+    classes = records.class_counts(chosen.identity.digest(), "test")
+    sentences = [*_class_sentences(classes, by_class(classes, [result.correct]), "test")]
+    sentences.append(f"{sentence}; no spread is known.")
+    accuracy = result.value(_measure(chosen))
+    return _metrics(chosen, weights, split="test", accuracy=accuracy, sentences=sentences)
 
 
 def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
     run, epoch = chosen.run, weights.again or weights.recorded
     runs = records.runs(study=run.study)
     searched = [other for other in runs if other.role in SEARCHED and other.state is State.COMPLETE]
-    sentences = ["Validation accuracy after the last epoch of a single run; no spread is known."]
+    classes = records.class_counts(chosen.identity.digest(), "validation")
+    sentences = [*_class_sentences(classes, by_class(classes, [epoch.eval_correct]), "validation")]
+    measure = _measure(chosen)
+    measured = measure.on("validation").capitalize()
+    sentences.append(f"{measured} after the last epoch of a single run; no spread is known.")
     if run.role in SEARCHED:
         sentences.append(
             f"A single run of {len(searched)} in a search: if it was chosen for being the best, its accuracy is "
@@ -82,7 +94,7 @@ def _of_validated(chosen: Chosen, weights: Weights, records: Records) -> Metrics
         chosen,
         weights,
         split="validation",
-        accuracy=epoch.eval_accuracy,
+        accuracy=measure.of(epoch),
         sentences=sentences,
         details={"epoch": epoch.epoch, "train_accuracy": epoch.train_accuracy, "trainings": len(searched)},
     )
@@ -104,6 +116,22 @@ def _of_replay(chosen: Chosen, weights: Weights, records: Records) -> Metrics:
         sentences=sentences,
         details={"beside_the_report": result.comparison()},
     )
+
+
+def _measure(chosen: Chosen) -> Measure:
+    return ACCURACY if chosen.specification is None else chosen.specification.measure
+
+
+def _class_sentences(classes: ClassCounts | None, rows: Sequence[ClassAccuracy], split: str) -> list[str]:
+    """Return the share of the commonest class, the accuracy of always naming it, and the accuracy of each class."""
+    if classes is None:
+        return []
+    name, share = classes.commonest
+    words = by_class_words(rows, most=100)
+    return [
+        f"The commonest class, {name}, has {share:.2%} of the {split} images: the accuracy of always predicting it.",
+        *([f"{words[:1].upper()}{words[1:]}."] if words else []),
+    ]
 
 
 def _metrics(
@@ -131,5 +159,6 @@ def _metrics(
         seeds=seeds,
         sentences=tuple(sentences),
         details=details or {},
+        measure="accuracy" if _measure(chosen) == ACCURACY else "balanced accuracy",
         trained_again=weights.to_dict(),
     )

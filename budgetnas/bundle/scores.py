@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.metrics import Interval, share_interval
+from budgetnas.metrics import ClassCounts, Interval, balanced_accuracy, share_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,12 @@ class Scores:
     @property
     def commonest(self) -> tuple[str, float]:
         """The class with the most images and its share: the accuracy of always predicting it."""
-        counts = self.confusion.sum(axis=1)
-        return self.classes[int(counts.argmax())], float(counts.max() / counts.sum())
+        return ClassCounts(self.classes, tuple(self.confusion.sum(axis=1).tolist())).commonest
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the accuracies of all classes that have images."""
+        return balanced_accuracy(self.confusion.diagonal().tolist(), self.confusion.sum(axis=1).tolist())
 
     def by_class(self) -> list[tuple[str, int, int]]:
         """Return name, number of images and number of correct predictions of each class."""
@@ -59,6 +63,7 @@ class Scores:
             "images": self.images,
             "correct": self.correct,
             "accuracy": asdict(self.accuracy),
+            "balanced_accuracy": self.balanced_accuracy,
             "commonest_class": {"class": name, "share": share},
             "by_class": [
                 {"class": name, "images": images, "correct": correct, "accuracy": correct / images if images else None}

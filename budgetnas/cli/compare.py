@@ -78,7 +78,7 @@ def _print_comparison(study: str, comparison: Comparison) -> None:
         console.print(f"{NAMES[optimizer]}: learning rates {rates}; weight decay {decay:g}", markup=False)
     console.print(
         f"all: {design.recipes.epochs} epochs, batch {design.recipes.batch}; every rate with a single seed, the best "
-        "again with a fresh seed; validation accuracy after the last epoch",
+        f"again with a fresh seed; {design.measure.on('validation')} after the last epoch",
         markup=False,
     )
     columns = (

@@ -41,7 +41,8 @@ class CompareProgress(Progress, CompareCallbacks):
         if not known:
             self._done += self._macs
             self._macs = 0
-        result = f"failed: {attempt.reason}" if attempt.accuracy is None else f"{attempt.accuracy:.2%} on validation"
+        where = self._plan.design.measure.where if self._plan else ""
+        result = f"failed: {attempt.reason}" if attempt.accuracy is None else f"{attempt.accuracy:.2%} {where}"
         source = f" (record of run {attempt.run})" if known else ""
         trainings = self._plan.design.trainings if self._plan else 0
         self.lines.say(f"{step.describe()}: {result}{source}; run {self._ended}/{trainings}{self._left(self._done)}")
@@ -72,7 +73,8 @@ def plan_lines(plan: ComparePlan) -> list[str]:
     lines = [
         f"study {plan.study}: {len(design.entrants)} architectures, SGD and Adam, {len(design.sgd)} rates each and the "
         f"best again: {design.trainings} runs, {design.trainings - plan.missing} of them recorded already",
-        f"data: {data.identity.label()}; {len(data.train):,} train images, {len(data.validation):,} validation images",
+        f"data: {data.identity.label()}; {len(data.train):,} train images, {len(data.validation):,} validation images; "
+        f"{data.validation_classes.describe('the latter')}",
         f"each run: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {where(runtime)}",
     ]
     lines += [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from budgetnas.cli.console import stdout, table
 from budgetnas.experiments.final_results import Entrant, FinalResult
+from budgetnas.metrics import by_class_words
 
 
 def print_final(result: FinalResult) -> None:
@@ -14,8 +15,10 @@ def print_final(result: FinalResult) -> None:
     console = stdout()
     console.print()
     columns = ("", "architecture", "recipe", "parameters", "in the search", "smoothed", "fresh mean", "sd", "n")
-    title = f"Final of study {result.study}: validation accuracy with fresh seeds"
+    title = f"Final of study {result.study}: {result.measure.on('validation')} with fresh seeds"
     console.print(table(title, columns, map(_entrant_row, result.entrants), left=3))
+    if result.validation_classes is not None:
+        console.print(result.validation_classes.describe("the validation images"), markup=False)
     if result.winner is None:
         console.print("the final is not finished yet", markup=False)
         return
@@ -30,19 +33,22 @@ def final_lines(result: FinalResult) -> list[str]:
     lines = [f"winner: {winner.name}, {winner.run.params:,} parameters"]
     if not winner.test:
         return [*lines, "not evaluated on the test split yet"]
-    images = result.test_images or 0
+    images, measured = result.test_images or 0, result.measure.on("test")
     if winner.long_recipe is not None:
         lines.append(f"long trainings: {winner.long_recipe.describe()}")
-    lines.append(
-        f"test accuracy over {len(winner.test)} networks trained on train + validation ({images:,} test images):"
-    )
-    lines.append(f"  winner     {_spread(winner.test)}")
+    lines.append(f"{measured} over {len(winner.test)} networks trained on train + validation ({images:,} test images):")
+    if result.test_classes is not None:
+        lines.append(f"  {result.test_classes.describe('the test images')}")
+    lines += [f"  winner     {_spread(winner.test)}", *_by_class(winner)]
     if reference is None:
         lines.append("  no initial trial is in the final, so the winner has no reference")
     elif reference is winner:
         lines.append(f"  the winner is the initial trial {reference.run.label}: the search found nothing better")
     else:
         lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.run.params:,} parameters)")
+        lines += _by_class(reference)
+    if result.int8 is not None:
+        lines.append(f"  int8 file of the winner's exported network (export --int8): {result.int8.accuracy:.2%}")
     if result.difference is not None:
         low, high = result.difference.low, result.difference.high
         lines.append(
@@ -56,6 +62,11 @@ def final_lines(result: FinalResult) -> list[str]:
             f"  evaluated on the test split {result.readings} times for this study; only the first is unbiased"
         )
     return lines
+
+
+def _by_class(entrant: Entrant) -> list[str]:
+    words = by_class_words(entrant.test_by_class)
+    return [f"             {words}"] if words else []
 
 
 def _verdict(low: float, high: float) -> str:

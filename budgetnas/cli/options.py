@@ -77,6 +77,14 @@ MaxActivationsOption = Annotated[
     str | None, option("Limit on activations per image, e.g. 600e3.", "BUDGETNAS_MAX_ACTIVATIONS")
 ]
 
+MaxWeightsOption = Annotated[
+    str | None,
+    option("Limit on int8 weights with scales and biases, in KB of 1,024 bytes.", "BUDGETNAS_MAX_WEIGHTS_KB"),
+]
+MaxRamOption = Annotated[
+    str | None, option("Limit on int8 activations alive at once, in KB of 1,024 bytes.", "BUDGETNAS_MAX_RAM_KB")
+]
+
 BlockOption = Annotated[str | None, option("basic or bottleneck, with --blocks and --widths.", default="basic")]
 StemWidthOption = Annotated[int | None, option("Channels of the stem.", default="64")]
 StemKernelOption = Annotated[int | None, option("Side of the stem's convolution.", default="3")]

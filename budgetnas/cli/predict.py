@@ -178,7 +178,7 @@ def _print_scores(scores: Scores) -> None:
     name, share = scores.commonest
     stdout().print(
         f"\naccuracy {accuracy.estimate:.2%}, 95 % interval {accuracy.low:.2%} to {accuracy.high:.2%} "
-        f"({scores.correct:,} of {plural(scores.images, 'image')}); "
+        f"({scores.correct:,} of {plural(scores.images, 'image')}), balanced {scores.balanced_accuracy:.2%}; "
         f"commonest class {printed(name)}: {share:.2%} of the images\n",
         markup=False,
         soft_wrap=True,

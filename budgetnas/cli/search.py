@@ -14,11 +14,14 @@ from budgetnas.cli.options import (
     JsonFlag,
     MaxActivationsOption,
     MaxMacsOption,
+    MaxRamOption,
+    MaxWeightsOption,
     StorageOption,
     StudyFileArgument,
     TimeoutOption,
     option,
 )
+from budgetnas.errors import EXIT_DONE
 
 
 def search_command(
@@ -27,6 +30,8 @@ def search_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
+    max_weights_kb: MaxWeightsOption = None,
+    max_ram_kb: MaxRamOption = None,
     trials: Annotated[int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="50")] = None,
     data: Annotated[
         str | None,
@@ -53,6 +58,10 @@ def search_command(
     sampler: Annotated[
         str | None,
         option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the study's, or budget"),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        option("accuracy or balanced-accuracy: the mean over classes.", "BUDGETNAS_OBJECTIVE", default="accuracy"),
     ] = None,
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
     finalists: Annotated[
@@ -90,6 +99,9 @@ def search_command(
         ),
     ] = None,
     timeout: TimeoutOption = None,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Queue the study for budgetnas worker --all, and train nothing here.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Search for the best residual network within a budget; run it again to resume.
@@ -99,7 +111,7 @@ def search_command(
     from budgetnas.api.progress.lines import TerminalLines
     from budgetnas.api.progress.searches import SearchProgress
     from budgetnas.api.progress.trainings import FinalProgress
-    from budgetnas.cli.summary import print_end
+    from budgetnas.cli.summary import print_end, print_queued
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.searching.options import SearchOptions, read_study_file
     from budgetnas.searching.session import run_search
@@ -109,7 +121,11 @@ def search_command(
     if study_file is not None:
         options = options.over(read_study_file(study_file))
     with TerminalLines() as lines:
-        result = run_search(options, Stopper(options.timeout), SearchProgress(lines), FinalProgress(lines))
+        views = SearchProgress(lines), FinalProgress(lines)
+        result = run_search(options, Stopper(options.timeout), *views, queue=queue)
+    if queue and result.outcome.exit_code == EXIT_DONE:
+        print_queued(result.records, result.study, storage, as_json=as_json)
+        return
     with closing(result.records):
         print_end(result.records, result.study, storage, result.outcome, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)

@@ -14,6 +14,7 @@ from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import print_json, print_next, print_stopped, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
+from budgetnas.metrics import Measure, by_class_words
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
 from budgetnas.storage import OverLimit, Records
 
@@ -45,6 +46,19 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
         print_stopped(storage, saved)
 
 
+def print_queued(records: Records, study: str, storage: str | None, *, as_json: bool) -> None:
+    """Print what a search that was queued will train, and the command that trains it; close the records."""
+    from budgetnas.report.tables import study_tables
+
+    with closing(records):
+        goal, tables = records.goal(study), study_tables(records, study)
+    if as_json:
+        return print_json(tables.to_dict())
+    trials = 0 if goal is None else goal.trials
+    stdout().print(f"\nstudy {study} is queued: {tables.tallies.trained} of {trials} trials trained", markup=False)
+    print_next(storage, ["worker", "--all"], ["studies"])
+
+
 def print_summary(tables: StudyTables, storage: str | None) -> None:
     """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands."""
     console = stdout()
@@ -53,7 +67,7 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     for text in tables.notices:
         console.print(f"note: {text}", markup=False)
     if tables.ranking:
-        console.print(_ranking(tables.ranking[:_RANKS_SHOWN]))
+        console.print(_ranking(tables.ranking[:_RANKS_SHOWN], tables.specification.measure))
         if tables.final is not None:
             print_final(tables.final)
         _print_winner(tables)
@@ -99,10 +113,10 @@ def _print_pruning(pruning: Pruning) -> None:
         console.print(f"  and {len(pruning.pruned) - _PRUNED_SHOWN} more; --json shows all", markup=False)
 
 
-def _ranking(runs: Sequence[RankedRun]) -> Table:
+def _ranking(runs: Sequence[RankedRun], measure: Measure) -> Table:
     """Return the table of the best; accuracies of repeated candidates are means."""
     repeated = any(run.repeats for run in runs)
-    title = "Ranking by validation accuracy after the last epoch"
+    title = f"Ranking by {measure.on('validation')} after the last epoch"
     columns = ("rank", "trial", "initial", "architecture", "recipe", "parameters", "of budget", "validation", "time")
     if not repeated:
         return table(title, columns, map(_row, runs), left=5)
@@ -131,18 +145,16 @@ def _row(candidate: RankedRun) -> tuple[str, ...]:
 
 
 def _print_winner(tables: StudyTables) -> None:
-    console, winner = stdout(), tables.chosen
+    console, winner, where = stdout(), tables.chosen, tables.specification.measure.where
     if winner is None:
         return
     if winner.by_final:
         how = f"mean of {winner.seeds} fresh seeds"
-        console.print(
-            f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} on validation ({how})", markup=False
-        )
+        console.print(f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
     else:
         runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
-        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} on validation", markup=False)
+        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {where}", markup=False)
         console.print(
             f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure", markup=False
         )
@@ -150,6 +162,9 @@ def _print_winner(tables: StudyTables) -> None:
             f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
             markup=False,
         )
+    if tables.classes is not None:
+        console.print(f"  {tables.classes.describe('the validation images')}", markup=False)
+        console.print(f"  {by_class_words(winner.by_class)}", markup=False)
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)
     rows = [

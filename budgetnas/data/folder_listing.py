@@ -38,6 +38,7 @@ _SPELLINGS: Final[dict[str, Part]] = {
     "valset": "validation",
 }
 """Folder names of splits in lower case, as users and public data sets spell them."""
+_ORDER: Final[tuple[Part, ...]] = ("train", "validation", "test")
 _NOT_THE_USERS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that archive and file managers leave behind."""
 _TEST_PARTS = 5
@@ -90,6 +91,7 @@ def _list(request: DataRequest, scan: _Scan) -> FolderListing:
     train = parts.get("train")
     if train is None:
         return _list_classes(request, scan, folders, parts)
+    scan.require_no_nested_splits(train)
     classes, images = scan.classes_in(train)
     validation = scan.images_of(parts["validation"], train, classes) if "validation" in parts else []
     notices = _unused(folders, parts)
@@ -116,8 +118,8 @@ def _unused(folders: list[str], parts: dict[Part, str]) -> list[str]:
     others = [name for name in folders if name not in parts.values()]
     if not others:
         return []
-    used = " and ".join(f"{parts.get(part, part)}/" for part in ("train", "test"))
-    return [f"{plural(len(others), 'folder')} other than {used} not used: {listed(others)}"]
+    *first, last = (f"{parts.get(part, part)}/" for part in _ORDER if part in parts or part != "validation")
+    return [f"{plural(len(others), 'folder')} other than {', '.join(first)} and {last} not used: {listed(others)}"]
 
 
 def _without_test(
@@ -204,6 +206,18 @@ class _Scan:
                 inside = listed([f"{name}/{folder}" for folder in inner.values()])
                 hint = f"pass folder:{self.root / name}" if len(folders) == 1 else _LAYOUT
                 raise self._error(f"the splits are inside a class folder: {inside}", hint)
+
+    def require_no_nested_splits(self, train: str) -> None:
+        """Check that the folders in the training folder are not all splits.
+
+        Raises:
+            InputError: If they are, as in ``train/train`` and ``train/val``.
+        """
+        names = _subfolders(self.root / train)
+        inner = [_SPELLINGS.get(name.lower()) for name in names]
+        if "train" in inner and None not in inner:
+            inside = listed([f"{train}/{name}" for name in names])
+            raise self._error(f"the splits are inside {train}/: {inside}", f"pass folder:{self.root / train}")
 
     def classes_in(self, part: str) -> tuple[tuple[str, ...], list[ImageFile]]:
         """Return the classes and images of the folder ``part`` ("" for the root itself)."""

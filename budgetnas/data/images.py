@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from budgetnas.metrics import ClassCounts
+
 _LEVELS = 256
 _CHUNK = 1024
 
@@ -26,6 +28,10 @@ class Images:
     def take(self, indices: NDArray[np.int64]) -> Images:
         """Return a copy of the images at ``indices``, in that order."""
         return Images(self.images[indices], self.labels[indices])
+
+    def class_counts(self, classes: tuple[str, ...]) -> ClassCounts:
+        """Return the number of images of each class; `classes` are the names."""
+        return ClassCounts(classes, tuple(np.bincount(self.labels, minlength=len(classes)).tolist()))
 
     def joined_with(self, other: Images) -> Images:
         """Return these images followed by the others."""

@@ -14,6 +14,7 @@ from budgetnas.data.named_sets import ArchiveSource, DigitsSource
 from budgetnas.data.request import DataRequest, check_request
 from budgetnas.data.splits import Purpose, hold_out, share_size, subsample_evaluation, subsample_training
 from budgetnas.errors import InputError, plural
+from budgetnas.metrics import ClassCounts
 
 _VALIDATION_PARTS = 10
 
@@ -34,9 +35,9 @@ class Data:
     all_train: Images  # the whole training part, validation images included, subsampled by ``subset``
 
     @property
-    def commonest_share(self) -> float:
-        """Share of the commonest class among the validation images: the accuracy of always predicting that class."""
-        return float(np.bincount(self.validation.labels).max() / len(self.validation))
+    def validation_classes(self) -> ClassCounts:
+        """The validation images by class."""
+        return self.validation.class_counts(self.classes)
 
 
 def load_data(request: DataRequest) -> Data:

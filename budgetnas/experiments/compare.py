@@ -21,6 +21,7 @@ from budgetnas.experiments.comparison import (
     Side,
     make_design,
 )
+from budgetnas.metrics import Measure
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
@@ -125,7 +126,7 @@ def compare(
     callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
     images = validation_images(data, runtime)
-    known = _known_attempts(records, request.study)
+    known = _known_attempts(records, request.study, design.measure)
     trainer = _Trainer(request.study, design, images, runtime, records, known, stopper, callbacks)
     pairs: list[Pair] = []
     try:
@@ -143,14 +144,14 @@ def compare(
     return CompareOutcome(comparison, EXIT_FAILED if comparison.dropped else EXIT_DONE)
 
 
-def _known_attempts(records: Records, study: str) -> dict[RunKey, Attempt]:
+def _known_attempts(records: Records, study: str, measure: Measure) -> dict[RunKey, Attempt]:
     """Return the complete and the diverged runs of the study's comparisons, which are not trained again."""
     runs = records.runs(study=study, role=Role.COMPARE)
     curves = records.curves(run.id for run in runs if run.state is State.COMPLETE)
     attempts: dict[RunKey, Attempt] = {}
     for run in runs:
         if run.state is State.COMPLETE:
-            attempts[_key(run)] = Attempt(run.recipe.learning_rate, run.id, curves[run.id][-1].eval_accuracy)
+            attempts[_key(run)] = Attempt(run.recipe.learning_rate, run.id, measure.of(curves[run.id][-1]))
         elif run.state is State.FAILED and _diverged(run.reason):
             attempts.setdefault(_key(run), _failed(run.recipe.learning_rate, run.id, run.reason))
     return attempts
@@ -222,7 +223,7 @@ class _Trainer:
         except RunFailedError as error:
             failed = self.records.find_failed(request.key(self.images.identity), study=self.study)
             return _failed(step.rate, failed.id if failed else 0, error.reason)
-        return Attempt(step.rate, run, self.records.curve(run)[-1].eval_accuracy)
+        return Attempt(step.rate, run, self.design.measure.of(self.records.curve(run)[-1]))
 
 
 def _plan(trainer: _Trainer, data: Data) -> ComparePlan:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.errors import InputError, check_seed, plural
-from budgetnas.metrics import Interval, mean_interval
+from budgetnas.metrics import ACCURACY, Interval, Measure, mean_interval
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import WEIGHT_DECAY
 from budgetnas.space.recipe import OptimizerName, RecipeSpace
@@ -45,6 +45,7 @@ class Design:
     sgd: tuple[float, ...]  # learning rates of SGD, ascending
     adam: tuple[float, ...]  # learning rates of Adam, ascending; the same number
     recipes: RecipeSpace  # source of epochs, batch, augmentation and momentum
+    measure: Measure = ACCURACY  # the study's objective
 
     def __post_init__(self) -> None:
         assert len(self.sgd) == len(self.adam), "each optimiser gets the same number of rates"
@@ -69,7 +70,7 @@ class Attempt:
 
     rate: float  # its learning rate
     run: int  # number of its record
-    accuracy: float | None  # validation accuracy after the last epoch, a share of 1; None if it failed
+    accuracy: float | None  # the study's objective, a share of 1; None if it failed
     reason: str = ""  # why it failed, or empty
     diverged: bool = False  # whether it failed because a loss was not finite; the learning rate is then at fault
 
@@ -204,7 +205,7 @@ def make_design(
     sgd, adam = (spread_rates(specification.recipes, optimizer, rates) for optimizer in OPTIMIZERS)
     chosen = _architectures(specification, architectures, seed)
     entrants = tuple(_entrant(name, architecture, seed) for name, architecture in chosen)
-    return Design(entrants, sgd, adam, specification.recipes)
+    return Design(entrants, sgd, adam, specification.recipes, specification.measure)
 
 
 def spread_rates(recipes: RecipeSpace, optimizer: OptimizerName, rates: int) -> tuple[float, ...]:
@@ -262,6 +263,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
         "batch": design.recipes.batch,
         "rates": {optimizer: list(design.rates(optimizer)) for optimizer in OPTIMIZERS},
         "weight_decay": dict(WEIGHT_DECAY),
+        "measure": design.measure.words,
         "pairs": [_pair_dict(pair) for pair in comparison.pairs],
         "interval": None if interval is None else asdict(interval) | {"width": interval.high - interval.low},
         "spread": comparison.spread,
@@ -301,9 +303,9 @@ def conclusion(comparison: Comparison) -> Sequence[str]:
         return (f"{done} of {wanted} architectures are trained; the interval needs all of them.",)
     if interval is None or spread is None:
         return (f"{plural(n, 'pair')} left; the interval needs at least 2.",)
-    low, high = 100 * interval.low, 100 * interval.high
+    low, high, measured = 100 * interval.low, 100 * interval.high, comparison.design.measure.on("validation")
     sentences = [
-        f"SGD minus Adam: {100 * interval.estimate:+.2f} points of validation accuracy on average, 95 % interval "
+        f"SGD minus Adam: {100 * interval.estimate:+.2f} points of {measured} on average, 95 % interval "
         f"{low:+.2f} to {high:+.2f}, {high - low:.2f} points wide (Student, n = {n} architectures; their differences "
         f"have a standard deviation of {100 * spread:.2f} points).",
         "With other such architectures and seeds, 95 of 100 such intervals would include the mean difference. This "

@@ -37,7 +37,7 @@ from budgetnas.samplers.choice import Ranked, Trained, best_first
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.space.strong import automatic_epochs, final_recipe
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
+from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord, TestResult
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import evaluate
@@ -134,6 +134,16 @@ def finish(
     return evaluation.result
 
 
+def is_final_due(records: Records, study: str) -> bool:
+    """Return whether a search of `study` ends with a final that is missing, or that newer trials have outdated."""
+    specification = study_specification(records, study)
+    if specification.choice is None:
+        return False
+    last = next(reversed(records.finals(study)), None)
+    protocol = _protocol(specification, FinishRequest(study, DataPlace()), last)
+    return last is None or not _is_current(last, protocol, _searched(records, study))
+
+
 def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
@@ -143,7 +153,8 @@ def plan_final(
     def finalist(ranked: Ranked) -> Finalist:
         run = runs[ranked.first]
         epochs = protocol.final_epochs
-        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params)
+        weights = run.recipe.class_weights
+        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params, weights)
         return Finalist(
             run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings, long_recipe=long
         )
@@ -204,7 +215,7 @@ def _start(
             "choices; this final evaluates on it again, and the record says so"
         )
     curves = records.curves(run.id for run in searched)
-    accuracies = [curves[run.id][-1].eval_accuracy for run in searched]
+    accuracies = [specification.measure.of(curves[run.id][-1]) for run in searched]
     return records.start_final(study, plan_final(searched, accuracies, protocol, specification))
 
 
@@ -276,8 +287,9 @@ class _Evaluation:
         """Evaluate all networks of the second half on the test split, as one recorded event."""
         self.callbacks.on_progress("evaluating on the test split")
         part, device = self._test_part(), self.timing.runtime.torch_device
-        test = to_device(load_test(request), device)
-        accuracies = {}
+        images = load_test(request)
+        test = to_device(images, device)
+        results = {}
         for entrant, seed in part.trainings:
             run = self._known(entrant, seed, is_last=True)
             tensors = None if run is None else self.records.weights(run.id)
@@ -285,9 +297,12 @@ class _Evaluation:
             runtime = self.timing.runtime.runtime_for(run.architecture)
             normalise = Normaliser.of(part.images.normalisation, device, runtime.memory_format)
             network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
-            _, accuracy = evaluate(network, test, normalise, runtime, tick=self.stopper.check)
-            accuracies[run.id] = run.epochs_done, accuracy
-        self.records.record_reading(self.final, accuracies, len(test), TEST_REASON)
+            classes = run.architecture.classes
+            found = evaluate(network, test, normalise, runtime, tick=self.stopper.check, classes=classes)
+            results[run.id] = TestResult(run.epochs_done, found.accuracy, found.balanced_accuracy, found.correct)
+        counts = images.class_counts(self.data.classes)
+        self.records.save_class_counts(self.data.identity.digest(), "test", counts)
+        self.records.record_reading(self.final, results, len(test), TEST_REASON)
 
     def _tested(self) -> tuple[Entrant, ...]:
         """Return winner and reference; none before the winner is known."""

@@ -9,12 +9,28 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.metrics import Interval, difference_interval
+from budgetnas.metrics import (
+    ACCURACY,
+    ClassAccuracy,
+    ClassCounts,
+    Int8Reading,
+    Interval,
+    Measure,
+    by_class,
+    difference_interval,
+)
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.specification import ChoiceProtocol
+from budgetnas.space.specification import (
+    OBJECTIVES,
+    ChoiceProtocol,
+    Objective,
+    StudySpecification,
+    measure_of,
+    read_specification,
+)
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.finals import Finalist, FinalRecord
+from budgetnas.storage.finals import Finalist, FinalRecord, TestResult
 
 FIRST_VALIDATION_SEED: Final = 1_000
 """First seed of the final's runs on the train images; the seeds of a search count from 0."""
@@ -24,7 +40,7 @@ FIRST_TEST_SEED: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A candidate of a final; accuracies are shares of 1."""
+    """A candidate of a final; accuracies are shares of 1, balanced if that is the study's objective."""
 
     run: Run  # its first run in the search
     score: float  # its smoothed score: the validation accuracy that the search's model expects
@@ -38,6 +54,9 @@ class Entrant:
     # the evaluation on the test split, and for all but winner and reference.
     test: tuple[float, ...]
     long_recipe: Recipe | None = None  # recipe of these networks, or None for that of the search
+    # Mean accuracies of each class in the same evaluations; empty without any, and where they were not recorded.
+    validation_by_class: tuple[ClassAccuracy, ...] = ()
+    test_by_class: tuple[ClassAccuracy, ...] = ()
 
     @property
     def long_candidate(self) -> Candidate:
@@ -86,6 +105,15 @@ class FinalResult:
     test_images: int | None  # number of images of the test split, once it was evaluated on
     readings: int  # number of evaluations on the test split for the study, by this and other finals
     shipped_run: int | None  # record of the winner's first network trained on train and validation images
+    int8: Int8Reading | None = None  # evaluation of that network's int8 file on the test split, if there was any
+    objective: Objective = OBJECTIVES["accuracy"]  # what the accuracies are
+    validation_classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
+    test_classes: ClassCounts | None = None  # the test images by class, or None before the evaluation on them
+
+    @property
+    def measure(self) -> Measure:
+        """The figure behind all of its accuracies."""
+        return measure_of(self.objective)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -100,8 +128,11 @@ def final_result(records: Records, study: str) -> FinalResult | None:
 
 def result_of(records: Records, final: FinalRecord) -> FinalResult:
     """Return the result of a final so far."""
-    trained = _trained(records, final.study)
-    entrants = _entrants(records, final, trained, records.test_accuracies(final.id))
+    trained, stored = _trained(records, final.study), records.specification(final.study)
+    assert stored is not None, "a study with a final has a specification"
+    specification = read_specification(stored)
+    facts = _Facts.of(records, specification)
+    entrants = _entrants(records, final, trained, records.test_results(final.id), facts)
     winner = next((entrant for entrant in entrants if entrant.is_winner), None)
     reference = next((entrant for entrant in entrants if entrant.is_reference), None)
     return FinalResult(
@@ -112,16 +143,35 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         winner=winner,
         reference=reference,
         difference=_difference(winner, reference),
-        binomial_error=_binomial_error(winner, final.test_images),
+        binomial_error=_binomial_error(winner, final.test_images, facts.measure),
         test_images=final.test_images,
         readings=records.finals_read(final.study),
         shipped_run=_shipped(winner, trained),
+        objective=specification.objective,
+        validation_classes=facts.validation,
+        test_classes=facts.test if final.test_images else None,
+        int8=records.int8_reading(final.id),
     )
 
 
 def final_seeds(first: int, protocol: ChoiceProtocol) -> range:
     """Return the training seeds from `first`."""
     return range(first, first + protocol.seeds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """The objective of a study, and its images by class, None where they were not recorded."""
+
+    measure: Measure
+    validation: ClassCounts | None
+    test: ClassCounts | None
+
+    @classmethod
+    def of(cls, records: Records, specification: StudySpecification) -> _Facts:
+        data = specification.data.digest()
+        counts = (records.class_counts(data, split) for split in ("validation", "test"))
+        return cls(specification.measure, *counts)
 
 
 _Trained = Mapping[tuple[str, str, int], Run]
@@ -137,22 +187,24 @@ def _trained(records: Records, study: str) -> _Trained:
 
 
 def _entrants(
-    records: Records, final: FinalRecord, trained: _Trained, tested: Mapping[int, float]
+    records: Records, final: FinalRecord, trained: _Trained, tested: Mapping[int, TestResult], facts: _Facts
 ) -> tuple[Entrant, ...]:
     plan = final.plan
     runs = {planned.run: records.run(planned.run) for planned in plan.entrants}
     curves = records.curves(run.id for run in trained.values())
     seeds = final_seeds(FIRST_VALIDATION_SEED, plan.protocol)
-    validation = {
-        number: tuple(curves[fresh.id][-1].eval_accuracy for fresh in _seeded(run.candidate, trained, seeds))
+    epochs = {
+        number: [curves[fresh.id][-1] for fresh in _seeded(run.candidate, trained, seeds)]
         for number, run in runs.items()
     }
+    validation = {number: tuple(map(facts.measure.of, last)) for number, last in epochs.items()}
     reference = _reference(runs, validation) if final.winner is not None else None
 
     def entrant(planned: Finalist) -> Entrant:
         run = runs[planned.run]
         long = Candidate(run.architecture, planned.long_recipe or run.recipe)
         fresh = _seeded(long, trained, final_seeds(FIRST_TEST_SEED, plan.protocol))
+        results = [tested[training.id] for training in fresh if training.id in tested]
         return Entrant(
             run=run,
             score=planned.score,
@@ -162,8 +214,10 @@ def _entrants(
             is_reference=planned.run == reference,
             is_winner=planned.run == final.winner,
             validation=validation[planned.run],
-            test=tuple(tested[training.id] for training in fresh if training.id in tested),
+            test=tuple(result.value(facts.measure) for result in results),
             long_recipe=planned.long_recipe,
+            validation_by_class=by_class(facts.validation, [epoch.eval_correct for epoch in epochs[planned.run]]),
+            test_by_class=by_class(facts.test, [result.correct for result in results]),
         )
 
     return tuple(map(entrant, plan.entrants))
@@ -185,10 +239,14 @@ def _difference(winner: Entrant | None, reference: Entrant | None) -> Interval |
     return difference_interval(winner.test, reference.test)
 
 
-def _binomial_error(winner: Entrant | None, images: int | None) -> float | None:
+def _binomial_error(winner: Entrant | None, images: int | None, measure: Measure) -> float | None:
+    """Return the standard error from the finite test split; that of a balanced accuracy comes from every class."""
     if winner is None or winner.mean_test is None or not images:
         return None
-    return math.sqrt(winner.mean_test * (1 - winner.mean_test) / images)
+    if measure == ACCURACY:
+        return math.sqrt(winner.mean_test * (1 - winner.mean_test) / images)
+    shares = [(row.accuracy, row.images) for row in winner.test_by_class if row.accuracy is not None]
+    return math.sqrt(sum(share * (1 - share) / number for share, number in shares)) / len(shares) if shares else None
 
 
 def _shipped(winner: Entrant | None, trained: _Trained) -> int | None:

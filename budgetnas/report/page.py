@@ -133,6 +133,7 @@ def _environment() -> Environment:
         "spread": spread,
     }
     environment.filters.update(filters)
+    environment.globals["zip"] = zip
     return environment
 
 

@@ -10,6 +10,7 @@ from budgetnas.architecture import Architecture, count, count_parts
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError, closest
 from budgetnas.experiments.final_results import FinalResult, final_result
+from budgetnas.metrics import ClassCounts, Measure, by_class
 from budgetnas.report.values import (
     Chosen,
     Expected,
@@ -48,11 +49,12 @@ def study_tables(records: Records, study: str) -> StudyTables:
     max_params = specification.max_params
     runs = [run for run in records.runs(study=study) if run.role in SEARCHED]
     rejected = records.rejections(study)
-    trainings = _trainings(records, runs)
+    trainings = _trainings(records, runs, specification.measure)
     ranking = _ranking(trainings, max_params)
     rejections = _rejections(rejected, specification.budget, records.over_limits(study, specification.budget))
     final = final_result(records, study)
-    chosen = chosen_network(ranking, final, max_params, best_of_search(specification, trainings))
+    classes = records.class_counts(specification.data.digest(), "validation")
+    chosen = chosen_network(ranking, final, max_params, best_of_search(specification, trainings), classes)
     return StudyTables(
         study=study,
         specification=specification,
@@ -67,6 +69,7 @@ def study_tables(records: Records, study: str) -> StudyTables:
         pruning=_pruning(specification.fidelity.pruner, trainings),
         chosen=chosen,
         final=final,
+        classes=classes,
     )
 
 
@@ -78,18 +81,39 @@ def best_of_search(specification: StudySpecification, trainings: Sequence[Traini
 
 
 def chosen_network(
-    ranking: Sequence[RankedRun], final: FinalResult | None, max_params: int, best: Expected | None
+    ranking: Sequence[RankedRun],
+    final: FinalResult | None,
+    max_params: int,
+    best: Expected | None,
+    classes: ClassCounts | None = None,
 ) -> Chosen | None:
     """Return the winner of the final; without a final the winner of the search; None before any run is complete."""
     winner = final.winner if final else None
     if winner is not None:
         run, accuracies = winner.run, winner.validation
         name = next((candidate.name for candidate in ranking if candidate.run.id == run.id), name_of(run))
-        return Chosen(run, name, run.params / max_params, fmean(accuracies), len(accuracies), by_final=True)
+        return Chosen(
+            run,
+            name,
+            run.params / max_params,
+            fmean(accuracies),
+            len(accuracies),
+            by_final=True,
+            by_class=winner.validation_by_class,
+        )
     if best is None:
         return None
     row = next(candidate for candidate in ranking if candidate.run.id == best.run.id)
-    return Chosen(row.run, row.name, row.budget_share, row.accuracy, len(row.trainings), False, best.accuracy)
+    return Chosen(
+        row.run,
+        row.name,
+        row.budget_share,
+        row.accuracy,
+        len(row.trainings),
+        by_final=False,
+        expected=best.accuracy,
+        by_class=by_class(classes, [training.curve[-1].eval_correct for training in row.trainings]),
+    )
 
 
 def parts_of(architecture: Architecture, max_params: int) -> tuple[PartShare, ...]:
@@ -114,11 +138,11 @@ def _unknown(study: str, known: Sequence[str]) -> InputError:
     return InputError("STUDY", study, f"the storage has no study of that name; {there}", hint)
 
 
-def _trainings(records: Records, runs: Sequence[Run]) -> list[Training]:
+def _trainings(records: Records, runs: Sequence[Run], measure: Measure) -> list[Training]:
     """Return the complete and pruned runs in the order of time."""
     curves = records.curves(run.id for run in runs if run.state in _COUNTED)
     trained = [run for run in runs if run.id in curves]
-    return [Training(run, order, curves[run.id]) for order, run in enumerate(trained, start=1)]
+    return [Training(run, order, curves[run.id], measure) for order, run in enumerate(trained, start=1)]
 
 
 def _ranking(trainings: Sequence[Training], max_params: int) -> tuple[RankedRun, ...]:

@@ -1,4 +1,7 @@
-"""The tables of a study's report; accuracies are shares of 1."""
+"""The tables of a study's report; accuracies are shares of 1.
+
+They are balanced accuracies if those are the study's objective, except the accuracies of single classes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from budgetnas.architecture.budget import Excess, Limit
 from budgetnas.errors import plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import ACCURACY, ClassAccuracy, ClassCounts, Epoch, Measure
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import OverLimit, Run
@@ -45,6 +48,7 @@ class Training:
     run: Run
     order: int  # its place in time among the complete and pruned runs, from 1
     curve: tuple[Epoch, ...]
+    measure: Measure = ACCURACY  # the study's objective
 
     @property
     def name(self) -> str:
@@ -54,7 +58,7 @@ class Training:
     @property
     def accuracy(self) -> float:
         """Validation accuracy after the last epoch."""
-        return self.curve[-1].eval_accuracy
+        return self.measure.of(self.curve[-1])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the curve."""
@@ -104,7 +108,12 @@ class RankedRun:
     @property
     def best(self) -> Epoch:
         """The epoch of the first training with the highest validation accuracy."""
-        return max(self.curve, key=lambda epoch: epoch.eval_accuracy)
+        return max(self.curve, key=self.trainings[0].measure.of)
+
+    @property
+    def best_accuracy(self) -> float:
+        """The validation accuracy after that epoch."""
+        return self.trainings[0].measure.of(self.best)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, without the curves."""
@@ -115,7 +124,7 @@ class RankedRun:
             **plain_fields(self.run, "architecture", "recipe", "params", "macs"),
             "budget_share": self.budget_share,
             "accuracy": self.accuracy,
-            "best_accuracy": self.best.eval_accuracy,
+            "best_accuracy": self.best_accuracy,
             "best_epoch": self.best.epoch,
             "trainings": [training.to_dict() for training in self.trainings],
         }
@@ -257,6 +266,7 @@ class Chosen:
     by_final: bool  # True if a final chose it
     # Without a final: the validation accuracy that all trainings of the search predict for it.
     expected: float | None = None
+    by_class: tuple[ClassAccuracy, ...] = ()  # the same mean for each class; empty if it was not recorded
 
     @property
     def architecture(self) -> Architecture:
@@ -275,7 +285,7 @@ class Chosen:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        shown = plain_fields(self, "name", "budget_share", "accuracy", "seeds", "by_final", "expected")
+        shown = plain_fields(self, "name", "budget_share", "accuracy", "seeds", "by_final", "expected", "by_class")
         return {"run": self.run.id} | shown | plain_fields(self.run, "architecture", "recipe", "params", "macs")
 
 
@@ -306,6 +316,7 @@ class StudyTables:
     pruning: Pruning
     chosen: Chosen | None = None  # the winner of the final or of the search; None before any run is complete
     final: FinalResult | None = None
+    classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
 
     def name_of(self, run: Run) -> str:
         """Return the name of the candidate that a run of the search trained."""

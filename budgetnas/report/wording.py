@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from budgetnas.errors import plural
+from budgetnas.metrics import ACCURACY
 from budgetnas.report.values import RankedRun, Summary
 from budgetnas.space.recipe import Extra, OptimizerRange, RecipeSpace
 from budgetnas.space.search_space import SearchSpace
@@ -22,6 +23,7 @@ _EXTRAS = {
     "cutout": "cutout of side",
     "schedule": "rate set every",
     "decoupled_decay": "decoupled decay for Adam",
+    "class_weights": "class weights",
 }
 
 
@@ -52,7 +54,9 @@ def notices(specification: StudySpecification, ranking: Sequence[RankedRun]) -> 
     if data.subset is not None:
         sentences.append(f"Reduced train images: every network was trained on {data.subset:,} images only.")
     if data.subset_eval is not None:
-        sentences.append(_few_evaluated(data.subset_eval, ranking))
+        few = f"Reduced validation images: accuracies come from {data.subset_eval:,} images"
+        is_plain = specification.measure == ACCURACY
+        sentences.append(_few_evaluated(few, data.subset_eval, ranking) if is_plain else f"{few}.")
     if ranking:
         sentences.append(_noise(ranking))
     return tuple(sentences)
@@ -69,8 +73,8 @@ def environment_line(environment: str) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value is not None)
 
 
-def _few_evaluated(images: int, ranking: Sequence[RankedRun]) -> str:
-    text = f"Reduced validation images: accuracies come from {images:,} images, each worth {100 / images:.2g} points"
+def _few_evaluated(few: str, images: int, ranking: Sequence[RankedRun]) -> str:
+    text = f"{few}, each worth {100 / images:.2g} points"
     if not ranking:
         return f"{text}."
     error = math.sqrt(ranking[0].accuracy * (1 - ranking[0].accuracy) / images)

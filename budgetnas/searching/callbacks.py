@@ -69,7 +69,7 @@ class TrialEnd:
 
     Attributes:
         number: Number of the trial.
-        accuracy: Validation accuracy after its last epoch; None if it failed.
+        accuracy: Validation accuracy after its last epoch, by the study's objective; None if it failed.
         reason: Why it failed or was pruned, or which record was used; may be empty.
         tally: Proposals so far.
         pruned_after: Epoch after which it was pruned; None if it was not.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, assert_never
 
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import ACCURACY, Epoch, Measure
 from budgetnas.space.specification import Fidelity
 from budgetnas.storage import State
 
@@ -33,9 +33,9 @@ class PruningDecision:
     needed: float  # accuracy with which it would have continued
     rule: str  # where that accuracy comes from, in words
 
-    def reason(self, epoch: Epoch, epochs: int) -> str:
-        """Return why a trial ends after `epoch` of `epochs`."""
-        had = f"after epoch {epoch.epoch} of {epochs}: {epoch.eval_accuracy:.2%} on validation"
+    def reason(self, epoch: Epoch, epochs: int, measure: Measure = ACCURACY) -> str:
+        """Return why a trial ends after `epoch` of `epochs`, judged by `measure`."""
+        had = f"after epoch {epoch.epoch} of {epochs}: {measure.of(epoch):.2%} {measure.where}"
         return f"{had}, {self.needed:.2%} needed ({self.rule})"
 
 
@@ -53,7 +53,7 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Pru
 
     Args:
         fidelity: The pruner and its parameters.
-        accuracy: Validation accuracy of the trial after the rung's epoch.
+        accuracy: Validation accuracy of the trial after the rung's epoch, by the study's objective.
         others: Accuracies of the compared trials after the same epoch.
     """
     match fidelity.pruner:

@@ -80,7 +80,9 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
             specification.require_same(read_specification(stored), name)
         storage = optuna_storage(url, records.fence)
         try:
-            opened = OpenStudy(name, specification, records, _optuna_study(name, storage, new=stored is None), storage)
+            metric = specification.measure.on("validation")
+            study = _optuna_study(name, storage, None if stored else metric)
+            opened = OpenStudy(name, specification, records, study, storage)
             if stored is None:
                 records.save_specification(name, specification.canonical_json(), specification.digest)
             _enqueue_initial_trials(opened)
@@ -91,17 +93,20 @@ def open_study(url: URL, records: Records, name: str, specification: StudySpecif
         return opened
 
 
-def _optuna_study(name: str, storage: RDBStorage, *, new: bool) -> optuna.Study:
-    """Return Optuna's study if it is this program's: Optuna loads any study of the name."""
+def _optuna_study(name: str, storage: RDBStorage, new_metric: str | None) -> optuna.Study:
+    """Return Optuna's study if it is this program's: Optuna loads any study of the name.
+
+    `new_metric` is the name of the objective for the dashboard if the study is new.
+    """
     study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     ours = study.directions == [StudyDirection.MAXIMIZE]
-    if not ours or (new and study.get_trials(deepcopy=False)):
+    if not ours or (new_metric is not None and study.get_trials(deepcopy=False)):
         rule = "is a study that another program made in this storage"
         raise InputError("--study", name, rule, "use another name")
-    if new:
+    if new_metric is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names(["validation accuracy"])
+            study.set_metric_names([new_metric])
     return study
 
 
@@ -177,16 +182,16 @@ def _recover(opened: OpenStudy, trial: FrozenTrial) -> str:
 
 
 def _end_by_record(opened: OpenStudy, trial: FrozenTrial, run: Run) -> None:
-    curve = opened.records.curve(run.id)
+    curve, measure = opened.records.curve(run.id), opened.specification.measure
     for epoch in curve:
-        opened.storage.set_trial_intermediate_value(trial._trial_id, epoch.epoch, epoch.eval_accuracy)
+        opened.storage.set_trial_intermediate_value(trial._trial_id, epoch.epoch, measure.of(epoch))
     if run.state is State.FAILED:
         return _fail(opened, trial, run.reason)
     pruned = run.state is State.PRUNED
     more = ({"reason": run.reason} if pruned else {}) | ({"seed": run.seed} if run.role is Role.REPEAT else {})
     add_stored(opened.storage, trial, curve=compact(curve), **more)
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-    opened.storage.set_trial_state_values(trial._trial_id, state, [curve[-1].eval_accuracy])
+    opened.storage.set_trial_state_values(trial._trial_id, state, [measure.of(curve[-1])])
 
 
 def _fail(opened: OpenStudy, trial: FrozenTrial, reason: str, *, rejected: bool = False) -> None:

@@ -192,22 +192,23 @@ class TrialRunner:
     ) -> None:
         """Report the accuracy after the last epoch; for a pruned trial Optuna takes it from the stored epochs."""
         last, values = curve[-1], {"reason": note} if pruned else {}
+        value = self.opened.specification.measure.of(last)
         seed = {"seed": request.seed} if request.role is Role.REPEAT else {}
         add(trial, curve=compact(curve), **values, **seed)
-        end = TrialEnd(trial.number, last.eval_accuracy, note, tally(self.opened), last.epoch if pruned else None)
+        end = TrialEnd(trial.number, value, note, tally(self.opened), last.epoch if pruned else None)
         self.callbacks.on_trial_end(end)
         if pruned:
             self._end(trial, TrialState.PRUNED)
         else:
-            self._end(trial, TrialState.COMPLETE, last.eval_accuracy)
+            self._end(trial, TrialState.COMPLETE, value)
 
     def _fail(self, trial: optuna.Trial, error: RunFailedError) -> None:
         add(trial, reason=error.reason, **({"rejected": True} if isinstance(error, RejectedError) else {}))
         self.callbacks.on_trial_end(TrialEnd(trial.number, None, error.reason, tally(self.opened)))
         self._end(trial, TrialState.FAIL)
 
-    def _end(self, trial: optuna.Trial, state: TrialState, accuracy: float | None = None) -> None:
-        self.opened.optuna_study.tell(trial, accuracy, state)
+    def _end(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
+        self.opened.optuna_study.tell(trial, value, state)
 
     def _reject(self, trial: optuna.Trial, candidate: Candidate) -> None:
         attributes = self.opened.storage.get_trial_system_attrs(trial._trial_id)
@@ -244,14 +245,16 @@ class _TrialCallbacks(Callbacks):
 
     def store(self, epoch: Epoch) -> None:
         """Store the intermediate value; unlike ``trial.report``, replace the value of an interrupted training."""
-        self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, epoch.eval_accuracy)
+        value = self.opened.specification.measure.of(epoch)
+        self.opened.storage.set_trial_intermediate_value(self.trial_id, epoch.epoch, value)
 
     def _judge(self, epoch: Epoch) -> None:
-        fidelity, records = self.opened.specification.fidelity, self.opened.records
-        others = records.accuracies_at(self.opened.name, epoch.epoch, states=compared(fidelity), except_run=self.run)
-        cut = verdict(fidelity, epoch.eval_accuracy, others)
+        study, records = self.opened.name, self.opened.records
+        fidelity, measure = self.opened.specification.fidelity, self.opened.specification.measure
+        others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), except_run=self.run)
+        cut = verdict(fidelity, measure.of(epoch), others)
         if cut is not None:
-            raise StoppedEarly(cut.reason(epoch, self.epochs))
+            raise StoppedEarly(cut.reason(epoch, self.epochs, measure))
 
 
 def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:

@@ -26,6 +26,7 @@ Averaging = Annotated[float, Field(ge=0, lt=1)]
 Square = Annotated[int, Field(ge=0, le=512)]
 Padding = Literal["zeros", "reflect"]
 Schedule = Literal["epoch", "step"]
+ClassWeights = Literal["none", "balanced"]
 Alpha = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Extra = bool | int | float | str
 
@@ -38,6 +39,7 @@ EXTRAS: Final = (
     "cutout",
     "schedule",
     "decoupled_decay",
+    "class_weights",
 )
 """Further settings of a recipe; a search fixes or chooses each of them."""
 OPTIMIZER_OF: Final[Mapping[str, OptimizerName]] = {"nesterov": "sgd", "decoupled_decay": "adam"}
@@ -156,6 +158,8 @@ class Recipe(Frozen):
         schedule: Whether the rate is set once per epoch or at every step.
         decoupled_decay: For Adam: each step reduces the weights by rate x decay instead of adding a penalty to the
             gradient (AdamW, Loshchilov and Hutter 2019).
+        class_weights: Weights of the classes in the training loss: all 1, or ``"balanced"``, inversely proportional to
+            the number of training images, with mean 1 over these images.
     """
 
     added_later: ClassVar[tuple[str, ...]] = (
@@ -165,6 +169,7 @@ class Recipe(Frozen):
         "ema_decay",
         "schedule",
         "decoupled_decay",
+        "class_weights",
     )
 
     optimizer: OptimizerName
@@ -183,6 +188,7 @@ class Recipe(Frozen):
     ema_decay: Averaging = 0.0
     schedule: Schedule = "epoch"
     decoupled_decay: bool = False
+    class_weights: ClassWeights = "none"
 
     @model_validator(mode="after")
     def _warm_before_the_end(self) -> Self:
@@ -211,6 +217,7 @@ class Recipe(Frozen):
             f"warm-up {self.warmup_epochs}": self.warmup_epochs,
             f"EMA {self.ema_decay:g}": self.ema_decay,
             "rate per step": self.schedule == "step",
+            "class weights": self.class_weights == "balanced",
         }
         return [text for text, is_set in extras.items() if is_set]
 
@@ -249,7 +256,7 @@ class RecipeSpace(Frozen):
     the only choice is off.
     """
 
-    added_later: ClassVar[tuple[str, ...]] = ("schedule", "decoupled_decay")
+    added_later: ClassVar[tuple[str, ...]] = ("schedule", "decoupled_decay", "class_weights")
 
     optimizers: tuple[OptimizerName, ...] = Field(default=("sgd", "adam"), min_length=1)
     sgd: OptimizerRange = OptimizerRange(learning_rate=(0.01, 0.5), weight_decay=(0.0, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3))
@@ -263,6 +270,7 @@ class RecipeSpace(Frozen):
     cutout: Choices[Square] = (0,)
     schedule: Choices[Schedule] = ("epoch",)
     decoupled_decay: Choices[bool] = (False,)
+    class_weights: Choices[ClassWeights] = ("none",)
     epochs: int = Field(default=20, ge=1, le=10_000)
     batch: int = Field(default=128, ge=2, le=65_536)
     augmentation: Augmentation = Augmentation()
@@ -324,7 +332,8 @@ def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict
 
     Args:
         name: ``"paper"``: all off, as in the source report. ``"measured"``: on if they improved accuracy in
-            measurements with fresh seeds (docs/recipe.md). ``"tuned"``: all searched, with off as the first choice.
+            measurements with fresh seeds (docs/recipe.md). ``"tuned"``: all but class weights searched, with off as the
+            first choice.
         resolution: Side of the images in pixels; cutout squares are a quarter or a half of it.
         epochs: Epochs of a trial; a warm-up is shorter.
     """
@@ -340,4 +349,5 @@ def named_extras(name: RecipeSpaceName, *, resolution: int, epochs: int) -> dict
         "cutout": (0, resolution // 4, resolution // 2),
         "schedule": ("epoch", "step"),
         "decoupled_decay": (False, True),
+        "class_weights": ("none",),
     }

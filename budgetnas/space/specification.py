@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.budget import Budget, in_kilobytes
 from budgetnas.architecture.model import LARGEST_UNREDUCED
 from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import FOLDER, DataIdentity
 from budgetnas.errors import InputError
+from budgetnas.metrics import ACCURACY, BALANCED, Measure
 from budgetnas.space.candidates import CandidateSpace
 from budgetnas.space.initial_trials import INITIAL_TRIALS, check_initial_trial
 from budgetnas.space.recipe import Frozen, RecipeSpace, RecipeSpaceName
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 PrunerName = Literal["asha", "median", "none"]
+ObjectiveName = Literal["accuracy", "balanced-accuracy"]
+Objective = Literal["validation accuracy after the last epoch", "balanced validation accuracy after the last epoch"]
+OBJECTIVES: Final[Mapping[ObjectiveName, Objective]] = {
+    "accuracy": "validation accuracy after the last epoch",
+    "balanced-accuracy": "balanced validation accuracy after the last epoch",
+}
+"""The objectives by the name that a user gives. The balanced accuracy is the mean of the accuracies of all classes."""
 DEFAULT_FINALISTS = 3
 DEFAULT_FINAL_SEEDS = 3
 _FLAGS = {
     "max_params": "--budget",
     "max_macs": "--max-macs",
     "max_activations": "--max-activations",
+    "max_weight_bytes": "--max-weights-kb",
+    "max_ram_bytes": "--max-ram-kb",
     "recipe_space": "--recipe-space",
     "recipes.epochs": "--epochs",
     "recipes.batch": "--batch-size",
@@ -36,6 +46,7 @@ _FLAGS = {
     "data.skipped": "--skip-damaged",
     "data.bit_depth": "bit_depth",
     "fidelity.pruner": "--pruner",
+    "objective": "--objective",
     "choice.finalists": "--finalists",
     "choice.seeds": "--final-seeds",
     "choice.final_epochs": "--final-epochs",
@@ -107,6 +118,8 @@ class StudySpecification(Frozen):
         max_params: Limit on the parameters of a network.
         max_macs: Limit on multiply-accumulates of a forward pass per image, or None for no limit.
         max_activations: Limit on output elements of all convolutions per image, or None for no limit.
+        max_weight_bytes: Limit on the bytes of int8 weights, or None for no limit.
+        max_ram_bytes: Limit on the bytes of int8 activations alive at once, or None for no limit.
         space: The search space of architectures.
         recipe_space: Name of the recipe space that `recipes` is based on.
         recipes: The search space of recipes, and the length of a trial.
@@ -115,15 +128,17 @@ class StudySpecification(Frozen):
         seeds: Names of the initial trials.
         fidelity: How trials are pruned.
         choice: How the winner is chosen; None until the study is finished.
-        objective: The value of a trial.
+        objective: The value of a trial, by which everything is ranked.
     """
 
-    added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations")
+    added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations", "max_weight_bytes", "max_ram_bytes")
 
     version: Literal[1, 2] = 2
     max_params: int = Field(ge=1)
     max_macs: int | None = Field(default=None, ge=1)
     max_activations: int | None = Field(default=None, ge=1)
+    max_weight_bytes: int | None = Field(default=None, ge=1)
+    max_ram_bytes: int | None = Field(default=None, ge=1)
     space: SearchSpace
     recipe_space: RecipeSpaceName = "paper"
     recipes: RecipeSpace
@@ -132,7 +147,7 @@ class StudySpecification(Frozen):
     seeds: tuple[str, ...] = INITIAL_TRIALS
     fidelity: Fidelity = Fidelity()
     choice: ChoiceProtocol | None = None
-    objective: Literal["validation accuracy after the last epoch"] = "validation accuracy after the last epoch"
+    objective: Objective = OBJECTIVES["accuracy"]
 
     @model_validator(mode="after")
     def _known_seeds(self) -> Self:
@@ -141,9 +156,14 @@ class StudySpecification(Frozen):
         return self
 
     @property
+    def measure(self) -> Measure:
+        """The figure of an epoch that is the objective."""
+        return measure_of(self.objective)
+
+    @property
     def budget(self) -> Budget:
         """The limits on every network."""
-        return Budget(self.max_params, self.max_macs, self.max_activations)
+        return Budget(self.max_params, self.max_macs, self.max_activations, self.max_weight_bytes, self.max_ram_bytes)
 
     @property
     def candidates(self) -> CandidateSpace:
@@ -169,7 +189,8 @@ class StudySpecification(Frozen):
             return
         path = differences[0][0]
         changes = "; ".join(
-            f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
+            f"{_FLAGS.get(path, path)} was {_short(path, was)}, now {_short(path, now)}"
+            for path, was, now in differences
         )
         rule, hint = f"study {study!r} was created with another specification ({changes})", "use the same options"
         if path == "data.name" and stored.data.content_hash == self.data.content_hash:
@@ -182,6 +203,11 @@ class StudySpecification(Frozen):
             rule += f"; {files}" if files else "; the content of the images differs"
             hint = "restore the original images"
         raise InputError(_FLAGS.get(path, path), None, rule, f"{hint}, or use another name with --study")
+
+
+def measure_of(objective: Objective) -> Measure:
+    """Return the figure of an epoch that is the objective."""
+    return ACCURACY if objective == OBJECTIVES["accuracy"] else BALANCED
 
 
 def read_specification(text: str) -> StudySpecification:
@@ -224,6 +250,8 @@ def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any,
         yield path, was, now
 
 
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
+def _short(path: str, value: Any) -> str:
+    """Return a value as its option takes it."""
+    in_bytes = path in ("max_weight_bytes", "max_ram_bytes") and value is not None
+    text = in_kilobytes(value) if in_bytes else "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+from budgetnas.space.recipe import Augmentation, ClassWeights, Recipe, RecipeSpace
 
 FEWEST_PARAMS: Final = 300_000
 """Networks with fewer parameters underfit, so strong augmentation costs accuracy."""
@@ -63,7 +63,7 @@ def strong_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Re
     )
 
 
-def final_recipe(recipes: RecipeSpace, epochs: int, params: int) -> Recipe:
+def final_recipe(recipes: RecipeSpace, epochs: int, params: int, class_weights: ClassWeights = "none") -> Recipe:
     """Return the recipe of a final's long training: `strong_recipe`, scaled to the network and the length.
 
     Below `FEWEST_PARAMS` or `FEWEST_EPOCHS` images are not changed further than in the search, except that crops are
@@ -74,6 +74,7 @@ def final_recipe(recipes: RecipeSpace, epochs: int, params: int) -> Recipe:
         recipes: The study's recipes: batch size, and augmentation, which the search and the long training share.
         epochs: Passes over the training images.
         params: Parameters of the network.
+        class_weights: Those of the candidate's recipe in the search.
     """
     base = recipes.augmentation
     is_strong = params >= FEWEST_PARAMS and epochs >= FEWEST_EPOCHS
@@ -86,6 +87,7 @@ def final_recipe(recipes: RecipeSpace, epochs: int, params: int) -> Recipe:
             "batch": recipes.batch,
             "learning_rate": min(strong.learning_rate * recipes.batch / strong.batch, _LARGEST_RATE),
             "augmentation": base.model_copy(update={"padding": "reflect", **added}),
+            "class_weights": class_weights,
         }
     )
 

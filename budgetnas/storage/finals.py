@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
 
+from budgetnas.metrics import ACCURACY, Int8Reading, Measure
 from budgetnas.space.recipe import Frozen, Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.store import Store
+from budgetnas.storage.values import Run, counts_from_json, counts_to_json, or_nan, or_null
+
+_INT8: Final = "int8 file "
+"""Start of the reason of a reading of an int8 file; the hash of the file follows."""
 
 
 class Finalist(Frozen):
@@ -68,6 +74,22 @@ class FinalRecord:
         return self.plan.protocol.final_epochs
 
 
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """The evaluation of a network on the test split."""
+
+    __test__ = False  # pytest takes the name for that of a test
+
+    epochs: int  # epochs of the network
+    accuracy: float  # share of 1
+    balanced_accuracy: float = math.nan  # mean of the accuracies of all classes
+    correct: tuple[int, ...] = ()  # number of correct predictions of each class
+
+    def value(self, measure: Measure) -> float:
+        """Return the accuracy or the balanced accuracy."""
+        return self.accuracy if measure == ACCURACY else self.balanced_accuracy
+
+
 @retried_methods
 class FinalRecords(Store):
     """Writes and reads finals."""
@@ -96,20 +118,25 @@ class FinalRecords(Store):
         with self.engine.begin() as connection:
             connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
 
-    def record_reading(
-        self, final: FinalRecord, accuracies: Mapping[int, tuple[int, float]], images: int, reason: str
-    ) -> bool:
-        """Record the evaluation of all networks of a final on the test split, in a single transaction.
-
-        `accuracies` has for each run its number of epochs and its network's test accuracy as a share of 1.
+    def record_reading(self, final: FinalRecord, results: Mapping[int, TestResult], images: int, reason: str) -> bool:
+        """Record the evaluation of all networks of a final on the test split, by run, in a single transaction.
 
         Returns:
             Whether it was recorded; False if another process has done it.
         """
         now = current_call().asked_at
         rows = [
-            {"final": final.id, "run": run, "epoch": epochs, "accuracy": accuracy, "reason": reason, "at": now}
-            for run, (epochs, accuracy) in accuracies.items()
+            {
+                "final": final.id,
+                "run": run,
+                "epoch": result.epochs,
+                "accuracy": result.accuracy,
+                "balanced_accuracy": or_null(result.balanced_accuracy),
+                "correct": counts_to_json(result.correct),
+                "reason": reason,
+                "at": now,
+            }
+            for run, result in results.items()
         ]
         finals = tables.finals.c
         with self.engine.begin() as connection:
@@ -125,11 +152,38 @@ class FinalRecords(Store):
         finals = tables.finals.c
         return int(self.scalar(select(func.count()).where(finals.study == study, finals.read_at.is_not(None))) or 0)
 
-    def test_accuracies(self, final: int) -> dict[int, float]:
-        """Return the test accuracy of each run of a final."""
+    def test_results(self, final: int) -> dict[int, TestResult]:
+        """Return the evaluation on the test split of each run of a final."""
         columns = tables.test_readings.c
-        query = select(columns.run, columns.accuracy).where(columns.final == final)
-        return {int(row.run): float(row.accuracy) for row in self.rows(query)}
+        query = select(tables.test_readings).where(columns.final == final, ~columns.reason.startswith(_INT8))
+        return {
+            int(row.run): TestResult(
+                row.epoch, row.accuracy, or_nan(row.balanced_accuracy), counts_from_json(row.correct)
+            )
+            for row in self.rows(query)
+        }
+
+    def record_int8_reading(self, final: int, run: Run, reading: Int8Reading) -> None:
+        """Record the evaluation of the int8 file of a final's run on the test split, unless one is recorded."""
+        row = {
+            "final": final,
+            "run": run.id,
+            "epoch": run.epochs_done,
+            "accuracy": reading.accuracy,
+            "reason": _INT8 + reading.sha256,
+            "at": current_call().asked_at,
+        }
+        with exclusive(self.engine):
+            if self.int8_reading(final) is None:
+                with self.engine.begin() as connection:
+                    connection.execute(insert(tables.test_readings).values(row))
+
+    def int8_reading(self, final: int) -> Int8Reading | None:
+        """Return the evaluation of the int8 file of a final on the test split, or None without any."""
+        columns = tables.test_readings.c
+        query = select(columns.reason, columns.accuracy).where(columns.final == final, columns.reason.startswith(_INT8))
+        rows = self.rows(query)
+        return Int8Reading(str(rows[0].reason).removeprefix(_INT8), float(rows[0].accuracy)) if rows else None
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import func, insert, select
 
+from budgetnas.metrics import ClassCounts
 from budgetnas.storage import tables
 from budgetnas.storage.checkpoint_records import CheckpointRecords
 from budgetnas.storage.finals import FinalRecords
+from budgetnas.storage.queue_records import QueueRecords
 from budgetnas.storage.rejection_records import RejectionRecords
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.run_records import RunRecords
@@ -17,7 +20,7 @@ from budgetnas.storage.values import Goal
 
 
 @retried_methods
-class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords):
+class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords, QueueRecords):
     """The records of one storage.
 
     Every method is a single transaction and is repeated while the database cannot be reached. So every method must be
@@ -57,6 +60,25 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords):
         query = select(tables.goals.c.trials, tables.goals.c.sampler).where(tables.goals.c.study == study)
         row = next(iter(self.rows(query)), None)
         return None if row is None else Goal(row.trials, row.sampler)
+
+    def save_class_counts(self, data: str, split: str, counts: ClassCounts) -> None:
+        """Record the images of each class in a split.
+
+        Args:
+            data: Digest of the identity of the data.
+            split: ``validation`` or ``test``.
+            counts: The counts; the data's identity fixes them, so the first record is kept.
+        """
+        row = {"data": data, "split": split, "classes": json.dumps(counts.names), "images": json.dumps(counts.images)}
+        with self.engine.begin() as connection:
+            connection.execute(upsert(tables.class_counts, connection.dialect.name, keep=True), row)
+
+    def class_counts(self, data: str, split: str) -> ClassCounts | None:
+        """Return the images of each class in a split, or None if they were not recorded."""
+        counts = tables.class_counts.c
+        query = select(tables.class_counts).where(counts.data == data, counts.split == split)
+        row = next(iter(self.rows(query)), None)
+        return None if row is None else ClassCounts(tuple(json.loads(row.classes)), tuple(json.loads(row.images)))
 
     def activity(self, study: str) -> tuple[Any, ...]:
         """Return a value that changes when a run starts or ends, a proposal is rejected, or a final advances.

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, case, delete, func, insert, select, update
 
 from budgetnas.architecture import Architecture
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import Epoch, Measure
 from budgetnas.space.recipe import Recipe
 from budgetnas.storage import tables
 from budgetnas.storage.leases import Holder, this_process
 from budgetnas.storage.rejection_records import save_architectures
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.store import Store, forget_earlier_try, upsert
-from budgetnas.storage.values import SEARCHED, Attempt, Role, Run, RunKey, SearchCounts, State
+from budgetnas.storage.values import (
+    SEARCHED,
+    Attempt,
+    Role,
+    Run,
+    RunKey,
+    SearchCounts,
+    State,
+    counts_from_json,
+    counts_to_json,
+    or_nan,
+    or_null,
+)
 
 _RUN: Final = (
     select(
@@ -30,7 +41,7 @@ _RUN: Final = (
     .order_by(tables.runs.c.id)
 )
 _SEARCHED: Final = tuple(role.value for role in SEARCHED)
-_EPOCH_FIELDS: Final = tuple(Epoch.__dataclass_fields__)
+_EPOCH_FIGURES: Final = tuple(name for name in Epoch.__dataclass_fields__ if name != "eval_correct")
 _RUN_FIELDS: Final = tuple(Run.__dataclass_fields__)
 _SET_EPOCHS_DONE: Final = (
     update(tables.runs).where(tables.runs.c.id == bindparam("of_run")).values(epochs_done=bindparam("done"))
@@ -112,12 +123,14 @@ class RunRecords(Store):
 
     def add_epoch(self, run: int, epoch: Epoch, *, test_reason: str | None = None) -> None:
         """Record an epoch of `run`; with `test_reason`, also that it was evaluated on a test split."""
-        row = {"run": run} | {name: _or_null(getattr(epoch, name)) for name in _EPOCH_FIELDS}
+        row: dict[str, Any] = {name: or_null(getattr(epoch, name)) for name in _EPOCH_FIGURES}
+        row |= {"run": run, "eval_correct": counts_to_json(epoch.eval_correct)}
         with self.engine.begin() as connection:
             connection.execute(upsert(tables.epochs, connection.dialect.name), row)
             connection.execute(_SET_EPOCHS_DONE, {"of_run": run, "done": epoch.epoch})
             if test_reason is not None:
                 reading = {"run": run, "epoch": epoch.epoch, "accuracy": epoch.eval_accuracy, "reason": test_reason}
+                reading |= {"balanced_accuracy": row["eval_balanced_accuracy"], "correct": row["eval_correct"]}
                 reading |= {"at": current_call().asked_at}
                 forget_earlier_try(connection, tables.test_readings, reading)
                 connection.execute(insert(tables.test_readings).values(reading))
@@ -211,6 +224,14 @@ class RunRecords(Store):
         """Return the number of the newest run, or 0."""
         return int(self.scalar(select(func.max(tables.runs.c.id))) or 0)
 
+    def last_run_before(self, at: float) -> int:
+        """Return the number of the newest run that had started at a time (seconds since 1970 UTC), or 0."""
+        return int(self.scalar(select(func.max(tables.runs.c.id)).where(tables.runs.c.started_at < at)) or 0)
+
+    def runs_ended(self) -> int:
+        """Return how many runs of the storage have ended."""
+        return int(self.scalar(select(func.count(tables.runs.c.ended_at))) or 0)
+
     def last_reasons(self, study: str, *, after: int, limit: int) -> tuple[str | None, ...]:
         """Return the failure reasons of the last search runs that ended, newest first; None for a success.
 
@@ -265,12 +286,14 @@ class RunRecords(Store):
         query = select(tables.epochs).where(tables.epochs.c.run.in_(list(runs))).order_by(tables.epochs.c.epoch)
         curves: dict[int, list[Epoch]] = {}
         for row in self.rows(query):
-            epoch = Epoch(**{name: _or_nan(getattr(row, name)) for name in _EPOCH_FIELDS})
-            curves.setdefault(row.run, []).append(epoch)
+            figures = {name: or_nan(getattr(row, name)) for name in _EPOCH_FIGURES}
+            curves.setdefault(row.run, []).append(Epoch(**figures, eval_correct=counts_from_json(row.eval_correct)))
         return {run: tuple(epochs) for run, epochs in curves.items()}
 
-    def accuracies_at(self, study: str, epoch: int, *, states: Sequence[State], except_run: int) -> tuple[float, ...]:
-        """Return the validation accuracies that the search's runs had after `epoch`, oldest first, for pruning.
+    def values_at(
+        self, study: str, epoch: int, measure: Measure, *, states: Sequence[State], except_run: int
+    ) -> tuple[float, ...]:
+        """Return what the search's runs had after `epoch` on validation, oldest first, for pruning.
 
         Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
         because only interrupted runs are trained again.
@@ -278,8 +301,9 @@ class RunRecords(Store):
         The run `except_run`, which is compared with them, is left out.
         """
         runs, epochs = tables.runs.c, tables.epochs.c
+        value = epochs[measure.column]
         query = (
-            select(epochs.eval_accuracy)
+            select(value)
             .join(tables.runs, epochs.run == runs.id)
             .where(
                 runs.study == study,
@@ -288,7 +312,7 @@ class RunRecords(Store):
                 runs.state.in_([state.value for state in states]),
                 runs.id != except_run,
                 epochs.epoch == epoch,
-                epochs.eval_accuracy.is_not(None),
+                value.is_not(None),
             )
             .order_by(runs.id)
         )
@@ -317,15 +341,6 @@ class RunRecords(Store):
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
         return tuple(_run(row) for row in self.rows(query))
-
-
-def _or_null(value: float) -> float | None:
-    """Return `value`, or None for NaN, which SQLite cannot store."""
-    return None if math.isnan(value) else value
-
-
-def _or_nan(value: Any) -> Any:
-    return math.nan if value is None else value
 
 
 def _add_attempt(connection: Connection, run: int, epochs: int, environment: str) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 metadata = MetaData()
 
 schema = Table(
@@ -87,6 +87,17 @@ epochs = Table(
     Column("eval_accuracy", Float),
     Column("learning_rate", Float, nullable=False),
     Column("seconds", Float, nullable=False),
+    Column("eval_balanced_accuracy", Float),
+    Column("eval_correct", Text),
+)
+
+class_counts = Table(
+    "class_counts",
+    metadata,
+    Column("data", String(16), primary_key=True),
+    Column("split", String(16), primary_key=True),
+    Column("classes", Text, nullable=False),
+    Column("images", Text, nullable=False),
 )
 
 rejections = Table(
@@ -131,6 +142,8 @@ test_readings = Table(
     Column("run", ForeignKey("runs.id"), nullable=False, index=True),
     Column("epoch", Integer, nullable=False),
     Column("accuracy", Float, nullable=False),
+    Column("balanced_accuracy", Float),
+    Column("correct", Text),
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),
 )
@@ -181,6 +194,18 @@ checkpoints = Table(
     Column("epoch", Integer, primary_key=True),
     Column("file", String(200), nullable=False),
     Column("sha256", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+queue = Table(  # no new version of the tables: it is created where it is missing, and only newer programs use it
+    "queue",
+    metadata,
+    Column("study", String(200), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("data", Text),
+    Column("data_dir", Text),
+    Column("seed", BigInteger, nullable=False),
     Column("at", Float, nullable=False),
 )
 

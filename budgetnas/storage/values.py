@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import WORDS, Budget, Quantity
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
+
+
+def or_null(value: float) -> float | None:
+    """Return `value`, or None for NaN, which SQLite cannot store."""
+    return None if math.isnan(value) else value
+
+
+def or_nan(value: Any) -> Any:
+    """Return `value`, or NaN for None."""
+    return math.nan if value is None else value
+
+
+def counts_to_json(counts: tuple[int, ...]) -> str | None:
+    """Return counts by class as JSON, or None for none."""
+    return json.dumps(counts) if counts else None
+
+
+def counts_from_json(text: str | None) -> tuple[int, ...]:
+    """Return the counts that `counts_to_json` wrote."""
+    return tuple(json.loads(text)) if text else ()
 
 
 class Role(StrEnum):
@@ -120,6 +143,28 @@ class Goal:
 
     trials: int  # number of trained trials in total
     sampler: str  # name of the inner sampler
+
+
+class QueueState(StrEnum):
+    """What becomes of a study in the queue."""
+
+    QUEUED = "queued"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """A study that was queued or cancelled."""
+
+    study: str
+    state: QueueState
+    reason: str  # why it failed, or empty
+    data: str | None  # ``folder:DIR`` of its images, or None for a named set
+    data_dir: Path | None  # folder of downloaded archives, or None
+    seed: int  # seed of the sampler
+    at: float  # when it was queued or cancelled, seconds since 1970 UTC
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted, RestartNeeded, RunFailedError, StateError
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import Epoch, balanced_accuracy
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training.augmentation import augment
 from budgetnas.training.averaging import Average
@@ -23,7 +23,7 @@ from budgetnas.training.capture_probe import remember_problem
 from budgetnas.training.cuda_graphs import CapturedCalls, CaptureError, Place
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epoch_order, num_steps
 from budgetnas.training.epoch_schedule import EpochSchedule
-from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, read_metrics
+from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, balanced_weights, read_metrics
 from budgetnas.training.failures import first_line, is_device_lost, is_out_of_memory
 from budgetnas.training.memory import free_cached_memory
 from budgetnas.training.mixing import Targets, mix
@@ -127,12 +127,19 @@ class Trainer:
         self.normalise = Normaliser.of(task.normalisation, device, runtime.memory_format)
         self.generator = torch.Generator().manual_seed(task.seed)
         self.metrics = RunningMetrics(device)
+        is_weighted, classes = task.recipe.class_weights == "balanced", task.architecture.classes
+        self._class_weights = balanced_weights(task.train.labels, classes) if is_weighted else None
         self._schedule = EpochSchedule(len(task.train), task.recipe.augmentation, device, task.recipe.batch)
         place = Place.on(device) if runtime.graphs else None
         self._captured = CapturedCalls(place) if place else None
         self.average = Average(self.network, task.recipe.ema_decay) if task.recipe.ema_decay else None
         self.evaluator = Evaluator(
-            self.outcome, task.evaluation, self.normalise, runtime, CapturedCalls(place) if place else None
+            self.outcome,
+            task.evaluation,
+            self.normalise,
+            runtime,
+            classes,
+            CapturedCalls(place) if place else None,
         )
 
     @property
@@ -152,6 +159,7 @@ class Trainer:
         self.evaluator.run(tick=lambda: callbacks.on_step(number, steps, steps))
         (loss, correct), (eval_loss, eval_correct) = read_metrics(self.metrics, self.evaluator.metrics)
         trained, evaluated = len(order), len(self.task.evaluation)
+        correct_by_class = self.evaluator.correct_by_class()
         return Epoch(
             epoch=number,
             train_loss=loss / trained,
@@ -160,6 +168,8 @@ class Trainer:
             eval_accuracy=eval_correct / evaluated if evaluated else math.nan,
             learning_rate=rates[0],
             seconds=time.perf_counter() - started,
+            eval_balanced_accuracy=balanced_accuracy(correct_by_class, self.evaluator.images_by_class),
+            eval_correct=correct_by_class if evaluated else (),
         )
 
     def steps(self, order: Tensor, rates: Sequence[float] = ()) -> Iterator[int]:
@@ -234,7 +244,7 @@ class Trainer:
         for piece, part in zip(images.tensor_split(pieces), targets.split(pieces), strict=True):
             with autocast(self.runtime):
                 logits = self.network(self.normalise(piece))
-            loss = part.loss(logits, self.task.recipe.label_smoothing)
+            loss = part.loss(logits, self.task.recipe.label_smoothing, self._class_weights)
             self.updates.backward(loss / size)
             self.metrics.add(loss.detach(), logits.detach(), part.main_labels)
         self.updates.step()

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from budgetnas.metrics import balanced_accuracy
 from budgetnas.training.cuda_graphs import CapturedCalls
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes
 from budgetnas.training.gpu import MPS
 from budgetnas.training.runtime import DTYPES, RuntimeConfig
 
 EVALUATION_BATCH: Final = 500
+
+
+class Evaluation(NamedTuple):
+    """The result of a network on images."""
+
+    loss: float  # mean cross-entropy
+    accuracy: float  # share of 1
+    balanced_accuracy: float  # mean of the accuracies of all classes that have images
+    correct: tuple[int, ...]  # number of correct predictions of each class
 
 
 class RunningMetrics:
@@ -39,6 +49,26 @@ class RunningMetrics:
         self.correct += (logits.argmax(dim=1) == labels).sum()
 
 
+class EvaluationMetrics(RunningMetrics):
+    """Sums over batches, and the correct predictions of each class."""
+
+    def __init__(self, device: torch.device, classes: int) -> None:
+        super().__init__(device)
+        self._classes = torch.arange(classes, device=device)
+        self.correct_by_class = torch.zeros_like(self._classes)
+
+    def reset(self) -> None:
+        """Set the sums to zero."""
+        super().reset()
+        self.correct_by_class.zero_()
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch's summed loss and its correct predictions."""
+        super().add(loss, logits, labels)
+        hits = logits.argmax(dim=1) == labels
+        self.correct_by_class += ((labels[:, None] == self._classes) & hits[:, None]).sum(dim=0)
+
+
 def read_metrics(*metrics: RunningMetrics) -> list[tuple[float, int]]:
     """Return summed loss and number of correct predictions of each, waiting for the device once."""
     values = torch.stack([value for sums in metrics for value in (sums.loss, sums.correct)]).tolist()
@@ -53,6 +83,7 @@ class Evaluator:
         images: Evaluation images.
         normalise: Normaliser of the images.
         runtime: Device and precision.
+        classes: Number of classes.
         captured: Captures batches as CUDA graphs; None for plain calls.
     """
 
@@ -62,9 +93,11 @@ class Evaluator:
         images: DeviceImages,
         normalise: Normaliser,
         runtime: RuntimeConfig,
+        classes: int,
         captured: CapturedCalls | None = None,
     ) -> None:
-        self.metrics = RunningMetrics(images.device)
+        self.metrics = EvaluationMetrics(images.device, classes)
+        self.images_by_class: tuple[int, ...] = tuple(torch.bincount(images.labels, minlength=classes).tolist())
         self._network, self._images, self._runtime = network, images, runtime
         self.normalise = normalise
         self._position = torch.zeros((), dtype=torch.int64, device=images.device)
@@ -87,6 +120,10 @@ class Evaluator:
             else:
                 self._captured(self._evaluate, size)
 
+    def correct_by_class(self) -> tuple[int, ...]:
+        """Return the number of correct predictions of each class, waiting for the device."""
+        return tuple(self.metrics.correct_by_class.tolist())
+
     def _evaluate(self, size: int) -> None:
         part = self._images.take(self._position + torch.arange(size, device=self._images.device))
         self._position += size
@@ -103,8 +140,10 @@ def evaluate(
     normalise: Normaliser,
     runtime: RuntimeConfig,
     tick: Callable[[], None] = lambda: None,
-) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy (0 to 1) of `network` on `images`.
+    *,
+    classes: int,
+) -> Evaluation:
+    """Evaluate `network` on `images`.
 
     Args:
         network: The network; it is left in evaluation mode.
@@ -112,17 +151,40 @@ def evaluate(
         normalise: Normaliser of the images.
         runtime: Device and precision.
         tick: Called before every batch; may raise to end the evaluation.
+        classes: Number of classes.
     """
-    evaluator = Evaluator(network, images, normalise, runtime)
+    evaluator = Evaluator(network, images, normalise, runtime, classes)
     evaluator.run(tick)
     ((loss, correct),) = read_metrics(evaluator.metrics)
-    return loss / len(images), correct / len(images)
+    by_class = evaluator.correct_by_class()
+    balanced = balanced_accuracy(by_class, evaluator.images_by_class)
+    return Evaluation(loss / len(images), correct / len(images), balanced, by_class)
 
 
-def summed_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy of a batch, summed over it, in at least 32 bits."""
+def summed_loss(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Return the cross-entropy of a batch, summed over it, in at least 32 bits.
+
+    With class weights it is PyTorch's: the term of each class in a target has the weight of that class.
+    """
     precise = logits.float() if logits.dtype.itemsize < 4 else logits
-    return functional.cross_entropy(precise, labels, reduction="sum", label_smoothing=label_smoothing)
+    weights = None if class_weights is None else class_weights.to(precise.dtype)
+    return functional.cross_entropy(precise, labels, weights, reduction="sum", label_smoothing=label_smoothing)
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return (classes,), float32: weights inversely proportional to the images of each class.
+
+    Their mean over the images is 1, so the scale of the loss does not change. A class without images has weight 0.
+
+    Args:
+        labels: (N,), int64: labels of the training images.
+        classes: Number of classes.
+    """
+    images = torch.bincount(labels, minlength=classes).double()
+    weights = len(labels) / (images * (images > 0).sum())
+    return torch.where(images > 0, weights, 0.0).float()
 
 
 def autocast(runtime: RuntimeConfig) -> torch.autocast:

@@ -29,12 +29,13 @@ class Targets:
             return [Targets(part) for part in labels]
         return [Targets(*parts, self.share) for parts in zip(labels, self.others.tensor_split(pieces), strict=True)]
 
-    def loss(self, logits: Tensor, label_smoothing: float) -> Tensor:
+    def loss(self, logits: Tensor, label_smoothing: float, class_weights: Tensor | None = None) -> Tensor:
         """Return the cross-entropy towards the mixed labels, summed over the batch."""
-        loss = summed_loss(logits, self.labels, label_smoothing)
+        loss = summed_loss(logits, self.labels, label_smoothing, class_weights)
         if self.others is None or self.share is None:
             return loss
-        return self.share * loss + (1 - self.share) * summed_loss(logits, self.others, label_smoothing)
+        other = summed_loss(logits, self.others, label_smoothing, class_weights)
+        return self.share * loss + (1 - self.share) * other
 
     @property
     def main_labels(self) -> Tensor:

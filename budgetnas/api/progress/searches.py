@@ -13,6 +13,7 @@ from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data
 from budgetnas.errors import listed, plural
+from budgetnas.metrics import ACCURACY
 from budgetnas.searching.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.searching.plan import InitialTrialPlan, Plan
 from budgetnas.searching.study import OpenStudy
@@ -50,8 +51,9 @@ class SearchProgress(Progress, SearchCallbacks):
         for line in plan_lines(opened, plan, data):
             self.lines.say(line)
         runs = opened.records.runs(study=opened.name)
+        self.measure = opened.specification.measure
         known = [
-            curve[-1].eval_accuracy
+            self.measure.of(curve[-1])
             for curve in opened.records.curves(run.id for run in runs if run.state == "complete").values()
         ]
         self._best = max(known, default=None)
@@ -89,7 +91,7 @@ class SearchProgress(Progress, SearchCallbacks):
             self._best = max(end.accuracy, self._best or 0.0)
             note = f" ({end.reason})" if end.reason else ""
             outlook = f"{self._standing()}{self._time_left()}"
-            self.lines.say(f"trial {end.number}: {end.accuracy:.2%} on validation{note}; {outlook}")
+            self.lines.say(f"trial {end.number}: {end.accuracy:.2%} {self.measure.where}{note}; {outlook}")
 
     def on_workers(self, epochs: Mapping[int, int]) -> None:
         """Update the status of a search by several workers."""
@@ -150,8 +152,8 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}",
         f"images: {len(data.train):,} for training, {len(data.validation):,} for validation, "
-        f"of which the commonest class has {data.commonest_share:.1%}",
-        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}",
+        f"of which the commonest class has {data.validation_classes.commonest[1]:.1%}",
+        f"budget: at most {', '.join(limit.exact for limit in budget.limits)}",
         f"space: {plan.space_size:,} architectures; "
         f"{plan.feasible_share:.1%} of {plan.feasible_draws:,} random ones fit",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
@@ -167,6 +169,8 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
             f"{choice.seeds} fresh seeds each; then the winner and the initial network are trained{epochs} on all "
             "training images, and evaluated once on the test split"
         )
+    if specification.measure != ACCURACY:
+        lines.append(f"judged by: {specification.objective}, the mean of the accuracies of all classes")
     lines += [_initial_line(trial, budget) for trial in plan.initial_trials]
     pruning = specification.fidelity.describe(recipes.epochs)
     if pruning:

@@ -16,7 +16,7 @@ from budgetnas.experiments.final import FinalCallbacks, FinalTraining, LongTrain
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
 from budgetnas.experiments.replay_results import ReplayResult, marked
-from budgetnas.metrics import Epoch
+from budgetnas.metrics import ACCURACY, Epoch
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
 
@@ -35,6 +35,7 @@ class Progress(Callbacks):
 
     def __init__(self, lines: Lines) -> None:
         self.lines = lines
+        self.measure = ACCURACY
         self.prefix = ""
         self.epochs = 0
         self.last = ""
@@ -59,7 +60,7 @@ class Progress(Callbacks):
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Print the figures of the epoch."""
-        self.last = f", last epoch {epoch.eval_accuracy:.2%}"
+        self.last = f", last epoch {self.measure.of(epoch):.2%}"
         self._count_epoch(epoch)
 
     def _share(self, epoch: int, done: int, total: int) -> float:
@@ -83,10 +84,14 @@ class FinalProgress(Progress, FinalCallbacks):
 
     def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         """Print the entrants."""
-        protocol = result.protocol
+        protocol, self.measure = result.protocol, result.measure
         state = "resumes" if resumed else "begins"
+        classes = result.validation_classes
+        shares = "" if classes is None else f"; {classes.describe('the validation images')}"
+        if self.measure != ACCURACY:
+            shares += f"; judged by {self.measure.on('validation')}"
         networks = plural(len(result.entrants), "network")
-        self.lines.say(f"the final of {result.study} {state}: {networks}, {protocol.seeds} fresh seeds each")
+        self.lines.say(f"the final of {result.study} {state}: {networks}, {protocol.seeds} fresh seeds each{shares}")
         for entrant in result.entrants:
             why = "finalist" if entrant.is_finalist else "reference: the best initial network"
             several = entrant.search_trainings > 1
@@ -113,7 +118,7 @@ class FinalProgress(Progress, FinalCallbacks):
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Keep the figures of the epoch; the last trainings are evaluated only at their end."""
-        accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else epoch.eval_accuracy
+        accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else self.measure.of(epoch)
         self.last = f", last epoch {accuracy:.2%}"
 
     def _share(self, epoch: int, done: int, total: int) -> float:

@@ -226,7 +226,8 @@ def _sample(loop: Loop, task: Task, runtime: RuntimeConfig) -> Sample:
     trained = (task.recipe.epochs - 1) * epoch_size(len(task.train), task.recipe.batch)
     rate = trained / seconds
     normalise = Normaliser.of(task.normalisation, device)
-    _, accuracy = evaluate(run.network, task.evaluation, normalise, runtime)
+    classes = task.architecture.classes
+    accuracy = evaluate(run.network, task.evaluation, normalise, runtime, classes=classes).accuracy
     return Sample(rate, until_then - first_steps * task.recipe.batch / rate, peak, accuracy)
 
 

@@ -17,22 +17,24 @@ _COLOURED = 10
 
 def accuracy_curves(tables: StudyTables) -> Figure:
     """Draw the accuracies of every epoch."""
-    return _figure(tables, "accuracy", "accuracy_percent", "accuracy (%)", 100.0, "")
+    validation = f"{tables.specification.measure.on('validation')} (%)"
+    return _figure(tables, "accuracy", "accuracy_percent", (validation, "training accuracy (%)"), 100.0, "")
 
 
 def loss_curves(tables: StudyTables) -> Figure:
     """Draw the losses of every epoch."""
-    return _figure(tables, "loss", "loss_nats", "loss (nats)", 1.0, "Cross-entropy. ")
+    titles = "validation loss (nats)", "training loss (nats)"
+    return _figure(tables, "loss", "loss_nats", titles, 1.0, "Cross-entropy. ")
 
 
-def _figure(tables: StudyTables, metric: str, column: str, title: str, scale: float, note: str) -> Figure:
+def _figure(tables: StudyTables, metric: str, column: str, titles: tuple[str, str], scale: float, note: str) -> Figure:
     trainings = [training for candidate in tables.ranking for training in candidate.trainings]
     table = _table(tables, trainings, metric, column, scale)
     every = (*trainings, *tables.pruning.pruned)
     curves = table.parts(len(training.curve) for training in every)
     parts = {training.run.id: curve for training, curve in zip(every, curves, strict=True)}
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    for row, split in enumerate(("validation", "training"), start=1):
+    for row, (split, title) in enumerate(zip(("validation", "training"), titles, strict=True), start=1):
         for trace in _pruned(tables.pruning.pruned, parts, f"{split}_{column}"):
             figure.add_scatter(**trace, showlegend=trace["mode"] == "markers" and row == 1, row=row, col=1)
         for candidate in reversed(tables.ranking):
@@ -43,7 +45,7 @@ def _figure(tables: StudyTables, metric: str, column: str, title: str, scale: fl
         if metric == "loss" and tables.pruning.pruned:
             complete = table.where(state="complete")
             figure.update_yaxes(range=_range(complete[f"{split}_{column}"]), row=row)
-        figure.update_yaxes(title=f"{split} {title}", row=row)
+        figure.update_yaxes(title=title, row=row)
     figure.update_xaxes(title="epoch", row=2)
     figure.update_xaxes(**whole_ticks(max(table["epoch"])))
     entries = min(len(tables.ranking), _COLOURED + 1) + bool(tables.pruning.pruned)
@@ -52,11 +54,12 @@ def _figure(tables: StudyTables, metric: str, column: str, title: str, scale: fl
 
 
 def _table(tables: StudyTables, trainings: Sequence[Training], metric: str, column: str, scale: float) -> Table:
+    evaluated = tables.specification.measure.column if metric == "accuracy" else f"eval_{metric}"
     ranks = {training.run.id: candidate.rank for candidate in tables.ranking for training in candidate.trainings}
     rows = tuple(
         (
             *(ranks.get(run.run.id), run.name, "complete" if run.run.id in ranks else "pruned", epoch.epoch),
-            *(scale * float(getattr(epoch, f"{split}_{metric}")) for split in ("eval", "train")),
+            *(scale * float(getattr(epoch, figure)) for figure in (evaluated, f"train_{metric}")),
         )
         for run in (*trainings, *tables.pruning.pruned)
         for epoch in run.curve

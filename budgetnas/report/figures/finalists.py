@@ -62,7 +62,7 @@ def finalists(tables: StudyTables, final: FinalResult) -> Figure:
         "Square: the accuracy in the search; the highest of many is partly luck. Triangle: the same, smoothed over all "
         "runs. Diamond: the mean of fresh seeds with its 95 % interval."
     )
-    drawn = _finish(figure, tables, final.entrants, "validation accuracy (%)")
+    drawn = _finish(figure, tables, final.entrants, "validation")
     return Figure("finalists", "The finalists, trained again", caption, drawn, table)
 
 
@@ -71,7 +71,7 @@ def test_accuracies(tables: StudyTables, final: FinalResult) -> Figure:
     entrants = [entrant for entrant in final.entrants if entrant.test]
     figure = go.Figure()
     _add_seeds(figure, [entrant.test for entrant in entrants])
-    drawn = _finish(figure, tables, entrants, "test accuracy (%)")
+    drawn = _finish(figure, tables, entrants, "test")
     caption = "Networks trained on the train and validation images, each with a fresh seed."
     data = _table(tables, entrants, "test")
     return Figure("test", "Test accuracy of winner and reference", caption, drawn, data)
@@ -122,7 +122,7 @@ def _hover(values: Spread) -> str:
     return f"{text}, {100 * interval.low:.2f} to {100 * interval.high:.2f}" if interval else text
 
 
-def _finish(figure: go.Figure, tables: StudyTables, entrants: Sequence[Entrant], title: str) -> go.Figure:
+def _finish(figure: go.Figure, tables: StudyTables, entrants: Sequence[Entrant], split: str) -> go.Figure:
     """Add the names of the rows and the title of the axis."""
     figure.update_yaxes(
         tickvals=list(range(len(entrants))),
@@ -132,7 +132,7 @@ def _finish(figure: go.Figure, tables: StudyTables, entrants: Sequence[Entrant],
     )
     for place in range(1, len(entrants)):
         figure.add_hline(y=place - 0.5, line={"color": GREY, "width": 1, "dash": "dot"}, opacity=0.5)
-    figure.update_xaxes(title=title)
+    figure.update_xaxes(title=f"{tables.specification.measure.on(split)} (%)")
     return styled(figure, height=170 + 72 * len(entrants))
 
 

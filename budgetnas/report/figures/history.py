@@ -34,7 +34,7 @@ def history(tables: StudyTables) -> Figure:
     figure.add_scatter(x=complete["order"], y=best, name="best so far", mode="lines", line=line, hoverinfo="skip")
     add_points(figure, complete, "order", "bottom right")
     figure.update_xaxes(title="run, in order of time", rangemode="tozero", **whole_ticks(len(table.rows)))
-    figure.update_yaxes(title="validation accuracy (%)")
+    figure.update_yaxes(title=f"{tables.specification.measure.on('validation')} (%)")
     repeats = " A hollow circle repeats a candidate that was trained before." if any(table["repeat_of"]) else ""
     crosses = " A cross is a pruned run at its last epoch; it has no rank." if pruned.rows else ""
     caption = f"Accuracy after the last epoch of each run; the line is the best so far.{repeats}{crosses}"

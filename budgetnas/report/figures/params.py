@@ -30,7 +30,7 @@ def accuracy_against_params(tables: StudyTables) -> Figure:
     budget = tables.summary.max_params
     budget_line(figure, budget)
     figure.update_xaxes(title="parameters (log scale)", **log_axis(min(table["params"]), budget))
-    figure.update_yaxes(title="validation accuracy (%)")
+    figure.update_yaxes(title=f"{tables.specification.measure.on('validation')} (%)")
     means = " For a candidate with several runs, their mean." if max(table["trainings"]) > 1 else ""
     left_out = " Pruned runs are left out." if tables.pruning.pruned else ""
     caption = f"On the Pareto front: networks that no network with as few parameters beats.{means}{left_out}"
