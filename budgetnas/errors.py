@@ -155,7 +155,7 @@ class Interrupted(Exception):
 
 
 class RestartNeeded(Interrupted):
-    """This process can train no more, though the work is sound: a new process resumes it.
+    """This process can no longer train, although the training itself is sound: a new process resumes it.
 
     Its exit code, 75, is EX_TEMPFAIL of sysexits: try again.
 
@@ -177,9 +177,9 @@ def closest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"did you mean {close[0]}?" if close else otherwise
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a number with its noun, e.g. ``1 image`` or ``1,204 images``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Return a number with its noun, e.g. ``1 image`` or ``1,204 images``; `nouns` is an irregular plural."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:

@@ -43,7 +43,7 @@ class Drawer:
     def begin(self) -> Iterator[TrainingState]:
         return (TrainingState.from_bytes(stored) for stored in reversed(self.states[:]))
 
-    def refused(self, state: TrainingState, reason: str) -> None:
+    def rejected(self, state: TrainingState, reason: str) -> None:
         self.calls.append(f"refused {state.epoch}: {reason}")
 
     def resumed(self, state: TrainingState) -> None:

@@ -129,11 +129,11 @@ def test_progress_is_shown_on_stderr_or_not_at_all(capsys: pytest.CaptureFixture
         (lambda: budgetnas.open_study("x", storage="no.db"), "storage '"),
         (
             lambda: budgetnas.count("v2", max_macs=3),
-            "max_macs 3: goes with budget, the most parameters; add",
+            "max_macs 3: needs budget, the limit on parameters; add",
         ),
         (
             lambda: budgetnas.fit("v2"),
-            "budget: is missing: the most parameters a network may have; add",
+            "budget: is missing: the limit on parameters; add",
         ),
         (lambda: budgetnas.count(), 'network: is missing; give a name, e.g. "v2", or blocks and widths'),
     ],
@@ -147,7 +147,7 @@ def test_errors_name_arguments_of_python(call: Any, words: str) -> None:
 
 def test_an_unknown_study_and_a_changed_one_are_errors() -> None:
     budgetnas.search(**SMALL | {"trials": 1})
-    with pytest.raises(budgetnas.InputError, match=r"^name 'nope': is not in this storage; there: digits-6k"):
+    with pytest.raises(budgetnas.InputError, match=r"^name 'nope': is not in this storage; its studies: digits-6k"):
         budgetnas.open_study("nope")
     with pytest.raises(budgetnas.InputError, match=r"budget was 6000, now 7000.* use another name with study$"):
         budgetnas.search(study="digits-6k", budget=7000, progress=False)

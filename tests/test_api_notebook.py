@@ -54,7 +54,7 @@ def html_of(cell: Any) -> list[str]:
     return [output.data["text/html"] for output in cell.outputs if "text/html" in output.get("data", {})]
 
 
-def test_a_test_is_no_notebook() -> None:
+def test_a_test_does_not_count_as_a_notebook() -> None:
     assert not in_notebook()
 
 

@@ -53,7 +53,7 @@ def test_the_counts_of_known_networks_of_three_stages(blocks: tuple[int, ...], w
     assert count(Architecture(blocks, widths, (1, 2, 2), stem_width=widths[0])) == KNOWN[blocks, widths]
 
 
-def test_what_squeeze_and_excitation_adds_to_each_block() -> None:
+def test_the_counts_that_squeeze_and_excitation_adds_to_each_block() -> None:
     """Two linear layers with biases, with a sixteenth of the channels between them, but at least 4."""
     plain = Architecture((4, 4, 3), (64, 128, 256), (1, 2, 2))
     added = [2 * 64 * 4 + 64 + 4, 2 * 128 * 8 + 128 + 8, 2 * 256 * 16 + 256 + 16]

@@ -23,7 +23,7 @@ def test_the_json_and_digest_of_v2_never_change() -> None:
 
 
 @given(architectures())
-def test_json_gives_the_same_architecture_back(architecture: Architecture) -> None:
+def test_an_architecture_survives_a_json_round_trip(architecture: Architecture) -> None:
     for again in (Architecture.from_json(architecture.to_json()), Architecture.from_dict(architecture.to_dict())):
         assert again == architecture
         assert hash(again) == hash(architecture)
@@ -126,13 +126,13 @@ def test_an_error_names_what_the_user_typed(change: dict[str, Any], argument: st
         ('{"blocks":[[1]],"widths":[8],"strides":[1]}', "--blocks"),
     ],
 )
-def test_json_that_is_no_architecture(text: str, told: str) -> None:
+def test_json_that_is_not_an_architecture(text: str, told: str) -> None:
     with pytest.raises(InputError) as raised:
         Architecture.from_json(text)
     assert told in str(raised.value)
 
 
-def test_one_line_describes_it() -> None:
+def test_its_description_is_a_line() -> None:
     assert V2.describe() == "basic 2-2-2-2 x 64-128-128-128, stem 64"
     assert replace(V2, stem_kernel=7).describe() == "basic 2-2-2-2 x 64-128-128-128, stem 64 (7x7)"
     assert replace(V2, se=True, stem_stride=2).describe() == "basic 2-2-2-2 x 64-128-128-128, SE, stem 64 (stride 2)"
@@ -145,7 +145,7 @@ def test_fields_that_were_added_later_are_in_the_json_only_if_they_are_set() -> 
     assert replace(V2, se=True, stem_stride=4).to_dict() == V2.to_dict() | {"se": True, "stem_stride": 4}
 
 
-def test_the_first_stage_keeps_the_size() -> None:
+def test_the_first_stage_keeps_the_image_size() -> None:
     assert [default_strides(stages) for stages in (1, 2, 4)] == [(1,), (1, 2), (1, 2, 2, 2)]
 
 
@@ -166,7 +166,7 @@ def test_a_named_network_takes_the_shape_of_the_data() -> None:
     ("written", "hint"),
     [("resnet", "did you mean resnet"), ("resnet34x", "did you mean resnet34?"), ("mlp", "--blocks")],
 )
-def test_an_unknown_name_is_told_with_the_known_ones(written: str, hint: str) -> None:
+def test_an_unknown_name_is_reported_with_the_known_names(written: str, hint: str) -> None:
     with pytest.raises(InputError) as raised:
         named(written)
     told = str(raised.value)

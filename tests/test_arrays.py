@@ -109,7 +109,9 @@ def test_errors_name_the_array_and_the_rule(changes: dict[str, Any], words: str)
         ImageArrays(**{"images": PIXELS, "labels": LABELS} | changes)
 
 
-def test_a_study_on_arrays_resumes_and_says_how_to_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_on_arrays_resumes_and_explains_how_to_pass_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     study = budgetnas.search(data=(PIXELS, LABELS), **SMALL)
     assert study.name == "arrays-6k"

@@ -102,7 +102,7 @@ def test_without_padding_images_are_only_mirrored() -> None:
     assert 16 < sum(mirrored) < 48
 
 
-def test_no_change_asked_for_is_no_change_and_no_draw() -> None:
+def test_without_augmentation_images_are_unchanged_and_nothing_is_drawn() -> None:
     images, generator = pictures(8), seeded()
     before = generator.get_state()
     assert torch.equal(changed_by(Augmentation(crop_padding=0, flip=False), images, generator), images)
@@ -152,7 +152,7 @@ def test_each_image_is_turned_by_its_own_angle() -> None:
     assert torch.equal(together, alone)
 
 
-def test_what_is_turned_in_from_outside_is_black() -> None:
+def test_pixels_rotated_in_from_outside_are_black() -> None:
     white = torch.full((1, 1, 16, 16), 255, dtype=torch.uint8)
     corners = rotate(white, torch.tensor([math.pi / 4]))[0, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners.tolist() == [0, 0, 0, 0]

@@ -151,9 +151,9 @@ def test_the_table_has_all_figures() -> None:
         (("--epochs", "1"), "--epochs 1: must be a whole number of at least 2"),
         (("--batch", "1"), "--batch-size 1: must be a whole number of at least 2"),
         (("--arch", "v3"), "v3"),
-        (("--stem-width", "8"), "--stem-width 8: goes with --blocks and --widths"),
+        (("--stem-width", "8"), "--stem-width 8: needs --blocks and --widths"),
         (("--blocks", "1,1"), "--widths"),
-        (("--device", "cuda:99"), "--device 'cuda:99': is not there"),
+        (("--device", "cuda:99"), "--device 'cuda:99': is missing"),
         (("--data", "cifar11"), "--data 'cifar11'"),
     ],
 )

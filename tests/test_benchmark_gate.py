@@ -13,7 +13,7 @@ from budgetnas.space.search_space import InputShape, SearchSpace
 pytestmark = pytest.mark.slow
 
 
-def test_the_gate_is_checked_in_two_other_ways() -> None:
+def test_the_filter_is_checked_in_two_other_ways() -> None:
     passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000), 3000, 5, seed=1)
     assert passed.accepted > 300
     assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
@@ -29,7 +29,7 @@ def test_stems_that_reduce_images_are_checked_too(size: int) -> None:
     assert gate.onnx_agrees(next(one for one in passed.sample if one.se))
 
 
-def test_a_gate_that_lets_through_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_that_accepts_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Budget, "fits", lambda self, architecture: True)
     passed = gate.propose(Budget(5_000_000), 200, 5, seed=1)
     assert 0 < passed.over < passed.accepted == 200

@@ -78,7 +78,7 @@ def without_seconds(path: Path) -> list[tuple[str, ...]]:
         return sorted(tuple(row[:-1]) for row in csv.reader(file))
 
 
-def test_what_is_searched_is_found_in_the_header(networks: Networks) -> None:
+def test_the_searched_columns_are_read_from_the_header(networks: Networks) -> None:
     assert networks.levels == {"neck": NECK, "body": BODY, "head": HEAD}
     assert len(networks.rows) == 27
 
@@ -110,7 +110,7 @@ def test_regret_is_against_the_best_within_the_limit(problem: Problem) -> None:
     assert not problem.fits({"neck": 2, "body": 20, "head": 8})
 
 
-def test_a_network_that_the_table_does_not_have_is_over_any_limit(tmp_path: Path) -> None:
+def test_a_network_outside_the_table_is_over_any_limit(tmp_path: Path) -> None:
     problem = Problem(read_networks(table(tmp_path, lines()[:-1])), 10**9)
     missing = {"neck": 2, "body": 30, "head": 24}
     assert problem.network(missing) is None
@@ -118,7 +118,7 @@ def test_a_network_that_the_table_does_not_have_is_over_any_limit(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_what_is_over_the_limit_is_never_trained(problem: Problem, name: str) -> None:
+def test_no_candidate_over_the_limit_is_trained(problem: Problem, name: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     sampler = sampler_for(name, problem, 25 if name != "gp" else 12, 1, np.random.default_rng(1))
     study, proposed = optuna.create_study(sampler=sampler), []
@@ -145,7 +145,7 @@ class Stubborn(RandomSampler):
         return {name: one.high for name, one in search_space.items()}
 
 
-def test_a_sampler_that_insists_gets_a_draw_within_the_limit(problem: Problem) -> None:
+def test_a_sampler_that_repeats_its_proposal_gets_a_draw_within_the_limit(problem: Problem) -> None:
     inner = Stubborn()
     study = optuna.create_study(sampler=WithinLimit(inner, problem, np.random.default_rng(0)))
     drawn = []
@@ -178,7 +178,7 @@ def test_the_best_single_training_names_the_first_of_equals() -> None:
     assert best_single(MADE) == 1
 
 
-def test_the_best_mean_of_repeats_names_one() -> None:
+def test_the_best_mean_of_repeats_names_the_winner() -> None:
     again: list[int] = []
     errors = {2: iter([6.1, 6.2]), 4: iter([6.0, 5.8]), 5: iter([7.0, 7.0])}
 
@@ -190,7 +190,7 @@ def test_the_best_mean_of_repeats_names_one() -> None:
     assert again == [5, 5, 2, 2, 4, 4], "1 has a mean of 7 and is not among the three best"
 
 
-def test_recommend_is_asked_of_any_study(problem: Problem) -> None:
+def test_recommend_accepts_any_study(problem: Problem) -> None:
     """One lucky training among bad ones does not make a winner."""
     study = optuna.create_study()
     lucky, steady = {"neck": 0, "body": 10, "head": 8}, {"neck": 1, "body": 20, "head": 16}
@@ -261,7 +261,7 @@ def test_the_table_is_printed_and_the_chart_written(tmp_path: Path) -> None:
     assert "tpe, recommend" in text
 
 
-def test_what_is_in_the_file_is_not_searched_again(tmp_path: Path) -> None:
+def test_searches_in_the_file_are_not_repeated(tmp_path: Path) -> None:
     path, out = table(tmp_path), tmp_path / "rows.csv"
     first = run(path, *ARGUMENTS, "--seeds", 3, "--out", out)
     written = out.read_text(encoding="utf-8")
@@ -272,7 +272,7 @@ def test_what_is_in_the_file_is_not_searched_again(tmp_path: Path) -> None:
     assert len(written.splitlines()) == 1 + 3 * 2 * 2 * 3
 
 
-def test_a_benchmark_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_benchmark_resumes(tmp_path: Path) -> None:
     path, out = table(tmp_path), tmp_path / "rows.csv"
     run(path, *ARGUMENTS, "--seeds", 3, "--out", out)
     whole, text = without_seconds(out), out.read_text(encoding="utf-8")

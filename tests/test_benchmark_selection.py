@@ -71,7 +71,7 @@ def test_the_bias_is_that_of_the_rule(tmp_path: Path) -> None:
     assert all(one.regret == 0 for study in found for one in study.values())
 
 
-def test_finalists_are_not_the_winner_by_right(tmp_path: Path) -> None:
+def test_a_finalist_is_not_automatically_the_winner(tmp_path: Path) -> None:
     """With very many seeds the final names the best of its finalists."""
     networks = selection.read(table(tmp_path), Budget(5_000_000))
     for seed in range(10):

@@ -27,7 +27,7 @@ def outcome(pruner: str, seed: int, *, trained: int, single: float, winner: floa
     )
 
 
-def test_the_summary_compares_pruners_and_tells_both_biases() -> None:
+def test_the_summary_compares_pruners_and_reports_both_biases() -> None:
     outcomes = [
         *(outcome("none", seed, trained=100, single=0.5, winner=0.40 + seed / 100) for seed in (0, 1)),
         *(outcome("asha", seed, trained=40, single=0.5, winner=0.42 + seed / 100) for seed in (0, 1)),
@@ -41,7 +41,7 @@ def test_the_summary_compares_pruners_and_tells_both_biases() -> None:
     assert "the same network in 2 studies" in told
 
 
-def test_studies_are_made_once_and_told(tmp_path: Path) -> None:
+def test_studies_are_made_once_and_reported(tmp_path: Path) -> None:
     arguments = [
         "--subset",
         "60",

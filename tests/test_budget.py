@@ -51,7 +51,7 @@ from budgetnas.errors import InputError
         (1e16, 10**16),
     ],
 )
-def test_what_may_be_written(written: str | float, meant: int) -> None:
+def test_valid_budgets(written: str | float, meant: int) -> None:
     assert parse_budget(written) == meant
 
 
@@ -78,7 +78,7 @@ def test_what_may_be_written(written: str | float, meant: int) -> None:
         ),
     ],
 )
-def test_what_is_no_number(written: str) -> None:
+def test_text_that_is_not_a_number(written: str) -> None:
     with pytest.raises(InputError, match="is not a number of parameters") as raised:
         parse_budget(written)
     assert raised.value.argument == "--budget"
@@ -87,24 +87,24 @@ def test_what_is_no_number(written: str) -> None:
 @pytest.mark.parametrize(
     "written", ["0", "-1", "-5M", "-0", "0.5", "1e-3", "1.5", "1e-999", "1.2345k", "1e400", "1e999", "1e19", 0, -1, 2.5]
 )
-def test_numbers_of_which_no_budget_can_be_made(written: str | float) -> None:
+def test_numbers_that_are_not_a_budget(written: str | float) -> None:
     with pytest.raises(InputError, match="must be a whole number of parameters, from 1 to 1e18"):
         parse_budget(written)
 
 
 @pytest.mark.parametrize("written", ["nan", "NaN", "inf", "-inf", "Infinity", math.nan, math.inf, -math.inf])
-def test_what_is_not_finite(written: str | float) -> None:
+def test_values_that_are_not_finite(written: str | float) -> None:
     with pytest.raises(InputError, match="must be a finite number of parameters"):
         parse_budget(written)
 
 
-def test_an_error_names_the_argument_that_it_is_told() -> None:
+def test_an_error_names_the_given_argument() -> None:
     with pytest.raises(InputError, match=r"^max_params 'five': "):
         parse_budget("five", argument="max_params")
 
 
 @given(st.text(alphabet="0123456789eE.+-_kKmMgGbB ", max_size=12) | st.text(max_size=8))
-def test_any_text_is_a_whole_number_or_an_error_of_ours(text: str) -> None:
+def test_any_text_is_a_whole_number_or_an_input_error(text: str) -> None:
     try:
         assert 1 <= parse_budget(text) <= MAX_BUDGET
     except InputError as error:
@@ -165,7 +165,7 @@ def test_shares_of_the_parts_add_up() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1])
-def test_a_budget_of_nothing_is_refused(value: int) -> None:
+def test_a_budget_of_zero_is_rejected(value: int) -> None:
     with pytest.raises(InputError, match="--budget"):
         Budget(value)
 
@@ -182,7 +182,7 @@ def test_a_budget_of_nothing_is_refused(value: int) -> None:
         ("0", "must be a whole number of {}, from 1 to 1e18"),
     ],
 )
-def test_a_limit_that_cannot_be_read_is_told_in_its_own_unit(argument: str, unit: str, written: str, rule: str) -> None:
+def test_an_invalid_limit_is_reported_in_its_own_unit(argument: str, unit: str, written: str, rule: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_budget(written, argument=argument)
     assert str(raised.value).startswith(f"{argument} '{written}': {rule.format(unit)}; ")
@@ -199,7 +199,7 @@ V2 = Counts(params=1_891_658, macs=335_480_064, activations=542_720)
 
 
 @pytest.mark.parametrize("quantity", ["params", "macs", "activations"])
-def test_each_limit_is_kept_by_its_count_and_broken_one_below(quantity: str) -> None:
+def test_a_network_fits_a_limit_equal_to_its_count_and_not_one_below(quantity: str) -> None:
     assert count(named("v2")) == V2
     exact = Budget(*V2)
     assert exact.fits(named("v2"))
@@ -222,14 +222,14 @@ def test_limits_are_those_that_are_set_in_one_order() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1])
-def test_a_further_limit_of_nothing_is_refused(value: int) -> None:
+def test_a_further_limit_of_zero_is_rejected(value: int) -> None:
     with pytest.raises(InputError, match="--max-macs"):
         Budget(1, max_macs=value)
     with pytest.raises(InputError, match="--max-activations"):
         Budget(1, max_activations=value)
 
 
-def test_a_verdict_names_every_broken_limit_in_one_line() -> None:
+def test_a_verdict_names_every_exceeded_limit_in_one_line() -> None:
     verdict = Budget(5_000_000, 300_000_000, 500_000).verdict(named("resnet18"))
     assert verdict.sentence() == (
         "over the budget: 11,173,962 of 5,000,000 parameters, 6,173,962 too many (2.23 x); "

@@ -71,7 +71,7 @@ def test_every_proposal_keeps_the_limit_and_the_best_few_are_repeated() -> None:
     assert times[taken] > 1, "what is recommended was trained again"
 
 
-def test_it_finds_better_candidates_than_even_draws_do() -> None:
+def test_it_finds_better_candidates_than_random_draws() -> None:
     best = max(
         value({"a": a, "b": b, "c": c})
         for a in range(1, 9)
@@ -106,7 +106,7 @@ def test_without_a_search_space_the_first_trial_takes_the_lowest_of_each_range()
     assert all(cost(trial.params) <= LIMIT for trial in study.trials)
 
 
-def test_it_goes_on_in_a_study_that_another_one_began() -> None:
+def test_it_continues_a_study_that_another_sampler_began() -> None:
     _, study = searched(6, 12)
     study.sampler = BudgetSampler(n_trainings=20, cost=cost, limit=LIMIT, seed=7)
     study.optimize(noisy(7), n_trials=8)
@@ -207,7 +207,7 @@ def test_a_condition_is_about_parameters_of_the_search_space(conditions: dict[st
         BudgetSampler(n_trainings=5, cost=cost, limit=LIMIT, search_space=SPACE, conditions=conditions)
 
 
-def test_what_a_condition_needs_may_itself_have_one() -> None:
+def test_a_condition_can_depend_on_a_conditional_parameter() -> None:
     ranges = Ranges({name: CategoricalDistribution((0, 1)) for name in "abc"}, {"b": ("a", (1,)), "c": ("b", (1,))})
     assert ranges.names({"a": 1, "b": 1}) == ("a", "b", "c")
     assert ranges.names({"a": 0, "b": 1, "c": 1}) == ("a",)
@@ -222,7 +222,7 @@ def test_a_small_space_is_listed_and_a_candidate_is_in_it_once() -> None:
     assert sorted(tuple(one.values()) for one in drawn) == [(1,), *((a, b) for a in (2, 3) for b in "xyz")]
 
 
-def test_pruned_and_failed_trials_do_no_harm() -> None:
+def test_pruned_and_failed_trials_are_accepted() -> None:
     sampler = BudgetSampler(n_trainings=24, cost=cost, limit=LIMIT, search_space=SPACE, seed=11)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     objective = noisy(11)
@@ -241,7 +241,7 @@ def test_pruned_and_failed_trials_do_no_harm() -> None:
     assert sampler.recommend(study).value != -1e6
 
 
-def test_what_is_over_the_limit_is_never_recommended() -> None:
+def test_no_candidate_over_the_limit_is_recommended() -> None:
     sampler = BudgetSampler(n_trainings=10, cost=cost, limit=LIMIT, search_space=SPACE, seed=12)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(dict.fromkeys(WIDTHS, 8))
@@ -252,7 +252,7 @@ def test_what_is_over_the_limit_is_never_recommended() -> None:
     assert cost(sampler.recommend(study).params) <= LIMIT
 
 
-def test_what_somebody_queued_over_the_limit_is_not_repeated_however_good_it_was() -> None:
+def test_an_enqueued_candidate_over_the_limit_is_never_repeated() -> None:
     sampler = BudgetSampler(n_trainings=30, cost=cost, limit=LIMIT, search_space=SPACE, seed=14)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for over in (dict.fromkeys(WIDTHS, 8), {"a": 8, "b": 8, "c": 7}):
@@ -261,7 +261,7 @@ def test_what_somebody_queued_over_the_limit_is_not_repeated_however_good_it_was
     assert [cost(trial.params) > LIMIT for trial in study.trials] == [True] * 2 + [False] * 28
 
 
-def test_any_study_can_be_asked_for_a_recommendation() -> None:
+def test_recommend_accepts_a_study_of_any_sampler() -> None:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(noisy(13), n_trials=30)
     taken = BudgetSampler(n_trainings=30, cost=cost, limit=LIMIT).recommend(study)
@@ -269,7 +269,7 @@ def test_any_study_can_be_asked_for_a_recommendation() -> None:
     assert value(taken.params) > np.median([value(one.params) for one in study.trials if cost(one.params) <= LIMIT])
 
 
-def test_a_limit_that_nothing_keeps_and_a_number_that_is_none_are_told() -> None:
+def test_an_impossible_limit_and_an_invalid_number_are_reported() -> None:
     with pytest.raises(ValueError, match="n_trainings 0 must be at least 1"):
         BudgetSampler(n_trainings=0, cost=cost, limit=LIMIT)
     sampler = BudgetSampler(n_trainings=5, cost=cost, limit=2.0, search_space=SPACE, seed=0)

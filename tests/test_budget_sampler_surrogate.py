@@ -118,7 +118,7 @@ def test_a_belief_about_some_trained_candidates_is_part_of_that_about_all() -> N
     np.testing.assert_allclose(some.covariance, every.covariance[np.ix_(places, places)], atol=1e-12)
 
 
-def test_repeats_are_trusted_more_and_noise_is_told_from_differences() -> None:
+def test_repeats_weigh_more_and_noise_is_separated_from_differences() -> None:
     generator = np.random.default_rng(0)
     codes = generator.uniform(-1, 1, (20, 3))
     values = generator.normal(0, 0.1, 20)
@@ -141,7 +141,7 @@ def test_the_knowledge_gradient_of_independent_candidates_is_its_closed_form() -
     np.testing.assert_allclose(gain, exact, rtol=0.05, atol=1e-3)
 
 
-def test_the_knowledge_gradient_counts_what_a_training_tells_of_others() -> None:
+def test_the_knowledge_gradient_includes_what_a_training_teaches_about_other_candidates() -> None:
     generator = np.random.default_rng(1)
     root = generator.normal(size=(5, 5))
     belief = Belief(generator.normal(size=5), root @ root.T, noise=0.5)
@@ -152,7 +152,7 @@ def test_the_knowledge_gradient_counts_what_a_training_tells_of_others() -> None
         assert gain == pytest.approx(belief.mean.min() - after.min(axis=0).mean(), rel=0.1, abs=5e-3)
 
 
-def test_what_is_known_for_sure_is_worth_no_training() -> None:
+def test_a_candidate_of_certain_value_is_worth_no_training() -> None:
     gain = knowledge_gradient(Belief(np.array([0.0, 1.0]), np.diag([0.0, 0.5]), noise=0.1))
     assert gain[0] == 0.0
     assert gain[1] > 0.0

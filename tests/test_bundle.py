@@ -262,7 +262,7 @@ def test_an_older_bundle_is_replaced_as_a_whole(made: Made, copy: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-def test_line_ends_that_git_changed_are_no_damage(made: Made, copy: Path) -> None:
+def test_line_ends_changed_by_git_are_not_reported_as_damage(made: Made, copy: Path) -> None:
     for name in (contents.ARCHITECTURE, contents.PREPROCESSING, contents.CARD, contents.MODULE):
         path = copy / name
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))

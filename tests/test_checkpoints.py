@@ -18,7 +18,7 @@ from budgetnas.architecture import Architecture
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import Interrupted
 from budgetnas.metrics import Epoch
-from budgetnas.runs.checkpoints import KEPT, run_folder, sweep
+from budgetnas.runs.checkpoints import KEPT, delete_old_checkpoints, run_folder
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.space.candidates import Candidate
@@ -233,5 +233,5 @@ def test_files_of_ended_runs_are_deleted(often: Records, images: RunImages) -> N
     gone = run_folder(often, kept.id + 1)
     gone.mkdir()
     (gone / "epoch-00001-ab.ckpt").write_bytes(b"left by a process that was killed")
-    sweep(often)
+    delete_old_checkpoints(often)
     assert files(often, kept) and not gone.exists()

@@ -226,7 +226,7 @@ def test_a_candidate_that_diverges_every_other_time_is_not_in_the_final() -> Non
     assert 19 not in [entry.first for entry in twice[:2]]
 
 
-def test_of_equals_the_one_with_fewer_parameters_comes_first_in_any_order() -> None:
+def test_equal_candidates_are_ordered_by_fewer_parameters() -> None:
     for order in (POOL[:6], POOL[5::-1]):
         sizes = [size(order[entry.first]) for entry in ranked(order, [0.7] * 6)]
         assert sizes == sorted(sizes)
@@ -238,7 +238,7 @@ def test_an_accuracy_must_be_finite(accuracy: float) -> None:
         ranked(POOL[:2], [0.5, accuracy])
 
 
-def test_a_diverged_training_does_not_change_the_best_three(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_training_does_not_change_the_top_three(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clear trend, and a training of an average network at chance: the best three of 20 studies are as good."""
 
     def best_three(means: np.ndarray) -> np.ndarray:
@@ -287,7 +287,7 @@ def test_a_subset_of_many_trainings_decides_the_hyperparameters(monkeypatch: pyt
     features = generator.normal(size=(120, 3))
     values = features[:, 0] + generator.normal(0, 1, 120)
     every = smooth(features, values, range(120))
-    monkeypatch.setattr(winner, "_MOST_FITTED", 60)
+    monkeypatch.setattr(winner, "_MAX_FITTED", 60)
     subset = smooth(features, values, range(120))
     assert np.corrcoef(subset, every)[0, 1] > 0.95
     order = generator.permutation(120)

@@ -104,7 +104,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
             ["--stem-kernel 'x': must be a whole number", "see budgetnas count --help"],
         ),
         (["count", "v2", "--wide"], ["--wide"]),
-        (["count", "v2", "--max-macs", "300M"], ["--max-macs '300M'", "goes with --budget"]),
+        (["count", "v2", "--max-macs", "300M"], ["--max-macs '300M'", "needs --budget"]),
         (["count", "v2", "--budget", "5e6", "--max-macs", "many"], ["--max-macs 'many'", "multiply-accumulates"]),
         (["search", "--budget", "5e6", "--data", "digits", "--max-macs", "x"], ["--max-macs 'x'", "write it as"]),
         (
@@ -138,7 +138,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["fit", "--budget", "5e6"], ["NAME", "is missing", "budgetnas fit resnet18"]),
         (["fit", "resnet19", "--budget", "5e6"], ["NAME 'resnet19'", "did you mean resnet1"]),
         (["fit", "resnet18"], ["--budget", "is missing", "--budget 5e6"]),
-        (["fit", "resnet18", "--max-macs", "1G"], ["--max-macs '1G'", "goes with --budget"]),
+        (["fit", "resnet18", "--max-macs", "1G"], ["--max-macs '1G'", "needs --budget"]),
         (["fit", "resnet18", "--budget", "1k"], ["--budget '1k'", "no edits make it fit", "1,506"]),
         (["fit", "resnet18", "--budget", "5M", "--max-activations", "99"], ["--max-activations '99'", "no edits"]),
         (["fit", "resnet18", "--budget", "5M", "--top", "0"], ["--top 0", "at least 1"]),
@@ -171,7 +171,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
             ["search", "--budget", "5e6", "--device", "cpu", "--per-device", "2"],
             ["--per-device 2", "for GPUs"],
         ),
-        (["search", "--budget", "5e6", "--gpus-per-trial", "0.5"], ["--gpus-per-trial 0.5", "goes with --ray"]),
+        (["search", "--budget", "5e6", "--gpus-per-trial", "0.5"], ["--gpus-per-trial 0.5", "needs --ray"]),
         (
             ["search", "--budget", "5e6", "--ray", "auto", "--gpus-per-trial", "2"],
             ["--gpus-per-trial 2", "0 to 1"],
@@ -232,7 +232,7 @@ def test_study_files_that_cannot_be_used(capsys: pytest.CaptureFixture[str], tmp
     assert "STUDY_FILE" in err
 
 
-def test_a_database_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_file_that_is_not_sqlite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, and long enough to be told from one" * 20)
     code, _, err = called(capsys, "search", "--budget", "5e6", "--data", "digits", "--storage", "text.db")
     assert (code, len([line for line in err.splitlines() if not line.startswith("note")])) == (2, 1)
@@ -276,7 +276,7 @@ def test_quick_commands_import_neither_torch_nor_optuna(arguments: list[str]) ->
     "arguments",
     [["space", "--budget", "5M"], ["space", "digits-demo", "--json"], ["fit", "resnet18", "--budget", "5M"]],
 )
-def test_looks_at_spaces_and_networks_import_neither_torch_nor_optuna(arguments: list[str]) -> None:
+def test_space_and_fit_import_neither_torch_nor_optuna(arguments: list[str]) -> None:
     code = (
         "import sys; from budgetnas.cli.app import main; code = main(sys.argv[1:]); "
         "heavy = {'torch', 'torchvision', 'optuna', 'sqlalchemy', 'plotly', 'sklearn', 'scipy.stats'}; "
@@ -313,7 +313,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         assert f"Example: budgetnas {name}" in " ".join(out.replace("│", " ").split())
 
 
-def test_a_closed_pipe_is_no_traceback() -> None:
+def test_a_closed_pipe_prints_no_traceback() -> None:
     command = f"{sys.executable} -m budgetnas count resnet152 v1 v2 | head -c 1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment())
     assert "Traceback" not in result.stderr
@@ -327,7 +327,7 @@ def test_the_stem_of_a_named_network_can_be_changed(capsys: pytest.CaptureFixtur
     assert (code, "--blocks and --widths" in err) == (2, True)
 
 
-def test_a_page_that_cannot_be_written_is_told_before_anything_is_trained(
+def test_a_page_that_cannot_be_written_is_reported_before_any_training(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     code, _, err = called(capsys, "replay", "v2-sgd", "--data", "digits", "--out", "no/folder/page.html")
@@ -357,14 +357,12 @@ def test_no_password_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown_storage("sqlite:///a.db") == "sqlite:///a.db"
 
 
-def test_looking_at_a_foreign_database_writes_nothing_into_it(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_reading_another_program_s_database_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("CREATE TABLE a (b)")
         connection.commit()
     code, _, err = called(capsys, "show", "x", "--storage", "other.db")
-    assert (code, "holds no study of budgetnas" in err) == (2, True)
+    assert (code, "has no study of budgetnas" in err) == (2, True)
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["a"]
 

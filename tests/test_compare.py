@@ -370,7 +370,7 @@ def test_the_command_prints_a_table_and_its_interval_and_json(
     assert "Resume with:" in err
 
     for arguments, message in (
-        (("digits-7k",), "STUDY 'digits-7k': is not in this storage; there: digits-6k"),
+        (("digits-7k",), "STUDY 'digits-7k': is not in this storage; its studies: digits-6k"),
         ((STUDY, "--architectures", "1"), "--architectures 1: must be a whole number from 2 to 100"),
         ((STUDY, "--rates", "21"), "--rates 21: must be a whole number from 1 to 20"),
         ((STUDY, "--seed", "-1"), "--seed -1"),

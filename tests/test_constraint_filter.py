@@ -114,7 +114,7 @@ def test_no_proposal_is_over_any_of_three_limits(name: str, proposals: int) -> N
 
 @settings(max_examples=25)
 @given(st.integers(30_000, 10**7), st.integers(2 * 10**6, 10**9), st.integers(80_000, 10**7), st.integers(0, 2**32 - 1))
-def test_nothing_that_a_gate_lets_through_is_over_a_limit(params: int, macs: int, activations: int, seed: int) -> None:
+def test_no_accepted_proposal_is_over_a_limit(params: int, macs: int, activations: int, seed: int) -> None:
     budget, ledger = Budget(params, macs, activations), Ledger()
     inner = optuna.samplers.RandomSampler(seed=seed)
     gate = ConstraintFilter(inner, DEFAULT, budget, known=lambda _: False, reject=ledger.reject, seed=seed)
@@ -211,7 +211,7 @@ def test_only_the_smallest_network_fits_and_is_found() -> None:
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "gp", "nsga2"])
-def test_a_first_parameter_with_one_value_lets_nothing_past_the_gate(name: str) -> None:
+def test_a_first_parameter_with_one_value_does_not_bypass_the_filter(name: str) -> None:
     """Optuna sets it in the trial before it asks for a proposal: the trial then looks as if it had its own."""
     space = CandidateSpace(SearchSpace(blocks=((1, 1), (1, 2)), widths=(4, 8, 16)), RecipeSpace(), CIFAR)
     study, ledger = gated(name, space, 6_000)
@@ -264,7 +264,7 @@ def test_inner_samplers_learn_from_trials_with_fewer_stages_too() -> None:
     assert not any("width_3" in trial.params for trial in study.trials if trial.params["stages"] == 2)
 
 
-def test_what_an_inner_sampler_proposes_between_numbers_of_a_table_moves_to_the_nearest() -> None:
+def test_a_proposal_between_numbers_of_a_table_moves_to_the_nearest_number() -> None:
     between = {"stages": 2, "se": True, "blocks_1": 2, "width_1": 9, "blocks_2": 1, "width_2": 38, "width_3": 5}
     ledger = Ledger()
     inner = Inner(lambda _, __: dict(between))
@@ -281,7 +281,7 @@ def test_tables_are_drawn_from_evenly_at_random() -> None:
     assert all(30 < widths.count(width) < 70 for width in (4, 6, 16, 40))
 
 
-def test_a_slow_proposal_that_fits_is_taken_and_no_second_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_proposal_that_fits_is_used_without_a_second_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("budgetnas.samplers.constraint_filter.MAX_SECONDS", -1.0)
     study, ledger = gated("random", DEFAULT, 10**12)
     monkeypatch.setattr(SearchSpace, "draw_feasible", lambda *_: pytest.fail("a feasible draw"))

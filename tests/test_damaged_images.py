@@ -63,4 +63,4 @@ def test_the_refusal_names_the_images_that_changed(tmp_path: Path, damaged: Path
     Image.new("RGB", (8, 8), "red").save(damaged)
     again = run(tmp_path, "search", study, "--study", "s", *STORAGE, "--trials", "2", **environment)
     assert again.returncode == 2
-    assert "1 file changed: Test/cat/0.png; restore the images of that time" in again.stderr
+    assert "1 file changed: Test/cat/0.png; restore the original images" in again.stderr

@@ -160,7 +160,7 @@ def test_a_damaged_unpacked_file_is_an_input_error(cifar_archive: Path) -> None:
         ("fashion-mnist", "FashionMNIST/raw/t10k-images-idx3-ubyte.gz"),
     ],
 )
-def test_without_a_network_the_ways_out_are_named(tmp_path: Path, name: str, file: str) -> None:
+def test_without_internet_the_error_names_alternatives(tmp_path: Path, name: str, file: str) -> None:
     with pytest.raises(InputError) as caught:
         load_data(DataRequest(name, data_dir=tmp_path))
     message = str(caught.value)
@@ -171,7 +171,7 @@ def test_without_a_network_the_ways_out_are_named(tmp_path: Path, name: str, fil
     assert "\n" not in message
 
 
-def test_a_host_that_never_answers_is_given_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download_module, "_REQUEST_SECONDS", 0.3)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -183,7 +183,7 @@ def test_a_host_that_never_answers_is_given_up_on(tmp_path: Path, monkeypatch: p
     assert time.monotonic() - start < 5
 
 
-def test_a_name_server_that_never_answers_is_given_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(download_module, "_CHECK_SECONDS", 0.2)
     monkeypatch.setattr(download_module, "_ask", lambda _: release.wait(5) and "")
@@ -302,7 +302,7 @@ def test_the_test_split_has_its_own_bound() -> None:
         load_test(DataRequest("digits", subset_eval=360))
 
 
-def test_importing_the_data_room_brings_no_heavy_library() -> None:
+def test_importing_the_data_package_imports_no_heavy_library() -> None:
     code = (
         "import sys, budgetnas.data, budgetnas.data.test_split; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'optuna', 'sklearn')))"

@@ -93,7 +93,7 @@ def test_the_resolution_is_the_most_common_shorter_side_of_the_training_images(f
     assert load(folder, resolution=16).train.images.shape[1:] == (3, 16, 16)
 
 
-def test_a_wrong_guess_at_the_resolution_is_put_right(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_guess_of_the_resolution_is_corrected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(folder / "train" / "cat" / "00.png", 0, size=(20, 20))
     monkeypatch.setattr(folder_module, "_SAMPLE", 1)
     counts = count_decodes(monkeypatch)

@@ -103,7 +103,7 @@ def test_images_that_swap_their_names_are_decoded_again(folder: Path) -> None:
     assert after.all_train.images[0, 0, 0, 0] == 0
 
 
-def test_the_own_resolution_by_its_number_decodes_nothing(
+def test_the_images_own_resolution_given_as_a_number_decodes_nothing(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load(folder)
@@ -199,7 +199,7 @@ def test_a_damaged_entry_is_rebuilt(folder: Path, cache: Path, name: str, damage
     assert path.read_bytes() == content
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(
+def test_a_cache_that_cannot_be_written_is_not_an_error(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")

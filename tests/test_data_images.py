@@ -102,7 +102,7 @@ def test_the_centre_of_an_oblong_is_kept() -> None:
     assert shorter == 100
 
 
-def test_a_thin_strip_is_no_trouble() -> None:
+def test_a_thin_strip_is_decoded() -> None:
     assert decode(as_file(Image.new("RGB", (20_000, 1), COLOUR)), 64)[0].shape == (3, 64, 64)
 
 
@@ -118,7 +118,7 @@ whole_jpeg = as_file(Image.effect_noise((40, 40), 90).convert("RGB"), "JPEG")
         (as_file(Image.new("F", (4, 4)), "TIFF"), "8 or 16 bits"),
     ],
 )
-def test_a_broken_image_says_why(content: bytes, reason: str) -> None:
+def test_a_broken_image_is_reported_with_the_reason(content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         decode(content, 8)
 

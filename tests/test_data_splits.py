@@ -73,7 +73,7 @@ def test_choices_are_nested_and_deterministic(y: np.ndarray, data: st.DataObject
 
 
 @given(labels(least=2), st.integers(0, 5))
-def test_a_tenth_is_held_out_of_every_class_and_some_of_each_is_kept(y: np.ndarray, seed: int) -> None:
+def test_a_tenth_of_every_class_is_split_off_and_no_class_is_emptied(y: np.ndarray, seed: int) -> None:
     size = share_size(y, 10)
     kept, chosen = hold_out(y, size, seed=seed, purpose=Purpose.VALIDATION)
     assert size == len(chosen) == max(round(len(y) / 10), len(np.unique(y)))

@@ -129,7 +129,7 @@ def check_shown(words: list[str]) -> None:
         assert study in shipped_studies(), words
 
 
-def test_there_are_pages_and_shown_commands() -> None:
+def test_pages_and_commands_are_found() -> None:
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} <= {page.name for page in PAGES}
     assert {words[0] for _, words in SHOWN if words} == set(COMMANDS), "each command is shown somewhere"
 

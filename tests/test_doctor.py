@@ -72,7 +72,7 @@ def change(database: Path, statement: str) -> None:
         connection.commit()
 
 
-def test_a_fresh_folder_is_fine_and_stays_empty(in_a_fresh_folder: Path) -> None:
+def test_a_fresh_folder_has_no_problem_and_stays_empty(in_a_fresh_folder: Path) -> None:
     done = run(in_a_fresh_folder, "doctor", "--data", "digits", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -107,14 +107,14 @@ def test_lines_say_the_state_first_and_the_hint_last(in_a_fresh_folder: Path) ->
         (["--device", "tpu"], "must be auto, cpu, cuda or cuda:N"),
     ],
 )
-def test_what_could_never_be_is_bad_input(in_a_fresh_folder: Path, arguments: list[str], message: str) -> None:
+def test_impossible_values_are_bad_input(in_a_fresh_folder: Path, arguments: list[str], message: str) -> None:
     done = run(in_a_fresh_folder, "doctor", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert SECRET not in done.stderr
 
 
-def test_a_database_is_looked_at_and_left_to_the_byte(in_a_fresh_folder: Path) -> None:
+def test_the_doctor_leaves_a_database_unchanged_to_the_byte(in_a_fresh_folder: Path) -> None:
     made_with_optuna(in_a_fresh_folder)
     before = contents(in_a_fresh_folder)
     found = checks(study="t", data=None)
@@ -155,7 +155,7 @@ def test_optunas_tables_in_another_version(in_a_fresh_folder: Path, version: str
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_no_database(in_a_fresh_folder: Path) -> None:
+def test_a_file_that_is_not_a_database(in_a_fresh_folder: Path) -> None:
     Path("nas.db").write_text("this is not a database, though long enough for a header " * 50)
     found = checks("nas.db")
     assert found["storage"].state == "problem"
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_database(in_a_fresh_folder: Path) -> None:
     assert "is a folder" in checks("folder.db")["storage"].detail
 
 
-def test_a_database_of_somebody_elses_is_fine_and_left_alone(in_a_fresh_folder: Path) -> None:
+def test_another_program_s_database_is_accepted_and_left_alone(in_a_fresh_folder: Path) -> None:
     change(in_a_fresh_folder / "other.db", "CREATE TABLE a (b)")
     before = contents(in_a_fresh_folder)
     found = checks("other.db", study="t")
@@ -182,10 +182,10 @@ def test_studies_and_what_is_being_trained(records: Records, storage_url: str) -
     found = checks(storage_url)
     assert found["studies"].detail == f"1: {STUDY}; 2 runs recorded as running"
     missing = checks(storage_url, study="other")["--study"]
-    assert (missing.state, f"it has: {STUDY}" in missing.detail) == ("problem", True)
+    assert (missing.state, f"its studies: {STUDY}" in missing.detail) == ("problem", True)
 
 
-def test_postgresql_is_looked_at_and_nothing_made_in_it(postgres_database: str) -> None:
+def test_the_doctor_creates_nothing_in_postgresql(postgres_database: str) -> None:
     found = checks(postgres_database)
     assert "PostgreSQL" in found["storage"].detail
     assert found["clock"].state == "ok"
@@ -204,7 +204,7 @@ def test_postgresql_in_another_version(postgres_database: str) -> None:
     assert "version 99" in checks(postgres_database)["tables"].detail
 
 
-def test_a_server_that_is_not_there_and_its_password(in_a_fresh_folder: Path) -> None:
+def test_the_password_of_a_missing_server_is_hidden(in_a_fresh_folder: Path) -> None:
     for url in (f"postgresql://me:{SECRET}@127.0.0.1:1/nas", f"postgresql://127.0.0.1:1/nas?password={SECRET}"):
         done = run(in_a_fresh_folder, "doctor", "--storage", url, "--data", "digits")
         assert done.returncode == 1
@@ -214,7 +214,7 @@ def test_a_server_that_is_not_there_and_its_password(in_a_fresh_folder: Path) ->
         assert SECRET not in done.stdout + done.stderr
 
 
-def test_a_good_server_and_its_password(in_a_fresh_folder: Path, postgres_database: str) -> None:
+def test_a_working_server_and_its_password(in_a_fresh_folder: Path, postgres_database: str) -> None:
     url = make_url(postgres_database).set(password=SECRET).render_as_string(hide_password=False)
     done = run(in_a_fresh_folder, "doctor", "--storage", url, "--data", "digits", "--json")
     assert done.returncode == 0, done.stdout
@@ -311,7 +311,7 @@ def test_a_fuse_mount_has_a_warning(kind: str) -> None:
     "kind",
     ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "zfs", "fuseblk", "fuse.ext4", "fuse.fuse-overlayfs", ""],
 )
-def test_a_file_system_of_this_machine_is_fine(kind: str) -> None:
+def test_a_local_file_system_has_no_warning(kind: str) -> None:
     assert file_system_check(kind).state == "ok"
 
 
@@ -391,6 +391,6 @@ def test_free_space(tmp_path: Path, free: int, state: str) -> None:
     assert disk_check("disk", tmp_path, free).state == state
 
 
-def test_bad_requests_are_refused_before_anything_is_looked_at() -> None:
+def test_bad_requests_are_rejected_before_anything_is_read() -> None:
     with pytest.raises(InputError):
         examine(DoctorRequest("nas"))

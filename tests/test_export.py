@@ -218,7 +218,7 @@ def test_invalid_exports_are_refused(finished: Records, tmp_path: Path) -> None:
         (ExportRequest(place), "STUDY: is missing"),
         (ExportRequest(place, "s", replay="v2-sgd"), "cannot be combined with --replay"),
         (ExportRequest(place, run=1, replay="v2-sgd"), "--run 1: cannot be combined with --replay"),
-        (ExportRequest(place, "t"), "is not in this storage; there: s"),
+        (ExportRequest(place, "t"), "is not in this storage; its studies: s"),
         (ExportRequest(place, "s", run=other), f"--run {other}: is not a run of study 's'; complete runs are 1, 2"),
         (ExportRequest(place, replay="v1-sgd"), "no complete replay in this storage; run budgetnas replay v1-sgd"),
         (ExportRequest(place, replay="v9"), "no recorded run has that name"),

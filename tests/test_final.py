@@ -18,7 +18,7 @@ from sqlalchemy import select
 from test_search_study import specification
 
 from budgetnas.architecture import named
-from budgetnas.cli.finish import tell_stopped
+from budgetnas.cli.finish import print_final_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.experiments.final import FinalTraining, FinishRequest, LongTrainings, finish, plan_final
@@ -231,7 +231,7 @@ def test_a_stopped_final_resumes_with_its_long_trainings(database: Path, stop_af
             assert planned >= 2 * last, "two runs, as long as those of the largest network"
 
 
-def test_a_stopped_final_that_read_nothing_gives_way_to_a_longer_one(database: Path) -> None:
+def test_a_stopped_final_without_a_test_reading_is_replaced_by_a_longer_final(database: Path) -> None:
     with opened(database) as records:
         with pytest.raises(Interrupted):
             run_final(records, Listener(5))
@@ -314,7 +314,7 @@ def test_the_protocol_of_a_study_cannot_change(tmp_path: Path) -> None:
     assert again.returncode == 2 and "--finalists" in again.stderr
 
 
-def test_a_search_ends_with_long_trainings_of_which_its_plan_tells(tmp_path: Path) -> None:
+def test_a_search_ends_with_long_trainings_announced_in_its_plan(tmp_path: Path) -> None:
     text = study_file(tmp_path, study='"s"', trials="2", final_seeds="2", final_epochs='"auto"')
     result = run(tmp_path, "search", text)
     assert result.returncode == 0, result.stderr
@@ -429,6 +429,6 @@ def test_a_final_that_is_stopped_shows_no_password(
 ) -> None:
     url = "postgresql+psycopg://me:secret@host/db"
     monkeypatch.setattr("sys.argv", ["budgetnas", "search", "--storage", url, "--finalists", "2"])
-    tell_stopped(url)
+    print_final_stopped(url)
     err = capsys.readouterr().err
     assert "budgetnas search --storage" in err and "secret" not in err

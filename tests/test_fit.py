@@ -155,7 +155,7 @@ def test_no_single_edit_could_take_one_step_less(given_: tuple[Architecture, Bud
 
 @settings(max_examples=40)
 @given(asked())
-def test_what_is_not_marked_as_beaten_is_beaten_by_none_that_is_listed(given_: tuple[Architecture, Budget]) -> None:
+def test_no_listed_network_beats_an_unbeaten_network(given_: tuple[Architecture, Budget]) -> None:
     network, budget = given_
     whole = count(network)
     found = found_for(network, budget)
@@ -202,7 +202,7 @@ def test_v1_and_v2_are_edits_of_resnet18() -> None:
     }
 
 
-def test_the_nearest_to_resnet18_within_five_million() -> None:
+def test_the_networks_nearest_to_resnet18_within_five_million() -> None:
     first = nearest(RESNET18, FIVE_MILLION)[0]
     assert first.edits == (Narrow(4, 240),)
     assert first.counts.params == 4_949_514
@@ -251,7 +251,7 @@ def test_edits_to_what_edits_made_are_found(network: Architecture, stage: int, b
     assert apply(edits, network) == smaller
 
 
-def test_three_edits_where_two_do_not_do() -> None:
+def test_three_edits_where_two_are_not_enough() -> None:
     network = named("resnet152")
     smallest = count(apply((UseStages(1), ShortenAll(1), NarrowAll(1)), network)).params
     (one, *_) = nearest(network, Budget(smallest))
@@ -272,14 +272,14 @@ def test_squeeze_and_excitation_is_dropped_if_that_suffices() -> None:
     ]
 
 
-def test_the_smallest_network_of_one_with_gates_takes_four_edits() -> None:
+def test_the_smallest_network_with_squeeze_and_excitation_takes_four_edits() -> None:
     network = replace(named("resnet152"), se=True)
     smallest = apply((DropSe(), UseStages(1), ShortenAll(1), NarrowAll(1)), network)
     (one, *_) = nearest(network, Budget(count(smallest).params))
     assert one.architecture == smallest and len(one.edits) == 4
 
 
-def test_what_keeps_it_from_fitting_is_named() -> None:
+def test_the_limits_that_prevent_a_fit_are_named() -> None:
     with pytest.raises(InputError) as raised:
         nearest(RESNET18, Budget(10**9, 1_000, 10))
     message = str(raised.value)
@@ -302,7 +302,7 @@ def test_what_keeps_it_from_fitting_is_named() -> None:
         (UseStages(4), {}),
     ],
 )
-def test_what_edits_do(edit: Edit, changes: dict[str, Any]) -> None:
+def test_the_effect_of_edits(edit: Edit, changes: dict[str, Any]) -> None:
     assert edit.apply(RESNET18) == replace(RESNET18, **changes)
 
 

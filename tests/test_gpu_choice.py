@@ -74,7 +74,7 @@ def test_auto_takes_the_first_gpu_that_can_be_used() -> None:
     )
 
 
-def test_auto_takes_the_cpu_and_says_why() -> None:
+def test_auto_chooses_the_cpu_and_reports_why() -> None:
     assert choose_device("auto", NOTHING) == DeviceChoice("cpu")
     (note,) = choose_device("auto", machine(P100)).notes
     assert note.startswith("training on the CPU: torch 2.11.0+cu130 has no kernels for Tesla P100")
@@ -94,9 +94,9 @@ def test_auto_takes_the_cpu_and_says_why() -> None:
     [
         ("cuda", machine(P100), "cannot be used: torch 2.11.0+cu130 has no kernels for Tesla P100-PCIE-16GB"),
         ("cuda:1", machine(T4, P100), "which has kernels for capability 5.0 to 9.0, or use --device cpu"),
-        ("cuda:1", machine(T4), "is not there: this machine has 1 GPU; use --device auto or cpu"),
+        ("cuda:1", machine(T4), "is missing: this machine has 1 GPU; use --device auto or cpu"),
         ("cuda", machine(warning=TOO_OLD), "too old (found version 11040)); update the GPU's driver"),
-        ("cuda", NOTHING, "is not there: this machine has no GPU that PyTorch can use; use --device auto or cpu"),
+        ("cuda", NOTHING, "is missing: this machine has no GPU that PyTorch can use; use --device auto or cpu"),
         ("cuda:", machine(T4), "must be auto, cpu, cuda or cuda:N"),
         ("cuda:x", machine(T4), "must be auto, cpu, cuda or cuda:N"),
         ("tpu", machine(T4), "must be auto, cpu, cuda or cuda:N"),
@@ -127,7 +127,7 @@ def test_the_facts_of_a_machine_without_gpus() -> None:
 def test_the_command_line_ends_with_a_line_and_code_2(tmp_path: Path) -> None:
     done = run(tmp_path, "search", study_file(tmp_path), "--study", "s", "--device", "cuda")
     assert done.returncode == EXIT_BAD_INPUT
-    assert done.stderr.startswith("budgetnas: --device 'cuda': is not there: ")
+    assert done.stderr.startswith("budgetnas: --device 'cuda': is missing: ")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -177,7 +177,7 @@ def test_workers_are_given_the_gpus_that_can_be_used() -> None:
 
 def test_a_search_says_that_a_gpu_is_idle() -> None:
     two = ("cuda:0", "cuda:1")
-    assert idle_gpus(SearchOptions(), two) == "2 GPUs are here and one is used; --workers 2 uses all of them"
+    assert idle_gpus(SearchOptions(), two) == "this search uses one of 2 GPUs; --workers 2 uses all of them"
     assert idle_gpus(SearchOptions(), two[:1]) is None
     assert idle_gpus(SearchOptions(workers=1), two) is None
     assert idle_gpus(SearchOptions(per_device=1), two) is None

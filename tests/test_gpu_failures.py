@@ -62,7 +62,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("error", NO_MEMORY + LOST + OTHERS, ids=lambda error: f"{type(error).__name__}: {error}"[:60])
-def test_what_an_error_means(error: Exception) -> None:
+def test_the_meaning_of_errors(error: Exception) -> None:
     assert is_out_of_memory(error) is (error in NO_MEMORY)
     assert is_device_lost(error) is (error in LOST)
 
@@ -235,7 +235,7 @@ def test_the_probe_is_a_real_training_in_a_process_of_its_own(cache: Path) -> No
     assert result.problem and not result.lasting
 
 
-def test_the_smallest_micro_batch_is_the_end(failing: Callable[..., None]) -> None:
+def test_out_of_memory_with_the_smallest_micro_batch_ends_the_training(failing: Callable[..., None]) -> None:
     failing(NO_MEMORY[-1])
     with pytest.raises(RunFailedError, match="out of memory on cpu, even with 2 images"):
         train(task(epochs=3, t_max=3), CPU.with_micro_batch(2), Listener())

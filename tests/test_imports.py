@@ -27,7 +27,7 @@ import pytest
         ("searching.session", "optuna_dashboard sklearn plotly typer scipy.stats"),
     ],
 )
-def test_light_rooms_import_nothing_heavy(modules: str, unwanted: str) -> None:
+def test_light_packages_import_no_heavy_library(modules: str, unwanted: str) -> None:
     wanted = ", ".join(f"budgetnas.{module}" for module in modules.split())
     code = f"import sys, {wanted}; print(sorted(set({unwanted.split()}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -44,7 +44,7 @@ def test_a_second_sigterm_waits_as_the_first() -> None:
     assert code_of(stopper) == 143
 
 
-def test_handlers_are_put_back_also_after_an_error() -> None:
+def test_signal_handlers_are_restored_also_after_an_error() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(RuntimeError, match="stop"), Stopper().listening():
         assert signal.getsignal(signal.SIGINT) != before[0]

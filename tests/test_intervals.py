@@ -19,7 +19,7 @@ def test_the_interval_of_a_mean_is_scipy_s() -> None:
 
 
 @pytest.mark.slow
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_truth_as_often_as_claimed() -> None:
     chance = random.Random(0)
     intervals = [mean_interval([chance.gauss(7.0, 2.0) for _ in range(4)]) for _ in range(4_000)]
     held = sum(one.low <= 7.0 <= one.high for one in intervals)
@@ -80,7 +80,7 @@ def test_the_interval_of_a_share_is_scipy_s_exact_one(successes: int, of: int) -
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.1, 0.37, 0.5, 0.9, 0.999, 1.0])
-def test_the_interval_of_a_share_holds_any_share_often_enough(share: float) -> None:
+def test_the_interval_of_a_share_covers_any_share_often_enough(share: float) -> None:
     """Every outcome of 60 draws, each with its chance: an exact sum, no simulation."""
     intervals = [share_interval(successes, 60) for successes in range(61)]
     chances = stats.binom.pmf(range(61), 60, share)
@@ -91,6 +91,6 @@ def test_the_interval_of_a_share_holds_any_share_often_enough(share: float) -> N
 
 
 @pytest.mark.parametrize(("successes", "of"), [(-1, 5), (6, 5), (0, 0)])
-def test_what_is_no_share(successes: int, of: int) -> None:
+def test_values_that_are_not_shares(successes: int, of: int) -> None:
     with pytest.raises(ValueError, match="is not a share"):
         share_interval(successes, of)

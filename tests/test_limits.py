@@ -22,7 +22,7 @@ from budgetnas.bundle import contents
 from budgetnas.cli import app
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.storage import Records
-from budgetnas.storage.opening import look_at_records
+from budgetnas.storage.opening import open_records_read_only
 from budgetnas.storage.urls import parse_storage
 
 BUDGET = Budget(4_000, 180_000, 2_600)
@@ -54,7 +54,7 @@ def every_network() -> list[Counts]:
 
 
 def records_in(folder: Path) -> Iterator[Records]:
-    with closing(look_at_records(parse_storage(f"sqlite:///{folder / 'budgetnas.db'}"))) as records:
+    with closing(open_records_read_only(parse_storage(f"sqlite:///{folder / 'budgetnas.db'}"))) as records:
         yield records
 
 
@@ -68,7 +68,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_nothing_over_a_limit_is_trained_and_each_limit_turned_something_away(searched: Path) -> None:
+def test_nothing_over_a_limit_is_trained_and_each_limit_rejects_a_proposal(searched: Path) -> None:
     for records in records_in(searched):
         runs, rejections = records.runs(study="t"), records.rejections("t")
         broken = records.over_limits("t", BUDGET)
@@ -79,7 +79,7 @@ def test_nothing_over_a_limit_is_trained_and_each_limit_turned_something_away(se
     assert all(one.proposals > 4 for one in broken), "the four seeds break each of them, and something else does too"
 
 
-def test_what_a_search_tells_of_several_limits(searched: Path) -> None:
+def test_a_search_reports_several_limits(searched: Path) -> None:
     err, out = (searched / "err").read_text(), " ".join((searched / "out").read_text().split())
     networks = every_network()
     share = sum(not BUDGET.excesses(one) for one in networks) / len(networks)
@@ -89,7 +89,10 @@ def test_what_a_search_tells_of_several_limits(searched: Path) -> None:
     assert told is not None
     assert abs(float(told[1]) / 100 - share) < 0.05, "the share is of all limits together"
     assert sum(one.params <= 4_000 for one in networks) / len(networks) > share + 0.09
-    seed = "seed v1-sgd: rejected, over the budget: 4,902,090 of 4,000 parameters, 4,898,090 too many (1225.52 x); 15,"
+    seed = (
+        "initial trial v1-sgd: rejected, over the budget: 4,902,090 of 4,000 parameters, 4,898,090 too many "
+        "(1225.52 x); 15,"
+    )
     assert seed in err and seed in out
     counted = r"\((\d+) in parameters, (\d+) in multiply-accumulates, (\d+) in activations\)"
     last = re.findall(rf"rejected (\d+) {counted}, duplicate \d+, trained 8/8", err)
@@ -99,7 +102,7 @@ def test_what_a_search_tells_of_several_limits(searched: Path) -> None:
     assert re.search(r"fits: [\d,]+ of 4,000 parameters, .* activations, [\d,]+ to spare", out)
 
 
-def test_what_a_trial_tells_of_several_limits(searched: Path) -> None:
+def test_a_trial_describes_several_limits(searched: Path) -> None:
     storage = optuna.storages.RDBStorage(f"sqlite:///{searched / 'budgetnas.db'}")
     study = optuna.load_study(study_name="t", storage=storage)
     for trial in study.trials:
@@ -122,7 +125,7 @@ def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
     return code, out, err
 
 
-def test_a_study_with_limits_goes_on_and_other_limits_are_refused_by_name(
+def test_a_study_with_limits_resumes_and_other_limits_are_rejected_by_name(
     searched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(searched)
@@ -140,7 +143,7 @@ def test_a_study_with_limits_goes_on_and_other_limits_are_refused_by_name(
     assert (one["budget"], one["max_macs"], one["max_activations"]) == (4_000, 180_000, 2_600)
 
 
-def test_the_rest_of_the_house_works_with_limits(
+def test_other_commands_work_with_limits(
     searched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(searched)
@@ -160,7 +163,7 @@ def test_the_rest_of_the_house_works_with_limits(
         assert all(BUDGET.fits(one.architecture) for one in records.runs())
 
 
-def test_limits_from_the_environment_hold_for_every_worker(tmp_path: Path) -> None:
+def test_limits_from_the_environment_apply_to_every_worker(tmp_path: Path) -> None:
     path = study_file(tmp_path, sampler='"tpe"')
     result = run(tmp_path, "search", path, "--study", "w", "--workers", "2", BUDGETNAS_MAX_MACS="60k")
     assert result.returncode == 0, result.stderr
@@ -170,7 +173,7 @@ def test_limits_from_the_environment_hold_for_every_worker(tmp_path: Path) -> No
         assert all(one.macs <= 60_000 for one in runs)
 
 
-def test_a_storage_from_before_the_limits_is_gone_on_with(
+def test_a_storage_older_than_the_limits_is_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables are the same, and a specification of then, which has neither key, keeps its text and its digest."""

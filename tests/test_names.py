@@ -35,7 +35,7 @@ class Tags(HTMLParser):
 
 
 @pytest.mark.slow
-def test_nasty_names_stay_text_and_make_no_path(tmp_path: Path) -> None:
+def test_hostile_names_stay_text_and_do_not_become_paths(tmp_path: Path) -> None:
     """A study and a folder of images named to be markup, or a path, through the real program."""
     work = tmp_path / "in" / "work"
     work.mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_nasty_names_stay_text_and_make_no_path(tmp_path: Path) -> None:
         "é" * 200,
     ],
 )
-def test_no_name_leads_out_of_the_folder(name: str) -> None:
+def test_no_name_escapes_the_folder(name: str) -> None:
     made = report_name(name)
     assert made not in ("", ".", "..")
     assert not made.startswith(".")

@@ -25,7 +25,7 @@ print("sound")
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 6])
-def test_narrow_projections_leave_the_heap_sound(width: int) -> None:
+def test_narrow_projections_do_not_corrupt_the_heap(width: int) -> None:
     result = subprocess.run(
         [sys.executable, "-c", _STEPS, str(width)], capture_output=True, text=True, env={"MALLOC_CHECK_": "3"}
     )
@@ -44,6 +44,6 @@ def test_the_strided_projection_is_the_plain_convolution(size: int) -> None:
     torch.testing.assert_close(ours_gradients, gradients)
 
 
-def test_it_serves_every_projection_that_is_strided() -> None:
+def test_every_strided_projection_uses_it() -> None:
     network = build(Architecture((1, 1), (8, 8), (1, 2), stem_width=8))
     assert isinstance(network.get_submodule("layer2.0.shortcut.0"), StridedPointwiseConv)

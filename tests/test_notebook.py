@@ -17,7 +17,7 @@ import pytest
 from nbclient import NotebookClient
 
 from budgetnas.storage import Records, Run, State
-from budgetnas.storage.opening import look_at_records
+from budgetnas.storage.opening import open_records_read_only
 from budgetnas.storage.urls import parse_storage
 
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "notebooks" / "budgetnas-colab.ipynb"
@@ -73,7 +73,7 @@ def test_a_search_resumes_on_another_machine(notebook: Any, tmp_path: Path, monk
     printed = run_all(nbformat.read(NOTEBOOK, as_version=4), first, 2, monkeypatch)
     assert "problems: 0" in printed
     assert "trained 2/2" in printed
-    with closing(look_at_records(parse_storage(str(first / "budgetnas.db")))) as records:
+    with closing(open_records_read_only(parse_storage(str(first / "budgetnas.db")))) as records:
         before = runs_of(records)
     assert [run.state for run in before] == [State.COMPLETE] * 2
 
@@ -81,7 +81,7 @@ def test_a_search_resumes_on_another_machine(notebook: Any, tmp_path: Path, monk
     shutil.rmtree(first)  # the machine is gone, and the folder that survives is mounted on the next
     printed = run_all(notebook, second, 4, monkeypatch)
     assert "trained 4/4" in printed
-    with closing(look_at_records(parse_storage(str(second / "kept" / "copy-of-budgetnas.db")))) as records:
+    with closing(open_records_read_only(parse_storage(str(second / "kept" / "copy-of-budgetnas.db")))) as records:
         after = runs_of(records)
     assert after[:2] == before, "the trainings of the first machine are kept as they were"
     assert [run.state for run in after] == [State.COMPLETE] * 4

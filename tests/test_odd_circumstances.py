@@ -68,7 +68,7 @@ def test_a_database_file_that_vanishes_is_noticed_at_the_next_write(
         write(engine)
 
 
-def test_a_database_file_that_is_put_back_is_used_again(engine: Engine, tmp_path: Path) -> None:
+def test_a_restored_database_file_is_used_again(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "nas.db").rename(tmp_path / "moved.db")
     with pytest.raises(OperationalError, match="was removed while it was in use"):
         write(engine)
@@ -91,7 +91,7 @@ def test_a_database_that_is_overwritten_by_an_older_copy_is_noticed(engine: Engi
         write(engine)
 
 
-def test_a_database_that_goes_back_through_sqlite_is_noticed(engine: Engine, tmp_path: Path) -> None:
+def test_a_database_restored_to_an_older_state_through_sqlite_is_noticed(engine: Engine, tmp_path: Path) -> None:
     write(engine)
     with closing(sqlite3.connect(tmp_path / "nas.db")) as now, closing(sqlite3.connect(":memory:")) as older:
         now.backup(older)
@@ -176,7 +176,7 @@ def test_study_files_of_other_editors(tmp_path: Path) -> None:
         read_study_file(str(path))
 
 
-def test_standard_output_is_no_place_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_not_written_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["report", "s", "--out", "-"]) == 2
     assert "--out '-': is not a file name" in capsys.readouterr().err
 
@@ -220,7 +220,7 @@ def test_images_of_a_kind_that_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_whose_database_is_removed_fails_and_says_so(tmp_path: Path) -> None:
+def test_a_search_whose_database_is_removed_fails_with_the_reason(tmp_path: Path) -> None:
     study = study_file(tmp_path, trials="30", epochs="5")
     with start(tmp_path, "search", study, "--study", "h", "--storage", "sqlite:///d.db") as search:
         until = time.monotonic() + 120
@@ -238,7 +238,7 @@ def test_a_search_whose_database_is_removed_fails_and_says_so(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_search_whose_database_is_overwritten_by_an_older_copy_fails_and_says_so(tmp_path: Path) -> None:
+def test_a_search_whose_database_is_overwritten_by_an_older_copy_fails_with_the_reason(tmp_path: Path) -> None:
     search = ("search", study_file(tmp_path, epochs="5"), "--study", "h", "--storage", "sqlite:///d.db", "--trials")
     assert run(tmp_path, *search, "1").returncode == 0
     older = (tmp_path / "d.db").read_bytes()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_holds_the_studies_the_templates_and_the_types(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_studies_the_templates_and_the_types(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -53,7 +53,7 @@ def test_the_shipped_file_of_all_defaults_has_the_default_space() -> None:
 
 
 @pytest.mark.parametrize(("name", "widths"), [("mlperf-tiny-ic01", (16, 32, 64)), ("mlperf-tiny-ic02", (40, 80, 160))])
-def test_the_limits_of_mlperf_tiny_are_what_its_reference_has(name: str, widths: tuple[int, ...]) -> None:
+def test_the_limits_of_mlperf_tiny_equal_its_reference(name: str, widths: tuple[int, ...]) -> None:
     options = read_study_file(name)
     counts = count(Architecture((1, 1, 1), widths, (1, 2, 2), stem_width=widths[0]))
     assert (options.budget, options.max_macs) == (counts.params, counts.macs)

@@ -88,7 +88,7 @@ def test_no_failing_command_shows_the_password_of_a_storage(tmp_path: Path, comm
     in_files(tmp_path)
 
 
-def test_a_server_that_goes_away_is_reported_without_the_password(
+def test_a_lost_server_is_reported_without_the_password(
     postgres_server: PostgresServer, postgres_database: str, tmp_path: Path
 ) -> None:
     """The lost connection's error is the database's own; it comes in the middle of a search."""

@@ -114,7 +114,7 @@ def test_a_pickle_would_be_noticed(source: str) -> None:
     assert dangers(source)
 
 
-def test_what_may_be_written_is_not_noticed() -> None:
+def test_safe_calls_are_not_reported() -> None:
     assert dangers("torch.load('x', weights_only=True); np.load('x', allow_pickle=False); network.eval()") == []
 
 
@@ -184,7 +184,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_weights_in_a_storage_are_no_pickle(searched: Path, sprung: Path) -> None:
+def test_weights_in_a_storage_are_not_a_pickle(searched: Path, sprung: Path) -> None:
     evil = pickle.dumps(Trap(sprung))
     records = open_records(parse_storage(str(searched / "budgetnas.db")), must_exist=True)
     with records.engine.begin() as connection:
@@ -198,7 +198,7 @@ def test_weights_in_a_storage_are_no_pickle(searched: Path, sprung: Path) -> Non
     assert not sprung.exists()
 
 
-def test_weights_in_a_bundle_are_no_pickle(searched: Path, sprung: Path) -> None:
+def test_weights_in_a_bundle_are_not_a_pickle(searched: Path, sprung: Path) -> None:
     bundle, evil = searched / "bundle", pickle.dumps(Trap(sprung))
     (bundle / contents.WEIGHTS).write_bytes(evil)
     manifest = json.loads((bundle / contents.MANIFEST).read_text())

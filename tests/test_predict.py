@@ -194,7 +194,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_nothing_in_a_pickle_is_run(tmp_path: Path, bundle: Path, protocol: int) -> None:
+def test_no_code_in_a_pickle_is_run(tmp_path: Path, bundle: Path, protocol: int) -> None:
     folder = tmp_path / "made"
     hostile = pickle.dumps({b"data": ROWS, b"more": [Trap(folder)]}, protocol=protocol)
     pickle.loads(hostile)
@@ -203,7 +203,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, bundle: Path, protocol: int)
     (tmp_path / "a.pkl").write_bytes(hostile)
     failed = run(tmp_path, "predict", str(bundle), "a.pkl", "--csv", "out.csv")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
-    assert "mkdir" in failed.stderr and "nothing was run" in failed.stderr
+    assert "mkdir" in failed.stderr and "no code was run" in failed.stderr
     assert not folder.exists() and not (tmp_path / "out.csv").exists()
 
 
@@ -224,7 +224,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, bundle: Path, protocol: int)
         b"cnumpy.core.multiarray\n_reconstruct\n(tR(K\x01(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ftcnumpy\ndtype\n(Vu1\ntRI00\nC\x01atb.",
     ],
 )
-def test_a_pickle_of_something_else_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+def test_a_pickle_of_something_else_is_a_single_clear_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pkl").write_bytes(content)
     with pytest.raises(InputError, match="IMAGE"):
         read_plain_pickle(tmp_path / "a.pkl")
@@ -245,7 +245,7 @@ def test_a_pickle_of_another_layout_is_refused(tmp_path: Path, content: object, 
         read_sources([str(tmp_path / "a.pkl")], PREPROCESSING)
 
 
-def test_labels_that_are_no_classes_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_labels_that_are_not_classes_are_ignored_with_a_note(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"data": ROWS, "labels": [-1] * 12}))
     sources = read_sources([str(tmp_path / "a.pkl")], PREPROCESSING)
     assert {item.label for item in sources.items} == {None}

@@ -11,7 +11,7 @@ from small import environment, run, study_file
 from budgetnas.cli.console import table
 
 
-def test_a_terminal_shows_one_status_that_renews_itself(tmp_path: Path) -> None:
+def test_a_terminal_shows_a_single_status_that_updates(tmp_path: Path) -> None:
     arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1", epochs="400"), "--study", "t"]
     child = pexpect.spawn(
         sys.executable,
@@ -66,7 +66,7 @@ def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
     assert "nothing is trained yet" in shown.stdout
 
 
-def test_what_would_steer_a_terminal_is_not_printed_in_a_table() -> None:
+def test_control_characters_are_not_printed_in_a_table() -> None:
     printed = io.StringIO()
     Console(file=printed, width=80).print(table("", ("class",), [("cat\x1b[31m\x07",), ("[red]dog",)]))
     _, cat, dog, _ = (line.rstrip() for line in printed.getvalue().split("\n"))

@@ -20,7 +20,7 @@ def test_the_json_and_digest_of_a_recipe_never_change() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 1 / 3, 5e-324, 100.0, 0.1 + 2**-56])
-def test_json_gives_the_same_recipe_back(rate: float) -> None:
+def test_a_recipe_survives_a_json_round_trip(rate: float) -> None:
     recipe = V2_SGD.model_copy(
         update={"learning_rate": rate, "normalisation": Normalisation(mean=(rate,), std=(rate,)), "ema_decay": 0.9}
     )
@@ -160,7 +160,7 @@ def test_a_drawn_recipe_has_everything_of_its_space() -> None:
     )
 
 
-def test_one_line_describes_it() -> None:
+def test_its_description_is_a_line() -> None:
     assert V2_SGD.describe() == "SGD lr 0.1 wd 0.0005, 60 epochs, batch 128"
     adam = V2_SGD.model_copy(update={"optimizer": "adam"})
     assert adam.describe().startswith("Adam lr 0.1 ")

@@ -89,7 +89,7 @@ def test_a_tuned_space_is_one_for_any_images_and_epochs_and_its_first_choices_ar
 
 @pytest.mark.parametrize("seed", INITIAL_TRIALS)
 @pytest.mark.parametrize("name", ["paper", "tuned"])
-def test_both_spaces_hold_the_seeds_with_the_report_s_recipe(name: str, seed: str) -> None:
+def test_both_spaces_include_the_initial_trials_with_the_report_s_recipe(name: str, seed: str) -> None:
     space = candidates(name)
     candidate = initial_candidate(seed, space.recipes, INPUTS)
     assert candidate == initial_candidate(seed, RecipeSpace(), INPUTS)
@@ -127,7 +127,7 @@ def test_parameters_and_candidate_are_one_to_one(name: str, seed: int) -> None:
         {"decoupled_decay": True},
     ],
 )
-def test_extras_that_are_no_choice_are_not_held(change: dict[str, Any]) -> None:
+def test_the_space_excludes_extras_outside_the_choices(change: dict[str, Any]) -> None:
     recipes = RecipeSpace.model_validate(TUNED.model_dump() | {"decay_norm_and_bias": False})
     space = CandidateSpace(SearchSpace(), recipes, INPUTS)
     held = space.candidate(space.params_of(initial_candidate("v2-sgd", recipes, INPUTS)) or {})
@@ -188,7 +188,7 @@ def test_the_default_is_what_was_measured(digits: Data) -> None:
     assert asked(digits, recipe_space="paper").recipes.extras() == RecipeSpace().extras()
 
 
-def test_a_study_from_before_is_gone_on_with_by_its_name(digits: Data) -> None:
+def test_an_older_study_is_resumed_by_its_name(digits: Data) -> None:
     stored = asked(digits, recipe_space="paper")
     specify(SearchOptions(trials=80).over(stored_options(stored)), digits).require_same(stored, "s")
     with pytest.raises(InputError, match="--recipe-space was paper, now measured"):
@@ -202,7 +202,7 @@ def test_a_tuned_study_fits_its_images_and_epochs(digits: Data) -> None:
     assert recipes.ema_decay == (0.0, 0.99, 0.995)
 
 
-def test_what_a_study_file_says_of_an_extra_goes_over_the_named_space(digits: Data, tmp_path: Path) -> None:
+def test_an_extra_in_a_study_file_overrides_the_named_space(digits: Data, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text('recipe_space = "tuned"\n[recipe]\nlabel_smoothing = 0.1\nwarmup_epochs = [2, 4]\n')
     request = read_study_file(str(path))
@@ -242,13 +242,13 @@ def test_an_unknown_space_is_refused(digits: Data) -> None:
         asked(digits, recipe_space="best")
 
 
-def test_what_is_stored_is_what_is_asked_for_again(digits: Data) -> None:
+def test_stored_options_give_the_same_specification(digits: Data) -> None:
     for name in ("paper", "measured", "tuned"):
         stored = read_specification(asked(digits, recipe_space=name, epochs=2).canonical_json())
         specify(stored_options(stored), digits).require_same(stored, "s")
 
 
-def test_another_space_is_refused_also_where_the_study_stands_in_for_the_rest(digits: Data) -> None:
+def test_another_space_is_rejected_also_where_the_study_sets_the_defaults(digits: Data) -> None:
     stored = asked(digits, recipe_space="paper")
     request = SearchOptions(recipe_space="tuned").over(stored_options(stored))
     with pytest.raises(InputError, match="--recipe-space was paper, now tuned") as raised:
@@ -256,7 +256,7 @@ def test_another_space_is_refused_also_where_the_study_stands_in_for_the_rest(di
     assert raised.value.argument == "--recipe-space"
 
 
-def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None:
+def test_studies_older_than_recipe_spaces_are_read_as_the_paper_s() -> None:
     older = asked(load_data(DataRequest("digits"))).model_dump(mode="json")
     del older["recipe_space"]
     for extra in EXTRAS:
@@ -267,7 +267,7 @@ def test_studies_from_before_there_were_spaces_are_read_as_the_paper_s() -> None
     assert specification.recipes.extras() == RecipeSpace().extras()
 
 
-def test_a_space_is_told_in_words(digits: Data) -> None:
+def test_a_space_is_described_in_words(digits: Data) -> None:
     assert summary(asked(digits, recipe_space="paper")).recipe.endswith("random crops after 1 pixel of padding")
     assert summary(asked(digits)).recipe.endswith("; Nesterov's momentum on")
     told = summary(asked(digits, recipe_space="tuned", recipe=RecipeSpace(label_smoothing=(0.1,)))).recipe

@@ -312,7 +312,7 @@ def test_a_page_with_a_single_limit_has_no_table_of_limits(records: Records) -> 
     assert "<dd>5,000,000 parameters</dd>" in page
 
 
-def test_a_page_where_only_other_limits_were_broken(records: Records) -> None:
+def test_a_page_where_only_other_limits_were_exceeded(records: Records) -> None:
     spec = specification(data()).model_copy(update={"max_macs": 300_000_000})
     save(records, STUDY, spec)
     records.reject(STUDY, [Rejection.of(named("v2"), "sampler", spec.budget)])

@@ -216,8 +216,8 @@ def test_an_unknown_device_is_an_error(device: str) -> None:
         runtime_rules(device)
 
 
-def test_a_gpu_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(InputError, match="--device 'cuda:99': is not there: this machine has"):
+def test_a_missing_gpu_is_an_error() -> None:
+    with pytest.raises(InputError, match="--device 'cuda:99': is missing: this machine has"):
         runtime_rules("cuda:99")
 
 

@@ -113,7 +113,7 @@ def searched(folder: Path, max_params: int, sampler: str, trials: int) -> Asked:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_what_a_trial_asks_of_the_storage_does_not_grow_with_the_trials_before_it(tmp_path: Path, sampler: str) -> None:
+def test_the_queries_of_a_trial_do_not_grow_with_the_earlier_trials(tmp_path: Path, sampler: str) -> None:
     asked = searched(tmp_path, 10**12, sampler, 60).trials
     early, late = asked[15:25], asked[-10:]
     for what in ("statements", "transactions", "rows"):
@@ -127,14 +127,14 @@ def test_an_epoch_is_two_transactions(tmp_path: Path) -> None:
     assert trial["UPDATE leases SET"] == 2, "which trial and which run; heartbeats do not depend on epochs"
 
 
-def test_a_trial_tells_the_dashboard_in_few_writes(tmp_path: Path) -> None:
+def test_a_trial_is_described_for_the_dashboard_in_few_writes(tmp_path: Path) -> None:
     for trial in searched(tmp_path, 10**12, "random", 3).trials[1:]:
         assert trial["INSERT INTO trial_user_attributes"] == 3, "parameters, one value, and that with the curve"
         assert trial["INSERT INTO study_system_attributes"] == 2, "a note and its version"
         assert trial["INSERT INTO trial_system_attributes"] == 1, "the constraint"
 
 
-def test_all_that_is_turned_down_for_a_trial_is_written_at_once(tmp_path: Path) -> None:
+def test_all_rejections_of_a_trial_are_written_at_once(tmp_path: Path) -> None:
     trials = searched(tmp_path, 50_000, "random", 8).trials
     assert [one["INSERT INTO rejections"] for one in trials] == [1] * 8
     with closing(open_records(parse_storage(f"sqlite:///{tmp_path / 'budgetnas.db'}"))) as records:

@@ -66,7 +66,7 @@ rules = st.one_of(
         (0.3, [0.9, 0.8, 0.1, 0.1, 0.2], 0.8),
     ],
 )
-def test_asha_lets_the_best_third_go_on(accuracy: float, others: list[float], needed: float | None) -> None:
+def test_asha_continues_the_best_third(accuracy: float, others: list[float], needed: float | None) -> None:
     cut = verdict(ASHA, accuracy, others)
     assert (cut and cut.needed) == needed
 
@@ -80,7 +80,7 @@ def test_asha_lets_the_best_third_go_on(accuracy: float, others: list[float], ne
         (0.34, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 0.35),
     ],
 )
-def test_the_median_rule_cuts_what_is_below_the_median(
+def test_the_median_rule_prunes_trials_below_the_median(
     accuracy: float, others: list[float], needed: float | None
 ) -> None:
     cut = verdict(MEDIAN, accuracy, others)
@@ -88,19 +88,21 @@ def test_the_median_rule_cuts_what_is_below_the_median(
 
 
 @given(rules, shares, others)
-def test_the_best_at_a_rung_is_never_cut(rule: Fidelity, accuracy: float, others: list[float]) -> None:
+def test_the_best_at_a_rung_is_never_pruned(rule: Fidelity, accuracy: float, others: list[float]) -> None:
     assert verdict(rule, max([accuracy, *others]), others) is None
 
 
 @given(rules, shares, shares, others)
-def test_what_goes_on_would_go_on_with_more(rule: Fidelity, one: float, other: float, others: list[float]) -> None:
+def test_a_trial_that_continues_would_continue_with_a_higher_accuracy(
+    rule: Fidelity, one: float, other: float, others: list[float]
+) -> None:
     low, high = sorted((one, other))
     if verdict(rule, low, others) is None:
         assert verdict(rule, high, others) is None
 
 
 @given(st.integers(2, 9), st.lists(shares, min_size=1, max_size=40, unique=True))
-def test_one_in_eta_goes_on_once_all_are_there(eta: int, all_of_them: list[float]) -> None:
+def test_one_in_eta_continues_once_all_have_reached_the_rung(eta: int, all_of_them: list[float]) -> None:
     rule = Fidelity(pruner="asha", eta=eta)
     going_on = [
         one
@@ -111,7 +113,7 @@ def test_one_in_eta_goes_on_once_all_are_there(eta: int, all_of_them: list[float
 
 
 @given(shares, others)
-def test_the_reason_names_what_would_have_done(accuracy: float, others: list[float]) -> None:
+def test_the_reason_names_the_accuracy_that_was_needed(accuracy: float, others: list[float]) -> None:
     for rule in (ASHA, MEDIAN):
         cut = verdict(rule, accuracy, others)
         if cut:
@@ -228,14 +230,14 @@ def test_the_median_rule_waits_for_five_complete_trials(tmp_path: Path) -> None:
     assert epochs == [10, 10, 10, 10, 10, 1, 10, 1], "0.25 is below 0.3; 0.31 is below the 0.325 of six"
 
 
-def test_without_a_pruner_nothing_is_cut(tmp_path: Path) -> None:
+def test_without_a_pruner_no_trial_is_pruned(tmp_path: Path) -> None:
     with closing(opened(f"sqlite:///{tmp_path}/a.db", Fidelity())) as study:
         scripted(study, LEVELS)
         assert {one.state for one in study.records.runs(study="s")} == {State.COMPLETE}
         assert study_tables(study.records, "s").pruning.epochs_saved == 0
 
 
-def test_seed_trials_go_on_and_cut_nobody(tmp_path: Path) -> None:
+def test_initial_trials_are_neither_pruned_nor_compared_with(tmp_path: Path) -> None:
     with closing(opened(f"sqlite:///{tmp_path}/a.db", ASHA, seeds=("v1-sgd", "v2-sgd", "v1-adam", "v2-adam"))) as study:
         scripted(study, [0.9, 0.8, 0.1, 0.01, 0.3, 0.2, 0.4])
         runs = study.records.runs(study="s")
@@ -245,19 +247,19 @@ def test_seed_trials_go_on_and_cut_nobody(tmp_path: Path) -> None:
     )
 
 
-def test_a_mark_counts_once_and_only_of_what_was_not_interrupted(tmp_path: Path) -> None:
+def test_an_accuracy_counts_once_and_not_for_interrupted_runs(tmp_path: Path) -> None:
     with closing(opened(f"sqlite:///{tmp_path}/a.db", ASHA, seeds=("v1-sgd",))) as study:
         scripted(study, [0.9, *LEVELS])
         records, runs = study.records, study.records.runs(study="s")
         reached = compared(ASHA)
-        assert records.values_at("s", 1, ACCURACY, states=reached, but=0) == tuple(LEVELS)
-        assert records.values_at("s", 2, ACCURACY, states=reached, but=0) == (0.5, 0.6, 0.7, 0.75)
-        assert records.values_at("s", 1, ACCURACY, states=reached, but=runs[1].id) == tuple(LEVELS[1:])
-        assert records.values_at("s", 1, ACCURACY, states=compared(MEDIAN), but=0) == (0.5, 0.6, 0.7, 0.75)
-        assert records.values_at("other", 1, ACCURACY, states=reached, but=0) == ()
+        assert records.values_at("s", 1, ACCURACY, states=reached, except_run=0) == tuple(LEVELS)
+        assert records.values_at("s", 2, ACCURACY, states=reached, except_run=0) == (0.5, 0.6, 0.7, 0.75)
+        assert records.values_at("s", 1, ACCURACY, states=reached, except_run=runs[1].id) == tuple(LEVELS[1:])
+        assert records.values_at("s", 1, ACCURACY, states=compared(MEDIAN), except_run=0) == (0.5, 0.6, 0.7, 0.75)
+        assert records.values_at("other", 1, ACCURACY, states=reached, except_run=0) == ()
         for state in (State.INTERRUPTED, State.FAILED):
             records.finish_run(runs[2].id, state)
-            assert records.values_at("s", 1, ACCURACY, states=reached, but=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
+            assert records.values_at("s", 1, ACCURACY, states=reached, except_run=0) == (0.5, 0.4, 0.7, 0.3, 0.75)
 
 
 def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> None:
@@ -279,7 +281,7 @@ def test_a_candidate_known_as_pruned_is_not_trained_again(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "budget"])
-def test_every_sampler_goes_on_after_pruned_trials(tmp_path: Path, sampler: str) -> None:
+def test_every_sampler_continues_after_pruned_trials(tmp_path: Path, sampler: str) -> None:
     levels = [0.1 + (37 * place % 24) / 40 for place in range(24)]
     with closing(opened(f"sqlite:///{tmp_path}/a.db", ASHA)) as study:
         scripted(study, levels, sampler)
@@ -305,7 +307,7 @@ def runs_in(folder: Path) -> tuple[Run, ...]:
         return records.runs()
 
 
-def test_a_pruning_search_repeats_itself_and_tells_what_it_saved(tmp_path: Path) -> None:
+def test_a_pruning_search_is_repeatable_and_reports_the_epochs_saved(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
         folder = tmp_path / name
@@ -332,7 +334,7 @@ def test_a_pruning_search_repeats_itself_and_tells_what_it_saved(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_pruning_search_goes_on_after_a_signal(tmp_path: Path) -> None:
+def test_a_pruning_search_resumes_after_a_signal(tmp_path: Path) -> None:
     path = pruning_study(tmp_path, epochs="60", trials="5", fidelity="{ eta = 2, first_rung = 15 }")
     process = start(tmp_path, "search", path, "--study", "t")
     deadline = time.monotonic() + 120

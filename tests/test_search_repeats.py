@@ -180,7 +180,7 @@ def test_no_other_sampler_repeats(sqlite: str) -> None:
 
 
 @pytest.mark.slow
-def test_all_limits_hold(sqlite: str) -> None:
+def test_all_limits_are_enforced(sqlite: str) -> None:
     inputs = InputShape(in_channels=3, size=32, classes=10)
     spec = specification(
         space=SearchSpace(),
@@ -200,7 +200,7 @@ def test_all_limits_hold(sqlite: str) -> None:
         assert rejected == [], "it proposes nothing over a limit"
 
 
-def test_what_somebody_enqueued_twice_is_no_repeat(sqlite: str) -> None:
+def test_a_candidate_enqueued_twice_is_not_a_repeat(sqlite: str) -> None:
     """A repeat is what the sampler asks for: an equal candidate from elsewhere is served by the record."""
     with opened(sqlite) as study:
         searched(study, 2)
@@ -235,7 +235,7 @@ def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sq
         assert (rejection.origin, rejection.duplicate, rejection.trial) == (origin, True, end.number)
 
 
-def test_a_repeat_that_was_not_begun_stays_one_for_any_process(sqlite: str) -> None:
+def test_a_repeat_that_has_not_started_stays_a_repeat_for_any_process(sqlite: str) -> None:
     spec = specification(space=SearchSpace(blocks=((1, 2),), widths=(4, 40)))  # two networks fit
     with opened(sqlite, spec) as study:
         searched(study, 6)
@@ -254,7 +254,7 @@ def test_a_repeat_that_was_not_begun_stays_one_for_any_process(sqlite: str) -> N
         check_seeds(runs_of(study))
 
 
-def test_a_mark_without_parameters_means_nothing_to_another_sampler(sqlite: str) -> None:
+def test_a_repeat_mark_without_parameters_is_ignored_by_another_sampler(sqlite: str) -> None:
     """A process may die between the mark of its proposal and the first parameter; the next one draws anew."""
     with opened(sqlite) as study:
         searched(study, 2)
@@ -268,7 +268,7 @@ def test_a_mark_without_parameters_means_nothing_to_another_sampler(sqlite: str)
         check_seeds(runs_of(study))
 
 
-def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
+def test_repeats_are_neither_pruned_nor_compared_with(sqlite: str) -> None:
     asha = Fidelity(pruner="asha", eta=2)
     with opened(sqlite, specification(fidelity=asha)) as study:
         searched(study, 14)
@@ -276,7 +276,7 @@ def test_repeats_are_never_cut_and_cut_nobody(sqlite: str) -> None:
         repeats = [run for run in runs if run.role is Role.REPEAT]
         assert len(repeats) >= 10
         assert all((run.state, run.epochs_done) == (State.COMPLETE, 3) for run in repeats)
-        others = study.records.values_at("s", 1, ACCURACY, states=(State.COMPLETE, State.PRUNED), but=0)
+        others = study.records.values_at("s", 1, ACCURACY, states=(State.COMPLETE, State.PRUNED), except_run=0)
         assert len(others) == len(runs) - len(repeats)
 
 
@@ -309,7 +309,7 @@ def claims(url: str, numbers: tuple[int, ...], seeds: list[int]) -> None:
             seeds.append(with_seed.seed)
 
 
-def test_two_that_repeat_a_candidate_at_once_get_different_seeds(storage_url: str) -> None:
+def test_simultaneous_repeats_of_a_candidate_get_different_seeds(storage_url: str) -> None:
     with opened(storage_url) as study:
         searched(study, 1)
     seeds: list[int] = []
@@ -363,7 +363,7 @@ def test_a_report_has_a_repeated_candidate_once(sqlite: str) -> None:
     assert (points["searched"], points["repeat"]) == (len(groups), 10 - len(groups))
 
 
-def test_a_final_hears_all_trainings_of_a_candidate(sqlite: str) -> None:
+def test_a_final_uses_all_trainings_of_a_candidate(sqlite: str) -> None:
     with opened(sqlite) as study:
         searched(study, 10)
         runs = [run for run in runs_of(study) if run.role in SEARCHED]

@@ -71,7 +71,7 @@ def seeds_of(study: OpenStudy) -> list[str]:
 
 
 @pytest.mark.slow
-def test_seeds_are_queued_once_however_many_processes_open_the_study_at_once(storage_url: str) -> None:
+def test_initial_trials_are_queued_once_however_many_processes_open_the_study(storage_url: str) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_open_and_close, args=(storage_url,)) for _ in range(4)]
     for process in processes:
@@ -89,7 +89,7 @@ def test_seeds_are_queued_once_however_many_processes_open_the_study_at_once(sto
     )
 
 
-def test_a_seeding_that_was_cut_off_is_completed(tmp_path: Path) -> None:
+def test_interrupted_queueing_of_initial_trials_is_completed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     with opened(url) as study:
         for trial in study.optuna_study.trials[2:]:
@@ -99,7 +99,7 @@ def test_a_seeding_that_was_cut_off_is_completed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -> None:
+def test_initial_trials_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -> None:
     for _ in range(3):
         with opened(storage_url, 2_000_000) as study:
             assert seeds_of(study) == ["v2-adam", "v2-sgd"]
@@ -111,7 +111,7 @@ def test_seeds_over_the_budget_are_recorded_as_rejected_once(storage_url: str) -
     assert count(rejected[0].architecture).params == 4_903_242
 
 
-def test_a_seed_over_any_limit_is_rejected(storage_url: str) -> None:
+def test_an_initial_trial_over_any_limit_is_rejected(storage_url: str) -> None:
     """V1 has 253,432,832 multiply-accumulates, V2 335,480,064; both keep the limit on parameters."""
     for _ in range(2):
         with opened(storage_url, max_macs=253_432_832) as study:
@@ -169,7 +169,7 @@ def test_an_enqueued_trial_of_a_process_that_is_gone_is_queued_again_with_its_pa
         assert again.suggest_int("width_1", 8, 512, log=True) == width
 
 
-def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(storage_url: str) -> None:
+def test_a_trial_left_without_all_parameters_is_dropped_with_the_reason(storage_url: str) -> None:
     with opened(storage_url, 60_000) as study:  # no seed fits
         study.optuna_study.ask().suggest_int("width_1", 8, 512, log=True)
         empty = study.optuna_study.ask().number
@@ -178,7 +178,7 @@ def test_a_trial_left_without_a_whole_candidate_is_dropped_with_the_reason(stora
         states = [trial.state for trial in study.optuna_study.trials]
         assert states == [TrialState.FAIL, TrialState.WAITING]
         told = described(study.optuna_study.trials[0])
-        assert told["rejected"] is True and "before its candidate was complete" in told["reason"]
+        assert told["rejected"] is True and "before all parameters were stored" in told["reason"]
         assert study.optuna_study.ask().number == empty
 
 
@@ -224,7 +224,14 @@ def test_a_search_from_end_to_end(tmp_path: Path) -> None:
     path = study_file(tmp_path)
     first = run(tmp_path, "search", path, "--study", "t")
     assert first.returncode == 0, first.stderr
-    for text in ("0 of 4 runs trained", "estimate: about", "seed v1-sgd", "rejected", "trained 4/4", "proposed"):
+    for text in (
+        "0 of 4 runs trained",
+        "estimate: about",
+        "initial trial v1-sgd",
+        "rejected",
+        "trained 4/4",
+        "proposed",
+    ):
         assert text in first.stderr
     for text in ("Winner so far:", "on validation", "budgetnas report t", "v2-adam: rejected"):
         assert text in first.stdout
@@ -309,7 +316,7 @@ def test_an_interrupted_search_queues_its_trial_again(tmp_path: Path, number: si
     assert [one.state for one in records_in(tmp_path).runs()] == [State.INTERRUPTED]
 
 
-def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> None:
+def test_a_killed_search_resumes_with_the_same_candidate(tmp_path: Path) -> None:
     process = _begin_long_search(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -317,7 +324,7 @@ def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> 
     assert before.state is TrialState.RUNNING
     resumed = start(tmp_path, "search", "--study", "t")
     assert resumed.stderr is not None
-    told = next((line for line in resumed.stderr if "left by a process that is gone" in line), "")
+    told = next((line for line in resumed.stderr if "lost its process" in line), "")
     resumed.send_signal(signal.SIGINT)
     resumed.communicate(timeout=60)
     assert told.startswith("note: trial 0")
@@ -326,7 +333,7 @@ def test_a_killed_search_is_taken_up_with_the_same_candidate(tmp_path: Path) -> 
     assert (after.state, after.params) == (TrialState.WAITING, before.params)
 
 
-def test_what_bypasses_the_sampler_is_caught_and_trains_nothing(tmp_path: Path) -> None:
+def test_candidates_that_bypass_the_sampler_are_rejected_and_not_trained(tmp_path: Path) -> None:
     path = study_file(tmp_path)
     assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0
     wide = {"blocks_1": 2, "width_1": 12, "blocks_2": 1, "width_2": 12}
@@ -372,7 +379,7 @@ def test_enqueued_values_outside_their_range_are_rejected_with_the_reason(values
         suggest_candidate(study.ask(), space)
 
 
-def test_a_search_rejects_an_enqueued_width_that_is_not_in_the_table_and_goes_on(tmp_path: Path) -> None:
+def test_a_search_rejects_an_enqueued_width_outside_the_table_and_continues(tmp_path: Path) -> None:
     path = study_file(tmp_path)
     assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0
     with study_in(tmp_path) as study:

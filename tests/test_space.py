@@ -59,7 +59,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     )
 
 
-def test_widths_are_four_to_an_octave_and_hold_the_classic_ones() -> None:
+def test_widths_are_four_to_an_octave_and_include_the_classic_widths() -> None:
     assert {64, 128, 256, 512} <= set(DEFAULT_WIDTHS)
     rises = [high / low for low, high in pairwise(DEFAULT_WIDTHS)]
     assert 1.12 < min(rises) <= max(rises) <= 1.25
@@ -87,7 +87,7 @@ def test_parameters_are_read_as_a_user_thinks() -> None:
     }
 
 
-def test_a_space_with_its_own_blocks_has_no_more_than_it_names() -> None:
+def test_a_space_with_its_own_blocks_has_other_defaults() -> None:
     space = SearchSpace(blocks=((1, 3),) * 3, widths=(8, 16))
     assert set(space.ranges()) == {f"{kind}_{stage}" for kind in ("blocks", "width") for stage in (1, 2, 3)}
     assert space.size() == (3 * 2) ** 3
@@ -108,14 +108,14 @@ def test_the_ranges_of_candidates() -> None:
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "resnet18"])
-def test_the_default_space_holds_the_classic_networks(name: str) -> None:
+def test_the_default_space_includes_the_classic_networks(name: str) -> None:
     params = SPACE.params_of(named(name))
     assert params is not None
     assert SPACE.architecture(params, INPUTS) == named(name)
 
 
 @pytest.mark.parametrize("name", list(KNOWN))
-def test_the_default_space_holds_the_networks_that_others_found(name: str) -> None:
+def test_the_default_space_includes_the_networks_that_others_found(name: str) -> None:
     blocks, widths, se = KNOWN[name]
     network = Architecture(blocks, widths, (1, 2, 2), stem_width=widths[0], se=se)
     params = SPACE.params_of(network)
@@ -137,7 +137,7 @@ def test_networks_for_large_images_have_a_stem_that_reduces_them(size: int, stri
 
 
 @pytest.mark.parametrize("seed", INITIAL_TRIALS)
-def test_the_default_space_holds_the_seeds(seed: str) -> None:
+def test_the_default_space_includes_the_initial_trials(seed: str) -> None:
     candidate = initial_candidate(seed, CANDIDATES.recipes, INPUTS)
     params = CANDIDATES.params_of(candidate)
     assert params is not None
@@ -159,11 +159,11 @@ def test_the_default_space_holds_the_seeds(seed: str) -> None:
         {"blocks": (2, 2), "widths": (64, 128), "strides": (1, 2)},
     ],
 )
-def test_what_the_default_space_does_not_hold(change: dict[str, Any]) -> None:
+def test_networks_outside_the_default_space(change: dict[str, Any]) -> None:
     assert SPACE.params_of(replace(named("v2"), **change)) is None
 
 
-def test_any_shape_of_data_is_held() -> None:
+def test_the_space_includes_its_networks_for_any_shape_of_data() -> None:
     assert SPACE.params_of(named("v2", in_channels=1, size=8, classes=1)) is not None
 
 
@@ -190,18 +190,18 @@ def test_parameters_and_candidate_are_one_to_one(space: SearchSpace, seed: int, 
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.6}, {"learning_rate": 0.009}, {"weight_decay": 3e-4}])
-def test_recipes_outside_the_ranges_are_not_held(change: dict[str, float]) -> None:
+def test_the_space_excludes_recipes_outside_the_ranges(change: dict[str, float]) -> None:
     seed = initial_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
     assert CANDIDATES.params_of(replace(seed, recipe=seed.recipe.model_copy(update=change))) is None
 
 
 @pytest.mark.parametrize("change", [{"epochs": 21}, {"t_max": 200}, {"batch": 64}, {"momentum": 0.8}])
-def test_recipes_of_another_study_are_not_held(change: dict[str, float]) -> None:
+def test_the_space_excludes_recipes_of_another_study(change: dict[str, float]) -> None:
     seed = initial_candidate("v2-sgd", CANDIDATES.recipes, INPUTS)
     assert CANDIDATES.params_of(replace(seed, recipe=seed.recipe.model_copy(update=change))) is None
 
 
-def test_an_optimiser_that_is_not_searched_is_not_held() -> None:
+def test_a_space_excludes_an_optimiser_that_is_not_searched() -> None:
     only_adam = CandidateSpace(SPACE, RecipeSpace(optimizers=("adam",)), INPUTS)
     assert only_adam.params_of(initial_candidate("v2-sgd", only_adam.recipes, INPUTS)) is None
     assert only_adam.params_of(initial_candidate("v2-adam", only_adam.recipes, INPUTS)) is not None
@@ -276,12 +276,12 @@ def test_spaces_that_make_no_sense_are_refused(values: dict[str, Any], told: str
         SearchSpace(**values)
 
 
-def test_an_unknown_seed_is_refused() -> None:
+def test_an_unknown_initial_trial_is_rejected() -> None:
     with pytest.raises(InputError, match=r"seeds 'v3-sgd': is not a network and an optimiser .* v1, v2, resnet8,"):
         initial_candidate("v3-sgd", RecipeSpace(), INPUTS)
 
 
-def test_seeds_are_the_source_report_s_runs_fitted_to_the_data() -> None:
+def test_initial_trials_are_the_source_report_s_runs_fitted_to_the_data() -> None:
     inputs = InputShape(in_channels=1, size=8, classes=3)
     found = {seed: initial_candidate(seed, RecipeSpace(epochs=7), inputs) for seed in INITIAL_TRIALS}
     assert {seed: (one.recipe.learning_rate, one.recipe.weight_decay) for seed, one in found.items()} == {
@@ -327,7 +327,7 @@ def all_of(space: SearchSpace) -> list[Architecture]:
 
 
 @given(small_spaces())
-def test_no_network_has_less_of_anything_than_every_floor(space: SearchSpace) -> None:
+def test_no_network_has_lower_counts_than_every_floor(space: SearchSpace) -> None:
     floors = [count(one) for one in space.floors(SMALL)]
     assert space.floors(SMALL)[0] == space.smallest(SMALL)
     for one in all_of(space):
@@ -336,7 +336,7 @@ def test_no_network_has_less_of_anything_than_every_floor(space: SearchSpace) ->
 
 
 @given(small_spaces(), st.data(), seeds)
-def test_a_space_is_refused_exactly_where_nothing_keeps_all_limits(
+def test_a_space_is_rejected_exactly_if_no_network_meets_all_limits(
     space: SearchSpace, data: st.DataObject, seed: int
 ) -> None:
     counts = [count(one) for one in all_of(space)]
@@ -368,7 +368,7 @@ def test_every_parameter_at_its_lowest_can_have_more_activations_than_a_wider_ne
     assert params == {"blocks_1": 1, "width_1": 8}
 
 
-def test_it_can_take_several_stages_as_wide_as_the_stem_to_have_the_fewest_activations() -> None:
+def test_the_fewest_activations_can_need_several_stages_as_wide_as_the_stem() -> None:
     space = SearchSpace(blocks=((1, 1),) * 2, widths=(7, 8), stem_width=8, strides=(1, 1))
     found = [count(one).activations // 36 for one in space.floors(SMALL)]
     assert found == [8 + 3 * 7 + 2 * 7, 8 + 2 * 8 + 3 * 7, 8 + 2 * 8 + 2 * 8]
@@ -377,7 +377,7 @@ def test_it_can_take_several_stages_as_wide_as_the_stem_to_have_the_fewest_activ
     assert params == {"blocks_1": 1, "width_1": 8, "blocks_2": 1, "width_2": 8}
 
 
-def test_limits_that_nothing_keeps_are_refused_with_each_and_what_would_do() -> None:
+def test_limits_that_no_network_meets_are_rejected_with_sufficient_values() -> None:
     smallest = count(SPACE.smallest(INPUTS))
     with pytest.raises(InputError) as raised:
         SPACE.require_feasible(INPUTS, Budget(5_000_000, smallest.macs - 1, smallest.activations - 1))

@@ -117,7 +117,7 @@ def test_space_prints_a_table_that_says_never(capsys: pytest.CaptureFixture[str]
     assert "widths = [8, 10, 12, 14, 16, 20, 24, 28, 32, 40]" in out
 
 
-def test_long_tables_are_shortened(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_long_tables_are_truncated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(f"[space]\nblocks = [[1, 2]]\nwidths = {[*range(1, 62)]}\n")
     out = printed(capsys, "space", "s.toml", "--budget", "20k")
     assert "1 to 3 " in out

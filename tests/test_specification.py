@@ -33,7 +33,7 @@ def changed(**values: Any) -> StudySpecification:
     return StudySpecification.model_validate(SPECIFICATION.model_dump() | values)
 
 
-def test_json_gives_the_same_specification_back() -> None:
+def test_a_specification_survives_a_json_round_trip() -> None:
     one = changed(space=SearchSpace(stem_width=16, strides=(1, 1, 2, 2)), recipes=RecipeSpace(epochs=3), seeds=())
     again = read_specification(one.canonical_json())
     assert again == one
@@ -41,7 +41,7 @@ def test_json_gives_the_same_specification_back() -> None:
     again.require_same(one, "one")
 
 
-def test_without_further_limits_a_specification_is_what_it_was_before_there_were_any() -> None:
+def test_without_further_limits_a_specification_is_unchanged() -> None:
     """Else every study stored until then would be another one."""
     assert "max_macs" not in SPECIFICATION.canonical_json() and "max_activations" not in SPECIFICATION.canonical_json()
     assert read_specification(SPECIFICATION.canonical_json()).budget == Budget(5_000_000)
@@ -76,7 +76,7 @@ def test_limits_are_part_of_a_specification() -> None:
         read_specification(one.canonical_json().replace('"max_macs":600', '"max_macs":0'))
 
 
-def test_what_follows_from_it() -> None:
+def test_the_derived_properties() -> None:
     assert SPECIFICATION.budget == Budget(5_000_000)
     assert SPECIFICATION.candidates.inputs == SPECIFICATION.inputs
     assert SPECIFICATION.seeds == ("v1-sgd", "v1-adam", "v2-sgd", "v2-adam")
@@ -190,7 +190,7 @@ def test_a_stored_specification_that_cannot_be_read(text: str, told: str) -> Non
         ({"depth": 3}, "depth 3: there is no such key"),
     ],
 )
-def test_the_first_problem_is_told_in_one_line(values: dict[str, Any], told: str) -> None:
+def test_the_first_problem_is_reported_in_one_line(values: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as raised:
         SearchSpace.model_validate(values)
     assert first_problem(raised.value) == told

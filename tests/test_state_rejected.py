@@ -29,9 +29,12 @@ from budgetnas.training import RuntimeConfig, TrainingState, train
 from budgetnas.training.engine import Trainer
 
 OTHERS = {
-    "architecture": (replace(small(), architecture=SMALL), "it is of another training (architecture "),
-    "recipe": (small(learning_rate=0.05), "it is of another training (architecture "),
-    "seed": (replace(small(), seed=1), f"it is of another training (architecture {WITH_SHORTCUTS.digest}, recipe "),
+    "architecture": (replace(small(), architecture=SMALL), "it belongs to another training (architecture "),
+    "recipe": (small(learning_rate=0.05), "it belongs to another training (architecture "),
+    "seed": (
+        replace(small(), seed=1),
+        f"it belongs to another training (architecture {WITH_SHORTCUTS.digest}, recipe ",
+    ),
 }
 
 
@@ -95,7 +98,7 @@ def test_a_state_that_does_not_fit_is_rejected_and_changes_nothing(tensors: dict
 @pytest.mark.parametrize("epoch", [0, EPOCHS])
 def test_a_state_after_the_last_epoch_is_rejected(epoch: int) -> None:
     example = small()
-    with pytest.raises(StateError, match=f"it is of epoch {epoch}, after which none of 4 is to come"):
+    with pytest.raises(StateError, match=f"it is from epoch {epoch}, and the training ends at 4"):
         Trainer(example, CPU).restore(replace(state_after(1, example), epoch=epoch))
 
 
@@ -161,7 +164,7 @@ NO_STATES = {
 
 
 @pytest.mark.parametrize("kind", list(NO_STATES))
-def test_what_is_not_a_state_is_rejected(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_are_not_a_state_are_rejected(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StateError, match=r"^(cannot be read as a training's state \(|is a ).*$"):
         TrainingState.from_bytes(NO_STATES[kind])

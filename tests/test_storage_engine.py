@@ -100,7 +100,7 @@ def test_tables_of_another_version_are_refused_and_not_touched(engine: Engine, v
     assert "leases" not in inspect(engine).get_table_names()
 
 
-def test_a_creation_that_was_cut_off_is_completed(engine: Engine) -> None:
+def test_an_interrupted_creation_is_completed(engine: Engine) -> None:
     tables.schema.create(engine)
     create_tables(engine)
     assert set(tables.metadata.tables) <= set(inspect(engine).get_table_names())
@@ -131,7 +131,7 @@ def test_waiting_too_long_for_the_lock_is_an_error(
     assert re.fullmatch("another process has locked .* for over 1 s", str(problems[0]))
 
 
-def test_the_lock_is_given_back_when_its_holder_fails(engine: Engine, storage_url: str) -> None:
+def test_the_lock_is_released_when_its_process_fails(engine: Engine, storage_url: str) -> None:
     with pytest.raises(RuntimeError, match="stop"), exclusive(engine):
         raise RuntimeError("stop")
     other = open_engine(parse_storage(storage_url))

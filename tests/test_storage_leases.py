@@ -95,7 +95,7 @@ def test_a_failed_run_frees_its_slot(records: Records) -> None:
     assert take_slot(records, STUDY, 1) is not None
 
 
-def test_a_slot_is_given_back_however_its_holder_ends(records: Records) -> None:
+def test_a_slot_is_released_however_its_process_ends(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
     with pytest.raises(RuntimeError, match="stop"), holding(records, slot):
@@ -193,7 +193,7 @@ def test_the_slot_of_a_killed_process_is_free_again(storage_url: str) -> None:
     process.join()
 
 
-def test_a_holder_that_has_not_said_what_it_works_on_is_waited_for(storage_url: str) -> None:
+def test_recovery_waits_for_a_live_lease_without_a_trial(storage_url: str) -> None:
     taken = SPAWN.Event()
     process = SPAWN.Process(target=work, args=(storage_url, None, taken))
     process.start()
@@ -210,7 +210,7 @@ def changed(records: Records, slot: Lease, **values: object) -> None:
         connection.execute(update(tables.leases).where(tables.leases.c.owner == slot.owner).values(**values))
 
 
-def test_a_process_with_the_number_of_the_holder_is_not_the_holder(records: Records) -> None:
+def test_a_process_that_reuses_the_pid_is_not_the_lease_s_process(records: Records) -> None:
     slot = take_slot(records, STUDY, 1)
     assert slot is not None
     note_work(records, slot, trial=1)
@@ -241,7 +241,7 @@ def test_a_lease_lasts_its_grace_period_by_the_clock_of_the_database(records: Re
     assert renew(records, slot)
 
 
-def test_a_heart_keeps_a_lease_alive_beyond_its_grace_period(storage_url: str) -> None:
+def test_a_heartbeat_keeps_a_lease_alive_beyond_its_grace_period(storage_url: str) -> None:
     with opened(storage_url, Settings(grace_seconds=1.0)) as records:
         slot = take_slot(records, STUDY, 1)
         assert slot is not None
@@ -280,7 +280,7 @@ def test_a_process_that_lost_its_lease_commits_nothing(records: Records) -> None
     assert [run.state for run in records.runs()] == [State.FAILED]
 
 
-def test_the_heart_notices_that_its_lease_is_lost(storage_url: str) -> None:
+def test_the_heartbeat_notices_that_its_lease_is_lost(storage_url: str) -> None:
     with opened(storage_url, Settings(grace_seconds=1.0)) as records:
         slot = take_slot(records, STUDY, 1)
         assert slot is not None
@@ -298,10 +298,10 @@ def test_a_run_outside_a_search_has_a_lease_too(records: Records) -> None:
     run = start(records, role=Role.REPLAY)
     with exclusive(records.engine):
         lease = take_lease(records, run=run)
-        assert in_training(records, run, besides=None)
-        assert not in_training(records, run, besides=lease)
+        assert in_training(records, run, ignored=None)
+        assert not in_training(records, run, ignored=lease)
         changed(records, lease, process_started_at=0.0)
-        assert not in_training(records, run, besides=None)
+        assert not in_training(records, run, ignored=None)
     assert slots_in_use(records, STUDY) == 0
 
 

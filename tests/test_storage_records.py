@@ -98,7 +98,7 @@ def test_curves_are_read_to_the_last_bit(records: Records) -> None:
     assert records.curve(without) == ()
 
 
-def test_a_running_run_says_so(records: Records) -> None:
+def test_a_running_run_is_shown_as_running(records: Records) -> None:
     number = start(records)
     records.add_epoch(number, EPOCHS[0])
     run = records.run(number)
@@ -119,7 +119,7 @@ def test_an_epoch_of_no_run_is_refused(records: Records) -> None:
     assert records.test_readings(17) == 0  # the whole transaction is undone
 
 
-def test_a_restart_forgets_the_epochs_but_no_look_at_the_test_split(records: Records) -> None:
+def test_a_restart_deletes_the_epochs_but_keeps_test_evaluations(records: Records) -> None:
     number = start(records)
     for epoch in EPOCHS[:2]:
         records.add_epoch(number, epoch, test_reason="replay")
@@ -131,7 +131,7 @@ def test_a_restart_forgets_the_epochs_but_no_look_at_the_test_split(records: Rec
     assert records.test_readings(number) == 3
 
 
-def test_looks_at_the_test_split_are_counted_for_each_run(records: Records) -> None:
+def test_test_evaluations_are_counted_for_each_run(records: Records) -> None:
     looked, not_looked = start(records), start(records)
     for epoch in EPOCHS:
         records.add_epoch(looked, epoch, test_reason="replay of v2-sgd")
@@ -186,7 +186,7 @@ def test_runs_are_listed_by_study_and_role(records: Records) -> None:
     assert records.runs(study="three") == ()
 
 
-def test_only_the_running_trainings_of_that_trial_are_interrupted(records: Records) -> None:
+def test_only_running_trainings_of_that_trial_are_interrupted(records: Records) -> None:
     running = start(records, study="first", trial=3)
     failed = start(records, study="first", trial=3)
     records.finish_run(failed, State.FAILED, "why")
@@ -217,7 +217,7 @@ def test_rejections_are_read_as_they_were_written(records: Records) -> None:
     assert records.rejection_counts("three") == (0, 0)
 
 
-def test_rejections_are_counted_by_the_limits_that_they_break(records: Records) -> None:
+def test_rejections_are_counted_by_the_limits_that_they_exceed(records: Records) -> None:
     budget = Budget(2_000_000, 300_000_000, 600_000)
     over_params, over_macs = Rejection.of(V1, "sampler", budget, 1), Rejection.of(V2, "seed v2-sgd", budget)
     over_all = Rejection.of(named("resnet18"), "sampler", budget, 1)

@@ -30,7 +30,7 @@ from budgetnas.storage.engine import exclusive, open_engine
 from budgetnas.storage.finals import Finalist, FinalPlan, TestResult
 from budgetnas.storage.leases import take_slot
 from budgetnas.storage.opening import create_tables
-from budgetnas.storage.retry import LockLostError, current_call, is_passing, retried
+from budgetnas.storage.retry import LockLostError, current_call, is_transient, retried
 from budgetnas.storage.urls import parse_storage
 
 V2 = named("v2")
@@ -100,7 +100,7 @@ def test_a_run_is_begun_once(records: Records) -> None:
     assert [record.id for record in records.runs()] == [run]
 
 
-def test_an_epoch_and_a_look_at_the_test_split_are_recorded_once(records: Records) -> None:
+def test_an_epoch_and_its_test_evaluation_are_recorded_once(records: Records) -> None:
     run = begin(records)
     with lost_answers(records.engine, 0, 1):
         records.add_epoch(run, EPOCH, test_reason="a replay")
@@ -108,7 +108,7 @@ def test_an_epoch_and_a_look_at_the_test_split_are_recorded_once(records: Record
     assert records.test_readings(run) == 1
 
 
-def test_a_later_look_at_the_same_epoch_is_another_one(records: Records) -> None:
+def test_a_later_test_evaluation_of_the_same_epoch_is_recorded_again(records: Records) -> None:
     run = begin(records)
     records.add_epoch(run, EPOCH, test_reason="a replay")
     records.restart_run(run, "")
@@ -156,7 +156,7 @@ def test_a_repeated_interruption_leaves_the_successor_alone(records: Records) ->
     assert records.run(successor[-1]).state is State.RUNNING
 
 
-def test_a_final_is_begun_and_read_once(records: Records) -> None:
+def test_a_final_starts_once_and_reads_the_test_split_once(records: Records) -> None:
     run = begin(records)
     with lost_answers(records.engine, 1):
         final = records.start_final("s", PLAN)
@@ -211,7 +211,7 @@ def test_values_of_a_trial_are_set_once(storage: SharedStorage) -> None:
     assert storage.get_trial(trial).user_attrs == {"a": 1}
 
 
-def test_optuna_raises_what_the_database_said(storage: SharedStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_raises_the_database_s_error(storage: SharedStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUDGETNAS_PATIENCE", "0")
     trial = new_trial(storage)
     with pytest.raises(OperationalError, match="closed"), lost_answers(storage.engine, 0):
@@ -238,7 +238,7 @@ def test_work_under_a_lost_lock_is_repeated(records: Records, postgres_database:
 
     with pytest.raises(OperationalError) as lost:
         under_the_lock()
-    assert is_passing(lost.value)
+    assert is_transient(lost.value)
     tries.clear()
     assert retried(under_the_lock)() == 2
     assert tries == [False, True]
@@ -293,9 +293,9 @@ def connecting(url: str) -> DBAPIError:
 def test_errors_of_connecting(postgres_server: Any) -> None:
     url = parse_storage(postgres_server.url)
     for changed in (url.set(database="nowhere"), url.set(username="nobody")):
-        assert not is_passing(connecting(changed.render_as_string(hide_password=False)))
-    assert is_passing(connecting("postgresql+psycopg://me:secret@127.0.0.1:1/nas"))
-    assert is_passing(connecting("postgresql+psycopg://me:secret@no-such-host.invalid/nas"))
+        assert not is_transient(connecting(changed.render_as_string(hide_password=False)))
+    assert is_transient(connecting("postgresql+psycopg://me:secret@127.0.0.1:1/nas"))
+    assert is_transient(connecting("postgresql+psycopg://me:secret@no-such-host.invalid/nas"))
     failed = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: FATAL:  '
     for words, passes in (
         ("the database system is starting up", True),
@@ -305,7 +305,7 @@ def test_errors_of_connecting(postgres_server: Any) -> None:
         ('no pg_hba.conf entry for host "10.0.0.2", user "me", database "nas", no encryption', False),
     ):
         error = OperationalError("", {}, psycopg.OperationalError(f"{failed}{words}"))
-        assert is_passing(error) is passes, words
+        assert is_transient(error) is passes, words
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_errors_of_the_server(records: Records, state: str, passes: bool) -> Non
         with records.engine.connect() as connection:
             connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{state}'; END $$")
 
-    assert is_passing(failure(fail)) is passes
+    assert is_transient(failure(fail)) is passes
 
 
 def test_a_locked_sqlite_file_passes_and_a_read_only_one_does_not(tmp_path: Path) -> None:
@@ -343,19 +343,19 @@ def test_a_locked_sqlite_file_passes_and_a_read_only_one_does_not(tmp_path: Path
             with engine.begin() as connection:
                 connection.execute(text("INSERT INTO things VALUES ('thing')"))
 
-        assert is_passing(failure(write)) is passes, query
+        assert is_transient(failure(write)) is passes, query
         holder.rollback()
     holder.close()
 
 
-def test_errors_that_an_outage_stood_behind_do_not_pass_themselves() -> None:
+def test_errors_caused_by_an_outage_are_not_transient_themselves() -> None:
     try:
         try:
             raise OperationalError("", {}, psycopg.OperationalError("Connection refused"))
         except SQLAlchemyError:
             raise InputError("--storage", None, "cannot be opened") from None
     except InputError as error:
-        assert not is_passing(error)
+        assert not is_transient(error)
 
 
 def test_all_threads_log_an_outage_once_and_wait_for_it_once(

@@ -32,7 +32,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgresql://me@host:5433/nas?sslmode=require", "postgresql+psycopg://me@host:5433/nas?sslmode=require"),
     ],
 )
-def test_what_may_be_written(written: str, meant: str) -> None:
+def test_valid_storages(written: str, meant: str) -> None:
     assert parse_storage(written) == make_url(meant)
 
 
@@ -55,7 +55,7 @@ def test_what_may_be_written(written: str, meant: str) -> None:
         ("postgresql://me:a@b@host/nas", "write it as %40"),
     ],
 )
-def test_what_may_not_be_written(written: str, message: str) -> None:
+def test_invalid_storages(written: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         parse_storage(written)
     assert raised.value.argument == "--storage"
@@ -105,13 +105,13 @@ def test_masking_keeps_the_password_in_the_url_itself() -> None:
         f"postgresql://me:{SECRET}@no-such-host.invalid/nas",
     ],
 )
-def test_a_server_that_is_not_there(written: str) -> None:
+def test_a_missing_server(written: str) -> None:
     with pytest.raises(InputError, match="cannot be opened") as raised:
         open_engine(parse_storage(written))
     assert SECRET not in str(raised.value)
 
 
-def test_a_file_that_is_no_database() -> None:
+def test_a_file_that_is_not_a_database() -> None:
     Path("nas.db").write_text("this is not a database, though long enough for a header " * 50)
     with pytest.raises(InputError, match=r"cannot be opened \(file is not a database\)"):
         open_engine(parse_storage("nas.db"))

@@ -98,7 +98,7 @@ def test_a_blend_is_torchvision_s_but_for_a_level_of_rounding(operation: str, ch
 
 @pytest.mark.parametrize("size", [8, 28, 32])
 @pytest.mark.parametrize("operation", ["ShearX", "ShearY", "Rotate"])
-def test_a_move_takes_torchvision_s_pixel_or_one_as_near(operation: str, size: int) -> None:
+def test_a_move_takes_torchvision_s_pixel_or_an_equally_near_pixel(operation: str, size: int) -> None:
     """Where two pixels are equally near, as on the diagonal at 45 degrees, rounding decides."""
     positions = torch.arange(1, size * size + 1)
     images = torch.stack([positions % 251, positions // 251]).to(torch.uint8).view(2, 1, size, size)

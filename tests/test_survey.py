@@ -101,7 +101,7 @@ def test_a_tiny_space_counted_by_hand() -> None:
 
 @settings(max_examples=60)
 @given(spaces(), st.data())
-def test_a_counted_space_is_what_making_every_network_says(space: SearchSpace, data: st.DataObject) -> None:
+def test_the_count_of_a_space_equals_an_enumeration(space: SearchSpace, data: st.DataObject) -> None:
     params = every(space)
     counts = [count(space.architecture(one, INPUTS)) for one in params]
     budget = data.draw(budgets(counts))
@@ -132,7 +132,7 @@ def test_a_counted_space_is_what_making_every_network_says(space: SearchSpace, d
 
 @settings(max_examples=60)
 @given(spaces(), st.data())
-def test_a_space_of_which_nothing_fits_is_refused_and_no_other(space: SearchSpace, data: st.DataObject) -> None:
+def test_only_a_space_in_which_nothing_fits_is_rejected(space: SearchSpace, data: st.DataObject) -> None:
     counts = [count(space.architecture(one, INPUTS)) for one in every(space)]
     budget = data.draw(budgets(counts))
     tally = count_space(space, INPUTS, budget)
@@ -146,7 +146,7 @@ def test_a_space_of_which_nothing_fits_is_refused_and_no_other(space: SearchSpac
 
 @settings(max_examples=60)
 @given(spaces(), st.data())
-def test_what_is_called_impossible_without_counting_fits_nowhere(space: SearchSpace, data: st.DataObject) -> None:
+def test_values_proved_impossible_without_counting_fit_nowhere(space: SearchSpace, data: st.DataObject) -> None:
     counts = [count(space.architecture(one, INPUTS)) for one in every(space)]
     budget = data.draw(budgets(counts))
     counted = count_space(space, INPUTS, budget)
@@ -158,7 +158,7 @@ def test_what_is_called_impossible_without_counting_fits_nowhere(space: SearchSp
 
 @settings(max_examples=60)
 @given(spaces(), st.data())
-def test_no_network_is_below_the_least_counts(space: SearchSpace, data: st.DataObject) -> None:
+def test_no_network_is_below_the_lower_bound(space: SearchSpace, data: st.DataObject) -> None:
     part = data.draw(st.sampled_from(space.parts()))
     least = lower_bound(part.smallest(INPUTS))
     counts = count(part.architecture(data.draw(st.sampled_from(every(part))), INPUTS))
@@ -192,7 +192,7 @@ def test_the_default_space_is_counted_within_its_documented_share() -> None:
     assert one_less.share.fits < tally.share.fits
 
 
-def test_draws_cover_the_counted_share_as_often_as_their_interval_says() -> None:
+def test_intervals_of_draws_cover_the_counted_share_as_often_as_claimed() -> None:
     space, budget = SearchSpace(blocks=((1, 2),) * 3, widths=(8, 16, 24, 32, 48, 64)), Budget(40_000)
     counted = count_space(space, INPUTS, budget)
     assert counted is not None
@@ -214,7 +214,7 @@ def test_draws_are_those_of_their_seed_and_agree_with_counting() -> None:
     assert budget.fits(first.largest_fitting.architecture)
 
 
-def test_a_space_too_large_is_drawn_from_and_says_so() -> None:
+def test_a_space_too_large_to_count_is_sampled_and_marked() -> None:
     found = survey(LARGE, INPUTS, Budget(5_000_000, 300_000_000))
     assert not found.tally.share.counted
     assert found.tally.share.of == 200_000
@@ -274,7 +274,7 @@ def test_suggestions_in_any_space(space: SearchSpace, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("budget", [Budget(5_000_000), Budget(2_000_000), Budget(5_000_000, 340_000_000)])
-def test_seeds_that_fit_stay_in_the_suggested_ranges(budget: Budget) -> None:
+def test_initial_networks_that_fit_stay_in_the_suggested_ranges(budget: Budget) -> None:
     space = SearchSpace(blocks=((1, 6),) * 4)
     found = survey(space, INPUTS, budget)
     kept = [one for one in found.initial_networks if one.fits]
@@ -320,7 +320,7 @@ def test_suggestions_from_draws_keep_most_of_what_fits() -> None:
     assert draw_space(one.space, INPUTS, budget, seed=99).share.estimate > GAIN * fresh.share.estimate
 
 
-def test_seed_networks_and_their_distance_to_each_limit() -> None:
+def test_initial_networks_and_their_distance_to_each_limit() -> None:
     v1, v2 = survey(SearchSpace(), INPUTS, Budget(5_000_000, 300_000_000, 10**6)).initial_networks
     assert (v1.name, v1.trials, v1.in_space, v1.fits) == ("v1", ("v1-sgd", "v1-adam"), True, True)
     assert v1.left == {"params": 96_758, "macs": 300_000_000 - 253_432_832, "activations": 10**6 - 368_640}
@@ -328,7 +328,7 @@ def test_seed_networks_and_their_distance_to_each_limit() -> None:
     assert v2.counts == count(named("v2"))
 
 
-def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> None:
+def test_initial_trials_that_a_study_omits_or_its_space_excludes() -> None:
     v1, v2 = survey(TINY, INPUTS, Budget(10**4), seeds=("v2-adam",)).initial_networks
     assert (v1.trials, v2.trials) == ((), ("v2-adam",))
     assert not v1.in_space
@@ -337,7 +337,7 @@ def test_seeds_that_a_study_leaves_out_and_spaces_that_do_not_hold_them() -> Non
     assert {trial for network in networks for trial in network.trials} == set(INITIAL_TRIALS)
 
 
-def test_a_seed_trial_that_is_unknown_is_refused() -> None:
+def test_an_unknown_name_of_an_initial_trial_is_rejected() -> None:
     with pytest.raises(InputError, match="seeds 'v3-sgd': is not a network and an optimiser"):
         survey(TINY, INPUTS, Budget(10**4), seeds=("v1-sgd", "v3-sgd"))
 

@@ -46,14 +46,14 @@ def over(found: list[Params], budget: Budget) -> int:
     return sum(not budget.fits(SPACE.space.architecture(one, SPACE.inputs)) for one in found)
 
 
-def test_optuna_still_has_what_is_overridden() -> None:
+def test_optuna_still_has_the_overridden_methods() -> None:
     assert TPESampler()._parzen_estimator_cls is _ParzenEstimator
     assert list(inspect.signature(_ParzenEstimator.sample).parameters) == ["self", "rng", "size"]
     assert list(inspect.signature(_ParzenEstimator.__init__).parameters)[1:3] == ["observations", "search_space"]
     assert list(inspect.signature(optuna.Study._get_trials).parameters) == ["self", "deepcopy", "states", "use_cache"]
 
 
-def test_what_is_proposed_fits_though_more_would_be_better() -> None:
+def test_proposals_fit_although_larger_candidates_would_be_better() -> None:
     budget = Budget(1_000_000)
     assert over(proposals(TPESampler(seed=0, multivariate=True), 20), budget) > 10
     assert over(proposals(BudgetTPE(fits_within(SPACE, budget), 0), 20), budget) == 0
@@ -64,7 +64,7 @@ def test_where_everything_fits_the_proposals_are_plain_tpe() -> None:
     assert proposals(BudgetTPE(fits_within(SPACE, Budget(10**12)), 0), 10) == plain
 
 
-def test_of_the_draws_of_plain_tpe_those_that_fit_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_of_plain_tpe_that_fit_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
     ranked: list[list[bool | None]] = []
     budget = Budget(5_000_000)
     fits = fits_within(SPACE, budget)
@@ -129,7 +129,7 @@ def test_the_trials_are_read_once_for_a_proposal(monkeypatch: pytest.MonkeyPatch
     assert reads == STARTUP + 5
 
 
-def test_other_processes_running_trials_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_trials_of_other_processes_are_considered(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[set[TrialState]] = []
     plain = TPESampler._build_parzen_estimator
 

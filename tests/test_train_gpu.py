@@ -136,7 +136,7 @@ class Drawer:
     def begin(self) -> list[TrainingState]:
         return [TrainingState.from_bytes(stored) for stored in self.before]
 
-    def refused(self, state: TrainingState, reason: str) -> None:
+    def rejected(self, state: TrainingState, reason: str) -> None:
         raise AssertionError(reason)
 
     def resumed(self, state: TrainingState) -> None: ...

@@ -142,7 +142,7 @@ def one_run(made: Path, sqlite: str) -> str:
     return sqlite
 
 
-def test_two_workers_are_one_search_and_another_joins(storage_url: str, tmp_path: Path) -> None:
+def test_two_workers_share_a_search_and_another_joins(storage_url: str, tmp_path: Path) -> None:
     path = study_file(tmp_path, trials="6", epochs="10")
     where = ("--study", "s", "--storage", storage_url)
     searched = run(tmp_path, "search", path, *where, "--workers", "2", "--json")
@@ -176,7 +176,7 @@ def test_a_worker_refuses_what_it_cannot_join(tmp_path: Path, one_run: str) -> N
         for index in range(700):
             Image.new("L", (8, 8), index % 256).save(tmp_path / "images" / "train" / label / f"{index}.png")
     for arguments, told in (
-        (("--study", "t"), ["--study 't'", "not in this storage", "there: s"]),
+        (("--study", "t"), ["--study 't'", "not in this storage", "its studies: s"]),
         (("--study", "s", "--data", "folder:images"), ["--data", "study 's' was created with another specification"]),
         (("--study", "s", "--trials", "0"), ["--trials 0", "at least 1"]),
         (("--study", "s", "--sampler", "tpee"), ["--sampler 'tpee'", "did you mean tpe"]),
@@ -192,7 +192,7 @@ def test_a_worker_refuses_what_it_cannot_join(tmp_path: Path, one_run: str) -> N
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_worker_puts_its_trial_back(tmp_path: Path, sqlite: str, number: signal.Signals, code: int) -> None:
+def test_a_stopped_worker_requeues_its_trial(tmp_path: Path, sqlite: str, number: signal.Signals, code: int) -> None:
     path = study_file(tmp_path, **LONG)
     stopped = start(tmp_path, "search", path, "--study", "s", "--timeout", "1s")
     stopped.communicate(timeout=120)
@@ -208,7 +208,7 @@ def test_a_stopped_worker_puts_its_trial_back(tmp_path: Path, sqlite: str, numbe
     assert (set(runs), set(trials), slots) == ({State.INTERRUPTED}, {TrialState.WAITING}, 0)
 
 
-def test_ctrl_c_has_all_workers_put_their_trials_back_and_the_search_goes_on(
+def test_ctrl_c_makes_all_workers_requeue_their_trials_and_the_search_resumes(
     start_two: Callable[..., Started], sqlite: str
 ) -> None:
     process, workers = start_two(sqlite)
@@ -244,7 +244,7 @@ def test_a_second_ctrl_c_kills_workers_that_do_not_stop(start_two: Callable[...,
     assert states(sqlite) == ([State.INTERRUPTED] * 2, [TrialState.WAITING] * 2, 0)
 
 
-def test_a_worker_that_is_killed_is_started_again_and_the_study_is_whole(
+def test_a_killed_worker_is_restarted_and_the_study_is_complete(
     storage_url: str, start_two: Callable[..., Started]
 ) -> None:
     process, workers = start_two(storage_url, trials="4", epochs="150")
@@ -282,7 +282,7 @@ class _Nothing:
         return False
 
 
-def test_a_worker_that_crashes_again_and_again_is_given_up(one_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_keeps_crashing_is_not_restarted(one_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     pool = ProcessPool(("cpu",), 1)
@@ -320,7 +320,7 @@ class _Raising(Quiet):
         self.asked = True
 
 
-def test_a_later_search_that_asks_for_more_is_heard_by_a_worker_at_work(one_run: str) -> None:
+def test_a_running_worker_follows_a_later_search_for_more_trials(one_run: str) -> None:
     with opened(one_run) as study:
         study.records.set_goal("s", 2, "random")
         data, _ = load_study_data(study.specification, "s", DataPlace())
@@ -364,15 +364,13 @@ def test_workers_go_round_the_gpus(workers: int | None, per_device: int | None, 
 
 
 def test_more_workers_than_the_gpus_take_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"--workers 3: is more than 2 GPUs with 1 worker each take; .* --per-device 2"
-    ):
+    with pytest.raises(InputError, match=r"--workers 3: is more than 2 workers: 2 GPUs with 1 each; .* --per-device 2"):
         gpu_devices(3, None, ("cuda:0", "cuda:1"))
-    with pytest.raises(InputError, match=r"--workers 5: is more than 1 GPU with 4 workers each take"):
+    with pytest.raises(InputError, match=r"--workers 5: is more than 4 workers: 1 GPU with 4 each"):
         gpu_devices(5, 4, ("cuda:0",))
 
 
-def test_a_file_is_no_storage_for_several_machines() -> None:
+def test_a_file_is_rejected_as_storage_for_several_machines() -> None:
     nodes = [{"NodeManagerHostname": name, "NodeManagerAddress": name, "Alive": True} for name in ("a", "b")]
     check_reach(parse_storage("postgresql://u@h/d"), nodes)
     check_reach(parse_storage("a.db"), [nodes[0], nodes[1] | {"Alive": False}])

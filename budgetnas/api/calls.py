@@ -46,12 +46,12 @@ class Call:
 
 @contextmanager
 def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterator[Call]:
-    """Yield a call; a request to stop it and its errors become exceptions of a Python program.
+    """Yield a call; requests to stop it, and its errors, are raised as the exceptions that Python programs expect.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C, or the interrupt button of a notebook.
         SystemExit: With code 143 after SIGTERM or SIGHUP.
-        BudgetnasError: If the time limit has passed, or this process can train no more.
+        BudgetnasError: If the time limit has passed, or this process can no longer train.
     """
     with python_words(), progress_lines(progress) as lines:
         stopper = Stopper(timeout_seconds)

@@ -115,7 +115,7 @@ def count(
         strides: Stride of each stage, with `blocks`; by default 1, then 2.
         stem_width: Channels of the stem.
         stem_kernel: Side of the stem's convolution, in pixels.
-        stem_stride: What the stem divides the sides by: 1, 2 or 4.
+        stem_stride: Factor by which the stem reduces the sides of an image: 1, 2 or 4.
         se: Whether every block has squeeze-and-excitation.
         in_channels: Channels of an image. An `Architecture` has its own, like `size` and `classes`.
         size: Side of an image, in pixels.
@@ -211,9 +211,9 @@ def asked_budget(
         return Budget(parse_budget(budget), macs, activations)
     for flag, value in (("--max-macs", max_macs), ("--max-activations", max_activations)):
         if value is not None:
-            raise InputError(flag, value, "goes with --budget, the most parameters", "add e.g. --budget 5e6")
+            raise InputError(flag, value, "needs --budget, the limit on parameters", "add e.g. --budget 5e6")
     if required:
-        rule = "is missing: the most parameters a network may have"
+        rule = "is missing: the limit on parameters"
         raise InputError("--budget", None, rule, "add e.g. --budget 5e6")
     return None
 
@@ -232,7 +232,7 @@ def described(networks: Sequence[str | Architecture], options: Mapping[str, Any]
         found.append(("custom", custom))
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
-        raise InputError(argument, value, "goes with --blocks and --widths, not with a name")
+        raise InputError(argument, value, "needs --blocks and --widths instead of a name")
     given = {name: options[name] for name in ("stem_width", "stem_kernel", "stem_stride")}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"se": True} if options["se"] else {}

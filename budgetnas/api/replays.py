@@ -41,8 +41,8 @@ def replay(
     Args:
         names: Names of recorded runs, e.g. ``v2-sgd``.
         all_runs: Replay all recorded runs, instead of naming them.
-        epochs: Number of epochs, if not the report's; the cosine scales with it.
-        t_max: Length of the cosine in epochs, if not the text's.
+        epochs: Number of epochs, by default the report's; the cosine scales with it.
+        t_max: Length of the cosine in epochs, by default the report's.
         subset: Number of training images, a stratified subsample.
         subset_eval: Number of test images, a stratified subsample.
         data: ``cifar10``, another named set, or ``folder:DIR``.

@@ -14,7 +14,7 @@ from budgetnas.api.wording import python_words
 from budgetnas.data.arrays import DataArgument, as_data
 from budgetnas.errors import EXIT_DONE, Interrupted
 from budgetnas.runs.reopen import DataPlace, study_specification
-from budgetnas.storage.opening import look_at_records
+from budgetnas.storage.opening import open_records_read_only
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
 
@@ -86,7 +86,7 @@ def search(
         space: Table ``[space]`` of a study file, as a dictionary.
         recipe: Table ``[recipe]`` of a study file.
         seeds: Names of the initial trials.
-        sampler: ``budget``, ``tpe``, ``random``, ``gp`` or ``nsga2``; that of the study, or ``budget``, by default.
+        sampler: ``budget``, ``tpe``, ``random``, ``gp`` or ``nsga2``; by default the study's, or ``budget``.
         seed: Seed of the sampler; 0 by default.
         objective: ``accuracy`` (the default) or ``balanced-accuracy``, the mean of the accuracies of all classes:
             what candidates are ranked by.
@@ -94,12 +94,12 @@ def search(
         fidelity: Table ``[fidelity]`` of a study file.
         finalists: Number of networks in a final at the end; no final by default.
         final_seeds: Fresh seeds of each network in the final.
-        final_epochs: Epochs of the networks that the final evaluates, or ``auto``; those of a trial by default.
+        final_epochs: Epochs of the networks that the final evaluates, or ``auto``; by default those of a trial.
         device: ``auto`` (the default), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` (the default), ``float32``, ``bf16`` or ``fp16``.
-        tune_setup: Time precision, threads and layout instead of following the rules.
+        tune_setup: Measure which precision, threads and layout are fastest, instead of following fixed rules.
         workers: Processes that search together; 1 by default.
-        per_device: Most workers on one GPU.
+        per_device: Largest number of workers on each GPU.
         ray: Address of a Ray cluster: ``auto`` or ``HOST:PORT``.
         gpus_per_trial: Share of a GPU for each trial on Ray, 0 to 1.
         timeout: Stop after this time: seconds, or ``"15m"``. The study then has fewer trials.
@@ -159,6 +159,6 @@ def open_study(
         InputError: If the storage has no study of that name; it lists the studies.
     """
     text = str(storage or DEFAULT_STORAGE)
-    with closing(look_at_records(parse_storage(text))) as records:
+    with closing(open_records_read_only(parse_storage(text))) as records:
         study_specification(records, name)
     return Study(name, text, DataPlace(as_data(data), None if data_dir is None else Path(data_dir)))

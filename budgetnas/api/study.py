@@ -21,7 +21,7 @@ from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.opening import look_at_records, open_records
+from budgetnas.storage.opening import open_records, open_records_read_only
 from budgetnas.storage.urls import masked, parse_storage
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Trial:
         number: Its number in the study.
         run: Number of its record, for `Study.export`.
         state: ``complete``, ``pruned``, ``failed``, ``running`` or ``interrupted``.
-        initial_trial: Name of the initial trial that it is, or empty.
+        initial_trial: Its name if it is an initial trial, else empty.
         repeat: Whether it trains an earlier candidate again, with another seed.
         architecture: The network.
         recipe: How it is trained.
@@ -135,7 +135,7 @@ class Trials(Sequence[Trial]):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study in its storage. Everything is read when it is asked for, so a running search shows its new trials.
+    """A study in its storage. Every access reads the storage again, so a running search shows its new trials.
 
     Attributes:
         name: Its name.
@@ -184,7 +184,7 @@ class Study:
 
     @python_words()
     def report(self, out: str | Path | None = None) -> Path:
-        """Write its report, a single HTML file that needs no network.
+        """Write its report, a single HTML file that works offline.
 
         Args:
             out: The file; ``STUDY-report.html`` in the current folder by default.
@@ -301,7 +301,7 @@ class Study:
 
     @contextmanager
     def _records(self) -> Iterator[Records]:
-        with closing(look_at_records(parse_storage(self.storage))) as records:
+        with closing(open_records_read_only(parse_storage(self.storage))) as records:
             yield records
 
 

@@ -196,9 +196,9 @@ class Budget:
     """Hard limits on an architecture's static counts, per image.
 
     Args:
-        max_params: Most trainable parameters.
-        max_macs: Most multiply-accumulates of a forward pass, or None for no limit.
-        max_activations: Most output elements of all convolutions, or None for no limit.
+        max_params: Limit on trainable parameters.
+        max_macs: Limit on multiply-accumulates of a forward pass, or None for no limit.
+        max_activations: Limit on output elements of all convolutions, or None for no limit.
     """
 
     max_params: int

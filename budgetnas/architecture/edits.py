@@ -72,7 +72,7 @@ class Shorten:
 class ShortenAll:
     """Limits the number of blocks of every stage."""
 
-    to: int  # most blocks of a stage
+    to: int  # largest number of blocks of a stage
 
     def apply(self, network: Architecture) -> Architecture:
         """Return the edited network."""
@@ -184,7 +184,7 @@ def _single(kind: type[Shorten] | type[Narrow], old: tuple[int, ...], new: tuple
 
 
 def _at_once(edits: list[Edit], instead: Edit, network: Architecture, target: Architecture) -> list[Edit]:
-    """Return the edit `instead` of all stages if it has the result of several edits of single stages; else these."""
+    """Return the edit `instead`, which changes all stages at once, if it replaces several `edits`; else `edits`."""
     return [instead] if len(edits) > 1 and instead.apply(network) == target else edits
 
 

@@ -31,8 +31,11 @@ from budgetnas.architecture.edits import (
 )
 from budgetnas.errors import InputError
 
-MOST_EDITS: Final = 2
-"""Most edits that are combined; if two do not suffice, three of all stages are tried, and four with gates to drop."""
+MAX_EDITS: Final = 2
+"""Largest number of edits combined freely.
+
+If they do not suffice, more edits are combined, but only those that change the whole network.
+"""
 _SMALLEST: Final = (DropSe(), UseStages(1), ShortenAll(1), NarrowAll(1))
 """The edits that lead to the smallest network."""
 TOLERANCE: Final = 0.01
@@ -106,10 +109,10 @@ def _fitting(network: Architecture, budget: Budget) -> dict[Architecture, tuple[
         return {network: ()}
     search = _Search(network, budget)
     fitting: dict[Architecture, tuple[Edit, ...]] = {}
-    for number in range(1, MOST_EDITS + 1):
+    for number in range(1, MAX_EDITS + 1):
         for families in combinations(search.families, number):
             search.add(families, fitting)
-    for number in range(MOST_EDITS + 1, len(_SMALLEST) + network.se):
+    for number in range(MAX_EDITS + 1, len(_SMALLEST) + network.se):
         if not fitting:
             for families in combinations(search.common, number):
                 search.add(families, fitting)
@@ -146,8 +149,8 @@ class _Search:
     def add(self, families: Sequence[_Family], fitting: dict[Architecture, tuple[Edit, ...]]) -> None:
         """Add the networks that fit after one edit of each family.
 
-        All combinations of coarse settings are tried for all families but one. The remaining edit then gets its
-        smallest setting with which the network fits. Each family is the remaining one in turn.
+        Each family in turn is the free family. The other families try all combinations of their coarse settings. The
+        free family then takes its smallest setting with which the network fits.
         """
         for free in range(len(families)):
             others = [families[at].coarse for at in range(len(families)) if at != free]

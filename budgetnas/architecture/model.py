@@ -17,7 +17,7 @@ MAX_WIDTH: Final = 4096
 MAX_SIZE: Final = 1024
 STEM_STRIDES: Final = (1, 2, 4)
 LARGEST_UNREDUCED: Final = 48
-"""Largest side, in pixels, of an image or of a stem's output that needs no (further) reduction."""
+"""The stem reduces images until their side is at most this, in pixels, as far as `STEM_STRIDES` allow."""
 _ADDED_LATER: Final = ("se", "stem_stride")
 """Fields that are omitted from the JSON at their default, so that older architectures keep their digest."""
 
@@ -71,7 +71,7 @@ class Architecture:
             raise InputError("--se", self.se, "must be true or false")
         _check_range("--stem-stride", self.stem_stride, 1, max(STEM_STRIDES))
         if self.stem_stride not in STEM_STRIDES:
-            raise InputError("--stem-stride", self.stem_stride, "must be 1, 2 or 4: what the stem divides sides by")
+            raise InputError("--stem-stride", self.stem_stride, "must be 1, 2 or 4: the stem's reduction of the image")
 
     @property
     def num_stages(self) -> int:
@@ -146,9 +146,9 @@ def default_strides(stages: int) -> tuple[int, ...]:
 
 
 def default_stem_stride(size: int) -> int:
-    """Return the smallest reduction of images of `size` pixels a side to at most 48 pixels, or the largest there is.
+    """Return the smallest stem stride that reduces sides of `size` pixels to at most 48, or else the largest stride.
 
-    Stage 1 otherwise has nearly all of the arithmetic: at 64 pixels four times that of CIFAR-10's 32.
+    Without a reduction, nearly all multiply-accumulates are in stage 1: at 64 pixels four times as many as at 32.
     """
     return next((stride for stride in STEM_STRIDES if -(-size // stride) <= LARGEST_UNREDUCED), STEM_STRIDES[-1])
 

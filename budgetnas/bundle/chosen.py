@@ -33,7 +33,7 @@ class ExportRequest:
     replay: str | None = None  # name of a recorded run, or None for a study
     out: Path | None = None  # the folder, or None for the default name in the current folder
     replace: bool = False  # whether to replace an older bundle
-    device: str = "auto"  # device for retraining weights that were not kept
+    device: str = "auto"  # device for retraining weights that were not stored
     pt: bool = False  # whether to write the weights as ``torch.save`` does too
 
     def check(self) -> None:

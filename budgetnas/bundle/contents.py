@@ -72,7 +72,7 @@ class Metrics(Frozen):
     sentences: tuple[str, ...]  # meaning and caveats
     details: dict[str, Any] = Field(default_factory=dict)  # more figures, as plain JSON
     measure: Literal["accuracy", "balanced accuracy"] = "accuracy"  # what the accuracy is: the study's objective
-    trained_again: dict[str, Any] | None = None  # the retraining of weights that were not kept, as plain JSON
+    trained_again: dict[str, Any] | None = None  # the retraining of weights that were not stored, as plain JSON
 
     def describe(self) -> str:
         """Return the accuracy as a short line."""
@@ -107,6 +107,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def is_dropping(name: str) -> bool:
-    """Return whether a file manager left the file of this name in a folder."""
+def is_file_manager_file(name: str) -> bool:
+    """Return whether file managers create files of this name by themselves."""
     return name in DROPPINGS or name.startswith("._")

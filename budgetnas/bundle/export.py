@@ -21,7 +21,7 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records
 
-MOST_CHECKED_IMAGES: Final = 1_000
+MAX_CHECKED_IMAGES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Exported:
         }
 
 
-def export(request: ExportRequest, records: Records, stopper: Stopper, view: ExportCallbacks) -> Exported:
+def export(request: ExportRequest, records: Records, stopper: Stopper, callbacks: ExportCallbacks) -> Exported:
     """Write the bundle of a run.
 
     Raises:
@@ -60,11 +60,11 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
     chosen = choose_run(records, request)
     folder = check_place(chosen.folder(request.out), replace=request.replace)
     check_exporter()
-    view.on_progress("loading data")
+    callbacks.on_progress("loading data")
     data = _data(chosen, request)
-    weights = weights_of(chosen, data, request.device, records, stopper, view)
+    weights = weights_of(chosen, data, request.device, records, stopper, callbacks)
     if not weights.equal:
-        view.on_message(f"weights of run {chosen.run.id}: {weights.describe()}")
+        callbacks.on_message(f"weights of run {chosen.run.id}: {weights.describe()}")
     source = BundleSource(
         title=chosen.name,
         architecture=chosen.run.architecture,
@@ -82,7 +82,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, view: Exp
 
     def report(step: str) -> None:
         stopper.check()
-        view.on_progress(step)
+        callbacks.on_progress(step)
 
     bundle = write_bundle(source, folder, replace=request.replace, pt=request.pt, report=report)
     return Exported(chosen, weights, bundle)
@@ -123,7 +123,7 @@ def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
 
 
 def _evenly_spaced(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return at most `MOST_CHECKED_IMAGES` images, evenly spaced, so that a sorted set keeps every class."""
-    if len(images) <= MOST_CHECKED_IMAGES:
+    """Return at most `MAX_CHECKED_IMAGES` images, evenly spaced, so that a sorted set keeps every class."""
+    if len(images) <= MAX_CHECKED_IMAGES:
         return images
-    return images[np.linspace(0, len(images) - 1, MOST_CHECKED_IMAGES).astype(np.int64)]
+    return images[np.linspace(0, len(images) - 1, MAX_CHECKED_IMAGES).astype(np.int64)]

@@ -171,7 +171,7 @@ def check_plain_module(source: str, network: ResNet, images: NDArray[np.uint8]) 
         images: (N, C, side, side).
 
     Raises:
-        BudgetnasError: If not.
+        BudgetnasError: If they differ.
     """
     module: dict[str, Any] = {}
     exec(compile(source, "model.py", "exec"), module)

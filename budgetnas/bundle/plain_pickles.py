@@ -129,7 +129,7 @@ def read_plain_pickle(path: Path) -> dict[str, Any]:
         path: A pickle of any protocol, also of Python 2, whose text is returned as bytes.
 
     Raises:
-        InputError: If it cannot be read, is not a dictionary, or has something else than numbers, text and containers.
+        InputError: If it cannot be read, is not a dictionary, or has anything but numbers, text and containers.
     """
     hint = "give a pickled dictionary of arrays, numbers and text, as the CIFAR files are"
     try:
@@ -137,7 +137,7 @@ def read_plain_pickle(path: Path) -> dict[str, Any]:
             value = _PlainUnpickler(file, encoding="bytes").load()
     except _ForbiddenNameError as error:
         rule = (
-            f"is refused: it names {error}, and only arrays of numbers, text and containers are read; nothing was run"
+            f"is rejected: it names {error}, and only arrays of numbers, text and containers are read; no code was run"
         )
         raise InputError("IMAGE", str(path), rule, hint) from None
     except OSError as error:

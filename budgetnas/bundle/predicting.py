@@ -21,7 +21,7 @@ from budgetnas.training.network import ResNet, folded
 
 _BATCH: Final = 256
 _BATCH_PIXELS: Final = 256 * 64 * 64
-"""Most pixels of a batch: more than 64 x 64 an image make the batches smaller, for the memory of activations."""
+"""Limit on the pixels of a batch: it bounds the memory of activations by smaller batches of larger images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Prediction:
         return self.classes[self.index]
 
     def top(self, count: int) -> tuple[tuple[str, float], ...]:
-        """Return the `count` likeliest classes with their probabilities, likeliest first."""
+        """Return the `count` most probable classes with their probabilities, the most probable first."""
         order = sorted(range(len(self.classes)), key=lambda index: -self.probabilities[index])
         return tuple((self.classes[index], self.probabilities[index]) for index in order[:count])
 
@@ -57,11 +57,11 @@ class NamedPrediction:
     """The prediction for an image, or why it could not be read."""
 
     item: Item
-    prediction: Prediction | None  # the prediction, or None
-    error: InputError | None = None  # why there is no prediction, or None
+    prediction: Prediction | None  # None if the image could not be read
+    error: InputError | None = None  # why it could not be read, or None
 
     def to_dict(self, count: int) -> dict[str, Any]:
-        """Return plain JSON types, with the `count` likeliest classes."""
+        """Return plain JSON types, with the `count` most probable classes."""
         if self.prediction is None:
             return {"image": self.item.name, "class": None, "top": [], "error": str(self.error)}
         top = [{"class": name, "probability": share} for name, share in self.prediction.top(count)]

@@ -51,7 +51,7 @@ class CsvForm:
 
 @contextmanager
 def csv_file(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str | int]], object]]:
-    """Write a CSV file whole: it takes its name when the block ends, and never if the block raises.
+    """Write a CSV file atomically: it appears under its name when the block ends, and not at all if the block raises.
 
     Names that are not valid Unicode are written with backslashes.
 

@@ -77,7 +77,7 @@ class Weights:
 
 
 def weights_of(
-    chosen: Chosen, data: Data, device: str, records: Records, stopper: Stopper, view: ExportCallbacks
+    chosen: Chosen, data: Data, device: str, records: Records, stopper: Stopper, callbacks: ExportCallbacks
 ) -> Weights:
     """Return the weights of a record, retrained if they were not stored.
 
@@ -93,14 +93,14 @@ def weights_of(
     precision = RuntimeConfig.from_json(chosen.run.environment).precision
     if runtime.precision != precision:
         where = device_name(runtime.torch_device)
-        view.on_message(f"the run was trained in {precision}, which {where} lacks; it is retrained in float32")
-    view.on_retraining(chosen.run, runtime)
+        callbacks.on_message(f"the run was trained in {precision}, which {where} lacks; it is retrained in float32")
+    callbacks.on_retraining(chosen.run, runtime)
     images = _images(chosen, data, runtime)
     run = chosen.run
     task = Task(run.architecture, run.recipe, run.seed, images.train, images.evaluation, images.normalisation)
-    callbacks = _Callbacks(stopper, view, runtime)
-    network = train(task, runtime, callbacks)
-    return Weights(to_safetensors(network), recorded, callbacks.epochs[-1], callbacks.runtime)
+    retrained = _Callbacks(stopper, callbacks, runtime)
+    network = train(task, runtime, retrained)
+    return Weights(to_safetensors(network), recorded, retrained.epochs[-1], retrained.runtime)
 
 
 def recorded_runtime(environment: str, device: str, architecture: Architecture) -> RuntimeConfig:
@@ -157,19 +157,19 @@ class _Callbacks(Callbacks):
     """Keeps the epochs of a retraining and forwards them."""
 
     stopper: Stopper
-    view: ExportCallbacks
+    callbacks: ExportCallbacks
     runtime: RuntimeConfig
     epochs: list[Epoch] = field(default_factory=list)
 
     def on_step(self, epoch: int, done: int, total: int) -> None:
         self.stopper.check()
-        self.view.on_step(epoch, done, total)
+        self.callbacks.on_step(epoch, done, total)
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
-        self.view.on_epoch_end(epoch)
+        self.callbacks.on_epoch_end(epoch)
 
     def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.epochs.clear()
         self.runtime = runtime
-        self.view.on_restart(runtime, reason)
+        self.callbacks.on_restart(runtime, reason)

@@ -1,4 +1,4 @@
-"""Write a bundle: to a temporary folder, where it is checked by loading it, and which is then moved."""
+"""Write a bundle to a temporary folder, check it by loading it, and move it to its place."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def check_place(folder: Path, *, replace: bool) -> Path:
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise InputError("--out", str(folder), "exists and is not a folder", "name another")
     inside = sorted(file.name for file in place.iterdir()) if place.is_dir() else []
-    if all(contents.is_dropping(name) for name in inside):
+    if all(contents.is_file_manager_file(name) for name in inside):
         return place
     if not is_bundle(place):
         raise InputError("--out", str(folder), "has files and is not a bundle", "name an empty or a new folder")
-    foreign = [name for name in inside if name not in _OURS and not contents.is_dropping(name)]
+    foreign = [name for name in inside if name not in _OURS and not contents.is_file_manager_file(name)]
     if foreign:
         rule = f"is a bundle with other files ({', '.join(foreign[:3])})"
         raise InputError("--out", str(folder), rule, "name another folder; these files are never deleted")
@@ -167,6 +167,6 @@ def _move(aside: Path, place: Path) -> None:
         old.rename(place)
         raise
     for path in old.iterdir():
-        if path.name in _OURS or contents.is_dropping(path.name):
+        if path.name in _OURS or contents.is_file_manager_file(path.name):
             path.unlink()
     old.rmdir()

@@ -85,7 +85,7 @@ def _root(
 ) -> None:
     """Find and train the best residual network within a hard limit on parameters.
 
-    A first search, in a minute and without a download: budgetnas search digits-demo
+    Begin with a small search, without a download: budgetnas search digits-demo
     """
 
 

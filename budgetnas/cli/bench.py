@@ -1,4 +1,4 @@
-"""``budgetnas bench``: how fast networks train on this machine, compared with the loop everybody copies."""
+"""``budgetnas bench``: how fast networks train on this machine, compared with the usual PyTorch loop."""
 
 from __future__ import annotations
 
@@ -32,14 +32,18 @@ def bench_command(
     epochs: Annotated[int, option("Epochs of each training; the first is not timed.")] = 2,
     data: DataOption = "cifar10",
     data_dir: DataDirOption = None,
-    subset: Annotated[int | None, option("Training images.", default="all on a GPU; on a CPU what takes 8 s")] = None,
+    subset: Annotated[
+        int | None, option("Training images.", default="all on a GPU; on a CPU as many as take 8 s")
+    ] = None,
     subset_eval: Annotated[int | None, option("Validation images.", default="all on a GPU; on a CPU 1,000")] = None,
     seed: Annotated[int, option("Seed of the first training.")] = 0,
     device: DeviceOption = "auto",
-    precision: Annotated[str, option("auto, float32, bf16 or fp16; of ours.", "BUDGETNAS_PRECISION")] = "auto",
+    precision: Annotated[
+        str, option("Precision of our loop: auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION")
+    ] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Time training on this machine: the loop everybody copies, that loop tuned, and ours.
+    """Time training on this machine in three loops: the usual PyTorch loop, that loop tuned, and budgetnas.
 
     Example: budgetnas bench --arch v2 --batch-size 128
     """
@@ -88,7 +92,7 @@ def _network(
     stem: dict[str, Any] = {} if stem_width is None else {"stem_width": stem_width}
     if blocks is None and widths is None:
         if stem:
-            raise InputError("--stem-width", stem_width, "goes with --blocks and --widths, not with a name")
+            raise InputError("--stem-width", stem_width, "needs --blocks and --widths instead of a name")
         return named(arch, **inputs)
     return parse_architecture(blocks, widths, **stem, **inputs)
 

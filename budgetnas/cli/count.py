@@ -44,9 +44,9 @@ def count_command(
     in_channels: InChannelsOption = 3,
     size: SizeOption = 32,
     classes: ClassesOption = 10,
-    budget: Annotated[str | None, option("Most parameters; over it the exit code is 3.", "BUDGETNAS_BUDGET")] = None,
-    max_macs: Annotated[str | None, option("Most multiply-accumulates, e.g. 600M; goes with --budget.")] = None,
-    max_activations: Annotated[str | None, option("Most activations, e.g. 600e3; goes with --budget.")] = None,
+    budget: Annotated[str | None, option("Limit on parameters; exit code 3 if exceeded.", "BUDGETNAS_BUDGET")] = None,
+    max_macs: Annotated[str | None, option("Limit on multiply-accumulates, e.g. 600M; needs --budget.")] = None,
+    max_activations: Annotated[str | None, option("Limit on activations, e.g. 600e3; needs --budget.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count parameters, multiply-accumulates and activations, exactly and per part.

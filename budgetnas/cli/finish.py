@@ -59,7 +59,7 @@ def finish_command(
         with TerminalLines() as lines, stopper.listening():
             result = finish(request, records, runtime, stopper, FinalProgress(lines))
     except Interrupted:
-        tell_stopped(storage)
+        print_final_stopped(storage)
         raise
     if as_json:
         print_json(result.to_dict())
@@ -68,7 +68,7 @@ def finish_command(
         print_next(storage, ["export", study], ["report", study])
 
 
-def tell_stopped(storage: str | None) -> None:
+def print_final_stopped(storage: str | None) -> None:
     """Print how to resume a final that was stopped."""
     stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:", markup=False)
     print_resume(storage)

@@ -67,7 +67,7 @@ BlockOption = Annotated[str | None, option("basic or bottleneck, with --blocks a
 StemWidthOption = Annotated[int | None, option("Channels of the stem.", default="64")]
 StemKernelOption = Annotated[int | None, option("Side of the stem's convolution.", default="3")]
 StemStrideOption = Annotated[
-    int | None, option("What the stem divides the sides by: 1, 2 or 4.", default="1; above 48 pixels 2 or 4")
+    int | None, option("Factor by which the stem reduces the image: 1, 2 or 4.", default="1; above 48 pixels 2 or 4")
 ]
 SeOption = Annotated[bool, typer.Option("--se", help="Squeeze-and-excitation in every block.")]
 StridesOption = Annotated[str | None, option("Stride of each stage.", default="1,2,2,...")]

@@ -23,8 +23,10 @@ def replay_command(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Replay all runs; resumes after an interruption.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the recorded runs.")] = False,
-    epochs: Annotated[int | None, option("Number of epochs, if not the report's; T_max scales with it.")] = None,
-    t_max: Annotated[int | None, option("Length of the cosine, if not the text's.")] = None,
+    epochs: Annotated[
+        int | None, option("Number of epochs; the cosine scales with it.", default="the report's")
+    ] = None,
+    t_max: Annotated[int | None, option("Length of the cosine in epochs.", default="the report's, scaled")] = None,
     subset: Annotated[int | None, option("Number of train images, a stratified subsample.")] = None,
     subset_eval: Annotated[int | None, option("Number of test images, a stratified subsample.")] = None,
     data: DataOption = "cifar10",

@@ -56,7 +56,9 @@ def search_command(
         option("accuracy or balanced-accuracy: the mean over classes.", "BUDGETNAS_OBJECTIVE", default="accuracy"),
     ] = None,
     pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
-    finalists: Annotated[int | None, option("End with a final of that many networks.", default="no final")] = None,
+    finalists: Annotated[
+        int | None, option("Run a final of this many networks at the end.", default="no final")
+    ] = None,
     final_seeds: Annotated[int | None, option("Fresh seeds of each network in the final.", default="3")] = None,
     final_epochs: Annotated[
         str | None, option("Epochs of the networks that the final evaluates, or auto.", default="those of a trial")
@@ -64,7 +66,7 @@ def search_command(
     seed: Annotated[int | None, option("Seed of the sampler.", default="0")] = None,
     split_seed: Annotated[int | None, option("Seed of the validation split and of subsets.", default="0")] = None,
     skip_damaged: Annotated[
-        bool | None, typer.Option("--skip-damaged", help="Leave out the damaged files of a folder; recorded by name.")
+        bool | None, typer.Option("--skip-damaged", help="Leave out damaged files of a folder, and record their names.")
     ] = None,
     device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
     precision: Annotated[
@@ -74,12 +76,12 @@ def search_command(
         bool | None,
         typer.Option(
             "--tune-setup",
-            help="Time precision, threads and layout instead of following the rules: other bits each time.",
+            help="Measure the fastest precision, threads and layout; results then vary from call to call.",
         ),
     ] = None,
     workers: Annotated[int | None, option("Processes that search together.", "BUDGETNAS_WORKERS", default="1")] = None,
     per_device: Annotated[
-        int | None, option("Most workers on one GPU; without --workers, on each.", "BUDGETNAS_PER_DEVICE", default="1")
+        int | None, option("Largest number of workers on each GPU.", "BUDGETNAS_PER_DEVICE", default="1")
     ] = None,
     ray: Annotated[str | None, option("Search on a Ray cluster: auto or HOST:PORT.", "BUDGETNAS_RAY")] = None,
     gpus_per_trial: Annotated[

@@ -14,9 +14,9 @@ from budgetnas.errors import check_seed
 if TYPE_CHECKING:
     from budgetnas.space.survey import Share, Suggestion, Survey, ValueShare
 
-_MOST_NAMED = 16
-MOST_ROWS = 30
-"""Most rows of a table of values; with more values, neighbours share a row."""
+_MAX_NAMED = 16
+MAX_ROWS = 30
+"""Largest number of rows of a table of values; with more values, neighbours share a row."""
 
 
 def space_command(
@@ -63,17 +63,17 @@ def space_command(
         _print(result, origin)
 
 
-def _json(found: Survey, origin: str) -> dict[str, Any]:
-    tally, suggestion = found.tally, found.suggestion
+def _json(survey: Survey, origin: str) -> dict[str, Any]:
+    tally, suggestion = survey.tally, survey.suggestion
     ends = {"smallest": tally.smallest, "largest_fitting": tally.largest_fitting, "largest": tally.largest}
     return {
         "data": origin,
-        "inputs": found.inputs.model_dump(),
-        "space": found.space.model_dump(mode="json"),
-        "networks": found.space.size(),
-        "budget": found.budget.max_params,
-        "max_macs": found.budget.max_macs,
-        "max_activations": found.budget.max_activations,
+        "inputs": survey.inputs.model_dump(),
+        "space": survey.space.model_dump(mode="json"),
+        "networks": survey.space.size(),
+        "budget": survey.budget.max_params,
+        "max_macs": survey.budget.max_macs,
+        "max_activations": survey.budget.max_activations,
         "share": _share_json(tally.share),
         **{
             name: None if end is None else {"certain": end.certain, **_network_json(end.architecture)}
@@ -92,7 +92,7 @@ def _json(found: Survey, origin: str) -> dict[str, Any]:
                 "left": dict(network.left),
                 **_network_json(network.architecture),
             }
-            for network in found.initial_networks
+            for network in survey.initial_networks
         ],
         "suggestion": None
         if suggestion is None
@@ -124,18 +124,18 @@ def _network_json(architecture: Architecture) -> dict[str, Any]:
     return {**count(architecture)._asdict(), "architecture": architecture.to_dict()}
 
 
-def _print(found: Survey, origin: str) -> None:
+def _print(survey: Survey, origin: str) -> None:
     console = stdout()
-    space, inputs = found.space, found.inputs
+    space, inputs = survey.space, survey.inputs
     shape = f"{inputs.in_channels}x{inputs.size}x{inputs.size} images, {inputs.classes} classes ({origin})"
     say(console, f"{space.size():,} networks of {space.describe()}; {shape}")
-    say(console, f"limits: {', '.join(map(str, found.budget.limits))}\n")
-    say(console, _share_sentence(found.tally.share, "the space"))
+    say(console, f"limits: {', '.join(map(str, survey.budget.limits))}\n")
+    say(console, _share_sentence(survey.tally.share, "the space"))
     console.print()
-    _print_ends(console, found)
-    _print_ranges(console, found)
-    _print_initial_networks(console, found)
-    _print_suggestion(console, found)
+    _print_ends(console, survey)
+    _print_ranges(console, survey)
+    _print_initial_networks(console, survey)
+    _print_suggestion(console, survey)
 
 
 def say(console: Console, text: str) -> None:
@@ -159,8 +159,8 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.01 or share == 0 else f"{100 * share:.2g}%"
 
 
-def _print_ends(console: Console, found: Survey) -> None:
-    tally = found.tally
+def _print_ends(console: Console, survey: Survey) -> None:
+    tally = survey.tally
     ends = (("smallest", tally.smallest), ("largest that fits", tally.largest_fitting), ("largest", tally.largest))
     rows = []
     for name, end in ends:
@@ -172,9 +172,9 @@ def _print_ends(console: Console, found: Survey) -> None:
     console.print(table("Ends of the space", columns, rows, left=2))
 
 
-def _print_ranges(console: Console, found: Survey) -> None:
-    stages = range(1, len(found.space.blocks) + 1)
-    values = found.tally.values
+def _print_ranges(console: Console, survey: Survey) -> None:
+    stages = range(1, len(survey.space.blocks) + 1)
+    values = survey.tally.values
     rows = []
     for name, shares in sorted(values.items(), key=lambda item: -_spread(item[1])):
         best, worst = (extreme(shares, key=lambda value: value.share.estimate) for extreme in (max, min))
@@ -186,10 +186,10 @@ def _print_ranges(console: Console, found: Survey) -> None:
     console.print()
     console.print(table("Ranges that waste proposals, worst first", columns, rows))
     for kind in ("width", "blocks"):
-        merged = [_merged(found, kind, group) for group in _groups(values, kind, len(stages))]
+        merged = [_merged(survey, kind, group) for group in _groups(values, kind, len(stages))]
         console.print()
         console.print(table(f"Share that fits, by {kind}", (kind, *(f"stage {stage}" for stage in stages)), merged))
-    if not found.tally.share.counted:
+    if not survey.tally.share.counted:
         intervals = [value.share.interval for shares in values.values() for value in shares]
         error = percent(max((high - low) / 2 for low, high in intervals))
         say(console, f"The error of the shares of single values is up to {error} (half a 95 % interval).")
@@ -212,15 +212,15 @@ def _shown(name: str, value: ValueShare) -> str:
 def _groups(values: Any, kind: str, stages: int) -> list[list[int]]:
     """Return the values of a kind of parameter in all stages, grouped into rows."""
     every = sorted({value.value for stage in range(1, stages + 1) for value in values[f"{kind}_{stage}"]})
-    step = -(-len(every) // MOST_ROWS)
+    step = -(-len(every) // MAX_ROWS)
     return [every[start : start + step] for start in range(0, len(every), step)]
 
 
-def _merged(found: Survey, kind: str, group: list[int]) -> tuple[str, ...]:
+def _merged(survey: Survey, kind: str, group: list[int]) -> tuple[str, ...]:
     label = f"{group[0]} to {group[-1]}" if len(group) > 1 else str(group[0])
     cells = []
-    for stage in range(1, len(found.space.blocks) + 1):
-        values = [value for value in found.tally.values[f"{kind}_{stage}"] if value.value in group]
+    for stage in range(1, len(survey.space.blocks) + 1):
+        values = [value for value in survey.tally.values[f"{kind}_{stage}"] if value.value in group]
         fits, of = sum(value.weight * value.share.estimate for value in values), sum(value.weight for value in values)
         if not values:
             cells.append("-")
@@ -231,23 +231,23 @@ def _merged(found: Survey, kind: str, group: list[int]) -> tuple[str, ...]:
     return label, *cells
 
 
-def _print_initial_networks(console: Console, found: Survey) -> None:
+def _print_initial_networks(console: Console, survey: Survey) -> None:
     rows = []
-    for network in found.initial_networks:
+    for network in survey.initial_networks:
         left = (
             f"{amount:,} to spare" if amount >= 0 else f"{-amount:,} too many"
-            for amount in (network.left[limit.quantity] for limit in found.budget.limits)
+            for amount in (network.left[limit.quantity] for limit in survey.budget.limits)
         )
         verdict = "fits" if network.fits else "over the budget"
         trials = ", ".join(network.trials) or "none"
         rows.append((network.name, trials, "yes" if network.in_space else "no", verdict, *left))
-    columns = ("network", "initial trials", "in the space", "verdict", *(limit.words for limit in found.budget.limits))
+    columns = ("network", "initial trials", "in the space", "verdict", *(limit.words for limit in survey.budget.limits))
     console.print()
     console.print(table("Networks of the initial trials", columns, rows, left=2))
 
 
-def _print_suggestion(console: Console, found: Survey) -> None:
-    suggestion = found.suggestion
+def _print_suggestion(console: Console, survey: Survey) -> None:
+    suggestion = survey.suggestion
     console.print()
     if suggestion is None:
         say(console, "No ranges are suggested. Every value fits often enough, or an initial trial needs it.")
@@ -264,7 +264,7 @@ def _dropped(suggestion: Suggestion) -> str:
     from budgetnas.errors import listed
 
     widths = [str(width) for width in suggestion.widths_dropped]
-    parts = [f"{'width' if len(widths) == 1 else 'widths'} {listed(widths, limit=_MOST_NAMED)}"] if widths else []
+    parts = [f"{'width' if len(widths) == 1 else 'widths'} {listed(widths, limit=_MAX_NAMED)}"] if widths else []
     for stage, blocks in enumerate(suggestion.blocks_dropped, start=1):
         if blocks:
             numbers = str(blocks[0]) if len(blocks) == 1 else f"{blocks[0]} to {blocks[-1]}"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def records_to_read(storage: str | None) -> Records:
     """Return the records of a command's ``--storage``, or of the default storage, to read only."""
-    from budgetnas.storage.opening import look_at_records
+    from budgetnas.storage.opening import open_records_read_only
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
-    return look_at_records(parse_storage(storage or DEFAULT_STORAGE))
+    return open_records_read_only(parse_storage(storage or DEFAULT_STORAGE))

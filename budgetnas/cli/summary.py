@@ -70,14 +70,14 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     )
     _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
-        console.print(f"seed {seed.name}: rejected, {_why(seed, tables)}", markup=False)
+        console.print(f"initial trial {seed.name}: rejected, {_reason(seed, tables)}", markup=False)
     final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
     further = ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)]
-    looks = (["show", tables.study], ["report", tables.study], ["dashboard"])
-    print_next(storage, *looks, *([final] if tables.ranking else []), further)
+    views = (["show", tables.study], ["report", tables.study], ["dashboard"])
+    print_next(storage, *views, *([final] if tables.ranking else []), further)
 
 
-def _why(seed: RejectedInitialTrial, tables: StudyTables) -> str:
+def _reason(seed: RejectedInitialTrial, tables: StudyTables) -> str:
     if len(tables.summary.limits) == 1:
         return f"{seed.params:,} parameters are {seed.overshoot:,} over the budget"
     return f"over the budget: {'; '.join(excess.sentence() for excess in seed.excesses)}"
@@ -97,7 +97,7 @@ def _ranking(runs: Sequence[RankedRun], measure: Measure) -> Table:
     """Return the table of the best; accuracies of repeated candidates are means."""
     repeated = any(run.repeats for run in runs)
     title = f"Ranking by {measure.on('validation')} after the last epoch"
-    columns = ("rank", "trial", "seed", "architecture", "recipe", "parameters", "of budget", "validation", "time")
+    columns = ("rank", "trial", "initial", "architecture", "recipe", "parameters", "of budget", "validation", "time")
     if not repeated:
         return table(title, columns, map(_row, runs), left=5)
     title += "; mean of n trainings, with the trials that repeat the first"
@@ -136,7 +136,10 @@ def _print_winner(tables: StudyTables) -> None:
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
         how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
         console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
-        console.print(f"  expected {winner.expected:.2%}, the highest that all runs together predict", markup=False)
+        console.print(
+            f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
+            markup=False,
+        )
     if tables.classes is not None:
         console.print(f"  {tables.classes.describe('the validation images')}", markup=False)
         console.print(f"  {by_class_words(winner.by_class)}", markup=False)
@@ -158,10 +161,11 @@ def _print_winner(tables: StudyTables) -> None:
     if len(tables.summary.limits) > 1:
         console.print(f"  {tables.specification.budget.verdict(winner.run.architecture).sentence()}", markup=False)
     for seed in tables.distances:
-        console.print(f"  {_distance(seed)}", markup=False)
+        if seed.outcome != "rejected":  # printed with the rejections
+            console.print(f"  {_distance(seed)}", markup=False)
 
 
 def _distance(seed: InitialTrialDistance) -> str:
     if seed.points is None or seed.accuracy is None:
         return f"{seed.name}: {seed.outcome}"
-    return f"{seed.name}: {seed.accuracy:.2%}, the best run is {seed.points:+.2f} points from it"
+    return f"{seed.name}: {seed.accuracy:.2%}; best run minus {seed.name}: {seed.points:+.2f} points"

@@ -68,7 +68,7 @@ def cache_root(part: str = "data") -> Path:
 
 
 class Notes:
-    """Small values by key on disk, of which the oldest are forgotten. A folder that cannot be written is no error.
+    """Small values by key on disk; the oldest are deleted. If the folder cannot be written, values are not stored.
 
     Args:
         part: Name of their folder in the cache.
@@ -87,7 +87,7 @@ class Notes:
             return None
 
     def write(self, key: str, value: bytes) -> None:
-        """Store the value of `key`; nothing inside `read_only`."""
+        """Store the value of `key`; inside `read_only` do nothing."""
         if _read_only.get():
             return
         with contextlib.suppress(OSError):

@@ -187,7 +187,7 @@ def resize(image: Image.Image, side: int) -> Image.Image:
 
 
 def resized(images: Images, side: int | None) -> tuple[Images, tuple[str, ...]]:
-    """Return the images at another side and a notice on it; None or their own side changes nothing."""
+    """Return the images resized to `side`, and a notice; unchanged if `side` is None or their own side."""
     own = images.images.shape[-1]
     if side is None or side == own:
         return images, ()
@@ -221,7 +221,7 @@ class Decoded:
     changes: Counter[Change]  # number of converted images, by kind
     shorter_sides: Counter[int]  # number of images by shorter side in pixels
     file_hashes: dict[str, str]  # hash of each file, 16 hex digits, by path
-    damaged: dict[str, str]  # reason for each file that is not a whole image, by path; its pixels are undefined
+    damaged: dict[str, str]  # reason for each damaged file, by path; its pixels are undefined
     highest: int | None  # highest level of the 16-bit images, or None without any
 
 
@@ -275,7 +275,7 @@ def decode_files(
 
 
 class _Read(NamedTuple):
-    """A file that was read: its content, its conversions, and why it is no whole image, if so."""
+    """A file that was read: its content, its conversions, and why it is not a complete image, if it is not."""
 
     relative: str
     content: bytes

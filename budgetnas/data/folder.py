@@ -23,7 +23,7 @@ from budgetnas.errors import InputError, listed, plural
 
 _MAX_DEFAULT_RESOLUTION = 64
 _SAMPLE = 256
-_MOST_LISTED = 100
+_MAX_LISTED = 100
 
 
 class FolderSource(Source):
@@ -196,7 +196,7 @@ def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:
     """
     if not damaged:
         return
-    shown = [f"{path} ({reason})" for path, reason in sorted(damaged.items())][:_MOST_LISTED]
+    shown = [f"{path} ({reason})" for path, reason in sorted(damaged.items())][:_MAX_LISTED]
     if len(damaged) > len(shown):
         shown.append(f"and {len(damaged) - len(shown):,} more")
     rule = f"{plural(len(damaged), 'file')} cannot be read as an image: {', '.join(shown)}"

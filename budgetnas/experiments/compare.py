@@ -105,7 +105,7 @@ def compare(
     runtime: Runtime,
     open_storage: Callable[[], Records],
     stopper: Stopper,
-    view: CompareCallbacks,
+    callbacks: CompareCallbacks,
 ) -> CompareOutcome:
     """Train the missing runs of a comparison; the test split is never used.
 
@@ -120,25 +120,25 @@ def compare(
     for optimizer in OPTIMIZERS:
         if optimizer not in specification.recipes.optimizers:
             low, high = specification.recipes.range_of(optimizer).learning_rate
-            view.on_message(
+            callbacks.on_message(
                 f"the study does not search {NAMES[optimizer]}; its rates are taken from {low:g} to {high:g}"
             )
-    view.on_progress("loading data")
+    callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, request.place)
     images = validation_images(data, runtime)
     known = _known_attempts(records, request.study, design.measure)
-    trainer = _Trainer(request.study, design, images, runtime, records, known, stopper, view)
+    trainer = _Trainer(request.study, design, images, runtime, records, known, stopper, callbacks)
     pairs: list[Pair] = []
     try:
-        view.on_progress("timing a few training steps")
+        callbacks.on_progress("timing a few training steps")
         plan = _plan(trainer, data)
-        view.on_compare_start(plan)
+        callbacks.on_compare_start(plan)
         for entrant in design.entrants:
             pairs.append(trainer.pair(entrant))
-            view.on_pair_end(pairs[-1])
+            callbacks.on_pair_end(pairs[-1])
     except Interrupted as stop:
         if stop.reason:
-            view.on_message(stop.reason)
+            callbacks.on_message(stop.reason)
         return CompareOutcome(Comparison(design, tuple(pairs)), stop.exit_code)
     comparison = Comparison(design, tuple(pairs))
     return CompareOutcome(comparison, EXIT_FAILED if comparison.dropped else EXIT_DONE)
@@ -166,7 +166,7 @@ class _Trainer:
     records: Records
     known: dict[RunKey, Attempt]
     stopper: Stopper
-    view: CompareCallbacks
+    callbacks: CompareCallbacks
 
     def pair(self, entrant: Entrant) -> Pair:
         """Train the missing runs of an architecture, and return its pair.
@@ -211,15 +211,15 @@ class _Trainer:
         self.stopper.check()
         known = self._lookup(step)
         if known is None:
-            self.view.on_compare_run(step)
+            self.callbacks.on_compare_run(step)
         attempt = known or self._train(step)
-        self.view.on_compare_run_end(step, attempt, known=known is not None)
+        self.callbacks.on_compare_run_end(step, attempt, known=known is not None)
         return attempt
 
     def _train(self, step: CompareStep) -> Attempt:
         request = self.request(step)
         try:
-            run = record_training(request, self.images, self.runtime, self.records, self.stopper, self.view)
+            run = record_training(request, self.images, self.runtime, self.records, self.stopper, self.callbacks)
         except RunFailedError as error:
             failed = self.records.find_failed(request.key(self.images.identity), study=self.study)
             return _failed(step.rate, failed.id if failed else 0, error.reason)

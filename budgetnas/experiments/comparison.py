@@ -10,7 +10,7 @@ from statistics import stdev
 from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count, named
-from budgetnas.errors import InputError, check_seed
+from budgetnas.errors import InputError, check_seed, plural
 from budgetnas.metrics import ACCURACY, Interval, Measure, mean_interval
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.initial_trials import WEIGHT_DECAY
@@ -302,7 +302,7 @@ def conclusion(comparison: Comparison) -> Sequence[str]:
         done, wanted = len(comparison.pairs), len(comparison.design.entrants)
         return (f"{done} of {wanted} architectures are trained; the interval needs all of them.",)
     if interval is None or spread is None:
-        return (f"{n} pair{'' if n == 1 else 's'} left; the interval needs at least 2.",)
+        return (f"{plural(n, 'pair')} left; the interval needs at least 2.",)
     low, high, measured = 100 * interval.low, 100 * interval.high, comparison.design.measure.on("validation")
     sentences = [
         f"SGD minus Adam: {100 * interval.estimate:+.2f} points of {measured} on average, 95 % interval "

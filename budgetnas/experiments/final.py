@@ -77,8 +77,8 @@ class LongTrainings:
 
     epochs: int
     seeds: int
-    networks: int  # the winner and, if there is one that may differ, the reference
-    seconds: float | None  # estimated time of those that are missing, or None if memory ran out
+    networks: int  # 1 or 2: the winner and, unless it is the same network, the reference
+    seconds: float | None  # estimated time of the missing trainings, or None if memory ran out
 
 
 class FinalCallbacks(Callbacks):
@@ -95,13 +95,13 @@ class FinalCallbacks(Callbacks):
 
 
 def finish(
-    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, view: FinalCallbacks
+    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, callbacks: FinalCallbacks
 ) -> FinalResult:
     """Run or resume the final evaluation of a study, or return the result of a finished one.
 
     A new final runs after a finished one if the study was searched further, or if other numbers of finalists, seeds or
-    epochs are requested. The test split is then used once more, which is reported and recorded. Its runs that an
-    earlier final made are not repeated.
+    epochs are requested. The test split is then used once more, which is reported and recorded. Runs that an
+    earlier final has recorded are not repeated.
 
     Raises:
         InputError: If the request is invalid.
@@ -114,19 +114,19 @@ def finish(
     protocol = _protocol(specification, request, last)
     if last is not None and _is_current(last, protocol, searched):
         return result_of(records, last)
-    view.on_progress("loading data")
+    callbacks.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
     if last is not None and last.is_unfinished and last.final_epochs == protocol.final_epochs:
         final, resumed = last, True
     else:
-        final, resumed = _start(records, request.study, protocol, searched, specification, view), False
+        final, resumed = _start(records, request.study, protocol, searched, specification, callbacks), False
     result = result_of(records, final)
-    view.on_final_start(result, resumed=resumed)
-    view.on_progress("timing a few training steps")
+    callbacks.on_final_start(result, resumed=resumed)
+    callbacks.on_progress("timing a few training steps")
     first, images = result.entrants[0], validation_images(data, runtime)
     timing = time_steps(first.run.candidate, images, runtime)
     long_timing = timing if final.final_epochs is None else time_steps(first.long_candidate, images, runtime)
-    evaluation = _Evaluation(records, final, data, timing, long_timing, stopper, view)
+    evaluation = _Evaluation(records, final, data, timing, long_timing, stopper, callbacks)
     evaluation.report_long_trainings()
     evaluation.choose_winner()
     evaluation.train_for_test()
@@ -160,7 +160,7 @@ def plan_final(
 
 
 def _protocol(specification: StudySpecification, request: FinishRequest, last: FinalRecord | None) -> ChoiceProtocol:
-    """Return the protocol of the final; what was not requested is that of the last final, then that of the study."""
+    """Return the protocol of the final: each value from the request, else from the last final or the study."""
     fixed, asked, epochs = specification.choice, request.protocol, request.final_epochs
     if fixed and asked and (fixed.finalists, fixed.seeds) != (asked.finalists, asked.seeds):
         rule = f"study {request.study!r} was created with {fixed.finalists} finalists and {fixed.seeds} seeds"
@@ -195,12 +195,12 @@ def _start(
     protocol: ChoiceProtocol,
     searched: Sequence[Run],
     specification: StudySpecification,
-    view: FinalCallbacks,
+    callbacks: FinalCallbacks,
 ) -> FinalRecord:
     read = [final.read_at for final in records.finals(study) if final.read_at is not None]
     if read:
         at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
-        view.on_message(
+        callbacks.on_message(
             f"this study was evaluated on the test split before (last on {at}), which may have influenced later "
             "choices; this final evaluates on it again, and the record says so"
         )
@@ -211,7 +211,7 @@ def _start(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One half of a final."""
+    """One half of a final: the first chooses the winner, the second trains for the test split."""
 
     name: str  # its training images, in words
     images: RunImages  # images for its runs
@@ -230,9 +230,9 @@ class _Evaluation:
     final: FinalRecord
     data: Data
     timing: Timing
-    long_timing: Timing  # of steps with the recipe of the last half
+    long_timing: Timing  # of steps with the recipe of the second half
     stopper: Stopper
-    view: FinalCallbacks
+    callbacks: FinalCallbacks
     done: int = field(default=0, init=False)
 
     @property
@@ -248,11 +248,11 @@ class _Evaluation:
         if tested:
             networks, seeds = len(tested), final_seeds(FIRST_TEST_SEED, protocol)
             missing = [entrant for entrant in tested for seed in seeds if not self._known(entrant, seed, is_last=True)]
-            each = [self._seconds(entrant, is_last=True) for entrant in missing]
+            times = [self._seconds(entrant, is_last=True) for entrant in missing]
         else:
             networks = self._networks()
-            each = networks * protocol.seeds * [self._longest()]
-        self.view.on_long_trainings(LongTrainings(protocol.final_epochs, protocol.seeds, networks, _total(each)))
+            times = networks * protocol.seeds * [self._longest()]
+        self.callbacks.on_long_trainings(LongTrainings(protocol.final_epochs, protocol.seeds, networks, _total(times)))
 
     def choose_winner(self) -> None:
         """Train every entrant on the train images and choose the best mean on the validation images."""
@@ -275,7 +275,7 @@ class _Evaluation:
 
     def evaluate_on_test(self, request: DataRequest) -> None:
         """Evaluate all networks of the second half on the test split, as one recorded event."""
-        self.view.on_progress("evaluating on the test split")
+        self.callbacks.on_progress("evaluating on the test split")
         part, device = self._test_part(), self.timing.runtime.torch_device
         images = load_test(request)
         test = to_device(images, device)
@@ -318,7 +318,7 @@ class _Evaluation:
             self.stopper.check()
             if entrant.run.id in failed or self._known(entrant, seed, is_last=part.is_last):
                 continue
-            self.view.on_final_run(self._training(part, place))
+            self.callbacks.on_final_run(self._training(part, place))
             request = self._request(entrant, seed, is_last=part.is_last)
             try:
                 record_training(
@@ -327,11 +327,13 @@ class _Evaluation:
                     self.timing.runtime,
                     self.records,
                     self.stopper,
-                    self.view,
+                    self.callbacks,
                     keep_weights=part.is_last,
                 )
             except RunFailedError as error:
-                self.view.on_message(f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}")
+                self.callbacks.on_message(
+                    f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}"
+                )
                 failed.add(entrant.run.id)
         self.done += len(part.trainings)
         return failed
@@ -351,11 +353,11 @@ class _Evaluation:
         )
 
     def _networks(self) -> int:
-        """Return how many networks the last half trains, before the winner is known: at most two."""
+        """Return how many networks the second half trains at most, before the winner is known."""
         return 1 if self.final.plan.reference is None else 2
 
     def _longest(self) -> float | None:
-        """Return the time of the last half's run of the largest entrant, an upper bound until the winner is known."""
+        """Return the time of the largest entrant's run in the second half: no run there takes longer."""
         return self._seconds(max(self.result.entrants, key=lambda entrant: entrant.run.macs), is_last=True)
 
     def _seconds(self, entrant: Entrant, *, is_last: bool) -> float | None:
@@ -367,5 +369,5 @@ class _Evaluation:
 
 
 def _total(seconds: Sequence[float | None]) -> float | None:
-    """Return the sum, or None if memory ran out for any."""
-    return None if None in seconds else sum(each or 0.0 for each in seconds)
+    """Return the sum, or None if any time is unknown."""
+    return None if None in seconds else sum(time or 0.0 for time in seconds)

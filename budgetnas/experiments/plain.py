@@ -15,7 +15,7 @@ from budgetnas.architecture import Architecture
 def to_plain(value: Any) -> Any:
     """Return `value` as plain JSON types; NaN and infinities, which JSON lacks, become None.
 
-    A dataclass with a method ``to_dict`` decides for itself; otherwise fields with ``metadata={"plain": False}`` are
+    A dataclass with a method ``to_dict`` is converted by it; otherwise fields with ``metadata={"plain": False}`` are
     left out.
     """
     if isinstance(value, Architecture):

@@ -22,7 +22,7 @@ from budgetnas.storage import Records, Role, Run, State
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import to_device
 
-TEST_REASON: Final = "replay: the report's protocol looks at the test split after every epoch"
+TEST_REASON: Final = "replay: the report's protocol evaluates on the test split after every epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def replay(
     runtime: Runtime,
     open_storage: Callable[[], Records],
     stopper: Stopper,
-    view: ReplayCallbacks,
+    callbacks: ReplayCallbacks,
 ) -> ReplayOutcome:
     """Replay the runs in turn; complete replays are not repeated.
 
@@ -98,12 +98,12 @@ def replay(
     runs = request.runs()
     for run in runs:
         check_count(run)
-    view.on_progress("loading data")
+    callbacks.on_progress("loading data")
     data = load_data(request.data)
     for text in data.notices:
-        view.on_message(text)
+        callbacks.on_message(text)
     images = _images(data, request.data, runs[0].recipe.normalisation, runtime)
-    replayer = _Replayer(request, data, images, runtime, open_storage(), stopper, view)
+    replayer = _Replayer(request, data, images, runtime, open_storage(), stopper, callbacks)
     results, failed = [], []
     for run in runs:
         stopper.check()
@@ -112,7 +112,7 @@ def replay(
         except RunFailedError as error:
             why_not = "; ".join(incomparable(run, recipe_for(run, request.epochs, request.t_max), data.identity))
             mark = f" [NOT COMPARABLE: {why_not}]" if why_not else ""
-            view.on_message(f"{run.name}{mark} failed: {error.reason}")
+            callbacks.on_message(f"{run.name}{mark} failed: {error.reason}")
             failed.append(run.name)
     return ReplayOutcome(tuple(results), tuple(failed), replayer.records)
 
@@ -155,7 +155,7 @@ class _Replayer:
     runtime: Runtime
     records: Records
     stopper: Stopper
-    view: ReplayCallbacks
+    callbacks: ReplayCallbacks
 
     def replay(self, run: RecordedRun) -> ReplayResult:
         recipe = recipe_for(run, self.request.epochs, self.request.t_max)
@@ -166,25 +166,27 @@ class _Replayer:
             self._check_precision(run, known)
         record = known or self._train(run, wanted, why_not)
         result = replay_result(run, record, self.records)
-        self.view.on_replay_end(result, known=known is not None)
+        self.callbacks.on_replay_end(result, known=known is not None)
         return result
 
     def _check_precision(self, run: RecordedRun, known: Run) -> None:
         asked = self.runtime.runtime_for(known.architecture).precision
         precision = json.loads(known.environment).get("precision")
         if precision != asked:
-            self.view.on_message(
+            self.callbacks.on_message(
                 f"{run.name}: the recorded run used {precision}, not {asked}; choose another --storage to retrain it"
             )
 
     def _train(self, run: RecordedRun, wanted: RunRequest, why_not: tuple[str, ...]) -> Run:
-        self.view.on_progress(f"timing a few steps of {run.name}")
+        self.callbacks.on_progress(f"timing a few steps of {run.name}")
         recipe, images = wanted.candidate.recipe, self.images
         timing = time_steps(wanted.candidate, images, self.runtime)
         macs = count(wanted.candidate.architecture).macs
         seconds = timing.seconds(macs, recipe.epochs, trained=len(images.train), evaluated=len(images.evaluation))
-        self.view.on_replay_start(ReplayPlan(run, recipe, run.params, why_not, seconds))
-        number = record_training(wanted, images, self.runtime, self.records, self.stopper, self.view, keep_weights=True)
+        self.callbacks.on_replay_start(ReplayPlan(run, recipe, run.params, why_not, seconds))
+        number = record_training(
+            wanted, images, self.runtime, self.records, self.stopper, self.callbacks, keep_weights=True
+        )
         return self.records.run(number)
 
     def _architecture(self, run: RecordedRun) -> Architecture:

@@ -58,7 +58,7 @@ class RunCheckpointer(Checkpointer):
             self._records.resume_run(self._run, 0, self._runtime.to_json())
             self._on_message(f"run {self._run} starts over: it has no usable checkpoint")
 
-    def refused(self, state: TrainingState, reason: str) -> None:
+    def rejected(self, state: TrainingState, reason: str) -> None:
         """Report that a state does not fit."""
         self._on_message(f"run {self._run}: the checkpoint after epoch {state.epoch} cannot be used: {reason}")
 
@@ -97,7 +97,8 @@ class RunCheckpointer(Checkpointer):
         except OSError as error:
             if not self._full:
                 self._on_message(
-                    f"no checkpoint can be written to {self._folder} ({error.strerror}); training continues without"
+                    f"no checkpoint can be written to {self._folder} ({error.strerror}); "
+                    "the training continues without checkpoints"
                 )
             self._full = True
             return
@@ -129,7 +130,7 @@ def run_folder(records: Records, run: int) -> Path:
     return _storage_folder(records) / f"run-{run}"
 
 
-def sweep(records: Records) -> None:
+def delete_old_checkpoints(records: Records) -> None:
     """Delete the checkpoints of ended runs whose process died before deleting them."""
     root = _storage_folder(records)
     numbers = {int(folder.name[4:]): folder for folder in root.glob("run-*") if folder.name[4:].isdigit()}

@@ -54,8 +54,9 @@ class Stopper:
     def listening(self) -> Iterator[None]:
         """Note SIGINT, SIGTERM and SIGHUP within the context; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
-        SIGHUP is sent when the terminal closes. It stays ignored where it was, as under ``nohup``. Only the main thread
-        can handle signals: in another thread, and where another library handles one in C, they keep their meaning.
+        SIGHUP is sent when the terminal closes. If it is ignored already, as under ``nohup``, it stays ignored. Only
+        the main thread can handle signals, so in other threads nothing changes. A signal that another library handles
+        in C keeps its handler.
         """
         with _handled(self._note):
             yield

@@ -127,7 +127,7 @@ def record_training(
             return claim.run
         elif not waiting:
             callbacks.on_message(
-                f"another process is training run {claim.run}, which is needed here too; waiting for it"
+                f"another process is training run {claim.run}, which this process needs too; waiting for it"
             )
         waiting = True
         time.sleep(_POLL_SECONDS)
@@ -137,9 +137,9 @@ def record_training(
 def claim_run(
     request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records, lease: Lease
 ) -> Claim:
-    """Claim a training: return its record, started or resumed if this process must train it.
+    """Claim a training, and start or resume its record if this process must train it.
 
-    The run is noted in the lease of this process.
+    The lease of this process then names the run.
     """
     with exclusive(records.engine):
         return _claim_for(lease, request, identity, runtime, records)
@@ -188,7 +188,7 @@ def _claim(
     key, candidate = request.key(identity), request.candidate
     found = records.find_usable(key, study=request.study)
     if found is not None and found.state is State.RUNNING:
-        if in_training(records, found.id, besides=lease):
+        if in_training(records, found.id, ignored=lease):
             return Claim(found.id, found)
         found = records.run(found.id)  # it may have ended since; now no process trains it
     if found is not None and found.state in (State.COMPLETE, State.PRUNED):

@@ -33,7 +33,7 @@ def study_specification(records: Records, study: str, argument: str = "STUDY") -
     stored = records.specification(study)
     if stored is None:
         there = ", ".join(records.study_names()) or "none yet"
-        raise InputError(argument, study, f"is not in this storage; there: {there}", "see budgetnas studies")
+        raise InputError(argument, study, f"is not in this storage; its studies: {there}", "see budgetnas studies")
     return read_specification(stored)
 
 

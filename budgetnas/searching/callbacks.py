@@ -29,7 +29,7 @@ class Tally:
         pruned: Trained runs that a pruner ended early.
         epochs_saved: Epochs that pruning saved.
         repeats: Complete runs that train a candidate again.
-        broken: Rejected proposals by limit, if there are several limits.
+        over_limits: Rejected proposals by limit, if there are several limits.
     """
 
     proposed: int
@@ -40,7 +40,7 @@ class Tally:
     pruned: int = 0
     epochs_saved: int = 0
     repeats: int = 0
-    broken: tuple[OverLimit, ...] = ()
+    over_limits: tuple[OverLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

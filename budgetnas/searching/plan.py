@@ -55,14 +55,14 @@ class Plan:
 
     Attributes:
         study: Name of the study.
-        trained: Trials that are trained.
+        trained: Number of trials that are trained already.
         trials: Number of trials in total.
         space_size: Architectures in the space.
         feasible_share: Share of random architectures that fit.
-        feasible_draws: Number of random architectures behind that share.
+        feasible_draws: Number of random architectures from which that share was estimated.
         initial_trials: The initial trials.
         seconds: Estimated time of the remaining trials; None if there are none, or memory ran out.
-        runtime: Runtime config of the typical network; with ``--tune-setup`` of every remaining trial.
+        runtime: Runtime config of a typical network; with ``--tune-setup``, of every remaining trial.
         measured_on: The network whose steps were timed for it.
         expected_macs: Sum of the multiply-accumulates per image of all remaining trials.
         mean_macs: Expected multiply-accumulates per image of a trial that the sampler proposes.

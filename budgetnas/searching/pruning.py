@@ -21,13 +21,13 @@ from budgetnas.space.specification import Fidelity
 from budgetnas.storage import State
 
 MEDIAN_NEEDS: Final = 5
-"""Fewest complete trials for a median."""
+"""Smallest number of complete trials for a median."""
 _REACHED: Final = (State.COMPLETE, State.PRUNED, State.RUNNING)
 _COMPLETE: Final = (State.COMPLETE,)
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class PruningDecision:
     """The decision that a trial ends."""
 
     needed: float  # accuracy with which it would have continued
@@ -48,7 +48,7 @@ def compared(fidelity: Fidelity) -> tuple[State, ...]:
     return _COMPLETE if fidelity.pruner == "median" else _REACHED
 
 
-def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Cut | None:
+def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> PruningDecision | None:
     """Return why a trial ends at a rung, or None if it continues.
 
     Args:
@@ -67,16 +67,16 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Cut
             assert_never(unknown)
 
 
-def _halving(accuracy: float, others: Sequence[float], eta: int) -> Cut | None:
+def _halving(accuracy: float, others: Sequence[float], eta: int) -> PruningDecision | None:
     """Continue if among the best 1/eta (rounded down) at the rung, or while fewer than eta trials reached it."""
     reached = sorted((accuracy, *others), reverse=True)
     kept = len(reached) // eta
     if not kept or accuracy >= reached[kept - 1]:
         return None
-    return Cut(reached[kept - 1], f"the best {kept} of {len(reached)} continue")
+    return PruningDecision(reached[kept - 1], f"the best {kept} of {len(reached)} continue")
 
 
-def _median(accuracy: float, others: Sequence[float]) -> Cut | None:
+def _median(accuracy: float, others: Sequence[float]) -> PruningDecision | None:
     if len(others) < MEDIAN_NEEDS or accuracy >= (middle := median(others)):
         return None
-    return Cut(middle, f"the median of {len(others)} complete trials")
+    return PruningDecision(middle, f"the median of {len(others)} complete trials")

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _sturdy(operation: Callable[P, R]) -> Callable[P, R]:
+def _with_retries(operation: Callable[P, R]) -> Callable[P, R]:
     """Return an operation with retries that raises the database's own errors."""
     repeated = retried(operation)
 
@@ -79,7 +79,7 @@ class SharedStorage(RDBStorage):
             return self._queue(trial_id, self.get_trial(trial_id).datetime_start)
         return self._change(trial_id, state, values)
 
-    @_sturdy
+    @_with_retries
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Store the value of an epoch, or replace it, in two statements: half the time of Optuna's own method."""
         value, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(intermediate_value)
@@ -93,7 +93,7 @@ class SharedStorage(RDBStorage):
             raise KeyError(f"no trial has the id {trial_id}")
         self.check_trial_is_updatable(trial_id, state)  # raises; it reads the trial, so not inside the transaction
 
-    @_sturdy
+    @_with_retries
     def _queue(self, trial_id: int, started: datetime | None) -> bool:
         if current_call().repeated:
             trial = self.get_trial(trial_id)
@@ -101,7 +101,7 @@ class SharedStorage(RDBStorage):
                 return False
         return super().set_trial_state_values(trial_id, TrialState.WAITING)
 
-    @_sturdy
+    @_with_retries
     def _change(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
         try:
             return super().set_trial_state_values(trial_id, state, values)
@@ -112,7 +112,7 @@ class SharedStorage(RDBStorage):
                 raise
             return True
 
-    @_sturdy
+    @_with_retries
     def delete_study(self, study_id: int) -> None:
         """Delete a study."""
         try:
@@ -128,4 +128,4 @@ def _inherited() -> set[str]:
 
 
 for _name in _inherited():
-    setattr(SharedStorage, _name, _sturdy(getattr(RDBStorage, _name)))
+    setattr(SharedStorage, _name, _with_retries(getattr(RDBStorage, _name)))

@@ -13,7 +13,7 @@ from budgetnas.data import Data, load_data
 from budgetnas.data.arrays import ImageArrays
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
-from budgetnas.runs.checkpoints import sweep
+from budgetnas.runs.checkpoints import delete_old_checkpoints
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
 from budgetnas.samplers.named import check_sampler
@@ -145,7 +145,7 @@ def _open(
     assert trials is not None and seed is not None, "these have defaults"
     records.set_goal(opened.name, trials, sampler)
     records.save_class_counts(data.identity.digest(), "validation", data.validation_classes)
-    sweep(records)
+    delete_old_checkpoints(records)
     here = runtime if pool is None or pool.threads is None else runtime.with_threads(pool.threads)
     images = validation_images(data, here)
     return opened, SearchTask(trials, images, here, sampler, seed, options.tune_setup or False), data
@@ -175,8 +175,8 @@ def _worker_request(
 ) -> WorkerRequest:
     """Return the request of each worker; paths are absolute, because a worker may run in another folder.
 
-    A worker needs the time limit to estimate how many trainings will fit. The search stops it before, because its clock
-    starts later.
+    A worker needs the time limit to estimate how many trainings will fit. It never reaches the limit itself: its clock
+    starts later than that of the search, which stops it.
     """
     assert not isinstance(options.data, ImageArrays), "they were rejected"
     kind, colon, folder = (options.data or "").partition(":")

@@ -133,13 +133,13 @@ def requeue(opened: OpenStudy, number: int) -> None:
 
 
 def lose_trial(opened: OpenStudy, slot: Lease, number: int, reason: str) -> str:
-    """Requeue the trial of a process that can train no more; fail it if it did that to too many processes.
+    """Requeue the trial of a process that can no longer train; fail it if too many processes have lost it.
 
     Args:
         opened: The study.
         slot: The process's slot.
         number: Number of its trial.
-        reason: Why it can train no more.
+        reason: Why the process can no longer train.
 
     Returns:
         What became of the trial, as a sentence.
@@ -170,15 +170,15 @@ def _recover(opened: OpenStudy, trial: FrozenTrial) -> str:
     run = records.run_of_trial(opened.name, number)
     if run is not None and run.state in _ENDED:
         _end_by_record(opened, trial, run)
-        return f"trial {number} was left by a process that is gone, after its training; its record is used"
+        return f"trial {number} lost its process after the training; the record is used"
     failed = _fail_if_lost_too_often(opened, trial, run)
     if failed is not None:
         return failed
     if run is None and _is_half_made(opened, trial):
-        _fail(opened, trial, "its process was gone before its candidate was complete", rejected=True)
-        return f"trial {number} was left by a process that is gone, without a complete candidate; it is dropped"
+        _fail(opened, trial, "its process was gone before all parameters were stored", rejected=True)
+        return f"trial {number} lost its process before all parameters were stored; it is dropped"
     requeue(opened, number)
-    return f"trial {number} was left by a process that is gone; it is requeued"
+    return f"trial {number} lost its process; it is requeued"
 
 
 def _end_by_record(opened: OpenStudy, trial: FrozenTrial, run: Run) -> None:

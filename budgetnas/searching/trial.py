@@ -66,7 +66,7 @@ class TrialRunner:
         Raises:
             SpaceUsedUpError: If no new candidate is left.
             Interrupted: If a stop was requested; the trial is requeued.
-            RestartNeeded: If this process can train no more; the trial is requeued, but not without end.
+            RestartNeeded: If this process can no longer train; the trial is requeued, up to a limit.
             LeaseLost: If another process took the trial over.
         """
         records, trial = self.opened.records, self.opened.optuna_study.ask()
@@ -251,7 +251,7 @@ class _TrialCallbacks(Callbacks):
     def _judge(self, epoch: Epoch) -> None:
         study, records = self.opened.name, self.opened.records
         fidelity, measure = self.opened.specification.fidelity, self.opened.specification.measure
-        others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), but=self.run)
+        others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), except_run=self.run)
         cut = verdict(fidelity, measure.of(epoch), others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs, measure))
@@ -281,7 +281,7 @@ def tally(opened: OpenStudy) -> Tally:
     """Return the counts of a study's proposals so far, by outcome."""
     over, duplicate = opened.records.rejection_counts(opened.name)
     budget = opened.specification.budget
-    broken = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()
+    over_limits = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()
     counts = opened.records.search_counts(opened.name)
     return Tally(
         proposed=over + duplicate + counts.trials,
@@ -292,7 +292,7 @@ def tally(opened: OpenStudy) -> Tally:
         pruned=counts.pruned,
         epochs_saved=counts.epochs_saved,
         repeats=counts.repeats,
-        broken=broken,
+        over_limits=over_limits,
     )
 
 

@@ -15,7 +15,7 @@ Value = int | float | str
 Params = dict[str, Value]
 Condition = tuple[str, tuple[Value, ...]]
 """Name of a parameter, and the values of it for which another parameter exists."""
-_MOST_LISTED: Final = 30
+_MAX_LISTED: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Steps:
         if isinstance(value, int | float) and self.values[0] < value < self.values[-1]:
             above = bisect_left(self.values, value)
             near = f"; the nearest are {self.values[above - 1]} and {self.values[above]}"
-        return f"is not in the table {listed(map(str, self.values), limit=_MOST_LISTED)}{near}"
+        return f"is not in the table {listed(map(str, self.values), limit=_MAX_LISTED)}{near}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class LogRange:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A choice among several values without an order."""
+    """A choice among unordered values."""
 
     values: tuple[Value, ...]
 

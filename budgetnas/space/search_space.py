@@ -58,7 +58,7 @@ class SearchSpace(Frozen):
         stages: Fewest and most stages, or None for as many as `blocks` has.
         depths: Table of numbers of blocks, ascending, or None for every number from the fewest to the most.
         se: Whether blocks have squeeze-and-excitation; with two values each network chooses.
-        stem_stride: What the stem divides the sides of an image by; None for 1 up to 48 pixels, then 2 or 4.
+        stem_stride: Factor by which the stem reduces the sides of an image; None for 1 up to 48 pixels, then 2 or 4.
     """
 
     added_later: ClassVar[tuple[str, ...]] = ("stages", "depths", "se", "stem_stride")

@@ -112,10 +112,10 @@ class StudySpecification(Frozen):
     """The description of a search; it does not change during the lifetime of its study.
 
     Attributes:
-        version: Version of this format. In version 1, which is only read, Optuna's parameters are places in tables.
-        max_params: Most parameters of a network.
-        max_macs: Most multiply-accumulates of a forward pass per image, or None for no limit.
-        max_activations: Most output elements of all convolutions per image, or None for no limit.
+        version: Version of this format. Version 1 can only be read: its Optuna parameters are indexes into tables.
+        max_params: Limit on the parameters of a network.
+        max_macs: Limit on multiply-accumulates of a forward pass per image, or None for no limit.
+        max_activations: Limit on output elements of all convolutions per image, or None for no limit.
         space: The search space of architectures.
         recipe_space: Name of the recipe space that `recipes` is based on.
         recipes: The search space of recipes, and the length of a trial.
@@ -174,7 +174,7 @@ class StudySpecification(Frozen):
             raise InputError(
                 "--study",
                 study,
-                "was created by an earlier version, whose trials name widths by their place in a table; it can be "
+                "was created by an earlier version, whose trials store widths as indexes into a table; it can be "
                 "shown, reported, finished and exported, but not resumed",
                 "start another study with another name",
             )
@@ -194,7 +194,7 @@ class StudySpecification(Frozen):
         if stored.data.content_hash != self.data.content_hash:
             files = describe_difference(stored.data.content_hash, self.data.content_hash)
             rule += f"; {files}" if files else "; the content of the images differs"
-            hint = "restore the images of that time"
+            hint = "restore the original images"
         raise InputError(_FLAGS.get(path, path), None, rule, f"{hint}, or use another name with --study")
 
 

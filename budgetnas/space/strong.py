@@ -12,7 +12,7 @@ FEWEST_EPOCHS: Final = 60
 """In fewer epochs strong augmentation costs accuracy."""
 _WARMUP_EPOCHS: Final = 5
 _AUTO_FACTOR: Final = 10
-_AUTO_MOST: Final = 400
+_AUTO_MAX: Final = 400
 _LARGEST_RATE: Final = 0.8
 _STRONG: Final[dict[str, Any]] = {"trivial_augment": True, "erasing": 0.1, "mixup": 0.2, "cutmix": 1.0}
 
@@ -93,5 +93,5 @@ def final_recipe(recipes: RecipeSpace, epochs: int, params: int, class_weights: 
 
 
 def automatic_epochs(search_epochs: int) -> int:
-    """Return the epochs of ``--final-epochs auto``: ten times those of a trial, but not above 400 for that alone."""
-    return max(search_epochs, min(_AUTO_FACTOR * search_epochs, _AUTO_MOST))
+    """Return the epochs of ``--final-epochs auto``: ten times those of a trial, up to 400, but at least a trial's."""
+    return max(search_epochs, min(_AUTO_FACTOR * search_epochs, _AUTO_MAX))

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from budgetnas.errors import BudgetnasError, InputError
-from budgetnas.storage.retry import LockLostError, is_busy, is_passing, reason_of, retry_seconds
+from budgetnas.storage.retry import LockLostError, is_busy, is_transient, reason_of, retry_seconds
 from budgetnas.storage.same_file import SameFile
 from budgetnas.storage.urls import masked, sqlite_file
 
@@ -103,7 +103,7 @@ def _wait_until_unlocked(url: URL, seconds: float) -> None:
     try:
         if file.is_file():
             waiting = Retrying(
-                retry=retry_if_exception(is_passing),
+                retry=retry_if_exception(is_transient),
                 wait=wait_random(0.1, 0.3),
                 stop=stop_after_delay(seconds),
                 before_sleep=note,
@@ -111,7 +111,7 @@ def _wait_until_unlocked(url: URL, seconds: float) -> None:
             )
             waiting(lock)
     except OperationalError as error:
-        if not is_passing(error):
+        if not is_transient(error):
             raise
         rule = f"another program has locked it for over {seconds:.0f} s"
         raise InputError("--storage", masked(url), rule, "close that program, or use another file") from None
@@ -176,7 +176,7 @@ def _lock(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_KEY})
         connection.commit()
     except OperationalError as error:
-        if is_passing(error):
+        if is_transient(error):
             raise
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
             waited = f"{LOCK_TIMEOUT_SECONDS:.0f} s"

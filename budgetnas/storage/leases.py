@@ -216,13 +216,13 @@ def release_stale(store: Store, study: str) -> frozenset[int] | None:
 
 
 @retried
-def in_training(store: Store, run: int, *, besides: Lease | None) -> bool:
-    """Return whether a live process trains `run` under a lease other than `besides`.
+def in_training(store: Store, run: int, *, ignored: Lease | None) -> bool:
+    """Return whether a live process trains `run` under a lease other than `ignored`.
 
     Call it under the storage's lock.
     """
     leases = tables.leases.c
-    others = leases.owner != besides.owner if besides is not None else true()
+    others = leases.owner != ignored.owner if ignored is not None else true()
     return bool(_release_stale(store, _rows(store, (leases.run == run) & others)))
 
 
@@ -267,12 +267,12 @@ def _release_stale(store: Store, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     alive = []
     for row in rows:
         gone = Holder(row.host, row.pid, row.process_started_at).is_gone()
-        if not (gone or row.expired) or not _take_away(store, row, gone=gone):
+        if not (gone or row.expired) or not _remove_stale(store, row, gone=gone):
             alive.append(row)
     return alive
 
 
-def _take_away(store: Store, row: Row[Any], *, gone: bool) -> bool:
+def _remove_stale(store: Store, row: Row[Any], *, gone: bool) -> bool:
     """Delete a lease and record the loss, unless its process renewed it meanwhile; return whether it was deleted."""
     leases, process = tables.leases.c, Holder(row.host, row.pid, row.process_started_at)
     why = "is gone" if gone else f"sent no heartbeat for {row.grace:.0f} s"

@@ -46,13 +46,13 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
     return Records(engine)
 
 
-def look_at_records(url: URL) -> Records:
-    """Return the records of a storage to read only; it need not be writable, and nothing is created in it.
+def open_records_read_only(url: URL) -> Records:
+    """Return the records of a storage, read-only: works on read-only media and creates nothing.
 
     Raises:
         InputError: If it cannot be opened, no search was run with it, or it has tables of another version.
     """
-    engine = open_to_read(url)
+    engine = open_engine_read_only(url)
     with _closed_if_unusable(url, engine):
         require_tables(engine)
     return Records(engine)
@@ -70,7 +70,7 @@ def _closed_if_unusable(url: URL, engine: Engine) -> Iterator[None]:
         raise
 
 
-def open_to_read(url: URL) -> Engine:
+def open_engine_read_only(url: URL) -> Engine:
     """Return a connected engine that cannot write.
 
     Raises:
@@ -113,9 +113,7 @@ def require_tables(engine: Engine) -> None:
         InputError: If they do not.
     """
     if not inspect(engine).has_table(tables.schema.name) or _version(engine) is None:
-        raise InputError(
-            "--storage", None, "holds no study of budgetnas", "name the storage that a search was run with"
-        )
+        raise InputError("--storage", None, "has no study of budgetnas", "name the storage that a search was run with")
 
 
 def is_writable(url: URL) -> bool:
@@ -148,7 +146,7 @@ def _version(engine: Engine) -> int | None:
             "--storage",
             None,
             f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
-            "use the budgetnas that made it, or another storage",
+            "use the version of budgetnas that created it, or another storage",
         )
     return version
 

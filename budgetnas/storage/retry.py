@@ -68,7 +68,7 @@ def retry_seconds() -> float:
     return seconds_of(RETRY_VARIABLE, RETRY_SECONDS)
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether a database error may be transient.
 
     A restarting server, a broken connection, a deadlock or a locked SQLite file may be transient; a full disk, a wrong
@@ -122,7 +122,7 @@ def retried(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **named)
         calls = _calls()
         retrying = Retrying(
-            retry=retry_if_exception(is_passing),
+            retry=retry_if_exception(is_transient),
             wait=_WAITS,
             stop=lambda state: _outage.has_lasted(state, retry_seconds()),
             before_sleep=_outage.note,

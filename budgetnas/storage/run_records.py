@@ -283,14 +283,14 @@ class RunRecords(Store):
         return {run: tuple(epochs) for run, epochs in curves.items()}
 
     def values_at(
-        self, study: str, epoch: int, measure: Measure, *, states: Sequence[State], but: int
+        self, study: str, epoch: int, measure: Measure, *, states: Sequence[State], except_run: int
     ) -> tuple[float, ...]:
         """Return what the search's runs had after `epoch` on validation, oldest first, for pruning.
 
         Initial trials and repeats are left out. Each candidate counts once if `states` excludes interrupted runs,
         because only interrupted runs are trained again.
 
-        The run `but` is the one that is compared with them.
+        The run `except_run`, which is compared with them, is left out.
         """
         runs, epochs = tables.runs.c, tables.epochs.c
         value = epochs[measure.column]
@@ -302,7 +302,7 @@ class RunRecords(Store):
                 runs.role == Role.SEARCH.value,
                 runs.label == "",
                 runs.state.in_([state.value for state in states]),
-                runs.id != but,
+                runs.id != except_run,
                 epochs.epoch == epoch,
                 value.is_not(None),
             )

@@ -1,7 +1,7 @@
 """The file of a SQLite database that is in use: still there, still the same, and not older than before.
 
 SQLite keeps writing to a file that was removed or overwritten, so a search would end well and leave nothing on disk, or
-a mixture. Every transaction that writes counts up ``user_version``, a number in the header of the file that SQLite
+a mixture. Every transaction that writes increments ``user_version``, a number in the header of the file that SQLite
 leaves to programs. A copy of an earlier time has a lower number.
 """
 

@@ -30,7 +30,7 @@ class Settings:
 
     # Seconds without a heartbeat after which another process may take over this one's work.
     grace_seconds: float = GRACE_SECONDS
-    # Least seconds between two checkpoints; they are written at the end of an epoch.
+    # Minimum seconds between two checkpoints; they are written at the end of an epoch.
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     # Folder of the checkpoints, or None: next to a SQLite file, else in the user's state folder.
     checkpoint_dir: Path | None = None

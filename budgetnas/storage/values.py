@@ -103,7 +103,7 @@ class Run:
     epochs_done: int  # epochs recorded
     started_at: float  # seconds since 1970 UTC
     ended_at: float | None  # seconds since 1970 UTC, or None while it runs
-    # SHA-256 of the trained weights as a safetensors file, or None unless it is complete.
+    # SHA-256 of the trained weights as a safetensors file; None unless the run is complete.
     weights_sha256: str | None = None
 
     @property

@@ -42,7 +42,7 @@ class Checkpointer:
         """Return the states to resume from, newest first; read in turn until a state fits."""
         return ()
 
-    def refused(self, state: TrainingState, reason: str) -> None:
+    def rejected(self, state: TrainingState, reason: str) -> None:
         """Called when a state does not fit; the next state is tried, then the training starts at its first epoch."""
 
     def resumed(self, state: TrainingState) -> None:

@@ -107,7 +107,7 @@ def memory_file(key: str) -> Path:
 
 
 def device_key(device: torch.device) -> str:
-    """Return what a result holds for: the model of a GPU, its driver, and the versions."""
+    """Return the conditions under which a result is valid: the model of a GPU, its driver, and the versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return f"{name}, driver {_driver()}, torch {torch.__version__}, budgetnas {__version__}"
 
@@ -126,7 +126,7 @@ def _read(key: str) -> str | None:
 
 
 def _write(key: str, problem: str) -> None:
-    """Write a result whole, or not at all: without a cache the next process tries again."""
+    """Write a result atomically; if it cannot be written, the next process probes again."""
     path = memory_file(key)
     if is_read_only():
         return

@@ -34,7 +34,7 @@ from budgetnas.training.updates import INITIAL_LOSS_SCALE, ScaledUpdates, Update
 
 SMALLEST_MICRO_BATCH: Final = 2
 _NO_CAPTURE: Final = "a step cannot be captured as a CUDA graph"
-NEW_PROCESS: Final = "this process can train no more, and the next resumes"
+NEW_PROCESS: Final = "this process can no longer train; a new process resumes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +200,12 @@ class Trainer:
         """Restore the state at the end of an epoch of this training, in place, so captured graphs stay valid.
 
         Raises:
-            StateError: If the state does not belong to this training, which then has not changed.
+            StateError: If the state does not belong to this training, which is then unchanged.
         """
         if state.training != self._training:
-            raise StateError(f"it is of another training ({state.training}; this is {self._training})")
+            raise StateError(f"it belongs to another training ({state.training}; this is {self._training})")
         if not 1 <= state.epoch < self.task.recipe.epochs:
-            raise StateError(f"it is of epoch {state.epoch}, after which none of {self.task.recipe.epochs} is to come")
+            raise StateError(f"it is from epoch {state.epoch}, and the training ends at {self.task.recipe.epochs}")
         optimizer_state = parameter_state(self.optimizer, self.task.recipe)
         memory = self._memory(optimizer_state)
         state = state.adapted_to(memory, optional=INITIAL_LOSS_SCALE)
@@ -271,7 +271,7 @@ def _resume(trainer: Trainer, checkpointer: Checkpointer) -> TrainingState | Non
         try:
             trainer.restore(state)
         except StateError as error:
-            checkpointer.refused(state, error.reason)
+            checkpointer.rejected(state, error.reason)
         else:
             checkpointer.resumed(state)
             return state

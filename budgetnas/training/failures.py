@@ -1,4 +1,4 @@
-"""What an error of PyTorch says: memory ran out, or this process can train no more."""
+"""What an error of PyTorch says: memory ran out, or this process can no longer train."""
 
 from __future__ import annotations
 

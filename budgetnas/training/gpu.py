@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, plural
 
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
 _CONTROL: Final = Path("/dev/nvidiactl")
@@ -143,11 +143,10 @@ def _automatic(facts: GpuFacts) -> DeviceChoice:
 
 def _named(asked: str, index: int, facts: GpuFacts) -> DeviceChoice:
     if index >= len(facts.gpus):
-        count = len(facts.gpus)
-        there = f"{count} GPU{'s' if count != 1 else ''}" if count else "no GPU that PyTorch can use"
+        there = plural(len(facts.gpus), "GPU") if facts.gpus else "no GPU that PyTorch can use"
         problem = facts.no_gpu()
         rule, hint = problem or (f"this machine has {there}", "use --device auto or cpu")
-        raise InputError("--device", asked, f"is not there: {rule}", hint)
+        raise InputError("--device", asked, f"is missing: {rule}", hint)
     if not facts.can_use(index):
         sentence, hint = facts.no_kernels(index)
         raise InputError("--device", asked, f"cannot be used: {sentence}", f"{hint}, or use --device cpu")

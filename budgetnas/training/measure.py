@@ -62,7 +62,7 @@ def measure_pace(task: Task, runtime: RuntimeConfig) -> Pace | None:
 
 
 def fastest_runtime(task: Task, runtimes: Sequence[RuntimeConfig]) -> RuntimeConfig:
-    """Return the runtime with the fastest steps of `task`, timed now, as ``--tune-setup`` asks for."""
+    """Time a few steps of `task` in each runtime, and return the fastest runtime (``--tune-setup``)."""
     return min(runtimes, key=lambda runtime: _step_seconds(task, runtime, _STEPS)) if len(runtimes) > 1 else runtimes[0]
 
 

@@ -240,7 +240,7 @@ def check_precision(precision: str, device: str, capability: Capability) -> None
     """Check that a GPU of this capability computes in the requested precision, instead of emulating it.
 
     Raises:
-        InputError: If not.
+        InputError: If it emulates it.
     """
     if precision == "bf16" and capability < BF16_CAPABILITY:
         rule = f"needs a GPU of compute capability 8.0 or later; {device} has {capability[0]}.{capability[1]}"

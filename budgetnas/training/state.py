@@ -31,9 +31,10 @@ class TrainingState:
         return cls(epoch, training, {name: tensor.detach().to("cpu", copy=True) for name, tensor in memory.items()})
 
     def adapted_to(self, memory: Mapping[str, Tensor], *, optional: Mapping[str, Tensor]) -> Self:
-        """Return this state with exactly those tensors of `optional` that `memory` has, if necessary from there.
+        """Return this state with the tensors of `optional` that `memory` has, and without the others of `optional`.
 
-        A training that resumes in another precision may need a loss scale that its state lacks, or the reverse.
+        A tensor that this state lacks is taken from `optional`. A training that resumes in another precision may need a
+        loss scale that its state lacks, or have no use for one that it has.
         """
         kept = {name: tensor for name, tensor in self.tensors.items() if name in memory or name not in optional}
         needed = {name: tensor for name, tensor in optional.items() if name in memory}
@@ -43,7 +44,7 @@ class TrainingState:
         """Check that `memory` has the same names, shapes and types.
 
         Raises:
-            StateError: If not; names the first difference.
+            StateError: If they differ; names the first difference.
         """
         for name in sorted(memory.keys() ^ self.tensors.keys()):
             raise StateError(f"it lacks {name}" if name in memory else f"it has {name}, which is unknown here")

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, func, select
 
 from budgetnas.storage import tables
 
-_AT_MOST_LATER_SECONDS = 0.3
+_MAX_LATER_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def wreak(
                     ended = [one for one in running if one.code is not None]
                     assert not ended, f"ended with {ended[0].code}:\n{ended[0].told()}"
                     time.sleep(0.01)
-                time.sleep(generator.uniform(0, _AT_MOST_LATER_SECONDS))
+                time.sleep(generator.uniform(0, _MAX_LATER_SECONDS))
                 victim = running.pop(generator.randrange(workers))
                 assert victim.code is None, f"ended with {victim.code}:\n{victim.told()}"
                 victim.kill()
@@ -98,7 +98,7 @@ def wreak_to_the_end(
                 time.sleep(0.01)
                 ended += [one for one in running if one.code is not None]
                 running = [one for one in running if one.code is None]
-            time.sleep(generator.uniform(0, _AT_MOST_LATER_SECONDS))
+            time.sleep(generator.uniform(0, _MAX_LATER_SECONDS))
             if not running:
                 break
             if restart is not None and len(killed) == restart_before:

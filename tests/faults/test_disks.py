@@ -68,7 +68,7 @@ def names(folder: Path) -> list[str]:
 # Only to be read
 
 
-def test_a_study_on_a_read_only_disk_can_be_looked_at_and_exported(disk: Path, work: Path, made: Path) -> None:
+def test_a_study_on_a_read_only_disk_can_be_shown_and_exported(disk: Path, work: Path, made: Path) -> None:
     make_read_only(disk)
     where = ("--storage", str(disk / "budgetnas.db"))
     writable = ("--storage", str(made / "budgetnas.db"))
@@ -93,7 +93,7 @@ def test_a_study_on_a_read_only_disk_can_be_looked_at_and_exported(disk: Path, w
     ],
     ids=" ".join,
 )
-def test_what_writes_refuses_a_read_only_disk(disk: Path, work: Path, command: tuple[str, ...]) -> None:
+def test_commands_that_write_reject_a_read_only_disk(disk: Path, work: Path, command: tuple[str, ...]) -> None:
     make_read_only(disk)
     done = run(work, *command, "--storage", str(disk / "budgetnas.db"))
     assert done.returncode == 2
@@ -173,7 +173,7 @@ def test_an_export_to_a_full_disk_leaves_the_older_bundle(disk: Path, work: Path
 
 
 @pytest.mark.parametrize("command", [("show", "t", "--json"), ("show", "t"), ("studies",), ("count", "v2")])
-def test_output_to_a_full_disk_is_told_in_one_line(
+def test_output_to_a_full_disk_is_reported_in_one_line(
     disk: Path, work: Path, made: Path, command: tuple[str, ...]
 ) -> None:
     fill(disk)
@@ -199,7 +199,7 @@ def recorded_epochs(database: Path) -> int:
             return 0
 
 
-def test_a_search_whose_database_has_no_space_stops_and_goes_on_when_there_is_some(tmp_path: Path, work: Path) -> None:
+def test_a_search_without_space_for_its_database_stops_and_resumes_later(tmp_path: Path, work: Path) -> None:
     with small_disk(tmp_path / "disk", 8 * 1024) as disk:
         database = disk / "budgetnas.db"
         search = ("search", study_file(work, trials="6", epochs="6"), "--study", NAME)
@@ -219,7 +219,7 @@ def test_a_search_whose_database_has_no_space_stops_and_goes_on_when_there_is_so
         check_ended(f"sqlite:///{database}", trained=6)
 
 
-def test_a_search_whose_checkpoints_have_no_space_goes_on_without(tmp_path: Path, work: Path) -> None:
+def test_a_search_without_space_for_checkpoints_continues_without_them(tmp_path: Path, work: Path) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
         fill(disk)
         kept = {"BUDGETNAS_CHECKPOINT_EVERY": "0", "BUDGETNAS_CHECKPOINT_DIR": str(disk)}

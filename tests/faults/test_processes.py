@@ -84,7 +84,7 @@ def reason_of(study: Looker, trial: int) -> str:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_search_that_is_asked_to_stop_goes_on_later_to_the_same_bits(
+def test_a_stopped_search_resumes_to_the_same_bits(
     sqlite: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     place = Place(tmp_path, sqlite, trials=1, epochs=12)
@@ -146,7 +146,7 @@ def written(study: Looker, run: int) -> list[object]:
     return [study.records.run(run), *of_run, attempts, str(study.optuna_study.get_trials()[0])]
 
 
-def test_a_search_that_stands_still_loses_its_trial_and_writes_no_more_of_it(storage_url: str, tmp_path: Path) -> None:
+def test_a_paused_search_loses_its_trial_and_writes_no_more_of_it(storage_url: str, tmp_path: Path) -> None:
     """The one that took over is made to stand still as well, for a moment, so that only the first can write."""
     place = Place(tmp_path, storage_url, trials=3, epochs=15)
     place.queue(None, None, None)
@@ -180,7 +180,7 @@ def test_a_search_that_stands_still_loses_its_trial_and_writes_no_more_of_it(sto
     place.check_bits()
 
 
-def test_a_loss_that_is_no_number_fails_its_trial_alone(sqlite: str, tmp_path: Path) -> None:
+def test_a_nan_loss_fails_only_its_trial(sqlite: str, tmp_path: Path) -> None:
     place = Place(tmp_path, sqlite, trials=2, rates=(1e-3, 100.0))
     place.queue(100.0, MARKED, 0.02)
     with place.search() as command:
@@ -246,7 +246,7 @@ def test_a_gpu_that_fails_ends_the_process_and_a_new_one_resumes_to_the_same_bit
     with looking(sqlite) as study:
         (loss,) = study.rows(tables.losses)
         assert (loss.trial, loss.pid) == (0, command.pid)
-        assert loss.reason.endswith("this process can train no more, and the next resumes")
+        assert loss.reason.endswith("this process can no longer train; a new process resumes")
     place.check_bits()
 
 
@@ -310,7 +310,7 @@ def test_a_worker_whose_gpu_fails_is_restarted_and_no_trial_fails(sqlite: str, t
         told = command.told()
     assert (tmp_path / "failed").exists()
     assert re.search(r"worker (\d): the GPU failed \(CUDA error: unspecified launch failure\)", told), told
-    assert re.search(r"worker \d can train no more; it is restarted", told), told
+    assert re.search(r"worker \d can no longer train; it is restarted", told), told
     check_ended(sqlite, trained=4)
     with looking(sqlite) as study:
         assert {run.state for run in study.runs} == {State.COMPLETE}, "the trial was requeued"
@@ -340,7 +340,7 @@ def test_a_search_killed_between_its_record_and_optunas_trains_nothing_twice(sql
     with looking(sqlite) as study:
         (loss,) = study.rows(tables.losses)
         assert loss.pid == first.pid
-        said = f"trial {loss.trial} was left by a process that is gone, after its training; its record is used"
+        said = f"trial {loss.trial} lost its process after the training; the record is used"
         assert said in told
         attempts = study.rows(tables.attempts)
         assert len(attempts) == 5, "no training was begun twice"

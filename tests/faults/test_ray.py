@@ -52,7 +52,7 @@ def two_nodes() -> Iterator[tuple[str, subprocess.Popen[str]]]:
                 one.kill()
 
 
-def test_a_study_is_whole_though_a_node_is_lost(postgres_database: str, tmp_path: Path) -> None:
+def test_a_study_is_complete_although_a_node_is_lost(postgres_database: str, tmp_path: Path) -> None:
     path = study_file(tmp_path, trials="4", epochs="150")
     with two_nodes() as (address, cluster):
         assert cluster.stdin is not None and cluster.stdout is not None
@@ -72,7 +72,7 @@ def test_a_study_is_whole_though_a_node_is_lost(postgres_database: str, tmp_path
     assert sum(attempts) > 4, "a trial of the lost node was taken up by another worker"
 
 
-def test_ctrl_c_puts_the_trials_of_all_tasks_back(tmp_path: Path) -> None:
+def test_ctrl_c_requeues_the_trials_of_all_tasks(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'budgetnas.db'}"
     path = study_file(tmp_path, trials="2", epochs="5000")
     search = start(tmp_path, "search", path, "--study", "s", "--ray", "auto", "--workers", "2", RAY_TMPDIR="/tmp")
@@ -87,7 +87,7 @@ def test_ctrl_c_puts_the_trials_of_all_tasks_back(tmp_path: Path) -> None:
     until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in started), 30)
 
 
-def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_cluster_is_reported_in_one_line(tmp_path: Path) -> None:
     result = run(tmp_path, "search", "--budget", "6k", "--data", "digits", "--ray", "127.0.0.1:1")
     assert (result.returncode, result.stdout) == (2, ""), result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -95,7 +95,7 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_package_the_way_out_is_told(tmp_path: Path) -> None:
+def test_without_the_package_the_error_has_a_hint(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ImportError('none')\n")
     path = str(tmp_path)
     result = run_fresh(

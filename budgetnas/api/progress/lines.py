@@ -44,7 +44,7 @@ class Lines(ABC):
         """Update the status."""
 
     def advance(self, share: float) -> None:
-        """Note which share of the work is done, for a progress bar; a terminal has the status instead."""
+        """Store the share of the work that is done, for a progress bar; a terminal shows the status instead."""
         self.share = min(max(share, 0.0), 1.0)
 
 

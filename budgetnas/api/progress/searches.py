@@ -111,7 +111,7 @@ class SearchProgress(Progress, SearchCallbacks):
         return self._progress()
 
     def _progress(self) -> float:
-        """Return the share of all trials that is trained: earlier searches trained the first of them."""
+        """Return the share of all trials that are trained, including those of earlier searches."""
         if self._plan is None or not self._plan.trials:
             return 0.0
         running = sum(trial.done / trial.epochs for trial in self._running.values() if trial.epochs)
@@ -126,7 +126,7 @@ class SearchProgress(Progress, SearchCallbacks):
         again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
         pruned = f", pruned {tally.pruned} ({tally.epochs_saved:,} epochs saved)" if tally.pruned else ""
         return (
-            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.broken)}, "
+            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.over_limits)}, "
             f"duplicate {tally.duplicate}, "
             f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{pruned}"
         )
@@ -168,8 +168,9 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         choice = specification.choice
         epochs = "" if choice.final_epochs is None else f" for {choice.final_epochs} epochs"
         lines.append(
-            f"then the final: the {choice.finalists} best and the best initial network, {choice.seeds} fresh seeds "
-            f"each; the winner and that network{epochs} on all training images, evaluated once on the test split"
+            f"then the final: the {choice.finalists} best candidates and the best initial network are trained with "
+            f"{choice.seeds} fresh seeds each; then the winner and the initial network are trained{epochs} on all "
+            "training images, and evaluated once on the test split"
         )
     if specification.measure != ACCURACY:
         lines.append(f"judged by: {specification.objective}, the mean of the accuracies of all classes")
@@ -192,6 +193,6 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
 def _initial_line(trial: InitialTrialPlan, budget: Budget) -> str:
     if trial.excesses and len(budget.limits) > 1:
         sentences = [excess.sentence() for excess in trial.excesses]
-        return f"seed {trial.name}: rejected, over the budget: {'; '.join(sentences)}"
+        return f"initial trial {trial.name}: rejected, over the budget: {'; '.join(sentences)}"
     over = f" by {trial.excesses[0].amount:,}: rejected" if trial.excesses else ""
-    return f"seed {trial.name}: {trial.params:,} parameters, {trial.state}{over}"
+    return f"initial trial {trial.name}: {trial.params:,} parameters, {trial.state}{over}"

@@ -37,10 +37,10 @@ def console_on(stream: TextIO, *, soft_wrap: bool) -> Console:
     )
 
 
-def by_limit(broken: Sequence[OverLimit]) -> str:
+def by_limit(over_limits: Sequence[OverLimit]) -> str:
     """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
-    counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in broken)
-    return f" ({counts})" if len(broken) > 1 else ""
+    counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in over_limits)
+    return f" ({counts})" if len(over_limits) > 1 else ""
 
 
 def duration(seconds: float) -> str:

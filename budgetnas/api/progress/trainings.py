@@ -8,6 +8,7 @@ import time
 from budgetnas.api.progress.lines import Lines
 from budgetnas.api.progress.terminal import duration
 from budgetnas.bundle.retraining import ExportCallbacks
+from budgetnas.errors import plural
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining, LongTrainings
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
@@ -83,10 +84,8 @@ class FinalProgress(Progress, FinalCallbacks):
         shares = "" if classes is None else f"; {classes.describe('the validation images')}"
         if self.measure != ACCURACY:
             shares += f"; judged by {self.measure.on('validation')}"
-        self.lines.say(
-            f"the final of {result.study} {state}: {len(result.entrants)} networks, {protocol.seeds} fresh seeds each"
-            f"{shares}"
-        )
+        networks = plural(len(result.entrants), "network")
+        self.lines.say(f"the final of {result.study} {state}: {networks}, {protocol.seeds} fresh seeds each{shares}")
         for entrant in result.entrants:
             why = "finalist" if entrant.is_finalist else "reference: the best initial network"
             several = entrant.search_trainings > 1
@@ -176,10 +175,10 @@ class ExportProgress(Progress, ExportCallbacks):
     """Shows an export: its steps, and each epoch if the network is trained again."""
 
     def on_retraining(self, run: Run, runtime: RuntimeConfig) -> None:
-        """Print that the weights were not kept and the network is trained again."""
+        """Print that the weights were not stored and the network is retrained."""
         self.prefix, self.epochs, self.last = f"run {run.id}: ", run.recipe.epochs, ""
         self.lines.say(
-            f"{self.prefix}its weights were not kept; trained again from its record: {run.recipe.describe()}, "
+            f"{self.prefix}its weights were not stored; retraining from its record: {run.recipe.describe()}, "
             f"seed {run.seed}, on {runtime.device}, {runtime.precision}"
         )
 

@@ -55,11 +55,6 @@ def size_of(size: float) -> str:
     return f"{size / (1 << 30):,.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):,.0f} MiB"
 
 
-def many(number: int, noun: str, nouns: str = "") -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"
-
-
 def one_line(error: object) -> str:
     """Return the start of an error's message, on a single line."""
     return " ".join(str(error).split())[:200]

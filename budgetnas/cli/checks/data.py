@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from budgetnas.cli.checks.check import Check, DoctorRequest, many
+from budgetnas.cli.checks.check import Check, DoctorRequest
 from budgetnas.data.cache import read_only
 from budgetnas.data.load import Data, load_data
 from budgetnas.data.named_sets import archives_of, is_unpacked
 from budgetnas.data.request import DataRequest
+from budgetnas.errors import plural
 from budgetnas.space.specification import StudySpecification
 
 DEFAULT_DATA: Final = "cifar10"
@@ -50,7 +51,7 @@ def _described(loaded: Data) -> str:
     side, identity = loaded.resolution, loaded.identity
     return (
         f"{identity.label()}: {len(loaded.train):,} training and {len(loaded.validation):,} validation images, "
-        f"{side} x {side} pixels, {many(len(loaded.classes), 'class', 'classes')}, identity {identity.digest()}"
+        f"{side} x {side} pixels, {plural(len(loaded.classes), 'class', 'classes')}, identity {identity.digest()}"
     )
 
 

@@ -15,9 +15,9 @@ import psutil
 from sqlalchemy.engine import URL
 
 from budgetnas import __version__
-from budgetnas.cli.checks.check import Check, many, one_line, size_of
+from budgetnas.cli.checks.check import Check, one_line, size_of
 from budgetnas.data.cache import cache_root, read_only
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, plural
 from budgetnas.storage.opening import is_writable
 from budgetnas.storage.urls import sqlite_file
 
@@ -55,7 +55,7 @@ def devices(asked: str) -> Iterator[Check]:
     yield Check(
         "cpu",
         "ok",
-        f"{device_name(cpu)}, {many(os.cpu_count() or 1, 'core')}, {many(facts.threads, 'thread')}, "
+        f"{device_name(cpu)}, {plural(os.cpu_count() or 1, 'core')}, {plural(facts.threads, 'thread')}, "
         f"{size_of(memory.total)} memory ({size_of(memory.available)} free), {_half(['bf16'] if facts.bf16 else [])}",
     )
     yield from gpus(GpuFacts.of_this_process())

@@ -13,10 +13,10 @@ from budgetnas.cli.checks.check import Check
 from budgetnas.errors import InputError
 from budgetnas.storage import Records, tables
 from budgetnas.storage.mounts import caveat_of, file_system_of
-from budgetnas.storage.opening import is_writable, open_to_read, require_tables
+from budgetnas.storage.opening import is_writable, open_engine_read_only, require_tables
 from budgetnas.storage.urls import check_place, masked, sqlite_file
 
-MOST_CLOCK_SECONDS: Final = 5.0
+MAX_CLOCK_SECONDS: Final = 5.0
 
 
 def storage(url: URL, opened: list[Records]) -> Iterator[Check]:
@@ -25,7 +25,7 @@ def storage(url: URL, opened: list[Records]) -> Iterator[Check]:
         yield from _sqlite_place(url)
         if not sqlite_file(url).is_file():
             return
-    engine = open_to_read(url)
+    engine = open_engine_read_only(url)
     try:
         yield from _database(engine)
         ours, usable = our_schema(engine)
@@ -56,7 +56,7 @@ def file_system_check(kind: str) -> Check:
     caveat = caveat_of(kind)
     if caveat is not None:
         return Check("file system", "warning", caveat.detail, caveat.hint)
-    return Check("file system", "ok", f"{kind or 'unknown'}, of this machine")
+    return Check("file system", "ok", f"{kind or 'unknown'}, on this machine")
 
 
 def _database(engine: Engine) -> Iterator[Check]:
@@ -85,7 +85,7 @@ def _journal(connection: Connection) -> Check:
 
 def clock_check(seconds: float) -> Check:
     """Return whether the clocks of database and machine agree; the database's is `seconds` ahead."""
-    if abs(seconds) <= MOST_CLOCK_SECONDS:
+    if abs(seconds) <= MAX_CLOCK_SECONDS:
         return Check("clock", "ok", f"the database's is {abs(seconds):.1f} s from this machine's")
     detail = f"the database's is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} this machine's"
     hint = "set both by a time server (NTP): the difference falsifies the times of runs"
@@ -95,7 +95,7 @@ def clock_check(seconds: float) -> Check:
 def our_schema(engine: Engine) -> tuple[Check, bool]:
     """Return the check of our tables, and whether they exist in a version that can be read."""
     if not inspect(engine).has_table(tables.schema.name):
-        return Check("tables", "ok", "none of budgetnas yet; the first search creates them"), False
+        return Check("tables", "ok", "no tables of budgetnas yet; the first search creates them"), False
     try:
         require_tables(engine)
     except InputError as error:

@@ -7,8 +7,8 @@ from typing import Final
 
 from sqlalchemy import func, select
 
-from budgetnas.cli.checks.check import Check, many
-from budgetnas.errors import InputError
+from budgetnas.cli.checks.check import Check
+from budgetnas.errors import InputError, plural
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records, State, tables
 
@@ -22,7 +22,7 @@ def studies(records: Records) -> Iterator[Check]:
     query = select(func.count()).where(tables.runs.c.state == State.RUNNING.value)
     running = records.scalar(query) or 0
     listed = f"{len(names)}: {shown}" if names else "none"
-    yield Check("studies", "ok", f"{listed}; {many(running, 'run')} recorded as running")
+    yield Check("studies", "ok", f"{listed}; {plural(running, 'run')} recorded as running")
 
 
 def named_study(records: Records | None, study: str, known: list[StudySpecification]) -> Iterator[Check]:
@@ -37,9 +37,11 @@ def named_study(records: Records | None, study: str, known: list[StudySpecificat
     stored = records.specification(study)
     if stored is None:
         names = ", ".join(records.study_names()[:_SHOWN_STUDIES]) or "none yet"
-        yield Check("--study", "problem", f"{study!r} is not in this storage; it has: {names}", "see budgetnas studies")
+        yield Check(
+            "--study", "problem", f"{study!r} is not in this storage; its studies: {names}", "see budgetnas studies"
+        )
         return
     try:
         known.append(read_specification(stored))
     except InputError as error:
-        yield Check("--study", "problem", f"{study!r}: {error.rule}", "use the budgetnas that made it")
+        yield Check("--study", "problem", f"{study!r}: {error.rule}", "use the version of budgetnas that created it")

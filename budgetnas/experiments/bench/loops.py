@@ -1,6 +1,6 @@
 """Three training loops for the same network, images and recipe.
 
-The reference is the loop of countless tutorials: a `DataLoader` over PIL images augmented individually, float32, the
+The reference is the usual loop of tutorials: a `DataLoader` over PIL images augmented individually, float32, the
 default memory layout, and `.item()` after every step. The tuned reference adds channels-last layout, pinned memory, and
 bf16 or fp16 if that is faster. Ours is `budgetnas.training`.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from budgetnas.errors import plural
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import epoch_order, num_steps
@@ -89,7 +90,7 @@ class _OurRun:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLoop:
-    """The loop that most people copy, plain or tuned."""
+    """The usual PyTorch loop, plain or tuned."""
 
     device: torch.device  # device of the training
     tuned: bool = False  # whether memory is channels-last, and pinned and copied asynchronously for a GPU
@@ -110,7 +111,7 @@ class ReferenceLoop:
     def describe(self) -> str:
         """Return the settings in a few words."""
         order = "channels-last" if self.tuned else "contiguous"
-        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        workers = plural(self.workers, "worker")
         return f"{self.precision}, {order}, PIL images, DataLoader with {workers}, .item() every step"
 
 

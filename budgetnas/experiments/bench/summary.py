@@ -14,6 +14,7 @@ import torchvision
 
 from budgetnas.architecture import count
 from budgetnas.data import Data
+from budgetnas.errors import plural
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import Loop
 from budgetnas.experiments.bench.protocol import REPORT_IMAGES, BenchResult, Sample, training_flops
@@ -94,7 +95,7 @@ class BenchSummary:
                 f"95 % interval {ratio.low:.2f} to {ratio.high:.2f} ({ratio.n} pairs)"
             )
         peaks = ", ".join(f"{peak / 1e12:,.3f} TFLOP/s in {name}" for name, peak in self.peaks.items())
-        lines.append(f"matrix peak: {peaks}; {self.threads} thread{'' if self.threads == 1 else 's'} for every loop")
+        lines.append(f"matrix peak: {peaks}; {plural(self.threads, 'thread')} for every loop")
         lines.extend(f"tried: {name}: {rate:,.1f} images/s" for name, rate in self.tried.items())
         lines.append(f"other processes kept {self.other_load:.2f} cores busy before the start")
         return [*lines, self.where, self.command]

@@ -107,13 +107,13 @@ def _add_seeds(figure: go.Figure, accuracies: Sequence[Sequence[float]]) -> None
         name="mean, 95 % interval",
         mode="markers",
         marker=marker(GREEN, "diamond", 12),
-        error_x={"array": [_reach(values) for _, values in rows], "color": GREEN, "thickness": 2, "width": 6},
+        error_x={"array": [_half_width(values) for _, values in rows], "color": GREEN, "thickness": 2, "width": 6},
         hovertext=[_hover(values) for _, values in rows],
         hoverinfo="text",
     )
 
 
-def _reach(values: Spread) -> float:
+def _half_width(values: Spread) -> float:
     return 0.0 if values.interval is None else 100 * (values.interval.high - values.interval.estimate)
 
 

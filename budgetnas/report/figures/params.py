@@ -33,12 +33,12 @@ def accuracy_against_params(tables: StudyTables) -> Figure:
     figure.update_yaxes(title=f"{tables.specification.measure.on('validation')} (%)")
     means = " For a candidate with several runs, their mean." if max(table["trainings"]) > 1 else ""
     left_out = " Pruned runs are left out." if tables.pruning.pruned else ""
-    caption = f"No network beats one on the Pareto front with as few parameters.{means}{left_out}"
+    caption = f"On the Pareto front: networks that no network with as few parameters beats.{means}{left_out}"
     return Figure("params", "Accuracy against parameters", caption, styled(figure), table)
 
 
 def pareto_front(candidates: Sequence[RankedRun]) -> tuple[RankedRun, ...]:
-    """Return the candidates that none with as few parameters beats in accuracy, the smallest network first."""
+    """Return the candidates that no candidate with as few parameters beats in accuracy, smallest network first."""
     front: list[RankedRun] = []
     for candidate in sorted(candidates, key=lambda candidate: (candidate.run.params, -candidate.accuracy)):
         if not front or candidate.accuracy > front[-1].accuracy:

@@ -23,9 +23,9 @@ def knowledge_gradient(belief: Belief, left: int = 1) -> Floats:
     2009), with the expectation over 31 outcomes. Trained candidates are judged in the same way, so a candidate is
     repeated where that teaches more than another candidate would.
 
-    A single training can have no value although several have: no single result would change the choice. So a
-    candidate's value is its highest value per training, over 1, 2, 4 and 8 trainings (KG(*), Frazier and Powell,
-    Decision Analysis 7(4), 2010).
+    If no result of a single training would change the choice, that training has no value, although several trainings
+    may have one. So a candidate's value is its highest value per training, over 1, 2, 4 and 8 trainings (KG(*), Frazier
+    and Powell, Decision Analysis 7(4), 2010).
     """
     values = [_gain(belief, repeats) / repeats for repeats in _REPEATS if repeats <= max(left, 1)]
     return np.asarray(np.max(values, axis=0), dtype=np.float64)

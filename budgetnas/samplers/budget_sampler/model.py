@@ -42,7 +42,7 @@ class ValueModel:
         """
         encoding = Encoding.of({**others, **ranges.distributions})
         pool = Pool(ranges, cost, float("inf"), generator)
-        drawn = pool.anything(_DIRECTION_DRAWS)
+        drawn = pool.draw_any(_DIRECTION_DRAWS)
         return cls(encoding, Terms(cost_direction(encoding.code(drawn), pool.costs(drawn)), encoding.ordered()))
 
     def rows(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:

@@ -62,13 +62,13 @@ class Observed:
         return _grouped([*ended, *zip(self.waiting, expected, strict=True)], ())
 
 
-def observe(study: Study, ranges: Ranges, *, but: int | None = None) -> Observed:
+def observe(study: Study, ranges: Ranges, *, except_trial: int | None = None) -> Observed:
     """Return the trainings of a study's candidates that have the parameters of `ranges`.
 
-    The trial with number `but` is left out.
+    The trial with the number `except_trial` is left out.
     """
     every = study.get_trials(deepcopy=False)
-    trials = [trial for trial in every if trial.number != but and ranges.complete(trial.params)]
+    trials = [trial for trial in every if trial.number != except_trial and ranges.complete(trial.params)]
     sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
     complete = [
         (trial.params, sign * float(trial.value))

@@ -52,7 +52,7 @@ class Pool:
         """Return the cost of each candidate."""
         return np.array([self._cost(params) for params in candidates], dtype=np.float64)
 
-    def anything(self, number: int) -> list[Params]:
+    def draw_any(self, number: int) -> list[Params]:
         """Return evenly drawn candidates, within the limit or not."""
         return [self._draw() for _ in range(number)]
 
@@ -76,7 +76,7 @@ class Pool:
             if len(found) >= _DRAWS:
                 break
         if len(found) < _ENOUGH:
-            self._wander(found)
+            self._random_walk(found)
         return list(found.values())
 
     def neighbours(self, params: Params) -> Iterator[tuple[Key, Params]]:
@@ -100,7 +100,7 @@ class Pool:
         combinations = (dict(zip(self._values, values, strict=True)) for values in itertools.product(*lists))
         return list({key_of(params): params for params in map(self._ranges.of, combinations)}.values())
 
-    def _wander(self, found: dict[Key, Params]) -> None:
+    def _random_walk(self, found: dict[Key, Params]) -> None:
         here = next(iter(found.values()), None) or self._cheapest()
         for _ in range(_TRIES // 4):
             name = self._random.choice(list(here))
@@ -111,7 +111,7 @@ class Pool:
 
     def _cheapest(self) -> Params:
         """Return the cheapest candidate reached by changing one parameter at a time."""
-        best = min(self.anything(100), key=self._cost)
+        best = min(self.draw_any(100), key=self._cost)
         cost = self._cost(best)
         while True:
             near = [

@@ -31,7 +31,7 @@ _DESIGN_SHARE: Final = 0.4
 _FEWEST: Final = 3
 _CHOICE: Final = 60
 _TRAINED: Final = 120
-_HOPEFUL_AMONG: Final = 600
+_OPTIMISTIC_AMONG: Final = 600
 _BEAM: Final = 5
 _STEPS: Final = 10
 
@@ -112,7 +112,7 @@ class BudgetSampler(BaseSampler):
         if all(distribution.single() for distribution in search_space.values()):
             return {}
         domain = self._domain_of(self._ranges or Ranges(search_space), study)
-        observed = observe(study, domain.ranges, but=trial.number)
+        observed = observe(study, domain.ranges, except_trial=trial.number)
         if len(observed) < _FEWEST or len(observed) + len(observed.waiting) < self._design_size(domain):
             return self._next_of_design(domain, observed)
         chosen = self._most_valuable(domain, observed)
@@ -206,13 +206,13 @@ class BudgetSampler(BaseSampler):
         known = {key_of(domain.ranges.of(params)) for params in observed.candidates}
         climbed, climbed_rows = self._climbed(domain, observed, belief)
         fresh = [index for index, key in enumerate(climbed) if key not in known and key not in domain.keys]
-        left = np.concatenate([np.arange(len(fresh)), len(fresh) + domain.besides(known)])
+        left = np.concatenate([np.arange(len(fresh)), len(fresh) + domain.unknown(known)])
         rows = np.concatenate([climbed_rows[fresh], domain.drawn_rows])
         expected = belief.untrained(rows)
-        subset = left[self._random.sample(range(len(left)), min(_HOPEFUL_AMONG, len(left)))]
-        hopeful = subset[np.argsort(expected[subset] - belief.spread(rows[subset]))[:_CHOICE]]
+        subset = left[self._random.sample(range(len(left)), min(_OPTIMISTIC_AMONG, len(left)))]
+        optimistic = subset[np.argsort(expected[subset] - belief.spread(rows[subset]))[:_CHOICE]]
         best = left[np.argsort(expected[left])[:_CHOICE]]
-        chosen = np.unique(np.concatenate([best, hopeful]))
+        chosen = np.unique(np.concatenate([best, optimistic]))
         visited = list(climbed.values())
         params = [visited[fresh[index]] for index in chosen if index < len(fresh)]
         params += [domain.drawn[index - len(fresh)] for index in chosen if index >= len(fresh)]
@@ -267,8 +267,8 @@ class _Domain:
         """Return whether a candidate is within the limit."""
         return self.pool.fits(self.ranges.of(params))
 
-    def besides(self, known: Iterable[Key]) -> NDArray[np.intp]:
-        """Return the indexes in `drawn` of all candidates but the known ones."""
+    def unknown(self, known: Iterable[Key]) -> NDArray[np.intp]:
+        """Return the indexes in `drawn` of the candidates that are not in `known`."""
         others = np.ones(len(self.drawn), dtype=bool)
         others[[self.keys[key] for key in known if key in self.keys]] = False
         return np.flatnonzero(others)

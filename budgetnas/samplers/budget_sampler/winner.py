@@ -22,8 +22,8 @@ from budgetnas.samplers.budget_sampler.observed import Key, Result, clipped, key
 
 FEWEST_TRAININGS: Final = 5
 """With fewer trainings there is nothing to fit: a candidate's expected value is the mean of its own trainings."""
-_MOST_FITTED: Final = 300
-"""Most trainings that the hyperparameters are fitted to: a subset from the worst to the best."""
+_MAX_FITTED: Final = 300
+"""Largest number of trainings that the hyperparameters are fitted to; of more, a subset from the worst to the best."""
 _SAME: Final = 1e-9
 """Values that differ by no more than this are equal."""
 _SPREADS: Final = 3.0
@@ -113,7 +113,7 @@ def _standardised(features: Floats) -> Floats:
 def _posterior(features: Floats, values: Floats, groups: NDArray[Any]) -> Floats:
     middle, spread = float(values.mean()), float(values.std())
     scaled = (values - middle) / spread
-    subset = np.unique(np.linspace(0, len(values) - 1, _MOST_FITTED).round().astype(np.int64))
+    subset = np.unique(np.linspace(0, len(values) - 1, _MAX_FITTED).round().astype(np.int64))
     logs = _Model.of(features[subset], scaled[subset], groups[subset]).fitted()
     return middle + spread * _Model.of(features, scaled, groups).posterior_mean(logs)
 
@@ -160,20 +160,22 @@ class _Model:
 
     def _signal(self, logs: Floats) -> Floats:
         linear, smooth_, group = np.exp(logs[:3])
-        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._bell(logs) + group * self.same)
+        return np.asarray(_CONSTANT + linear * self.linear + smooth_ * self._smooth_part(logs) + group * self.same)
 
-    def _bell(self, logs: Floats) -> Floats:
+    def _smooth_part(self, logs: Floats) -> Floats:
         return np.asarray(np.exp(-0.5 * np.tensordot(np.exp(-2 * logs[4:]), self.squares, axes=1)))
 
     def _loss(self, logs: Floats) -> tuple[float, Floats]:
         linear, smooth_, group, noise = np.exp(logs[:4])
-        bell = smooth_ * self._bell(logs)
-        eye = np.eye(len(bell))
-        factor = cho_factor(_CONSTANT + linear * self.linear + bell + group * self.same + noise * eye, lower=True)
+        smooth_part = smooth_ * self._smooth_part(logs)
+        eye = np.eye(len(smooth_part))
+        factor = cho_factor(
+            _CONSTANT + linear * self.linear + smooth_part + group * self.same + noise * eye, lower=True
+        )
         weights = cho_solve(factor, self.values)
         slope = 0.5 * (cho_solve(factor, eye) - np.outer(weights, weights))
-        parts = [np.sum(slope * part) for part in (linear * self.linear, bell, group * self.same, noise * eye)]
-        scales = np.tensordot(self.squares, slope * bell, axes=2) * np.exp(-2 * logs[4:])
+        parts = [np.sum(slope * part) for part in (linear * self.linear, smooth_part, group * self.same, noise * eye)]
+        scales = np.tensordot(self.squares, slope * smooth_part, axes=2) * np.exp(-2 * logs[4:])
         deviation = (logs - self.prior_mean) / self.prior_spread
         loss = 0.5 * self.values @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * deviation @ deviation
         return float(loss), np.concatenate([parts, scales]) + deviation / self.prior_spread

@@ -111,7 +111,7 @@ class RayPool:
             code, messages = EXIT_FAILED, [str(error).strip().splitlines()[-1]]
         if code == EXIT_RESTART and self._submit is not None and self._crashes[number].restart(study):
             self._pending[self._submit()] = number
-            return [*(f"{name}: {text}" for text in messages), f"{name} can train no more; it is restarted"]
+            return [*(f"{name}: {text}" for text in messages), f"{name} can no longer train; it is restarted"]
         self._endings.append((code, f"{name}: {messages[-1] if messages else f'ended with code {code}'}"))
         return [f"{name}: {text}" for text in messages]
 

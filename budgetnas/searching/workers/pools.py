@@ -93,7 +93,7 @@ def pool_for(options: SearchOptions, url: URL, runtime: RuntimeRules) -> Iterato
             yield pool
         return
     if share is not None:
-        raise InputError("--gpus-per-trial", share, "goes with --ray", "on this machine use --workers and --per-device")
+        raise InputError("--gpus-per-trial", share, "needs --ray", "on this machine use --workers and --per-device")
     yield _local_pool(options, runtime)
 
 
@@ -133,7 +133,7 @@ def idle_gpus(options: SearchOptions, devices: tuple[str, ...]) -> str | None:
     chosen = options.workers or options.per_device or options.ray
     if chosen is not None or len(devices) < 2:
         return None
-    return f"{len(devices)} GPUs are here and one is used; --workers {len(devices)} uses all of them"
+    return f"this search uses one of {len(devices)} GPUs; --workers {len(devices)} uses all of them"
 
 
 def gpu_devices(workers: int | None, per_device: int | None, devices: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def gpu_devices(workers: int | None, per_device: int | None, devices: tuple[str,
         raise InputError(
             "--workers",
             wanted,
-            f"is more than {plural(len(devices), 'GPU')} with {plural(each, 'worker')} each take",
+            f"is more than {plural(places, 'worker')}: {plural(len(devices), 'GPU')} with {each} each",
             f"use at most {places}, or --per-device {-(-wanted // len(devices))}",
         )
     return tuple(devices[index % len(devices)] for index in range(wanted))

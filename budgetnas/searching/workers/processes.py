@@ -132,7 +132,7 @@ class ProcessPool:
 
     def _ended(self, worker: _Worker, code: int, study: StudyProgress) -> tuple[str, ...]:
         """Restart a worker that crashed and may yet succeed; else note how it ended."""
-        name, how = f"worker {worker.number}", _how(code)
+        name, how = f"worker {worker.number}", _how_it_ended(code)
         crashed = code < 0 or code not in (EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT)
         if self._stopping or not crashed or study.is_done():
             worker.ending = (code, f"{name}: {worker.last_line or how}")
@@ -174,9 +174,9 @@ def _read_lines(worker: _Worker) -> list[str]:
     return messages
 
 
-def _how(code: int) -> str:
+def _how_it_ended(code: int) -> str:
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     if code == EXIT_RESTART:
-        return "can train no more"
+        return "can no longer train"
     return "crashed" if code == CRASHED else f"ended with code {code}"

@@ -23,7 +23,7 @@ from budgetnas.space.search_space import InputShape, SearchSpace
 Costs = NDArray[np.int64]
 
 MAX_WIDTHS: Final = 64
-"""Most widths in the table: stages are counted for each pair; half a second for four stages and 64 widths."""
+"""Largest table of widths: stages are counted for each pair, in half a second for four stages and 64 widths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from budgetnas.space.survey.costs import Costs, SpaceCosts, space_costs
 from budgetnas.space.survey.tally import End, Share, Tally, ValueShare, merged
 
 MAX_HALVES: Final = 4_000_000
-"""Most halves that are listed."""
+"""Largest number of halves that are listed."""
 MAX_PAIRS: Final = 1_000_000_000
-"""Most pairs that are compared with several limits; about two seconds."""
+"""Largest number of pairs that are compared with several limits; about two seconds."""
 _PASSES: Final = 2
 _CHUNK: Final = 4_000_000
 

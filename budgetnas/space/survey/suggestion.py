@@ -122,25 +122,25 @@ class _Narrowing:
 
     def narrowed(self, space: SearchSpace, tally: Tally, *, drop_rare: bool) -> _Narrowed:
         """Narrow in rounds while a round drops something and at least `KEPT` of the fitting networks remain."""
-        now = _Narrowed(space, tally)
+        current = _Narrowed(space, tally)
         for number in range(1, _ROUNDS + 1):
-            after = self._round(now, number, drop_rare=drop_rare)
+            after = self._round(current, number, drop_rare=drop_rare)
             if after is None or after.kept < KEPT:
                 break
-            now = after
-            if not now.tally.share.counted:  # draws take time
+            current = after
+            if not current.tally.share.counted:  # draws take time
                 break
-        return now
+        return current
 
-    def _round(self, now: _Narrowed, number: int, *, drop_rare: bool) -> _Narrowed | None:
-        keep = [params for network in self.keep if (params := now.space.params_of(network)) is not None]
-        drop = _choose(now.space, now.tally, keep, allowed=1 - KEPT / now.kept, drop_rare=drop_rare)
+    def _round(self, current: _Narrowed, number: int, *, drop_rare: bool) -> _Narrowed | None:
+        keep = [params for network in self.keep if (params := current.space.params_of(network)) is not None]
+        drop = _choose(current.space, current.tally, keep, allowed=1 - KEPT / current.kept, drop_rare=drop_rare)
         if not drop.values:
             return None
-        space = drop.from_space(now.space)
+        space = drop.from_space(current.space)
         tally = measure(space, self.inputs, self.budget, self.seed + number)
-        kept, counted = _kept(now, space, tally, drop)
-        return _Narrowed(space, tally, now.kept * kept, now.counted and counted, now.never and drop.never)
+        kept, counted = _kept(current, space, tally, drop)
+        return _Narrowed(space, tally, current.kept * kept, current.counted and counted, current.never and drop.never)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +263,10 @@ def _kept(before: _Narrowed, space: SearchSpace, tally: Tally, drop: _Drop) -> t
     return float(np.concatenate(inside).mean()), False
 
 
-def _inside(drawn: NDArray[np.int64], now: SearchSpace) -> NDArray[np.bool_]:
+def _inside(drawn: NDArray[np.int64], space: SearchSpace) -> NDArray[np.bool_]:
     """Return which drawn networks are also in the narrower space."""
-    highest = np.array([high for _, high in now.blocks[: drawn.shape[1] // 2]])
-    return np.asarray((np.isin(drawn[:, 1::2], now.widths) & (drawn[:, ::2] <= highest)).all(axis=1))
+    highest = np.array([high for _, high in space.blocks[: drawn.shape[1] // 2]])
+    return np.asarray((np.isin(drawn[:, 1::2], space.widths) & (drawn[:, ::2] <= highest)).all(axis=1))
 
 
 def _keys(space: SearchSpace) -> Iterator[str]:
