@@ -2,13 +2,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := budgetnas-demo
+SITE := build/site
+WHEEL := .venv-wheel
 LOWEST := .venv-lowest-$(notdir $(PYTHON))
 LOWEST_TESTS := $(patsubst %,tests/test_%.py,architecture_counts architecture_values budget_sampler bundle cli \
 	constraint_filter dashboard data_folder data_folder_cache doctor export final network recipe replay report report_tables search_study \
 	space specification state storage_engine storage_records train train_plain)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all test-faults test-lowest check lint types imports benchmarks clean
+.PHONY: demo test test-all test-faults test-lowest check lint types imports site dist wheel-demo benchmarks clean
 
 demo: $(VENV)/.installed
 	mkdir -p $(DEMO)
@@ -46,6 +48,21 @@ types: $(VENV)/.installed-dev
 imports: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
+site: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+
+wheel-demo: dist
+	$(PYTHON) -m venv --clear $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	mkdir $(WHEEL)/demo
+	cd $(WHEEL)/demo && ../bin/budgetnas count v2 --budget 5e6
+	cd $(WHEEL)/demo && ../bin/budgetnas search digits-demo
+	cd $(WHEEL)/demo && ../bin/budgetnas report digits-demo
+
 benchmarks: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.counting
 	$(BIN)/python -m benchmarks.proposals
@@ -74,4 +91,4 @@ $(LOWEST)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest-* $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lowest-* $(WHEEL) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -167,6 +167,17 @@ class RestartNeeded(Interrupted):
         super().__init__(EXIT_RESTART, reason)
 
 
+class Cancelled(Interrupted):
+    """A user cancelled the study: its trial is requeued, and only a later search trains it.
+
+    Args:
+        study: Name of the study.
+    """
+
+    def __init__(self, study: str) -> None:
+        super().__init__(EXIT_FAILED, f"study {study!r} was cancelled; a search of it resumes it")
+
+
 class LeaseLost(Exception):
     """This process did not renew its lease in time and another process has taken over its work; it must not write."""
 

@@ -148,6 +148,14 @@ def by_class_words(rows: Sequence[ClassAccuracy], most: int = 10) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Int8Reading:
+    """The evaluation of an int8 file on a test split."""
+
+    sha256: str  # hash of the file
+    accuracy: float  # a share of 1
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate with its 95 % interval.
 

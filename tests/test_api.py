@@ -68,7 +68,7 @@ def test_no_public_name_is_hidden_by_a_package_of_that_name() -> None:
 
 
 def test_the_arguments_of_a_search_are_options() -> None:
-    names = set(inspect.signature(budgetnas.search).parameters) - {"study_file", "progress"}
+    names = set(inspect.signature(budgetnas.search).parameters) - {"study_file", "queue", "progress"}
     assert {name.replace("batch_size", "batch") for name in names} <= set(SearchOptions.model_fields)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_filter_is_checked_in_two_other_ways() -> None:
-    passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000), 3000, 5, seed=1)
+    passed = gate.propose(Budget(5_000_000, 300_000_000, 400_000, 4 << 20, 192 << 10), 3000, 5, seed=1)
     assert passed.accepted > 300
     assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
     assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
@@ -26,7 +26,7 @@ def test_stems_that_reduce_images_are_checked_too(size: int) -> None:
     assert passed.accepted > 30
     assert (passed.over, passed.differing, len(passed.sample)) == (0, 0, 5)
     assert all(gate.counts_of_built(one) == count(one) for one in passed.sample)
-    assert gate.onnx_agrees(next(one for one in passed.sample if one.se))
+    assert gate.files_agree(next(one for one in passed.sample if one.se)) == (True, True)
 
 
 def test_a_filter_that_accepts_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +48,8 @@ def test_the_command_prints_what_it_found() -> None:
 
     app = typer.Typer()
     app.command()(gate.measure)
-    result = CliRunner().invoke(app, ["--proposals", "300", "--built", "2", "--exported", "1", "--max-macs", "600M"])
+    result = CliRunner().invoke(app, ["--proposals", "300", "--built", "2", "--exported", "1", "--max-ram-kb", "200"])
     assert result.exit_code == 0, result.output
     for text in ("over a limit: 0; counted otherwise by the closed form: 0; built: 2, ", "with other counts: 0;"):
         assert text in result.output
-    assert "exported: 1, with other logits: 0" in result.output
+    assert "exported: 1, with other logits: 0, with other int8 weights: 0" in result.output

@@ -21,6 +21,8 @@ NO_BUDGET = ["--budget 'five'", "write it as 5e6"]
 BAD_INPUT = [
     ("counting", ["--repeats", "five"], ["--repeats 'five'", "must be a whole number", "see --help"]),
     ("counting", ["--repeats", "0"], ["--repeats 0", "must be at least 1"]),
+    ("end_to_end", ["--budget", "five"], NO_BUDGET),
+    ("end_to_end", ["--data", "folder:nowhere"], NOT_THERE),
     ("gate", ["--budget", "five"], NO_BUDGET),
     ("gate", ["--max-macs", "x"], ["--max-macs 'x'", "multiply-accumulates"]),
     ("learning", ["--data", "folder:nowhere"], NOT_THERE),

@@ -10,6 +10,7 @@ from budgetnas.architecture import Architecture, Counts, count, named
 from budgetnas.architecture.budget import (
     FLAGS,
     MAX_BUDGET,
+    QUANTITIES,
     WORDS,
     Budget,
     Excess,
@@ -195,10 +196,10 @@ def test_a_limit_may_be_missing() -> None:
         parse_limit("-1", "activations")
 
 
-V2 = Counts(params=1_891_658, macs=335_480_064, activations=542_720)
+V2 = Counts(params=1_891_658, macs=335_480_064, activations=542_720, weight_bytes=1_905_168, ram_bytes=196_608)
 
 
-@pytest.mark.parametrize("quantity", ["params", "macs", "activations"])
+@pytest.mark.parametrize("quantity", QUANTITIES)
 def test_a_network_fits_a_limit_equal_to_its_count_and_not_one_below(quantity: str) -> None:
     assert count(named("v2")) == V2
     exact = Budget(*V2)
@@ -215,7 +216,7 @@ def test_limits_are_those_that_are_set_in_one_order() -> None:
     assert Budget(5).limits == (Limit("params", 5),)
     assert Budget(5, max_activations=7).limits == (Limit("params", 5), Limit("activations", 7))
     assert Budget(5, 6, 7).limits == (Limit("params", 5), Limit("macs", 6), Limit("activations", 7))
-    assert [one.flag for one in Budget(5, 6, 7).limits] == list(FLAGS.values())
+    assert [one.flag for one in Budget(5, 6, 7, 8, 9).limits] == list(FLAGS.values())
     assert str(Budget(5_000_000, 10**9, 600_000)) == (
         "5M parameters, 1,000,000,000 multiply-accumulates, 600k activations"
     )

@@ -426,7 +426,7 @@ def test_a_bundle_loads_without_the_packages_of_a_search(made: Made, tmp_path: P
 
 def test_a_certificate_has_every_limit_with_its_count(made: Made, tmp_path: Path) -> None:
     counts = count(ARCHITECTURE)
-    limits = Budget(60_000, counts.macs, 10 * counts.activations)
+    limits = Budget(60_000, counts.macs, 10 * counts.activations, 1 << 20, counts.ram_bytes)
     bundle = write_bundle(replace(made.source, budget=limits), tmp_path / "b", replace=False)
     certificate = json.loads((bundle.folder / contents.CERTIFICATE).read_text())
     assert (certificate["budget"], certificate["fits"]) == (60_000, True)
@@ -437,10 +437,13 @@ def test_a_certificate_has_every_limit_with_its_count(made: Made, tmp_path: Path
         ("params", 60_000, counts.params, "built", True),
         ("macs", counts.macs, counts.macs, "static", True),
         ("activations", 10 * counts.activations, counts.activations, "static", True),
+        ("weight_bytes", 1 << 20, counts.weight_bytes, "static", True),
+        ("ram_bytes", counts.ram_bytes, counts.ram_bytes, "static", True),
     ]
     card = (bundle.folder / contents.CARD).read_text()
     assert "It keeps the budget of 60,000 parameters." in card
     assert f"It keeps the limit of {counts.macs:,} multiply-accumulates with {counts.macs:,} (counted without" in card
+    assert "It keeps the limit of 1,048,576 bytes of int8 weights (1024 KiB) with " in card
     over = certify(ARCHITECTURE, build(ARCHITECTURE), Budget(60_000, counts.macs - 1))
     assert (over.fits, [limit.fits for limit in over.limits]) == (False, [True, False])
     assert "BREAKS" in over.limits[1].sentence()

@@ -94,6 +94,17 @@ def test_no_proposal_is_over_the_budget(name: str, proposals: int, limit: int) -
 
 
 THREE = Budget(1_000_000, 120_000_000, 350_000)
+CHIP = Budget(80_000, max_weight_bytes=71 << 10, max_ram_bytes=56 << 10)
+
+
+@pytest.mark.parametrize(("name", "proposals"), [("random", 60), ("tpe", 30)])
+def test_no_proposal_needs_more_bytes_than_a_chip_has(name: str, proposals: int) -> None:
+    study, ledger = gated(name, DEFAULT, CHIP)
+    for _ in range(proposals):
+        assert CHIP.excesses(count(propose(study, DEFAULT, ledger).architecture)) == ()
+    rejected = [CHIP.excesses(count(rejection.architecture)) for rejection in ledger.rejections]
+    assert all(rejected)
+    assert any([excess.quantity for excess in excesses] == ["ram_bytes"] for excesses in rejected)
 
 
 @pytest.mark.parametrize(("name", "proposals"), [("random", 60), ("tpe", 30), ("nsga2", 30), ("gp", 12)])
@@ -112,10 +123,19 @@ def test_no_proposal_is_over_any_of_three_limits(name: str, proposals: int) -> N
         assert not one.duplicate, "what breaks another limit than that on parameters is no duplicate"
 
 
-@settings(max_examples=25)
-@given(st.integers(30_000, 10**7), st.integers(2 * 10**6, 10**9), st.integers(80_000, 10**7), st.integers(0, 2**32 - 1))
-def test_no_accepted_proposal_is_over_a_limit(params: int, macs: int, activations: int, seed: int) -> None:
-    budget, ledger = Budget(params, macs, activations), Ledger()
+limits = st.tuples(
+    st.integers(30_000, 10**7),
+    st.integers(2 * 10**6, 10**9),
+    st.integers(80_000, 10**7),
+    st.none() | st.integers(30_000, 10**7),
+    st.none() | st.integers(30_000, 10**6),
+)
+
+
+@settings(max_examples=40)
+@given(limits, st.integers(0, 2**32 - 1))
+def test_no_accepted_proposal_is_over_a_limit(limits: tuple[int, ...], seed: int) -> None:
+    budget, ledger = Budget(*limits), Ledger()
     inner = optuna.samplers.RandomSampler(seed=seed)
     gate = ConstraintFilter(inner, DEFAULT, budget, known=lambda _: False, reject=ledger.reject, seed=seed)
     study = optuna.create_study(sampler=gate)

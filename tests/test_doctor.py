@@ -104,7 +104,7 @@ def test_lines_say_the_state_first_and_the_hint_last(in_a_fresh_folder: Path) ->
         (["--storage", "nas"], "is not a storage URL"),
         (["--storage", f"mysql://me:{SECRET}@host/nas"], "mysql is not supported"),
         (["--data", "cifar"], "must be one of"),
-        (["--device", "tpu"], "must be auto, cpu, cuda or cuda:N"),
+        (["--device", "tpu"], "must be auto, cpu, cuda, cuda:N or mps"),
     ],
 )
 def test_impossible_values_are_bad_input(in_a_fresh_folder: Path, arguments: list[str], message: str) -> None:

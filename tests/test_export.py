@@ -15,12 +15,14 @@ from small import run, run_fresh, study_file
 from sqlalchemy import delete, update
 
 import budgetnas
+from budgetnas.api.final_int8 import evaluate_int8_of_final
 from budgetnas.architecture import named
 from budgetnas.bundle import contents
 from budgetnas.bundle.chosen import ExportRequest, choose_run
 from budgetnas.bundle.export import Exported, export
 from budgetnas.bundle.loading import load
 from budgetnas.bundle.retraining import recorded_runtime
+from budgetnas.cli.final_text import final_lines
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import FinishRequest, finish
@@ -211,6 +213,29 @@ def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tm
     assert (metrics["split"], metrics["accuracy"]) == ("validation", result.winner.validation[0])
 
 
+def test_an_int8_file_is_evaluated_on_the_test_split_once_and_exported(finished: Records, tmp_path: Path) -> None:
+    before = final_result(finished, "s")
+    assert before is not None and before.winner is not None and before.shipped_run is not None
+    readings = finished.test_readings(before.shipped_run)
+    _, metrics = exported(finished, tmp_path / "early", study="s", int8=True)
+    assert metrics["int8"]["test"] is None and metrics["int8"]["trained_on"]
+    results = [
+        evaluate_int8_of_final("s", DataPlace(), finished, Stopper(), on_progress=lambda _: None) for _ in range(2)
+    ]
+    assert results[0] == results[1]
+    reading = results[0].int8
+    assert reading is not None and 0 < reading.accuracy <= 1
+    assert finished.test_readings(before.shipped_run) == readings + 1, "the second call reads nothing"
+    assert (results[0].winner, results[0].readings) == (before.winner, before.readings), "it is no reading of a final"
+    assert f"int8 file of the winner's exported network (export --int8): {reading.accuracy:.2%}" in " ".join(
+        final_lines(results[0])
+    )
+    _, metrics = exported(finished, tmp_path / "b", study="s", int8=True)
+    assert metrics["int8"]["sha256"] == reading.sha256 == metrics["int8"]["test"]["sha256"], "the same file again"
+    assert (tmp_path / "b" / contents.INT8).stat().st_size == metrics["int8"]["sizes"]["file"]
+    assert "evaluated once, after the final" in (tmp_path / "b" / contents.CARD).read_text()
+
+
 def test_invalid_exports_are_refused(finished: Records, tmp_path: Path) -> None:
     place = DataPlace()
     other = finished.runs(role=Role.REPLAY)[0].id
@@ -282,10 +307,15 @@ def test_the_commands(finished: Records, folder: Path, tmp_path: Path) -> None:
     assert value["certificate"]["total"]["equal"] and value["onnx_check"]["same_class"] == 100
     again = run(folder, "export", "s", "--out", str(tmp_path / "b"))
     assert (again.returncode, "--force" in again.stderr, again.stdout) == (2, True, "")
-    forced = run(folder, "export", "s", "--out", str(tmp_path / "b"), "--force")
+    forced = run(folder, "export", "s", "--out", str(tmp_path / "b"), "--force", "--int8")
     assert forced.returncode == 0, forced.stderr
     for text in ("total", "equal", "stored with the record", "n = 2", "largest absolute difference", "agree on all"):
         assert text in forced.stdout
+    for text in ("int8 file: Accuracy on all 100 validation images", "a loss of", "calibrated on 200 training images"):
+        assert text in forced.stdout
+    finished_int8 = run(folder, "finish", "s", "--int8", "--json")
+    assert finished_int8.returncode == 0, finished_int8.stderr
+    assert 0 <= json.loads(finished_int8.stdout)["int8"]["accuracy"] <= 1
     assert "Warning" not in forced.stderr and "Traceback" not in forced.stderr
 
     data = load_data(DataRequest("digits", subset=200, subset_eval=100))

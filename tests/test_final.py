@@ -319,7 +319,7 @@ def test_a_search_ends_with_long_trainings_announced_in_its_plan(tmp_path: Path)
     result = run(tmp_path, "search", text)
     assert result.returncode == 0, result.stderr
     plan = result.stderr
-    assert "the winner and that network for 20 epochs on all training images" in plan
+    assert "the winner and the initial network are trained for 20 epochs on all training images" in plan
     assert "for the final, if its networks are typical" in plan
     assert "then the winner: 20 epochs on train + validation with the recipe for long trainings, 2 seeds each" in plan
     assert "long trainings: SGD" in result.stdout

@@ -19,7 +19,7 @@ from budgetnas.searching.options import SearchOptions, read_study_file
 from budgetnas.searching.session import run_search
 from budgetnas.searching.workers.pools import gpus, idle_gpus
 from budgetnas.training import CpuFacts, RuntimeRules, runtime_rules
-from budgetnas.training.gpu import DeviceChoice, Gpu, GpuFacts, choose_device, has_kernels
+from budgetnas.training.gpu import UNTESTED, AppleGpu, DeviceChoice, Gpu, GpuFacts, choose_device, has_kernels
 
 CUDA_13 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 CUDA_12_6 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
@@ -35,6 +35,7 @@ def machine(*there: Gpu, archs: tuple[str, ...] = CUDA_13, warning: str = "") ->
 
 
 NOTHING = replace(machine(), has_driver=False)
+APPLE = replace(NOTHING, cuda=None, apple=AppleGpu("Apple M2", 16 << 30), mps_built=True)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,12 @@ def test_auto_chooses_the_cpu_and_reports_why() -> None:
         ("cuda:1", machine(T4), "is missing: this machine has 1 GPU; use --device auto or cpu"),
         ("cuda", machine(warning=TOO_OLD), "too old (found version 11040)); update the GPU's driver"),
         ("cuda", NOTHING, "is missing: this machine has no GPU that PyTorch can use; use --device auto or cpu"),
-        ("cuda:", machine(T4), "must be auto, cpu, cuda or cuda:N"),
-        ("cuda:x", machine(T4), "must be auto, cpu, cuda or cuda:N"),
-        ("tpu", machine(T4), "must be auto, cpu, cuda or cuda:N"),
+        ("cuda:", machine(T4), "must be auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:x", machine(T4), "must be auto, cpu, cuda, cuda:N or mps"),
+        ("tpu", machine(T4), "must be auto, cpu, cuda, cuda:N or mps"),
+        ("mps", NOTHING, "is missing: torch 2.11.0+cu130 is built without MPS; use --device auto or cpu"),
+        ("mps", replace(NOTHING, mps_built=True), "is missing: PyTorch sees no Apple GPU here; use --device auto or"),
+        ("mps:0", APPLE, "must be auto, cpu, cuda, cuda:N or mps"),
     ],
 )
 def test_a_gpu_that_was_named_and_cannot_be_used_is_an_error(asked: str, facts: GpuFacts, message: str) -> None:
@@ -114,6 +118,12 @@ def test_a_gpu_that_can_be_used_is_taken() -> None:
     assert choose_device("cuda", machine(T4)) == DeviceChoice("cuda:0")
     assert choose_device("cuda:1", machine(P100, T4)) == DeviceChoice("cuda:1")
     assert choose_device("cpu") == DeviceChoice("cpu")
+
+
+def test_auto_takes_an_apple_gpu_only_without_cuda() -> None:
+    assert choose_device("auto", APPLE) == choose_device("mps", APPLE) == DeviceChoice("mps", (UNTESTED,))
+    assert choose_device("auto", replace(machine(T4), apple=APPLE.apple)) == DeviceChoice("cuda:0")
+    assert choose_device("cpu", APPLE) == DeviceChoice("cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -173,6 +183,7 @@ def test_workers_are_given_the_gpus_that_can_be_used() -> None:
     assert gpus(None, ON_A_GPU, machine(H100, P100, T4)) == ("cuda:0", "cuda:2")
     assert gpus("cuda:0", ON_A_GPU, machine(H100, T4)) == ("cuda:0",)
     assert gpus(None, replace(ON_A_GPU, device="cpu"), machine(H100, T4)) == ()
+    assert gpus(None, replace(ON_A_GPU, device="mps", capability=None), APPLE) == ("mps",)
 
 
 def test_a_search_says_that_a_gpu_is_idle() -> None:
@@ -194,3 +205,5 @@ def test_the_doctor_names_each_gpu() -> None:
     (unseen,) = doctors_gpus(machine(warning=TOO_OLD))
     assert (unseen.check, unseen.state, TOO_OLD in unseen.detail) == ("gpu", "warning", True)
     assert list(doctors_gpus(NOTHING)) == []
+    (apple,) = doctors_gpus(APPLE)
+    assert (apple.check, apple.state, apple.detail) == ("mps", "warning", f"Apple M2, 16.0 GiB memory; {UNTESTED}")

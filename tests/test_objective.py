@@ -23,7 +23,7 @@ from budgetnas.searching.loop import SearchTask, search
 from budgetnas.searching.options import SearchOptions
 from budgetnas.space.specification import OBJECTIVES, ChoiceProtocol, Fidelity
 from budgetnas.storage import State
-from budgetnas.storage.opening import look_at_records
+from budgetnas.storage.opening import open_records_read_only
 from budgetnas.storage.urls import parse_storage
 from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.network import ResNet
@@ -88,7 +88,7 @@ def test_a_final_is_decided_and_tested_by_the_balanced_accuracy(finished: Path) 
     final = study.tables.final
     assert study.specification.objective == OBJECTIVE and study.specification.measure == BALANCED
     assert final is not None and final.winner is not None and final.objective == OBJECTIVE
-    with closing(look_at_records(parse_storage(f"sqlite:///{finished}/budgetnas.db"))) as records:
+    with closing(open_records_read_only(parse_storage(f"sqlite:///{finished}/budgetnas.db"))) as records:
         results = records.test_results(final.number)
         fresh = [curve[-1] for curve in records.curves(run.id for run in records.runs(study="s")).values()]
     assert sorted(final.winner.test) == sorted(result.balanced_accuracy for result in results.values())

@@ -24,7 +24,7 @@ def test_a_terminal_shows_a_single_status_that_updates(tmp_path: Path) -> None:
     )
     child.expect(r"estimate: about")
     child.expect(r"trial 0: epoch \d+/400, step \d/4")
-    child.expect(r"best none yet; proposed \d+, rejected \d+, duplicate 0, trained 0/1, failed 0; about .* left")
+    child.expect(r"best none yet; trained 0/1, rejected \d+; about .* left")
     child.expect(r"trial 0: [\d.]+% on validation")
     child.expect("Winner so far:")
     child.expect(pexpect.EOF)

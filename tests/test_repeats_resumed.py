@@ -173,7 +173,7 @@ def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
     path = study_file(tmp_path, STUDY)
     done = run(tmp_path, "search", path, "--study", "s")
     assert done.returncode == 0, done.stderr
-    assert "trained 12/12 (8 repeats), failed 0" in done.stderr
+    assert "trained 12/12 (8 repeats), rejected" in done.stderr
     assert "(repeat of trial 0, training seed 1): basic " in done.stderr
     assert "trained 12 (8 repeats)" in done.stdout
     assert "mean of n trainings, with the trials that repeat the first" in done.stdout
@@ -197,7 +197,7 @@ def test_two_workers_repeat_together(tmp_path: Path, storage_url: str) -> None:
     where = ("--study", "s", "--storage", storage_url)
     done = run(tmp_path, "search", path, *where, "--workers", "2")
     assert done.returncode == 0, done.stderr
-    assert "trained 14/14 (10 repeats), failed 0" in done.stderr
+    assert "trained 14/14 (10 repeats), rejected" in done.stderr
     assert done.stderr.count("(repeat of trial ") == 10
     with closing(open_records(parse_storage(storage_url), must_exist=True)) as records:
         runs = records.runs(study="s")

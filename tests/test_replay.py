@@ -65,15 +65,20 @@ def test_only_the_full_protocol_on_the_original_data_is_comparable() -> None:
     ] == [True] * 3
 
 
-def test_a_reduced_replay_says_so_on_every_line_and_is_not_repeated(tmp_path: Path) -> None:
+def test_a_reduced_replay_says_why_at_the_start_and_the_end_and_is_not_repeated(tmp_path: Path) -> None:
     first = run(tmp_path, "replay", "v2-sgd", *REDUCED)
     assert first.returncode == 0, first.stderr
     lines = [line for line in first.stderr.splitlines() if line.startswith("v2-sgd")]
     assert len(lines) >= 6
-    assert all("NOT COMPARABLE" in line for line in lines)
+    assert all(line.startswith("v2-sgd*: ") for line in lines)
+    reasons = "data digits at 8 px, not the original CIFAR-10; subset 60; test subset 50; 2 of 60 epochs"
+    assert lines[0] == f"v2-sgd*: NOT COMPARABLE with the report: {reasons}"
+    assert not any("NOT COMPARABLE" in line for line in lines[1:])
+    assert max(map(len, lines[1:])) <= 100
     assert any("1,891,658 parameters on CIFAR-10's images" in line for line in lines)
     assert any("contradicts itself" in line for line in lines)
-    assert all("NOT COMPARABLE" in line for line in first.stdout.splitlines() if line.startswith("v2-sgd"))
+    assert first.stdout.count("v2-sgd*") == 2, "a row for each split"
+    assert f"* v2-sgd: NOT COMPARABLE with the report: {reasons}" in first.stdout.splitlines()
     for text in ("94.21", "99.81", "last epoch"):
         assert text in first.stdout
     page = (tmp_path / "replay-report.html").read_text(encoding="utf-8")

@@ -212,7 +212,7 @@ def test_a_tuned_search_records_what_it_chose(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda:²", "cpu:0", "CPU"])
 def test_an_unknown_device_is_an_error(device: str) -> None:
-    with pytest.raises(InputError, match=r"--device .*must be auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match=r"--device .*must be auto, cpu, cuda, cuda:N or mps"):
         runtime_rules(device)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.budget import QUANTITIES, Budget
 from budgetnas.cli import app
 from budgetnas.cli.space import percent
 from budgetnas.data import DataRequest, load_data
@@ -173,7 +173,7 @@ def test_fit_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(found, list)
     for one in found:
         network = Architecture.from_dict(one["architecture"])
-        assert (one["params"], one["macs"], one["activations"]) == count(network)
+        assert tuple(one[quantity] for quantity in QUANTITIES) == count(network)
         assert Budget(5_000_000).fits(network)
         assert one["params_saved"] == 11_173_962 - one["params"]
         assert one["macs_kept"] == one["macs"] / 555_422_720

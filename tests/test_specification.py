@@ -44,6 +44,7 @@ def test_a_specification_survives_a_json_round_trip() -> None:
 def test_without_further_limits_a_specification_is_unchanged() -> None:
     """Else every study stored until then would be another one."""
     assert "max_macs" not in SPECIFICATION.canonical_json() and "max_activations" not in SPECIFICATION.canonical_json()
+    assert "bytes" not in SPECIFICATION.canonical_json()
     assert read_specification(SPECIFICATION.canonical_json()).budget == Budget(5_000_000)
 
 
@@ -70,6 +71,11 @@ def test_limits_are_part_of_a_specification() -> None:
     assert one.budget == Budget(5_000_000, 600, 70)
     assert read_specification(one.canonical_json()) == one
     assert len({one.digest, SPECIFICATION.digest, changed(max_macs=600).digest}) == 3
+    chip = changed(max_weight_bytes=78_745, max_ram_bytes=65_536)
+    assert chip.budget == Budget(5_000_000, max_weight_bytes=78_745, max_ram_bytes=65_536)
+    assert read_specification(chip.canonical_json()) == chip
+    with pytest.raises(InputError, match=r"--max-ram-kb was 64, now 48.5; --max-weights-kb was 76.9, now none"):
+        changed(max_ram_bytes=49_664).require_same(chip, "one")
     with pytest.raises(InputError, match=r"--max-macs was 600, now none"):
         changed(max_activations=70).require_same(one, "one")
     with pytest.raises(InputError, match="max_macs 0: input should be greater than or equal to 1"):

@@ -73,7 +73,7 @@ def test_a_run_is_read_as_it_was_written(records: Records) -> None:
         "role": Role.SEARCH,
         "label": "v2-sgd",
         "architecture": dataclasses.asdict(V2),
-        **count(V2)._asdict(),
+        **dict(zip(("params", "macs", "activations"), count(V2), strict=False)),
         "recipe": RECIPE,
         "data": '{"name":"digits"}',
         "seed": 2**40,
@@ -238,6 +238,13 @@ def test_rejections_are_counted_by_the_limits_that_they_exceed(records: Records)
         OverLimit("macs", 300_000_000, 3),
         OverLimit("activations", 600_000, 1),
     )
+    in_bytes = Budget(2_000_000, max_weight_bytes=2 << 20, max_ram_bytes=1)
+    everything = len([one for one in records.rejections("first") if not one.duplicate])
+    assert records.over_limits("first", in_bytes)[1:] == (
+        OverLimit("weight_bytes", 2 << 20, 2),
+        OverLimit("ram_bytes", 1, everything),
+    )
+    assert records.over_limits("three", in_bytes)[2] == OverLimit("ram_bytes", 1, 0)
     assert records.over_limits("second", Budget(2_000_000)) == (OverLimit("params", 2_000_000, 1),)
     assert records.over_limits("three", Budget(1)) == (OverLimit("params", 1, 0),)
 

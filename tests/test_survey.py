@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from budgetnas.architecture import Counts, count, named
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.budget import QUANTITIES, Budget
 from budgetnas.errors import InputError
 from budgetnas.searching.options import SearchOptions
 from budgetnas.space.initial_trials import INITIAL_TRIALS
@@ -70,13 +70,9 @@ def by_part(space: SearchSpace, fits: list[bool], params: list[Params]) -> float
 def budgets(draw: st.DrawFn, counts: list[Counts]) -> Budget:
     """Limits that some network of a space meets exactly: on parameters alone, or with others."""
     at = st.sampled_from(counts)
-    return Budget(
-        draw(at).params, draw(st.none() | at.map(lambda one: one.macs)), draw(st.none() | at.map(_activations))
-    )
-
-
-def _activations(counts: Counts) -> int:
-    return counts.activations
+    others = {quantity: draw(st.none() | at) for quantity in QUANTITIES[1:]}
+    exact = {f"max_{name}": getattr(one, name) for name, one in others.items() if one is not None}
+    return Budget(draw(at).params, **exact)
 
 
 def test_a_tiny_space_counted_by_hand() -> None:

@@ -160,7 +160,7 @@ def test_two_workers_share_a_search_and_another_joins(storage_url: str, tmp_path
         assert sum(line.startswith(described) for line in lines) == 1
         assert sum(line.startswith(f"trial {one.trial}: ") for line in lines) == 2, "it started and ended"
     assert "by 2 workers on cpu (threads: 1 each)" in searched.stderr
-    assert "trained 6/6, failed 0" in searched.stderr
+    assert "trained 6/6, rejected" in searched.stderr
     assert "Traceback" not in searched.stderr
 
     done = run(tmp_path, "worker", *where, "--json")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from budgetnas.api.wording import python_words
 from budgetnas.architecture import Architecture, Counts, Part, count_parts, named, parse_architecture
 from budgetnas.architecture import count as count_architecture
-from budgetnas.architecture.budget import Budget, Excess, parse_budget, parse_limit
+from budgetnas.architecture.budget import FLAGS, Budget, Excess, Quantity, parse_budget, parse_limit
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ Stages = str | Sequence[int]
 """A number for each stage: ``(2, 2, 2, 2)`` or ``"2,2,2,2"``."""
 LimitValue = int | float | str
 """A limit: ``5_000_000``, ``5e6``, ``"5M"`` or ``"300k"``."""
+_OPTIONS: Final[Mapping[Quantity, str]] = {
+    "macs": "max_macs",
+    "activations": "max_activations",
+    "weight_bytes": "max_weights_kb",
+    "ram_bytes": "max_ram_kb",
+}
+"""The arguments that limit counts other than parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Counted:
 
     @property
     def counts(self) -> Counts:
-        """Parameters, multiply-accumulates and activations."""
+        """Parameters, multiply-accumulates, activations and bytes."""
         return count_architecture(self.architecture)
 
     @property
@@ -54,6 +61,16 @@ class Counted:
     def activations(self) -> int:
         """Output elements of all convolutions, per image."""
         return self.counts.activations
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its int8 weights, with scales and biases."""
+        return self.counts.weight_bytes
+
+    @property
+    def ram_bytes(self) -> int:
+        """Most bytes of int8 activations alive at once."""
+        return self.counts.ram_bytes
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -80,6 +97,8 @@ class Counted:
             "budget": None if limits is None else limits.max_params,
             "max_macs": None if limits is None else limits.max_macs,
             "max_activations": None if limits is None else limits.max_activations,
+            "max_weight_bytes": None if limits is None else limits.max_weight_bytes,
+            "max_ram_bytes": None if limits is None else limits.max_ram_bytes,
             "fits": self.fits,
             "excesses": None if limits is None else [excess.to_dict() for excess in self.excesses],
             "architecture": self.architecture.to_dict(),
@@ -104,8 +123,10 @@ def count(
     budget: LimitValue | None = None,
     max_macs: LimitValue | None = None,
     max_activations: LimitValue | None = None,
+    max_weights_kb: LimitValue | None = None,
+    max_ram_kb: LimitValue | None = None,
 ) -> Counted:
-    """Count the parameters, multiply-accumulates and activations of a network exactly, without building it.
+    """Count the parameters, multiply-accumulates, activations and bytes of a network exactly, without building it.
 
     Args:
         network: ``v1``, ``v2``, ``resnet18``, ... ``resnet152``, or an `Architecture`; leave it out with `blocks`.
@@ -123,6 +144,8 @@ def count(
         budget: Limit on parameters, to compare with.
         max_macs: Limit on multiply-accumulates per image.
         max_activations: Limit on activations per image.
+        max_weights_kb: Limit on int8 weights, scales and biases, in KB of 1,024 bytes.
+        max_ram_kb: Limit on int8 activations alive at once, in KB of 1,024 bytes.
 
     Returns:
         The counts.
@@ -140,6 +163,8 @@ def fit(
     budget: LimitValue | None = None,
     max_macs: LimitValue | None = None,
     max_activations: LimitValue | None = None,
+    max_weights_kb: LimitValue | None = None,
+    max_ram_kb: LimitValue | None = None,
     blocks: Stages | None = None,
     widths: Stages | None = None,
     block: str | None = None,
@@ -160,6 +185,8 @@ def fit(
         budget: Limit on parameters; required.
         max_macs: Limit on multiply-accumulates per image.
         max_activations: Limit on activations per image.
+        max_weights_kb: Limit on int8 weights, scales and biases, in KB of 1,024 bytes.
+        max_ram_kb: Limit on int8 activations alive at once, in KB of 1,024 bytes.
         blocks: See `count`.
         widths: See `count`.
         block: See `count`.
@@ -198,20 +225,23 @@ def nearest_within(network: Architecture, limits: Budget, top: int) -> tuple[Nea
     return tuple(near for index, near in enumerate(every) if index < top or near.name is not None)
 
 
-def asked_budget(
-    budget: LimitValue | None, max_macs: LimitValue | None, max_activations: LimitValue | None, *, required: bool
-) -> Budget | None:
+def asked_budget(options: Mapping[str, Any], *, required: bool) -> Budget | None:
     """Return the requested limits, or None.
+
+    Args:
+        options: Options of `count` or `fit` by name.
+        required: Whether the limit on parameters must be there.
 
     Raises:
         InputError: If a limit is not a number, or the limit on parameters is missing.
     """
-    macs, activations = parse_limit(_text(max_macs), "macs"), parse_limit(_text(max_activations), "activations")
-    if budget is not None:
-        return Budget(parse_budget(budget), macs, activations)
-    for flag, value in (("--max-macs", max_macs), ("--max-activations", max_activations)):
+    given = {quantity: options[name] for quantity, name in _OPTIONS.items()}
+    values = {f"max_{quantity}": parse_limit(_text(value), quantity) for quantity, value in given.items()}
+    if options["budget"] is not None:
+        return Budget(parse_budget(options["budget"]), **values)
+    for quantity, value in given.items():
         if value is not None:
-            raise InputError(flag, value, "needs --budget, the limit on parameters", "add e.g. --budget 5e6")
+            raise InputError(FLAGS[quantity], value, "needs --budget, the limit on parameters", "add e.g. --budget 5e6")
     if required:
         rule = "is missing: the limit on parameters"
         raise InputError("--budget", None, rule, "add e.g. --budget 5e6")
@@ -244,7 +274,7 @@ def _named(network: str | Architecture, shape: Mapping[str, int]) -> tuple[str, 
 
 
 def _counted(network: str | Architecture | None, options: Mapping[str, Any], *, required: bool) -> Counted:
-    limits = asked_budget(*(options[name] for name in ("budget", "max_macs", "max_activations")), required=required)
+    limits = asked_budget(options, required=required)
     networks = described(() if network is None else (network,), options)
     if len(networks) != 1:
         rule = "is missing" if network is None else "cannot be combined with --blocks and --widths"

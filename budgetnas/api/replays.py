@@ -50,7 +50,7 @@ def replay(
         storage: Database; ``sqlite:///budgetnas.db`` by default.
         precision: ``float32`` (the report's), ``bf16``, ``fp16`` or ``auto``.
         seed: Seed of initial weights, order and augmentation.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         out: HTML file to write, with all replays of the storage; None for no file.
         progress: Whether progress is shown.
 

@@ -25,6 +25,8 @@ def search(
     budget: LimitValue | None = None,
     max_macs: LimitValue | None = None,
     max_activations: LimitValue | None = None,
+    max_weights_kb: LimitValue | None = None,
+    max_ram_kb: LimitValue | None = None,
     trials: int | None = None,
     data: DataArgument | None = None,
     data_dir: str | Path | None = None,
@@ -57,6 +59,7 @@ def search(
     ray: str | None = None,
     gpus_per_trial: float | None = None,
     timeout: float | str | None = None,
+    queue: bool = False,
     progress: bool = True,
 ) -> Study:
     """Search for the best residual network within a budget; the same call resumes.
@@ -69,6 +72,8 @@ def search(
         budget: Limit on parameters: ``5e6``, ``"5M"`` or ``5_000_000``. Required without a study file.
         max_macs: Limit on multiply-accumulates per image.
         max_activations: Limit on activations per image.
+        max_weights_kb: Limit on int8 weights, scales and biases, in KB of 1,024 bytes.
+        max_ram_kb: Limit on int8 activations alive at once, in KB of 1,024 bytes.
         trials: Number of trials in total; 50 by default.
         data: ``cifar10`` (the default), ``cifar100``, ``fashion-mnist``, ``digits``, ``folder:DIR``, a pair of arrays
             (images, labels), or `ImageArrays`.
@@ -95,7 +100,7 @@ def search(
         finalists: Number of networks in a final at the end; no final by default.
         final_seeds: Fresh seeds of each network in the final.
         final_epochs: Epochs of the networks that the final evaluates, or ``auto``; by default those of a trial.
-        device: ``auto`` (the default), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (the default), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto`` (the default), ``float32``, ``bf16`` or ``fp16``.
         tune_setup: Measure which precision, threads and layout are fastest, instead of following fixed rules.
         workers: Processes that search together; 1 by default.
@@ -103,6 +108,7 @@ def search(
         ray: Address of a Ray cluster: ``auto`` or ``HOST:PORT``.
         gpus_per_trial: Share of a GPU for each trial on Ray, 0 to 1.
         timeout: Stop after this time: seconds, or ``"15m"``. The study then has fewer trials.
+        queue: Queue the study for ``budgetnas worker --all``, and train nothing here.
         progress: Whether progress is shown.
 
     Returns:
@@ -119,18 +125,21 @@ def search(
     from budgetnas.searching.options import SearchOptions, read_study_file
     from budgetnas.searching.session import run_search
 
-    values = {name: value for name, value in given.items() if name not in ("study_file", "progress", "batch_size")}
+    values = {
+        name: value for name, value in given.items() if name not in ("study_file", "queue", "progress", "batch_size")
+    }
     texts = {name: None if given[name] is None else str(given[name]) for name in ("storage", "study_file")}
     changed = {"batch": batch_size, "storage": texts["storage"], "data": as_data(data)}
     options = SearchOptions.parse(values | changed, source="search")
     if texts["study_file"] is not None:
         options = options.over(read_study_file(texts["study_file"]))
     with long_call(progress=progress, timeout_seconds=options.timeout) as call:
-        result = run_search(options, call.stopper, SearchProgress(call.lines), FinalProgress(call.lines))
+        views = SearchProgress(call.lines), FinalProgress(call.lines)
+        result = run_search(options, call.stopper, *views, queue=queue)
         result.records.close()
         if result.outcome.exit_code != EXIT_DONE:
             raise Interrupted(result.outcome.exit_code, result.outcome.reason)
-        if not result.outcome.finished:
+        if not (result.outcome.finished or queue):
             call.lines.say(f"Stopped. {RESUMES}")
     return Study(result.study, options.storage or DEFAULT_STORAGE, DataPlace(options.data, options.data_dir))
 

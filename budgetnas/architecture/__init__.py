@@ -1,6 +1,6 @@
 """Architectures and their static costs, without building a network."""
 
-from budgetnas.architecture.blocks import BLOCKS, Block, Branches
+from budgetnas.architecture.blocks import BLOCKS, Block, Branches, block_counts
 from budgetnas.architecture.counting import (
     Part,
     count,
@@ -26,6 +26,7 @@ __all__ = [
     "Path",
     "Primitive",
     "Shape",
+    "block_counts",
     "count",
     "count_parts",
     "default_stem_stride",

@@ -20,6 +20,7 @@ from budgetnas.architecture.primitives import (
     Sigmoid,
     path_counts,
     path_out_shape,
+    peak_beside,
 )
 
 _DERIVED = ("counts", "out_shape")
@@ -38,6 +39,15 @@ class Branches:
 
     main: Path
     shortcut: Path
+
+    def counts(self, shape: Shape) -> Counts:
+        """Return the counts of a block of these paths for an input of `shape`.
+
+        The input is alive while both paths run, and the result of the main path while the shortcut does.
+        """
+        out = path_out_shape(self.main, shape).size
+        peak = max(peak_beside(self.main, shape), peak_beside(self.shortcut, shape, out))
+        return path_counts(self.main, shape).plus(path_counts(self.shortcut, shape))._replace(ram_bytes=peak)
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,7 @@ class Block(ABC):
     @final
     def counts(self, shape: Shape) -> Counts:
         """Return the block's counts for an input of `shape`."""
-        branches = self.layers()
-        return path_counts(branches.main, shape).plus(path_counts(branches.shortcut, shape))
+        return self.layers().counts(shape)
 
     @final
     def out_shape(self, shape: Shape) -> Shape:

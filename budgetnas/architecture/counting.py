@@ -47,8 +47,11 @@ def _stem(in_channels: int, width: int, kernel: int, stride: int) -> Path:
 
 def head(architecture: Architecture) -> Path:
     """Declare the head: global average pool and a linear layer with bias."""
-    features = BLOCKS[architecture.block].expansion * architecture.widths[-1]
-    return (("pool", GlobalAveragePool()), ("linear", Linear(features, architecture.classes)))
+    return _head(BLOCKS[architecture.block].expansion * architecture.widths[-1], architecture.classes)
+
+
+def _head(features: int, classes: int) -> Path:
+    return (("pool", GlobalAveragePool()), ("linear", Linear(features, classes)))
 
 
 def count(architecture: Architecture) -> Counts:
@@ -60,11 +63,14 @@ def count(architecture: Architecture) -> Counts:
     for blocks, width, stride in zip(architecture.blocks, architecture.widths, architecture.strides, strict=True):
         counts, (channels, side) = stage_counts(kind, channels, width, stride, side, blocks, se=se)
         total = total.plus(counts)
-    return total.plus(head_counts(channels, architecture.classes))
+    return total.plus(head_counts(channels, side, architecture.classes))
 
 
 def count_parts(architecture: Architecture) -> tuple[Part, ...]:
-    """Return the counts of stem, each stage and head, in order; they add up to `count`."""
+    """Return the counts of stem, each stage and head, in order.
+
+    They add up to `count`, except for the peak of RAM, which is the largest.
+    """
     shape = Shape(architecture.in_channels, architecture.size, architecture.size)
     parts = [_path_part("stem", stem(architecture), shape)]
     for index, (blocks, width, stride) in enumerate(
@@ -107,9 +113,10 @@ def stage_counts(
     return first.plus(rest.times(blocks - 1)), (shape.channels, shape.height)
 
 
-def head_counts(channels: int, classes: int) -> Counts:
-    """Return the counts of the head of a network whose last stage has `channels` output channels."""
-    return Linear(channels, classes).counts(Shape(channels, 1, 1))
+@lru_cache(maxsize=1 << 12)
+def head_counts(channels: int, side: int, classes: int) -> Counts:
+    """Return the counts of a head after a stage of `channels` output channels with sides of `side` pixels."""
+    return path_counts(_head(channels, classes), Shape(channels, side, side))
 
 
 def _path_part(name: str, path: Path, shape: Shape) -> Part:

@@ -15,7 +15,7 @@ from itertools import combinations, product
 from typing import Final
 
 from budgetnas.architecture import NAMES, Architecture, Counts, count, named
-from budgetnas.architecture.budget import Budget, format_count
+from budgetnas.architecture.budget import Budget
 from budgetnas.architecture.edits import (
     WIDTH_STEP,
     Cap,
@@ -228,13 +228,11 @@ def _named_edits(network: Architecture, budget: Budget) -> dict[Architecture, tu
 def _nothing_fits(network: Architecture, budget: Budget) -> InputError:
     smallest = apply(_SMALLEST, network)
     excesses = budget.excesses(count(smallest))
-    limits = {limit.quantity: limit for limit in budget.limits}
-    has = ", ".join(f"{excess.count:,} {limits[excess.quantity].words}" for excess in excesses)
-    first = limits[excesses[0].quantity]
-    allow = " and ".join(f"{limits[excess.quantity].flag} {excess.count:,}" for excess in excesses)
+    has = ", ".join(excess.counted for excess in excesses)
+    allow = " and ".join(f"{excess.flag} {excess.needed}" for excess in excesses)
     return InputError(
-        first.flag,
-        format_count(first.value),
+        excesses[0].flag,
+        excesses[0].asked,
         f"no edits make it fit: the smallest network that they lead to ({smallest.describe()}) has {has}",
         f"allow at least {allow}, or start from a smaller network",
     )

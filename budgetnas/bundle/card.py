@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from budgetnas.architecture import count
 from budgetnas.bundle.certificate import Certificate
-from budgetnas.bundle.contents import BundleSource, Preprocessing
+from budgetnas.bundle.contents import INT8, BundleSource, Preprocessing
 from budgetnas.bundle.onnx_file import OnnxCheck
+
+if TYPE_CHECKING:
+    from budgetnas.bundle.int8_file import Int8Result
 
 _SHOWN_CLASSES = 200
 
 
-def model_card(source: BundleSource, certificate: Certificate, onnx: OnnxCheck, *, pt: bool = False) -> str:
+def model_card(
+    source: BundleSource,
+    certificate: Certificate,
+    onnx: OnnxCheck,
+    int8: Int8Result | None = None,
+    *,
+    pt: bool = False,
+) -> str:
     """Return the card as Markdown."""
     sections = (
         (f"# {escaped(source.title)}", _network(source)),
         ("## Parameters", _parameters(certificate)),
         ("## Accuracy", [source.metrics.describe() + ".", "", *_items(source.metrics.sentences)]),
+        *([("## int8", _int8(int8))] if int8 else []),
         ("## Data", _items(source.data)),
         ("## Classes", _classes(source.preprocessing.classes)),
         ("## Use", _use(source.preprocessing, onnx, "model.pt" if pt else "weights.safetensors")),
@@ -68,6 +80,22 @@ def _budget(certificate: Certificate) -> list[str]:
     params, *others = certificate.limits
     verb = "keeps" if params.fits else "BREAKS"
     return [f"It {verb} the budget of {params.limit.value:,} parameters.", *(limit.sentence() for limit in others)]
+
+
+def _int8(int8: Int8Result) -> list[str]:
+    sizes = int8.sizes
+    return [
+        f"`{INT8}` has int8 weights and activations. It takes the same input as `network.onnx`.",
+        "",
+        *_items(int8.sentences),
+        "",
+        "| bytes | predicted | measured |",
+        "|---|---:|---:|",
+        f"| float file | | {sizes.float_file:,} |",
+        f"| int8 file | | {sizes.file:,} |",
+        f"| of it weights, scales and biases | {sizes.weights_counted:,} | {sizes.weights_in_file:,} |",
+        f"| peak of activations in RAM | {sizes.ram_counted:,} | |",
+    ]
 
 
 def _classes(classes: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from budgetnas.architecture import Architecture, Counts, count, count_parts, head, stem
-from budgetnas.architecture.budget import Budget, Limit
+from budgetnas.architecture.budget import Budget, Limit, kib_note
 from budgetnas.errors import BudgetnasError
 
 
@@ -52,7 +52,7 @@ class CertifiedLimit:
         """Return the verdict in words."""
         verb, how = "keeps" if self.fits else "BREAKS", " (counted without building it)"
         return (
-            f"It {verb} the limit of {self.limit.value:,} {self.limit.words} with {self.count:,}"
+            f"It {verb} the limit of {self.limit.exact} with {self.count:,}{kib_note(self.limit.quantity, self.count)}"
             f"{how if self.counted == 'static' else ''}."
         )
 

@@ -35,6 +35,7 @@ class ExportRequest:
     replace: bool = False  # whether to replace an older bundle
     device: str = "auto"  # device for retraining weights that were not stored
     pt: bool = False  # whether to write the weights as ``torch.save`` does too
+    int8: bool = False  # whether to write an int8 ONNX file too
 
     def check(self) -> None:
         """Check that the request names either a study or a replay.

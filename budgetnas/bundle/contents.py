@@ -13,6 +13,7 @@ from pydantic import Field
 
 from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Budget
+from budgetnas.metrics import Int8Reading
 from budgetnas.space.recipe import Frozen, Normalisation, Recipe
 
 ARCHITECTURE: Final = "architecture.json"
@@ -26,12 +27,13 @@ ONNX: Final = "network.onnx"
 CARD: Final = "README.md"
 MODULE: Final = "model.py"
 PT: Final = "model.pt"
+INT8: Final = "network-int8.onnx"
 ATTRIBUTES: Final = ".gitattributes"
 MANIFEST: Final = "manifest.json"
 HASHED: Final = (ARCHITECTURE, RECIPE, WEIGHTS, CERTIFICATE, METRICS, PROVENANCE, PREPROCESSING, ONNX, CARD)
 """Every file of a bundle of every version except the manifest, which has their hashes."""
-OPTIONAL: Final = (MODULE, ATTRIBUTES, PT)
-"""Files that bundles written by older versions, or without ``--pt``, do not have; hashed like the others."""
+OPTIONAL: Final = (MODULE, ATTRIBUTES, PT, INT8)
+"""Files that bundles of older versions, or without ``--pt`` or ``--int8``, do not have; hashed like the others."""
 DROPPINGS: Final = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
 """Files that file managers leave in folders; ignored and replaceable."""
 
@@ -61,7 +63,7 @@ class Manifest(Frozen):
 class Metrics(Frozen):
     """Accuracy of the network, with its meaning; accuracies are shares of 1."""
 
-    added_later = ("measure",)
+    added_later = ("measure", "int8")
 
     kind: str  # role of the run: ``search``, ``repeat``, ``final``, ``replay``
     split: str | None  # split of the accuracy, or None if it was not measured
@@ -73,6 +75,7 @@ class Metrics(Frozen):
     details: dict[str, Any] = Field(default_factory=dict)  # more figures, as plain JSON
     measure: Literal["accuracy", "balanced accuracy"] = "accuracy"  # what the accuracy is: the study's objective
     trained_again: dict[str, Any] | None = None  # the retraining of weights that were not stored, as plain JSON
+    int8: dict[str, Any] | None = None  # accuracy and sizes of the int8 file, as plain JSON
 
     def describe(self) -> str:
         """Return the accuracy as a short line."""
@@ -82,6 +85,18 @@ class Metrics(Frozen):
         seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
         kind = "" if self.measure == "accuracy" else f"{self.measure} "
         return f"{kind}{self.accuracy:.2%}{spread} on {self.split} (n = {self.n}, {seeds})"
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Images:
+    """The images that an int8 file is calibrated on and compared with."""
+
+    calibration: NDArray[np.uint8]  # training images that set the ranges of activations, (N, C, side, side), 0 to 255
+    seed: int  # seed of their choice
+    pixels: NDArray[np.uint8]  # all validation images, likewise
+    labels: NDArray[np.int64]
+    trained_on: bool  # whether the network was trained on the validation images
+    test: Int8Reading | None = None  # the recorded evaluation of an int8 file of the network on the test split, or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +115,7 @@ class BundleSource:
     data: tuple[str, ...]  # its data, in sentences
     environment: str  # its training environment, in a sentence
     images: NDArray[np.uint8]  # real images to check the ONNX file with, (N, C, side, side), 0 to 255
+    int8: Int8Images | None = None  # images for an int8 file, or None for no such file
 
 
 def sha256(content: bytes) -> str:

@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.bundle.chosen import Chosen, ExportRequest, choose_run
-from budgetnas.bundle.contents import BundleSource, Preprocessing
+from budgetnas.bundle.chosen import Chosen, ExportRequest, Part, choose_run
+from budgetnas.bundle.contents import BundleSource, Int8Images, Preprocessing
 from budgetnas.bundle.figures import metrics_of
-from budgetnas.bundle.onnx_file import check_exporter
+from budgetnas.bundle.onnx_file import check_exporter, to_onnx
 from budgetnas.bundle.provenance import data_sentences, environment_sentence, provenance_of
 from budgetnas.bundle.retraining import ExportCallbacks, Weights, normalisation_of, weights_of
 from budgetnas.bundle.write import WrittenBundle, check_place, write_bundle
@@ -20,6 +20,7 @@ from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records
+from budgetnas.training.weights import from_safetensors
 
 MAX_CHECKED_IMAGES: Final = 1_000
 
@@ -44,6 +45,7 @@ class Exported:
             "certificate": bundle.certificate.to_dict(),
             "metrics": bundle.metrics.model_dump(mode="json"),
             "onnx_check": bundle.onnx.to_dict(),
+            "int8": None if bundle.int8 is None else bundle.int8.to_dict(),
             "files": bundle.files,
         }
 
@@ -78,6 +80,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, callbacks
         data=data_sentences(chosen, data),
         environment=environment_sentence(chosen),
         images=_evenly_spaced(data.validation.images),
+        int8=_int8_images(chosen, data) if request.int8 else None,
     )
 
     def report(step: str) -> None:
@@ -119,6 +122,33 @@ def _preprocessing(chosen: Chosen, data: Data) -> Preprocessing:
             f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std}), for each channel",
             f"lay out as float32 (batch, {data.in_channels}, {side}, {side})",
         ),
+    )
+
+
+def int8_file_of(chosen: Chosen, data: Data, weights: bytes) -> bytes:
+    """Return the int8 file of a run, as `export` writes it.
+
+    Raises:
+        BudgetnasError: If the installed packages cannot make it.
+    """
+    from budgetnas.bundle.int8_file import to_int8  # slow to import
+
+    check_exporter()
+    preprocessing = _preprocessing(chosen, data)
+    exported = to_onnx(from_safetensors(chosen.run.architecture, weights), preprocessing)
+    return to_int8(exported, _int8_images(chosen, data).calibration, preprocessing)
+
+
+def _int8_images(chosen: Chosen, data: Data) -> Int8Images:
+    from budgetnas.bundle.int8_file import calibration_images  # slow to import
+
+    return Int8Images(
+        calibration=calibration_images(data.train.images, chosen.run.seed),
+        seed=chosen.run.seed,
+        pixels=data.validation.images,
+        labels=data.validation.labels,
+        trained_on=chosen.part is not Part.TRAIN,
+        test=chosen.final.int8 if chosen.is_shipped and chosen.final is not None else None,
     )
 
 

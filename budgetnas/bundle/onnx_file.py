@@ -101,7 +101,7 @@ def to_onnx(network: nn.Module, preprocessing: Preprocessing) -> bytes:
     """
     side = preprocessing.resolution
     example = torch.zeros(2, preprocessing.channels, side, side)
-    return _described(_model(_WithNormalisation(network, preprocessing), example), preprocessing)
+    return described(_model(_WithNormalisation(network, preprocessing), example), preprocessing)
 
 
 def _model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
@@ -139,6 +139,20 @@ def check_onnx(content: bytes, network: nn.Module, preprocess: Preprocessor, pix
     return OnnxCheck(len(pixels), largest, RELATIVE_TOLERANCE * max(1.0, highest), same)
 
 
+def predicted_classes(content: bytes, pixels: NDArray[np.uint8], *, as_defined: bool = False) -> NDArray[np.int64]:
+    """Return the classes that an ONNX file predicts for images, (N, C, side, side), 0 to 255.
+
+    Args:
+        content: The file.
+        pixels: The images.
+        as_defined: Whether each operator is computed by itself as ONNX defines it, without fused int8 kernels. Those of
+            some processors saturate.
+    """
+    session = _session(content, optimised=not as_defined)
+    parts = (pixels[start : start + _BATCH].astype(np.float32) for start in range(0, len(pixels), _BATCH))
+    return np.concatenate([session.run([OUTPUT], {INPUT: part})[0].argmax(axis=1) for part in parts])
+
+
 class _WithNormalisation(nn.Module):
     """A copy of a network for pixels from 0 to 255.
 
@@ -170,7 +184,7 @@ def _with_plain_convolutions(network: nn.Module) -> nn.Module:
     return network
 
 
-def _described(model: onnx.ModelProto, preprocessing: Preprocessing) -> bytes:
+def described(model: onnx.ModelProto, preprocessing: Preprocessing) -> bytes:
     """Return the file with our notes instead of the exporter's, which contain paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
@@ -184,8 +198,10 @@ def _described(model: onnx.ModelProto, preprocessing: Preprocessing) -> bytes:
     return content
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
+def _session(content: bytes, *, optimised: bool = True) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

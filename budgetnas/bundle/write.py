@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from budgetnas.architecture import count
 from budgetnas.bundle import contents
 from budgetnas.bundle.card import model_card
 from budgetnas.bundle.certificate import Certificate, certify
@@ -21,6 +22,9 @@ from budgetnas.bundle.plain_module import check_plain_module, plain_module, to_p
 from budgetnas.bundle.preparing import Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, unwritable
 from budgetnas.training.weights import from_safetensors
+
+if TYPE_CHECKING:
+    from budgetnas.bundle.int8_file import Int8Result
 
 _OURS = {*contents.HASHED, *contents.OPTIONAL, contents.MANIFEST}
 
@@ -34,6 +38,7 @@ class WrittenBundle:
     metrics: Metrics
     onnx: OnnxCheck
     files: dict[str, int]  # size of each file in bytes, by name
+    int8: Int8Result | None = None  # accuracy and sizes of the int8 file, if there is one
 
 
 def check_place(folder: Path, *, replace: bool) -> Path:
@@ -85,7 +90,7 @@ def write_bundle(
     except OSError as error:
         raise unwritable("--out", folder, error, "name another") from None
     try:
-        certificate, onnx = _fill(source, aside, report, pt=pt)
+        certificate, onnx, source, int8 = _fill(source, aside, report, pt=pt)
         _let_others_read(aside)
         check_place(folder, replace=replace)
         _move(aside, place)
@@ -94,12 +99,12 @@ def write_bundle(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     sizes = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
-    return WrittenBundle(place, certificate, source.metrics, onnx, sizes)
+    return WrittenBundle(place, certificate, source.metrics, onnx, sizes, int8)
 
 
 def _fill(
     source: BundleSource, folder: Path, report: Callable[[str], None], *, pt: bool
-) -> tuple[Certificate, OnnxCheck]:
+) -> tuple[Certificate, OnnxCheck, BundleSource, Int8Result | None]:
     network = from_safetensors(source.architecture, source.weights)
     certificate = certify(source.architecture, network, source.budget)
     certificate.check()
@@ -110,6 +115,10 @@ def _fill(
     report("checking the ONNX file on validation images")
     onnx = check_onnx(exported, network, Preprocessor(preprocessing), source.images)
     onnx.check()
+    quantised, int8 = _int8(source, exported, report)
+    if int8 is not None:
+        metrics = source.metrics.model_copy(update={"int8": int8.to_dict()})
+        source = replace(source, metrics=metrics)
     module = plain_module(source.architecture, preprocessing)
     check_plain_module(module, network, source.images[:100])
     files = {
@@ -121,18 +130,35 @@ def _fill(
         contents.PROVENANCE: _json({**source.provenance, "onnx_check": onnx.to_dict()}),
         contents.PREPROCESSING: _json(preprocessing.model_dump(mode="json")),
         contents.ONNX: exported,
-        contents.CARD: model_card(source, certificate, onnx, pt=pt).encode(),
+        contents.CARD: model_card(source, certificate, onnx, int8, pt=pt).encode(),
         contents.MODULE: module.encode(),
         contents.ATTRIBUTES: b"* -text\n",  # so that git changes no line ends, which the hashes would not survive
     }
     if pt:
         files[contents.PT] = to_pt(network)
+    if quantised is not None:
+        files[contents.INT8] = quantised
     for name, content in files.items():
         (folder / name).write_bytes(content)
     manifest = Manifest(files={name: sha256(content) for name, content in files.items()})
     (folder / contents.MANIFEST).write_bytes(_json(manifest.model_dump(mode="json")))
     _check_loaded(folder, source, network)
-    return certificate, onnx
+    return certificate, onnx, source, int8
+
+
+def _int8(
+    source: BundleSource, exported: bytes, report: Callable[[str], None]
+) -> tuple[bytes | None, Int8Result | None]:
+    """Return the int8 file and its result, or None for both if none was requested."""
+    if source.int8 is None:
+        return None, None
+    from budgetnas.bundle.int8_file import compare_int8, to_int8  # slow to import
+
+    report("quantising to int8")
+    quantised = to_int8(exported, source.int8.calibration, source.preprocessing)
+    report("evaluating the int8 file on all validation images")
+    counts = count(source.architecture)
+    return quantised, compare_int8(exported, quantised, source.int8, counts, sha256(quantised))
 
 
 def _check_loaded(folder: Path, source: BundleSource, network: Any) -> None:

@@ -17,14 +17,17 @@ import typer
 from budgetnas import __version__
 from budgetnas.cli import (
     bench,
+    cancel,
     compare,
     count,
     dashboard,
+    delete,
     doctor,
     export,
     finish,
     fit,
     predict,
+    rename,
     replay,
     report,
     search,
@@ -48,7 +51,6 @@ from budgetnas.errors import (
 app = typer.Typer(
     name="budgetnas",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -66,6 +68,9 @@ app.command("compare")(compare.compare_command)
 app.command("bench")(bench.bench_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("studies")(studies.studies_command)
+app.command("cancel")(cancel.cancel_command)
+app.command("rename")(rename.rename_command)
+app.command("delete")(delete.delete_command)
 app.command("show")(show.show_command)
 app.command("report")(report.report_command)
 app.command("dashboard")(dashboard.dashboard_command)

@@ -1,4 +1,4 @@
-"""``budgetnas count``: parameters, multiply-accumulates and activations of networks, without building them."""
+"""``budgetnas count``: parameters, multiply-accumulates, activations and bytes of networks, without building them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import typer
 
 from budgetnas.api.networks import Counted, asked_budget, described
 from budgetnas.architecture import Architecture, Counts, count, count_parts
-from budgetnas.architecture.budget import QUANTITIES, WORDS, Budget, Limit, Quantity, parse_budget
+from budgetnas.architecture.budget import QUANTITIES, Budget, Limit, Quantity, amount, heading, parse_budget
+from budgetnas.cli.completion import network_names
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BlockOption,
@@ -31,7 +32,8 @@ _DEFAULT_BUDGET = "5e6"
 def count_command(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.")
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="v1, v2, resnet18, ... resnet152.", autocompletion=network_names),
     ] = None,
     blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2.")] = None,
     widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,128,128.")] = None,
@@ -47,13 +49,17 @@ def count_command(
     budget: Annotated[str | None, option("Limit on parameters; exit code 3 if exceeded.", "BUDGETNAS_BUDGET")] = None,
     max_macs: Annotated[str | None, option("Limit on multiply-accumulates, e.g. 600M; needs --budget.")] = None,
     max_activations: Annotated[str | None, option("Limit on activations, e.g. 600e3; needs --budget.")] = None,
+    max_weights_kb: Annotated[
+        str | None, option("Limit on KB (1,024 bytes) of int8 weights, scales and biases; needs --budget.")
+    ] = None,
+    max_ram_kb: Annotated[str | None, option("Limit on KB of int8 activations alive at once; needs --budget.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Count parameters, multiply-accumulates and activations, exactly and per part.
+    """Count parameters, multiply-accumulates, activations, and bytes in int8, exactly and per part.
 
     Example: budgetnas count resnet18 v2 --budget 5e6 --max-macs 600M
     """
-    limits = asked_budget(budget, max_macs, max_activations, required=False)
+    limits = asked_budget(context.params, required=False)
     networks = described(names or (), context.params)
     if not networks:
         raise InputError("NAME", None, "is missing: which network to count", "try budgetnas count v2")
@@ -75,7 +81,7 @@ def _print_one(name: str, architecture: Architecture, limits: Budget | None) -> 
     several = len(shown.limits) > 1
     columns = ["part"]
     for quantity, bound in _limits_of(shown).items():
-        columns += [WORDS[quantity], *([f"share of {bound.short if several else shown}"] if bound else [])]
+        columns += [heading(quantity), *([f"share of {bound.short if several else shown}"] if bound else [])]
     console = stdout()
     console.print(table(title, columns, [*rows, _row("total", count(architecture), shown)]))
     verdict = shown.verdict(architecture).sentence()
@@ -85,7 +91,7 @@ def _print_one(name: str, architecture: Architecture, limits: Budget | None) -> 
 def _row(name: str, counts: Counts, shown: Budget) -> tuple[str, ...]:
     cells = [name]
     for quantity, bound in _limits_of(shown).items():
-        cells += [f"{getattr(counts, quantity):,}", *([f"{bound.share(counts):.1%}"] if bound else [])]
+        cells += [amount(quantity, getattr(counts, quantity)), *([f"{bound.share(counts):.1%}"] if bound else [])]
     return tuple(cells)
 
 
@@ -105,7 +111,8 @@ def _print_side_by_side(networks: list[tuple[str, Architecture]], limits: Budget
         for part in parts
     ]
     totals = [count(network) for network in architectures]
-    rows += [(WORDS[quantity], *(f"{getattr(counts, quantity):,}" for counts in totals)) for quantity in QUANTITIES]
+    for quantity in QUANTITIES:
+        rows.append((heading(quantity), *(amount(quantity, getattr(counts, quantity)) for counts in totals)))
     rows.append(("blocks per stage", *("-".join(map(str, network.blocks)) for network in architectures)))
     rows.append(("width per stage", *("-".join(map(str, network.widths)) for network in architectures)))
     rows.append(("block", *(f"{network.block}{', SE' if network.se else ''}" for network in architectures)))

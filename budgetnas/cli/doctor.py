@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.console import print_json, stdout
 from budgetnas.cli.options import DataDirOption, DeviceOption, JsonFlag, StorageOption, option
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 def doctor_command(
     storage: StorageOption = None,
-    study: Annotated[str | None, option("Check that the data match this existing study.", "BUDGETNAS_STUDY")] = None,
+    study: Annotated[
+        str | None,
+        option("Check that the data match this existing study.", "BUDGETNAS_STUDY", autocompletion=study_names),
+    ] = None,
     data: Annotated[
         str | None, option("cifar10, ... or folder:DIR.", "BUDGETNAS_DATA", default="the study's, or cifar10")
     ] = None,

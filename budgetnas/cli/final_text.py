@@ -47,6 +47,8 @@ def final_lines(result: FinalResult) -> list[str]:
     else:
         lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.run.params:,} parameters)")
         lines += _by_class(reference)
+    if result.int8 is not None:
+        lines.append(f"  int8 file of the winner's exported network (export --int8): {result.int8.accuracy:.2%}")
     if result.difference is not None:
         low, high = result.difference.low, result.difference.high
         lines.append(
@@ -87,7 +89,7 @@ def _entrant_row(entrant: Entrant) -> tuple[str, ...]:
     return (
         ", ".join(name for name, marked in marks if marked),
         entrant.name,
-        entrant.run.recipe.describe(),
+        entrant.run.recipe.describe(brief=True),
         f"{entrant.run.params:,}",
         f"{entrant.search_accuracy:.2%}"
         + (f" (mean of {entrant.search_trainings})" if entrant.search_trainings > 1 else ""),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
+
 from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume
 from budgetnas.cli.options import (
@@ -28,6 +30,9 @@ def finish_command(
         str | None,
         option("Epochs of the networks to evaluate on the test split, or auto.", default="the study's"),
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also evaluate the exported network's int8 file on the test split, once.")
+    ] = False,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
     storage: StorageOption = None,
@@ -40,6 +45,7 @@ def finish_command(
 
     Example: budgetnas finish cifar10-5M
     """
+    from budgetnas.api.final_int8 import evaluate_int8_of_final
     from budgetnas.api.progress.lines import TerminalLines
     from budgetnas.api.progress.trainings import FinalProgress
     from budgetnas.cli.final_text import print_final
@@ -55,9 +61,13 @@ def finish_command(
     stopper = Stopper(parse_timeout(timeout))
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
     runtime = chosen_runtime(device, precision)
+    records.take_up(study)
     try:
         with TerminalLines() as lines, stopper.listening():
-            result = finish(request, records, runtime, stopper, FinalProgress(lines))
+            view = FinalProgress(lines)
+            result = finish(request, records, runtime, stopper, view)
+            if int8:
+                result = evaluate_int8_of_final(study, request.place, records, stopper, view.on_progress)
     except Interrupted:
         print_final_stopped(storage)
         raise

@@ -9,7 +9,8 @@ import typer
 
 from budgetnas.api.networks import asked_budget, described, nearest_within
 from budgetnas.architecture import Architecture, Counts, count
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.budget import BYTES, Budget, Quantity, amount, heading
+from budgetnas.cli.completion import network_names
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BlockOption,
@@ -19,6 +20,8 @@ from budgetnas.cli.options import (
     JsonFlag,
     MaxActivationsOption,
     MaxMacsOption,
+    MaxRamOption,
+    MaxWeightsOption,
     SeOption,
     SizeOption,
     StemKernelOption,
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
 
 def fit_command(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="v1, v2, resnet18, ... resnet152.", autocompletion=network_names),
+    ] = None,
     blocks: Annotated[str | None, option("Blocks of each stage, e.g. 2,2,2,2; instead of a name.")] = None,
     widths: Annotated[str | None, option("Width of each stage, e.g. 64,128,256,512.")] = None,
     block: BlockOption = None,
@@ -50,6 +56,8 @@ def fit_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
+    max_weights_kb: MaxWeightsOption = None,
+    max_ram_kb: MaxRamOption = None,
     top: Annotated[int, option("Number of networks to list, in addition to networks with a name.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:
@@ -57,7 +65,7 @@ def fit_command(
 
     Example: budgetnas fit resnet18 --budget 5e6
     """
-    limits = asked_budget(budget, max_macs, max_activations, required=True)
+    limits = asked_budget(context.params, required=True)
     assert limits is not None, "they are required"
     networks = described(() if name is None else (name,), context.params)
     if not networks:
@@ -96,12 +104,14 @@ def _print(asked: tuple[str, Architecture], limits: Budget, listed: Sequence[Nea
     if verdict.fits and len(listed) == 1:
         return
     console.print()
-    columns = ("edits", "network", "nearest", "parameters", "saved", "multiply-accumulates", "kept", "activations")
-    rows = [_row(near, network, verdict.counts) for near in listed]
+    others = [limit.quantity for limit in limits.limits if limit.quantity in BYTES]
+    columns = ["edits", "network", "nearest", "parameters", "saved", "multiply-accumulates", "kept", "activations"]
+    rows = [_row(near, network, verdict.counts, others) for near in listed]
+    columns += map(heading, others)
     console.print(table(f"Within {limits}, nearest to {name}: {network.describe()}", columns, rows, left=3))
 
 
-def _row(near: Near, network: Architecture, whole: Counts) -> tuple[str, ...]:
+def _row(near: Near, network: Architecture, whole: Counts, others: Sequence[Quantity]) -> tuple[str, ...]:
     from budgetnas.architecture.edits import sentences
 
     saved = whole.params - near.counts.params
@@ -114,4 +124,5 @@ def _row(near: Near, network: Architecture, whole: Counts) -> tuple[str, ...]:
         f"{near.counts.macs:,}",
         f"{near.counts.macs / whole.macs:.1%}",
         f"{near.counts.activations:,}",
+        *(amount(quantity, getattr(near.counts, quantity)) for quantity in others),
     )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from budgetnas.cli.completion import study_file_names, study_names
 from budgetnas.errors import InputError
 
 
-def option(help: str, envvar: str | None = None, *, default: str | bool = True) -> Any:
-    """Return an option with its help, environment variable, and default in words where the value is None."""
-    return typer.Option(help=help, envvar=envvar, show_default=default)
+def option(
+    help: str,
+    envvar: str | None = None,
+    *,
+    default: str | bool = True,
+    autocompletion: Callable[..., list[str]] | None = None,
+) -> Any:
+    """Return an option; `default` has the default in words where the value is None."""
+    return typer.Option(help=help, envvar=envvar, show_default=default, autocompletion=autocompletion)
 
 
 def out_option(help: str, metavar: str, *, default: str | bool = True, argument: str = "--out") -> Any:
@@ -37,9 +45,15 @@ StorageOption = Annotated[
     ),
 ]
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study, as budgetnas studies lists it.")]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="Name of a study, as budgetnas studies lists it.", autocompletion=study_names),
+]
 StudyFileArgument = Annotated[
-    str | None, typer.Argument(metavar="[STUDY_FILE]", help="A study file, or the name of a shipped one.")
+    str | None,
+    typer.Argument(
+        metavar="[STUDY_FILE]", help="A study file, or the name of a shipped one.", autocompletion=study_file_names
+    ),
 ]
 StudyDataOption = Annotated[
     str | None,
@@ -63,6 +77,14 @@ MaxActivationsOption = Annotated[
     str | None, option("Limit on activations per image, e.g. 600e3.", "BUDGETNAS_MAX_ACTIVATIONS")
 ]
 
+MaxWeightsOption = Annotated[
+    str | None,
+    option("Limit on int8 weights with scales and biases, in KB of 1,024 bytes.", "BUDGETNAS_MAX_WEIGHTS_KB"),
+]
+MaxRamOption = Annotated[
+    str | None, option("Limit on int8 activations alive at once, in KB of 1,024 bytes.", "BUDGETNAS_MAX_RAM_KB")
+]
+
 BlockOption = Annotated[str | None, option("basic or bottleneck, with --blocks and --widths.", default="basic")]
 StemWidthOption = Annotated[int | None, option("Channels of the stem.", default="64")]
 StemKernelOption = Annotated[int | None, option("Side of the stem's convolution.", default="3")]
@@ -76,6 +98,6 @@ SizeOption = Annotated[int, option("Side of an image in pixels.")]
 ClassesOption = Annotated[int, option("Number of classes.")]
 
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "--batch", help="Images in one optimiser step.")]
-DeviceOption = Annotated[str, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE")]
+DeviceOption = Annotated[str, option("auto, cpu, cuda, cuda:N or mps.", "BUDGETNAS_DEVICE")]
 PrecisionOption = Annotated[str, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION")]
 TimeoutOption = Annotated[str | None, option("Stop after this time: 90s, 15m, 2h.")]

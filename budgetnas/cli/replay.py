@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from budgetnas.api.progress.terminal import stderr
+from budgetnas.cli.completion import recorded_run_names
 from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted, check_out
@@ -20,7 +21,10 @@ DEFAULT_PAGE = Path("replay-report.html")
 
 
 def replay_command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="v1-sgd, ... resnet152.", autocompletion=recorded_run_names),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Replay all runs; resumes after an interruption.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the recorded runs.")] = False,
     epochs: Annotated[
@@ -107,15 +111,16 @@ def _print_list(as_json: bool) -> None:
 
 
 def _print_results(results: Sequence[ReplayResult]) -> None:
+    from budgetnas.experiments.replay_results import marked
+
     rows = []
     for result in results:
         shown = result.comparison()
         for split in ("train", "test"):
             rows.append(
                 (
-                    result.run.name,
+                    marked(result.run.name, result.why_not),
                     split,
-                    result.warning or "comparable",
                     _percent(shown[f"printed_{split}"]),
                     _percent(shown[f"best_{split}"]),
                     str(shown[f"best_{split}_epoch"]),
@@ -123,8 +128,13 @@ def _print_results(results: Sequence[ReplayResult]) -> None:
                     _percent(shown[f"last_{split}"]),
                 )
             )
-    columns = ("run", "split", "", "printed % (best)", "ours % (best)", "epoch", "difference", "ours % (last epoch)")
-    stdout().print(table("Replays and the report's printed figures", columns, rows, left=3))
+    columns = ("run", "split", "printed % (best)", "ours % (best)", "epoch", "difference", "ours % (last epoch)")
+    stdout().print(table("Replays and the report's printed figures", columns, rows, left=2))
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for result in results:
+        runs.setdefault(result.why_not, []).append(result.run.name)
+    for why_not, names in ((why_not, names) for why_not, names in runs.items() if why_not):
+        stdout().print(f"* {', '.join(names)}: NOT COMPARABLE with the report: {'; '.join(why_not)}", markup=False)
     stdout().print(
         "The best epoch was chosen on the test set, as in the report, so its figure is optimistic.", markup=False
     )

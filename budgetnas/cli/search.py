@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.options import (
     BudgetOption,
     DataDirOption,
     JsonFlag,
     MaxActivationsOption,
     MaxMacsOption,
+    MaxRamOption,
+    MaxWeightsOption,
     StorageOption,
     StudyFileArgument,
     TimeoutOption,
     option,
 )
+from budgetnas.errors import EXIT_DONE
 
 
 def search_command(
@@ -26,6 +30,8 @@ def search_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
+    max_weights_kb: MaxWeightsOption = None,
+    max_ram_kb: MaxRamOption = None,
     trials: Annotated[int | None, option("Number of trials in total.", "BUDGETNAS_TRIALS", default="50")] = None,
     data: Annotated[
         str | None,
@@ -33,7 +39,9 @@ def search_command(
     ] = None,
     data_dir: DataDirOption = None,
     resolution: Annotated[int | None, option("Side of the images in pixels.")] = None,
-    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET")] = None,
+    study: Annotated[
+        str | None, option("Name of the study.", "BUDGETNAS_STUDY", default="DATA-BUDGET", autocompletion=study_names)
+    ] = None,
     storage: StorageOption = None,
     epochs: Annotated[int | None, option("Epochs of each trial.", "BUDGETNAS_EPOCHS", default="20")] = None,
     subset: Annotated[int | None, option("Number of training images, subsampled by class.")] = None,
@@ -68,7 +76,7 @@ def search_command(
     skip_damaged: Annotated[
         bool | None, typer.Option("--skip-damaged", help="Leave out damaged files of a folder, and record their names.")
     ] = None,
-    device: Annotated[str | None, option("auto, cpu, cuda or cuda:N.", "BUDGETNAS_DEVICE", default="auto")] = None,
+    device: Annotated[str | None, option("auto, cpu, cuda, cuda:N or mps.", "BUDGETNAS_DEVICE", default="auto")] = None,
     precision: Annotated[
         str | None, option("auto, float32, bf16 or fp16.", "BUDGETNAS_PRECISION", default="auto")
     ] = None,
@@ -91,6 +99,9 @@ def search_command(
         ),
     ] = None,
     timeout: TimeoutOption = None,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Queue the study for budgetnas worker --all, and train nothing here.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Search for the best residual network within a budget; run it again to resume.
@@ -100,7 +111,7 @@ def search_command(
     from budgetnas.api.progress.lines import TerminalLines
     from budgetnas.api.progress.searches import SearchProgress
     from budgetnas.api.progress.trainings import FinalProgress
-    from budgetnas.cli.summary import print_end
+    from budgetnas.cli.summary import print_end, print_queued
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.searching.options import SearchOptions, read_study_file
     from budgetnas.searching.session import run_search
@@ -110,7 +121,11 @@ def search_command(
     if study_file is not None:
         options = options.over(read_study_file(study_file))
     with TerminalLines() as lines:
-        result = run_search(options, Stopper(options.timeout), SearchProgress(lines), FinalProgress(lines))
+        views = SearchProgress(lines), FinalProgress(lines)
+        result = run_search(options, Stopper(options.timeout), *views, queue=queue)
+    if queue and result.outcome.exit_code == EXIT_DONE:
+        print_queued(result.records, result.study, storage, as_json=as_json)
+        return
     with closing(result.records):
         print_end(result.records, result.study, storage, result.outcome, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from budgetnas.architecture import Architecture, count
+from budgetnas.architecture.budget import BYTES, QUANTITIES, amount, heading
 from budgetnas.cli.console import print_json, stdout, table
-from budgetnas.cli.options import BudgetOption, JsonFlag, MaxActivationsOption, MaxMacsOption, StudyFileArgument, option
+from budgetnas.cli.options import (
+    BudgetOption,
+    JsonFlag,
+    MaxActivationsOption,
+    MaxMacsOption,
+    MaxRamOption,
+    MaxWeightsOption,
+    StudyFileArgument,
+    option,
+)
 from budgetnas.errors import check_seed
 
 if TYPE_CHECKING:
@@ -24,6 +34,8 @@ def space_command(
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
     max_activations: MaxActivationsOption = None,
+    max_weights_kb: MaxWeightsOption = None,
+    max_ram_kb: MaxRamOption = None,
     data: Annotated[
         str | None,
         option(
@@ -49,7 +61,14 @@ def space_command(
     from budgetnas.space.survey import survey
 
     request = SearchOptions.parse(
-        {"budget": budget, "max_macs": max_macs, "max_activations": max_activations, "data": data}
+        {
+            "budget": budget,
+            "max_macs": max_macs,
+            "max_activations": max_activations,
+            "max_weights_kb": max_weights_kb,
+            "max_ram_kb": max_ram_kb,
+            "data": data,
+        }
     )
     if study_file is not None:
         request = request.over(read_study_file(study_file))
@@ -74,6 +93,8 @@ def _json(survey: Survey, origin: str) -> dict[str, Any]:
         "budget": survey.budget.max_params,
         "max_macs": survey.budget.max_macs,
         "max_activations": survey.budget.max_activations,
+        "max_weight_bytes": survey.budget.max_weight_bytes,
+        "max_ram_bytes": survey.budget.max_ram_bytes,
         "share": _share_json(tally.share),
         **{
             name: None if end is None else {"certain": end.certain, **_network_json(end.architecture)}
@@ -160,15 +181,17 @@ def percent(share: float) -> str:
 
 
 def _print_ends(console: Console, survey: Survey) -> None:
-    tally = survey.tally
+    tally, limited = survey.tally, {limit.quantity for limit in survey.budget.limits}
+    shown = [quantity for quantity in QUANTITIES if quantity in limited or quantity not in BYTES]
     ends = (("smallest", tally.smallest), ("largest that fits", tally.largest_fitting), ("largest", tally.largest))
     rows = []
     for name, end in ends:
         if end is not None:
             label = name if end.certain else f"{name}, of those drawn"
             counts = count(end.architecture)
-            rows.append((label, end.architecture.describe(), *(f"{amount:,}" for amount in counts)))
-    columns = ("by parameters", "network", "parameters", "multiply-accumulates", "activations")
+            amounts = (amount(quantity, getattr(counts, quantity)) for quantity in shown)
+            rows.append((label, end.architecture.describe(), *amounts))
+    columns = ("by parameters", "network", *map(heading, shown))
     console.print(table("Ends of the space", columns, rows, left=2))
 
 
@@ -235,8 +258,8 @@ def _print_initial_networks(console: Console, survey: Survey) -> None:
     rows = []
     for network in survey.initial_networks:
         left = (
-            f"{amount:,} to spare" if amount >= 0 else f"{-amount:,} too many"
-            for amount in (network.left[limit.quantity] for limit in survey.budget.limits)
+            f"{number:,} to spare" if number >= 0 else f"{-number:,} too many"
+            for number in (network.left[limit.quantity] for limit in survey.budget.limits)
         )
         verdict = "fits" if network.fits else "over the budget"
         trials = ", ".join(network.trials) or "none"

@@ -10,17 +10,25 @@ from budgetnas.cli.storage import records_to_read
 from budgetnas.metrics import ACCURACY
 
 if TYPE_CHECKING:
+    from budgetnas.report.standing import Standing
     from budgetnas.report.values import StudyTables
 
 
 def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) -> None:
-    """List the studies of a storage and the built-in study files.
+    """List the studies of a storage, where each stands, and the built-in study files.
 
     Example: budgetnas studies
     """
     from budgetnas.space.presets import shipped_studies
 
-    tables = _all_tables(storage)
+    print_studies(storage, as_json=as_json)
+    if not as_json:
+        stdout().print(f"built-in study files: {', '.join(shipped_studies())}", markup=False)
+
+
+def print_studies(storage: str | None, *, as_json: bool) -> None:
+    """Print the studies of a storage, and where each stands."""
+    tables, stand = _all_tables(storage)
     if as_json:
         print_json(
             [
@@ -29,10 +37,13 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
                     "budget": study.specification.max_params,
                     "max_macs": study.specification.max_macs,
                     "max_activations": study.specification.max_activations,
+                    "max_weight_bytes": study.specification.max_weight_bytes,
+                    "max_ram_bytes": study.specification.max_ram_bytes,
                     "trained": study.tallies.trained,
                     "failed": study.tallies.failed,
                     "best": study.ranking[0].accuracy if study.ranking else None,
                 }
+                | stand[study.study].to_dict()
                 for study in tables
             ]
         )
@@ -44,17 +55,20 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
         if measure != ACCURACY:
             best = f"{best} ({measure.words})"
         limits = f"{budget.max_params:,}" if len(budget.limits) == 1 else str(budget)
-        rows.append((study.study, study.summary.data, limits, str(study.tallies.trained), best))
-    columns = ("study", "data", "budget", "trained", "best validation")
-    stdout().print(table("Studies", columns, rows, left=2) if rows else "no studies yet")
-    stdout().print(f"built-in study files: {', '.join(shipped_studies())}", markup=False)
+        standing = stand[study.study]
+        done = f"{study.tallies.trained}" + (f"/{standing.trials}" if standing.trials is not None else "")
+        rows.append((study.study, study.summary.data, standing.describe(), limits, done, best))
+    columns = ("study", "data", "state", "budget", "trained", "best validation")
+    stdout().print(table("Studies", columns, rows, left=3) if rows else "no studies yet")
 
 
-def _all_tables(storage: str | None) -> list[StudyTables]:
+def _all_tables(storage: str | None) -> tuple[list[StudyTables], dict[str, Standing]]:
+    from budgetnas.report.standing import standings
     from budgetnas.report.tables import study_tables
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
 
     if storage is None and not sqlite_file(parse_storage(DEFAULT_STORAGE)).exists():
-        return []
+        return [], {}
     records = records_to_read(storage)
-    return [study_tables(records, name) for name in records.study_names()]
+    stand = standings(records)
+    return [study_tables(records, name) for name in stand], stand

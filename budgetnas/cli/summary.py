@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgetnas.api.progress.terminal import by_limit, duration
+from budgetnas.api.progress.terminal import duration
 from budgetnas.architecture.budget import format_count
 from budgetnas.cli.console import print_json, print_next, print_stopped, stdout, table
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
 from budgetnas.metrics import Measure, by_class_words
 from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
-from budgetnas.storage import Records
+from budgetnas.storage import OverLimit, Records
 
 if TYPE_CHECKING:
     from budgetnas.searching.loop import Outcome
@@ -46,6 +46,19 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
         print_stopped(storage, saved)
 
 
+def print_queued(records: Records, study: str, storage: str | None, *, as_json: bool) -> None:
+    """Print what a search that was queued will train, and the command that trains it; close the records."""
+    from budgetnas.report.tables import study_tables
+
+    with closing(records):
+        goal, tables = records.goal(study), study_tables(records, study)
+    if as_json:
+        return print_json(tables.to_dict())
+    trials = 0 if goal is None else goal.trials
+    stdout().print(f"\nstudy {study} is queued: {tables.tallies.trained} of {trials} trials trained", markup=False)
+    print_next(storage, ["worker", "--all"], ["studies"])
+
+
 def print_summary(tables: StudyTables, storage: str | None) -> None:
     """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands."""
     console = stdout()
@@ -63,8 +76,9 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     for failed in tables.failed:
         console.print(f"failed: trial {failed.trial}, {failed.architecture.describe()}: {failed.reason}", markup=False)
     trained = f"{tallies.trained}" + (f" ({plural(tallies.repeats, 'repeat')})" if tallies.repeats else "")
+    over = f"{tallies.over_budget} over the budget{_by_limit(tables.rejections.limits)}"
     console.print(
-        f"\nproposed {tallies.proposed}: {tallies.over_budget} over the budget{by_limit(tables.rejections.limits)} and "
+        f"\nproposed {tallies.proposed}: {over} and "
         f"{tallies.duplicates} duplicates rejected; trained {trained}, failed {tallies.failed}",
         markup=False,
     )
@@ -75,6 +89,12 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     further = ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)]
     views = (["show", tables.study], ["report", tables.study], ["dashboard"])
     print_next(storage, *views, *([final] if tables.ranking else []), further)
+
+
+def _by_limit(limits: Sequence[OverLimit]) -> str:
+    """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
+    counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in limits)
+    return f" ({counts})" if len(limits) > 1 else ""
 
 
 def _reason(seed: RejectedInitialTrial, tables: StudyTables) -> str:
@@ -116,7 +136,7 @@ def _row(candidate: RankedRun) -> tuple[str, ...]:
         "" if run.trial is None else str(run.trial),
         candidate.label,
         run.architecture.describe(),
-        run.recipe.describe(),
+        run.recipe.describe(brief=True),
         f"{run.params:,}",
         f"{candidate.budget_share:.1%}",
         f"{candidate.accuracy:.2%}",
@@ -134,8 +154,10 @@ def _print_winner(tables: StudyTables) -> None:
     else:
         runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
-        how = f"{runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure"
-        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
+        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {where}", markup=False)
+        console.print(
+            f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure", markup=False
+        )
         console.print(
             f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
             markup=False,

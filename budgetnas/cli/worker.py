@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from budgetnas.cli.completion import study_names
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -18,9 +20,13 @@ from budgetnas.cli.options import (
 )
 from budgetnas.errors import InputError
 
+if TYPE_CHECKING:
+    from budgetnas.searching.options import SearchOptions
+    from budgetnas.searching.workers.worker import WorkerRequest
+
 
 def worker_command(
-    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY")] = None,
+    study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", autocompletion=study_names)] = None,
     storage: StorageOption = None,
     data: StudyDataOption = None,
     data_dir: DataDirOption = None,
@@ -30,13 +36,25 @@ def worker_command(
     sampler: Annotated[
         str | None, option("budget, tpe, random, gp or nsga2.", "BUDGETNAS_SAMPLER", default="the last search's")
     ] = None,
-    seed: Annotated[int, option("Seed of the sampler.")] = 0,
+    seed: Annotated[int | None, option("Seed of the sampler.", default="0")] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    every: Annotated[
+        bool, typer.Option("--all", help="Train every queued study, in turns, and wait for more.")
+    ] = False,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="With --all: end when nothing is left.")] = False,
+    workers: Annotated[int | None, option("With --all: processes on this machine.", default="1")] = None,
+    per_device: Annotated[
+        int | None, option("With --all: most workers on one GPU; without --workers, on each.", default="1")
+    ] = None,
+    ray: Annotated[str | None, option("With --all: train on a Ray cluster, auto or HOST:PORT.")] = None,
+    gpus_per_trial: Annotated[
+        float | None, option("Share of a GPU for each worker on Ray, 0 to 1.", default="1, or 0 without GPUs")
+    ] = None,
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Join a study that a search created, from this or another machine, until it has its trials.
+    """Join a study that a search created, or all that are queued, from this or another machine.
 
     Example: budgetnas worker --storage postgresql+psycopg://USER@HOST/DATABASE --study cifar10-5M
     """
@@ -44,12 +62,40 @@ def worker_command(
     from budgetnas.api.progress.searches import SearchProgress
     from budgetnas.cli.summary import print_end
     from budgetnas.runs.interrupts import Stopper
-    from budgetnas.searching.options import parse_timeout
+    from budgetnas.searching.options import SearchOptions, parse_timeout
     from budgetnas.searching.workers.worker import WorkerRequest, run_worker
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
+    of_study = {"--study": study, "--data": data, "--trials": trials, "--sampler": sampler, "--seed": seed}
+    of_all = {
+        "--until-idle": until_idle or None,
+        "--workers": workers,
+        "--per-device": per_device,
+        "--ray": ray,
+        "--gpus-per-trial": gpus_per_trial,
+    }
+    _check_together(of_study if every else of_all, every=every)
+    if every:
+        pool = SearchOptions.parse(
+            {
+                "device": device,
+                "workers": workers,
+                "per_device": per_device,
+                "ray": ray,
+                "gpus_per_trial": gpus_per_trial,
+            }
+        )
+        request = WorkerRequest(
+            storage=storage or DEFAULT_STORAGE,
+            data_dir=data_dir,
+            device=device,
+            precision=precision,
+            timeout=parse_timeout(timeout),
+            until_idle=until_idle,
+        )
+        raise typer.Exit(_train_queue(request, pool, storage, as_json=as_json))
     if study is None:
-        raise InputError("--study", None, "is missing: the study to join", "see budgetnas studies")
+        raise InputError("--study", None, "is missing: the study to join", "see budgetnas studies, or use --all")
     request = WorkerRequest(
         storage=storage or DEFAULT_STORAGE,
         study=study,
@@ -58,7 +104,7 @@ def worker_command(
         device=device,
         precision=precision,
         sampler=sampler,
-        seed=seed,
+        seed=seed or 0,
         trials=trials,
         timeout=parse_timeout(timeout),
     )
@@ -66,3 +112,29 @@ def worker_command(
         result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
     print_end(result.records, study, storage, result.outcome, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)
+
+
+def _check_together(others: Mapping[str, object], *, every: bool) -> None:
+    """Check that no option is given that only `--study`, or only `--all`, has."""
+    given = [(name, value) for name, value in others.items() if value is not None]
+    for name, value in given:
+        shown = None if value is True else value
+        if every:
+            raise InputError(name, shown, "does not go with --all, which trains every queued study", "leave it out")
+        raise InputError(name, shown, "goes with --all", f"add --all, or leave {name} out")
+
+
+def _train_queue(request: WorkerRequest, pool: SearchOptions, storage: str | None, *, as_json: bool) -> int:
+    """Train what is queued; return the exit code."""
+    from budgetnas.api.progress.lines import TerminalLines
+    from budgetnas.cli.studies import print_studies
+    from budgetnas.runs.interrupts import Stopper
+    from budgetnas.searching.callbacks import MessageCallbacks
+    from budgetnas.searching.workers.serving import train_queue
+
+    with TerminalLines() as lines:
+        result = train_queue(request, pool, Stopper(request.timeout), MessageCallbacks(lines.say))
+    result.records.close()
+    if result.outcome.finished or as_json:
+        print_studies(storage, as_json=as_json)
+    return result.outcome.exit_code

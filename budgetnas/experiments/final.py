@@ -134,6 +134,16 @@ def finish(
     return evaluation.result
 
 
+def is_final_due(records: Records, study: str) -> bool:
+    """Return whether a search of `study` ends with a final that is missing, or that newer trials have outdated."""
+    specification = study_specification(records, study)
+    if specification.choice is None:
+        return False
+    last = next(reversed(records.finals(study)), None)
+    protocol = _protocol(specification, FinishRequest(study, DataPlace()), last)
+    return last is None or not _is_current(last, protocol, _searched(records, study))
+
+
 def plan_final(
     runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from budgetnas.experiments.plain import plain_fields
-from budgetnas.metrics import ACCURACY, ClassAccuracy, ClassCounts, Interval, Measure, by_class, difference_interval
+from budgetnas.metrics import (
+    ACCURACY,
+    ClassAccuracy,
+    ClassCounts,
+    Int8Reading,
+    Interval,
+    Measure,
+    by_class,
+    difference_interval,
+)
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Recipe
 from budgetnas.space.specification import (
@@ -96,6 +105,7 @@ class FinalResult:
     test_images: int | None  # number of images of the test split, once it was evaluated on
     readings: int  # number of evaluations on the test split for the study, by this and other finals
     shipped_run: int | None  # record of the winner's first network trained on train and validation images
+    int8: Int8Reading | None = None  # evaluation of that network's int8 file on the test split, if there was any
     objective: Objective = OBJECTIVES["accuracy"]  # what the accuracies are
     validation_classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
     test_classes: ClassCounts | None = None  # the test images by class, or None before the evaluation on them
@@ -140,6 +150,7 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         objective=specification.objective,
         validation_classes=facts.validation,
         test_classes=facts.test if final.test_images else None,
+        int8=records.int8_reading(final.id),
     )
 
 

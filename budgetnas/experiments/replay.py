@@ -12,7 +12,7 @@ from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, RunFailedError, check_seed
 from budgetnas.experiments.published import RecordedRun, for_channels, recorded_run, recorded_runs
-from budgetnas.experiments.replay_results import ReplayResult, incomparable, replay_result
+from budgetnas.experiments.replay_results import ReplayResult, incomparable, marked, replay_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.timing import time_steps
@@ -110,9 +110,8 @@ def replay(
         try:
             results.append(replayer.replay(run))
         except RunFailedError as error:
-            why_not = "; ".join(incomparable(run, recipe_for(run, request.epochs, request.t_max), data.identity))
-            mark = f" [NOT COMPARABLE: {why_not}]" if why_not else ""
-            callbacks.on_message(f"{run.name}{mark} failed: {error.reason}")
+            why_not = incomparable(run, recipe_for(run, request.epochs, request.t_max), data.identity)
+            callbacks.on_message(f"{marked(run.name, why_not)} failed: {error.reason}")
             failed.append(run.name)
     return ReplayOutcome(tuple(results), tuple(failed), replayer.records)
 

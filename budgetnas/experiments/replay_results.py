@@ -23,6 +23,11 @@ TABLES: Final[dict[int, str]] = {
 """The report's tables, with titles of ours."""
 
 
+def marked(name: str, why_not: Sequence[str]) -> str:
+    """Return the name of a run, with an asterisk if its figures are not comparable with the printed ones."""
+    return f"{name}*" if why_not else name
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
     """A replay of a recorded run."""

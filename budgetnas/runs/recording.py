@@ -5,24 +5,26 @@ Every training of a search, final, replay or comparison passes through here, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.data.identity import DataIdentity
-from budgetnas.errors import Interrupted, LeaseLost, RunFailedError, StoppedEarly
+from budgetnas.errors import Cancelled, Interrupted, LeaseLost, RunFailedError, StoppedEarly
 from budgetnas.metrics import Epoch
 from budgetnas.runs.checkpoints import RunCheckpointer
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.space.candidates import Candidate
 from budgetnas.space.recipe import Normalisation
-from budgetnas.storage import Records, Role, Run, RunKey, State
+from budgetnas.storage import SEARCHED, Records, Role, Run, RunKey, State
 from budgetnas.storage.engine import exclusive
-from budgetnas.storage.leases import Heartbeat, Lease, holding, in_training, note_work, take_lease
+from budgetnas.storage.leases import Heartbeat, Lease, holding, in_training, note_work, require_study, take_lease
+from budgetnas.storage.queue_records import is_cancelled_now
 from budgetnas.storage.retry import retried
 from budgetnas.training import Callbacks, Checkpointer, Runtime, RuntimeConfig, Task, runtime_to_resume, train
 from budgetnas.training.device import DeviceImages
@@ -33,6 +35,8 @@ TrainFunction = Callable[[Task, RuntimeConfig, Callbacks, Checkpointer], ResNet]
 """`budgetnas.training.train`, or a stand-in that takes no time, to measure everything else."""
 LOST: Final = "{} was taken over by another process: this one sent no heartbeat for too long and records no more of it"
 _POLL_SECONDS: Final = 1.0
+_CANCEL_SECONDS: Final = 2.0
+"""Seconds between two questions whether the study is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ def _claim_alone(
 ) -> tuple[Claim, Lease | None]:
     """Claim a training outside a search, with a new lease if this process must train it."""
     with exclusive(records.engine):
+        if request.study is not None and request.role not in SEARCHED:
+            require_study(records, request.study)
         claim = _claim(request, identity, runtime, records, None)
         return claim, take_lease(records, run=claim.run) if claim.known is None else None
 
@@ -229,7 +235,7 @@ def train_run(
     Raises:
         RunFailedError: If the training failed; the record has the reason.
         StoppedEarly: If a callback ended it; the record has the reason.
-        Interrupted: If a stop was requested; the record has that state.
+        Interrupted: If a stop was requested, or the study is cancelled; the record has that state.
         LeaseLost: If another process took the run over; this one records no more of it.
     """
     run, candidate = claim.run, request.candidate
@@ -238,10 +244,10 @@ def train_run(
     )
     runtime = runtime_to_resume(records.run(run).environment, runtime)
     checkpointer = RunCheckpointer(run, runtime, records, callbacks.on_message, resumed=claim.resumed)
+    study = None if request.role is Role.COMPARE else request.study  # a search and its final are cancelled
+    recorder = _Recorder(run, study, images.test_reason, records, stopper, callbacks, heartbeat)
     try:
-        network = trainer(
-            task, runtime, _Recorder(run, images.test_reason, records, stopper, callbacks, heartbeat), checkpointer
-        )
+        network = trainer(task, runtime, recorder, checkpointer)
         tensors = to_safetensors(network)
         if keep_weights:
             records.save_weights(run, tensors)
@@ -268,23 +274,34 @@ def train_run(
     return network
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Recorder(Callbacks):
     run: int
+    study: str | None
     test_reason: str | None
     records: Records
     stopper: Stopper
     callbacks: Callbacks
     heartbeat: Heartbeat
+    _asked: float = field(default_factory=time.monotonic, init=False)
 
     def on_step(self, epoch: int, done: int, total: int) -> None:
         self.heartbeat.check()
         self.stopper.check()
+        self._check_cancelled()
         self.callbacks.on_step(epoch, done, total)
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         self.records.add_epoch(self.run, epoch, test_reason=self.test_reason)
         self.callbacks.on_epoch_end(epoch)
+
+    def _check_cancelled(self) -> None:
+        if self.study is None or time.monotonic() - self._asked < _CANCEL_SECONDS:
+            return
+        self._asked = time.monotonic()
+        with contextlib.suppress(SQLAlchemyError):  # the database is away: the training need not wait for it
+            if is_cancelled_now(self.records, self.study):
+                raise Cancelled(self.study)
 
     def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         self.records.restart_run(self.run, runtime.to_json())

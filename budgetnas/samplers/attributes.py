@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from budgetnas.architecture import Counts
-from budgetnas.architecture.budget import Budget, Quantity, Verdict
+from budgetnas.architecture.budget import BYTES, QUANTITIES, Budget, Quantity, Verdict, amount, heading
 from budgetnas.metrics import Epoch
 from budgetnas.space.candidates import Candidate
 
@@ -45,6 +45,8 @@ def describe(trial: optuna.Trial, storage: BaseStorage, candidate: Candidate, ve
         params=verdict.params,
         macs=verdict.counts.macs,
         activations=verdict.counts.activations,
+        weight_bytes=verdict.counts.weight_bytes,
+        ram_bytes=verdict.counts.ram_bytes,
         verdict=verdict.sentence(),
     )
 
@@ -84,22 +86,24 @@ def compact(curve: Sequence[Epoch]) -> dict[str, list[float]]:
 def note(candidate: Candidate, verdict: Verdict, repeated: int | None = None) -> str:
     """Return the Markdown note that the dashboard shows for a trial; for a repeat it names the first trial."""
     repeat = "" if repeated is None else f"Repeat of trial {repeated}, with another training seed.\n\n"
+    limited = {limit.quantity for limit in verdict.budget.limits}
+    shown = [quantity for quantity in QUANTITIES[1:] if quantity in limited or quantity not in BYTES]
     rows = "\n".join(
         f"| {part.name} | {part.counts.params:,} | {verdict.share(part.counts.params):.1%} "
-        f"| {_cell(verdict.budget, 'macs', part.counts)} | {_cell(verdict.budget, 'activations', part.counts)} |"
+        f"| {' | '.join(_cell(verdict.budget, quantity, part.counts) for quantity in shown)} |"
         for part in verdict.parts
     )
     return (
         f"**{candidate.architecture.describe()}**\n\n{repeat}{candidate.recipe.describe()}\n\n{verdict.sentence()}\n\n"
-        "| part | parameters | of the budget | multiply-accumulates | activations |\n"
-        f"|---|---:|---:|---:|---:|\n{rows}\n"
+        f"| part | parameters | of the budget | {' | '.join(map(heading, shown))} |\n"
+        f"|---|---:|---:|{'---:|' * len(shown)}\n{rows}\n"
     )
 
 
 def _cell(budget: Budget, quantity: Quantity, counts: Counts) -> str:
     """Return a count, with its share of the limit if there is a limit."""
     shares = [f" ({limit.share(counts):.1%})" for limit in budget.limits if limit.quantity == quantity]
-    return f"{getattr(counts, quantity):,}{''.join(shares)}"
+    return f"{amount(quantity, getattr(counts, quantity))}{''.join(shares)}"
 
 
 def save_note(trial: optuna.Trial, storage: BaseStorage, body: str) -> None:

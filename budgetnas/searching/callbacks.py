@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from budgetnas.space.candidates import Candidate
-from budgetnas.storage import OverLimit
 from budgetnas.training import Callbacks, RuntimeConfig
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class Tally:
         pruned: Trained runs that a pruner ended early.
         epochs_saved: Epochs that pruning saved.
         repeats: Complete runs that train a candidate again.
-        over_limits: Rejected proposals by limit, if there are several limits.
     """
 
     proposed: int
@@ -40,7 +38,6 @@ class Tally:
     pruned: int = 0
     epochs_saved: int = 0
     repeats: int = 0
-    over_limits: tuple[OverLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from budgetnas.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    Cancelled,
     InputError,
     Interrupted,
     LeaseLost,
@@ -32,12 +33,27 @@ from budgetnas.searching.trial import FIRST_SEED, TrialRunner
 from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Role, RunKey
 from budgetnas.storage.engine import storage_failed
-from budgetnas.storage.leases import holding, slots_in_use, take_slot, trained
+from budgetnas.storage.leases import holding, require_study, slots_in_use, take_slot, trained
 from budgetnas.training import Callbacks, Runtime, train
 
 MAX_FAILURES: Final = 5
 """Failed runs in a row that end a search."""
 _POLL_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The part of a search after which its process chooses anew which study of the queue it trains.
+
+    A process with a turn does not wait for the trials of other processes.
+    """
+
+    ends_at: float  # by the monotonic clock; a trial that has begun is trained to its end
+    after: int = 0  # number of the last run that is too old for `MAX_FAILURES`
+
+    def is_over(self) -> bool:
+        """Return whether no further trial is to begin."""
+        return time.monotonic() >= self.ends_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class SearchTask:
         seed: Seed of the sampler; processes that join later add a random number to it.
         tune_setup: Whether timed steps choose the runtime config instead of the rules.
         trainer: Trains a candidate.
+        turn: When it ends early; None to search until the study has its trials.
     """
 
     trials: int | None
@@ -61,6 +78,7 @@ class SearchTask:
     seed: int
     tune_setup: bool = False
     trainer: TrainFunction = train
+    turn: Turn | None = None
 
 
 @dataclass(slots=True)
@@ -101,25 +119,27 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: Sea
     """Train until the study has as many trials as asked for.
 
     Returns:
-        Whether it has them; False if every candidate of the space is already known.
+        Whether it has them; False if every candidate of the space is already known, or the turn is over.
 
     Raises:
-        SearchFailedError: After five failed runs in a row.
-        Interrupted: If a stop was requested; the running trial is requeued.
+        SearchFailedError: After five failed runs in a row, or if the study was deleted or renamed. With a turn also if
+            every candidate is already known.
+        Interrupted: If a stop was requested, or the study is cancelled; the running trial is requeued.
     """
-    before, waiting, ready = opened.records.last_run(), False, False
+    turn, waiting, ready = task.turn, False, False
+    before = opened.records.last_run() if turn is None else turn.after
     pace = Pace.of(opened, stopper.clock)
     runner = TrialRunner(opened, task.images, task.runtime, stopper, callbacks, task.trainer)
     while True:
         stopper.check()
         trials = goal(opened, task.trials)
-        _check_failures(opened, before)
-        for text in recover_stale_trials(opened):
-            callbacks.on_message(text)
+        _prepare_trial(opened, before, callbacks)
         slot = take_slot(opened.records, opened.name, trials)
         if slot is None:
             if trained(opened.records, opened.name) >= trials:
                 return True
+            if turn is not None:
+                return False
             if not waiting:
                 others = slots_in_use(opened.records, opened.name)
                 callbacks.on_message(f"other processes train the last {others} trials; waiting in case one fails")
@@ -128,12 +148,17 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: Sea
             continue
         try:
             with holding(opened.records, slot) as heartbeat:
+                require_study(opened.records, opened.name)
                 if not ready:
                     _install_sampler(opened, task, lambda: _expected(opened, task, pace, stopper))
                 ready = True
                 if runner.run(slot, heartbeat):
                     pace.add_training()
+            if turn is not None and turn.is_over():
+                return trained(opened.records, opened.name) >= trials
         except SpaceUsedUpError as error:
+            if turn is not None:
+                raise SearchFailedError(f"the search ends early: {error}") from None
             callbacks.on_message(f"the search ends early: {error}")
             return False
         except LeaseLost:
@@ -166,11 +191,25 @@ def sampler_of(opened: OpenStudy, asked: str | None) -> str:
     return DEFAULT_SAMPLER if last is None else last.sampler
 
 
-def _check_failures(opened: OpenStudy, before: int) -> None:
-    """Raise if the last `MAX_FAILURES` runs since this search began all failed, in whichever process."""
+def _prepare_trial(opened: OpenStudy, before: int, callbacks: SearchCallbacks) -> None:
+    """Recover stale trials, unless the search ends.
+
+    Args:
+        opened: The study.
+        before: Number of the newest run before this search.
+        callbacks: Called with what became of the stale trials.
+
+    Raises:
+        Cancelled: If the study is cancelled.
+        SearchFailedError: If the last `MAX_FAILURES` runs since `before` all failed, in whichever process.
+    """
+    if opened.records.is_cancelled(opened.name):
+        raise Cancelled(opened.name)
     reasons = opened.records.last_reasons(opened.name, after=before, limit=MAX_FAILURES)
     if len(reasons) == MAX_FAILURES and None not in reasons:
         raise SearchFailedError(f"{MAX_FAILURES} runs failed in a row, the last with: {reasons[0]}")
+    for text in recover_stale_trials(opened):
+        callbacks.on_message(text)
 
 
 def _install_sampler(opened: OpenStudy, task: SearchTask, trainings: Callable[[], int]) -> None:

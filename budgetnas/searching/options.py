@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import ConfigDict, InstanceOf, ValidationError, ValidationInfo, field_validator
 
-from budgetnas.architecture.budget import Budget, format_count, parse_budget
+from budgetnas.architecture.budget import KB, Budget, Quantity, format_count, parse_budget, parse_limit
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.data.arrays import ImageArrays, named_or_arrays
 from budgetnas.data.request import FULL_DEPTH
@@ -50,6 +50,7 @@ _RANGES: Final = {
     "workers": (1, MAX_WORKERS, ": processes that search together"),
     "per_device": (1, MAX_WORKERS, ": workers on one GPU"),
 }
+_KILOBYTES: Final[Mapping[str, Quantity]] = {"max_weights_kb": "weight_bytes", "max_ram_kb": "ram_bytes"}
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "recipe_space": get_args(RecipeSpaceName),
     "pruner": get_args(PrunerName),
@@ -68,6 +69,8 @@ class SearchOptions(Frozen):
     budget: int | None = None
     max_macs: int | None = None
     max_activations: int | None = None
+    max_weights_kb: float | None = None
+    max_ram_kb: float | None = None
     trials: int | None = None
     data: str | InstanceOf[ImageArrays] | None = None
     data_dir: Path | None = None
@@ -128,6 +131,13 @@ class SearchOptions(Frozen):
     def _parse_limit(cls, value: Any, info: ValidationInfo) -> Any:
         is_number = isinstance(value, str | int | float)
         return parse_budget(str(value), argument=_flag(info.field_name)) if is_number else value
+
+    @field_validator(*_KILOBYTES, mode="before")
+    @classmethod
+    def _parse_kilobytes(cls, value: Any, info: ValidationInfo) -> Any:
+        """Return a limit in KB as a multiple of a byte, which a float holds exactly."""
+        limit = None if value is None else parse_limit(str(value), _KILOBYTES[info.field_name or ""])
+        return None if limit is None else limit / KB
 
     @field_validator("timeout", mode="before")
     @classmethod
@@ -208,7 +218,8 @@ class SearchOptions(Frozen):
         """
         if self.budget is None:
             raise InputError("--budget", None, "is missing: the limit on parameters", "add e.g. --budget 5e6")
-        return Budget(self.budget, self.max_macs, self.max_activations)
+        weights, ram = (None if limit is None else int(limit * KB) for limit in (self.max_weights_kb, self.max_ram_kb))
+        return Budget(self.budget, self.max_macs, self.max_activations, weights, ram)
 
     def study_name(self, identity: DataIdentity) -> str:
         """Return the name of the study: as given, or DATA-BUDGET, e.g. ``cifar10-5M``."""
@@ -240,10 +251,13 @@ def read_study_file(name: str) -> SearchOptions:
 def stored_options(specification: StudySpecification) -> SearchOptions:
     """Return the options that a stored specification amounts to."""
     data, choice, recipes = specification.data, specification.choice, specification.recipes
+    weights, ram = specification.max_weight_bytes, specification.max_ram_bytes
     return SearchOptions(
         budget=specification.max_params,
         max_macs=specification.max_macs,
         max_activations=specification.max_activations,
+        max_weights_kb=None if weights is None else weights / KB,
+        max_ram_kb=None if ram is None else ram / KB,
         data=None if data.is_own else data.name,
         resolution=data.resolution,
         subset=data.subset,
@@ -279,6 +293,8 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
             max_params=budget.max_params,
             max_macs=budget.max_macs,
             max_activations=budget.max_activations,
+            max_weight_bytes=budget.max_weight_bytes,
+            max_ram_bytes=budget.max_ram_bytes,
             space=options.space or SearchSpace(),
             recipe_space=options.recipe_space or DEFAULT_RECIPE_SPACE,
             recipes=recipes,

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
@@ -29,8 +28,9 @@ from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
-from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage, sqlite_file
+from budgetnas.storage.urls import DEFAULT_STORAGE, for_other_processes, parse_storage, sqlite_file
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
+from budgetnas.training.memory import free_cached_memory
 
 DEFAULT_SEED = 0
 
@@ -51,9 +51,10 @@ def run_search(
     callbacks: SearchCallbacks,
     final_callbacks: FinalCallbacks | None = None,
     *,
+    queue: bool = False,
     cpu: CpuFacts | None = None,
 ) -> SearchResult:
-    """Run or resume a search, and then its final if the study has one.
+    """Run or resume a search, and then its final if the study has one; or queue both.
 
     Everything is checked before anything is written.
 
@@ -62,6 +63,7 @@ def run_search(
         stopper: Requests to stop.
         callbacks: Called as the search proceeds.
         final_callbacks: Called as the final proceeds.
+        queue: Only create the study, or ask for more of its trials, and queue it for the workers of its storage.
         cpu: Facts of the processor for the rules that choose precision, threads and layout; None for this machine's.
 
     Raises:
@@ -71,6 +73,8 @@ def run_search(
     if (notice := storage_notice(url)) is not None:
         callbacks.on_message(notice)
     options = _complete(options, url)
+    if queue:
+        _check_queued(options)
     runtime = runtime_rules(options.device or "auto", options.precision or "auto", cpu=cpu)
     idle = idle_gpus(options, gpus(options.device, runtime))
     for note in (*runtime.notes, *([idle] if idle else [])):
@@ -82,7 +86,12 @@ def run_search(
         opened, task, data = _open(options, url, runtime, pool, callbacks)
         try:
             with reporting_outcome(callbacks) as outcome, stopper.listening():
-                plan = _plan(opened, task, data, pool, callbacks)
+                plan = _plan(opened, task, data, pool, callbacks, timed=not queue)
+                if queue:
+                    data_name, data_dir = _absolute(options)
+                    opened.records.enqueue(opened.name, data=data_name, data_dir=data_dir, seed=task.seed)
+                    return SearchResult(opened.name, opened.records, outcome, runtime)
+                opened.records.take_up(opened.name)
                 tuned = plan.runtime if task.tune_setup else None
                 if pool is None:
                     finished = search(opened, replace(task, runtime=tuned or task.runtime), stopper, callbacks)
@@ -151,17 +160,49 @@ def _open(
     return opened, SearchTask(trials, images, here, sampler, seed, options.tune_setup or False), data
 
 
-def _plan(opened: OpenStudy, task: SearchTask, data: Data, pool: WorkerPool | None, callbacks: SearchCallbacks) -> Plan:
-    """Return the plan, after reporting it."""
-    timed = pool is None or pool.timed
+def _plan(
+    opened: OpenStudy,
+    task: SearchTask,
+    data: Data,
+    pool: WorkerPool | None,
+    callbacks: SearchCallbacks,
+    *,
+    timed: bool = True,
+) -> Plan:
+    """Return the plan, after reporting it; `timed` unless another machine will train."""
+    timed = timed and (pool is None or pool.timed)
     if timed:
         callbacks.on_progress("timing a few training steps")
     plan = make_plan(opened, task, timed=timed)
     if pool is not None:
         plan = plan.shared(pool.describe(plan.runtime), pool.shares)
-        torch.cuda.empty_cache()  # leaves the GPU's memory to the workers
+        free_cached_memory(plan.runtime.torch_device)  # leaves a GPU's memory to the workers
     callbacks.on_plan(opened, plan, data)
     return plan
+
+
+def _check_queued(options: SearchOptions) -> None:
+    """Check that a search to queue has no option that only its own process could follow.
+
+    Raises:
+        InputError: If it has.
+    """
+    if isinstance(options.data, ImageArrays):
+        raise InputError("--data", "arrays", "arrays cannot be queued", "write them as a folder of images")
+    given = [name for name in ("workers", "per_device", "ray", "gpus_per_trial", "timeout") if getattr(options, name)]
+    given += ["tune_setup"] if options.tune_setup else []
+    given += ["precision"] if options.precision != "auto" else []
+    if given:
+        rule = f"does not go with --{given[0].replace('_', '-')}"
+        raise InputError("--queue", None, rule, "leave it out; budgetnas worker --all decides how it trains")
+
+
+def _absolute(options: SearchOptions) -> tuple[str | None, Path | None]:
+    """Return the data, and the folder of archives, of a search for a process that may run in another folder."""
+    assert not isinstance(options.data, ImageArrays), "they were rejected"
+    kind, colon, folder = (options.data or "").partition(":")
+    data = f"{kind}:{Path(folder).expanduser().absolute()}" if colon else options.data
+    return data, None if options.data_dir is None else options.data_dir.expanduser().absolute()
 
 
 def _worker_request(
@@ -173,20 +214,17 @@ def _worker_request(
     tuned: RuntimeConfig | None,
     timeout: float | None,
 ) -> WorkerRequest:
-    """Return the request of each worker; paths are absolute, because a worker may run in another folder.
+    """Return the request of each worker.
 
     A worker needs the time limit to estimate how many trainings will fit. It never reaches the limit itself: its clock
     starts later than that of the search, which stops it.
     """
-    assert not isinstance(options.data, ImageArrays), "they were rejected"
-    kind, colon, folder = (options.data or "").partition(":")
-    data = f"{kind}:{Path(folder).absolute()}" if colon else options.data
-    absolute = url.set(database=str(sqlite_file(url))) if url.get_backend_name() == "sqlite" else url
+    data, data_dir = _absolute(options)
     return WorkerRequest(
-        storage=absolute.render_as_string(hide_password=False),
+        storage=for_other_processes(url),
         study=opened.name,
         data=data,
-        data_dir=None if options.data_dir is None else options.data_dir.absolute(),
+        data_dir=data_dir,
         precision=options.precision or "auto",
         runtime=tuned.to_json() if tuned is not None and pool.timed else None,
         threads=pool.threads,

@@ -280,8 +280,6 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
 def tally(opened: OpenStudy) -> Tally:
     """Return the counts of a study's proposals so far, by outcome."""
     over, duplicate = opened.records.rejection_counts(opened.name)
-    budget = opened.specification.budget
-    over_limits = opened.records.over_limits(opened.name, budget) if len(budget.limits) > 1 else ()
     counts = opened.records.search_counts(opened.name)
     return Tally(
         proposed=over + duplicate + counts.trials,
@@ -292,7 +290,6 @@ def tally(opened: OpenStudy) -> Tally:
         pruned=counts.pruned,
         epochs_saved=counts.epochs_saved,
         repeats=counts.repeats,
-        over_limits=over_limits,
     )
 
 

@@ -196,14 +196,17 @@ class Recipe(Frozen):
             raise ValueError(f"warmup_epochs must be below t_max, {self.t_max}, not {self.warmup_epochs}")
         return self
 
-    def describe(self) -> str:
-        """Return a short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, label smoothing 0.1``."""
+    def describe(self, *, brief: bool = False) -> str:
+        """Return a short line, e.g. ``SGD lr 0.1 wd 0.0005, 60 epochs, batch 128, label smoothing 0.1``.
+
+        Args:
+            brief: Leave out epochs and batch, which all trials of a study share.
+        """
         adam = "AdamW" if self.decoupled_decay else "Adam"
-        line = (
-            f"{'SGD' if self.optimizer == 'sgd' else adam} lr {self.learning_rate:.3g} "
-            f"wd {self.weight_decay:.3g}, {self.epochs} epochs, batch {self.batch}"
-        )
-        return ", ".join((line, *self._extras()))
+        name = "SGD" if self.optimizer == "sgd" else adam
+        rates = f"{name} lr {self.learning_rate:.3g} wd {self.weight_decay:.3g}"
+        shared = () if brief else (f"{self.epochs} epochs", f"batch {self.batch}")
+        return ", ".join((rates, *shared, *self._extras()))
 
     def _extras(self) -> list[str]:
         extras = {

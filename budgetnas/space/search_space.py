@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from budgetnas.architecture import BLOCKS, Architecture, count, default_stem_stride, default_strides
-from budgetnas.architecture.budget import FLAGS, Budget, Excess, format_count
+from budgetnas.architecture.budget import Budget, Excess
 from budgetnas.errors import InputError
 from budgetnas.space.ranges import Choice, Condition, Params, Steps, Value, existing
 from budgetnas.space.recipe import Choices, Frozen
@@ -227,7 +227,7 @@ class SearchSpace(Frozen):
         return {name: params[name] for name in existing(params, params, self.conditions())}
 
     def floors(self, inputs: InputShape) -> tuple[Architecture, ...]:
-        """Return the floors: every network of the space costs at least as much as one of them, in all three counts.
+        """Return the floors: every network of the space costs at least as much as one of them, in all counts.
 
         Narrower and shallower networks have lower counts, with an exception: a block of stride 1 with as many output as
         input channels needs no projection, so a stage as wide as a stem of fixed width can cost less than a narrower
@@ -272,11 +272,10 @@ class SearchSpace(Frozen):
         if any(not excesses for _, excesses in floors):
             return
         smallest, excesses = min(floors, key=lambda floor: max(excess.count / excess.limit for excess in floor[1]))
-        limits = {limit.quantity: limit for limit in budget.limits}
-        counts = ", ".join(f"{excess.count:,} {limits[excess.quantity].words}" for excess in excesses)
+        counts = ", ".join(excess.counted for excess in excesses)
         raise InputError(
-            limits[excesses[0].quantity].flag,
-            format_count(excesses[0].limit),
+            excesses[0].flag,
+            excesses[0].asked,
             f"nothing in the space fits: its smallest network ({smallest.describe()}) has {counts}",
             f"allow at least {_allowances(excesses)}, or add smaller widths to the space",
         )
@@ -300,5 +299,5 @@ class SearchSpace(Frozen):
 def _allowances(excesses: tuple[Excess, ...]) -> str:
     """Return the limits that would suffice. A single limit is not named: the message names it already."""
     if len(excesses) == 1:
-        return f"{excesses[0].count:,}"
-    return " and ".join(f"{FLAGS[excess.quantity]} {excess.count:,}" for excess in excesses)
+        return excesses[0].needed
+    return " and ".join(f"{excess.flag} {excess.needed}" for excess in excesses)

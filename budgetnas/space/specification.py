@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture.budget import Budget, in_kilobytes
 from budgetnas.architecture.model import LARGEST_UNREDUCED
 from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import FOLDER, DataIdentity
@@ -32,6 +32,8 @@ _FLAGS = {
     "max_params": "--budget",
     "max_macs": "--max-macs",
     "max_activations": "--max-activations",
+    "max_weight_bytes": "--max-weights-kb",
+    "max_ram_bytes": "--max-ram-kb",
     "recipe_space": "--recipe-space",
     "recipes.epochs": "--epochs",
     "recipes.batch": "--batch-size",
@@ -116,6 +118,8 @@ class StudySpecification(Frozen):
         max_params: Limit on the parameters of a network.
         max_macs: Limit on multiply-accumulates of a forward pass per image, or None for no limit.
         max_activations: Limit on output elements of all convolutions per image, or None for no limit.
+        max_weight_bytes: Limit on the bytes of int8 weights, or None for no limit.
+        max_ram_bytes: Limit on the bytes of int8 activations alive at once, or None for no limit.
         space: The search space of architectures.
         recipe_space: Name of the recipe space that `recipes` is based on.
         recipes: The search space of recipes, and the length of a trial.
@@ -127,12 +131,14 @@ class StudySpecification(Frozen):
         objective: The value of a trial, by which everything is ranked.
     """
 
-    added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations")
+    added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations", "max_weight_bytes", "max_ram_bytes")
 
     version: Literal[1, 2] = 2
     max_params: int = Field(ge=1)
     max_macs: int | None = Field(default=None, ge=1)
     max_activations: int | None = Field(default=None, ge=1)
+    max_weight_bytes: int | None = Field(default=None, ge=1)
+    max_ram_bytes: int | None = Field(default=None, ge=1)
     space: SearchSpace
     recipe_space: RecipeSpaceName = "paper"
     recipes: RecipeSpace
@@ -157,7 +163,7 @@ class StudySpecification(Frozen):
     @property
     def budget(self) -> Budget:
         """The limits on every network."""
-        return Budget(self.max_params, self.max_macs, self.max_activations)
+        return Budget(self.max_params, self.max_macs, self.max_activations, self.max_weight_bytes, self.max_ram_bytes)
 
     @property
     def candidates(self) -> CandidateSpace:
@@ -183,7 +189,8 @@ class StudySpecification(Frozen):
             return
         path = differences[0][0]
         changes = "; ".join(
-            f"{_FLAGS.get(path, path)} was {_short(was)}, now {_short(now)}" for path, was, now in differences
+            f"{_FLAGS.get(path, path)} was {_short(path, was)}, now {_short(path, now)}"
+            for path, was, now in differences
         )
         rule, hint = f"study {study!r} was created with another specification ({changes})", "use the same options"
         if path == "data.name" and stored.data.content_hash == self.data.content_hash:
@@ -243,6 +250,8 @@ def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any,
         yield path, was, now
 
 
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
+def _short(path: str, value: Any) -> str:
+    """Return a value as its option takes it."""
+    in_bytes = path in ("max_weight_bytes", "max_ram_bytes") and value is not None
+    text = in_kilobytes(value) if in_bytes else "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

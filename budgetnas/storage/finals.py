@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 from sqlalchemy import Row, func, insert, select, update
 
-from budgetnas.metrics import ACCURACY, Measure
+from budgetnas.metrics import ACCURACY, Int8Reading, Measure
 from budgetnas.space.recipe import Frozen, Recipe
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.store import Store
-from budgetnas.storage.values import counts_from_json, counts_to_json, or_nan, or_null
+from budgetnas.storage.values import Run, counts_from_json, counts_to_json, or_nan, or_null
+
+_INT8: Final = "int8 file "
+"""Start of the reason of a reading of an int8 file; the hash of the file follows."""
 
 
 class Finalist(Frozen):
@@ -151,13 +154,36 @@ class FinalRecords(Store):
 
     def test_results(self, final: int) -> dict[int, TestResult]:
         """Return the evaluation on the test split of each run of a final."""
-        query = select(tables.test_readings).where(tables.test_readings.c.final == final)
+        columns = tables.test_readings.c
+        query = select(tables.test_readings).where(columns.final == final, ~columns.reason.startswith(_INT8))
         return {
             int(row.run): TestResult(
                 row.epoch, row.accuracy, or_nan(row.balanced_accuracy), counts_from_json(row.correct)
             )
             for row in self.rows(query)
         }
+
+    def record_int8_reading(self, final: int, run: Run, reading: Int8Reading) -> None:
+        """Record the evaluation of the int8 file of a final's run on the test split, unless one is recorded."""
+        row = {
+            "final": final,
+            "run": run.id,
+            "epoch": run.epochs_done,
+            "accuracy": reading.accuracy,
+            "reason": _INT8 + reading.sha256,
+            "at": current_call().asked_at,
+        }
+        with exclusive(self.engine):
+            if self.int8_reading(final) is None:
+                with self.engine.begin() as connection:
+                    connection.execute(insert(tables.test_readings).values(row))
+
+    def int8_reading(self, final: int) -> Int8Reading | None:
+        """Return the evaluation of the int8 file of a final on the test split, or None without any."""
+        columns = tables.test_readings.c
+        query = select(columns.reason, columns.accuracy).where(columns.final == final, columns.reason.startswith(_INT8))
+        rows = self.rows(query)
+        return Int8Reading(str(rows[0].reason).removeprefix(_INT8), float(rows[0].accuracy)) if rows else None
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import socket
 import threading
@@ -22,7 +23,7 @@ import psutil
 from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, delete, func, insert, literal, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgetnas.errors import LeaseLost
+from budgetnas.errors import LeaseLost, SearchFailedError
 from budgetnas.storage import tables
 from budgetnas.storage.engine import exclusive
 from budgetnas.storage.retry import current_call, retried
@@ -82,6 +83,16 @@ class Lease:
     grace: float  # seconds without a heartbeat after which another process may remove it
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a live process works on."""
+
+    study: str | None  # its study, or None for a replay
+    trial: int | None  # number of its trial, or None for a final, or before the trial is known
+    run: int | None  # number of the run in training, or None between two runs
+    holder: Holder
+
+
 class Heartbeat:
     """Renews a lease from a thread of its own, so that a long epoch does not delay the renewals."""
 
@@ -128,6 +139,20 @@ def trained(store: Store, study: str) -> int:
 
 
 @retried
+def require_study(store: Store, study: str) -> None:
+    """Check that a study exists; call it with one of its slots, or under the storage's lock.
+
+    A study with a slot in use is neither deleted nor renamed, and both are done under that lock.
+
+    Raises:
+        SearchFailedError: If it does not exist.
+    """
+    names = tables.specifications.c.study
+    if store.scalar(select(names).where(names == study)) is None:
+        raise SearchFailedError(f"study {study!r} was deleted or renamed")
+
+
+@retried
 def take_slot(store: Store, study: str, trials: int) -> Lease | None:
     """Return a slot if fewer than `trials` runs are trained or in training, else None."""
     leases = tables.leases.c
@@ -145,11 +170,20 @@ def take_slot(store: Store, study: str, trials: int) -> Lease | None:
 def take_lease(store: Store, study: str | None = None, run: int | None = None) -> Lease:
     """Return a new lease; call it under the storage's lock."""
     lease = Lease(current_call().token, study, store.settings.grace_seconds)
-    row = asdict(lease) | asdict(this_process()) | {"run": run}
-    with store.engine.begin() as connection:
-        statement = upsert(tables.leases, connection.dialect.name)
-        connection.execute(statement.values(**row, expires_at=_clock(connection) + lease.grace))
+    _save(store, lease, run)
     return lease
+
+
+@retried
+def take_final(store: Store, study: str) -> Lease | None:
+    """Return the lease on a study's final, or None while a live process has it."""
+    owner = _final_owner(study)
+    with exclusive(store.engine):
+        if _release_stale(store, _rows(store, tables.leases.c.owner == owner)):
+            return None
+        lease = Lease(owner, None, store.settings.grace_seconds)
+        _save(store, lease)
+        return lease
 
 
 @contextmanager
@@ -216,6 +250,37 @@ def release_stale(store: Store, study: str) -> frozenset[int] | None:
 
 
 @retried
+def work_in_progress(store: Store) -> tuple[Work, ...]:
+    """Return what all live processes work on, once for each study and process."""
+    leases, runs = tables.leases.c, tables.runs.c
+    finals = {_final_owner(study): study for (study,) in store.rows(select(tables.specifications.c.study))}
+    with store.engine.connect() as connection:
+        live = leases.expires_at >= _clock(connection)
+        query = select(tables.leases, runs.study.label("of_run")).join(tables.runs, leases.run == runs.id, isouter=True)
+        rows = connection.execute(query.where(live)).all()
+    found: dict[tuple[str | None, Holder], Work] = {}
+    for row in sorted(rows, key=lambda row: row.run is not None):  # a run says more than the final that it is part of
+        holder = Holder(row.host, row.pid, row.process_started_at)
+        study = row.study or row.of_run or finals.get(row.owner)
+        if not holder.is_gone():
+            found[study, holder] = Work(study, row.trial, row.run, holder)
+    return tuple(found.values())
+
+
+@retried
+def working_on(store: Store, study: str) -> int:
+    """Remove the stale leases of a study, its runs and its final; return how many live processes work on it.
+
+    Call it under the storage's lock.
+    """
+    leases = tables.leases.c
+    runs = select(tables.runs.c.id).where(tables.runs.c.study == study)
+    of_study = (leases.study == study) | leases.run.in_(runs) | (leases.owner == _final_owner(study))
+    alive = _release_stale(store, _rows(store, of_study))
+    return len({(row.host, row.pid) for row in alive})
+
+
+@retried
 def in_training(store: Store, run: int, *, ignored: Lease | None) -> bool:
     """Return whether a live process trains `run` under a lease other than `ignored`.
 
@@ -248,6 +313,18 @@ def note_loss(store: Store, lease: Lease, trial: int, run: int | None, reason: s
     }
     with store.engine.begin() as connection:
         connection.execute(insert(tables.losses).values(**loss, at=_clock(connection)))
+
+
+def _save(store: Store, lease: Lease, run: int | None = None) -> None:
+    row = asdict(lease) | asdict(this_process()) | {"run": run}
+    with store.engine.begin() as connection:
+        statement = upsert(tables.leases, connection.dialect.name)
+        connection.execute(statement.values(**row, expires_at=_clock(connection) + lease.grace))
+
+
+def _final_owner(study: str) -> str:
+    """Return the owner of the lease on a study's final: every process knows it, so at most one has the lease."""
+    return f"final-{hashlib.sha256(study.encode()).hexdigest()[:32]}"
 
 
 def _trained(study: str) -> ScalarSelect[int]:

@@ -28,7 +28,7 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
 
     Args:
         url: The storage.
-        must_exist: Raise if no search was run with the storage, and create nothing in it.
+        must_exist: Raise if no search was run with the storage, and then create nothing in it.
 
     Raises:
         InputError: If it cannot be opened or written, or has tables of another version.
@@ -40,9 +40,8 @@ def open_records(url: URL, *, must_exist: bool = False) -> Records:
     with _closed_if_unusable(url, engine):
         if must_exist:
             require_tables(engine)
-        else:
-            with exclusive(engine):
-                create_tables(engine)
+        with exclusive(engine):
+            create_tables(engine)
     return Records(engine)
 
 

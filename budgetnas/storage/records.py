@@ -11,6 +11,7 @@ from budgetnas.metrics import ClassCounts
 from budgetnas.storage import tables
 from budgetnas.storage.checkpoint_records import CheckpointRecords
 from budgetnas.storage.finals import FinalRecords
+from budgetnas.storage.queue_records import QueueRecords
 from budgetnas.storage.rejection_records import RejectionRecords
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.run_records import RunRecords
@@ -19,7 +20,7 @@ from budgetnas.storage.values import Goal
 
 
 @retried_methods
-class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords):
+class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords, QueueRecords):
     """The records of one storage.
 
     Every method is a single transaction and is repeated while the database cannot be reached. So every method must be

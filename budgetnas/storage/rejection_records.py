@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, Select, func, insert, select
 
-from budgetnas.architecture import Architecture, count
-from budgetnas.architecture.budget import Budget
+from budgetnas.architecture import Architecture, Counts, count
+from budgetnas.architecture.budget import Budget, Limit, Quantity
 from budgetnas.storage import tables
 from budgetnas.storage.retry import current_call, retried_methods
 from budgetnas.storage.store import Store, forget_earlier_try, upsert
 from budgetnas.storage.values import OverLimit, Rejection
+
+_STORED: Final[tuple[Quantity, ...]] = ("params", "macs", "activations")
+"""Quantities with a column; those in bytes follow from the architecture."""
 
 
 @retried_methods
@@ -63,17 +67,39 @@ class RejectionRecords(Store):
 
     def over_limits(self, study: str, budget: Budget) -> tuple[OverLimit, ...]:
         """Return for each limit of the budget how many proposals of `study` were over it."""
-        rejections, counts = tables.rejections.c, tables.architectures.c
-        limits = budget.limits
-        query = (
-            select(*(func.count().filter(counts[limit.quantity] > limit.value) for limit in limits))
-            .select_from(tables.rejections.join(tables.architectures))
-            .where(rejections.study == study, ~rejections.duplicate)
-        )
-        (row,) = self.rows(query)
-        return tuple(
-            OverLimit(limit.quantity, limit.value, int(number)) for limit, number in zip(limits, row, strict=True)
-        )
+        numbers = dict(self._over_stored(study, [limit for limit in budget.limits if limit.quantity in _STORED]))
+        others = [limit for limit in budget.limits if limit.quantity not in _STORED]
+        if others:
+            numbers |= self._over_derived(study, others)
+        return tuple(OverLimit(limit.quantity, limit.value, numbers[limit.quantity]) for limit in budget.limits)
+
+    def _over_stored(self, study: str, limits: Sequence[Limit]) -> dict[Quantity, int]:
+        counts = tables.architectures.c
+        columns = (func.count().filter(counts[limit.quantity] > limit.value) for limit in limits)
+        (row,) = self.rows(_over_budget(study).add_columns(*columns))
+        return {limit.quantity: int(number) for limit, number in zip(limits, row, strict=True)}
+
+    def _over_derived(self, study: str, limits: Sequence[Limit]) -> dict[Quantity, int]:
+        network = tables.architectures.c.architecture
+        rows = self.rows(_over_budget(study).add_columns(network, func.count()).group_by(network))
+        proposals = [(_counts_of(text), int(number)) for text, number in map(tuple[Any, ...], rows)]
+        return {
+            limit.quantity: sum(number for counts, number in proposals if limit.count(counts) > limit.value)
+            for limit in limits
+        }
+
+
+def _over_budget(study: str) -> Select[Any]:
+    """Return a query of the proposals of `study` that were over the budget, without columns."""
+    rejections = tables.rejections.c
+    joined = tables.rejections.join(tables.architectures)
+    return select().select_from(joined).where(rejections.study == study, ~rejections.duplicate)
+
+
+@lru_cache(maxsize=1 << 17)
+def _counts_of(architecture: str) -> Counts:
+    """Return the counts of an architecture's JSON, cached: a search counts its rejections after every trial."""
+    return count(Architecture.from_json(architecture))
 
 
 def save_architectures(connection: Connection, architectures: Iterable[Architecture]) -> None:
@@ -81,7 +107,8 @@ def save_architectures(connection: Connection, architectures: Iterable[Architect
     rows = []
     for digest, architecture in {architecture.digest: architecture for architecture in architectures}.items():
         row: dict[str, Any] = {"digest": digest, "architecture": architecture.to_json()}
-        rows.append(row | count(architecture)._asdict())
+        counts = count(architecture)
+        rows.append(row | {quantity: getattr(counts, quantity) for quantity in _STORED})
     connection.execute(upsert(tables.architectures, connection.dialect.name, keep=True), rows)
 
 

@@ -224,6 +224,14 @@ class RunRecords(Store):
         """Return the number of the newest run, or 0."""
         return int(self.scalar(select(func.max(tables.runs.c.id))) or 0)
 
+    def last_run_before(self, at: float) -> int:
+        """Return the number of the newest run that had started at a time (seconds since 1970 UTC), or 0."""
+        return int(self.scalar(select(func.max(tables.runs.c.id)).where(tables.runs.c.started_at < at)) or 0)
+
+    def runs_ended(self) -> int:
+        """Return how many runs of the storage have ended."""
+        return int(self.scalar(select(func.count(tables.runs.c.ended_at))) or 0)
+
     def last_reasons(self, study: str, *, after: int, limit: int) -> tuple[str | None, ...]:
         """Return the failure reasons of the last search runs that ended, newest first; None for a success.
 

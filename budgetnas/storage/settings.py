@@ -1,4 +1,4 @@
-"""Settings of the operator, not of a study: grace period and checkpoints."""
+"""Settings of the operator, not of a study: grace period, checkpoints, and turns of the queue."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ CHECKPOINT_DIR: Final = "BUDGETNAS_CHECKPOINT_DIR"
 GRACE_SECONDS: Final = 180.0
 """Longer than `budgetnas.storage.retry.RETRY_SECONDS`, so that an outage costs no lease."""
 CHECKPOINT_SECONDS: Final = 30.0
+TURN: Final = "BUDGETNAS_TURN"
+TURN_SECONDS: Final = 60.0
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -34,6 +36,8 @@ class Settings:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     # Folder of the checkpoints, or None: next to a SQLite file, else in the user's state folder.
     checkpoint_dir: Path | None = None
+    # Seconds after which a worker of the queue takes no further trial of a study before it has chosen anew.
+    turn_seconds: float = TURN_SECONDS
 
     @classmethod
     def of_environment(cls) -> Settings:
@@ -47,6 +51,7 @@ class Settings:
             seconds_of(GRACE, GRACE_SECONDS, lowest=1.0),
             seconds_of(CHECKPOINT_EVERY, CHECKPOINT_SECONDS),
             Path(folder) if folder else None,
+            seconds_of(TURN, TURN_SECONDS),
         )
 
     @property

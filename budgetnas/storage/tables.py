@@ -197,6 +197,18 @@ checkpoints = Table(
     Column("at", Float, nullable=False),
 )
 
+queue = Table(  # no new version of the tables: it is created where it is missing, and only newer programs use it
+    "queue",
+    metadata,
+    Column("study", String(200), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("data", Text),
+    Column("data_dir", Text),
+    Column("seed", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
 goals = Table(
     "goals",
     metadata,

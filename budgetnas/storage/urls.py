@@ -73,6 +73,12 @@ def sqlite_file(url: URL) -> Path:
     return Path(url.database or "").absolute()
 
 
+def for_other_processes(url: URL) -> str:
+    """Return the URL as text with its password, and with an absolute path, for a process in another folder."""
+    absolute = url.set(database=str(sqlite_file(url))) if url.get_backend_name() == "sqlite" else url
+    return absolute.render_as_string(hide_password=False)
+
+
 def check_place(url: URL) -> None:
     """Check that the file of a SQLite storage can exist there.
 

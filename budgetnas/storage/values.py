@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from budgetnas.architecture import Architecture, count
@@ -142,6 +143,28 @@ class Goal:
 
     trials: int  # number of trained trials in total
     sampler: str  # name of the inner sampler
+
+
+class QueueState(StrEnum):
+    """What becomes of a study in the queue."""
+
+    QUEUED = "queued"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """A study that was queued or cancelled."""
+
+    study: str
+    state: QueueState
+    reason: str  # why it failed, or empty
+    data: str | None  # ``folder:DIR`` of its images, or None for a named set
+    data_dir: Path | None  # folder of downloaded archives, or None
+    seed: int  # seed of the sampler
+    at: float  # when it was queued or cancelled, seconds since 1970 UTC
 
 
 @dataclass(frozen=True, slots=True)

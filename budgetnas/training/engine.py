@@ -25,6 +25,7 @@ from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes, epo
 from budgetnas.training.epoch_schedule import EpochSchedule
 from budgetnas.training.evaluation import Evaluator, RunningMetrics, autocast, balanced_weights, read_metrics
 from budgetnas.training.failures import first_line, is_device_lost, is_out_of_memory
+from budgetnas.training.memory import free_cached_memory
 from budgetnas.training.mixing import Targets, mix
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import learning_rates, make_optimizer, parameter_state, set_learning_rate
@@ -100,8 +101,7 @@ def train(
         callbacks.on_restart(runtime, reason)
         if failed_capture is not None:
             raise RestartNeeded(f"{reason}; {NEW_PROCESS}") from failed_capture
-        if task.train.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached_memory(task.train.device)
 
 
 class Trainer:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from budgetnas.metrics import balanced_accuracy
 from budgetnas.training.cuda_graphs import CapturedCalls
 from budgetnas.training.device import DeviceImages, Normaliser, batch_sizes
+from budgetnas.training.gpu import MPS
 from budgetnas.training.runtime import DTYPES, RuntimeConfig
 
 EVALUATION_BATCH: Final = 500
@@ -27,11 +28,15 @@ class Evaluation(NamedTuple):
 
 
 class RunningMetrics:
-    """Sums over batches, kept on the device; only `read_metrics` waits for the device."""
+    """Sums over batches, kept on the device; only `read_metrics` waits for the device.
+
+    ``mps`` has no float64. In float32 counts are exact up to 16,777,216 images.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.correct = torch.zeros((), dtype=torch.float64, device=device)
+        dtype = torch.float32 if device.type == MPS else torch.float64
+        self.loss = torch.zeros((), dtype=dtype, device=device)
+        self.correct = torch.zeros((), dtype=dtype, device=device)
 
     def reset(self) -> None:
         """Set the sums to zero."""
@@ -184,5 +189,5 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
 
 def autocast(runtime: RuntimeConfig) -> torch.autocast:
     """Return the autocast context of a forward pass, enabled for half precisions."""
-    dtype = DTYPES[runtime.precision]
-    return torch.autocast(runtime.torch_device.type, dtype, enabled=dtype != torch.float32)
+    half = None if runtime.precision == "float32" else DTYPES[runtime.precision]
+    return torch.autocast(runtime.torch_device.type, half, enabled=half is not None)

@@ -18,6 +18,10 @@ _CONTROL: Final = Path("/dev/nvidiactl")
 _ARCH: Final = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 _FIRST_OF_CUDA_13: Final = (7, 5)
 _LAST_OF_CUDA_12_6: Final = (9, 0)
+MPS: Final = "mps"
+"""PyTorch's device for the GPU of an Apple computer (Metal Performance Shaders)."""
+DEVICES: Final = "auto, cpu, cuda, cuda:N or mps"
+UNTESTED: Final = "training on Apple's GPU has not been tested; --device cpu trains on the CPU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,19 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class AppleGpu:
+    """The GPU of an Apple computer."""
+
+    name: str
+    memory: int = 0  # bytes that Metal recommends as the most to use
+
+    @classmethod
+    def of_this_machine(cls) -> AppleGpu:
+        """Return the GPU here; there must be one that PyTorch can use."""
+        return cls(torch.backends.mps.get_name(), torch.mps.recommended_max_memory())
+
+
+@dataclass(frozen=True, slots=True)
 class GpuFacts:
     """What decides which GPUs can be used; a plain value, so that every machine's choice can be tested anywhere."""
 
@@ -43,6 +60,8 @@ class GpuFacts:
     cuda: str | None  # CUDA version that this torch is built for; None for a build without CUDA
     has_driver: bool  # whether the machine has a driver of NVIDIA, and the GPUs are not hidden from this process
     warning: str = ""  # what PyTorch said when it looked for GPUs, or empty
+    apple: AppleGpu | None = None  # the GPU of an Apple computer, if PyTorch can use it
+    mps_built: bool = False  # whether this torch is built for such GPUs
 
     @classmethod
     def of_this_process(cls) -> GpuFacts:
@@ -58,6 +77,8 @@ class GpuFacts:
             torch.version.cuda,
             _has_driver() and not _hidden(),
             "" if gpus or not caught else " ".join(str(caught[0].message).partition(". ")[0].split()),
+            AppleGpu.of_this_machine() if torch.backends.mps.is_available() else None,
+            torch.backends.mps.is_built(),
         )
 
     def can_use(self, index: int) -> bool:
@@ -96,8 +117,8 @@ class GpuFacts:
 class DeviceChoice:
     """The device of a process's trainings."""
 
-    device: str  # ``cpu`` or ``cuda:N``
-    notes: tuple[str, ...] = ()  # sentences on GPUs that are not used although they were wanted
+    device: str  # ``cpu``, ``cuda:N`` or ``mps``
+    notes: tuple[str, ...] = ()  # sentences on the choice: GPUs that are not used, a device that is untested
 
 
 def has_kernels(capability: tuple[int, int], archs: tuple[str, ...]) -> bool:
@@ -115,7 +136,8 @@ def choose_device(asked: str, facts: GpuFacts | None = None) -> DeviceChoice:
     """Return the device that the user asked for.
 
     Args:
-        asked: ``auto`` (the first GPU that can be used, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        asked: ``auto`` (the first GPU that can be used, else Apple's, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or
+            ``mps``.
         facts: The machine; None for this one.
 
     Raises:
@@ -125,9 +147,11 @@ def choose_device(asked: str, facts: GpuFacts | None = None) -> DeviceChoice:
         return DeviceChoice("cpu")
     kind, _, index = asked.partition(":")
     is_gpu = kind == "cuda" and not asked.endswith(":") and (not index or (index.isascii() and index.isdigit()))
-    if asked != "auto" and not is_gpu:
-        raise InputError("--device", asked, "must be auto, cpu, cuda or cuda:N")
+    if asked not in ("auto", MPS) and not is_gpu:
+        raise InputError("--device", asked, f"must be {DEVICES}")
     facts = facts or GpuFacts.of_this_process()
+    if asked == MPS:
+        return _apple(facts)
     return _automatic(facts) if asked == "auto" else _named(asked, int(index or 0), facts)
 
 
@@ -138,6 +162,8 @@ def _automatic(facts: GpuFacts) -> DeviceChoice:
     notes = [f"{sentence}; {hint}" for sentence, hint in [*problems, *([missing] if missing else [])]]
     if usable:
         return DeviceChoice(f"cuda:{usable[0]}", tuple(notes))
+    if facts.apple is not None:
+        return DeviceChoice(MPS, (UNTESTED,))
     return DeviceChoice("cpu", tuple(f"training on the CPU: {note}" for note in notes))
 
 
@@ -151,6 +177,13 @@ def _named(asked: str, index: int, facts: GpuFacts) -> DeviceChoice:
         sentence, hint = facts.no_kernels(index)
         raise InputError("--device", asked, f"cannot be used: {sentence}", f"{hint}, or use --device cpu")
     return DeviceChoice(f"cuda:{index}")
+
+
+def _apple(facts: GpuFacts) -> DeviceChoice:
+    if facts.apple is not None:
+        return DeviceChoice(MPS, (UNTESTED,))
+    there = "PyTorch sees no Apple GPU here" if facts.mps_built else f"torch {facts.torch} is built without MPS"
+    raise InputError("--device", MPS, f"is not there: {there}", "use --device auto or cpu")
 
 
 def _gpu(index: int) -> Gpu:

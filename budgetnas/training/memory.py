@@ -1,10 +1,12 @@
-"""How the C library handles the freed memory of a training step."""
+"""Freed memory: what the C library does with that of a training step, and what PyTorch keeps of a GPU's."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 from typing import Final
+
+import torch
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
@@ -29,6 +31,14 @@ def free_as_usual() -> None:
     _set_thresholds(mmap=_LARGEST_USUAL_MMAP_THRESHOLD, trim=2 * _LARGEST_USUAL_MMAP_THRESHOLD)
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back the memory of a GPU that PyTorch keeps for later tensors; a CPU has none."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _set_thresholds(*, mmap: int, trim: int) -> None:

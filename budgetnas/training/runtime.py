@@ -19,7 +19,7 @@ from budgetnas import __version__
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import InputError
 from budgetnas.training.capture_probe import capture_problem, no_graphs
-from budgetnas.training.gpu import choose_device
+from budgetnas.training.gpu import MPS, choose_device
 from budgetnas.training.memory import keep_freed_memory
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -70,7 +70,7 @@ class CpuFacts:
 class RuntimeConfig:
     """Settings that affect the bitwise result of a training, besides candidate, data and seed."""
 
-    device: str  # ``cpu`` or ``cuda:N``
+    device: str  # ``cpu``, ``cuda:N`` or ``mps``
     # ``float32``, ``bf16`` or ``fp16``: the last two compute matrix products in 16 bits over float32 weights, fp16 with
     # loss scaling.
     precision: Precision
@@ -122,10 +122,10 @@ class RuntimeConfig:
 class RuntimeRules:
     """Rules that choose the runtime config of each network from facts known beforehand."""
 
-    device: str  # ``cpu`` or ``cuda:N``
+    device: str  # ``cpu``, ``cuda:N`` or ``mps``
     precision: str  # what the user asked for: ``auto``, ``float32``, ``bf16`` or ``fp16``
     cpu: CpuFacts
-    capability: Capability | None = None  # compute capability of the GPU; None for a CPU
+    capability: Capability | None = None  # compute capability of an NVIDIA GPU, else None
     graphs: bool = False  # whether the device can capture CUDA graphs
     # Sentences that the user should see: GPUs that are not used, and why there are no CUDA graphs.
     notes: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class RuntimeRules:
     def fastest_precision(self) -> Precision:
         """The half precision that the device has fast instructions for, or float32: what ``auto`` means here."""
         if self.capability is None:
-            return "bf16" if self.cpu.bf16 else "float32"
+            return "bf16" if self.cpu.bf16 and self.device == "cpu" else "float32"
         return next(iter(half_precisions(self.capability)), "float32")
 
     def computes_in(self, precision: Precision) -> bool:
@@ -159,6 +159,8 @@ class RuntimeRules:
             images: Images of the whole training, each counted in every epoch; decides whether cuDNN times its
                 algorithms first.
         """
+        if self.device == MPS:  # no layout but the plain one is known to work there with every operation
+            return RuntimeConfig(MPS, "float32", self.cpu.threads, layout="contiguous")
         macs = count(architecture).macs
         if self.device != "cpu":
             seconds = macs * images / GPU_MACS_PER_SECOND
@@ -206,7 +208,7 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     """Return the rules for the device and precision that the user asked for.
 
     Args:
-        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
         cpu: The processor; None for this one.
 
@@ -220,6 +222,12 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     if choice.device == "cpu":
         keep_freed_memory()
         return RuntimeRules("cpu", precision, cpu, notes=choice.notes)
+    if choice.device == MPS:
+        if precision in ("bf16", "fp16"):
+            raise InputError(
+                "--precision", precision, "is not for mps, which trains in float32", "use --precision auto"
+            )
+        return RuntimeRules(MPS, precision, cpu, notes=choice.notes)
     chosen = torch.device(choice.device)
     capability = torch.cuda.get_device_capability(chosen)
     check_precision(precision, choice.device, capability)
@@ -274,4 +282,6 @@ def device_name(device: torch.device) -> str:
     """Return the name of the GPU or of the processor's instruction set."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    if device.type == MPS:
+        return torch.backends.mps.get_name()
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

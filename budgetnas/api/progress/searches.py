@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from budgetnas.api.progress.lines import Lines
-from budgetnas.api.progress.terminal import by_limit, duration
+from budgetnas.api.progress.terminal import duration
 from budgetnas.api.progress.trainings import Progress, where
 from budgetnas.architecture import count
 from budgetnas.architecture.budget import Budget
@@ -73,7 +73,7 @@ class SearchProgress(Progress, SearchCallbacks):
         if not start.initial_trial and start.number not in self._seen:
             self._expected += macs - plan.mean_macs
         self._seen.add(start.number)
-        recipe = start.candidate.recipe.describe()
+        recipe = start.candidate.recipe.describe(brief=True)
         self.lines.say(f"{self.prefix}{start.candidate.architecture.describe()}, {start.params:,} parameters; {recipe}")
 
     def on_trial_end(self, end: TrialEnd) -> None:
@@ -124,12 +124,9 @@ class SearchProgress(Progress, SearchCallbacks):
         tally, trials = self._tally, self._plan.trials if self._plan else 0
         best = "none yet" if self._best is None else f"{self._best:.2%}" + (" (one run)" if tally.repeats else "")
         again = f" ({plural(tally.repeats, 'repeat')})" if tally.repeats else ""
-        pruned = f", pruned {tally.pruned} ({tally.epochs_saved:,} epochs saved)" if tally.pruned else ""
-        return (
-            f"best {best}; proposed {tally.proposed}, rejected {tally.rejected}{by_limit(tally.over_limits)}, "
-            f"duplicate {tally.duplicate}, "
-            f"trained {tally.trained}/{trials}{again}, failed {tally.failed}{pruned}"
-        )
+        rare = {"duplicate": tally.duplicate, "pruned": tally.pruned, "failed": tally.failed}
+        others = "".join(f", {name} {count}" for name, count in rare.items() if count)
+        return f"best {best}; trained {tally.trained}/{trials}{again}, rejected {tally.rejected}{others}"
 
     def _time_left(self) -> str:
         elapsed = time.monotonic() - self._started
@@ -153,17 +150,17 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
         + (", resuming" if plan.trained and plan.trained < plan.trials else ""),
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
-        f"{data.in_channels}x{data.resolution}x{data.resolution}; "
-        f"{len(data.train):,} training images, {len(data.validation):,} for validation, "
+        f"{data.in_channels}x{data.resolution}x{data.resolution}",
+        f"images: {len(data.train):,} for training, {len(data.validation):,} for validation, "
         f"of which the commonest class has {data.validation_classes.commonest[1]:.1%}",
-        f"budget: at most {', '.join(f'{limit.value:,} {limit.words}' for limit in budget.limits)}; "
-        f"{plan.feasible_share:.1%} of the space's {plan.space_size:,} architectures fit "
-        f"(estimated from {plan.feasible_draws:,} random ones)",
+        f"budget: at most {', '.join(limit.exact for limit in budget.limits)}",
+        f"space: {plan.space_size:,} architectures; "
+        f"{plan.feasible_share:.1%} of {plan.feasible_draws:,} random ones fit",
         f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"{'by' if plan.pool else 'on'} {plan.pool or where(runtime)}",
     ]
     if data.identity.is_own:
-        lines.insert(2, f"classes: {listed(data.classes, limit=20)}")
+        lines.insert(3, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice
         epochs = "" if choice.final_epochs is None else f" for {choice.final_epochs} epochs"

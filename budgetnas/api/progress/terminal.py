@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from budgetnas.storage import OverLimit
 
 _PLAIN_WIDTH: Final = 160
 
@@ -35,12 +31,6 @@ def console_on(stream: TextIO, *, soft_wrap: bool) -> Console:
         width=None if real else _PLAIN_WIDTH,
         force_terminal=False if stream.isatty() and not real else None,
     )
-
-
-def by_limit(over_limits: Sequence[OverLimit]) -> str:
-    """Return how many proposals exceeded each limit, with a leading space; empty if there is a single limit."""
-    counts = ", ".join(f"{limit.proposals} in {limit.words}" for limit in over_limits)
-    return f" ({counts})" if len(over_limits) > 1 else ""
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
+from collections.abc import Sequence
+from typing import Final
 
 from budgetnas.api.progress.lines import Lines
 from budgetnas.api.progress.terminal import duration
@@ -12,10 +15,13 @@ from budgetnas.errors import plural
 from budgetnas.experiments.final import FinalCallbacks, FinalTraining, LongTrainings
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.experiments.replay import ReplayCallbacks, ReplayPlan
-from budgetnas.experiments.replay_results import ReplayResult
+from budgetnas.experiments.replay_results import ReplayResult, marked
 from budgetnas.metrics import ACCURACY, Epoch
 from budgetnas.storage import Run
 from budgetnas.training import Callbacks, RuntimeConfig
+
+_COLUMNS: Final = 98
+"""Longer sentences are broken into several lines."""
 
 
 def where(runtime: RuntimeConfig) -> str:
@@ -90,10 +96,9 @@ class FinalProgress(Progress, FinalCallbacks):
             why = "finalist" if entrant.is_finalist else "reference: the best initial network"
             several = entrant.search_trainings > 1
             seen = f"the mean of its {entrant.search_trainings} runs" if several else "its single run"
-            self.lines.say(
-                f"{why}: {entrant.name}, {entrant.run.params:,} parameters; {entrant.run.recipe.describe()}; "
-                f"smoothed {entrant.score:.2%}, {seen} {entrant.search_accuracy:.2%}"
-            )
+            recipe = entrant.run.recipe.describe(brief=True)
+            self.lines.say(f"{why}: {entrant.name}, {entrant.run.params:,} parameters; {recipe}")
+            self.lines.say(f"  smoothed {entrant.score:.2%}, {seen} {entrant.search_accuracy:.2%}")
 
     def on_long_trainings(self, planned: LongTrainings) -> None:
         """Print the long trainings and their time."""
@@ -128,7 +133,10 @@ class FinalProgress(Progress, FinalCallbacks):
 
 
 class ReplayProgress(Progress, ReplayCallbacks):
-    """Shows replays: each epoch, and at the end the printed figures next to ours."""
+    """Shows replays: each epoch, and the figure of the last.
+
+    The reasons why figures are not comparable are printed once for each run; its other lines have an asterisk.
+    """
 
     def __init__(self, lines: Lines) -> None:
         super().__init__(lines)
@@ -137,22 +145,30 @@ class ReplayProgress(Progress, ReplayCallbacks):
 
     def on_replay_start(self, plan: ReplayPlan) -> None:
         """Print the run and where the report contradicts itself about it."""
-        warning = f" [NOT COMPARABLE: {'; '.join(plan.why_not)}]" if plan.why_not else ""
-        self.prefix, self.epochs, self.last = f"{plan.run.name}{warning}: ", plan.recipe.epochs, ""
+        self.prefix, self.epochs, self.last = f"{marked(plan.run.name, plan.why_not)}: ", plan.recipe.epochs, ""
         self._seconds, self._started = plan.seconds, time.monotonic()
+        self._explain(plan.why_not)
         self.lines.say(f"{self.prefix}{plan.params:,} parameters on CIFAR-10's images, as in the report")
         self.lines.say(f"{self.prefix}{plan.recipe.describe()}, cosine T_max {plan.recipe.t_max}")
         for sentence in plan.run.contradictions:
-            self.lines.say(f"{self.prefix}the report contradicts itself: {sentence}")
+            text = f"{self.prefix}the report contradicts itself: {sentence}"
+            for line in textwrap.wrap(text, _COLUMNS, subsequent_indent="  "):
+                self.lines.say(line)
         if plan.seconds is not None:
             self.lines.say(f"{self.prefix}about {duration(plan.seconds)}, from a few timed steps")
 
     def on_replay_end(self, result: ReplayResult, *, known: bool) -> None:
         """Print the result of a run."""
-        warning = f" [NOT COMPARABLE: {'; '.join(result.why_not)}]" if result.why_not else ""
+        self.prefix = f"{marked(result.run.name, result.why_not)}: "
+        if known:
+            self._explain(result.why_not)
         source = f"record of run {result.record.id}" if known else f"run {result.record.id} recorded"
         last = result.comparison()["last_test"]
-        self.lines.say(f"{result.run.name}{warning}: last epoch {last:.2f} % on test ({source})")
+        self.lines.say(f"{self.prefix}last epoch {last:.2f} % on test ({source})")
+
+    def _explain(self, why_not: Sequence[str]) -> None:
+        if why_not:
+            self.lines.say(f"{self.prefix}NOT COMPARABLE with the report: {'; '.join(why_not)}")
 
     def _count_epoch(self, epoch: Epoch) -> None:
         self.lines.say(
@@ -168,7 +184,7 @@ class ReplayProgress(Progress, ReplayCallbacks):
         elapsed = time.monotonic() - self._started
         share = epochs_done / self.epochs
         left = elapsed * (1 - share) / share if share > 0.01 else self._seconds
-        return "" if left is None else f"; about {duration(left)} left"
+        return "" if left is None else f", {duration(left)} left"
 
 
 class ExportProgress(Progress, ExportCallbacks):

@@ -11,7 +11,7 @@ from budgetnas.data.request import DataRequest, check_request
 from budgetnas.errors import InputError
 
 State = Literal["ok", "warning", "problem"]
-_DEVICES: Final = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+_DEVICES: Final = re.compile(r"auto|cpu|cuda(:[0-9]+)?|mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class DoctorRequest:
         if self.data is not None:
             check_request(DataRequest(self.data))
         if not _DEVICES.fullmatch(self.device):
-            raise InputError("--device", self.device, "must be auto, cpu, cuda or cuda:N")
+            raise InputError("--device", self.device, "must be auto, cpu, cuda, cuda:N or mps")
 
 
 def size_of(size: float) -> str:

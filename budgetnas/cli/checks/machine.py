@@ -66,12 +66,13 @@ def devices(asked: str) -> Iterator[Check]:
         yield Check("--device", "problem", f"{asked} {error.rule}", error.hint or "use --device auto or cpu")
     else:
         yield Check("--device", "ok", f"{asked}: {chosen.device}, {chosen.fastest_precision}")
-        if chosen.device != "cpu" and not chosen.graphs:
+        if chosen.capability is not None and not chosen.graphs:
             yield Check("CUDA graphs", "warning", chosen.notes[-1])
 
 
 def gpus(facts: GpuFacts) -> Iterator[Check]:
     """Check every GPU, and whether there are some that torch does not see."""
+    from budgetnas.training.gpu import UNTESTED
     from budgetnas.training.runtime import half_precisions
 
     for index, gpu in enumerate(facts.gpus):
@@ -81,6 +82,8 @@ def gpus(facts: GpuFacts) -> Iterator[Check]:
         else:
             sentence, hint = facts.no_kernels(index)
             yield Check(f"cuda:{index}", "warning", sentence, hint)
+    if facts.apple is not None:
+        yield Check("mps", "warning", f"{facts.apple.name}, {size_of(facts.apple.memory)} memory; {UNTESTED}")
     missing = facts.no_gpu()
     if missing is not None:
         yield Check("gpu", "warning", *missing)

@@ -17,7 +17,7 @@ from budgetnas.training.runtime import DTYPES, Precision, half_precisions
 
 _REPEATS: Final = 5
 _ENOUGH_SECONDS: Final = 2.0
-_SIDE: Final = {"cuda": 8192, "cpu": 1024}
+_SIDE: Final = {"cuda": 8192, "mps": 4096, "cpu": 1024}
 _LOOK_SECONDS: Final = 0.5
 _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 _RESET_PEAK: Final = "5"  # proc(5)
@@ -44,12 +44,16 @@ def wait_for(device: torch.device) -> None:
     """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def fast_precisions(device: torch.device) -> tuple[Precision, ...]:
     """Return the precisions to compare on a device: float32, and 16 bits where a GPU does not emulate them."""
     if device.type == "cpu":
         return "bf16", "float32"
+    if device.type == "mps":
+        return ("float32",)
     return *half_precisions(torch.cuda.get_device_capability(device)), "float32"
 
 
@@ -75,8 +79,8 @@ def busy_cores() -> float:
 class PeakMemory:
     """Peak memory since the last reset.
 
-    On a GPU, the peak of all tensors. On a CPU, the peak of this process minus its memory at the reset; the workers of
-    a data loader are not counted.
+    On a GPU, the peak of all tensors; ``mps`` does not report it. On a CPU, the peak of this process minus its memory
+    at the reset; the workers of a data loader are not counted.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -21,7 +21,8 @@ from budgetnas.runs.interrupts import Stopper
 from budgetnas.searching.callbacks import MessageCallbacks
 from budgetnas.searching.options import SearchOptions
 from budgetnas.searching.workers.pools import Crashes, StudyProgress
-from budgetnas.searching.workers.worker import WorkerRequest, run_worker
+from budgetnas.searching.workers.queue import run_request
+from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.storage.urls import masked
 from budgetnas.training import RuntimeConfig
 
@@ -128,7 +129,7 @@ def work(request: str) -> tuple[int, list[str]]:
     messages: list[str] = []
     parsed = WorkerRequest.model_validate_json(request)
     try:
-        result = run_worker(parsed, Stopper(parsed.timeout), MessageCallbacks(messages.append))
+        result = run_request(parsed, Stopper(parsed.timeout), MessageCallbacks(messages.append))
         result.records.close()
         return result.outcome.exit_code, messages
     except BudgetnasError as error:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from budgetnas.errors import InputError, plural
 from budgetnas.searching.options import SearchOptions
 from budgetnas.training import RuntimeConfig, RuntimeRules
-from budgetnas.training.gpu import GpuFacts
+from budgetnas.training.gpu import MPS, GpuFacts
 
 if TYPE_CHECKING:
     from budgetnas.searching.workers.processes import ProcessPool
@@ -123,7 +123,7 @@ def gpus(asked: str | None, runtime: RuntimeRules, facts: GpuFacts | None = None
     """
     if runtime.device == "cpu":
         return ()
-    if asked is not None and ":" in asked:
+    if runtime.device == MPS or (asked is not None and ":" in asked):
         return (runtime.device,)
     return tuple(f"cuda:{index}" for index in (facts or GpuFacts.of_this_process()).usable())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,10 +16,10 @@ from budgetnas.samplers.attributes import repeat_of
 from budgetnas.searching.callbacks import SearchCallbacks, TrialEnd, TrialStart
 from budgetnas.searching.study import OpenStudy, recover_stale_trials
 from budgetnas.searching.trial import tally
-from budgetnas.searching.workers.pools import WorkerPool
+from budgetnas.searching.workers.pools import StudyProgress, WorkerPool
 from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.space.candidates import Candidate
-from budgetnas.storage import Role, Run, State
+from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.leases import trained
 
 _REFRESH_SECONDS: Final = 1.0
@@ -55,15 +55,8 @@ def search_together(
     assert request.trials is not None, "a search has a number of trials"
     study = _WatchedStudy(opened, request.trials, callbacks)
     try:
-        pool.start(request)
-        _follow(pool, study, callbacks, stopper.check)
-    except Interrupted:
-        _stop(pool, study, callbacks)
-        raise
-    except KeyboardInterrupt:  # a second Ctrl-C, while the first waited for the database
-        raise Interrupted(EXIT_INTERRUPTED) from None
+        _run(pool, request, study, stopper, callbacks)
     finally:
-        pool.kill()
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):
             for text in recover_stale_trials(opened):
                 callbacks.on_message(text)
@@ -75,7 +68,45 @@ def search_together(
     return False
 
 
-def _follow(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks, check: Callable[[], None]) -> None:
+def train_queue_together(
+    pool: WorkerPool, request: WorkerRequest, records: Records, stopper: Stopper, callbacks: SearchCallbacks
+) -> None:
+    """Let a pool of workers train what is queued, until all of them have ended.
+
+    Raises:
+        SearchFailedError: If no worker is left that ended well.
+        Interrupted: If a stop was requested; the running trials are requeued.
+    """
+    _run(pool, request, _WatchedQueue(records), stopper, callbacks)
+    reason = pool.failure()
+    if reason is not None:
+        raise SearchFailedError(f"no worker is left: {reason}")
+
+
+def _run(
+    pool: WorkerPool, request: WorkerRequest, watched: _Watched, stopper: Stopper, callbacks: SearchCallbacks
+) -> None:
+    """Start the workers and report their progress until none is left; they never outlive this call."""
+    try:
+        pool.start(request)
+        _follow(pool, watched, callbacks, stopper.check)
+    except Interrupted:
+        _stop(pool, watched, callbacks)
+        raise
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first waited for the database
+        raise Interrupted(EXIT_INTERRUPTED) from None
+    finally:
+        pool.kill()
+
+
+class _Watched(StudyProgress, Protocol):
+    """What workers train, as far as a supervisor follows it."""
+
+    def refresh(self) -> None:
+        """Read what has changed, and call the hooks for it."""
+
+
+def _follow(pool: WorkerPool, study: _Watched, callbacks: SearchCallbacks, check: Callable[[], None]) -> None:
     """Report progress until no worker is left."""
     refreshed = 0.0
     while True:
@@ -92,7 +123,7 @@ def _follow(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks, 
         time.sleep(_POLL_SECONDS)
 
 
-def _stop(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks) -> None:
+def _stop(pool: WorkerPool, study: _Watched, callbacks: SearchCallbacks) -> None:
     """Have all workers requeue their trials and exit; at a second Ctrl-C or after a minute they are killed."""
     deadline = time.monotonic() + _STOP_SECONDS
 
@@ -109,6 +140,24 @@ def _stop(pool: WorkerPool, study: _WatchedStudy, callbacks: SearchCallbacks) ->
         raise Interrupted(EXIT_INTERRUPTED) from None
     except Interrupted:
         return
+
+
+class _WatchedQueue:
+    """The queue of a storage; its workers report what they train in messages."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def ended(self) -> int:
+        """Return the number of runs that have ended."""
+        return self._records.runs_ended()
+
+    def is_done(self) -> bool:
+        """Return False: a study can be queued at any time."""
+        return False
+
+    def refresh(self) -> None:
+        """Do nothing."""
 
 
 class _WatchedStudy:

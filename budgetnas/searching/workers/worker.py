@@ -1,11 +1,11 @@
-"""A worker: joins an existing study and trains until it has its trials."""
+"""A worker: joins an existing study and trains until it has its trials. `queue` has the worker of all studies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from budgetnas.errors import check_seed
+from budgetnas.errors import InputError, check_seed
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
@@ -18,17 +18,17 @@ from budgetnas.space.recipe import Frozen
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
-from budgetnas.training import Runtime, RuntimeConfig, RuntimeRules, runtime_rules
+from budgetnas.training import Runtime, RuntimeConfig, runtime_rules
 
 
 class WorkerRequest(Frozen):
     """What a worker does; sent to a process or a machine as JSON."""
 
     storage: str  # URL of the storage, including its password
-    study: str
+    study: str | None = None  # None for every study that is queued
     data: str | None = None  # ``folder:DIR`` for a folder; optional for the named data sets
     data_dir: Path | None = None  # folder of downloaded archives
-    device: str = "auto"  # ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
+    device: str = "auto"  # ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``
     precision: str = "auto"  # ``auto``, ``float32``, ``bf16`` or ``fp16``
     runtime: str | None = None  # the runtime config that ``--tune-setup`` timed, as JSON; None for the rules
     threads: int | None = None  # threads on a CPU; None for all cores
@@ -38,6 +38,7 @@ class WorkerRequest(Frozen):
     # Number of trials in total; None for that of the last search, read again before each trial.
     trials: int | None = None
     timeout: float | None = None  # seconds after which the worker stops
+    until_idle: bool = False  # whether a worker of the queue ends when nothing is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
         InputError: If there is no such study, or its data differ here.
     """
     check_seed(request.seed)
+    assert request.study is not None, "a worker of the queue has no study of its own"
     if request.trials is not None:
         check_trials(request.trials)
     if request.sampler is not None:
@@ -64,10 +66,10 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     url = parse_storage(request.storage)
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
-    rules = runtime_rules(request.device, request.precision)
-    runtime = _runtime(request, rules)
-    for note in () if request.planned else rules.notes:
-        callbacks.on_message(note)
+    if records.is_cancelled(request.study):
+        hint = f"resume it with budgetnas search --study {request.study}"
+        raise InputError("--study", request.study, "was cancelled", hint)
+    runtime = chosen_runtime(request, callbacks)
     callbacks.on_progress("loading data")
     data, _ = load_study_data(specification, request.study, DataPlace(request.data, request.data_dir))
     opened = open_study(url, records, request.study, specification)
@@ -90,7 +92,15 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     return WorkerResult(records, outcome)
 
 
-def _runtime(request: WorkerRequest, rules: RuntimeRules) -> Runtime:
+def chosen_runtime(request: WorkerRequest, callbacks: SearchCallbacks) -> Runtime:
+    """Return what chooses the runtime config of each trial, after reporting its notes.
+
+    Raises:
+        InputError: If the device is missing, or a name is unknown.
+    """
+    rules = runtime_rules(request.device, request.precision)
+    for note in () if request.planned else rules.notes:
+        callbacks.on_message(note)
     if request.runtime is not None:
         return replace(RuntimeConfig.from_json(request.runtime), device=rules.device)
     return rules if request.threads is None else rules.with_threads(request.threads)

@@ -17,7 +17,8 @@ from typing import Final
 from budgetnas.errors import EXIT_FAILED, EXIT_TERMINATED, BudgetnasError, Interrupted, hide_passwords
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.searching.callbacks import MessageCallbacks
-from budgetnas.searching.workers.worker import WorkerRequest, run_worker
+from budgetnas.searching.workers.queue import run_request
+from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.storage.engine import storage_failed
 
 CRASHED: Final = 70
@@ -34,7 +35,7 @@ def main() -> int:
     stopper = Stopper(request.timeout)
     threading.Thread(target=_watch_search, args=(stopper,), daemon=True).start()
     try:
-        return run_worker(request, stopper, MessageCallbacks(write)).outcome.exit_code
+        return run_request(request, stopper, MessageCallbacks(write)).outcome.exit_code
     except BudgetnasError as error:
         write(str(error))
         return error.exit_code

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from budgetnas.architecture import (
     BLOCKS,
+    block_counts,
     default_stem_stride,
     default_strides,
     head_counts,
     stage_counts,
     stem_counts,
 )
-from budgetnas.architecture.budget import QUANTITIES, Quantity
+from budgetnas.architecture.budget import PEAKS, QUANTITIES, Quantity
 from budgetnas.space.search_space import InputShape, SearchSpace
 
 Costs = NDArray[np.int64]
@@ -28,7 +29,7 @@ MAX_WIDTHS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SpaceCosts:
-    """The costs of a space's stages; a network's counts are the sum of its stages' costs.
+    """The costs of a space's stages; a network's counts are its stages' costs put `together`.
 
     Attributes:
         quantities: The counted quantities; parameters first.
@@ -48,21 +49,33 @@ class SpaceCosts:
             widths: Indexes of their widths: network x stage.
             blocks: Indexes of their numbers of blocks: network x stage.
         """
-        total = self.stages[0][:, widths[:, 0], blocks[:, 0]] + self.head[:, widths[:, -1]]
+        total = together(self.quantities, self.stages[0][:, widths[:, 0], blocks[:, 0]], self.head[:, widths[:, -1]])
         for index, stage in enumerate(self.stages[1:], start=1):
-            total += stage[:, widths[:, index - 1], widths[:, index], blocks[:, index]]
+            own = stage[:, widths[:, index - 1], widths[:, index], blocks[:, index]]
+            total = together(self.quantities, total, own)
         return total
+
+
+def together(quantities: tuple[Quantity, ...], first: Costs, second: Costs) -> Costs:
+    """Return the costs of two parts of a network: their sums, and of a quantity of `PEAKS` the larger."""
+    costs = first + second
+    for row, quantity in enumerate(quantities):
+        if quantity in PEAKS:
+            costs[row] = np.maximum(first[row], second[row])
+    return costs
 
 
 def space_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> SpaceCosts | None:
     """Return the costs of the stages of a part of a space, or None if it has too many widths."""
     if len(space.widths) > MAX_WIDTHS:
         return None
-    stages = _stage_costs(space, inputs, quantities)
-    return SpaceCosts(quantities, tuple(stages), _head_costs(space, inputs, quantities))
+    stages, side = _stage_costs(space, inputs, quantities)
+    heads = [[*head_counts(_out_channels(space, width), side, inputs.classes)] for width in space.widths]
+    return SpaceCosts(quantities, tuple(stages), _by_quantity(heads, quantities))
 
 
-def _stage_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> list[Costs]:
+def _stage_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> tuple[list[Costs], int]:
+    """Return the costs of every stage, and the side of the last stage's output."""
     kind, se, stem_stride = space.block, space.se[0], space.stem_stride or default_stem_stride(inputs.size)
     _, side = stem_counts(inputs.in_channels, 1, space.stem_kernel, stem_stride, inputs.size)
     every = []
@@ -75,24 +88,19 @@ def _stage_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quant
             channels = space.stem_width or width if previous is None else _out_channels(space, previous)
             counts, (_, out_side) = stage_counts(kind, channels, width, stride, side, low, se=se)
             if len(further) < len(space.widths):  # the same for every width before
-                more, _ = stage_counts(kind, channels, width, stride, side, low + 1, se=se)
-                further.append([*more.plus(counts.times(-1))])
+                further.append([*block_counts(kind, _out_channels(space, width), width, 1, out_side, se)[0]])
             if previous is None:
                 stem, _ = stem_counts(inputs.in_channels, channels, space.stem_kernel, stem_stride, inputs.size)
                 counts = counts.plus(stem)
             fewest.append([*counts])
         lowest = _by_quantity(fewest, quantities).reshape(len(quantities), len(before), len(space.widths), 1)
-        added = _by_quantity(further, quantities)[:, None, :, None] * (np.array(depths) - low)
-        costs = lowest + added
+        number = np.array(depths) - low
+        times = np.array([np.minimum(number, 1) if quantity in PEAKS else number for quantity in quantities])
+        added = _by_quantity(further, quantities)[:, None, :, None] * times[:, None, None, :]
+        costs = together(quantities, lowest, added)
         every.append(costs if stage else costs[:, 0])
         side = out_side
-    return every
-
-
-def _head_costs(space: SearchSpace, inputs: InputShape, quantities: tuple[Quantity, ...]) -> Costs:
-    """Return the costs of the head after each width: quantity x width."""
-    heads = [[*head_counts(_out_channels(space, width), inputs.classes)] for width in space.widths]
-    return _by_quantity(heads, quantities)
+    return every, side
 
 
 def _by_quantity(counts: list[list[int]], quantities: tuple[Quantity, ...]) -> Costs:

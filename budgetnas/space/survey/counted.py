@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.architecture.budget import Budget, Limit
+from budgetnas.architecture.budget import PEAKS, Budget, Limit, Quantity
 from budgetnas.space.ranges import Params, Steps
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.space.survey.costs import Costs, SpaceCosts, space_costs
+from budgetnas.space.survey.costs import Costs, SpaceCosts, space_costs, together
 from budgetnas.space.survey.tally import End, Share, Tally, ValueShare, merged
 
 MAX_HALVES: Final = 4_000_000
@@ -63,6 +63,24 @@ def _halves(space: SearchSpace, cut: int) -> int:
     return prod(options[:cut]) + table * prod(options[cut:])
 
 
+class _Bound(NamedTuple):
+    """A limit, for halves.
+
+    Attributes:
+        row: Row of the limited quantity.
+        most: The limit.
+        peak: Whether a network has the larger of its halves' costs instead of their sum.
+    """
+
+    row: int
+    most: int
+    peak: bool
+
+    def rest(self, costs: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
+        """Return the most that the other half may cost, for each cost of a half; -1 for a half over the limit."""
+        return np.where(costs <= self.most, self.most, -1) if self.peak else np.asarray(self.most - costs)
+
+
 @dataclass(frozen=True, slots=True)
 class _Join:
     """All halves that share a width.
@@ -77,19 +95,15 @@ class _Join:
     left: Costs
     right: Costs
 
-    def within(self, limits: Sequence[tuple[int, int]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the halves, left and right, that keep each limit alone with their cheapest partners.
-
-        Args:
-            limits: Row of each limited quantity, and its maximum.
-        """
+    def within(self, bounds: Sequence[_Bound]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the halves, left and right, that keep each limit alone with their cheapest partners."""
         halves = [np.arange(self.left.shape[1]), np.arange(self.right.shape[1])]
         for _ in range(_PASSES):
-            for row, limit in limits:
+            for bound in bounds:
                 for own, other in ((0, 1), (1, 0)):
-                    costs = self.left[row, halves[0]], self.right[row, halves[1]]
-                    cheapest = costs[other].min() if len(costs[other]) else limit + 1
-                    halves[own] = halves[own][costs[own] + cheapest <= limit]
+                    costs = self.left[bound.row, halves[0]], self.right[bound.row, halves[1]]
+                    cheapest = costs[other].min() if len(costs[other]) else np.int64(bound.most + 1)
+                    halves[own] = halves[own][costs[own] <= bound.rest(cheapest)]
         return halves[0], halves[1]
 
 
@@ -115,8 +129,8 @@ class _Count:
         self._space, self._inputs = space, inputs
         self._quantities = costs.quantities
         self._cut = _cut(space)
-        self._left = _left_halves(costs.stages[: self._cut])
-        self._right = _right_halves(costs.stages[self._cut :], costs.head)
+        self._left = _left_halves(costs.stages[: self._cut], costs.quantities)
+        self._right = _right_halves(costs.stages[self._cut :], costs.head, costs.quantities)
         self._limits = tuple(limit for limit in budget.limits if self._binds(limit))
 
     def tally(self) -> Tally | None:
@@ -146,15 +160,18 @@ class _Count:
 
     def _binds(self, limit: Limit) -> bool:
         """Return whether any network of the space exceeds `limit`."""
-        row = self._quantities.index(limit.quantity)
-        return any(int(join.left[row].max() + join.right[row].max()) > limit.value for join in self._joins())
+        bound = self._bound(limit)
+        return any(join.left[bound.row].max() > bound.rest(join.right[bound.row].max()) for join in self._joins())
 
     def _pairs(self) -> int:
-        halves = (join.within(self._rows()) for join in self._joins())
+        halves = (join.within(self._bounds()) for join in self._joins())
         return sum(len(left) * len(right) for left, right in halves)
 
-    def _rows(self) -> list[tuple[int, int]]:
-        return [(self._quantities.index(limit.quantity), limit.value) for limit in self._limits]
+    def _bounds(self) -> list[_Bound]:
+        return [self._bound(limit) for limit in self._limits]
+
+    def _bound(self, limit: Limit) -> _Bound:
+        return _Bound(self._quantities.index(limit.quantity), limit.value, limit.quantity in PEAKS)
 
     def _joins(self) -> Iterator[_Join]:
         kinds = len(self._quantities)
@@ -168,8 +185,8 @@ class _Count:
             every = np.full(ways[0], ways[1]), np.full(ways[1], ways[0])
             return _Matches(*every, (int(join.left[0].argmax()), int(join.right[0].argmax())))
         if len(self._limits) == 1:
-            return _look_up(join, self._limits[0], self._quantities.index(self._limits[0].quantity))
-        return _compare(join, self._rows())
+            return _look_up(join, self._bound(self._limits[0]))
+        return _compare(join, self._bounds())
 
     def _values(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> dict[str, tuple[ValueShare, ...]]:
         """Return the share that fits for each value of each parameter."""
@@ -214,12 +231,12 @@ def _extreme_params(join: _Join, sign: int) -> int:
     return int(sum((sign * half[0]).min() for half in (join.left, join.right))) * sign
 
 
-def _look_up(join: _Join, limit: Limit, row: int) -> _Matches:
+def _look_up(join: _Join, bound: _Bound) -> _Matches:
     """Return the matches under a single limit: a binary search finds the partners that keep within its rest."""
-    order = np.argsort(join.left[row], kind="stable")
-    sorted_left, sorted_right = join.left[row][order], np.sort(join.right[row])
-    right = np.searchsorted(sorted_left, limit.value - join.right[row], side="right")
-    left = np.searchsorted(sorted_right, limit.value - join.left[row], side="right")
+    own_left, own_right = join.left[bound.row], join.right[bound.row]
+    order = np.argsort(own_left, kind="stable")
+    right = np.searchsorted(own_left[order], bound.rest(own_right), side="right")
+    left = np.searchsorted(np.sort(own_right), bound.rest(own_left), side="right")
     if not right.any():
         return _Matches(left, right, None)
     most_params = np.maximum.accumulate(join.left[0][order])
@@ -229,10 +246,10 @@ def _look_up(join: _Join, limit: Limit, row: int) -> _Matches:
     return _Matches(left, right, (left_half, right_half))
 
 
-def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
+def _compare(join: _Join, bounds: Sequence[_Bound]) -> _Matches:
     """Return the matches under several limits by comparing all pairs, right halves with most parameters first."""
     matches = _Matches(np.zeros(join.left.shape[1], np.int64), np.zeros(join.right.shape[1], np.int64), None)
-    lefts, rights = join.within(limits)
+    lefts, rights = join.within(bounds)
     if not len(lefts) or not len(rights):
         return matches
     rights = rights[np.argsort(-join.right[0, rights], kind="stable")]
@@ -241,8 +258,8 @@ def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
     for start in range(0, len(lefts), step):
         rows = lefts[start : start + step]
         fits = np.ones((len(rows), len(rights)), dtype=np.bool_)
-        for row, limit in limits:
-            fits &= join.left[row, rows, None] <= (limit - join.right[row, rights])[None, :]
+        for bound in bounds:
+            fits &= join.left[bound.row, rows, None] <= bound.rest(join.right[bound.row, rights])[None, :]
         matches.left[rows] = np.count_nonzero(fits, axis=1)
         matches.right[rights] += np.count_nonzero(fits, axis=0)
         first[start : start + step] = fits.argmax(axis=1)
@@ -253,22 +270,22 @@ def _compare(join: _Join, limits: list[tuple[int, int]]) -> _Matches:
     return replace(matches, largest=(int(lefts[half]), int(rights[first[half]])))
 
 
-def _left_halves(stages: Sequence[Costs]) -> Costs:
+def _left_halves(stages: Sequence[Costs], quantities: tuple[Quantity, ...]) -> Costs:
     """Return the costs of all left halves: quantity x width 1 x blocks 1 x width 2 x blocks 2 ..."""
     costs = stages[0]
     for stage in stages[1:]:
         before = costs[..., None, None]
         kinds, widths, *own = stage.shape
         added = stage.reshape(kinds, *(1,) * (costs.ndim - 3), widths, 1, *own)
-        costs = before + added
+        costs = together(quantities, before, added)
     return costs
 
 
-def _right_halves(stages: Sequence[Costs], head: Costs) -> Costs:
+def _right_halves(stages: Sequence[Costs], head: Costs, quantities: tuple[Quantity, ...]) -> Costs:
     """Return the costs of all right halves: quantity x width before x width x blocks x width x blocks ..."""
     costs = head
     for stage in reversed(stages):
         kinds, widths, *rest = costs.shape
         after = costs.reshape(kinds, 1, widths, 1, *rest)
-        costs = stage.reshape(*stage.shape, *(1,) * len(rest)) + after
+        costs = together(quantities, stage.reshape(*stage.shape, *(1,) * len(rest)), after)
     return costs

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, count, path_counts, stem_counts
+from budgetnas.architecture import BLOCKS, Architecture, Counts, Shape, block_counts, count, head_counts, stem_counts
 from budgetnas.architecture.budget import QUANTITIES, Budget
 from budgetnas.space.ranges import Params
 from budgetnas.space.search_space import InputShape, SearchSpace
@@ -131,13 +132,15 @@ def lower_bound(lowest: Architecture) -> Counts:
     Wider and deeper networks cost more, except that a stage of stride 1 whose input becomes as wide as its output no
     longer needs a projection. So the bound is the counts of `lowest` without the projections of its stages of stride 1.
     """
-    counts = count(lowest)
-    kind, channels = BLOCKS[lowest.block], lowest.stem_width
-    _, side = stem_counts(lowest.in_channels, channels, lowest.stem_kernel, lowest.stem_stride, lowest.size)
-    for width, stride in zip(lowest.widths, lowest.strides, strict=True):
-        block = kind(channels, width, stride, lowest.se)
-        shape = Shape(channels, side, side)
-        if stride == 1:
-            counts = counts.plus(path_counts(block.layers().shortcut, shape).times(-1))
+    channels = lowest.stem_width
+    counts, side = stem_counts(lowest.in_channels, channels, lowest.stem_kernel, lowest.stem_stride, lowest.size)
+    for blocks, width, stride in zip(lowest.blocks, lowest.widths, lowest.strides, strict=True):
+        block, shape = BLOCKS[lowest.block](channels, width, stride, lowest.se), Shape(channels, side, side)
+        branches = block.layers()
+        first = replace(branches, shortcut=()) if stride == 1 else branches
+        counts = counts.plus(first.counts(shape))
         channels, side, _ = block.out_shape(shape)
-    return counts
+        if blocks > 1:
+            further, _ = block_counts(lowest.block, channels, width, 1, side, lowest.se)
+            counts = counts.plus(further.times(blocks - 1))
+    return counts.plus(head_counts(channels, side, lowest.classes))

@@ -1,0 +1,264 @@
+"""A worker of the queue: trains whatever is queued in a storage, in turns, so that no study waits for another's end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from budgetnas.errors import (
+    EXIT_FAILED,
+    BudgetnasError,
+    Cancelled,
+    InputError,
+    Interrupted,
+    LeaseLost,
+    SearchFailedError,
+)
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining, FinishRequest, finish, is_final_due
+from budgetnas.runs.interrupts import Stopper
+from budgetnas.runs.recording import LOST, RunImages
+from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.searching.callbacks import MessageCallbacks, TrialEnd
+from budgetnas.searching.loop import SearchTask, Turn, reporting_outcome, sampler_of, search
+from budgetnas.searching.study import OpenStudy, open_study
+from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_worker
+from budgetnas.storage import Records
+from budgetnas.storage.leases import Lease, holding, take_final, trained, work_in_progress
+from budgetnas.storage.opening import open_records
+from budgetnas.storage.retry import is_transient
+from budgetnas.storage.urls import parse_storage
+from budgetnas.storage.values import QueueEntry, QueueState
+from budgetnas.training import Runtime
+
+_POLL_SECONDS: Final = 1.0
+_AWAY_SECONDS: Final = 5.0
+"""Seconds between two tries to reach a database that is away."""
+_STARTS: Final = 4
+"""A turn takes at least this many times the time that its study took to open."""
+
+
+def run_request(request: WorkerRequest, stopper: Stopper, callbacks: MessageCallbacks) -> WorkerResult:
+    """Run the worker of a study or of the queue, as a process or a task that a pool has started."""
+    worker = run_queue_worker if request.study is None else run_worker
+    return worker(request, stopper, callbacks)
+
+
+def run_queue_worker(request: WorkerRequest, stopper: Stopper, callbacks: MessageCallbacks) -> WorkerResult:
+    """Train the studies that are queued in a storage, until stopped or, if requested, until nothing is left.
+
+    Raises:
+        InputError: If the storage cannot be opened, or the device is missing.
+    """
+    url = parse_storage(request.storage)
+    records = open_records(url)
+    worker = _QueueWorker(request, url, records, chosen_runtime(request, callbacks), stopper, callbacks)
+    try:
+        with reporting_outcome(callbacks) as outcome, stopper.listening():
+            worker.work()
+            outcome.finished = True
+    finally:
+        worker.close()
+    return WorkerResult(records, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A study that is ready to train."""
+
+    entry: QueueEntry
+    study: OpenStudy
+    images: RunImages
+    seconds: float  # time that opening it took
+
+
+class _TurnOver(Exception):
+    """The turn ends between two trainings of a final."""
+
+
+@dataclass(slots=True)
+class _QueueWorker:
+    request: WorkerRequest
+    url: URL
+    records: Records
+    runtime: Runtime
+    stopper: Stopper
+    callbacks: MessageCallbacks
+    _opened: _Opened | None = field(default=None, init=False)
+    # When each study was queued that this machine cannot train: its data are not here.
+    _skipped: dict[str, float] = field(default_factory=dict, init=False)
+
+    def work(self) -> None:
+        """Take turns until nothing is left, or forever.
+
+        Raises:
+            Interrupted: If a stop was requested.
+        """
+        while True:
+            self.stopper.check()
+            try:
+                entries = self._entries()
+                if not entries and self.request.until_idle:
+                    return
+                if not any(self._take_turn(entry) for entry in self._fairest_first(entries)):
+                    time.sleep(_POLL_SECONDS)
+            except (SQLAlchemyError, StorageInternalError):
+                self._wait_for_database()
+            except BudgetnasError as error:  # e.g. another process has the storage's lock for too long
+                self.callbacks.on_message(str(error))
+                self._wait_for_database()
+            except Interrupted as stop:
+                if stop.exit_code != EXIT_FAILED:  # which is that of a storage that is lost
+                    raise
+                self._wait_for_database()
+
+    def close(self) -> None:
+        """Close the connections of the study that was trained last."""
+        if self._opened is not None:
+            self._opened.study.close_optuna()
+        self._opened = None
+
+    def _entries(self) -> list[QueueEntry]:
+        return [entry for entry in self.records.queued() if self._skipped.get(entry.study) != entry.at]
+
+    def _fairest_first(self, entries: list[QueueEntry]) -> list[QueueEntry]:
+        """Return the studies by their recent work, the least first; a process at work counts as a turn."""
+        if not entries:
+            return []
+        done, working = self.records.recent_seconds(), Counter(work.study for work in work_in_progress(self.records))
+        turn = self.records.settings.turn_seconds
+
+        def share(entry: QueueEntry) -> tuple[float, float]:
+            return done.get(entry.study, 0.0) + turn * working[entry.study], random.random()
+
+        return sorted(entries, key=share)
+
+    def _take_turn(self, entry: QueueEntry) -> bool:
+        """Train for a study, if it has a training that no process has begun; return whether it had."""
+        goal = self.records.goal(entry.study)
+        if goal is None:  # deleted since
+            return False
+        done, name = trained(self.records, entry.study), entry.study
+        try:
+            if done < goal.trials:
+                working = sum(work.study == name for work in work_in_progress(self.records))
+                if done + working >= goal.trials:
+                    return False
+                self._search(entry)
+            elif not is_final_due(self.records, name):
+                self.records.end_queued(entry, QueueState.DONE)
+                self.callbacks.on_message(f"study {name!r} is done")
+            else:
+                lease = take_final(self.records, name)
+                if lease is None:
+                    return False
+                self._finish(entry, lease)
+        except Cancelled as stop:
+            self.callbacks.on_message(stop.reason)
+        except LeaseLost:
+            self.callbacks.on_message(LOST.format(f"the final of study {name!r}"))
+        except SearchFailedError as error:
+            self.records.end_queued(entry, QueueState.FAILED, str(error))
+            self.callbacks.on_message(f"study {name!r} is not trained further: {error}")
+        except (InputError, OSError) as error:
+            self._skipped[name] = entry.at
+            self.callbacks.on_message(f"study {name!r} is skipped here: {error}")
+        return True
+
+    def _search(self, entry: QueueEntry) -> None:
+        opened = self._open(entry)
+        study, seconds = opened.study, max(self.records.settings.turn_seconds, _STARTS * opened.seconds)
+        turn = Turn(time.monotonic() + seconds, after=self.records.last_run_before(entry.at))
+        sampler = sampler_of(study, None)
+        task = SearchTask(None, opened.images, self.runtime, sampler, entry.seed, turn=turn)
+        search(study, task, self.stopper, _TurnCallbacks(self.callbacks, entry.study))
+
+    def _finish(self, entry: QueueEntry, lease: Lease) -> None:
+        self.close()  # the final loads its images itself
+        turn = Turn(time.monotonic() + self.records.settings.turn_seconds)
+        request = FinishRequest(entry.study, _place(self.request, entry))
+        callbacks = _FinalTurnCallbacks(self.callbacks, entry.study, turn.is_over)
+        try:
+            with holding(self.records, lease):
+                finish(request, self.records, self.runtime, self.stopper, callbacks)
+        except _TurnOver:
+            return
+
+    def _open(self, entry: QueueEntry) -> _Opened:
+        """Return the study with its images on the device, which it keeps from one turn to the next."""
+        if self._opened is not None and self._opened.entry == entry:
+            return self._opened
+        self.close()
+        started = time.monotonic()
+        specification = study_specification(self.records, entry.study)
+        data, _ = load_study_data(specification, entry.study, _place(self.request, entry))
+        images = validation_images(data, self.runtime)
+        opened = open_study(self.url, self.records, entry.study, specification)
+        self._opened = _Opened(entry, opened, images, time.monotonic() - started)
+        self.callbacks.on_message(f"study {entry.study!r}: trained here")
+        return self._opened
+
+    def _wait_for_database(self) -> None:
+        """Wait until the database answers: a service outlives an outage of any length.
+
+        Raises:
+            SQLAlchemyError: If it is gone for good.
+        """
+        self.close()
+        self.callbacks.on_message("waiting until the database answers")
+        while True:
+            self.stopper.check()
+            try:
+                self.records.queued()
+                return
+            except SQLAlchemyError as error:
+                if not is_transient(error):
+                    raise
+                time.sleep(_AWAY_SECONDS)
+
+
+def _place(request: WorkerRequest, entry: QueueEntry) -> DataPlace:
+    """Return where a study's data are: where the search found them, unless this machine has its own archives."""
+    return DataPlace(entry.data, request.data_dir or entry.data_dir)
+
+
+class _TurnCallbacks(MessageCallbacks):
+    """Reports each trial that ends in a line, with its study."""
+
+    def __init__(self, callbacks: MessageCallbacks, study: str) -> None:
+        super().__init__(lambda text: callbacks.on_message(f"study {study!r}: {text}"))
+
+    def on_trial_end(self, end: TrialEnd) -> None:
+        """Report the trial."""
+        result = f"failed: {end.reason}" if end.accuracy is None else f"{end.accuracy:.2%} on validation"
+        self.on_message(f"trial {end.number}: {result}; {end.tally.trained} trained")
+
+
+class _FinalTurnCallbacks(FinalCallbacks):
+    """Reports each training of a final in a line, and ends the turn before one that is not its first."""
+
+    def __init__(self, callbacks: MessageCallbacks, study: str, is_over: Callable[[], bool]) -> None:
+        self._callbacks, self._study, self._is_over = callbacks, study, is_over
+        self._begun = False
+
+    def on_message(self, text: str) -> None:
+        """Pass the message on."""
+        self._callbacks.on_message(f"study {self._study!r}: {text}")
+
+    def on_final_run(self, training: FinalTraining) -> None:
+        """Report the training.
+
+        Raises:
+            _TurnOver: If the turn is over.
+        """
+        if self._begun and self._is_over():
+            raise _TurnOver
+        self._begun = True
+        self.on_message(f"final, {training.done + 1} of {training.total}: {training.name}, seed {training.seed}")
