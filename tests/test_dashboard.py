@@ -88,6 +88,7 @@ def test_the_dashboard_shows_each_trial_with_architecture_counts_verdict_and_not
     assert study["study_name"] == "t"
     detail = fetched(f"{dashboard}/api/studies/{study['study_id']}?after=0")
     assert {"key": "params", "sortable": True} in detail["union_user_attrs"]
+    assert {"key": "state", "value": "done"} in detail["user_attrs"]
     trials = detail["trials"]
     assert len(trials) == 2
     for trial in trials:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from forked import Forked
 from optuna.trial import TrialState
@@ -223,6 +224,24 @@ def test_a_cancelled_search_ends_with_a_message(tmp_path: Path, sqlite: str) -> 
     refused = run(tmp_path, "worker", "--study", "s")
     assert refused.returncode == 2
     assert "--study 's': was cancelled; resume it with budgetnas search --study s" in refused.stderr
+
+
+@pytest.mark.slow
+def test_several_processes_of_a_machine_train_the_queue(tmp_path: Path, sqlite: str) -> None:
+    for study in ("s", "t"):
+        queued(tmp_path, sqlite, study, seeds="[]")
+    told = trained_here(tmp_path, sqlite, "--workers", "2", BUDGETNAS_TURN="0")
+    assert "the queue is trained by 2 workers" in told
+    assert {name: stand.state for name, stand in stands(sqlite).items()} == {"s": "done", "t": "done"}
+    with opened(sqlite) as records:
+        runs = records.runs()
+        assert [run.state for run in runs] == [State.COMPLETE] * 8
+        assert len({records.attempts(run.id)[0].holder for run in runs}) == 2
+    waiting = start(tmp_path, "worker", "--all", "--workers", "2")
+    until(lambda: len(psutil.Process(waiting.pid).children()) == 2, waiting)
+    waiting.send_signal(signal.SIGTERM)
+    _, err = waiting.communicate(timeout=90)
+    assert waiting.returncode == 143, err
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from budgetnas.errors import InputError
 from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.figure import Figure
 from budgetnas.report.figures.importance import importances
+from budgetnas.report.standing import standing_of
 from budgetnas.report.tables import study_tables
 from budgetnas.searching.study import optuna_storage, quiet_optuna
 from budgetnas.storage import Records
@@ -109,6 +110,10 @@ class StudyFigures:
                 drawn = self._drawn[study] = (seen, self._draw(study))
             return drawn[1]
 
+    def state(self, study: str) -> str:
+        """Return where `study` stands, in a few words."""
+        return standing_of(self._records, study).describe()
+
     def _draw(self, study: str) -> list[dict[str, str]]:
         if self._records.specification(study) is None:
             return []
@@ -118,7 +123,7 @@ class StudyFigures:
 
 
 def with_figures(dashboard: WSGIApplication, figures: StudyFigures) -> WSGIApplication:
-    """Return the dashboard's application with `figures` added to its response about a study.
+    """Return the dashboard's application with `figures`, and where the study stands, added to its response about it.
 
     Figures saved with `optuna_dashboard.save_plotly_graph_object` are kept.
     """
@@ -160,7 +165,10 @@ def _answer(
 def _added(body: bytes, figures: StudyFigures) -> bytes:
     detail = json.loads(body)
     try:
-        detail["plotly_graph_objects"] += figures.of(detail["name"])
+        shown = figures.of(detail["name"])
+        if shown:  # a study of ours
+            detail["user_attrs"] = [*detail["user_attrs"], {"key": "state", "value": figures.state(detail["name"])}]
+        detail["plotly_graph_objects"] += shown
     except (InputError, DatabaseError):
         return body  # the storage is busy for a moment: show the page without our figures
     return json.dumps(detail).encode()

@@ -73,6 +73,12 @@ def standings(records: Records) -> dict[str, Standing]:
     }
 
 
+def standing_of(records: Records, study: str) -> Standing:
+    """Return where a study stands."""
+    works = [work for work in work_in_progress(records) if work.study == study]
+    return _standing(records, study, records.queue_entries().get(study), works)
+
+
 def _standing(records: Records, study: str, entry: QueueEntry | None, works: list[Work]) -> Standing:
     goal, workers = records.goal(study), tuple(_worker(records, work) for work in works)
     queued = entry is not None and entry.state is QueueState.QUEUED

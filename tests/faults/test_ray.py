@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from small import environment, run, run_fresh, start, study_file
 from test_workers import at_work, states, until
 
+from budgetnas.report.standing import standings
 from budgetnas.storage import State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
@@ -85,6 +86,20 @@ def test_ctrl_c_requeues_the_trials_of_all_tasks(tmp_path: Path) -> None:
     assert states(storage) == ([State.INTERRUPTED] * 2, [TrialState.WAITING] * 2, 0)
     assert "Traceback" not in err
     until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in started), 30)
+
+
+def test_tasks_of_a_cluster_train_the_queue(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'budgetnas.db'}"
+    for study in ("a", "b"):
+        path = study_file(tmp_path, trials="2", seeds="[]")
+        assert run(tmp_path, "search", path, "--study", study, "--queue").returncode == 0
+    arguments = ("worker", "--all", "--until-idle", "--ray", "auto", "--workers", "2")
+    worked = run(tmp_path, *arguments, RAY_TMPDIR="/tmp", BUDGETNAS_TURN="0")
+    assert worked.returncode == 0, worked.stderr
+    assert "study 'a' is done" in worked.stderr
+    with closing(open_records(parse_storage(storage))) as records:
+        assert {name: stand.state for name, stand in standings(records).items()} == {"a": "done", "b": "done"}
+        assert [len(records.runs(study=study)) for study in ("a", "b")] == [2, 2]
 
 
 def test_a_missing_cluster_is_reported_in_one_line(tmp_path: Path) -> None:
