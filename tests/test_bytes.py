@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import budgetnas
 from budgetnas.architecture import Architecture, count, count_parts, default_strides, named
 from budgetnas.architecture.budget import (
     BYTES,
@@ -19,7 +21,10 @@ from budgetnas.architecture.budget import (
     in_kilobytes,
     parse_limit,
 )
+from budgetnas.cli import app
 from budgetnas.errors import InputError
+from budgetnas.searching.options import SearchOptions, read_study_file
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 RESNET8 = named("resnet8")
 PUBLISHED_WEIGHTS_KIB = 76.9
@@ -209,3 +214,47 @@ def test_the_named_networks_keep_no_limit_of_a_small_chip() -> None:
         "ram_bytes",
     }
     assert Limit("ram_bytes", 65_536).to_dict() == {"quantity": "ram_bytes", "most": 65_536}
+
+
+def test_the_shipped_study_of_a_chip_and_what_a_study_stores() -> None:
+    options = read_study_file("chip-64k")
+    assert options.limits() == Budget(72_704, max_weight_bytes=71 << 10, max_ram_bytes=56 << 10)
+    changed = SearchOptions.parse({"max_weights_kb": "76.9", "max_ram_kb": 48})
+    assert changed.over(options).limits() == Budget(72_704, max_weight_bytes=78_745, max_ram_bytes=48 << 10)
+    SearchSpace().require_feasible(InputShape(in_channels=3, size=32, classes=10), options.limits())
+
+
+def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = app.main(list(arguments))
+    return code, *capsys.readouterr()
+
+
+def test_the_commands_take_limits_in_kilobytes(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ("--budget", "80k", "--max-weights-kb", "78.25", "--max-ram-kb", "47.5")
+    code, out, _ = called(capsys, "count", "resnet8", *limits, "--json")
+    counted = json.loads(out)
+    assert (code, counted["weight_bytes"], counted["max_weight_bytes"], counted["fits"]) == (3, 80_128, 80_128, False)
+    assert counted["excesses"] == [{"quantity": "ram_bytes", "count": 49_152, "most": 48_640, "over": 512}]
+    _, out, _ = called(capsys, "count", "resnet8", *limits)
+    told = " ".join(out.split())
+    assert "49,152 of 48,640 bytes of activation RAM (48 of 47.5 KiB), 512 too many (1.01 x)." in told
+    code, out, _ = called(capsys, "fit", "resnet8", *limits, "--json")
+    near = json.loads(out)
+    assert code == 0 and all(one["ram_bytes"] <= 48_640 and one["weight_bytes"] <= 80_128 for one in near)
+    code, _, err = called(capsys, "space", "--budget", "80k", "--max-ram-kb", "1")
+    assert (code, "--max-ram-kb '1': nothing in the space fits" in err, "allow at least 24, or" in err) == (
+        2,
+        True,
+        True,
+    )
+    assert called(capsys, "count", "v2", "--max-ram-kb", "64")[0] == 2
+    code, _, err = called(capsys, "count", "v2", "--budget", "5e6", "--max-ram-kb", "64k")
+    assert (code, "--max-ram-kb '64k': must be a number of KB (1,024 bytes) above zero" in err) == (2, True)
+
+
+def test_the_same_in_python() -> None:
+    counted = budgetnas.count("resnet8", budget="80k", max_weights_kb=78.25, max_ram_kb=64)
+    assert (counted.weight_bytes, counted.ram_bytes, counted.fits) == (80_128, 49_152, True)
+    assert all(near.counts.ram_bytes <= 32 << 10 for near in budgetnas.fit("resnet8", budget="80k", max_ram_kb=32))
+    with pytest.raises(InputError, match="max_ram_kb 64: needs budget"):
+        budgetnas.count("resnet8", max_ram_kb=64)

@@ -45,7 +45,7 @@ def add_studies(file: Path, *names: str) -> None:
 
 def test_commands_options_and_names_are_completed(tmp_path: Path) -> None:
     assert completed(tmp_path, "budgetnas s") == ["space", "search", "studies", "show"]
-    assert completed(tmp_path, "budgetnas search --max") == ["--max-macs", "--max-activations"]
+    assert completed(tmp_path, "budgetnas search --max-a") == ["--max-activations"]
     assert completed(tmp_path, "budgetnas search digits") == ["digits-demo"]
     assert completed(tmp_path, "budgetnas replay v2-sgd v2") == ["v2-sgd", "v2-adam"]
     assert completed(tmp_path, "budgetnas count resnet1") == ["resnet18", "resnet101", "resnet152"]

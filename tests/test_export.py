@@ -227,7 +227,7 @@ def test_an_int8_file_is_evaluated_on_the_test_split_once_and_exported(finished:
     assert reading is not None and 0 < reading.accuracy <= 1
     assert finished.test_readings(before.shipped_run) == readings + 1, "the second call reads nothing"
     assert (results[0].winner, results[0].readings) == (before.winner, before.readings), "it is no reading of a final"
-    assert f"int8 file of the winner's exported network (export --int8): {reading.accuracy:.2%}" in " ".join(
+    assert f"int8 file of the winner's exported network (export --int8): accuracy {reading.accuracy:.2%}" in " ".join(
         final_lines(results[0])
     )
     _, metrics = exported(finished, tmp_path / "b", study="s", int8=True)

@@ -161,7 +161,7 @@ def test_a_repeat_whose_process_died_at_its_very_end_is_ended_by_its_record(sqli
             connection.exec_driver_sql("DELETE FROM trial_values")
             connection.exec_driver_sql("DELETE FROM trial_user_attributes WHERE key = 'budgetnas'")
     with opened(sqlite) as study:
-        assert "its record is used" in recover_stale_trials(study)[0]
+        assert "the record is used" in recover_stale_trials(study)[0]
         trial, curve = study.optuna_study.trials[last.trial or 0], study.records.curve(last.id)
         assert (trial.state, trial.value) == (TrialState.COMPLETE, curve[-1].eval_accuracy)
         assert described(trial)["seed"] == last.seed

@@ -30,7 +30,7 @@ from reporting import (
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.experiments.replay_results import report_tables
-from budgetnas.metrics import mean_interval
+from budgetnas.metrics import Int8Reading, mean_interval
 from budgetnas.report import study_tables
 from budgetnas.report.figures.curves import accuracy_curves, loss_curves
 from budgetnas.report.figures.excess import excess
@@ -280,6 +280,9 @@ def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records
     assert "This study was evaluated on the test split once." in html
     assert "-3.47" in html  # of v2-sgd, whose one run was the best: mean of its fresh seeds less that run
     assert "evaluated on the test split 3 times" in study_page(with_final(tables, readings=3))
+    assert "int8 file" not in html
+    int8 = replace(tables.final, int8=Int8Reading("0" * 64, 0.8125))
+    assert "int8 file of the winner's exported network has 81.25 %" in study_page(replace(tables, final=int8))
 
 
 def test_page_of_a_final_with_long_trainings_has_their_recipe(records: Records) -> None:

@@ -75,7 +75,7 @@ class Int8Result:
         kernels = (
             "The int8 kernels of this processor agree on all."
             if self.kernels_same_class == self.images
-            else f"The int8 kernels of this processor agree on {self.kernels_same_class:,}: some saturate."
+            else f"The int8 kernels of this processor agree on {self.kernels_same_class:,}: they round otherwise."
         )
         if self.test is None:
             test = "It was not evaluated on the test split."

@@ -183,7 +183,7 @@ def _apple(facts: GpuFacts) -> DeviceChoice:
     if facts.apple is not None:
         return DeviceChoice(MPS, (UNTESTED,))
     there = "PyTorch sees no Apple GPU here" if facts.mps_built else f"torch {facts.torch} is built without MPS"
-    raise InputError("--device", MPS, f"is not there: {there}", "use --device auto or cpu")
+    raise InputError("--device", MPS, f"is missing: {there}", "use --device auto or cpu")
 
 
 def _gpu(index: int) -> Gpu:
