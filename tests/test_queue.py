@@ -85,7 +85,7 @@ def states_of(url: str, study: str) -> tuple[list[State], list[TrialState]]:
 @pytest.fixture
 def one_study(tmp_path: Path, storage_url: str) -> str:
     """URL of a storage with a study `s` that is queued, on each kind of database."""
-    queued(tmp_path, storage_url, "s", trials="2")
+    budgetnas.search(study_file(tmp_path, trials="2"), study="s", storage=storage_url, queue=True, progress=False)
     return storage_url
 
 
@@ -369,7 +369,8 @@ def test_one_process_at_a_time_has_the_lease_on_a_final(one_study: str) -> None:
 
 def test_work_counts_as_recent_for_a_while(one_study: str, tmp_path: Path) -> None:
     trained_here(tmp_path, one_study)
-    queued(tmp_path, one_study, "s", trials="3")
+    assert stands(one_study)["s"].state == "done"
+    budgetnas.search(study_file(tmp_path, trials="3"), study="s", storage=one_study, queue=True, progress=False)
     with opened(one_study) as records:
         seconds = sum(epoch.seconds for run in records.runs(study="s") for epoch in records.curve(run.id))
         assert records.recent_seconds() == {"s": pytest.approx(seconds)}

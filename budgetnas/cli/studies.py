@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from budgetnas.cli.console import print_json, stdout, table
@@ -69,6 +70,6 @@ def _all_tables(storage: str | None) -> tuple[list[StudyTables], dict[str, Stand
 
     if storage is None and not sqlite_file(parse_storage(DEFAULT_STORAGE)).exists():
         return [], {}
-    records = records_to_read(storage)
-    stand = standings(records)
-    return [study_tables(records, name) for name in stand], stand
+    with closing(records_to_read(storage)) as records:
+        stand = standings(records)
+        return [study_tables(records, name) for name in stand], stand
