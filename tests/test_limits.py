@@ -184,7 +184,7 @@ def test_a_storage_older_than_the_limits_is_resumed(
     with closing(sqlite3.connect(tmp_path / "budgetnas.db")) as connection:
         ((text, digest),) = connection.execute("SELECT specification, digest FROM specifications").fetchall()
         columns = [row[1] for row in connection.execute("PRAGMA table_info(rejections)")]
-        assert connection.execute("SELECT version FROM budgetnas_schema").fetchall() == [(3,)]
+        assert connection.execute("SELECT version FROM budgetnas_schema").fetchall() == [(4,)]
     assert not {"max_macs", "max_activations"} & json.loads(text).keys()
     assert columns == ["id", "study", "trial", "origin", "duplicate", "architecture", "max_params", "overshoot", "at"]
     code, _, err = called(capsys, "search", path, "--study", "old", "--max-macs", "60k")

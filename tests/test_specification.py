@@ -55,7 +55,7 @@ def test_a_study_of_version_1_is_read_unchanged_but_not_resumed() -> None:
     assert (read, read.digest) == (old, old.digest)
     assert read.candidates.params_of(initial_candidate("v2-sgd", read.recipes, read.inputs)) is not None
     for asked in (SPECIFICATION, old):
-        with pytest.raises(InputError, match=r"--study 'one': was created by an earlier version.*place in a table"):
+        with pytest.raises(InputError, match=r"--study 'one': was created by an earlier version.*indexes into a table"):
             asked.require_same(read, "one")
 
 

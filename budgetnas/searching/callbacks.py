@@ -26,7 +26,6 @@ class Tally:
         trained: Runs that count towards ``--trials``.
         failed: Runs that failed.
         pruned: Trained runs that a pruner ended early.
-        epochs_saved: Epochs that pruning saved.
         repeats: Complete runs that train a candidate again.
     """
 
@@ -36,7 +35,6 @@ class Tally:
     trained: int
     failed: int
     pruned: int = 0
-    epochs_saved: int = 0
     repeats: int = 0
 
 

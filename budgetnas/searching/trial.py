@@ -288,7 +288,6 @@ def tally(opened: OpenStudy) -> Tally:
         trained=trained(opened.records, opened.name),
         failed=counts.failed,
         pruned=counts.pruned,
-        epochs_saved=counts.epochs_saved,
         repeats=counts.repeats,
     )
 

@@ -271,7 +271,6 @@ class RunRecords(Store):
             func.count(runs.trial.distinct()),
             func.count().filter(failed),
             func.count().filter(pruned),
-            func.coalesce(func.sum(runs.epochs_asked - runs.epochs_done).filter(pruned), 0),
             func.count().filter(complete & (runs.role == Role.REPEAT.value)),
         ).where(runs.study == study, runs.role.in_(_SEARCHED))
         (row,) = self.rows(query)

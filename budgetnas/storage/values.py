@@ -77,7 +77,6 @@ class SearchCounts:
     trials: int  # trials that have a run
     failed: int  # runs that failed
     pruned: int  # runs that were pruned
-    epochs_saved: int  # epochs that pruning saved
     repeats: int  # complete runs of candidates that had been trained before
 
 
