@@ -90,6 +90,8 @@ def test_a_study_and_its_bundle_use_the_depth_of_its_images(tmp_path: Path) -> N
     searched = run(tmp_path, "search", study, "--study", "s", *storage)
     assert searched.returncode == 0, searched.stderr
     assert "the range of 12 bits, becomes 0 to 255" in searched.stderr
+    for command in ("finish s", "search --study s --trials 11"):
+        assert f"budgetnas {command} --data folder:s --storage sqlite:///d.db" in searched.stdout
     again = run(tmp_path, "search", "--study", "s", "--data", "folder:s", "--trials", "2", *storage)
     assert again.returncode == 0, again.stderr
     exported = run(tmp_path, "export", "s", "--run", "1", "--data", "folder:s", "--out", "b", *storage)

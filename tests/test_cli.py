@@ -148,7 +148,7 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["search", "--budget", "5e6", "--trials", "-3"], ["--trials -3", "at least 1"]),
         (["search", "--budget", "5e6", "--sampler", "tpee"], ["--sampler 'tpee'", "did you mean tpe"]),
         (["search", "--budget", "5e6", "--timeout", "soon"], ["--timeout 'soon'", "15m"]),
-        (["search", "--budget", "5e6", "--device", "cuda:99"], ["--device 'cuda:99'", "not there", "--device auto"]),
+        (["search", "--budget", "5e6", "--device", "cuda:99"], ["--device 'cuda:99'", "is missing", "--device auto"]),
         (["search", "--budget", "5e6", "--device", "tpu"], ["--device 'tpu'", "cuda:N"]),
         (["search", "--budget", "5e6", "--data", "cifar"], ["--data 'cifar'", "cifar10", "digits"]),
         (["search", "--budget", "5e6", "--data", "folder:nowhere"], ["--data", "nowhere", "not"]),

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -18,6 +19,7 @@ import pytest
 from forked import Forked
 from optuna.trial import TrialState
 from PIL import Image
+from reporting import add_run, plausible_curve
 from small import STUDY, run, start, study_file
 from sqlalchemy import create_engine, select
 
@@ -27,6 +29,10 @@ from budgetnas.errors import InputError, SearchFailedError
 from budgetnas.report.standing import Standing, standings
 from budgetnas.searching.management import cancel_study, delete_study, rename_study
 from budgetnas.searching.study import optuna_storage
+from budgetnas.searching.workers.queue import fairest_first
+from budgetnas.space.initial_trials import initial_candidate
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import InputShape
 from budgetnas.storage import Records, Role, State, tables
 from budgetnas.storage.leases import holding, require_study, take_final, take_slot
 from budgetnas.storage.opening import open_records, open_records_read_only
@@ -257,14 +263,32 @@ def test_sigterm_requeues_and_the_next_worker_resumes(tmp_path: Path, sqlite: st
     assert stands(sqlite)["s"].state == "done"
 
 
+def test_the_study_with_the_least_recent_work_is_next_and_a_process_at_work_counts_as_a_turn(storage_url: str) -> None:
+    candidate = initial_candidate("v2-sgd", RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
+    with opened(storage_url) as records:
+        for study, seconds in (("much", 50.0), ("little", 2.0), ("new", 0.0)):
+            records.enqueue(study, data=None, data_dir=None, seed=0)
+            curve = [replace(epoch, seconds=seconds / 2) for epoch in plausible_curve(0.9, epochs=2)]
+            add_run(records, study, candidate, 0, curve if seconds else [])
+
+        def order() -> list[str]:
+            return [entry.study for entry in fairest_first(records, list(records.queued()))]
+
+        assert order() == ["new", "little", "much"]
+        lease = take_slot(records, "new", trials=100)
+        assert lease is not None
+        assert order() == ["little", "much", "new"], "0 s and a turn of 60 s are more than 50 s"
+        assert fairest_first(records, []) == []
+
+
 @pytest.mark.slow
 def test_studies_shows_where_since_when_and_how_far(tmp_path: Path, sqlite: str) -> None:
     queued(tmp_path, sqlite, "s", **LONG)
     queued(tmp_path, sqlite, "t")
     worker = start(tmp_path, "worker", "--all", BUDGETNAS_TURN="600s")
-    until(lambda: any(one.epoch > 1 for stand in stands(sqlite).values() for one in stand.workers), worker)
+    until(lambda: any(one.epoch > 1 for one in stands(sqlite)["s"].workers), worker)  # the other is trained in a second
     listed = {row["study"]: row for row in json.loads(run(tmp_path, "studies", "--json").stdout)}
-    working = next(row for row in listed.values() if row["workers"])
+    working = listed["s"]
     assert working["state"] == "running"
     [at_work] = working["workers"]
     assert at_work["pid"] == worker.pid

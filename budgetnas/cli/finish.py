@@ -75,7 +75,8 @@ def finish_command(
         print_json(result.to_dict())
     else:
         print_final(result)
-        print_next(storage, ["export", study], ["report", study])
+        images = [] if data is None else ["--data", data]
+        print_next(storage, ["export", study, *(["--int8"] if int8 else []), *images], ["report", study])
 
 
 def print_final_stopped(storage: str | None) -> None:

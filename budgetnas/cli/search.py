@@ -126,6 +126,7 @@ def search_command(
     if queue and result.outcome.exit_code == EXIT_DONE:
         print_queued(result.records, result.study, storage, as_json=as_json)
         return
+    data = options.data if isinstance(options.data, str) else None
     with closing(result.records):
-        print_end(result.records, result.study, storage, result.outcome, as_json=as_json)
+        print_end(result.records, result.study, storage, result.outcome, data=data, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)

@@ -25,7 +25,9 @@ _PRUNED_SHOWN = 10
 _RANKS_SHOWN = 20
 
 
-def print_end(records: Records, study: str, storage: str | None, outcome: Outcome, *, as_json: bool) -> None:
+def print_end(
+    records: Records, study: str, storage: str | None, outcome: Outcome, *, data: str | None, as_json: bool
+) -> None:
     """Print the study after a search or a worker, and how to resume it if it has not finished; close the records."""
     from budgetnas.report.tables import study_tables
 
@@ -41,7 +43,7 @@ def print_end(records: Records, study: str, storage: str | None, outcome: Outcom
         if as_json:
             print_json(tables.to_dict())
         else:
-            print_summary(tables, storage)
+            print_summary(tables, storage, data)
     if not outcome.finished:
         print_stopped(storage, saved)
 
@@ -59,8 +61,14 @@ def print_queued(records: Records, study: str, storage: str | None, *, as_json: 
     print_next(storage, ["worker", "--all"], ["studies"])
 
 
-def print_summary(tables: StudyTables, storage: str | None) -> None:
-    """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands."""
+def print_summary(tables: StudyTables, storage: str | None, data: str | None = None) -> None:
+    """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands.
+
+    Args:
+        tables: The study.
+        storage: The storage that was given, or None.
+        data: The data that were given, ``folder:DIR`` for a folder, or None.
+    """
     console = stdout()
     tallies = tables.tallies
     console.print(f"\nstudy {tables.study}", markup=False)
@@ -88,7 +96,8 @@ def print_summary(tables: StudyTables, storage: str | None) -> None:
     final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
     further = ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)]
     views = (["show", tables.study], ["report", tables.study], ["dashboard"])
-    print_next(storage, *views, *([final] if tables.ranking else []), further)
+    images = ["--data", data or "folder:DIR"] if tables.specification.data.is_own else []
+    print_next(storage, *views, *([[*final, *images]] if tables.ranking else []), [*further, *images])
 
 
 def _by_limit(limits: Sequence[OverLimit]) -> str:

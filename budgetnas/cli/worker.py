@@ -110,7 +110,7 @@ def worker_command(
     )
     with TerminalLines() as lines:
         result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
-    print_end(result.records, study, storage, result.outcome, as_json=as_json)
+    print_end(result.records, study, storage, result.outcome, data=data, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)
 
 

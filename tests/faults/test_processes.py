@@ -237,7 +237,10 @@ def test_a_gpu_that_fails_ends_the_process_and_a_new_one_resumes_to_the_same_bit
     with place.search(AtEpoch(4, lose_gpu)) as command:
         assert command.wait() == EXIT_RESTART, command.told()
         assert "trial 0 is requeued" in command.told()
-        assert "the GPU failed (CUDA error: device-side assert triggered); this process can train" in command.told()
+        assert (
+            "the GPU failed (CUDA error: device-side assert triggered); this process can no longer train"
+            in command.told()
+        )
     check_put_back(place, command)
     with place.search() as again:
         assert again.wait() == 0, again.told()

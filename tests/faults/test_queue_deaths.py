@@ -82,7 +82,8 @@ def test_six_studies_by_six_people_and_three_workers_that_are_killed(storage_url
     print(f"{len(killed)} kills in {looks[-1].seconds:.0f} s")
     show_shares(looks)
     check_all_done(storage_url, trials)
-    check_fair(looks, trials * epochs)
+    if amount(0, full=1):  # a turn is enough for the whole of a small study
+        check_fair(looks, trials * epochs)
 
 
 def queue_all(url: str, folder: Path, trials: int, epochs: int) -> None:

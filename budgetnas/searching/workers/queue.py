@@ -107,7 +107,7 @@ class _QueueWorker:
                 entries = self._entries()
                 if not entries and self.request.until_idle:
                     return
-                if not any(self._take_turn(entry) for entry in self._fairest_first(entries)):
+                if not any(self._take_turn(entry) for entry in fairest_first(self.records, entries)):
                     time.sleep(_POLL_SECONDS)
             except (SQLAlchemyError, StorageInternalError):
                 self._wait_for_database()
@@ -127,18 +127,6 @@ class _QueueWorker:
 
     def _entries(self) -> list[QueueEntry]:
         return [entry for entry in self.records.queued() if self._skipped.get(entry.study) != entry.at]
-
-    def _fairest_first(self, entries: list[QueueEntry]) -> list[QueueEntry]:
-        """Return the studies by their recent work, the least first; a process at work counts as a turn."""
-        if not entries:
-            return []
-        done, working = self.records.recent_seconds(), Counter(work.study for work in work_in_progress(self.records))
-        turn = self.records.settings.turn_seconds
-
-        def share(entry: QueueEntry) -> tuple[float, float]:
-            return done.get(entry.study, 0.0) + turn * working[entry.study], random.random()
-
-        return sorted(entries, key=share)
 
     def _take_turn(self, entry: QueueEntry) -> bool:
         """Train for a study, if it has a training that no process has begun; return whether it had."""
@@ -222,6 +210,19 @@ class _QueueWorker:
                 if not is_transient(error):
                     raise
                 time.sleep(_AWAY_SECONDS)
+
+
+def fairest_first(records: Records, entries: list[QueueEntry]) -> list[QueueEntry]:
+    """Return the studies by their recent work, the least first; a process at work counts as a turn."""
+    if not entries:
+        return []
+    done, working = records.recent_seconds(), Counter(work.study for work in work_in_progress(records))
+    turn = records.settings.turn_seconds
+
+    def share(entry: QueueEntry) -> tuple[float, float]:
+        return done.get(entry.study, 0.0) + turn * working[entry.study], random.random()
+
+    return sorted(entries, key=share)
 
 
 def _place(request: WorkerRequest, entry: QueueEntry) -> DataPlace:
