@@ -110,17 +110,18 @@ def to_int8(exported: bytes, pixels: NDArray[np.uint8], preprocessing: Preproces
     Raises:
         BudgetnasError: If ONNX Runtime cannot quantise the file.
     """
-    model = onnx.load_from_string(exported)
+    nodes = _normalisation(onnx.load_from_string(exported).graph)
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        place = Path(folder) / INT8
+        source, place = Path(folder) / "float.onnx", Path(folder) / INT8
+        source.write_bytes(exported)  # ONNX Runtime 1.20 loses the weights of a model that is given in memory
         try:
             quantize_static(
-                model,
+                source,
                 place,
                 _Calibration(pixels),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTISED),
-                nodes_to_exclude=_normalisation(model.graph),
+                nodes_to_exclude=nodes,
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
