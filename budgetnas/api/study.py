@@ -266,6 +266,7 @@ def _standing(tables: StudyTables) -> str:
     chosen = tables.chosen
     if chosen is None:
         return trained
-    shares = "" if tables.classes is None else f" ({tables.classes.describe('the images')})"
-    share = f"{chosen.accuracy:.2%} {tables.specification.measure.where}{shares}"
+    measure, classes = tables.specification.measure, tables.classes
+    shares = "" if classes is None else f" ({classes.describe('the images', measure)})"
+    share = f"{chosen.accuracy:.2%} {measure.where}{shares}"
     return f"{trained}, the winner has {chosen.run.params:,} parameters and {share}"
