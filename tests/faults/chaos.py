@@ -88,6 +88,7 @@ def wreak_to_the_end(
     ended: list[Command] = []
     moment, restart_before = 0.0, generator.randrange(1, 4)
     with ExitStack() as stack:
+        stack.callback(engine.dispose)
         running = [stack.enter_context(start()) for _ in range(workers)]
         while True:
             moment += generator.expovariate(1 / gap)
@@ -107,7 +108,6 @@ def wreak_to_the_end(
             victim = running.pop(generator.randrange(len(running)))
             (killed if victim.kill() else ended).append(victim)  # it may have ended in this moment
             running += [stack.enter_context(start()) for _ in range(workers - len(running))]
-        engine.dispose()
         if restart is not None:  # a program that starts while the server is away refuses
             ended = [one for one in ended if not (one.code == 2 and "cannot be opened" in one.told())]
         codes = tuple(one.wait() for one in ended)
