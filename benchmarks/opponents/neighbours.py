@@ -18,8 +18,8 @@ TOURNAMENT: Final = 10
 class LocalSearch:
     """Trains neighbours of the best candidate so far, each once, in random order.
 
-    When these are all trained, neighbours of the next best follow. The best is the one with the lowest error in its training
-    (White et al., 2021, Exploring the Loss Landscape in Neural Architecture Search, with draws at the start).
+    When these are all trained, neighbours of the next best follow. The best has the lowest error in its training (White
+    et al., 2021, Exploring the Loss Landscape in Neural Architecture Search, with draws at the start).
 
     Args:
         candidates: All that can be trained.
