@@ -146,5 +146,5 @@ def check_losses(url: str, killed: tuple[int, ...]) -> int:
         for run in study.runs:
             *earlier, _ = in_order = of_run[run.id]
             assert in_order[0].epochs_before == 0
-            assert {one.pid for one in earlier} <= lost, "a training goes on elsewhere only after a loss"
+            assert {one.pid for one in earlier} <= set(killed), "a training goes on elsewhere only after a kill"
         return len(losses)
