@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def searched(sampler: str, seed: int, single: float, recommend: float) -> Sampled:
-    return Sampled(sampler, seed, 10, 0, {"single": single, "recommend": recommend})
+    return Sampled(sampler, seed, 10, 2, 1, 0, {"single": single, "recommend": recommend})
 
 
 def test_samplers_are_compared_by_each_rule() -> None:
@@ -29,7 +29,7 @@ def test_samplers_are_compared_by_each_rule() -> None:
             ]
         )
     )
-    assert "| budget | 2 | 10 | 0 | 50.00 | 62.00 |" in told
+    assert "| budget | 2 | 10 | 2 | 1 | 0 | 50.00 | 62.00 |" in told
     assert "recommend: random 56.00 (n = 2)" in told
     assert "recommend: budget less random: +5.00 points, 95 % interval -1.08 to +11.08 (n = 4) (Welch)" in told
     assert any(line.startswith("single: budget less random: +0.00 points") for line in told)

@@ -273,7 +273,7 @@ def test_constant_and_repeated_columns_are_dropped() -> None:
 def test_the_gradient_of_the_loss_is_right() -> None:
     generator = np.random.default_rng(2)
     features, values = generator.normal(size=(9, 3)), generator.normal(size=9)
-    model = winner._Model.of(features, values, np.array([0, 1, 2, 3, 3, 4, 5, 6, 6]))
+    model = winner._Model.of(features, values, np.array([0, 1, 2, 3, 3, 4, 5, 6, 6]), added=np.linspace(0, 1, 9))
     at = model.prior_mean + generator.normal(0, 0.5, 7)
     _, gradient = model._loss(at)
     for index, step in enumerate(np.eye(7) * 1e-6):

@@ -61,7 +61,7 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Pru
             return _halving(accuracy, others, fidelity.eta)
         case "median":
             return _median(accuracy, others)
-        case "none":
+        case "value" | "none":
             return None
         case unknown:
             assert_never(unknown)

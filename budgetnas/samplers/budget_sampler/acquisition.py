@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -37,6 +38,43 @@ def _gain(belief: Belief, repeats: int) -> Floats:
     lowest = sum((belief.mean[:, None] + outcome * effect).min(axis=0) for outcome in _OUTCOMES)
     gain: Floats = belief.mean.min() - lowest / len(_OUTCOMES)
     return gain
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What further epochs are worth: the expected decrease of the winner's expected value, for each epoch."""
+
+    rest: float  # of an epoch of the rest of a training
+    other: float  # of an epoch of the best other training
+
+
+def worth_of_trainings(
+    belief: Belief, named: int, known: Floats, left: Floats, left_trainings: int = _REPEATS[-1]
+) -> Floats:
+    """Return what the training of each candidate is worth for each unit of its cost.
+
+    A unit is a complete training. Only candidates with a complete training can be named. So other than in
+    `knowledge_gradient`, a training is also worth what its candidate is expected to be better by. It is the highest
+    worth over the training alone, and followed by 1, 3 or 7 more of the candidate.
+
+    Args:
+        belief: The belief; its first candidates are those with a complete training.
+        named: Number of these candidates.
+        known: What the result so far of each candidate's training counts as, from 0 to 1; it is part of the belief.
+        left: What is left of each candidate's training, from 0 to 1.
+        left_trainings: Largest number of trainings to consider.
+    """
+    variances, best = np.diag(belief.covariance), belief.mean[:named].min()
+    values = []
+    for repeats in (repeats for repeats in _REPEATS if repeats <= max(left_trainings, 1)):
+        deviations = np.sqrt(variances + belief.noise / (repeats - known))
+        effect, own = belief.covariance[:named] / deviations, variances / deviations
+        lowest = sum(
+            np.minimum((belief.mean[:named, None] + outcome * effect).min(axis=0), belief.mean + outcome * own)
+            for outcome in _OUTCOMES
+        )
+        values.append((best - lowest / len(_OUTCOMES)) / (left + repeats - 1))
+    return np.asarray(np.max(values, axis=0), dtype=np.float64)
 
 
 def most_informative(rows: Floats, known: Floats, others: Floats, prior: TermPrior) -> int:
