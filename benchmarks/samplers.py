@@ -46,6 +46,9 @@ def measure(
         typer.Option(help="Trainings of every search, repeats included; with a pruner, epochs of so many.", min=1),
     ] = 20,
     epochs: EpochsOption = 6,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in one optimiser step.", show_default="that of a search")
+    ] = None,
     sampler: Annotated[
         list[str] | None,
         typer.Option(help="Samplers to compare; SAMPLER+PRUNER with a pruner.", show_default="random, budget"),
@@ -67,7 +70,7 @@ def measure(
         )
         for seed in range(first_seed, first_seed + seeds):
             for arm in arms:
-                design = Design(request, limit, trials, epochs, arm, fresh, storage)
+                design = Design(request, limit, trials, epochs, arm, fresh, storage, batch_size)
                 make_sampled(design, records, url, arm, seed)
     for line in sampled_lines(read_sampled(records, url)):
         typer.echo(line)

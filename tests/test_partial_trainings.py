@@ -1,4 +1,4 @@
-"""Trainings that ended early: what they would have come to, how much they count, and what further epochs are worth."""
+"""Trainings that ended early: what they would have come to, and how much they count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from small_beliefs import one_scale
 
 from budgetnas.samplers.budget_sampler import BudgetSampler
-from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, worth_of_trainings
+from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, naming_gradient
 from budgetnas.samplers.budget_sampler.curves import FEWEST_COMPLETE, CurveRegression, predicted, weights
 from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Terms
 from budgetnas.samplers.budget_sampler.observed import Observed, Training
@@ -176,20 +176,19 @@ def test_an_early_training_without_a_prediction_is_a_guess_no_better_than_the_me
     assert len(Observed.of([Training({"x": 9}, {1: 1.0}, None)])) == 0
 
 
-# What further epochs are worth
+# What the sampler does with them
 
 
-def test_the_worth_of_a_training_is_its_knowledge_gradient_where_only_it_could_be_named() -> None:
-    """With a candidate far worse than the best, it makes no difference whether it could be named before."""
-    belief = Belief(np.array([0.0, 2.0]), np.diag([0.0, 1.0]), noise=1e-9)
-    worth = worth_of_trainings(belief, 1, np.zeros(2), np.ones(2))
-    np.testing.assert_allclose(worth, knowledge_gradient(belief, 8), rtol=1e-6, atol=1e-12)
+def test_a_candidate_that_can_be_named_anyway_is_worth_its_knowledge_gradient() -> None:
+    generator = np.random.default_rng(3)
+    root = generator.normal(size=(4, 4))
+    belief = Belief(generator.normal(size=4), root @ root.T, noise=0.5)
+    np.testing.assert_allclose(naming_gradient(belief, 4, 8), knowledge_gradient(belief, 8), rtol=1e-9)
 
 
 def test_a_better_candidate_is_worth_its_advantage_although_nothing_is_learnt() -> None:
     belief = Belief(np.array([0.0, -2.0, 2.0]), np.zeros((3, 3)), noise=1.0)
-    found = worth_of_trainings(belief, 1, np.array([0.0, 0.5, 0.0]), np.array([1.0, 0.25, 1.0]))
-    np.testing.assert_allclose(found, [0.0, 2.0 / 0.25, 0.0])
+    np.testing.assert_allclose(naming_gradient(belief, 1, 8), [0.0, 2.0, 0.0])
 
 
 def test_the_worth_of_a_training_is_its_expectation_over_its_outcomes() -> None:
@@ -197,11 +196,10 @@ def test_the_worth_of_a_training_is_its_expectation_over_its_outcomes() -> None:
     generator = np.random.default_rng(3)
     root = generator.normal(size=(4, 4))
     belief = Belief(generator.normal(size=4), root @ root.T, noise=0.5)
-    found = worth_of_trainings(belief, 2, np.full(4, 0.25), np.ones(4), 1)
-    outcomes = generator.normal(size=200_000)
+    found, outcomes = naming_gradient(belief, 2), generator.normal(size=200_000)
     for index in range(4):
         among = sorted({0, 1, index})
-        deviation = np.sqrt(belief.covariance[index, index] + belief.noise / 0.75)
+        deviation = np.sqrt(belief.covariance[index, index] + belief.noise)
         means = belief.mean[among, None] + np.outer(belief.covariance[among, index] / deviation, outcomes)
         gain = belief.mean[:2].min() - means.min(axis=0).mean()
         assert found[index] == pytest.approx(gain, abs=0.03)
@@ -240,29 +238,41 @@ def running(study: optuna.Study, a: float) -> FrozenTrial:
     return study.get_trials(deepcopy=False)[-1]
 
 
-def test_a_good_training_is_worth_its_epochs_and_a_bad_one_is_not() -> None:
+def test_a_good_curve_is_expected_to_be_better_than_a_bad_one() -> None:
     study = study_of(12)
-    good = sampler().worth(study, running(study, 0.99), {1: 0.6}, 3)
-    assert good is not None and good.rest > good.other
-    study = study_of(12)
-    bad = sampler().worth(study, running(study, 0.1), {1: 0.05}, 3)
-    assert bad is not None and bad.rest < bad.other
+    trial = running(study, 0.8)
+    good, bad = (sampler().expected(study, trial, {1: result}) for result in (0.6, 0.1))
+    assert good is not None and bad is not None and good[0] > bad[0]
+    assert len(good[1]) == 12
 
 
-def test_worth_follows_from_the_trials_alone() -> None:
+def test_what_is_expected_follows_from_the_trials_alone() -> None:
     study = study_of(12)
     trial = running(study, 0.8)
     used = sampler(seed=7)
     for index in range(3):
         used.sample_relative(study, study.get_trials()[index], used.infer_relative_search_space(study, trial))
-    fresh = sampler().worth(study, trial, {1: 0.4}, 3)
-    used.worth(study, trial, {1: 0.1}, 3)
-    assert fresh == sampler().worth(study, trial, {1: 0.4}, 3)
+    used.expected(study, trial, {1: 0.1})
+    assert used.expected(study, trial, {1: 0.4}) == sampler().expected(study, trial, {1: 0.4})
 
 
-def test_worth_is_unknown_after_few_complete_trainings() -> None:
+def test_a_study_that_minimises_expects_the_mirror_image() -> None:
+    study, mirrored = study_of(12), optuna.create_study(direction="minimize")
+    for trial in study.get_trials():
+        values = {step: -value for step, value in trial.intermediate_values.items()}
+        trial.values, trial.intermediate_values = [-(trial.value or 0.0)], values
+        mirrored.add_trial(trial)
+    one = sampler().expected(study, running(study, 0.8), {1: 0.4})
+    other = sampler().expected(mirrored, running(mirrored, 0.8), {1: -0.4})
+    assert one is not None and other is not None
+    assert (one[0], one[1]) == (-other[0], tuple(-value for value in other[1]))
+
+
+def test_nothing_is_expected_after_few_complete_trainings() -> None:
     study = study_of(FEWEST_COMPLETE - 1)
-    assert sampler().worth(study, running(study, 0.5), {1: 0.2}, 3) is None
+    assert sampler().expected(study, running(study, 0.5), {1: 0.2}) is None
+    study = study_of(FEWEST_COMPLETE + 2)
+    assert sampler().expected(study, running(study, 0.5), {2: 0.2}) is None, "no complete training has this epoch"
 
 
 def test_a_pruned_trial_informs_the_recommendation_but_is_not_recommended() -> None:

@@ -45,10 +45,10 @@ from budgetnas.runs.recording import RunRequest, claim_repeat, claim_run
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
 from budgetnas.samplers.choice import Trained
 from budgetnas.samplers.named import ONCE, SAMPLERS, budget_share, check_sampler, make_sampler, search_sampler
+from budgetnas.searching.expectation import Expectation
 from budgetnas.searching.loop import _install_sampler, search
 from budgetnas.searching.study import recover_stale_trials, requeue
 from budgetnas.searching.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
-from budgetnas.searching.value import ValueRule
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.ranges import Steps
 from budgetnas.space.recipe import RecipeSpace
@@ -229,7 +229,7 @@ def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sq
             study.optuna_study.enqueue_trial(running.params)
         events = Events()
         with holding(study.records, second) as heartbeat:
-            runner = TrialRunner(study, no_images(), CPU, Stopper(None), events, ValueRule(study), made_up)
+            runner = TrialRunner(study, no_images(), CPU, Stopper(None), events, Expectation(study), made_up)
             runner.run(second, heartbeat)
         (end,) = events.ends
         assert (end.accuracy, end.reason) == (None, f"rejected: trial {running.number} trains the same candidate now")

@@ -17,9 +17,9 @@ from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS
 from budgetnas.searching.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
+from budgetnas.searching.expectation import Expectation
 from budgetnas.searching.pruning import compared, verdict
 from budgetnas.searching.study import INITIAL_TRIAL, OpenStudy, lose_trial, requeue
-from budgetnas.searching.value import ValueRule
 from budgetnas.space.candidates import Candidate, CandidateSpace
 from budgetnas.space.ranges import Choice, LogRange, Params, Range, Steps, Value, exists
 from budgetnas.storage import Rejection, Role, Run, State
@@ -45,7 +45,7 @@ class TrialRunner:
         runtime: Chooses the runtime config of each trial.
         stopper: Requests to stop.
         callbacks: Called as the trials proceed.
-        value_rule: The pruner ``value``.
+        expectation: What the pruner ``model`` compares.
         trainer: Trains a candidate.
     """
 
@@ -54,7 +54,7 @@ class TrialRunner:
     runtime: Runtime
     stopper: Stopper
     callbacks: SearchCallbacks
-    value_rule: ValueRule
+    expectation: Expectation
     trainer: TrainFunction = train
 
     def run(self, slot: Lease, heartbeat: Heartbeat) -> bool:
@@ -160,7 +160,7 @@ class TrialRunner:
         is_pruned = not request.label and request.role is not Role.REPEAT
         rungs = self.opened.specification.fidelity.rungs(epochs) if is_pruned else ()
         return _TrialCallbacks(
-            self.opened, trial._trial_id, run, frozenset(rungs), epochs, self.callbacks, self.value_rule
+            self.opened, trial._trial_id, run, frozenset(rungs), epochs, self.callbacks, self.expectation
         )
 
     def _announce(self, trial: optuna.Trial, request: RunRequest, counted: Verdict) -> None:
@@ -232,7 +232,7 @@ class _TrialCallbacks(Callbacks):
     rungs: frozenset[int]
     epochs: int
     callbacks: SearchCallbacks
-    value_rule: ValueRule
+    expectation: Expectation
 
     def on_step(self, epoch: int, done: int, total: int) -> None:
         self.callbacks.on_step(epoch, done, total)
@@ -257,13 +257,13 @@ class _TrialCallbacks(Callbacks):
     def _judge(self, epoch: Epoch) -> None:
         study, records = self.opened.name, self.opened.records
         fidelity, measure = self.opened.specification.fidelity, self.opened.specification.measure
-        if fidelity.pruner == "value":
-            reason = self.value_rule.reason_to_prune(self.trial_id, epoch, self.epochs, measure)
-            if reason is not None:
-                raise StoppedEarly(reason)
-            return
-        others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), except_run=self.run)
-        cut = verdict(fidelity, measure.of(epoch), others)
+        accuracy = measure.of(epoch)
+        if fidelity.pruner == "model":
+            compared_with = self.expectation.compare(self.trial_id, epoch.epoch, accuracy)
+            cut = None if compared_with is None else verdict(fidelity, *compared_with)
+        else:
+            others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), except_run=self.run)
+            cut = verdict(fidelity, accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs, measure))
 

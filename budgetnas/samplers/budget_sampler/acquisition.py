@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -40,40 +39,26 @@ def _gain(belief: Belief, repeats: int) -> Floats:
     return gain
 
 
-@dataclass(frozen=True, slots=True)
-class Worth:
-    """What further epochs are worth: the expected decrease of the winner's expected value, for each epoch."""
+def naming_gradient(belief: Belief, complete: int, left: int = 1) -> Floats:
+    """Return the value of a complete training of each candidate if only those with a complete training can be named.
 
-    rest: float  # of an epoch of the rest of a training
-    other: float  # of an epoch of the best other training
-
-
-def worth_of_trainings(
-    belief: Belief, named: int, known: Floats, left: Floats, left_trainings: int = _REPEATS[-1]
-) -> Floats:
-    """Return what the training of each candidate is worth for each unit of its cost.
-
-    A unit is a complete training. Only candidates with a complete training can be named. So other than in
-    `knowledge_gradient`, a training is also worth what its candidate is expected to be better by. It is the highest
-    worth over the training alone, and followed by 1, 3 or 7 more of the candidate.
+    That is the knowledge gradient plus what a candidate that could not be named before is expected to be better by.
 
     Args:
         belief: The belief; its first candidates are those with a complete training.
-        named: Number of these candidates.
-        known: What the result so far of each candidate's training counts as, from 0 to 1; it is part of the belief.
-        left: What is left of each candidate's training, from 0 to 1.
-        left_trainings: Largest number of trainings to consider.
+        complete: Number of these candidates, at least 1.
+        left: Number of trainings that are left.
     """
-    variances, best = np.diag(belief.covariance), belief.mean[:named].min()
+    variances, best = np.diag(belief.covariance), belief.mean[:complete].min()
     values = []
-    for repeats in (repeats for repeats in _REPEATS if repeats <= max(left_trainings, 1)):
-        deviations = np.sqrt(variances + belief.noise / (repeats - known))
-        effect, own = belief.covariance[:named] / deviations, variances / deviations
+    for repeats in (repeats for repeats in _REPEATS if repeats <= max(left, 1)):
+        deviations = np.sqrt(variances + belief.noise / repeats)
+        effect, own = belief.covariance[:complete] / deviations, variances / deviations
         lowest = sum(
-            np.minimum((belief.mean[:named, None] + outcome * effect).min(axis=0), belief.mean + outcome * own)
+            np.minimum((belief.mean[:complete, None] + outcome * effect).min(axis=0), belief.mean + outcome * own)
             for outcome in _OUTCOMES
         )
-        values.append((best - lowest / len(_OUTCOMES)) / (left + repeats - 1))
+        values.append((best - lowest / len(_OUTCOMES)) / repeats)
     return np.asarray(np.max(values, axis=0), dtype=np.float64)
 
 

@@ -95,10 +95,6 @@ class Observed:
         """Return the trainings as if the waiting candidates had ended with these results."""
         return _grouped([*self._results(), *map(Result, self.waiting, expected)], ())
 
-    def with_result(self, result: Result) -> Observed:
-        """Return the trainings and one more, which becomes the last."""
-        return _grouped([*self._results(), result], self.waiting)
-
     def _results(self) -> list[Result]:
         rows = zip(self.which, self.values, self.variances, strict=True)
         return [Result(self.candidates[index], float(value), float(variance)) for index, value, variance in rows]

@@ -17,23 +17,15 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from budgetnas.samplers.budget_sampler.acquisition import (
-    Worth,
-    knowledge_gradient,
-    most_informative,
-    worth_of_trainings,
-)
-from budgetnas.samplers.budget_sampler.curves import Curve, weights
+from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative, naming_gradient
 from budgetnas.samplers.budget_sampler.encoding import Condition, Encoding, Floats, Params, Ranges
 from budgetnas.samplers.budget_sampler.model import ValueModel
 from budgetnas.samplers.budget_sampler.observed import (
     Key,
     Observed,
-    Result,
     Training,
     key_of,
     observe,
-    predictions,
     trainings_of,
 )
 from budgetnas.samplers.budget_sampler.pool import Pool
@@ -176,52 +168,40 @@ class BudgetSampler(BaseSampler):
         within = [trial for trial in trials if costs.get(trial.number, np.inf) <= self._limit]
         if not within:
             raise ValueError(f"study {study.study_name!r} has no complete trial within the limit {self._limit:g}")
-        encoding = Encoding.of({**_distributions(study), **ranges.distributions})
-        trainings = trainings_of(trials, study.direction)
-        expected = expected_values(trainings, encoding, lambda params: self._cost(ranges.of(params)))
+        expected = self._expected(study, ranges, trainings_of(trials, study.direction))
         return min(within, key=lambda trial: (expected[key_of(trial.params)], costs[trial.number], trial.number))
 
-    def worth(self, study: Study, trial: FrozenTrial, curve: Curve, epochs: int) -> Worth | None:
-        """Return what the rest of a running training is worth, and what the best other training is.
+    def expected(
+        self, study: Study, trial: FrozenTrial, curve: Mapping[int, float]
+    ) -> tuple[float, tuple[float, ...]] | None:
+        """Return the expected values of a running trial's candidate and of all others, by the rule of `recommend`.
 
-        The answer follows from the study's trials alone, whatever was drawn before.
+        They follow from the study's trials alone, whatever was drawn before.
 
         Args:
             study: The study.
             trial: The running trial.
             curve: Its results so far, by epoch.
-            epochs: Epochs of a complete training.
 
         Returns:
-            The worth of an epoch; None while there are too few complete trainings to predict this one.
+            The values; None while there are too few complete trainings to predict from this epoch.
         """
-        self._random.seed(0)
-        domain = self._domain_of(self._ranges or Ranges(IntersectionSearchSpace().calculate(study)), study)
-        self._random.seed(trial.number)
-        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
+        ranges = self._ranges or Ranges(IntersectionSearchSpace().calculate(study))
+        every = study.get_trials(deepcopy=False)
+        trials = [other for other in every if other.number != trial.number and ranges.complete(other.params)]
+        sign, key = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0, key_of(trial.params)
         own = Training(trial.params, {epoch: sign * result for epoch, result in curve.items()}, None)
-        prediction = predictions([*trainings_of(trials, study.direction), own])[-1][1]
-        observed = observe(study, domain.ranges, except_trial=trial.number)
-        if prediction is None or len(observed) < _FEWEST or not domain.ranges.complete(trial.params):
+        expected = {
+            known: sign * value
+            for known, value in self._expected(study, ranges, [*trainings_of(trials, study.direction), own]).items()
+        }
+        if key not in expected:
             return None
-        if observed.waiting:
-            belief = domain.model.posterior(observed)
-            observed = observed.with_expected(belief.untrained(domain.model.rows(observed.waiting)))
-        observed = observed.with_result(Result(trial.params, prediction.value, prediction.variance))
-        belief = domain.model.posterior(observed)
-        is_complete = observed.is_complete()
-        if is_complete[observed.which[-1]]:
-            return None
-        complete, early = np.flatnonzero(is_complete), np.flatnonzero(~is_complete)
-        _, rows = self._untrained(domain, observed, belief)
-        joint = belief.joint(np.concatenate([complete, early]), rows)
-        place = len(complete) + int(np.flatnonzero(early == observed.which[-1])[0])
-        known, left = np.zeros(len(joint.mean)), np.ones(len(joint.mean))
-        known[place] = weights(observed.variances[-1:], belief.noise)[0]
-        left[place] = 1.0 - max(curve) / epochs
-        values = worth_of_trainings(joint, len(complete), known, left) / epochs
-        return Worth(float(values[place]), float(np.delete(values, place).max()))
+        return expected.pop(key), tuple(expected.values())
+
+    def _expected(self, study: Study, ranges: Ranges, trainings: Sequence[Training]) -> dict[Key, float]:
+        encoding = Encoding.of({**_distributions(study), **ranges.distributions})
+        return expected_values(trainings, encoding, lambda params: self._cost(ranges.of(params)))
 
     def _domain_of(self, ranges: Ranges, study: Study) -> _Domain:
         """Return the search domain; it is rebuilt when trials have further parameters."""
@@ -255,14 +235,12 @@ class BudgetSampler(BaseSampler):
         within = [index for index, params in enumerate(observed.candidates) if domain.fits(params)]
         trained = np.array(within, dtype=np.intp)
         trained = trained[np.argsort(belief.trained()[trained], kind="stable")[:_TRAINED]]
-        joint, trainings_left = belief.joint(trained, rows), self._n_trainings() - len(observed)
-        complete = observed.is_complete()[trained]
+        complete, left = observed.is_complete()[trained], self._n_trainings() - len(observed)
         if complete.all() or not complete.any():
-            gain = knowledge_gradient(joint, trainings_left)
+            gain = knowledge_gradient(belief.joint(trained, rows), left)
         else:
             trained = np.concatenate([trained[complete], trained[~complete]])
-            joint, even = belief.joint(trained, rows), np.ones(len(joint.mean))
-            gain = worth_of_trainings(joint, int(complete.sum()), 0.0 * even, even, trainings_left)
+            gain = naming_gradient(belief.joint(trained, rows), int(complete.sum()), left)
         best = int(np.argmax(gain))
         return observed.candidates[trained[best]] if best < len(trained) else untrained[best - len(trained)]
 

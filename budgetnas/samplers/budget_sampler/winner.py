@@ -39,11 +39,11 @@ _BOUND: Final = 5.0
 def expected_values(
     trainings: Sequence[Training], encoding: Encoding, cost: Callable[[Params], float]
 ) -> dict[Key, float]:
-    """Return the expected value of each distinct candidate with a complete training; the winner has the lowest.
+    """Return the expected value of each distinct candidate; the winner is the lowest with a complete training.
 
     The features of a candidate are its coded parameters and the logarithm of its cost. Trainings that ended early count
     with their predicted results, whose variance is added to the noise. Those without a prediction do not count, and
-    with fewer than `FEWEST_TRAININGS` complete trainings none does.
+    with fewer than `FEWEST_TRAININGS` trainings in all only the complete ones do.
 
     A repeated candidate appears several times in the trainings.
 
@@ -54,9 +54,9 @@ def expected_values(
     early = [
         Result(training.params, prediction.value, prediction.variance)
         for training, prediction in predictions(trainings)
-        if prediction is not None and len(complete) >= FEWEST_TRAININGS
+        if prediction is not None
     ]
-    results = [*complete, *early]
+    results = [*complete, *early] if len(complete) + len(early) >= FEWEST_TRAININGS else complete
     candidates = [result.params for result in results]
     keys = [key_of(params) for params in candidates]
     indexes = {key: index for index, key in enumerate(dict.fromkeys(keys))}
@@ -65,7 +65,7 @@ def expected_values(
     features = np.column_stack([encoding.code(candidates), logs])
     values, variances = [-result.value for result in results], [result.variance for result in results]
     means = smooth(features, values, [indexes[key] for key in keys], variances)
-    return {key: -float(mean) for key, mean in zip(keys[: len(complete)], means, strict=False)}
+    return {key: -float(mean) for key, mean in zip(keys, means, strict=True)}
 
 
 def smooth(
