@@ -31,7 +31,7 @@ pairs = st.lists(st.tuples(results, results), min_size=FEWEST_COMPLETE, max_size
 # The regression of curves
 
 
-def test_the_line_is_that_of_a_bayesian_regression_with_slope_one_as_its_prior() -> None:
+def test_the_line_is_that_of_a_bayesian_regression_with_a_prior_slope() -> None:
     """The prior of the slope is a further observation of it, and the intercept has none."""
     generator = np.random.default_rng(0)
     rung = generator.normal(20, 3, 8)
@@ -57,7 +57,7 @@ def test_equal_results_at_the_rung_give_the_mean_change() -> None:
     assert (found.slope, found.predict(10.0).value, found.predict(12.0).value) == (1.0, 23.0, 25.0)
 
 
-def test_many_trainings_show_the_slope_and_few_leave_it_at_one() -> None:
+def test_many_trainings_show_the_slope_and_few_leave_it_at_its_prior() -> None:
     rung = np.linspace(10, 20, 100)
     assert CurveRegression.of(rung, 3 * rung).slope == pytest.approx(3, abs=0.1)
     few = CurveRegression.of([10.0, 10.1, 10.2], [20.0, 29.0, 21.0])
@@ -139,8 +139,8 @@ def test_without_early_trainings_every_bit_is_the_same(seed: int) -> None:
     rows, which, values = made_up(seed)
     plain = posterior(rows, TERMS.groups(), which, values, prior_scales())
     whole = posterior(rows, TERMS.groups(), which, values, prior_scales(), np.ones(12))
-    for one, other in ((plain.trained(), whole.trained()), (plain.covariance, whole.covariance)):
-        assert one.tobytes() == other.tobytes()
+    for left, right in ((plain.trained(), whole.trained()), (plain.covariance, whole.covariance)):
+        assert left.tobytes() == right.tobytes()
     assert plain.noise == whole.noise and plain.centre == float(values.mean())
     means = [smooth(rows[which], values, which, variances) for variances in (None, np.zeros(12))]
     assert means[0].tobytes() == means[1].tobytes()
@@ -262,10 +262,10 @@ def test_a_study_that_minimises_expects_the_mirror_image() -> None:
         values = {step: -value for step, value in trial.intermediate_values.items()}
         trial.values, trial.intermediate_values = [-(trial.value or 0.0)], values
         mirrored.add_trial(trial)
-    one = sampler().expected(study, running(study, 0.8), {1: 0.4})
+    expected = sampler().expected(study, running(study, 0.8), {1: 0.4})
     other = sampler().expected(mirrored, running(mirrored, 0.8), {1: -0.4})
-    assert one is not None and other is not None
-    assert (one[0], one[1]) == (-other[0], tuple(-value for value in other[1]))
+    assert expected is not None and other is not None
+    assert (expected[0], expected[1]) == (-other[0], tuple(-value for value in other[1]))
 
 
 def test_nothing_is_expected_after_few_complete_trainings() -> None:
