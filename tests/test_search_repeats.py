@@ -179,6 +179,9 @@ def test_no_other_sampler_repeats(sqlite: str) -> None:
             assert len(runs) == len({key(run) for run in runs}) == 4
             assert {run.role for run in runs} == {Role.SEARCH}
             assert tally(study).repeats == 0
+            last = study.optuna_study.trials[-1]
+            assert last.state is TrialState.FAIL
+            assert "are all known already" in described(last)["reason"]
 
 
 @pytest.mark.slow

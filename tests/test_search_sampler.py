@@ -24,6 +24,7 @@ from budgetnas.searching.workers.worker import WorkerRequest, run_worker
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import SearchSpace
 from budgetnas.storage.leases import holding, take_slot
+from budgetnas.storage.values import Goal
 from budgetnas.training import Callbacks, Checkpointer, RuntimeConfig, Task
 from budgetnas.training.network import ResNet
 
@@ -66,6 +67,15 @@ def test_a_resumed_study_keeps_its_sampler_unless_another_is_asked_for(tmp_path:
         run_worker(request.model_copy(update={"sampler": "tpe"}), Stopper(None), SearchCallbacks()).records.close()
     assert used == ["random", "tpe"]
     assert sampler_after(tiny(tmp_path, trials=4, sampler="budget")) == "budget"
+
+
+def test_a_resumed_study_keeps_its_number_of_trials_unless_another_is_asked_for(tmp_path: Path) -> None:
+    for asked_for, expected in ((1, 1), (None, 1), (2, 2), (None, 2)):
+        options = tiny(tmp_path) if asked_for is None else tiny(tmp_path, trials=asked_for)
+        result = run_search(options, Stopper(None), SearchCallbacks())
+        with closing(result.records) as records:
+            assert records.goal("s") == Goal(expected, DEFAULT_SAMPLER)
+            assert len(records.runs(study="s")) == expected
 
 
 WIDE = SearchSpace(blocks=((1, 3), (1, 3)), widths=(4, 6, 8, 10, 12))

@@ -18,7 +18,7 @@ def print_final(result: FinalResult) -> None:
     title = f"Final of study {result.study}: {result.measure.on('validation')} with fresh seeds"
     console.print(table(title, columns, map(_entrant_row, result.entrants), left=3))
     if result.validation_classes is not None:
-        console.print(result.validation_classes.describe("the validation images"), markup=False)
+        console.print(result.validation_classes.describe("the validation images", result.measure), markup=False)
     if result.winner is None:
         console.print("the final is not finished yet", markup=False)
         return
@@ -38,7 +38,7 @@ def final_lines(result: FinalResult) -> list[str]:
         lines.append(f"long trainings: {winner.long_recipe.describe()}")
     lines.append(f"{measured} over {len(winner.test)} networks trained on train + validation ({images:,} test images):")
     if result.test_classes is not None:
-        lines.append(f"  {result.test_classes.describe('the test images')}")
+        lines.append(f"  {result.test_classes.describe('the test images', result.measure)}")
     lines += [f"  winner     {_spread(winner.test)}", *_by_class(winner)]
     if reference is None:
         lines.append("  no initial trial is in the final, so the winner has no reference")

@@ -154,16 +154,18 @@ def _row(candidate: RankedRun) -> tuple[str, ...]:
 
 
 def _print_winner(tables: StudyTables) -> None:
-    console, winner, where = stdout(), tables.chosen, tables.specification.measure.where
+    console, winner, measure = stdout(), tables.chosen, tables.specification.measure
     if winner is None:
         return
     if winner.by_final:
         how = f"mean of {winner.seeds} fresh seeds"
-        console.print(f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {where} ({how})", markup=False)
+        console.print(
+            f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {measure.where} ({how})", markup=False
+        )
     else:
         runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
-        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {where}", markup=False)
+        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {measure.where}", markup=False)
         console.print(
             f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure", markup=False
         )
@@ -172,7 +174,7 @@ def _print_winner(tables: StudyTables) -> None:
             markup=False,
         )
     if tables.classes is not None:
-        console.print(f"  {tables.classes.describe('the validation images')}", markup=False)
+        console.print(f"  {tables.classes.describe('the validation images', measure)}", markup=False)
         console.print(f"  {by_class_words(winner.by_class)}", markup=False)
     console.print(f"  {winner.run.architecture.describe()}", markup=False)
     console.print(f"  {winner.run.recipe.describe()}", markup=False)

@@ -129,7 +129,9 @@ def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOpti
     if stored is None:
         return options
     specification = read_specification(stored)
-    completed = options.over(stored_options(specification))
+    goal = records.goal(study)
+    last = SearchOptions() if goal is None else SearchOptions(trials=goal.trials)
+    completed = options.over(stored_options(specification)).over(last)
     if completed.data is None:
         raise InputError(
             "--data",

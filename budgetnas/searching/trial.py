@@ -15,7 +15,7 @@ from budgetnas.metrics import Epoch
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction, claim_repeat, claim_run, train_run
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
-from budgetnas.samplers.constraint_filter import FIXED_PARAMS
+from budgetnas.samplers.constraint_filter import FIXED_PARAMS, SpaceUsedUpError
 from budgetnas.searching.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
 from budgetnas.searching.expectation import Expectation
 from budgetnas.searching.pruning import compared, verdict
@@ -113,6 +113,10 @@ class TrialRunner:
             requeue(self.opened, trial.number)
             raise
         except LeaseLost:
+            raise
+        except SpaceUsedUpError as error:
+            add(trial, reason=str(error), rejected=True)
+            self._end(trial, TrialState.FAIL)
             raise
         except (SQLAlchemyError, StorageInternalError) as error:
             # The trial stays in the state RUNNING without a lease, so the next process requeues it.

@@ -54,8 +54,7 @@ def wreak(
                     time.sleep(0.01)
                 time.sleep(generator.uniform(0, _MAX_LATER_SECONDS))
                 victim = running.pop(generator.randrange(workers))
-                assert victim.code is None, f"ended with {victim.code}:\n{victim.told()}"
-                victim.kill()
+                assert victim.kill(), f"ended with {victim.code}:\n{victim.told()}"
                 killed.append(victim)
                 running.append(stack.enter_context(start()))
             codes = tuple(one.wait() for one in running)
@@ -89,6 +88,7 @@ def wreak_to_the_end(
     ended: list[Command] = []
     moment, restart_before = 0.0, generator.randrange(1, 4)
     with ExitStack() as stack:
+        stack.callback(engine.dispose)
         running = [stack.enter_context(start()) for _ in range(workers)]
         while True:
             moment += generator.expovariate(1 / gap)
@@ -106,10 +106,8 @@ def wreak_to_the_end(
                 restart()
                 continue
             victim = running.pop(generator.randrange(len(running)))
-            victim.kill()
-            killed.append(victim)
+            (killed if victim.kill() else ended).append(victim)  # it may have ended in this moment
             running += [stack.enter_context(start()) for _ in range(workers - len(running))]
-        engine.dispose()
         if restart is not None:  # a program that starts while the server is away refuses
             ended = [one for one in ended if not (one.code == 2 and "cannot be opened" in one.told())]
         codes = tuple(one.wait() for one in ended)

@@ -66,10 +66,15 @@ class Command:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        """Kill it as ``kill -9`` does, and wait until it is gone."""
-        self.send(signal.SIGKILL)
-        self.wait()
+    def kill(self) -> bool:
+        """Kill it as ``kill -9`` does, and wait until it is gone; return whether it was there to be killed."""
+        try:
+            self.send(signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        finally:
+            self.wait()
+        return True
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for its end; return the exit code."""

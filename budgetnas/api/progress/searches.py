@@ -146,13 +146,15 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     """Return the lines that describe the search."""
     specification = opened.specification
     recipes, budget, runtime = specification.recipes, specification.budget, plan.runtime
+    name, images = data.validation_classes.rarest
+    rarest = "" if specification.measure == ACCURACY else f", and the rarest, {name}, has {plural(images, 'image')}"
     lines = [
         f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
         + (", resuming" if plan.trained and plan.trained < plan.trials else ""),
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}",
         f"images: {len(data.train):,} for training, {len(data.validation):,} for validation, "
-        f"of which the commonest class has {data.validation_classes.commonest[1]:.1%}",
+        f"of which the commonest class has {data.validation_classes.commonest[1]:.1%}{rarest}",
         f"budget: at most {', '.join(limit.exact for limit in budget.limits)}",
         f"space: {plan.space_size:,} architectures; "
         f"{plan.feasible_share:.1%} of {plan.feasible_draws:,} random ones fit",

@@ -87,7 +87,7 @@ class FinalProgress(Progress, FinalCallbacks):
         protocol, self.measure = result.protocol, result.measure
         state = "resumes" if resumed else "begins"
         classes = result.validation_classes
-        shares = "" if classes is None else f"; {classes.describe('the validation images')}"
+        shares = "" if classes is None else f"; {classes.describe('the validation images', self.measure)}"
         if self.measure != ACCURACY:
             shares += f"; judged by {self.measure.on('validation')}"
         networks = plural(len(result.entrants), "network")
