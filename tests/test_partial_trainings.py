@@ -91,6 +91,8 @@ def test_the_last_epoch_of_a_curve_is_compared_with_the_same_epoch_of_complete_t
     assert predicted({2: 5.0}, complete) is None, "no complete training has this epoch"
     assert predicted({}, complete) is None
     assert predicted({1: 5.0}, complete[:2]) is None, "too few"
+    assert predicted({1: float("nan")}, complete) is None
+    assert predicted({1: 9.0, 3: 2.5}, [*complete, ({3: float("inf")}, 5.0)]) == early
 
 
 # How much a training counts

@@ -141,6 +141,8 @@ def test_rungs_lie_before_the_last_epoch() -> None:
     assert Fidelity(pruner="median", first_rung=3).rungs(6) == (3, 4, 5)
     assert Fidelity().rungs(20) == ASHA.rungs(1) == ()
     assert "after epoch 1, 3, 9 of 20 the best 1/3 continue" in ASHA.describe(20)
+    assert Fidelity(pruner="model", eta=3).rungs(20) == ASHA.rungs(20)
+    assert "the best 1/3 by expected accuracy continue" in Fidelity(pruner="model", eta=3).describe(20)
     assert "no trial is pruned" in ASHA.describe(1)
     assert "from epoch 1 on" in MEDIAN.describe(5)
     assert Fidelity().describe(20) == ""

@@ -81,8 +81,10 @@ def predicted(curve: Curve, complete: Sequence[tuple[Curve, float]]) -> Predicti
         The prediction; None if too few complete trainings have a result after the same epoch.
     """
     epoch = max(curve, default=None)
-    pairs = [(other[epoch], last) for other, last in complete if epoch is not None and epoch in other]
-    if epoch is None or len(pairs) < FEWEST_COMPLETE:
+    if epoch is None or not np.isfinite(curve[epoch]):
+        return None
+    pairs = [(other[epoch], last) for other, last in complete if np.isfinite(other.get(epoch, np.nan))]
+    if len(pairs) < FEWEST_COMPLETE:
         return None
     return CurveRegression.of(*zip(*pairs, strict=True)).predict(curve[epoch])
 
