@@ -14,13 +14,14 @@ from typing import Annotated, Final
 
 import typer
 
+from benchmarks.opponents.registry import check_installed
 from benchmarks.running import run
 from benchmarks.table import Networks, read_networks
 from benchmarks.table_search.chart import check_chart, write_chart
 from benchmarks.table_search.problem import Problem
 from benchmarks.table_search.rows import Rows
 from benchmarks.table_search.rules import FEWEST, RULES
-from benchmarks.table_search.samplers import SAMPLERS, SLOW, check_names
+from benchmarks.table_search.samplers import ALL, SAMPLERS, SLOW, check_names
 from benchmarks.table_search.searching import Cell, Found
 from benchmarks.table_search.working import tasks_left, work
 from budgetnas.architecture.budget import format_count, parse_budget
@@ -36,7 +37,9 @@ _SEEDS_OF_SLOW: Final = 40
 
 def measure(
     table: Annotated[Path | None, typer.Option(help="CSV of networks.", envvar="BUDGETNAS_BENCH_TABLE")] = None,
-    sampler: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLERS)}.", show_default="all")] = None,
+    sampler: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(ALL)}.", show_default=", ".join(SAMPLERS))
+    ] = None,
     rule: Annotated[list[str] | None, typer.Option(help=f"{', '.join(RULES)}.", show_default="all")] = None,
     trainings: Annotated[
         list[int] | None, typer.Option(help="Trainings in all, repeats included.", show_default="20, 50 and 100")
@@ -46,7 +49,9 @@ def measure(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Searches of each kind, with seeds 0, 1, ...", show_default=f"{_SEEDS}; gp {_SEEDS_OF_SLOW}"),
+        typer.Option(
+            help="Searches of each kind, with seeds 0, 1, ...", show_default=f"{_SEEDS}; {_SEEDS_OF_SLOW} of slow ones"
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
     out: Annotated[Path | None, typer.Option(help="CSV, a row for each search; gone on with if it is there.")] = None,
@@ -59,7 +64,7 @@ def measure(
         Cell(problem.limit, _at_least("--trainings", count, FEWEST), name, by): _seeds(seeds, name)
         for problem in problems
         for count in dict.fromkeys(trainings or _TRAININGS)
-        for name in check_names("--sampler", sampler or SAMPLERS, SAMPLERS)
+        for name in check_names("--sampler", sampler or SAMPLERS, ALL)
         for by in check_names("--rule", rule or RULES, RULES)
     }
     _at_least("--jobs", jobs, 1)
@@ -67,7 +72,10 @@ def measure(
         check_chart(chart)
     rows = Rows(out, networks.digest)
     try:
-        work(tasks_left(seeds_of.items(), rows), networks, jobs, rows)
+        tasks = tasks_left(seeds_of.items(), rows)
+        for name in dict.fromkeys(task.cells[0].sampler for task in tasks):
+            check_installed(name)
+        work(tasks, networks, jobs, rows)
     except KeyboardInterrupt:
         kept = f"run it again to go on from {out}" if out is not None else "with --out it could be gone on with"
         typer.echo(f"interrupted; {kept}", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import IntDistribution
 
+from benchmarks.opponents.candidates import Candidates
 from benchmarks.table import Networks
 from budgetnas.errors import InputError
 
@@ -66,8 +67,12 @@ class Problem:
 
     def draw(self, generator: np.random.Generator) -> dict[str, int]:
         """Return the parameters of a network drawn evenly from those that keep the limit."""
-        key = self._keys[int(generator.choice(self._within))]
-        return {name: whole[place] for (name, whole), place in zip(self._whole.items(), key, strict=True)}
+        return self._params(int(generator.choice(self._within)))
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """All networks that keep the limit, in the order of the table."""
+        return Candidates([self._params(int(network)) for network in self._within], self.distributions)
 
     def train(self, network: int, generator: np.random.Generator) -> float:
         """Return the error of one training, in percent."""
@@ -76,6 +81,10 @@ class Problem:
     def regret(self, network: int) -> float:
         """Return by how much the network is worse than the best within the limit, in points."""
         return float(self._networks.errors[network]) - self._least
+
+    def _params(self, network: int) -> dict[str, int]:
+        key = self._keys[network]
+        return {name: whole[place] for (name, whole), place in zip(self._whole.items(), key, strict=True)}
 
     @cached_property
     def _keys(self) -> list[tuple[int, ...]]:

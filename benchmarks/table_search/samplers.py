@@ -12,6 +12,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from benchmarks.opponents.candidates import CandidateSampler
+from benchmarks.opponents.registry import HUB, NEIGHBOURS, OPPONENTS, algorithm, hub_sampler
 from benchmarks.table_search.problem import Problem
 from budgetnas.errors import InputError
 from budgetnas.samplers.budget_sampler import BudgetSampler
@@ -21,8 +23,10 @@ from budgetnas.samplers.named import make_sampler
 
 OURS: Final = "budget"
 """The name of `BudgetSampler`."""
-SAMPLERS: Final = (*OTHERS, OURS)
-SLOW: Final = ("gp",)
+SAMPLERS: Final = (*OTHERS, *NEIGHBOURS, OURS)
+"""Those that need no further package."""
+ALL: Final = (*SAMPLERS, *OPPONENTS, *HUB)
+SLOW: Final = ("gp", *OPPONENTS, *HUB)
 """Those that take so long that fewer searches are made with them unless asked for."""
 
 
@@ -49,7 +53,7 @@ def sampler_for(name: str, problem: Problem, trainings: int, seed: int, draws: n
     """Return the sampler of that name for one search.
 
     Args:
-        name: One of `SAMPLERS`.
+        name: One of `ALL`.
         problem: What is searched.
         trainings: How many trainings there will be.
         seed: Its seed.
@@ -57,7 +61,13 @@ def sampler_for(name: str, problem: Problem, trainings: int, seed: int, draws: n
     """
     if name == OURS:
         return ours(problem, trainings, seed)
-    return WithinLimit(make_sampler(name, seed, problem.fits), problem, draws)
+    if name in NEIGHBOURS or name in OPPONENTS:
+        return CandidateSampler(problem.candidates, algorithm(name, problem.candidates, draws))
+    if name in HUB:
+        inner = hub_sampler(name, seed, lambda params: problem.cost(params) - problem.limit)
+    else:
+        inner = make_sampler(name, seed, problem.fits)
+    return WithinLimit(inner, problem, draws)
 
 
 def ours(problem: Problem, trainings: int, seed: int) -> BudgetSampler:
