@@ -27,7 +27,7 @@ from budgetnas.errors import InputError, check_seed
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.metrics import mean_interval
 from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
-from budgetnas.samplers.budget_sampler.observed import key_of
+from budgetnas.samplers.budget_sampler.observed import Training, key_of
 from budgetnas.samplers.budget_sampler.winner import expected_values
 
 _NOISE: Final = 0.163
@@ -168,7 +168,7 @@ def study(networks: Networks, trainings: int, finals: Sequence[Round], seed: int
     single, once = worth + generator.normal(0, _NOISE, (2, total))
     final, again = worth + generator.normal(0, _NOISE, (2, most, total))
     widths = [networks.widths[index] for index in drawn[:trainings]]
-    results = list(zip(widths, (-single[:trainings]).tolist(), strict=True))
+    results = [Training(row, {}, -value) for row, value in zip(widths, single.tolist(), strict=False)]
     expected = expected_values(results, networks.encoding, networks.cost)
     scores = np.array([-expected[key_of(row)] for row in widths])
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def searched(sampler: str, seed: int, single: float, recommend: float) -> Sampled:
-    return Sampled(sampler, seed, 10, 0, {"single": single, "recommend": recommend})
+    return Sampled(sampler, seed, 10, 2, 1, 0, {"single": single, "recommend": recommend})
 
 
 def test_samplers_are_compared_by_each_rule() -> None:
@@ -29,7 +29,7 @@ def test_samplers_are_compared_by_each_rule() -> None:
             ]
         )
     )
-    assert "| budget | 2 | 10 | 0 | 50.00 | 62.00 |" in told
+    assert "| budget | 2 | 10 | 2 | 1 | 0 | 50.00 | 62.00 |" in told
     assert "recommend: random 56.00 (n = 2)" in told
     assert "recommend: budget less random: +5.00 points, 95 % interval -1.08 to +11.08 (n = 4) (Welch)" in told
     assert any(line.startswith("single: budget less random: +0.00 points") for line in told)
@@ -60,3 +60,24 @@ def test_searches_are_made_once_with_equal_epochs_and_trained_afresh(tmp_path: P
         assert all(run.params <= study_specification(records, name).budget.max_params for run in runs)
     command.append("--summary")
     assert made().stdout == first.stdout
+
+
+def test_a_pruned_search_has_at_most_the_epochs_of_the_others(tmp_path: Path) -> None:
+    design = "--subset 60 --subset-eval 60 --epochs 3 --trials 4 --seeds 1 --fresh 1 --budget 12e3"
+    command = [sys.executable, "-m", "benchmarks.samplers", *design.split(), "--sampler", "random+asha"]
+
+    def made() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=300
+        )
+
+    first = made()
+    assert first.returncode == 0, first.stderr
+    records = open_records(parse_storage(f"sqlite:///{tmp_path / 'samplers.db'}"))
+    runs = [run for run in records.runs(study="random+asha/0") if run.role in SEARCHED]
+    assert 4 * 3 - 3 < sum(run.epochs_done for run in runs) <= 4 * 3
+    assert len(runs) > 4, "pruned trials leave epochs for others"
+    assert made().stdout == first.stdout
+    assert len(records.runs(study="random+asha/0", role=Role.SEARCH)) == len(runs)
+    command[-1] = "random+nonsense"
+    assert "must end in +PRUNER, one of asha, median, model, none" in made().stderr

@@ -273,7 +273,7 @@ def test_constant_and_repeated_columns_are_dropped() -> None:
 def test_the_gradient_of_the_loss_is_right() -> None:
     generator = np.random.default_rng(2)
     features, values = generator.normal(size=(9, 3)), generator.normal(size=9)
-    model = winner._Model.of(features, values, np.array([0, 1, 2, 3, 3, 4, 5, 6, 6]))
+    model = winner._Model.of(features, values, np.array([0, 1, 2, 3, 3, 4, 5, 6, 6]), added=np.linspace(0, 1, 9))
     at = model.prior_mean + generator.normal(0, 0.5, 7)
     _, gradient = model._loss(at)
     for index, step in enumerate(np.eye(7) * 1e-6):
@@ -304,22 +304,43 @@ def test_the_budget_sampler_recommends_the_same_winner(seed: int) -> None:
         params = SPACE.params_of(candidate)
         assert params is not None
         accuracy = 0.9 + generator.gauss(0, 0.01)
-        complete = generator.random() < 0.8
+        complete, early = generator.random() < 0.8, accuracy - 0.1 + generator.gauss(0, 0.01)
+        curve = (early, accuracy) if complete else (early,)
         study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE if complete else TrialState.PRUNED,
                 params=params,
                 distributions={name: distributions[name] for name in params},
                 value=accuracy if complete else None,
-                intermediate_values={1: accuracy},
+                intermediate_values=dict(enumerate(curve, 1)),
             )
         )
-        if complete:
-            trained.append(Trained(candidate, accuracy))
+        trained.append(Trained(candidate, curve[-1], curve, complete))
     sampler = search_sampler(BUDGET, 0, SPACE, SPECIFICATION.budget, 50)
     assert hasattr(sampler, "recommend")
     recommended = SPACE.candidate(sampler.recommend(study).params)
-    assert recommended == trained[best_first(SPECIFICATION, trained)[0].first].candidate
+    winner = best_first(SPECIFICATION, trained)[0]
+    assert recommended == trained[winner.first].candidate
+    complete_only = best_first(SPECIFICATION, [training for training in trained if training.complete])[0]
+    assert trained[winner.first].complete and winner.expected != complete_only.expected, "pruned trials count"
+
+
+@settings(max_examples=10, deadline=None)
+@given(observed(), st.lists(st.booleans(), min_size=14, max_size=14))
+def test_only_candidates_with_a_complete_training_are_ranked(
+    trained: tuple[list[Candidate], list[float]], complete: list[bool]
+) -> None:
+    trainings = [
+        Trained(candidate, accuracy, (accuracy - 0.1, accuracy) if whole else (accuracy - 0.1,), whole)
+        for candidate, accuracy, whole in zip(*trained, complete, strict=False)
+    ]
+    found = best_first(SPECIFICATION, trainings)
+    assert all(trainings[entry.first].complete for entry in found)
+    ranked_keys = [trainings[entry.first].candidate.key for entry in found]
+    assert sorted(ranked_keys) == sorted({training.candidate.key for training in trainings if training.complete})
+    assert [entry.trainings for entry in found] == [
+        sum(training.complete and training.candidate.key == key for training in trainings) for key in ranked_keys
+    ]
 
 
 def test_two_hundred_trainings_take_about_a_second() -> None:

@@ -26,6 +26,7 @@ from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATIO
 from budgetnas.metrics import difference_interval
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.samplers.choice import Trained
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape
@@ -353,7 +354,8 @@ def test_a_plan_takes_distinct_candidates_by_smoothed_score(database: Path) -> N
         runs = [run for run in records.runs(study="s") if run.state is State.COMPLETE]
         repeated = [*runs, runs[0]]
         accuracies = [0.9, *[0.5] * (len(runs) - 1), 0.1]
-        plan = plan_final(repeated, accuracies, ChoiceProtocol(finalists=4, seeds=2), stored)
+        trained = [Trained(run.candidate, accuracy) for run, accuracy in zip(repeated, accuracies, strict=True)]
+        plan = plan_final(repeated, trained, ChoiceProtocol(finalists=4, seeds=2), stored)
         assert len({finalist.run for finalist in plan.finalists}) == len(plan.finalists) == len(runs)
         assert [finalist.score for finalist in plan.finalists] == sorted(
             (finalist.score for finalist in plan.finalists), reverse=True
@@ -364,7 +366,8 @@ def test_a_plan_takes_distinct_candidates_by_smoothed_score(database: Path) -> N
 def test_an_initial_trial_outside_the_finalists_enters_as_the_reference(records: Records) -> None:
     inputs = InputShape(in_channels=3, size=32, classes=10)
     runs = [_recorded(records, seed, inputs) for seed in ("v1-sgd", "v2-sgd")]
-    plan = plan_final(runs, [0.5, 0.8], ChoiceProtocol(finalists=1, seeds=2), specification())
+    trained = [Trained(run.candidate, accuracy) for run, accuracy in zip(runs, (0.5, 0.8), strict=True)]
+    plan = plan_final(runs, trained, ChoiceProtocol(finalists=1, seeds=2), specification())
     assert [entrant.run for entrant in plan.entrants] == [runs[1].id] and plan.reference == plan.finalists[0]
 
 

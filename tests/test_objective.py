@@ -19,6 +19,7 @@ from budgetnas.experiments.final import plan_final
 from budgetnas.metrics import BALANCED, Epoch
 from budgetnas.report import study_tables
 from budgetnas.runs.interrupts import Stopper
+from budgetnas.samplers.choice import Trained
 from budgetnas.searching.loop import SearchTask, search
 from budgetnas.searching.options import SearchOptions
 from budgetnas.space.specification import OBJECTIVES, ChoiceProtocol, Fidelity
@@ -60,7 +61,9 @@ def test_trials_pruning_winner_and_finalists_follow_the_objective(tmp_path: Path
         assert tables.ranking[0].best_accuracy == tables.ranking[0].accuracy == values[best.id]
         complete = [run for run in runs if run.state is State.COMPLETE]
         protocol = ChoiceProtocol(finalists=1, seeds=2)
-        plan = plan_final(complete, [values[run.id] for run in complete], protocol, study.specification)
+        plan = plan_final(
+            complete, [Trained(run.candidate, values[run.id]) for run in complete], protocol, study.specification
+        )
         assert plan.finalists[0].run == best.id
     assert pruned, "a rung of half of the trials prunes one of four"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import time
@@ -46,7 +47,10 @@ NETWORK = build(SPACE.smallest(INPUTS))
 shares = st.floats(0, 1)
 others = st.lists(shares, max_size=40)
 rules = st.one_of(
-    st.integers(2, 9).map(lambda eta: Fidelity(pruner="asha", eta=eta)), st.just(MEDIAN), st.just(Fidelity())
+    st.integers(2, 9).map(lambda eta: Fidelity(pruner="asha", eta=eta)),
+    st.integers(2, 9).map(lambda eta: Fidelity(pruner="model", eta=eta)),
+    st.just(MEDIAN),
+    st.just(Fidelity()),
 )
 
 
@@ -137,6 +141,8 @@ def test_rungs_lie_before_the_last_epoch() -> None:
     assert Fidelity(pruner="median", first_rung=3).rungs(6) == (3, 4, 5)
     assert Fidelity().rungs(20) == ASHA.rungs(1) == ()
     assert "after epoch 1, 3, 9 of 20 the best 1/3 continue" in ASHA.describe(20)
+    assert Fidelity(pruner="model", eta=3).rungs(20) == ASHA.rungs(20)
+    assert "the best 1/3 by expected accuracy continue" in Fidelity(pruner="model", eta=3).describe(20)
     assert "no trial is pruned" in ASHA.describe(1)
     assert "from epoch 1 on" in MEDIAN.describe(5)
     assert Fidelity().describe(20) == ""
@@ -188,11 +194,14 @@ def opened(url: str, fidelity: Fidelity, **changes: tuple[str, ...]) -> OpenStud
 
 
 def scripted(study: OpenStudy, levels: Sequence[float], sampler: str = "random", trials: int | None = None) -> Heard:
+    return scripted_by(study, Scripted(levels), len(levels) if trials is None else trials, sampler)
+
+
+def scripted_by(study: OpenStudy, trainer: Scripted, trials: int, sampler: str = "random") -> Heard:
     none = DeviceImages(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     images = RunImages(DATA, none, none, Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3))
-    runtime, heard, trainer = RuntimeConfig(device="cpu", precision="float32", threads=1), Heard(), Scripted(levels)
-    asked = len(levels) if trials is None else trials
-    assert search(study, SearchTask(asked, images, runtime, sampler, 0, trainer=trainer), Stopper(None), heard)
+    runtime, heard = RuntimeConfig(device="cpu", precision="float32", threads=1), Heard()
+    assert search(study, SearchTask(trials, images, runtime, sampler, 0, trainer=trainer), Stopper(None), heard)
     return heard
 
 
@@ -288,6 +297,60 @@ def test_every_sampler_continues_after_pruned_trials(tmp_path: Path, sampler: st
         states = [one.state for one in study.records.runs(study="s")]
     assert len(states) == 24
     assert 8 <= states.count(State.PRUNED) < 24
+
+
+MODEL = Fidelity(pruner="model", eta=3)
+MIXED = [0.5, 0.6, 0.4, 0.55, 0.05, 0.99]
+
+
+def test_trials_are_judged_by_what_they_are_expected_to_reach(tmp_path: Path) -> None:
+    with closing(opened(f"sqlite:///{tmp_path}/a.db", MODEL)) as study:
+        scripted(study, MIXED)
+        runs = study.records.runs(study="s")
+        assert [run.epochs_done for run in runs] == [10, 10, 10, 10, 1, 10], "the first four are too few to compare"
+        assert re.fullmatch(
+            r"after epoch 1 of 10: 5.00% on validation, so -?\d+.\d\d% expected, \d\d.\d\d% needed "
+            r"\(the best 1 of 5 continue\)",
+            runs[4].reason,
+        )
+        winner = study_tables(study.records, "s").chosen
+        assert winner is not None and winner.run.id == runs[5].id
+
+
+class Interrupting(Scripted):
+    """Trains by a script, but is interrupted in the trial with this number after so many epochs, once."""
+
+    def __init__(self, levels: Sequence[float], trial: int, epochs: int | None) -> None:
+        super().__init__(levels)
+        self.trial, self.epochs = trial, epochs
+
+    def __call__(self, task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
+        number = len(self.trained)
+        if number != self.trial or self.epochs is None:
+            return super().__call__(task, runtime, callbacks, checkpointer)
+        for epoch in range(1, self.epochs + 1):
+            level = self.levels[number]
+            callbacks.on_epoch_end(Epoch(epoch, 1.0, level, 1.0, level, 0.1, 0.0))
+        self.epochs = None
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("trial", "epochs"), [(4, 0), (5, 1), (5, 5)])
+def test_an_interrupted_trial_is_judged_as_if_it_had_not_been(tmp_path: Path, trial: int, epochs: int) -> None:
+    """A process judges by the records alone, whatever another process drew before."""
+    found = []
+    for name in ("whole", "interrupted"):
+        with closing(opened(f"sqlite:///{tmp_path}/{name}.db", MODEL)) as study:
+            scripted(study, MIXED[:trial], trials=trial)
+            trainer = Interrupting(MIXED, trial, epochs if name == "interrupted" else None)
+            trainer.trained = ["known"] * trial
+            with suppress(KeyboardInterrupt):
+                scripted_by(study, trainer, trial + 1)
+        with closing(opened(f"sqlite:///{tmp_path}/{name}.db", MODEL)) as study:
+            scripted_by(study, trainer, trial + 1)
+            run = [one for one in study.records.runs(study="s") if one.state is not State.INTERRUPTED][-1]
+            found.append((run.architecture.digest, run.recipe.digest, run.state, run.epochs_done, run.reason))
+    assert found[0] == found[1]
 
 
 # The real program

@@ -43,7 +43,9 @@ from budgetnas.report.tables import study_tables
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, claim_repeat, claim_run
 from budgetnas.samplers.attributes import REPEAT_OF, described, repeat_of
+from budgetnas.samplers.choice import Trained
 from budgetnas.samplers.named import ONCE, SAMPLERS, budget_share, check_sampler, make_sampler, search_sampler
+from budgetnas.searching.expectation import Expectation
 from budgetnas.searching.loop import _install_sampler, search
 from budgetnas.searching.study import recover_stale_trials, requeue
 from budgetnas.searching.trial import FIRST_SEED, TrialRunner, suggest_candidate, tally
@@ -230,7 +232,8 @@ def test_a_duplicate_of_a_training_elsewhere_is_recorded_with_who_proposed_it(sq
             study.optuna_study.enqueue_trial(running.params)
         events = Events()
         with holding(study.records, second) as heartbeat:
-            TrialRunner(study, no_images(), CPU, Stopper(None), events, made_up).run(second, heartbeat)
+            runner = TrialRunner(study, no_images(), CPU, Stopper(None), events, Expectation(study), made_up)
+            runner.run(second, heartbeat)
         (end,) = events.ends
         assert (end.accuracy, end.reason) == (None, f"rejected: trial {running.number} trains the same candidate now")
         assert study.optuna_study.trials[end.number].state is TrialState.FAIL
@@ -372,7 +375,8 @@ def test_a_final_uses_all_trainings_of_a_candidate(sqlite: str) -> None:
         runs = [run for run in runs_of(study) if run.role in SEARCHED]
         curves = study.records.curves(run.id for run in runs)
         accuracies = [curves[run.id][-1].eval_accuracy for run in runs]
-        plan = plan_final(runs, accuracies, ChoiceProtocol(finalists=3, seeds=2), study.specification)
+        trained = [Trained(run.candidate, accuracy) for run, accuracy in zip(runs, accuracies, strict=True)]
+        plan = plan_final(runs, trained, ChoiceProtocol(finalists=3, seeds=2), study.specification)
     by_run = {run.id: run for run in runs}
     candidates = [key(by_run[finalist.run]) for finalist in plan.finalists]
     assert len(set(candidates)) == len(candidates) == 3

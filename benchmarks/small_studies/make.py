@@ -42,6 +42,7 @@ class Design:
         sampler: Name of the sampler.
         fresh: Fresh trainings of each network that was chosen.
         storage: Where all is recorded.
+        batch: Images in one optimiser step, or None for the default.
     """
 
     data: DataRequest
@@ -51,6 +52,7 @@ class Design:
     sampler: str
     fresh: int
     storage: str
+    batch: int | None = None
 
 
 def study_name(pruner: str, seed: int) -> str:
@@ -85,6 +87,7 @@ def search_request(design: Design, seed: int, name: str, *, pruner: str = "none"
         subset=data.subset,
         subset_eval=data.subset_eval,
         epochs=design.epochs,
+        batch=design.batch,
         study=name,
         storage=design.storage,
         sampler=design.sampler,

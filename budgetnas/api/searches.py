@@ -95,7 +95,7 @@ def search(
         seed: Seed of the sampler; 0 by default.
         objective: ``accuracy`` (the default) or ``balanced-accuracy``, the mean of the accuracies of all classes:
             what candidates are ranked by.
-        pruner: ``asha``, ``median`` or ``none`` (the default).
+        pruner: ``asha``, ``model``, ``median`` or ``none`` (the default).
         fidelity: Table ``[fidelity]`` of a study file.
         finalists: Number of networks in a final at the end; no final by default.
         final_seeds: Fresh seeds of each network in the final.

@@ -63,7 +63,7 @@ def search_command(
         str | None,
         option("accuracy or balanced-accuracy: the mean over classes.", "BUDGETNAS_OBJECTIVE", default="accuracy"),
     ] = None,
-    pruner: Annotated[str | None, option("asha, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
+    pruner: Annotated[str | None, option("asha, model, median or none.", "BUDGETNAS_PRUNER", default="none")] = None,
     finalists: Annotated[
         int | None, option("Run a final of this many networks at the end.", default="no final")
     ] = None,

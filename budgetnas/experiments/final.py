@@ -33,7 +33,7 @@ from budgetnas.runs.reopen import (
     validation_images,
 )
 from budgetnas.runs.timing import Timing, time_steps
-from budgetnas.samplers.choice import Ranked, Trained, best_first
+from budgetnas.samplers.choice import Ranked, Trained, best_first, trained_of
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.space.strong import automatic_epochs, final_recipe
 from budgetnas.storage import SEARCHED, Records, Role, Run, State
@@ -145,10 +145,16 @@ def is_final_due(records: Records, study: str) -> bool:
 
 
 def plan_final(
-    runs: Sequence[Run], accuracies: Sequence[float], protocol: ChoiceProtocol, specification: StudySpecification
+    runs: Sequence[Run], trained: Sequence[Trained], protocol: ChoiceProtocol, specification: StudySpecification
 ) -> FinalPlan:
-    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial."""
-    trained = [Trained(run.candidate, accuracy) for run, accuracy in zip(runs, accuracies, strict=True)]
+    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
+
+    Args:
+        runs: The search's complete and pruned runs.
+        trained: The training of each of `runs`.
+        protocol: The numbers of finalists and epochs.
+        specification: The study's.
+    """
 
     def finalist(ranked: Ranked) -> Finalist:
         run = runs[ranked.first]
@@ -214,9 +220,14 @@ def _start(
             f"this study was evaluated on the test split before (last on {at}), which may have influenced later "
             "choices; this final evaluates on it again, and the record says so"
         )
-    curves = records.curves(run.id for run in searched)
-    accuracies = [specification.measure.of(curves[run.id][-1]) for run in searched]
-    return records.start_final(study, plan_final(searched, accuracies, protocol, specification))
+    pruned = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.PRUNED]
+    runs = [*searched, *pruned]
+    curves = records.curves(run.id for run in runs)
+    trained = [
+        trained_of(run.candidate, curves[run.id], specification.measure, complete=run.state is State.COMPLETE)
+        for run in runs
+    ]
+    return records.start_final(study, plan_final(runs, trained, protocol, specification))
 
 
 @dataclass(frozen=True, slots=True)

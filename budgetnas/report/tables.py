@@ -28,7 +28,7 @@ from budgetnas.report.values import (
     name_of,
 )
 from budgetnas.report.wording import notices, summary
-from budgetnas.samplers.choice import Trained, best_first
+from budgetnas.samplers.choice import best_first, trained_of
 from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import SEARCHED, OverLimit, Records, Rejection, Role, Run, State
 
@@ -75,9 +75,13 @@ def study_tables(records: Records, study: str) -> StudyTables:
 
 def best_of_search(specification: StudySpecification, trainings: Sequence[Training]) -> Expected | None:
     """Return the winner of the search; None before any run is complete."""
-    complete = [training for training in trainings if training.run.state is State.COMPLETE]
-    ranked = best_first(specification, [Trained(training.run.candidate, training.accuracy) for training in complete])
-    return Expected(complete[ranked[0].first].run, ranked[0].expected) if ranked else None
+    measure = specification.measure
+    trained = [
+        trained_of(training.run.candidate, training.curve, measure, complete=training.run.state is State.COMPLETE)
+        for training in trainings
+    ]
+    ranked = best_first(specification, trained)
+    return Expected(trainings[ranked[0].first].run, ranked[0].expected) if ranked else None
 
 
 def chosen_network(

@@ -134,7 +134,7 @@ class RankedRun:
 class Pruning:
     """The effect of pruning."""
 
-    pruner: str  # ``asha``, ``median`` or ``none``
+    pruner: str  # ``asha``, ``model``, ``median`` or ``none``
     pruned: tuple[Training, ...]  # oldest first; they have no rank
     epochs_asked: int  # epochs that all complete and pruned runs would have without pruning
     epochs_saved: int  # how many of these were not trained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
@@ -14,6 +14,9 @@ from budgetnas.errors import InputError, closest
 from budgetnas.samplers.distributions import budget_share, search_ranges
 from budgetnas.samplers.tpe import BudgetTPE, Fits, fits_within
 from budgetnas.space.candidates import CandidateSpace
+
+if TYPE_CHECKING:
+    from budgetnas.samplers.budget_sampler import BudgetSampler
 
 _MAKERS: Final[dict[str, Callable[[int | None, Fits], BaseSampler]]] = {
     "tpe": lambda seed, fits: BudgetTPE(fits, seed),
@@ -62,6 +65,13 @@ def search_sampler(
     """
     if check_sampler(name) != BUDGET:
         return make_sampler(name, seed, fits_within(candidates, budget))
+    return budget_sampler(seed, candidates, budget, trainings)
+
+
+def budget_sampler(
+    seed: int | None, candidates: CandidateSpace, budget: Budget, trainings: int | Callable[[], int]
+) -> BudgetSampler:
+    """Return the budget sampler of a search; the arguments are those of `search_sampler`."""
     from budgetnas.samplers.budget_sampler import BudgetSampler  # slow to import: SciPy
 
     ranges = search_ranges(candidates)

@@ -27,6 +27,7 @@ from budgetnas.runs.recording import LOST, RunImages, TrainFunction
 from budgetnas.samplers.constraint_filter import ConstraintFilter, SpaceUsedUpError
 from budgetnas.samplers.named import DEFAULT_SAMPLER, repeats, search_sampler
 from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.expectation import Expectation
 from budgetnas.searching.pace import Pace, expected_trainings
 from budgetnas.searching.study import OpenStudy, recover_stale_trials
 from budgetnas.searching.trial import FIRST_SEED, TrialRunner
@@ -129,7 +130,7 @@ def search(opened: OpenStudy, task: SearchTask, stopper: Stopper, callbacks: Sea
     turn, waiting, ready = task.turn, False, False
     before = opened.records.last_run() if turn is None else turn.after
     pace = Pace.of(opened, stopper.clock)
-    runner = TrialRunner(opened, task.images, task.runtime, stopper, callbacks, task.trainer)
+    runner = TrialRunner(opened, task.images, task.runtime, stopper, callbacks, Expectation(opened), task.trainer)
     while True:
         stopper.check()
         trials = goal(opened, task.trials)

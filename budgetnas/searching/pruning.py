@@ -7,12 +7,14 @@ MLSys 2020); that needs checkpoints of all waiting trials, and here only unfinis
 
 The median rule is that of Golovin, Solnik, Moitra, Kochanski, Karro, Sculley, "Google Vizier: A Service for Black-Box
 Optimization", KDD 2017, section 3.2.2, on the accuracies after one epoch rather than on their running averages.
+
+The pruner ``model`` is ``asha`` by the accuracies that candidates are expected to reach, not those at a rung.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final, assert_never
 
@@ -32,11 +34,13 @@ class PruningDecision:
 
     needed: float  # accuracy with which it would have continued
     rule: str  # where that accuracy comes from, in words
+    expected: float | None = None  # accuracy expected after its last epoch, if that is compared
 
     def reason(self, epoch: Epoch, epochs: int, measure: Measure = ACCURACY) -> str:
         """Return why a trial ends after `epoch` of `epochs`, judged by `measure`."""
         had = f"after epoch {epoch.epoch} of {epochs}: {measure.of(epoch):.2%} {measure.where}"
-        return f"{had}, {self.needed:.2%} needed ({self.rule})"
+        expected = "" if self.expected is None else f", so {self.expected:.2%} expected"
+        return f"{had}{expected}, {self.needed:.2%} needed ({self.rule})"
 
 
 def compared(fidelity: Fidelity) -> tuple[State, ...]:
@@ -53,12 +57,16 @@ def verdict(fidelity: Fidelity, accuracy: float, others: Sequence[float]) -> Pru
 
     Args:
         fidelity: The pruner and its parameters.
-        accuracy: Validation accuracy of the trial after the rung's epoch, by the study's objective.
-        others: Accuracies of the compared trials after the same epoch.
+        accuracy: Validation accuracy of the trial after the rung's epoch, by the study's objective; with ``model`` the
+            accuracy that is expected after its last epoch.
+        others: Accuracies of the compared trials after the same epoch; with ``model`` the expected ones of all others.
     """
     match fidelity.pruner:
         case "asha":
             return _halving(accuracy, others, fidelity.eta)
+        case "model":
+            decision = _halving(accuracy, others, fidelity.eta)
+            return None if decision is None else replace(decision, expected=accuracy)
         case "median":
             return _median(accuracy, others)
         case "none":

@@ -17,6 +17,7 @@ from budgetnas.runs.recording import Claim, RunImages, RunRequest, TrainFunction
 from budgetnas.samplers.attributes import add, compact, describe, repeat_of
 from budgetnas.samplers.constraint_filter import FIXED_PARAMS, SpaceUsedUpError
 from budgetnas.searching.callbacks import SearchCallbacks, Tally, TrialEnd, TrialStart
+from budgetnas.searching.expectation import Expectation
 from budgetnas.searching.pruning import compared, verdict
 from budgetnas.searching.study import INITIAL_TRIAL, OpenStudy, lose_trial, requeue
 from budgetnas.space.candidates import Candidate, CandidateSpace
@@ -44,6 +45,7 @@ class TrialRunner:
         runtime: Chooses the runtime config of each trial.
         stopper: Requests to stop.
         callbacks: Called as the trials proceed.
+        expectation: What the pruner ``model`` compares.
         trainer: Trains a candidate.
     """
 
@@ -52,6 +54,7 @@ class TrialRunner:
     runtime: Runtime
     stopper: Stopper
     callbacks: SearchCallbacks
+    expectation: Expectation
     trainer: TrainFunction = train
 
     def run(self, slot: Lease, heartbeat: Heartbeat) -> bool:
@@ -160,7 +163,9 @@ class TrialRunner:
         epochs = request.candidate.recipe.epochs
         is_pruned = not request.label and request.role is not Role.REPEAT
         rungs = self.opened.specification.fidelity.rungs(epochs) if is_pruned else ()
-        return _TrialCallbacks(self.opened, trial._trial_id, run, frozenset(rungs), epochs, self.callbacks)
+        return _TrialCallbacks(
+            self.opened, trial._trial_id, run, frozenset(rungs), epochs, self.callbacks, self.expectation
+        )
 
     def _announce(self, trial: optuna.Trial, request: RunRequest, counted: Verdict) -> None:
         start = TrialStart(
@@ -231,6 +236,7 @@ class _TrialCallbacks(Callbacks):
     rungs: frozenset[int]
     epochs: int
     callbacks: SearchCallbacks
+    expectation: Expectation
 
     def on_step(self, epoch: int, done: int, total: int) -> None:
         self.callbacks.on_step(epoch, done, total)
@@ -255,8 +261,13 @@ class _TrialCallbacks(Callbacks):
     def _judge(self, epoch: Epoch) -> None:
         study, records = self.opened.name, self.opened.records
         fidelity, measure = self.opened.specification.fidelity, self.opened.specification.measure
-        others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), except_run=self.run)
-        cut = verdict(fidelity, measure.of(epoch), others)
+        accuracy = measure.of(epoch)
+        if fidelity.pruner == "model":
+            compared_with = self.expectation.compare(self.trial_id, epoch.epoch, accuracy)
+            cut = None if compared_with is None else verdict(fidelity, *compared_with)
+        else:
+            others = records.values_at(study, epoch.epoch, measure, states=compared(fidelity), except_run=self.run)
+            cut = verdict(fidelity, accuracy, others)
         if cut is not None:
             raise StoppedEarly(cut.reason(epoch, self.epochs, measure))
 

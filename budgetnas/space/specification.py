@@ -18,7 +18,7 @@ from budgetnas.space.initial_trials import INITIAL_TRIALS, check_initial_trial
 from budgetnas.space.recipe import Frozen, RecipeSpace, RecipeSpaceName
 from budgetnas.space.search_space import InputShape, SearchSpace
 
-PrunerName = Literal["asha", "median", "none"]
+PrunerName = Literal["asha", "median", "model", "none"]
 ObjectiveName = Literal["accuracy", "balanced-accuracy"]
 Objective = Literal["validation accuracy after the last epoch", "balanced validation accuracy after the last epoch"]
 OBJECTIVES: Final[Mapping[ObjectiveName, Objective]] = {
@@ -58,7 +58,8 @@ class Fidelity(Frozen):
 
     Attributes:
         pruner: ``asha`` (asynchronous successive halving over epochs, Li et al. 2020), ``median`` (prunes below the
-            median of the other trials at the same epoch, Golovin et al. 2017), or ``none``.
+            median of the other trials at the same epoch, Golovin et al. 2017), ``model`` (successive
+            halving by the expected accuracy after the last epoch), or ``none``.
         eta: The best 1/`eta` of the trials at a rung continue.
         first_rung: Epoch of the first rung; each further rung is at `eta` times the epoch of the previous.
     """
@@ -86,10 +87,13 @@ class Fidelity(Frozen):
         rungs = self.rungs(epochs)
         if not rungs:
             return f"{self.pruner}, but its first rung is epoch {self.first_rung} of {epochs}: no trial is pruned"
+        shown = f"after epoch {', '.join(map(str, rungs))} of {epochs}"
         if self.pruner == "median":
             rule, shown = "trials below the median of the complete trials are pruned", f"from epoch {rungs[0]} on"
+        elif self.pruner == "model":
+            rule = f"the best 1/{self.eta} by expected accuracy continue"
         else:
-            rule, shown = f"the best 1/{self.eta} continue", f"after epoch {', '.join(map(str, rungs))} of {epochs}"
+            rule = f"the best 1/{self.eta} continue"
         return f"{self.pruner}, {shown} {rule}; initial trials are never pruned"
 
 

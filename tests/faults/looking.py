@@ -32,6 +32,8 @@ from budgetnas.searching.options import SearchOptions, read_study_file, specify
 from budgetnas.searching.study import OpenStudy, open_study, optuna_storage
 from budgetnas.space.candidates import Candidate
 from budgetnas.storage import SEARCHED, Records, Role, Run, State, tables
+from budgetnas.storage.engine import exclusive
+from budgetnas.storage.leases import working_on
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.settings import Settings
 from budgetnas.storage.store import Fence
@@ -111,13 +113,22 @@ def check_ended(url: str, *, trained: int) -> None:
             assert trial.state is TrialState.COMPLETE or described(trial).get("reason"), (
                 f"trial {trial.number}: {trial.state}, {described(trial)}"
             )
+        with exclusive(study.records.engine):  # a process killed after the last result leaves its lease
+            assert working_on(study.records, NAME) == 0, study.rows(tables.leases)
         assert study.rows(tables.leases) == []
         assert {run.state for run in runs} <= {*_ENDED.values(), State.FAILED}
         assert max(Counter(run.trial for run in runs if run.role in SEARCHED).values()) == 1, "a trial has one run"
         assert twice(runs) == []
         ended = {run.trial: run for run in runs if run.role in SEARCHED and run.state is not State.FAILED}
         assert len(ended) == trained
-        assert ended.keys() == {trial.number for trial in trials if trial.state in _ENDED}
+        finished = {trial.number for trial in trials if trial.state in _ENDED}
+        assert ended.keys() <= finished
+        for number in finished - ended.keys():  # another trial of the same candidate was trained: its record is used
+            others = [trials[other] for other in ended if other is not None]
+            assert any(
+                (trials[number].params, trials[number].intermediate_values) == (other.params, other.intermediate_values)
+                for other in others
+            ), f"trial {number} has no run, and no other trial has its figures"
         for number, run in ended.items():
             assert number is not None
             assert _ENDED[trials[number].state] is run.state

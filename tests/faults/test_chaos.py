@@ -136,16 +136,15 @@ def check_losses(url: str, killed: tuple[int, ...]) -> int:
     with looking(url) as study:
         losses, attempts = study.rows(tables.losses), study.rows(tables.attempts)
         of_run = {run.id: [one for one in attempts if one.run == run.id] for run in study.runs}
-        lost = Counter(loss.run for loss in losses)  # not by trial: two trials with one candidate share its run
+        lost = {loss.pid for loss in losses}
         print(f"losses {len(losses)}, of which with a trial {sum(loss.trial is not None for loss in losses)}")
         print(f"runs in several attempts {sum(len(one) > 1 for one in of_run.values())}")
         print(f"attempts from a checkpoint {sum(one.epochs_before > 0 for one in attempts)}")
-        assert {loss.pid for loss in losses} <= set(killed)
-        assert len({loss.pid for loss in losses}) == len(losses), "a process is found to be gone once"
+        assert lost <= set(killed)
+        assert len(lost) == len(losses), "a process is found to be gone once"
         assert all(loss.reason.endswith("is gone") for loss in losses)
         for run in study.runs:
-            first, *later = of_run[run.id]
-            assert first.epochs_before == 0
-            assert len(later) <= lost[run.id], "a training goes on elsewhere only after a loss"
-            assert {one.pid for one in (first, *later)[:-1]} <= set(killed)
+            *earlier, _ = in_order = of_run[run.id]
+            assert in_order[0].epochs_before == 0
+            assert {one.pid for one in earlier} <= set(killed), "a training goes on elsewhere only after a kill"
         return len(losses)

@@ -39,6 +39,29 @@ def _gain(belief: Belief, repeats: int) -> Floats:
     return gain
 
 
+def naming_gradient(belief: Belief, complete: int, left: int = 1) -> Floats:
+    """Return the value of a complete training of each candidate if only those with a complete training can be named.
+
+    That is the knowledge gradient plus what a candidate that could not be named before is expected to be better by.
+
+    Args:
+        belief: The belief; its first candidates are those with a complete training.
+        complete: Number of these candidates, at least 1.
+        left: Number of trainings that are left.
+    """
+    variances, best = np.diag(belief.covariance), belief.mean[:complete].min()
+    values = []
+    for repeats in (repeats for repeats in _REPEATS if repeats <= max(left, 1)):
+        deviations = np.sqrt(variances + belief.noise / repeats)
+        effect, own = belief.covariance[:complete] / deviations, variances / deviations
+        lowest = sum(
+            np.minimum((belief.mean[:complete, None] + outcome * effect).min(axis=0), belief.mean + outcome * own)
+            for outcome in _OUTCOMES
+        )
+        values.append((best - lowest / len(_OUTCOMES)) / repeats)
+    return np.asarray(np.max(values, axis=0), dtype=np.float64)
+
+
 def most_informative(rows: Floats, known: Floats, others: Floats, prior: TermPrior) -> int:
     """Return the index of the training that leaves the least variance: the next of a Bayesian I-optimal design.
 

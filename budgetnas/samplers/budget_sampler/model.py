@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from optuna.distributions import BaseDistribution
 
+from budgetnas.samplers.budget_sampler.curves import weights
 from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params, Ranges, Terms, cost_direction
 from budgetnas.samplers.budget_sampler.observed import Observed
 from budgetnas.samplers.budget_sampler.pool import Pool
@@ -50,6 +51,12 @@ class ValueModel:
         return self.terms.of(self.encoding.code(candidates))
 
     def posterior(self, observed: Observed) -> Posterior:
-        """Return the belief about all candidates after the trainings."""
+        """Return the belief about all candidates after the trainings.
+
+        A training that ended early counts for less, in relation to the noise that the complete trainings show.
+        """
+        shares = None
+        if observed.variances.any():
+            shares = weights(observed.variances, self.posterior(observed.complete()).noise)
         rows = self.rows(observed.candidates)
-        return posterior(rows, self.terms.groups(), observed.which, observed.values, prior_scales())
+        return posterior(rows, self.terms.groups(), observed.which, observed.values, prior_scales(), shares)

@@ -12,11 +12,11 @@ from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from budgetnas.samplers.budget_sampler.curves import Curve, Prediction, predicted
 from budgetnas.samplers.budget_sampler.encoding import Floats, Params, Ranges
 
 Key = tuple[tuple[str, Any], ...]
-Result = tuple[Params, float]
-"""A candidate's parameters and the result of a training; lower is better."""
+_SMALLEST: Final = 1e-12
 _OUTLIER: Final = 5.0
 """Results are clipped at this many robust standard deviations above the median."""
 
@@ -27,39 +27,83 @@ def key_of(params: Mapping[str, Any]) -> Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """A training that ended; lower results are better."""
+
+    params: Params
+    curve: Curve  # its results after some of its epochs; may be empty
+    result: float | None  # its last result; None if it ended early
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A candidate's parameters and the result of a training; lower is better."""
+
+    params: Params
+    value: float
+    variance: float = 0.0  # of the result around `value`, if that is a prediction
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Trainings of candidates; lower is better."""
 
     candidates: tuple[Params, ...]  # the distinct candidates, with all of their parameters
     which: NDArray[np.intp]  # the candidate of each training, as an index
     values: Floats  # the result of each training
+    variances: Floats  # variance of each training's result around its value; 0 for a complete training
     waiting: tuple[Params, ...] = ()  # candidates whose training has not ended
 
     @classmethod
-    def of(cls, complete: Sequence[Result], pruned: Sequence[Result] = (), waiting: Iterable[Params] = ()) -> Observed:
+    def of(cls, trainings: Sequence[Training], waiting: Iterable[Params] = ()) -> Observed:
         """Group trainings by candidate.
 
-        A pruned training counts as no better than the median of the complete trainings. A result far above all others,
-        such as that of a diverged training, is clipped: it would hide the differences between the others.
+        A training that ended early counts with its predicted result. Without a prediction it counts as no better than
+        the median of the complete trainings, with their variance. A result far above all others, such as that of a
+        diverged training, is clipped: it would hide the differences between the others.
 
         Args:
-            complete: Trainings that ended.
-            pruned: Trainings that ended early, with their last results; ignored while no training is complete.
+            trainings: Trainings that ended; none counts while none is complete.
             waiting: Candidates whose training has not ended.
         """
+        complete = [Result(training.params, training.result) for training in trainings if training.result is not None]
         if not complete:
             return _grouped([], tuple(waiting))
-        median = float(np.median([value for _, value in complete]))
-        bounded = [(params, max(median, value)) for params, value in pruned]
-        return _grouped([*complete, *bounded], tuple(waiting))
+        values = [result.value for result in complete]
+        median, spread = float(np.median(values)), max(float(np.var(values)), _SMALLEST)
+        early = [
+            Result(training.params, max(median, _last(training.curve)), spread)
+            if prediction is None
+            else Result(training.params, prediction.value, prediction.variance)
+            for training, prediction in predictions(trainings)
+        ]
+        return _grouped([*complete, *early], tuple(waiting))
 
     def __len__(self) -> int:
         return len(self.values)
 
+    def is_complete(self) -> NDArray[np.bool_]:
+        """Return for each candidate whether it has a complete training."""
+        return np.bincount(self.which[self.variances == 0], minlength=len(self.candidates)) > 0
+
+    def complete(self) -> Observed:
+        """Return the complete trainings, with no candidate waiting."""
+        results = [result for result in self._results() if not result.variance]
+        return _grouped(results, ())
+
     def with_expected(self, expected: Iterable[float]) -> Observed:
         """Return the trainings as if the waiting candidates had ended with these results."""
-        ended = [(self.candidates[index], float(value)) for index, value in zip(self.which, self.values, strict=True)]
-        return _grouped([*ended, *zip(self.waiting, expected, strict=True)], ())
+        return _grouped([*self._results(), *map(Result, self.waiting, expected)], ())
+
+    def _results(self) -> list[Result]:
+        rows = zip(self.which, self.values, self.variances, strict=True)
+        return [Result(self.candidates[index], float(value), float(variance)) for index, value, variance in rows]
+
+
+def predictions(trainings: Sequence[Training]) -> list[tuple[Training, Prediction | None]]:
+    """Return the trainings that ended early, each with what it would have come to; None if that is unknown."""
+    complete = [(training.curve, training.result) for training in trainings if training.result is not None]
+    return [(training, predicted(training.curve, complete)) for training in trainings if training.result is None]
 
 
 def observe(study: Study, ranges: Ranges, *, except_trial: int | None = None) -> Observed:
@@ -69,33 +113,39 @@ def observe(study: Study, ranges: Ranges, *, except_trial: int | None = None) ->
     """
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.number != except_trial and ranges.complete(trial.params)]
-    sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
-    complete = [
-        (trial.params, sign * float(trial.value))
-        for trial in trials
-        if trial.state is TrialState.COMPLETE and trial.value is not None
-    ]
-    ended = [trial for trial in trials if trial.state is TrialState.PRUNED]
-    pruned = [(trial.params, sign * _last(trial, -sign * np.inf)) for trial in ended]
     waiting = (trial.params for trial in trials if trial.state is TrialState.RUNNING)
-    return Observed.of(complete, pruned, waiting)
+    return Observed.of(trainings_of(trials, study.direction), waiting)
 
 
-def _last(trial: FrozenTrial, default: float) -> float:
-    return default if not trial.intermediate_values else trial.intermediate_values[max(trial.intermediate_values)]
+def trainings_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[Training]:
+    """Return the trainings of the complete and the pruned trials."""
+    sign = 1.0 if direction == StudyDirection.MINIMIZE else -1.0
+    trainings = []
+    for trial in trials:
+        curve = {step: sign * value for step, value in trial.intermediate_values.items()}
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            trainings.append(Training(trial.params, curve, sign * float(trial.value)))
+        elif trial.state is TrialState.PRUNED:
+            trainings.append(Training(trial.params, curve, None))
+    return trainings
+
+
+def _last(curve: Curve) -> float:
+    return curve[max(curve)] if curve else float("inf")
 
 
 def _grouped(results: Sequence[Result], waiting: tuple[Params, ...]) -> Observed:
     indexes: dict[object, int] = {}
     candidates: list[Params] = []
     which = []
-    for params, _ in results:
-        index = indexes.setdefault(key_of(params), len(candidates))
+    for result in results:
+        index = indexes.setdefault(key_of(result.params), len(candidates))
         if index == len(candidates):
-            candidates.append(dict(params))
+            candidates.append(dict(result.params))
         which.append(index)
-    values = np.array([value for _, value in results], dtype=np.float64)
-    return Observed(tuple(candidates), np.array(which, dtype=np.intp), clipped(values, _OUTLIER), waiting)
+    values = np.array([result.value for result in results], dtype=np.float64)
+    variances = np.array([result.variance for result in results], dtype=np.float64)
+    return Observed(tuple(candidates), np.array(which, dtype=np.intp), clipped(values, _OUTLIER), variances, waiting)
 
 
 def clipped(values: Floats, spreads: float) -> Floats:

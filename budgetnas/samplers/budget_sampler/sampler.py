@@ -17,10 +17,17 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
+from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative, naming_gradient
 from budgetnas.samplers.budget_sampler.encoding import Condition, Encoding, Floats, Params, Ranges
 from budgetnas.samplers.budget_sampler.model import ValueModel
-from budgetnas.samplers.budget_sampler.observed import Key, Observed, key_of, observe
+from budgetnas.samplers.budget_sampler.observed import (
+    Key,
+    Observed,
+    Training,
+    key_of,
+    observe,
+    trainings_of,
+)
 from budgetnas.samplers.budget_sampler.pool import Pool
 from budgetnas.samplers.budget_sampler.surrogate import Posterior, TermPrior
 from budgetnas.samplers.budget_sampler.winner import expected_values
@@ -154,16 +161,47 @@ class BudgetSampler(BaseSampler):
             ValueError: If no trial within the limit is complete.
         """
         ranges = self._ranges or Ranges(IntersectionSearchSpace().calculate(study))
-        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state is TrialState.COMPLETE]
-        costs = {trial.number: self._cost(ranges.of(trial.params)) for trial in trials if ranges.complete(trial.params)}
+        trials = [trial for trial in study.get_trials(deepcopy=False) if ranges.complete(trial.params)]
+        costs = {
+            trial.number: self._cost(ranges.of(trial.params)) for trial in trials if trial.state is TrialState.COMPLETE
+        }
         within = [trial for trial in trials if costs.get(trial.number, np.inf) <= self._limit]
         if not within:
             raise ValueError(f"study {study.study_name!r} has no complete trial within the limit {self._limit:g}")
-        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
-        results = [(trial.params, sign * trial.values[0]) for trial in trials if trial.number in costs]
-        encoding = Encoding.of({**_distributions(study), **ranges.distributions})
-        expected = expected_values(results, encoding, lambda params: self._cost(ranges.of(params)))
+        expected = self._expected(study, ranges, trainings_of(trials, study.direction))
         return min(within, key=lambda trial: (expected[key_of(trial.params)], costs[trial.number], trial.number))
+
+    def expected(
+        self, study: Study, trial: FrozenTrial, curve: Mapping[int, float]
+    ) -> tuple[float, tuple[float, ...]] | None:
+        """Return the expected values of a running trial's candidate and of all others, by the rule of `recommend`.
+
+        They follow from the study's trials alone, whatever was drawn before.
+
+        Args:
+            study: The study.
+            trial: The running trial.
+            curve: Its results so far, by epoch.
+
+        Returns:
+            The values; None while there are too few complete trainings to predict from this epoch.
+        """
+        ranges = self._ranges or Ranges(IntersectionSearchSpace().calculate(study))
+        every = study.get_trials(deepcopy=False)
+        trials = [other for other in every if other.number != trial.number and ranges.complete(other.params)]
+        sign, key = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0, key_of(trial.params)
+        own = Training(trial.params, {epoch: sign * result for epoch, result in curve.items()}, None)
+        expected = {
+            known: sign * value
+            for known, value in self._expected(study, ranges, [*trainings_of(trials, study.direction), own]).items()
+        }
+        if key not in expected:
+            return None
+        return expected.pop(key), tuple(expected.values())
+
+    def _expected(self, study: Study, ranges: Ranges, trainings: Sequence[Training]) -> dict[Key, float]:
+        encoding = Encoding.of({**_distributions(study), **ranges.distributions})
+        return expected_values(trainings, encoding, lambda params: self._cost(ranges.of(params)))
 
     def _domain_of(self, ranges: Ranges, study: Study) -> _Domain:
         """Return the search domain; it is rebuilt when trials have further parameters."""
@@ -197,7 +235,12 @@ class BudgetSampler(BaseSampler):
         within = [index for index, params in enumerate(observed.candidates) if domain.fits(params)]
         trained = np.array(within, dtype=np.intp)
         trained = trained[np.argsort(belief.trained()[trained], kind="stable")[:_TRAINED]]
-        gain = knowledge_gradient(belief.joint(trained, rows), self._n_trainings() - len(observed))
+        complete, left = observed.is_complete()[trained], self._n_trainings() - len(observed)
+        if complete.all() or not complete.any():
+            gain = knowledge_gradient(belief.joint(trained, rows), left)
+        else:
+            trained = np.concatenate([trained[complete], trained[~complete]])
+            gain = naming_gradient(belief.joint(trained, rows), int(complete.sum()), left)
         best = int(np.argmax(gain))
         return observed.candidates[trained[best]] if best < len(trained) else untrained[best - len(trained)]
 

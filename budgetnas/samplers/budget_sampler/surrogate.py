@@ -79,8 +79,8 @@ class Posterior:
     """
 
     terms: Floats  # rows of the trained candidates
-    means: Floats  # mean of each trained candidate's trainings, minus the centre
-    centre: float  # mean of all trainings
+    means: Floats  # weighted mean of each trained candidate's trainings, minus the centre
+    centre: float  # weighted mean of all trainings
     share: Floats  # weight of each draw of scales; they sum to 1
     weights: Floats  # expected weights of the terms
     covariance: Floats  # covariance of the weights
@@ -123,7 +123,12 @@ class Posterior:
 
 
 def posterior(
-    terms: Floats, groups: NDArray[np.intp], which: NDArray[np.intp], values: Floats, scales: Mapping[str, Floats]
+    terms: Floats,
+    groups: NDArray[np.intp],
+    which: NDArray[np.intp],
+    values: Floats,
+    scales: Mapping[str, Floats],
+    weights: Floats | None = None,
 ) -> Posterior:
     """Return the posterior after trainings.
 
@@ -133,12 +138,15 @@ def posterior(
         which: The row of each training's candidate; each row has at least one training.
         values: The result of each training.
         scales: The result of `prior_scales`.
+        weights: How much each training counts: 1 for a training with the variance of the noise, 0.5 for one with twice
+            that. None if all count equally.
     """
-    times = np.bincount(which, minlength=len(terms)).astype(np.float64)
-    centre = float(values.mean())
+    counted = np.ones(len(values)) if weights is None else weights
+    times: Floats = np.bincount(which, counted, minlength=len(terms)).astype(np.float64)
+    centre = float((counted * values).sum() / counted.sum())
     centred = values - centre
-    means = np.bincount(which, centred, minlength=len(terms)) / times
-    within = float(((centred - means[which]) ** 2).sum())
+    means = np.bincount(which, counted * centred, minlength=len(terms)) / times
+    within = float((counted * (centred - means[which]) ** 2).sum())
 
     own = scales[OWN][:, None] ** 2
     variances = own + 1.0 / times
@@ -147,7 +155,7 @@ def posterior(
     solution = solve(terms, times, means, prior, variances)
 
     shape = _NOISE_SHAPE + len(values) / 2.0
-    floor = _NOISE_SHAPE * (0.5 * max(float(centred.std()), 1e-9)) ** 2
+    floor = _NOISE_SHAPE * (0.5 * max(_spread(centred, counted), 1e-9)) ** 2
     sums = floor + (within + np.maximum(solution.between, 0.0)) / 2.0
     evidence = -0.5 * solution.log_determinant - shape * np.log(sums)
 
@@ -166,6 +174,12 @@ def posterior(
         trust=own[kept] / variances[kept],
         noise=float(share @ noise),
     )
+
+
+def _spread(values: Floats, counted: Floats) -> float:
+    """Return the weighted standard deviation; with equal weights its bits are those of `numpy.std`."""
+    deviations = values - (counted * values).sum() / counted.sum()
+    return float(np.sqrt((counted * (deviations * deviations)).sum() / counted.sum()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +217,7 @@ def _solved_by_candidates(terms: Floats, times: Floats, means: Floats, prior: Fl
 def _solved_by_terms(terms: Floats, times: Floats, means: Floats, prior: Floats, variances: Floats) -> _Solution:
     """Solve the regression in the space of the terms: fast if there are fewer terms than candidates."""
     number = np.arange(terms.shape[1])
-    # Candidates with equally many trainings have the same variance, so their squares are computed once.
+    # Candidates whose trainings count equally have the same variance, so their squares are computed once.
     distinct, first, group = np.unique(times, return_index=True, return_inverse=True)
     squares = np.stack([terms[group == index].T @ terms[group == index] for index in range(len(distinct))])
     precision = np.tensordot(1.0 / variances[:, first], squares, axes=1)

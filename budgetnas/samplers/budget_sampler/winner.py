@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from budgetnas.samplers.budget_sampler.encoding import Encoding, Floats, Params
-from budgetnas.samplers.budget_sampler.observed import Key, Result, clipped, key_of
+from budgetnas.samplers.budget_sampler.observed import Key, Result, Training, clipped, key_of, predictions
 
 FEWEST_TRAININGS: Final = 5
 """With fewer trainings there is nothing to fit: a candidate's expected value is the mean of its own trainings."""
@@ -36,27 +36,41 @@ _BOUND: Final = 5.0
 """Range of a hyperparameter, in standard deviations of its prior."""
 
 
-def expected_values(results: Sequence[Result], encoding: Encoding, cost: Callable[[Params], float]) -> dict[Key, float]:
-    """Return the expected value of each distinct candidate; the winner has the lowest.
+def expected_values(
+    trainings: Sequence[Training], encoding: Encoding, cost: Callable[[Params], float]
+) -> dict[Key, float]:
+    """Return the expected value of each distinct candidate; the winner is the lowest with a complete training.
 
-    The features of a candidate are its coded parameters and the logarithm of its cost.
+    The features of a candidate are its coded parameters and the logarithm of its cost. Trainings that ended early count
+    with their predicted results, whose variance is added to the noise. Those without a prediction do not count, and
+    with fewer than `FEWEST_TRAININGS` trainings in all only the complete ones do.
 
-    A repeated candidate appears several times in the results.
+    A repeated candidate appears several times in the trainings.
 
     Raises:
         ValueError: If a result is not finite.
     """
-    candidates = [params for params, _ in results]
+    complete = [Result(training.params, training.result) for training in trainings if training.result is not None]
+    early = [
+        Result(training.params, prediction.value, prediction.variance)
+        for training, prediction in predictions(trainings)
+        if prediction is not None
+    ]
+    results = [*complete, *early] if len(complete) + len(early) >= FEWEST_TRAININGS else complete
+    candidates = [result.params for result in results]
     keys = [key_of(params) for params in candidates]
     indexes = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     costs = np.array([cost(params) for params in candidates], dtype=np.float64)
     logs = np.log(np.maximum(costs, np.finfo(np.float64).tiny))
     features = np.column_stack([encoding.code(candidates), logs])
-    means = smooth(features, [-value for _, value in results], [indexes[key] for key in keys])
+    values, variances = [-result.value for result in results], [result.variance for result in results]
+    means = smooth(features, values, [indexes[key] for key in keys], variances)
     return {key: -float(mean) for key, mean in zip(keys, means, strict=True)}
 
 
-def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[int]) -> Floats:
+def smooth(
+    features: Floats, values: Sequence[float] | Floats, groups: Sequence[int], variances: Sequence[float] | None = None
+) -> Floats:
     """Return the posterior mean of each training's group under a Gaussian process over `features`; higher is better.
 
     The value of a training is a constant, plus a part linear in the features, plus a smooth part (squared exponential
@@ -74,6 +88,7 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
         features: One row per training; constant and repeated columns are dropped.
         values: The value of each training.
         groups: The candidate of each training, as a number.
+        variances: What is added to the noise of each training, as a variance; None to add nothing.
 
     Raises:
         ValueError: If the lengths differ or a value is not finite.
@@ -84,11 +99,12 @@ def smooth(features: Floats, values: Sequence[float] | Floats, groups: Sequence[
     if not np.isfinite(observed).all():
         raise ValueError("smooth: every value must be finite")
     kept = -clipped(-observed, _SPREADS)
+    added = np.zeros(len(observed)) if variances is None else np.asarray(variances, dtype=np.float64)
     if len(observed) < FEWEST_TRAININGS or np.ptp(kept) <= _SAME:
         return _group_means(kept, members)
     order = np.lexsort((*features.T, kept))
     means = np.empty_like(kept)
-    means[order] = _posterior(_standardised(features[order]), kept[order], members[order])
+    means[order] = _posterior(_standardised(features[order]), kept[order], members[order], added[order])
     return _group_means(means, members)
 
 
@@ -110,12 +126,12 @@ def _standardised(features: Floats) -> Floats:
     return np.array(list(kept.values())).reshape(len(kept), len(features)).T
 
 
-def _posterior(features: Floats, values: Floats, groups: NDArray[Any]) -> Floats:
+def _posterior(features: Floats, values: Floats, groups: NDArray[Any], variances: Floats) -> Floats:
     middle, spread = float(values.mean()), float(values.std())
-    scaled = (values - middle) / spread
+    scaled, added = (values - middle) / spread, variances / spread**2
     subset = np.unique(np.linspace(0, len(values) - 1, _MAX_FITTED).round().astype(np.int64))
-    logs = _Model.of(features[subset], scaled[subset], groups[subset]).fitted()
-    return middle + spread * _Model.of(features, scaled, groups).posterior_mean(logs)
+    logs = _Model.of(features[subset], scaled[subset], groups[subset], added[subset]).fitted()
+    return middle + spread * _Model.of(features, scaled, groups, added).posterior_mean(logs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +146,12 @@ class _Model:
     linear: Floats
     squares: Floats
     same: Floats
+    added: Floats  # what is known to be added to the noise of each training
     prior_mean: Floats
     prior_spread: Floats
 
     @classmethod
-    def of(cls, features: Floats, values: Floats, groups: NDArray[Any]) -> _Model:
+    def of(cls, features: Floats, values: Floats, groups: NDArray[Any], added: Floats) -> _Model:
         num = features.shape[1]
         differences = features.T[:, :, None] - features.T[:, None, :]
         scale = math.sqrt(2) + math.log(max(num, 1)) / 2
@@ -143,6 +160,7 @@ class _Model:
             linear=features @ features.T / max(num, 1),
             squares=differences**2,
             same=(groups[:, None] == groups[None, :]).astype(np.float64),
+            added=np.diag(added),
             prior_mean=np.concatenate([np.full(4, math.log(_VARIANCE)), np.full(num, scale)]),
             prior_spread=np.concatenate([np.full(4, 1.5), np.full(num, math.sqrt(3))]),
         )
@@ -155,7 +173,7 @@ class _Model:
 
     def posterior_mean(self, logs: Floats) -> Floats:
         signal = self._signal(logs)
-        noise = np.exp(logs[3]) * np.eye(len(signal))
+        noise = np.exp(logs[3]) * np.eye(len(signal)) + self.added
         return np.asarray(signal @ cho_solve(cho_factor(signal + noise, lower=True), self.values))
 
     def _signal(self, logs: Floats) -> Floats:
@@ -169,9 +187,8 @@ class _Model:
         linear, smooth_, group, noise = np.exp(logs[:4])
         smooth_part = smooth_ * self._smooth_part(logs)
         eye = np.eye(len(smooth_part))
-        factor = cho_factor(
-            _CONSTANT + linear * self.linear + smooth_part + group * self.same + noise * eye, lower=True
-        )
+        signal = _CONSTANT + linear * self.linear + smooth_part + group * self.same
+        factor = cho_factor(signal + noise * eye + self.added, lower=True)
         weights = cho_solve(factor, self.values)
         slope = 0.5 * (cho_solve(factor, eye) - np.outer(weights, weights))
         parts = [np.sum(slope * part) for part in (linear * self.linear, smooth_part, group * self.same, noise * eye)]
