@@ -80,6 +80,6 @@ def test_the_search_finds_a_command(browser: Browser, site: str) -> None:
     wrong: list[str] = []
     page = opened(browser, site, "index", WIDE, wrong)
     page.locator("input[name=query]").fill("squeeze-and-excitation")
-    expect(page.locator(".md-search-result__item").first).to_contain_text("queeze", timeout=60_000)  # the index is large
+    expect(page.locator(".md-search-result__item").first).to_contain_text("queeze", timeout=60_000)
     assert wrong == []
     page.close()
