@@ -79,13 +79,7 @@ def test_pages_fit_and_need_no_other_host(browser: Browser, site: str, path: str
 def test_the_search_finds_a_command(browser: Browser, site: str) -> None:
     wrong: list[str] = []
     page = opened(browser, site, "index", WIDE, wrong)
-    query, result = page.locator("input[name=query]"), page.locator(".md-search-result__item").first
-    for _ in range(30):  # what is typed before the index has loaded finds nothing until the next key
-        query.fill("squeeze-and-excitation")
-        page.wait_for_timeout(1000)
-        if result.count():
-            break
-        query.fill("")
-    expect(result).to_contain_text("queeze")
+    page.locator("input[name=query]").press_sequentially("squeeze-and-excitation")  # the page listens to keys
+    expect(page.locator(".md-search-result__item").first).to_contain_text("queeze", timeout=30_000)
     assert wrong == []
     page.close()
