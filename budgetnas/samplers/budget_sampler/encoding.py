@@ -19,6 +19,8 @@ CONSTANT: Final = -1
 GROUPS: Final = ("common", "linear", "curved", "paired")
 """Groups of terms; the terms of a group are assumed to matter about equally."""
 _MISSING: Final = object()
+_EXPECTED: Final = 0.5
+"""Size of the weights that are expected before any training, in standard deviations of the results."""
 _LOG_RATIO: Final = 2.0
 """Positive ranges with at least this ratio of their ends are coded on a log scale: sizes and rates act by ratio."""
 
@@ -133,6 +135,10 @@ class Encoding:
         scales = self.scales.values()
         return np.array([isinstance(scale, Scale) for scale in scales for _ in range(scale.width)], dtype=bool)
 
+    def columns_of(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """Return which columns belong to these parameters."""
+        return np.array([name in names for name, scale in self.scales.items() for _ in range(scale.width)], dtype=bool)
+
     def code(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
         """Return one row per candidate; a parameter that a candidate does not have is 0 in all its columns."""
         codes = np.zeros((len(candidates), self.columns))
@@ -178,6 +184,20 @@ class Terms:
         columns = len(self.direction)
         sizes = (1, columns, int(self.ordered.sum()), columns * (columns - 1) // 2)
         return np.concatenate([[CONSTANT], np.repeat(np.arange(len(GROUPS)), sizes)]).astype(np.intp)
+
+    def expected_weights(self, *, size: bool = False) -> Floats:
+        """Return the expected weight of each term before any training, in standard deviations of the results.
+
+        A parameter that costs nothing, such as a rate, is expected to be best inside its range: its square has a
+        positive weight, which counts against a candidate. With `size`, larger candidates are expected to be better.
+        Nothing is expected of the other terms.
+        """
+        groups = self.groups()
+        weights = np.zeros(len(groups))
+        weights[groups == GROUPS.index("curved")] = np.where(self.direction[self.ordered] == 0, _EXPECTED, 0.0)
+        if size:
+            weights[groups == GROUPS.index("common")] = -_EXPECTED
+        return weights
 
     def of(self, codes: Floats) -> Floats:
         """Return one row of terms per row of codes."""

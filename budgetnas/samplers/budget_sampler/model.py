@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from budgetnas.samplers.budget_sampler.pool import Pool
 from budgetnas.samplers.budget_sampler.surrogate import Posterior, posterior, prior_scales
 
 _DIRECTION_DRAWS: Final = 500
+_CHANGES: Final = 100
+"""Changes of a parameter that are tried before it is taken to cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,17 @@ class ValueModel:
         encoding = Encoding.of({**others, **ranges.distributions})
         pool = Pool(ranges, cost, float("inf"), generator)
         drawn = pool.draw_any(_DIRECTION_DRAWS)
-        return cls(encoding, Terms(cost_direction(encoding.code(drawn), pool.costs(drawn)), encoding.ordered()))
+        costs = pool.costs(drawn)
+        direction = cost_direction(encoding.code(drawn), costs)
+        direction[
+            encoding.columns_of([name for name in ranges.distributions if _is_free(name, ranges, cost, drawn)])
+        ] = 0.0
+        return cls(encoding, Terms(direction, encoding.ordered()))
+
+    @property
+    def coefficients(self) -> int:
+        """Number of coefficients of a linear regression: a constant and a slope for each column."""
+        return 1 + self.encoding.columns
 
     def rows(self, candidates: Sequence[Mapping[str, Any]]) -> Floats:
         """Return the terms of candidates, one row each."""
@@ -58,5 +71,17 @@ class ValueModel:
         shares = None
         if observed.variances.any():
             shares = weights(observed.variances, self.posterior(observed.complete()).noise)
-        rows = self.rows(observed.candidates)
-        return posterior(rows, self.terms.groups(), observed.which, observed.values, prior_scales(), shares)
+        rows, expected = self.rows(observed.candidates), self.terms.expected_weights()
+        return posterior(rows, self.terms.groups(), observed.which, observed.values, prior_scales(), shares, expected)
+
+
+def _is_free(name: str, ranges: Ranges, cost: Callable[[Params], float], drawn: Sequence[Params]) -> bool:
+    """Return whether no candidate costs more or less with another value of this parameter.
+
+    The coefficients of a regression do not show this: the cost is not linear, so chance gives each of them a sign.
+    """
+    having = [params for params in drawn if name in params][: _CHANGES + 1]
+    changed = (
+        (params, ranges.of({**other, **params, name: other[name]})) for params, other in itertools.pairwise(having)
+    )
+    return all(cost(before) == cost(after) for before, after in changed)

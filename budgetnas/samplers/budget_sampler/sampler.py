@@ -214,17 +214,26 @@ class BudgetSampler(BaseSampler):
 
     def _design_size(self, domain: _Domain) -> int:
         """Return the design's number of trainings: two per coefficient of a linear regression, up to a share of all."""
-        coefficients = 1 + domain.model.encoding.columns
-        return min(_DESIGN_PER_TERM * coefficients, int(_DESIGN_SHARE * self._n_trainings()))
+        return min(_DESIGN_PER_TERM * domain.model.coefficients, int(_DESIGN_SHARE * self._n_trainings()))
 
     def _next_of_design(self, domain: _Domain, observed: Observed) -> Params:
         trained = [observed.candidates[index] for index in observed.which]
         known = domain.model.rows([*trained, *observed.waiting])
-        number = min(_DESIGN_CHOICE, len(domain.drawn))
-        choice, others = (self._random.sample(range(len(domain.drawn)), number) for _ in range(2))
-        rows = domain.drawn_rows
+        rows, plausible = domain.drawn_rows, self._plausible(domain)
+        number = min(_DESIGN_CHOICE, len(plausible))
+        choice, others = (self._random.sample(plausible, number) for _ in range(2))
         prior = TermPrior.of(domain.model.terms.groups())
         return domain.drawn[choice[most_informative(rows[choice], known, rows[others], prior)]]
+
+    def _plausible(self, domain: _Domain) -> list[int]:
+        """Return the indexes of the drawn candidates that a design chooses from: the half that is expected to be best.
+
+        A design that is smaller than the number of coefficients cannot show what size is worth, so it takes large
+        candidates. Ties count, so a larger design chooses from all candidates if every parameter costs something.
+        """
+        size = self._design_size(domain) < domain.model.coefficients
+        expected = domain.drawn_rows @ domain.model.terms.expected_weights(size=size)
+        return np.flatnonzero(expected <= np.median(expected)).tolist()
 
     def _most_valuable(self, domain: _Domain, observed: Observed) -> Params:
         belief = domain.model.posterior(observed)

@@ -129,6 +129,7 @@ def posterior(
     values: Floats,
     scales: Mapping[str, Floats],
     weights: Floats | None = None,
+    expected: Floats | None = None,
 ) -> Posterior:
     """Return the posterior after trainings.
 
@@ -140,6 +141,7 @@ def posterior(
         scales: The result of `prior_scales`.
         weights: How much each training counts: 1 for a training with the variance of the noise, 0.5 for one with twice
             that. None if all count equally.
+        expected: The prior mean of each term's weight, in standard deviations of the results. None if all are 0.
     """
     counted = np.ones(len(values)) if weights is None else weights
     times: Floats = np.bincount(which, counted, minlength=len(terms)).astype(np.float64)
@@ -147,15 +149,17 @@ def posterior(
     centred = values - centre
     means = np.bincount(which, counted * centred, minlength=len(terms)) / times
     within = float((counted * (centred - means[which]) ** 2).sum())
+    spread = max(_spread(centred, counted), 1e-9)
+    before = np.zeros(len(groups)) if expected is None else spread * expected
 
     own = scales[OWN][:, None] ** 2
     variances = own + 1.0 / times
     prior = _prior_variances(groups, scales)
     solve = _solved_by_candidates if len(terms) <= len(groups) else _solved_by_terms
-    solution = solve(terms, times, means, prior, variances)
+    solution = solve(terms, times, means - terms @ before, prior, variances)
 
     shape = _NOISE_SHAPE + len(values) / 2.0
-    floor = _NOISE_SHAPE * (0.5 * max(_spread(centred, counted), 1e-9)) ** 2
+    floor = _NOISE_SHAPE * (0.5 * spread) ** 2
     sums = floor + (within + np.maximum(solution.between, 0.0)) / 2.0
     evidence = -0.5 * solution.log_determinant - shape * np.log(sums)
 
@@ -168,7 +172,7 @@ def posterior(
         means=means,
         centre=centre,
         share=share,
-        weights=solution.weights[kept],
+        weights=before + solution.weights[kept],
         covariance=solution.covariance(kept) * noise[:, None, None],
         own=noise * own[kept, 0],
         trust=own[kept] / variances[kept],
@@ -186,8 +190,8 @@ def _spread(values: Floats, counted: Floats) -> float:
 class _Solution:
     """The regression with each draw of scales, in units of the noise."""
 
-    weights: Floats  # expected weights of the terms
-    between: Floats  # square of the candidates' means under their prior, in standard deviations
+    weights: Floats  # expected weights of the terms, minus their prior means
+    between: Floats  # square of the candidates' means around their prior means, in standard deviations
     log_determinant: Floats  # of the covariance of the candidates' means
     covariance: Callable[[NDArray[np.intp]], Floats]  # covariance of the weights with some of the draws
 
