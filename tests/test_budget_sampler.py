@@ -194,6 +194,28 @@ def test_parameters_with_conditions_are_proposed_together_with_the_others() -> N
     assert max(Counter(tuple(sorted(trial.params.items())) for trial in study.trials).values()) > 1
 
 
+RATE: dict[str, BaseDistribution] = {**SPACE, "rate": FloatDistribution(1e-3, 1.0, log=True)}
+
+
+def design(seed: int, planned: int, size: int) -> list[dict[str, Any]]:
+    """The first `size` candidates of a search; a rate of ten times 0.05, or a tenth of it, costs a value of 4."""
+    generator = np.random.default_rng(seed)
+    sampler = BudgetSampler(n_trainings=planned, cost=cost, limit=LIMIT, search_space=RATE, seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(size):
+        trial = study.ask(RATE)
+        off = float(np.log10(trial.params["rate"] / 0.05))
+        study.tell(trial, value(trial.params) - 4.0 * off**2 + generator.normal(0, 0.3))
+    return [trial.params for trial in study.trials]
+
+
+def test_a_small_design_takes_large_candidates_and_every_design_rates_inside_their_range() -> None:
+    """With five coefficients, a design of 4 trainings is small and that of 10 is not."""
+    small, large = ([params for seed in range(6) for params in design(seed, *sizes)] for sizes in ((10, 4), (40, 10)))
+    assert all(5e-3 < params["rate"] < 0.2 for params in [*small, *large])
+    assert min(map(cost, small)) > min(map(cost, large)), "only the longer design tries small candidates"
+
+
 def searched_by(objective: Callable[[Trial], float], **changes: Any) -> optuna.Study:
     sampler = BudgetSampler(**{"cost": cost, "limit": LIMIT, "seed": 0} | changes)
     study = optuna.create_study(direction="maximize", sampler=sampler)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import multivariate_t, norm
 from small_beliefs import one_scale
 
 from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
-from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Encoding, Terms, cost_direction
+from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Encoding, Ranges, Terms, cost_direction
+from budgetnas.samplers.budget_sampler.model import ValueModel
 from budgetnas.samplers.budget_sampler.surrogate import (
     OWN,
     Belief,
@@ -71,6 +75,40 @@ def test_the_posterior_is_that_of_a_gaussian_process(
     np.testing.assert_allclose(found.trained(), mean[: len(rows)], rtol=1e-8)
     np.testing.assert_allclose(found.untrained(new_rows), mean[len(rows) :], rtol=1e-8)
     np.testing.assert_allclose(found.spread(new_rows) ** 2, np.diag(covariance)[len(rows) :], rtol=1e-6)
+
+
+@pytest.mark.parametrize("candidates", [4, 12])
+def test_expected_weights_are_the_mean_of_the_prior(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in standard deviations of the results, and the covariance does not depend on them."""
+    scales = one_scale(1, monkeypatch)
+    codes, which, values = made_up(1, candidates=candidates)
+    which = which.astype(int)
+    new_rows = TERMS.of(np.random.default_rng(101).uniform(-1, 1, (6, 3)))
+    rows, expected = TERMS.of(codes), np.random.default_rng(7).normal(0, 0.5, len(TERMS.groups()))
+    found = posterior(rows, TERMS.groups(), which, values, scales, expected=expected)
+
+    every = np.concatenate([rows, new_rows])
+    prior, before = kernel(scales, every, every, np.eye(len(every))), values.std() * every @ expected
+    seen, cross = prior[np.ix_(which, which)] + np.eye(len(which)), prior[:, which]
+    centred = values - values.mean() - before[which]
+    mean = values.mean() + before + cross @ np.linalg.solve(seen, centred)
+    belief = found.joint(np.arange(len(rows)), new_rows)
+    np.testing.assert_allclose(belief.mean, mean, rtol=1e-8)
+    covariance = found.noise * (prior - cross @ np.linalg.solve(seen, cross.T))
+    np.testing.assert_allclose(belief.covariance, covariance, rtol=1e-6, atol=1e-8)
+
+
+def test_what_costs_nothing_is_expected_to_be_best_inside_its_range() -> None:
+    terms = Terms(np.array([1.0, 0.0, 0.0]), np.array([True, True, False]))
+    codes = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [-1.0, 0.0, -1.0]])
+    middle, low, high, large, small = terms.of(codes) @ terms.expected_weights()
+    assert middle < low == high, "its ends count against a candidate"
+    assert middle == large == small
+    middle, low, high, large, small = terms.of(codes) @ terms.expected_weights(size=True)
+    assert large < middle < small
+    assert middle < low == high
+    costly = Terms(np.array([1.0, -1.0]), np.ones(2, dtype=bool))
+    assert not costly.expected_weights().any(), "nothing is expected where everything costs something"
 
 
 def test_scales_count_by_how_well_they_explain_the_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,3 +258,35 @@ def test_the_direction_of_the_cost_is_found() -> None:
     direction = cost_direction(codes, np.exp(2.0 * codes[:, 0] - 0.5 * codes[:, 1]))
     assert direction.tolist() == [1.0, -1.0, 0.0]
     assert cost_direction(codes, np.ones(200)).tolist() == [0.0, 0.0, 0.0]
+
+
+RATES: dict[str, BaseDistribution] = {
+    "width_1": IntDistribution(4, 64, log=True),
+    "width_2": IntDistribution(4, 64, log=True),
+    "stages": IntDistribution(1, 2),
+    "optimizer": CategoricalDistribution(("sgd", "adam")),
+    "sgd_rate": FloatDistribution(1e-3, 1.0, log=True),
+    "adam_rate": FloatDistribution(1e-5, 1e-2, log=True),
+    "decay": CategoricalDistribution((0.0, 1e-4, 5e-4)),
+}
+WHEN = {"sgd_rate": ("optimizer", ("sgd",)), "adam_rate": ("optimizer", ("adam",)), "width_2": ("stages", (2,))}
+
+
+def size_of(params: dict[str, Any]) -> float:
+    """The size of a network; it is not linear in the codes of its widths."""
+    return float(9 * params["width_1"] ** 2 + 9 * params["width_1"] * params.get("width_2", 0) ** 2)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_parameter_that_costs_nothing_has_no_direction(seed: int) -> None:
+    model = ValueModel.of(Ranges(RATES, WHEN), size_of, {}, random.Random(seed))
+    found = dict(zip(sorted(RATES), model.terms.direction.tolist(), strict=True))
+    assert found == {
+        "adam_rate": 0.0,
+        "decay": 0.0,
+        "optimizer": 0.0,
+        "sgd_rate": 0.0,
+        "stages": 1.0,
+        "width_1": 1.0,
+        "width_2": 1.0,
+    }

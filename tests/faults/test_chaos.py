@@ -59,7 +59,7 @@ subset_eval = 100
 epochs = 8
 batch = 50
 sampler = "budget"
-pruner = "asha"
+pruner = "PRUNER"
 finalists = 2
 final_seeds = 2
 seeds = []
@@ -83,8 +83,9 @@ def test_random_kills_with_repeats_pruning_and_a_final(
 ) -> None:
     trials, gap = amount(10, full=40), amount(10, full=5)
     seed = int(os.environ.get("FAULTS_SEED", 0)) or random.SystemRandom().randrange(1, 2**31)
-    print(f"FAULTS_SEED={seed}: {trials} trials, a kill every {gap} epochs")
-    path = study_file(tmp_path, MIXED, trials=str(trials))
+    pruner = ("asha", "model")[seed % 2]
+    print(f"FAULTS_SEED={seed}: {trials} trials, pruner {pruner}, a kill every {gap} epochs")
+    path = study_file(tmp_path, MIXED.replace("PRUNER", pruner), trials=str(trials))
     with created(storage_url, path):
         pass
 
@@ -102,7 +103,7 @@ def test_random_kills_with_repeats_pruning_and_a_final(
     havoc = wreak_to_the_end(
         storage_url,
         worker,
-        workers=WORKERS,
+        workers=4,
         gap=gap,
         generator=random.Random(seed),
         restart=None if storage_url.startswith("sqlite") else restart,

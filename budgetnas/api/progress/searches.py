@@ -166,8 +166,9 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     if specification.choice is not None:
         choice = specification.choice
         epochs = "" if choice.final_epochs is None else f" for {choice.final_epochs} epochs"
+        best = "best candidate" if choice.finalists == 1 else f"{choice.finalists} best candidates"
         lines.append(
-            f"then the final: the {choice.finalists} best candidates and the best initial network are trained with "
+            f"then the final: the {best} and the best initial network are trained with "
             f"{choice.seeds} fresh seeds each; then the winner and the initial network are trained{epochs} on all "
             "training images, and evaluated once on the test split"
         )

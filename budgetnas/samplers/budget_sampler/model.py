@@ -84,4 +84,4 @@ def _is_free(name: str, ranges: Ranges, cost: Callable[[Params], float], drawn: 
     changed = (
         (params, ranges.of({**other, **params, name: other[name]})) for params, other in itertools.pairwise(having)
     )
-    return all(cost(before) == cost(after) for before, after in changed)
+    return len(having) > 1 and all(cost(before) == cost(after) for before, after in changed)

@@ -48,13 +48,14 @@ class BudgetSampler(BaseSampler):
 
     For studies with a single objective in which two trainings of a candidate differ about as much as good candidates
     differ from each other. The first trainings are a Bayesian I-optimal design: they leave the least uncertainty about
-    all candidates within the limit. Each later training is the most valuable for finding the candidate with the lowest
+    all plausible candidates within the limit. Parameters that do not change the cost, such as rates, are expected to be
+    best inside their ranges. Each later training is the most valuable for finding the candidate with the lowest
     expected value (the knowledge gradient). If that candidate was trained before, it is proposed again with equal
     parameters, and the objective should train it with another seed. `recommend` names the winner.
 
     Every proposal is within the limit. Parameters that only some candidates have are proposed together with the others
     if `conditions` declares them; otherwise they are drawn evenly, and `cost` must not depend on them. The method, and
-    what was tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md``.
+    what was tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md`` and ``0058-rates-inside-their-ranges.md``.
 
     Args:
         n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it. Or a
