@@ -43,7 +43,7 @@ def recommended(opened: OpenStudy) -> Candidate:
     return told.candidates.candidate(sampler.recommend(opened.optuna_study).params)
 
 
-MORE_TRIALS: Final = 3
+MORE_TRIALS: Final = 2
 """Trials that a pruned search plans with, for each trial of a search without a pruner."""
 _ENDED: Final = (State.COMPLETE, State.PRUNED)
 RULES: Final[Mapping[str, Callable[[OpenStudy], Candidate]]] = {"single": best_single, "recommend": recommended}

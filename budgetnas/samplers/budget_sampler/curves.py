@@ -18,7 +18,7 @@ Curve = Mapping[int, float]
 """The results of a training after some of its epochs, by epoch; lower is better."""
 FEWEST_COMPLETE: Final = 3
 """With fewer complete trainings nothing is predicted."""
-_SLOPE_SPREAD: Final = 0.5
+_SLOPE_SPREAD: Final = 0.2
 """Prior standard deviation of the slope around 1."""
 _SMALLEST: Final = 1e-12
 
