@@ -39,7 +39,7 @@ def test_the_line_is_that_of_a_bayesian_regression_with_a_prior_slope() -> None:
     found = CurveRegression.of(rung, last)
     centred = rung - rung.mean()
     steepest = np.polyfit(centred, last, 1)
-    prior_row = np.sqrt((last.var() + ((last - np.polyval(steepest, centred)) ** 2).sum()) / 8) / 0.5
+    prior_row = np.sqrt((last.var() + ((last - np.polyval(steepest, centred)) ** 2).sum()) / 8) / 0.2
     rows = np.vstack([np.column_stack([np.ones(8), centred]), [0.0, prior_row]])
     intercept, slope = np.linalg.lstsq(rows, np.append(last, prior_row), rcond=None)[0]
     left = last - intercept - slope * centred
