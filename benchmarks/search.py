@@ -21,7 +21,7 @@ from benchmarks.table_search.chart import check_chart, write_chart
 from benchmarks.table_search.problem import Problem
 from benchmarks.table_search.rows import Rows
 from benchmarks.table_search.rules import FEWEST, RULES
-from benchmarks.table_search.samplers import ALL, SAMPLERS, SLOW, check_names
+from benchmarks.table_search.samplers import ALL, SAMPLERS, SLOW, check_names, split
 from benchmarks.table_search.searching import Cell, Found
 from benchmarks.table_search.working import tasks_left, work
 from budgetnas.architecture.budget import format_count, parse_budget
@@ -38,7 +38,8 @@ _SEEDS_OF_SLOW: Final = 40
 def measure(
     table: Annotated[Path | None, typer.Option(help="CSV of networks.", envvar="BUDGETNAS_BENCH_TABLE")] = None,
     sampler: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(ALL)}.", show_default=", ".join(SAMPLERS))
+        list[str] | None,
+        typer.Option(help=f"{', '.join(ALL)}; *4 with 4 trainings at a time.", show_default=", ".join(SAMPLERS)),
     ] = None,
     rule: Annotated[list[str] | None, typer.Option(help=f"{', '.join(RULES)}.", show_default="all")] = None,
     trainings: Annotated[
@@ -74,7 +75,7 @@ def measure(
     try:
         tasks = tasks_left(seeds_of.items(), rows)
         for name in dict.fromkeys(task.cells[0].sampler for task in tasks):
-            check_installed(name)
+            check_installed(split(name)[0])
         work(tasks, networks, jobs, rows)
     except KeyboardInterrupt:
         kept = f"run it again to go on from {out}" if out is not None else "with --out it could be gone on with"
@@ -101,14 +102,16 @@ def _at_least(argument: str, value: int, least: int) -> int:
 
 def _seeds(asked: int | None, sampler: str) -> int:
     if asked is None:
-        return _SEEDS_OF_SLOW if sampler in SLOW else _SEEDS
+        return _SEEDS_OF_SLOW if split(sampler)[0] in SLOW else _SEEDS
     return _at_least("--seeds", asked, 2)
 
 
 def _about(networks: Networks, problems: Sequence[Problem], seeds_of: Mapping[Cell, int]) -> str:
     within = ", ".join(f"{one.within:,} within {format_count(one.limit)}" for one in problems)
     counts = {cell.sampler: count for cell, count in seeds_of.items()}
-    seeds = ", ".join(f"{count} with {name}{' (slow)' if name in SLOW else ''}" for name, count in counts.items())
+    seeds = ", ".join(
+        f"{count} with {name}{' (slow)' if split(name)[0] in SLOW else ''}" for name, count in counts.items()
+    )
     return (
         f"{len(networks.rows):,} networks of {', '.join(networks.levels)}; {within}\n"
         f"noise between seeds {networks.noise:.3f} points; searches of each kind: {seeds}\n"

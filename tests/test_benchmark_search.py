@@ -19,7 +19,7 @@ import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.samplers import RandomSampler
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 from small import ROOT, environment
 from typer import Typer
 from typer.testing import CliRunner
@@ -29,7 +29,7 @@ from benchmarks.table import Networks, read_networks
 from benchmarks.table_search.problem import Problem
 from benchmarks.table_search.rows import Rows
 from benchmarks.table_search.rules import Training, best_repeated, best_single, repeats, searched
-from benchmarks.table_search.samplers import SAMPLERS, WithinLimit, sampler_for
+from benchmarks.table_search.samplers import ALL, SAMPLERS, WithinLimit, check_names, sampler_for
 from benchmarks.table_search.searching import Cell, Found, Task, recommended, search
 from benchmarks.table_search.working import tasks_left
 from budgetnas.errors import InputError
@@ -218,6 +218,34 @@ def test_a_search_is_the_same_alone_and_as_the_beginning_of_a_longer_one(problem
 
     alone = regrets(*short)
     assert {cell: one for cell, one in regrets(*short, long).items() if cell in alone} == alone
+
+
+def test_with_several_workers_a_proposal_does_not_know_what_is_running(problem: Problem) -> None:
+    """The first trainings are the same; with 4 workers the fifth proposal knows a single result, not four."""
+
+    def trained(name: str) -> int:
+        return search(Task((Cell(LIMIT, 24, name, "recommend"),), 1), problem)[0].networks
+
+    asked: list[int] = []
+    original = optuna.Study.ask
+
+    def ask(study: optuna.Study, *args: Any, **named: Any) -> optuna.Trial:
+        asked.append(len(study.get_trials(states=[TrialState.COMPLETE])))
+        return original(study, *args, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna.Study, "ask", ask)
+        assert trained("budget*4") > 4
+        assert asked == [0, 0, 0, *range(21)]
+        asked.clear()
+        trained("budget")
+        assert asked == list(range(24))
+
+
+@pytest.mark.parametrize("name", ["budget*", "budget*0", "budget*x", "*4", "budget*04"])
+def test_a_number_of_workers_is_a_whole_number(name: str) -> None:
+    with pytest.raises(InputError, match="must be one of"):
+        check_names("--sampler", [name], ALL)
 
 
 def test_a_sampler_that_plans_makes_a_search_for_each_number_of_trainings(networks: Networks) -> None:

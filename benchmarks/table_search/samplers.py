@@ -30,6 +30,12 @@ SLOW: Final = ("gp", *OPPONENTS, *HUB)
 """Those that take so long that fewer searches are made with them unless asked for."""
 
 
+def split(name: str) -> tuple[str, int]:
+    """Return the sampler of a name and its number of workers: budget*4 is `budget` with 4 trainings at a time."""
+    sampler, _, workers = name.partition("*")
+    return sampler, int(workers) if workers.isdecimal() and int(workers) > 0 else 1
+
+
 def check_names(argument: str, asked: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Return what was asked for, each once, if all of it is among `names`.
 
@@ -37,7 +43,8 @@ def check_names(argument: str, asked: Sequence[str], names: Sequence[str]) -> tu
         InputError: If it is not.
     """
     for name in asked:
-        if name not in names:
+        sampler, workers = split(name)
+        if sampler not in names or name not in (sampler, f"{sampler}*{workers}"):
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]}?" if close else ""
             raise InputError(argument, name, f"must be one of {', '.join(names)}", hint)
@@ -46,14 +53,14 @@ def check_names(argument: str, asked: Sequence[str], names: Sequence[str]) -> tu
 
 def plans(name: str) -> bool:
     """Return whether a sampler is told how many trainings there will be, so that a longer search begins otherwise."""
-    return name == OURS
+    return split(name)[0] == OURS
 
 
 def sampler_for(name: str, problem: Problem, trainings: int, seed: int, draws: np.random.Generator) -> BaseSampler:
     """Return the sampler of that name for one search.
 
     Args:
-        name: One of `ALL`.
+        name: One of `ALL`, without a number of workers.
         problem: What is searched.
         trainings: How many trainings there will be.
         seed: Its seed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import optuna
 
 from benchmarks.table_search.problem import Problem
 from benchmarks.table_search.rules import Training, best_repeated, best_single, repeats, searched
-from benchmarks.table_search.samplers import ours, sampler_for
+from benchmarks.table_search.samplers import ours, sampler_for, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Cell:
     Attributes:
         limit: The most parameters.
         trainings: Trainings in all, those of the rule included.
-        sampler: Name of the sampler.
+        sampler: Name of the sampler; budget*4 with 4 trainings at a time.
         rule: Name of the rule.
     """
 
@@ -88,19 +89,27 @@ class _Streams:
 
 
 def search(task: Task, problem: Problem) -> list[Found]:
-    """Make the searches of a task."""
-    name, longest = task.cells[0].sampler, max(cell.searched for cell in task.cells)
+    """Make the searches of a task.
+
+    With several workers a proposal is made while the trainings of the others are running. All trainings take equally
+    long, so they end in the order in which they began.
+    """
+    name, workers = split(task.cells[0].sampler)
+    longest = max(cell.searched for cell in task.cells)
     streams = _Streams(name, task.seed)
     sampler = sampler_for(name, problem, longest, streams.sampler_seed, streams.draws)
     study = optuna.create_study(direction="minimize", sampler=sampler)
     made: list[Training] = []
+    running: deque[tuple[optuna.Trial, Training]] = deque()
     found, seconds = [], 0.0
     while len(made) < longest:
-        started = time.perf_counter()
-        trial = study.ask()
-        params = _suggested(trial, problem)
-        seconds += time.perf_counter() - started
-        one = _train(params, name, problem, streams)
+        while len(running) < min(workers, longest - len(made)):
+            started = time.perf_counter()
+            trial = study.ask()
+            params = _suggested(trial, problem)
+            seconds += time.perf_counter() - started
+            running.append((trial, _train(params, name, problem, streams)))
+        trial, one = running.popleft()
         started = time.perf_counter()
         study.tell(trial, one.error)
         seconds += time.perf_counter() - started

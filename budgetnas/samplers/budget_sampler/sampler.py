@@ -55,7 +55,8 @@ class BudgetSampler(BaseSampler):
 
     Every proposal is within the limit. Parameters that only some candidates have are proposed together with the others
     if `conditions` declares them; otherwise they are drawn evenly, and `cost` must not depend on them. The method, and
-    what was tried and failed, is in ``docs/decisions/0029-a-sampler-for-budgets.md`` and ``0058-rates-inside-their-ranges.md``.
+    what was tried and failed, is in ``docs/decisions``: ``0029-a-sampler-for-budgets.md`` and
+    ``0058-rates-inside-their-ranges.md``.
 
     Args:
         n_trainings: Number of trainings planned in total, including repeats; the study may continue beyond it. Or a
