@@ -161,7 +161,9 @@ def test_the_browser_draws_them_without_errors(dashboard: str) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{dashboard}/dashboard/studies/{number_of(dashboard, 't')}", wait_until="domcontentloaded")
+        page.goto(
+            f"{dashboard}/dashboard/studies/{number_of(dashboard, 't')}", wait_until="domcontentloaded", timeout=120_000
+        )
         figures = page.locator("[id^='user-defined-plot:budgetnas-'] svg.main-svg:first-child")
         expect(figures).to_have_count(expected, timeout=30_000)
         browser.close()
