@@ -186,6 +186,7 @@ BENCHMARKS = {
     name: benchmark(name)
     for name in (
         "counting",
+        "end_to_end",
         "gate",
         "ladder",
         "learning",
