@@ -103,7 +103,7 @@ def test_random_kills_with_repeats_pruning_and_a_final(
     havoc = wreak_to_the_end(
         storage_url,
         worker,
-        workers=4,
+        workers=amount(WORKERS, full=4),
         gap=gap,
         generator=random.Random(seed),
         restart=None if storage_url.startswith("sqlite") else restart,
