@@ -109,6 +109,8 @@ def _driver(connection: Connection) -> sqlite3.Connection:
 def _count_without_log(path: Path) -> int | None:
     """Return the count in the file itself: 0 if it is no database, None if it cannot be read now.
 
+    In the middle of a checkpoint the header may count pages that the file does not have yet, so that it is malformed.
+
     SQLite reads it: if this process opened and closed the file, it would lose SQLite's locks on it.
     """
     try:
@@ -116,5 +118,5 @@ def _count_without_log(path: Path) -> int | None:
             return int(connection.execute("PRAGMA user_version").fetchone()[0])
     except sqlite3.OperationalError:  # e.g. too many open files; the connection in use reports a lasting fault
         return None
-    except sqlite3.DatabaseError:
-        return 0
+    except sqlite3.DatabaseError as error:
+        return 0 if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB else None
