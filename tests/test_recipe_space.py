@@ -212,6 +212,20 @@ def test_an_extra_in_a_study_file_overrides_the_named_space(digits: Data, tmp_pa
     assert asked(digits, recipe=request.recipe, recipe_space="paper").recipes.nesterov == (False,)
 
 
+def test_fewer_epochs_than_a_study_s_warm_up_are_refused(digits: Data) -> None:
+    recipe = read_study_file("mlperf-tiny-ic01").recipe
+    with pytest.raises(InputError, match="--epochs 1: warmup_epochs must be below epochs, 1, not 1; change"):
+        asked(digits, recipe=recipe, epochs=1)
+
+
+@pytest.mark.parametrize("space", ["measured", "tuned"])
+def test_without_momentum_there_is_no_nesterov(digits: Data, tmp_path: Path, space: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text("[recipe]\nmomentum = 0.0\n")
+    recipes = asked(digits, recipe=read_study_file(str(path)).recipe, recipe_space=space).recipes
+    assert (recipes.momentum, recipes.nesterov) == (0.0, (False,))
+
+
 def test_a_study_file_sets_the_schedule_and_the_decay(digits: Data, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text('[recipe]\nschedule = "step"\ndecoupled_decay = [false, true]\n')

@@ -385,8 +385,13 @@ def _recipes(options: SearchOptions, data: Data) -> RecipeSpace:
     if "augmentation" not in base.model_fields_set:
         changes["augmentation"] = Augmentation(crop_padding=data.resolution // 8, flip=data.flip)
     extras = named_extras(space, resolution=data.resolution, epochs=epochs)
+    if base.momentum == 0:
+        extras["nesterov"] = (False,)
     unset = {name: choices for name, choices in extras.items() if name not in base.model_fields_set}
-    return RecipeSpace.model_validate(base.model_dump() | unset | changes)
+    try:
+        return RecipeSpace.model_validate(base.model_dump() | unset | changes)
+    except ValidationError as error:  # the study's recipe and the option together break a rule
+        raise InputError("--epochs", epochs, first_problem(error), "change the study file's recipe") from None
 
 
 def _flag(field: str | None) -> str:
