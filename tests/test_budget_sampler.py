@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 import re
 from collections import Counter
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 
 from budgetnas.samplers.budget_sampler import BudgetSampler
 from budgetnas.samplers.budget_sampler.encoding import Ranges
+from budgetnas.samplers.budget_sampler.observed import observe
 from budgetnas.samplers.budget_sampler.pool import Pool
 
 WIDTHS = ("a", "b", "c")
@@ -261,6 +263,60 @@ def test_pruned_and_failed_trials_are_accepted() -> None:
     study.optimize(flaky, n_trials=24, catch=(RuntimeError,))
     assert sampler.recommend(study).state is TrialState.COMPLETE
     assert sampler.recommend(study).value != -1e6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_leaves_a_region_in_which_every_training_fails(seed: int) -> None:
+    """Where it expects the best candidates, the loss is not finite: with a failure it proposes something else."""
+    sampler = BudgetSampler(n_trainings=24, cost=cost, limit=LIMIT, search_space=SPACE, seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    objective = noisy(seed)
+
+    def diverging(trial: Trial) -> float:
+        result = objective(trial)
+        if trial.params["a"] >= 6:
+            raise RuntimeError("the loss is not finite")
+        return result
+
+    study.optimize(diverging, n_trials=24, catch=(RuntimeError,))
+    failed = [trial.state is TrialState.FAIL for trial in study.trials]
+    in_a_row = max(len(list(group)) if has_failed else 0 for has_failed, group in itertools.groupby(failed))
+    assert 0 < sum(failed) < 10
+    assert in_a_row <= 3
+    candidates = [tuple(trial.params.items()) for trial in study.trials if trial.state is TrialState.FAIL]
+    assert len(set(candidates)) == len(candidates), "a candidate that failed is not proposed again"
+    assert sampler.recommend(study).params["a"] == 5
+
+
+def test_a_failed_trial_over_the_limit_or_of_a_known_candidate_teaches_nothing() -> None:
+    ranges, study = Ranges(SPACE), optuna.create_study(direction="maximize")
+    good, other, over = {"a": 5, "b": 3, "c": 2}, {"a": 2, "b": 2, "c": 2}, dict.fromkeys(WIDTHS, 8)
+    for params, result in (
+        (good, 1.0),
+        (good, None),
+        (over, None),
+        (other, 0.0),
+        (other, 0.5),
+        (other | {"a": 1}, None),
+    ):
+        state = TrialState.FAIL if result is None else TrialState.COMPLETE
+        study.add_trial(create_trial(params=params, distributions=SPACE, value=result, state=state))
+    found = observe(study, ranges, lambda params: cost(params) <= LIMIT)
+    assert found.candidates == (good, other, other | {"a": 1})
+    assert found.is_complete().tolist() == [True, True, False]
+    assert found.values[-1] == pytest.approx(-0.5 + 5 * 1.4826 * 0.5), (
+        "like a diverged training: five robust deviations"
+    )
+
+
+def test_while_every_training_fails_the_design_moves_on() -> None:
+    sampler = BudgetSampler(n_trainings=24, cost=cost, limit=LIMIT, search_space=SPACE, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(12):
+        trial = study.ask()
+        noisy(0)(trial)
+        study.tell(trial, state=TrialState.FAIL)
+    assert len({tuple(trial.params.items()) for trial in study.trials}) >= 11
 
 
 def test_no_candidate_over_the_limit_is_recommended() -> None:

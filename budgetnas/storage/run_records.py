@@ -164,11 +164,11 @@ class RunRecords(Store):
         return self._find(key, study, State.COMPLETE)
 
     def find_claimed(self, key: RunKey, *, study: str | None) -> Run | None:
-        """Return a run of that key in `study` that is complete or pruned, else one in training, else None."""
-        return self._find(key, study, State.COMPLETE, State.PRUNED, State.RUNNING)
+        """Return a run of that key in `study`: complete or pruned, else in training, else failed, else None."""
+        return self._find(key, study, State.COMPLETE, State.PRUNED, State.RUNNING, State.FAILED)
 
     def find_usable(self, key: RunKey, *, study: str | None) -> Run | None:
-        """Return a run of that key in `study` as `find_claimed` does, else one that can be resumed, else None."""
+        """Return a run of that key in `study`: complete or pruned, else in training, else to resume, else None."""
         return self._find(key, study, State.COMPLETE, State.PRUNED, State.RUNNING, State.INTERRUPTED)
 
     def find_failed(self, key: RunKey, *, study: str | None) -> Run | None:

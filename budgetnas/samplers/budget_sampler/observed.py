@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,20 +55,26 @@ class Observed:
     waiting: tuple[Params, ...] = ()  # candidates whose training has not ended
 
     @classmethod
-    def of(cls, trainings: Sequence[Training], waiting: Iterable[Params] = ()) -> Observed:
+    def of(
+        cls, trainings: Sequence[Training], waiting: Iterable[Params] = (), failed: Iterable[Params] = ()
+    ) -> Observed:
         """Group trainings by candidate.
 
         A training that ended early counts with its predicted result. Without a prediction it counts as no better than
         the median of the complete trainings, with their variance. A result far above all others, such as that of a
         diverged training, is clipped: it would hide the differences between the others.
 
+        A training that failed counts as a diverged one: a model that learned nothing from it would propose the same
+        again.
+
         Args:
             trainings: Trainings that ended; none counts while none is complete.
             waiting: Candidates whose training has not ended.
+            failed: Candidates whose training failed.
         """
         complete = [Result(training.params, training.result) for training in trainings if training.result is not None]
         if not complete:
-            return _grouped([], tuple(waiting))
+            return _grouped([], (*waiting, *failed))
         values = [result.value for result in complete]
         median, spread = float(np.median(values)), max(float(np.var(values)), _SMALLEST)
         early = [
@@ -77,7 +83,9 @@ class Observed:
             else Result(training.params, prediction.value, prediction.variance)
             for training, prediction in predictions(trainings)
         ]
-        return _grouped([*complete, *early], tuple(waiting))
+        worst = _highest(np.array(values), _OUTLIER)
+        diverged = [Result(params, worst, _SMALLEST) for params in failed]  # a variance of 0 would mean complete
+        return _grouped([*complete, *early, *diverged], tuple(waiting))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -106,15 +114,29 @@ def predictions(trainings: Sequence[Training]) -> list[tuple[Training, Predictio
     return [(training, predicted(training.curve, complete)) for training in trainings if training.result is None]
 
 
-def observe(study: Study, ranges: Ranges, *, except_trial: int | None = None) -> Observed:
+def observe(
+    study: Study, ranges: Ranges, fits: Callable[[Params], bool], *, except_trial: int | None = None
+) -> Observed:
     """Return the trainings of a study's candidates that have the parameters of `ranges`.
 
-    The trial with the number `except_trial` is left out.
+    Args:
+        study: The study.
+        ranges: The parameters.
+        fits: Whether a candidate is within the limit. A failed trial counts only if it is: others were never trained.
+        except_trial: Number of a trial to leave out.
     """
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.number != except_trial and ranges.complete(trial.params)]
-    waiting = (trial.params for trial in trials if trial.state is TrialState.RUNNING)
-    return Observed.of(trainings_of(trials, study.direction), waiting)
+    waiting = [trial.params for trial in trials if trial.state is TrialState.RUNNING]
+    trainings = trainings_of(trials, study.direction)
+    # A candidate that is trained elsewhere, or was, has not failed: that trial was refused as a second one.
+    known = {key_of(params) for params in (*waiting, *(training.params for training in trainings))}
+    failed = [
+        trial.params
+        for trial in trials
+        if trial.state is TrialState.FAIL and key_of(trial.params) not in known and fits(trial.params)
+    ]
+    return Observed.of(trainings, waiting, failed)
 
 
 def trainings_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[Training]:
@@ -152,6 +174,10 @@ def clipped(values: Floats, spreads: float) -> Floats:
     """Return `values`, at most `spreads` robust standard deviations (1.4826 median deviations) above the median."""
     if len(values) == 0:
         return values
+    highest = _highest(values, spreads)
+    return np.minimum(values, highest) if highest > np.median(values) else values
+
+
+def _highest(values: Floats, spreads: float) -> float:
     median = np.median(values)
-    deviation = 1.4826 * np.median(np.abs(values - median))
-    return np.minimum(values, median + spreads * deviation) if deviation > 0 else values
+    return float(median + spreads * (1.4826 * np.median(np.abs(values - median))))

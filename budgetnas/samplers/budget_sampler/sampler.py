@@ -51,7 +51,8 @@ class BudgetSampler(BaseSampler):
     all plausible candidates within the limit. Parameters that do not change the cost, such as rates, are expected to be
     best inside their ranges. Each later training is the most valuable for finding the candidate with the lowest
     expected value (the knowledge gradient). If that candidate was trained before, it is proposed again with equal
-    parameters, and the objective should train it with another seed. `recommend` names the winner.
+    parameters, and the objective should train it with another seed. A training that failed counts as a very bad one.
+    `recommend` names the winner.
 
     Every proposal is within the limit. Parameters that only some candidates have are proposed together with the others
     if `conditions` declares them; otherwise they are drawn evenly, and `cost` must not depend on them. The method, and
@@ -121,7 +122,7 @@ class BudgetSampler(BaseSampler):
         if all(distribution.single() for distribution in search_space.values()):
             return {}
         domain = self._domain_of(self._ranges or Ranges(search_space), study)
-        observed = observe(study, domain.ranges, except_trial=trial.number)
+        observed = observe(study, domain.ranges, domain.fits, except_trial=trial.number)
         if len(observed) < _FEWEST or len(observed) + len(observed.waiting) < self._design_size(domain):
             return self._next_of_design(domain, observed)
         chosen = self._most_valuable(domain, observed)
