@@ -33,6 +33,7 @@ from repeating import (
     specification,
 )
 
+from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import plan_final
@@ -298,6 +299,39 @@ def test_failed_repeats_use_up_their_seeds_and_no_trial(sqlite: str) -> None:
         assert Counter(run.state for run in runs)[State.COMPLETE] == 12
         assert {run.seed for run in runs if run.state is State.FAILED} == {1}
         check_seeds(runs)
+
+
+@pytest.mark.parametrize("sampler", ["budget", "tpe"])
+def test_a_candidate_whose_training_failed_is_never_trained_with_that_seed_again(sqlite: str, sampler: str) -> None:
+    failing: list[Architecture] = []
+
+    def first_fails(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
+        failing.extend([] if failing else [task.architecture])
+        if task.seed == FIRST_SEED and task.architecture == failing[0]:
+            raise RuntimeError("the loss is not finite")
+        return made_up(task, runtime, callbacks, checkpointer)
+
+    with opened(sqlite) as study:
+        search(study, replace(asked(8, sampler), trainer=first_fails), Stopper(None), Events())
+        runs = runs_of(study)
+        assert [run.state for run in runs].count(State.FAILED) == 1
+        assert len({(key(run), run.seed) for run in runs}) == len(runs) >= 4
+
+
+def test_the_only_candidate_is_trained_with_the_next_seed_after_a_failure(sqlite: str) -> None:
+    def first_fails(task: Task, runtime: RuntimeConfig, callbacks: Callbacks, checkpointer: Checkpointer) -> ResNet:
+        if task.seed == FIRST_SEED:
+            raise RuntimeError("the loss is not finite")
+        return made_up(task, runtime, callbacks, checkpointer)
+
+    with opened(sqlite, specification(space=ONE)) as study:
+        assert search(study, replace(asked(2), trainer=first_fails), Stopper(None), Events())
+        runs = [(run.seed, run.role, run.state) for run in runs_of(study)]
+        assert runs == [
+            (0, Role.SEARCH, State.FAILED),
+            (1, Role.REPEAT, State.COMPLETE),
+            (2, Role.REPEAT, State.COMPLETE),
+        ]
 
 
 # Seeds
