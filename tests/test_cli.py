@@ -146,6 +146,8 @@ def test_count_of_a_described_network(capsys: pytest.CaptureFixture[str]) -> Non
         (["fit", "v1", "--block", "bottleneck", "--budget", "5M"], ["--block", "--blocks and --widths"]),
         (["search", "--budget", "5e6", "--trials", "0"], ["--trials 0", "at least 1"]),
         (["search", "--budget", "5e6", "--trials", "-3"], ["--trials -3", "at least 1"]),
+        (["search", "--budget", "5e6", "--trials", "9" * 20], ["--trials 9", "at most 1,000,000,000"]),
+        (["search", "--budget", "5e6", "--epochs", "10001"], ["--epochs 10001", "from 1 to 10,000"]),
         (["search", "--budget", "5e6", "--sampler", "tpee"], ["--sampler 'tpee'", "did you mean tpe"]),
         (["search", "--budget", "5e6", "--timeout", "soon"], ["--timeout 'soon'", "15m"]),
         (["search", "--budget", "5e6", "--device", "cuda:99"], ["--device 'cuda:99'", "is missing", "--device auto"]),
@@ -230,6 +232,15 @@ def test_study_files_that_cannot_be_used(capsys: pytest.CaptureFixture[str], tmp
     code, _, err = called(capsys, "search", "s.toml", "--budget", "5e6")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "STUDY_FILE" in err
+
+
+def test_a_name_that_is_not_utf_8(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = study_file(tmp_path, trials="1")
+    assert run(tmp_path, "search", path).returncode == 0
+    for command in ("finish", "show", "cancel"):
+        code, _, err = called(capsys, command, "caf\udce9", "--storage", str(tmp_path / "budgetnas.db"))
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "is not UTF-8" in err
 
 
 def test_a_file_that_is_not_sqlite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = usage_problem(error)
         hint = f"see budgetnas {_command(arguments)}--help"
         return _fail(f"{problem}; {hint}", EXIT_BAD_INPUT) if problem else EXIT_BAD_INPUT
+    except UnicodeEncodeError as error:
+        return _fail(
+            f"{error.object!r}: is not UTF-8, as every name in a storage is; see budgetnas studies", EXIT_BAD_INPUT
+        )
     except Interrupted as error:
         return _fail(error.reason, error.exit_code) if error.reason else error.exit_code
     except KeyboardInterrupt:

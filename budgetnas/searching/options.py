@@ -38,12 +38,13 @@ DEFAULT_DATA: Final = "cifar10"
 DEFAULT_TRIALS: Final = 50
 DEFAULT_RECIPE_SPACE: Final[RecipeSpaceName] = "measured"
 MAX_WORKERS: Final = 256
+MAX_TRIALS: Final = 10**9
 MAX_FINAL_EPOCHS: Final = 10_000
 _TIMEOUT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FLAGS: Final = {"batch": "--batch-size"}
 _RANGES: Final = {
-    "epochs": (1, 65_536, ""),
+    "epochs": (1, 10_000, ""),
     "batch": (2, 65_536, ""),
     "finalists": (1, 100, ""),
     "final_seeds": (2, 100, ""),
@@ -315,10 +316,11 @@ def check_trials(trials: int) -> int:
     """Return `trials` if it is a valid number of trials.
 
     Raises:
-        InputError: If it is below 1.
+        InputError: If it is below 1, or too large for a database.
     """
-    if trials < 1:
-        raise InputError("--trials", trials, "must be at least 1: the number of trials in total")
+    if not 1 <= trials <= MAX_TRIALS:
+        rule = f"must be at least 1 and at most {MAX_TRIALS:,}: the number of trials in total"
+        raise InputError("--trials", trials, rule)
     return trials
 
 

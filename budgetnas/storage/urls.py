@@ -55,6 +55,8 @@ def read_storage_url(text: str) -> URL:
         raise InputError("--storage", text, rule, f"write sqlite:///{url.host}/{url.database or ''}".rstrip("/"))
     if not url.database or url.database == ":memory:":
         raise InputError("--storage", masked(url), "must name a file, so that a search can be resumed", _HINT)
+    if "\0" in text:
+        raise InputError("--storage", masked(url), "has a null character, which no file's name has", _HINT)
     if "?" in text:
         raise InputError(
             "--storage", masked(url), "has a '?', which is not possible in the name of a SQLite file", _HINT
