@@ -7,8 +7,9 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, SupportsIndex
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -69,12 +70,26 @@ def unwritable(argument: str, path: object, error: OSError, hint: str) -> Budget
     return InputError(argument, str(path), f"cannot be written ({error.strerror})", hint)
 
 
+def check_name(path: Path, argument: str) -> None:
+    """Check that the operating system can look for a file to write.
+
+    Raises:
+        InputError: If its name is too long, or a folder above it is closed.
+    """
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)
+    except OSError as error:
+        raise unwritable(argument, path, error, "name another") from None
+
+
 def check_out(page: Path, argument: str = "--out") -> Path:
     """Return `page` if a file can be written there.
 
     Raises:
-        InputError: If it is a folder, or its folder is missing or read-only.
+        InputError: If it is a folder, its name is too long, or its folder is missing or read-only.
     """
+    check_name(page, argument)
     if page.is_dir():
         raise InputError(argument, str(page), "is a folder", "name a file in it")
     if not page.absolute().parent.is_dir():
@@ -93,9 +108,9 @@ def check_seed(seed: int) -> int:
     """Return `seed` if every generator accepts it.
 
     Raises:
-        InputError: If it is negative or over 2**31 - 1.
+        InputError: If it is not a whole number, negative or over 2**31 - 1.
     """
-    if not 0 <= seed < 2**31:
+    if not isinstance(seed, SupportsIndex) or not 0 <= seed < 2**31:
         raise InputError("--seed", seed, "must be a whole number from 0 to 2,147,483,647")
     return seed
 

@@ -20,9 +20,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from budgetnas.architecture.budget import parse_budget
+from budgetnas.bundle.loading import load
+from budgetnas.bundle.write import check_place
 from budgetnas.cli import app
 from budgetnas.data import DataRequest, load_data
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, check_out
 from budgetnas.searching.options import check_study_name, read_study_file
 from budgetnas.storage.engine import open_engine
 from budgetnas.storage.urls import parse_storage, sqlite_file
@@ -136,6 +138,7 @@ def test_a_database_that_another_program_locked_is_waited_for_as_long_as_asked(
         ("sqlite://x/y.db", "write sqlite:///x/y.db"),
         ("sqlite:///a?b.db", "has a '?'"),
         ("a?b.db", "has a '?'"),
+        ("a\0b.db", "has a null character"),
     ],
 )
 def test_sqlite_urls_that_mean_another_file(written: str, message: str) -> None:
@@ -209,6 +212,17 @@ def test_closed_streams(tmp_path: Path, closed: str) -> None:
 def test_a_name_that_is_too_long_for_a_file() -> None:
     with pytest.raises(InputError, match="cannot name a file"):
         parse_storage(f"{'x' * 300}.db")
+    long = Path("x" * 300)
+    for call in (
+        lambda: load_data(DataRequest(f"folder:{long}")),
+        lambda: load_data(DataRequest("cifar10", data_dir=long)),
+        lambda: check_out(long),
+        lambda: check_place(long, replace=False),
+    ):
+        with pytest.raises(InputError, match="File name too long"):
+            call()
+    with pytest.raises(InputError, match="is not a folder"):
+        load(long)
 
 
 def test_images_of_a_kind_that_is_not_read(tmp_path: Path) -> None:

@@ -401,3 +401,7 @@ def test_csv_cells_are_quoted_and_odd_names_kept(tmp_path: Path) -> None:
     assert b"\r" not in content
     found = [row[0] for row in csv.reader(io.StringIO(content.decode("utf-8"), newline=""))]
     assert found == ["id", *names[:3], "\\udcff.png"]
+
+
+def test_a_name_that_is_too_long_is_that_of_an_image_that_cannot_be_read() -> None:
+    assert [item.size_bytes for item in read_sources(["x" * 300], PREPROCESSING).items] == [0]

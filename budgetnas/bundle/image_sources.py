@@ -81,10 +81,10 @@ def read_sources(arguments: Sequence[str], preprocessing: Preprocessing) -> Imag
 def _kind(argument: str) -> Literal["folder", "array", "pickle", "image"]:
     """Return what an argument is, by its first bytes: the CIFAR files have no suffix."""
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):
         return "folder"
     head = b""
-    if path.is_file():  # not from a pipe, whose first bytes would be lost
+    if os.path.isfile(path):  # not from a pipe, whose first bytes would be lost
         try:
             with path.open("rb") as file:
                 head = file.read(len(_NPY))

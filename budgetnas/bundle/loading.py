@@ -105,8 +105,8 @@ def _manifest(folder: Path) -> Manifest:
     try:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
-        rule = "is not a bundle" if folder.is_dir() else "is not a folder"
-        why = f"{rule}: {MANIFEST} cannot be read ({error.strerror})" if folder.is_dir() else rule
+        rule = "is not a bundle" if os.path.isdir(folder) else "is not a folder"
+        why = f"{rule}: {MANIFEST} cannot be read ({error.strerror})" if os.path.isdir(folder) else rule
         raise InputError("DIR", str(folder), why, "name a folder that budgetnas export wrote") from None
     try:
         manifest = Manifest.model_validate_json(text)

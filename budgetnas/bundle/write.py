@@ -20,7 +20,7 @@ from budgetnas.bundle.loading import is_bundle, load
 from budgetnas.bundle.onnx_file import OnnxCheck, check_onnx, onnx_words, to_onnx
 from budgetnas.bundle.plain_module import check_plain_module, plain_module, to_pt
 from budgetnas.bundle.preparing import Preprocessor
-from budgetnas.errors import BudgetnasError, InputError, unwritable
+from budgetnas.errors import BudgetnasError, InputError, check_name, unwritable
 from budgetnas.training.weights import from_safetensors
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def check_place(folder: Path, *, replace: bool) -> Path:
         InputError: If its parent is missing, or if it has files that are not part of a replaceable bundle.
     """
     place = Path(os.path.abspath(folder))
+    check_name(place, "--out")
     if not place.parent.is_dir():
         raise InputError("--out", str(folder), f"folder {place.parent} does not exist", "create it first")
     if not os.access(place.parent, os.W_OK | os.X_OK):

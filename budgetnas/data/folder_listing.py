@@ -74,10 +74,10 @@ def list_folder(request: DataRequest, skipped: Collection[str] = ()) -> FolderLi
         InputError: If the folder is missing or unreadable, or its layout or classes cannot be used.
     """
     root = request.folder
-    if not root.is_dir():
-        rule = "is not a folder" if root.exists() else "does not exist"
-        raise InputError("--data", request.name, f"{root} {rule}", "name the folder that contains train/ and test/")
     try:
+        if not root.is_dir():
+            rule = "is not a folder" if root.exists() else "does not exist"
+            raise InputError("--data", request.name, f"{root} {rule}", "name the folder that contains train/ and test/")
         return _list(request, _Scan(request.name, root, frozenset(skipped)))
     except OSError as error:
         reason = f"{error.filename} cannot be read ({error.strerror})"

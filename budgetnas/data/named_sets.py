@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ class _Layout:
 
 def is_unpacked(request: DataRequest) -> bool:
     """Return whether the extracted files of a named set exist, so that nothing needs to be downloaded or unpacked."""
-    return all((request.archive_dir / relative).is_file() for relative in _layout(request.name).relatives)
+    return all(os.path.isfile(request.archive_dir / relative) for relative in _layout(request.name).relatives)
 
 
 def archives_of(request: DataRequest) -> tuple[Archive, ...]:
@@ -76,7 +77,7 @@ class ArchiveSource(Source):
         return resized(self._images(self._open(train=False)), self._side)[0]
 
     def _open(self, *, train: bool) -> Any:
-        if not all((self._root / relative).is_file() for relative in self._layout.relatives):
+        if not all(os.path.isfile(self._root / relative) for relative in self._layout.relatives):
             return fetch(
                 self.name,
                 self._root,
