@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import reference
 from small import environment, run
@@ -136,6 +137,16 @@ def test_progress_is_shown_on_stderr_or_not_at_all(capsys: pytest.CaptureFixture
             "budget: is missing: the limit on parameters; add",
         ),
         (lambda: budgetnas.count(), 'network: is missing; give a name, e.g. "v2", or blocks and widths'),
+        (lambda: budgetnas.count(18), "network 18: must be the name of a network, or an Architecture"),
+        (lambda: budgetnas.count("v2", size="32"), "size '32': must be a whole number from 1 to 1,024"),
+        (lambda: budgetnas.count(blocks=1.5, widths=8), "blocks '1.5': must be whole numbers"),
+        (lambda: budgetnas.fit("v2", budget="2M", top="3"), "top '3': must be a whole number"),
+        (lambda: budgetnas.search(data=Path("photos")), "data 'PosixPath': must be a name, a pair"),
+        (lambda: budgetnas.search(data=("photos",)), "data 'tuple': must be a name, a pair"),
+        (lambda: budgetnas.replay(["v2-sgd"]), "names ['v2-sgd']: no recorded run has that name"),
+        (lambda: budgetnas.replay("v2-sgd", seed="0"), "seed '0': must be a whole number"),
+        (lambda: budgetnas.replay("v2-sgd", epochs="1"), "epochs '1': must be a whole number"),
+        (lambda: budgetnas.replay("v2-sgd", subset=1.5), "subset 1.5: must be a whole number"),
     ],
 )
 def test_errors_name_arguments_of_python(call: Any, words: str) -> None:
@@ -143,6 +154,12 @@ def test_errors_name_arguments_of_python(call: Any, words: str) -> None:
         call()
     assert isinstance(caught.value, ValueError)
     assert "--" not in str(caught.value)
+
+
+def test_whole_numbers_of_numpy_and_of_a_single_stage() -> None:
+    counted = budgetnas.count(blocks=2, widths=np.int64(8), size=np.int64(28), classes=np.int64(10))
+    assert counted.architecture == budgetnas.count(blocks="2", widths="8", size=28).architecture
+    assert budgetnas.Architecture.from_json(counted.architecture.to_json()) == counted.architecture
 
 
 def test_an_unknown_study_and_a_changed_one_are_errors() -> None:

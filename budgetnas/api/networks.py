@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 from budgetnas.api.wording import python_words
 from budgetnas.architecture import Architecture, Counts, Part, count_parts, named, parse_architecture
@@ -219,8 +220,8 @@ def nearest_within(network: Architecture, limits: Budget, top: int) -> tuple[Nea
     """
     from budgetnas.architecture.fit import nearest
 
-    if top < 1:
-        raise InputError("--top", top, "must be at least 1")
+    if not isinstance(top, SupportsIndex) or top < 1:
+        raise InputError("--top", top, "must be a whole number of at least 1")
     every = nearest(network, limits)
     return tuple(near for index, near in enumerate(every) if index < top or near.name is not None)
 
@@ -255,7 +256,7 @@ def described(networks: Sequence[str | Architecture], options: Mapping[str, Any]
         InputError: If a name is unknown or a value is invalid.
     """
     blocks, widths, strides = (_stages(options[name]) for name in ("blocks", "widths", "strides"))
-    block, shape = options["block"], {name: options[name] for name in ("in_channels", "size", "classes")}
+    block, shape = options["block"], {name: _plain(options[name]) for name in ("in_channels", "size", "classes")}
     found = [_named(network, shape) for network in networks]
     if blocks is not None or widths is not None:
         custom = parse_architecture(blocks, widths, strides, block=block or "basic", **shape)
@@ -263,13 +264,15 @@ def described(networks: Sequence[str | Architecture], options: Mapping[str, Any]
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "needs --blocks and --widths instead of a name")
-    given = {name: options[name] for name in ("stem_width", "stem_kernel", "stem_stride")}
+    given = {name: _plain(options[name]) for name in ("stem_width", "stem_kernel", "stem_stride")}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"se": True} if options["se"] else {}
     return [(name, replace(architecture, **changes)) for name, architecture in found]
 
 
 def _named(network: str | Architecture, shape: Mapping[str, int]) -> tuple[str, Architecture]:
+    if not isinstance(network, str | Architecture):
+        raise InputError("NAME", network, "must be the name of a network, or an Architecture")
     return ("custom", network) if isinstance(network, Architecture) else (network.lower(), named(network, **shape))
 
 
@@ -283,8 +286,13 @@ def _counted(network: str | Architecture | None, options: Mapping[str, Any], *, 
 
 
 def _stages(value: Stages | None) -> str | None:
-    return value if value is None or isinstance(value, str) else ",".join(map(str, value))
+    return ",".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else _text(value)
 
 
-def _text(value: LimitValue | None) -> str | None:
+def _plain(value: Any) -> Any:
+    """Return a whole number of NumPy as Python's, and any other value as it is."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
+def _text(value: object) -> str | None:
     return None if value is None else str(value)

@@ -79,8 +79,7 @@ def parse_architecture(
         InputError: If blocks or widths are missing, an entry is not a whole number, or `Architecture` rejects a value.
     """
     stages = _numbers("--blocks", blocks)
-    if isinstance(size := fields.get("size", 32), int):
-        fields = {"stem_stride": default_stem_stride(size)} | fields
+    fields = {"stem_stride": default_stem_stride(fields.get("size", 32))} | fields
     return Architecture(
         stages,
         _numbers("--widths", widths),

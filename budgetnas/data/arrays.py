@@ -76,8 +76,17 @@ DataArgument = str | ImageArrays | tuple[Any, Any]
 
 
 def as_data(data: DataArgument | None) -> str | ImageArrays | None:
-    """Return ``data=`` as a name or arrays."""
-    return data if data is None or isinstance(data, str | ImageArrays) else ImageArrays(*data)
+    """Return ``data=`` as a name or arrays.
+
+    Raises:
+        InputError: If it is neither a name nor arrays.
+    """
+    if data is None or isinstance(data, str | ImageArrays):
+        return data
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        hint = 'a folder is data="folder:DIR"'
+        raise InputError("--data", type(data).__name__, "must be a name, a pair (images, labels) or ImageArrays", hint)
+    return ImageArrays(*data)
 
 
 def named_or_arrays(data: str | ImageArrays | None, default: str) -> tuple[str, ImageArrays | None]:

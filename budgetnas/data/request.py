@@ -6,7 +6,7 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import platformdirs
 
@@ -105,5 +105,5 @@ def _check_resolution(resolution: int | None) -> None:
 
 
 def _check_count(argument: str, count: int | None) -> None:
-    if count is not None and count < 1:
+    if count is not None and (not isinstance(count, SupportsIndex) or count < 1):
         raise InputError(argument, count, "must be a whole number of at least 1", "leave it out to use all images")

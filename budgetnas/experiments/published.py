@@ -84,7 +84,7 @@ def recorded_run(name: str) -> RecordedRun:
         InputError: If the report has no run of that name.
     """
     runs = recorded_runs()
-    key = name.strip().lower()
+    key = str(name).strip().lower()
     if key not in runs:
         hint = closest(key, runs, "list them with budgetnas replay --list")
         raise InputError("NAME", name, f"no recorded run has that name; known are {', '.join(runs)}", hint)

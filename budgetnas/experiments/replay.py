@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, SupportsIndex
 
 from budgetnas.architecture import Architecture, count, named
 from budgetnas.data import Data, DataRequest, load_data
@@ -44,7 +44,7 @@ class ReplayRequest:
         """
         check_seed(self.seed)
         for argument, value in (("--epochs", self.epochs), ("--t-max", self.t_max)):
-            if value is not None and not 1 <= value <= 10_000:
+            if value is not None and not (isinstance(value, SupportsIndex) and 1 <= value <= 10_000):
                 raise InputError(argument, value, "must be a whole number from 1 to 10,000")
         return tuple(recorded_run(name) for name in self.names) or tuple(recorded_runs().values())
 
