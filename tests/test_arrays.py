@@ -97,6 +97,8 @@ def test_grey_images_need_no_axis_of_channels() -> None:
         ({"labels": LABELS[:-1]}, "labels 'int64 of shape (299,)': must be 300 whole numbers, one for each image"),
         ({"labels": LABELS / 1}, "labels 'float64 of shape (300,)': must be 300 whole numbers"),
         ({"labels": LABELS - 1}, "labels -1: must be at least 0"),
+        ({"labels": LABELS + 2**62}, "labels 4611686018427387906: must be below 100,000; np.unique("),
+        ({"flip": None}, "flip: must be True or False"),
         ({"labels": LABELS + 1}, "labels: class '0' has 0 training images, and needs at least 3; number the classes"),
         ({"classes": ["a", "b"]}, "labels 2: has a class that is not one of 2 classes, numbered from 0"),
         ({"test": OTHER}, "test 'ndarray': must be a pair (images, labels)"),
@@ -107,6 +109,10 @@ def test_grey_images_need_no_axis_of_channels() -> None:
 def test_errors_name_the_array_and_the_rule(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(budgetnas.InputError, match=f"^{re.escape(words)}"):
         ImageArrays(**{"images": PIXELS, "labels": LABELS} | changes)
+
+
+def test_the_names_of_the_classes_may_be_an_array() -> None:
+    assert ImageArrays(PIXELS, LABELS, classes=np.array(["a", "b", "c"])).classes == ("a", "b", "c")
 
 
 def test_a_study_on_arrays_resumes_and_explains_how_to_pass_them(

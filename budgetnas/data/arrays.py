@@ -18,6 +18,7 @@ from budgetnas.errors import InputError, plural
 
 _TEST_PARTS: Final = 5
 _FEWEST: Final = 3
+_MOST: Final = 100_000  # classes of a network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,10 +43,12 @@ class ImageArrays:
     parts: dict[str, Images] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.flip, bool | np.bool_):
+            raise InputError("flip", self.flip, "must be True or False")
         given = {"train": (self.images, self.labels), "validation": self.validation, "test": self.test}
         parts = {name: _part(name, part) for name, part in given.items() if part is not None}
         train = parts["train"]
-        names = tuple(map(str, self.classes or range(int(train.labels.max()) + 1)))
+        names = tuple(map(str, range(int(train.labels.max()) + 1) if self.classes is None else self.classes))
         for name, part in parts.items():
             if part.images.shape[1:] != train.images.shape[1:]:
                 rule = f"has images of another shape than the training images, {_shape(train)}"
@@ -171,6 +174,9 @@ def _part(name: str, part: tuple[Any, Any]) -> Images:
         raise InputError(_argument(name, "labels"), given, f"must be {len(pixels):,} whole numbers, one for each image")
     if labels.min() < 0:
         raise InputError(_argument(name, "labels"), int(labels.min()), "must be at least 0")
+    if labels.max() >= _MOST:
+        hint = "np.unique(labels, return_inverse=True) numbers them"
+        raise InputError(_argument(name, "labels"), int(labels.max()), f"must be below {_MOST:,}", hint)
     return Images(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), labels.astype(np.int64))
 
 
