@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import pexpect
-from rich.console import Console
+import pytest
 from small import environment, run, study_file
 
-from budgetnas.cli.console import table
+from budgetnas.cli.console import stdout, table
 
 
 def test_a_terminal_shows_a_single_status_that_updates(tmp_path: Path) -> None:
@@ -66,8 +65,7 @@ def test_ctrl_c_at_a_terminal_ends_cleanly(tmp_path: Path) -> None:
     assert "nothing is trained yet" in shown.stdout
 
 
-def test_control_characters_are_not_printed_in_a_table() -> None:
-    printed = io.StringIO()
-    Console(file=printed, width=80).print(table("", ("class",), [("cat\x1b[31m\x07",), ("[red]dog",)]))
-    _, cat, dog, _ = (line.rstrip() for line in printed.getvalue().split("\n"))
+def test_control_characters_are_not_printed_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    stdout().print(table("", ("class",), [("cat\x1b[31m\x07",), ("[red]dog",)]))
+    _, cat, dog, _ = (line.rstrip() for line in capsys.readouterr().out.split("\n"))
     assert (cat, dog) == ("cat\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}", "[red]dog")

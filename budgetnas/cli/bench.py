@@ -102,4 +102,4 @@ def _print(summary: BenchSummary) -> None:
     columns = ("", *(loop.name for loop in summary.loops))
     console.print(table(summary.title, columns, summary.rows()))
     for line in summary.notes():
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

@@ -21,4 +21,4 @@ def cancel_command(study: StudyArgument, storage: StorageOption = None) -> None:
     with closing(open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)) as records:
         working = cancel_study(records, study)
     asked = f"; {plural(working, 'worker')} will requeue the training within seconds" if working else ""
-    stdout().print(f"study {study} is cancelled{asked}", markup=False)
+    stdout().print(f"study {study} is cancelled{asked}")

@@ -61,7 +61,7 @@ def compare_command(
     else:
         _print_comparison(study, outcome.comparison)
     if not outcome.comparison.finished:
-        stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
+        stderr().print("Stopped. Every finished epoch is saved. Resume with:")
         print_resume(storage)
     raise typer.Exit(outcome.exit_code)
 
@@ -71,15 +71,14 @@ def _print_comparison(study: str, comparison: Comparison) -> None:
     from budgetnas.space.initial_trials import WEIGHT_DECAY
 
     console, design = stdout(), comparison.design
-    console.print(f"\nSGD and Adam on study {study}", markup=False)
+    console.print(f"\nSGD and Adam on study {study}")
     for optimizer in OPTIMIZERS:
         rates = ", ".join(f"{rate:.3g}" for rate in design.rates(optimizer))
         decay = WEIGHT_DECAY[optimizer]
-        console.print(f"{NAMES[optimizer]}: learning rates {rates}; weight decay {decay:g}", markup=False)
+        console.print(f"{NAMES[optimizer]}: learning rates {rates}; weight decay {decay:g}")
     console.print(
         f"all: {design.recipes.epochs} epochs, batch {design.recipes.batch}; every rate with a single seed, the best "
         f"again with a fresh seed; {design.measure.on('validation')} after the last epoch",
-        markup=False,
     )
     columns = (
         *("architecture", "", "parameters", "SGD rate", "first", "again"),
@@ -94,9 +93,9 @@ def _print_comparison(study: str, comparison: Comparison) -> None:
         )
     )
     for pair in comparison.dropped:
-        console.print(f"{pair.entrant.name} is dropped: {pair.why_dropped}", markup=False)
+        console.print(f"{pair.entrant.name} is dropped: {pair.why_dropped}")
     for sentence in conclusion(comparison):
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
 
 
 def _row(pair: Pair) -> tuple[str, ...]:

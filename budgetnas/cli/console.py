@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from budgetnas.api.progress.terminal import console_on, stderr
@@ -38,17 +37,17 @@ def chosen_runtime(device: str, precision: str) -> RuntimeRules:
 
     rules = runtime_rules(device, precision)
     for note in rules.notes:
-        stderr().print(note, markup=False)
+        stderr().print(note)
     return rules
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:
     """Return a table whose first `left` columns are aligned left, the others right."""
-    made = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        made.add_column(escape(column), justify="left" if index < left else "right", overflow="fold")
+        made.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(printed(cell)) for cell in row))
+        made.add_row(*map(printed, row))
     return made
 
 
@@ -69,7 +68,7 @@ def shown_storage(storage: str | None) -> str | None:
 
 def print_stopped(storage: str | None, saved: str) -> None:
     """Print that a search stopped, what is saved, and the command that resumes it."""
-    stderr().print(f"Stopped. {saved} Resume with:", markup=False)
+    stderr().print(f"Stopped. {saved} Resume with:")
     print_resume(storage)
 
 
@@ -79,13 +78,13 @@ def print_resume(storage: str | None) -> None:
     words = [
         word.replace(given, shown) if given and word in (given, f"--storage={given}") else word for word in sys.argv[1:]
     ]
-    stderr().print(f"  {shlex.join(['budgetnas', *words])}", markup=False, soft_wrap=True)
+    stderr().print(f"  {shlex.join(['budgetnas', *words])}", soft_wrap=True)
 
 
 def print_next(storage: str | None, *commands: Sequence[str]) -> None:
     """Print the next commands, with the storage that was given."""
     shown = shown_storage(storage)
     where = ["--storage", shown] if shown else []
-    stdout().print("\nNext:", markup=False)
+    stdout().print("\nNext:")
     for words in commands:
-        stdout().print(f"  {shlex.join(['budgetnas', *words, *where])}", markup=False)
+        stdout().print(f"  {shlex.join(['budgetnas', *words, *where])}")

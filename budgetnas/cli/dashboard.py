@@ -28,7 +28,7 @@ def dashboard_command(
         raise InputError("--port", port, "must be from 1 to 65,535")
     records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
     if not is_this_machine(host):
-        stderr().print(f"note: other machines may reach {host}, and the dashboard has no password", markup=False)
-    stderr().print(f"dashboard: http://{host}:{port}/ (stop with Ctrl-C)", markup=False)
+        stderr().print(f"note: other machines may reach {host}, and the dashboard has no password")
+    stderr().print(f"dashboard: http://{host}:{port}/ (stop with Ctrl-C)")
     serve(records, host, port)
     raise typer.Exit(EXIT_INTERRUPTED)  # only Ctrl-C stops the server

@@ -36,10 +36,10 @@ def delete_command(
         ):
             raise InputError("STUDY", study, "is kept", "answer y, or add --yes")
         with stopping_at_once():
-            delete_study(records, study, lambda text: stderr().print(text, markup=False))
-    stdout().print(f"study {study} is deleted", markup=False)
+            delete_study(records, study, lambda text: stderr().print(text))
+    stdout().print(f"study {study} is deleted")
 
 
 def _confirmed(question: str) -> bool:
-    stderr().print(f"{question} [y/N] ", markup=False, end="")
+    stderr().print(f"{question} [y/N] ", end="")
     return sys.stdin.readline().strip().lower() in ("y", "yes")  # without an answer it is kept

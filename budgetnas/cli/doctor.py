@@ -48,8 +48,8 @@ def _printed(checks: Iterator[Check]) -> Iterator[Check]:
     console, states = stdout(), []
     for check in checks:
         detail = f"{check.detail}; {check.hint}" if check.hint else check.detail
-        console.print(f"{check.state:<8} {check.check}: {detail}", markup=False, soft_wrap=True)
+        console.print(f"{check.state:<8} {check.check}: {detail}", soft_wrap=True)
         states.append(check.state)
         yield check
     problems, warnings = states.count("problem"), states.count("warning")
-    console.print(f"\nproblems: {problems}, warnings: {warnings}", markup=False)
+    console.print(f"\nproblems: {problems}, warnings: {warnings}")

@@ -56,7 +56,7 @@ def export_command(
         with TerminalLines() as lines, stopper.listening():
             exported = export(request, records, stopper, ExportProgress(lines))
     except Interrupted:
-        stderr().print("Stopped. Nothing was exported.", markup=False)
+        stderr().print("Stopped. Nothing was exported.")
         raise
     if as_json:
         print_json(exported.to_dict())
@@ -71,12 +71,12 @@ def _print(exported: Exported) -> None:
         (part.name, f"{part.static:,}", f"{part.built:,}", "yes" if part.equal else "NO")
         for part in (*certificate.parts, certificate.total)
     ]
-    console.print(f"{exported.chosen.name}: {run.architecture.describe()}", markup=False, soft_wrap=True)
+    console.print(f"{exported.chosen.name}: {run.architecture.describe()}", soft_wrap=True)
     console.print(table("", ("parameters of", "counted", "built", "equal"), rows))
     for certified in certificate.limits:
         verdict, limit = "within" if certified.fits else "OVER", certified.limit
         tail = "" if limit.quantity == "params" else f" {limit.words}: {certified.count:,}, {certified.counted}"
-        console.print(f"{verdict} the budget of {limit.value:,}{tail}", markup=False)
+        console.print(f"{verdict} the budget of {limit.value:,}{tail}")
     lines = [
         f"weights of run {run.id}: {exported.weights.describe()}",
         f"accuracy: {bundle.metrics.describe()}",
@@ -87,7 +87,7 @@ def _print(exported: Exported) -> None:
         f"  in Python: network, preprocess = budgetnas.load({str(bundle.folder)!r})",
     ]
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _int8_lines(int8: Int8Result | None) -> list[str]:

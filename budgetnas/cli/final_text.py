@@ -18,12 +18,12 @@ def print_final(result: FinalResult) -> None:
     title = f"Final of study {result.study}: {result.measure.on('validation')} with fresh seeds"
     console.print(table(title, columns, map(_entrant_row, result.entrants), left=3))
     if result.validation_classes is not None:
-        console.print(result.validation_classes.describe("the validation images", result.measure), markup=False)
+        console.print(result.validation_classes.describe("the validation images", result.measure))
     if result.winner is None:
-        console.print("the final is not finished yet", markup=False)
+        console.print("the final is not finished yet")
         return
     for line in final_lines(result):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def final_lines(result: FinalResult) -> list[str]:

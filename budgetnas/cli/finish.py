@@ -81,5 +81,5 @@ def finish_command(
 
 def print_final_stopped(storage: str | None) -> None:
     """Print how to resume a final that was stopped."""
-    stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:", markup=False)
+    stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:")
     print_resume(storage)

@@ -100,7 +100,7 @@ def _print(asked: tuple[str, Architecture], limits: Budget, listed: Sequence[Nea
     verdict = limits.verdict(network)
     console = stdout()
     already = " already" if verdict.fits else ""
-    console.print(f"{name}{already} {verdict.sentence()}", markup=False, soft_wrap=True)
+    console.print(f"{name}{already} {verdict.sentence()}", soft_wrap=True)
     if verdict.fits and len(listed) == 1:
         return
     console.print()

@@ -153,7 +153,7 @@ def _print(
 ) -> None:
     readable = [named for named in predictions if named.prediction is not None]
     if csv is not None:
-        stdout().print(f"{plural(len(readable), 'prediction')} in {csv}", markup=False, soft_wrap=True)
+        stdout().print(f"{plural(len(readable), 'prediction')} in {csv}", soft_wrap=True)
     elif readable:
         shown = readable if sources.only_files else readable[:_MAX_ROWS]
         _print_classes(shown, top)
@@ -180,7 +180,6 @@ def _print_scores(scores: Scores) -> None:
         f"\naccuracy {accuracy.estimate:.2%}, 95 % interval {accuracy.low:.2%} to {accuracy.high:.2%} "
         f"({scores.correct:,} of {plural(scores.images, 'image')}), balanced {scores.balanced_accuracy:.2%}; "
         f"commonest class {printed(name)}: {share:.2%} of the images\n",
-        markup=False,
         soft_wrap=True,
     )
     rows = [

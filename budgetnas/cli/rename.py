@@ -26,4 +26,4 @@ def rename_command(
 
     with closing(open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)) as records:
         rename_study(records, old, new)
-    stdout().print(f"study {old} is now {new}", markup=False)
+    stdout().print(f"study {old} is now {new}")

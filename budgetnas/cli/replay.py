@@ -72,7 +72,7 @@ def replay_command(
         with TerminalLines() as lines, stopper.listening():
             outcome = replay(request, runtime, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
-        stderr().print("Stopped. Every finished epoch is saved. Resume with:", markup=False)
+        stderr().print("Stopped. Every finished epoch is saved. Resume with:")
         print_resume(storage)
         raise
     page = write_replay_report(recorded_results(outcome.records), out)
@@ -80,7 +80,7 @@ def replay_command(
         print_json([result.comparison() | {"page": str(page)} for result in outcome.results])
     else:
         _print_results(outcome.results)
-        stdout().print(f"\npage with all curves and tables: {page}", markup=False, soft_wrap=True)
+        stdout().print(f"\npage with all curves and tables: {page}", soft_wrap=True)
     if outcome.failed:
         raise BudgetnasError(f"{', '.join(outcome.failed)} failed; {len(outcome.results)} replays are recorded")
 
@@ -134,11 +134,9 @@ def _print_results(results: Sequence[ReplayResult]) -> None:
     for result in results:
         runs.setdefault(result.why_not, []).append(result.run.name)
     for why_not, names in ((why_not, names) for why_not, names in runs.items() if why_not):
-        stdout().print(f"* {', '.join(names)}: NOT COMPARABLE with the report: {'; '.join(why_not)}", markup=False)
-    stdout().print(
-        "The best epoch was chosen on the test set, as in the report, so its figure is optimistic.", markup=False
-    )
-    stdout().print("The last epoch's figure is unbiased.", markup=False)
+        stdout().print(f"* {', '.join(names)}: NOT COMPARABLE with the report: {'; '.join(why_not)}")
+    stdout().print("The best epoch was chosen on the test set, as in the report, so its figure is optimistic.")
+    stdout().print("The last epoch's figure is unbiased.")
 
 
 def _percent(value: float | None, sign: str = "") -> str:

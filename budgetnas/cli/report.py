@@ -28,4 +28,4 @@ def report_command(
     if as_json:
         print_json({"study": study, "report": str(written)})
     else:
-        stdout().print(f"report: {written}", markup=False, soft_wrap=True)
+        stdout().print(f"report: {written}", soft_wrap=True)

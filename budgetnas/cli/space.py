@@ -160,8 +160,8 @@ def _print(survey: Survey, origin: str) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line without markup and wrapping."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print a line without wrapping."""
+    console.print(text, soft_wrap=True)
 
 
 def _share_sentence(share: Share, of_what: str) -> str:

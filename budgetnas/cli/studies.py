@@ -24,7 +24,7 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
 
     print_studies(storage, as_json=as_json)
     if not as_json:
-        stdout().print(f"built-in study files: {', '.join(shipped_studies())}", markup=False)
+        stdout().print(f"built-in study files: {', '.join(shipped_studies())}")
 
 
 def print_studies(storage: str | None, *, as_json: bool) -> None:

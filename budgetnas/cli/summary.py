@@ -57,7 +57,7 @@ def print_queued(records: Records, study: str, storage: str | None, *, as_json: 
     if as_json:
         return print_json(tables.to_dict())
     trials = 0 if goal is None else goal.trials
-    stdout().print(f"\nstudy {study} is queued: {tables.tallies.trained} of {trials} trials trained", markup=False)
+    stdout().print(f"\nstudy {study} is queued: {tables.tallies.trained} of {trials} trials trained")
     print_next(storage, ["worker", "--all"], ["studies"])
 
 
@@ -71,28 +71,27 @@ def print_summary(tables: StudyTables, storage: str | None, data: str | None = N
     """
     console = stdout()
     tallies = tables.tallies
-    console.print(f"\nstudy {tables.study}", markup=False)
+    console.print(f"\nstudy {tables.study}")
     for text in tables.notices:
-        console.print(f"note: {text}", markup=False)
+        console.print(f"note: {text}")
     if tables.ranking:
         console.print(_ranking(tables.ranking[:_RANKS_SHOWN], tables.specification.measure))
         if tables.final is not None:
             print_final(tables.final)
         _print_winner(tables)
     else:
-        console.print("nothing is trained yet", markup=False)
+        console.print("nothing is trained yet")
     for failed in tables.failed:
-        console.print(f"failed: trial {failed.trial}, {failed.architecture.describe()}: {failed.reason}", markup=False)
+        console.print(f"failed: trial {failed.trial}, {failed.architecture.describe()}: {failed.reason}")
     trained = f"{tallies.trained}" + (f" ({plural(tallies.repeats, 'repeat')})" if tallies.repeats else "")
     over = f"{tallies.over_budget} over the budget{_by_limit(tables.rejections.limits)}"
     console.print(
         f"\nproposed {tallies.proposed}: {over} and "
         f"{tallies.duplicates} duplicates rejected; trained {trained}, failed {tallies.failed}",
-        markup=False,
     )
     _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
-        console.print(f"initial trial {seed.name}: rejected, {_reason(seed, tables)}", markup=False)
+        console.print(f"initial trial {seed.name}: rejected, {_reason(seed, tables)}")
     final = ["export", tables.study] if tables.final and tables.final.shipped_run else ["finish", tables.study]
     further = ["search", "--study", tables.study, "--trials", str(tallies.trained + 10)]
     views = (["show", tables.study], ["report", tables.study], ["dashboard"])
@@ -115,11 +114,11 @@ def _reason(seed: RejectedInitialTrial, tables: StudyTables) -> str:
 def _print_pruning(pruning: Pruning) -> None:
     console = stdout()
     if pruning.pruner != "none":
-        console.print(pruning.sentence(), markup=False)
+        console.print(pruning.sentence())
     for run in (training.run for training in pruning.pruned[:_PRUNED_SHOWN]):
-        console.print(f"  trial {run.trial}, {run.architecture.describe()}: {run.reason}", markup=False)
+        console.print(f"  trial {run.trial}, {run.architecture.describe()}: {run.reason}")
     if len(pruning.pruned) > _PRUNED_SHOWN:
-        console.print(f"  and {len(pruning.pruned) - _PRUNED_SHOWN} more; --json shows all", markup=False)
+        console.print(f"  and {len(pruning.pruned) - _PRUNED_SHOWN} more; --json shows all")
 
 
 def _ranking(runs: Sequence[RankedRun], measure: Measure) -> Table:
@@ -159,25 +158,20 @@ def _print_winner(tables: StudyTables) -> None:
         return
     if winner.by_final:
         how = f"mean of {winner.seeds} fresh seeds"
-        console.print(
-            f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {measure.where} ({how})", markup=False
-        )
+        console.print(f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {measure.where} ({how})")
     else:
         runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
         among = plural(number, "candidate") if tables.tallies.repeats else str(number)
-        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {measure.where}", markup=False)
-        console.print(
-            f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure", markup=False
-        )
+        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {measure.where}")
+        console.print(f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure")
         console.print(
             f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
-            markup=False,
         )
     if tables.classes is not None:
-        console.print(f"  {tables.classes.describe('the validation images', measure)}", markup=False)
-        console.print(f"  {by_class_words(winner.by_class)}", markup=False)
-    console.print(f"  {winner.run.architecture.describe()}", markup=False)
-    console.print(f"  {winner.run.recipe.describe()}", markup=False)
+        console.print(f"  {tables.classes.describe('the validation images', measure)}")
+        console.print(f"  {by_class_words(winner.by_class)}")
+    console.print(f"  {winner.run.architecture.describe()}")
+    console.print(f"  {winner.run.recipe.describe()}")
     rows = [
         (
             part.name,
@@ -192,10 +186,10 @@ def _print_winner(tables: StudyTables) -> None:
     columns = ("part", "parameters", f"share of {budget}", "multiply-accumulates", "output")
     console.print(table("", columns, rows))
     if len(tables.summary.limits) > 1:
-        console.print(f"  {tables.specification.budget.verdict(winner.run.architecture).sentence()}", markup=False)
+        console.print(f"  {tables.specification.budget.verdict(winner.run.architecture).sentence()}")
     for seed in tables.distances:
         if seed.outcome != "rejected":  # printed with the rejections
-            console.print(f"  {_distance(seed)}", markup=False)
+            console.print(f"  {_distance(seed)}")
 
 
 def _distance(seed: InitialTrialDistance) -> str:

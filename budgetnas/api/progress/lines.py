@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Final, Self
 
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from budgetnas.api.progress.terminal import is_terminal, stderr
@@ -85,7 +84,7 @@ class TerminalLines(Lines):
 
     def say(self, text: str) -> None:
         """Print a permanent line."""
-        self._console.print(escape(text))
+        self._console.print(text)
         self._printed_at = time.monotonic()
 
     def status(self, text: str) -> None:

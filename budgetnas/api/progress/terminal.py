@@ -22,12 +22,13 @@ def stderr() -> Console:
 
 
 def console_on(stream: TextIO, *, soft_wrap: bool) -> Console:
-    """Return a console that writes to a stream; without a terminal its lines are 160 columns wide."""
+    """Return a console that writes text as it is to a stream; without a terminal its lines are 160 columns wide."""
     real = is_terminal(stream)
     return Console(
         stderr=stream is sys.stderr,
         soft_wrap=soft_wrap,
         highlight=False,
+        markup=False,
         width=None if real else _PLAIN_WIDTH,
         force_terminal=False if stream.isatty() and not real else None,
     )
