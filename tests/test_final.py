@@ -18,7 +18,7 @@ from sqlalchemy import select
 from test_search_study import specification
 
 from budgetnas.architecture import named
-from budgetnas.cli.finish import print_final_stopped
+from budgetnas.cli.console import print_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.experiments.final import FinalTraining, FinishRequest, LongTrainings, finish, plan_final
@@ -432,6 +432,6 @@ def test_a_final_that_is_stopped_shows_no_password(
 ) -> None:
     url = "postgresql+psycopg://me:secret@host/db"
     monkeypatch.setattr("sys.argv", ["budgetnas", "search", "--storage", url, "--finalists", "2"])
-    print_final_stopped(url)
+    print_stopped(url, "Every finished epoch of the final is saved.")
     err = capsys.readouterr().err
     assert "budgetnas search --storage" in err and "secret" not in err

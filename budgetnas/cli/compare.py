@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.api.progress.terminal import stderr
-from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
+from budgetnas.cli.console import chosen_runtime, print_json, print_stopped, stdout, table
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -61,8 +60,7 @@ def compare_command(
     else:
         _print_comparison(study, outcome.comparison)
     if not outcome.comparison.finished:
-        stderr().print("Stopped. Every finished epoch is saved. Resume with:")
-        print_resume(storage)
+        print_stopped(storage, "Every finished epoch is saved.")
     raise typer.Exit(outcome.exit_code)
 
 

@@ -67,13 +67,8 @@ def shown_storage(storage: str | None) -> str | None:
 
 
 def print_stopped(storage: str | None, saved: str) -> None:
-    """Print that a search stopped, what is saved, and the command that resumes it."""
+    """Print what is saved, and the command that resumes: the one that was run, without the password of its storage."""
     stderr().print(f"Stopped. {saved} Resume with:")
-    print_resume(storage)
-
-
-def print_resume(storage: str | None) -> None:
-    """Print the command that was run, without the password of its storage."""
     given, shown = storage or "", shown_storage(storage) or ""
     words = [
         word.replace(given, shown) if given and word in (given, f"--storage={given}") else word for word in sys.argv[1:]

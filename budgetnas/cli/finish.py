@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from budgetnas.api.progress.terminal import stderr
-from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_resume
+from budgetnas.cli.console import chosen_runtime, print_json, print_next, print_stopped
 from budgetnas.cli.options import (
     DataDirOption,
     DeviceOption,
@@ -69,7 +68,7 @@ def finish_command(
             if int8:
                 result = evaluate_int8_of_final(study, request.place, records, stopper, view.on_progress)
     except Interrupted:
-        print_final_stopped(storage)
+        print_stopped(storage, "Every finished epoch of the final is saved.")
         raise
     if as_json:
         print_json(result.to_dict())
@@ -77,9 +76,3 @@ def finish_command(
         print_final(result)
         images = [] if data is None else ["--data", data]
         print_next(storage, ["export", study, *(["--int8"] if int8 else []), *images], ["report", study])
-
-
-def print_final_stopped(storage: str | None) -> None:
-    """Print how to resume a final that was stopped."""
-    stderr().print("Stopped. Every finished epoch of the final is saved. Resume with:")
-    print_resume(storage)

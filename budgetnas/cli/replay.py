@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from budgetnas.api.progress.terminal import stderr
 from budgetnas.cli.completion import recorded_run_names
-from budgetnas.cli.console import chosen_runtime, print_json, print_resume, stdout, table
+from budgetnas.cli.console import chosen_runtime, print_json, print_stopped, stdout, table
 from budgetnas.cli.options import DataDirOption, DataOption, DeviceOption, JsonFlag, StorageOption, option, out_option
 from budgetnas.errors import BudgetnasError, Interrupted, check_out
 
@@ -72,8 +71,7 @@ def replay_command(
         with TerminalLines() as lines, stopper.listening():
             outcome = replay(request, runtime, lambda: open_records(url), stopper, ReplayProgress(lines))
     except Interrupted:
-        stderr().print("Stopped. Every finished epoch is saved. Resume with:")
-        print_resume(storage)
+        print_stopped(storage, "Every finished epoch is saved.")
         raise
     page = write_replay_report(recorded_results(outcome.records), out)
     if as_json:
