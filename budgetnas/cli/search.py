@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -127,6 +126,5 @@ def search_command(
         print_queued(result.records, result.study, storage, as_json=as_json)
         return
     data = options.data if isinstance(options.data, str) else None
-    with closing(result.records):
-        print_end(result.records, result.study, storage, result.outcome, data=data, as_json=as_json)
+    print_end(result.records, result.study, storage, result.outcome, data=data, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)
