@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -140,11 +139,7 @@ class Study:
         epochs = SearchOptions.parse({"final_epochs": final_epochs}, source="finish").final_epochs
         request = FinishRequest(self.name, self._place, choice_protocol(finalists, final_seeds), epochs)
         limit = parse_timeout(None if timeout is None else str(timeout))
-        url = parse_storage(self.storage)
-        with (
-            long_call(progress=progress, timeout_seconds=limit) as call,
-            closing(open_records(url, must_exist=True)) as records,
-        ):
+        with long_call(progress=progress, timeout_seconds=limit) as call, self._records_to_write() as records:
             runtime = call.runtime(device, precision)
             records.take_up(self.name)
             view = FinalProgress(call.lines)
@@ -250,15 +245,11 @@ class Study:
         head = f"<p><b>{escape(self.name)}</b>: {escape(_standing(tables))}</p>"
         return head + html_table(("rank", "network", "parameters", "validation"), rows)
 
-    @contextmanager
-    def _records_to_write(self) -> Iterator[Records]:
-        with closing(open_records(parse_storage(self.storage), must_exist=True)) as records:
-            yield records
+    def _records_to_write(self) -> closing[Records]:
+        return closing(open_records(parse_storage(self.storage), must_exist=True))
 
-    @contextmanager
-    def _records(self) -> Iterator[Records]:
-        with closing(open_records_read_only(parse_storage(self.storage))) as records:
-            yield records
+    def _records(self) -> closing[Records]:
+        return closing(open_records_read_only(parse_storage(self.storage)))
 
 
 def _standing(tables: StudyTables) -> str:
