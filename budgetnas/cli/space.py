@@ -19,7 +19,7 @@ from budgetnas.cli.options import (
     StudyFileArgument,
     option,
 )
-from budgetnas.errors import check_seed
+from budgetnas.errors import check_seed, listed
 
 if TYPE_CHECKING:
     from budgetnas.space.survey import Share, Suggestion, Survey, ValueShare
@@ -284,8 +284,6 @@ def _print_suggestion(console: Console, survey: Survey) -> None:
 
 def _dropped(suggestion: Suggestion) -> str:
     """Return the dropped values: ``widths 448, 512 and 3 blocks in stage 1``."""
-    from budgetnas.errors import listed
-
     widths = [str(width) for width in suggestion.widths_dropped]
     parts = [f"{'width' if len(widths) == 1 else 'widths'} {listed(widths, limit=_MAX_NAMED)}"] if widths else []
     for stage, blocks in enumerate(suggestion.blocks_dropped, start=1):
