@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from budgetnas.space.specification import read_specification
@@ -59,9 +59,7 @@ class Standing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        workers = [{name: getattr(worker, name) for name in Worker.__slots__} for worker in self.workers]
-        names = ("state", "reason", "trials", "queued_at")
-        return {name: getattr(self, name) for name in names} | {"workers": workers}
+        return asdict(self)
 
 
 def standings(records: Records) -> dict[str, Standing]:
