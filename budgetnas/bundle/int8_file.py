@@ -41,11 +41,6 @@ class Sizes:
     weights_in_file: int  # the same tensors in the file
     ram_counted: int  # peak of activations, as ``count`` has it; no file has it
 
-    @property
-    def other_in_file(self) -> int:
-        """Bytes of everything else in the file: graph, names, zero points, scales of activations and biases."""
-        return self.file - self.weights_in_file
-
 
 @dataclass(frozen=True, slots=True)
 class Int8Result:
