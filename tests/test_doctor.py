@@ -18,14 +18,9 @@ from small import run, run_fresh, study_file
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 
-from budgetnas.cli.checks import (
-    Check,
-    DoctorRequest,
-    clock_check,
-    disk_check,
-    examine,
-    file_system_check,
-)
+from budgetnas.cli.checks import Check, DoctorRequest, examine
+from budgetnas.cli.checks.machine import disk_check
+from budgetnas.cli.checks.storage import clock_check, file_system_check
 from budgetnas.errors import InputError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.searching.options import SearchOptions, read_study_file

@@ -9,8 +9,8 @@ from sqlalchemy.exc import DatabaseError
 
 from budgetnas.cli.checks.check import Check, DoctorRequest
 from budgetnas.cli.checks.data import data
-from budgetnas.cli.checks.machine import devices, disk_check, disks, versions
-from budgetnas.cli.checks.storage import clock_check, file_system_check, storage
+from budgetnas.cli.checks.machine import devices, disks, versions
+from budgetnas.cli.checks.storage import storage
 from budgetnas.cli.checks.studies import named_study, studies
 from budgetnas.errors import InputError, hide_passwords
 from budgetnas.space.specification import StudySpecification
@@ -18,14 +18,7 @@ from budgetnas.storage import Records
 from budgetnas.storage.engine import storage_failed
 from budgetnas.storage.urls import read_storage_url
 
-__all__ = [
-    "Check",
-    "DoctorRequest",
-    "clock_check",
-    "disk_check",
-    "examine",
-    "file_system_check",
-]
+__all__ = ["Check", "DoctorRequest", "examine"]
 
 
 def examine(request: DoctorRequest) -> Iterator[Check]:
