@@ -6,10 +6,7 @@ The normalisation at the input stays float: a microcontroller's driver quantises
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from budgetnas.architecture import Counts
 from budgetnas.bundle.contents import INT8, Int8Images, Preprocessing
-from budgetnas.bundle.onnx_file import INPUT, described, predicted_classes
+from budgetnas.bundle.onnx_file import INPUT, described, errors_only, predicted_classes
 from budgetnas.errors import BudgetnasError
 from budgetnas.metrics import Int8Reading
 
@@ -106,7 +103,8 @@ def to_int8(exported: bytes, pixels: NDArray[np.uint8], preprocessing: Preproces
         BudgetnasError: If ONNX Runtime cannot quantise the file.
     """
     nodes = _normalisation(onnx.load_from_string(exported).graph)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    # ONNX Runtime warns that the file should be preprocessed, which the exporter has done.
+    with tempfile.TemporaryDirectory() as folder, errors_only(None):
         source, place = Path(folder) / "float.onnx", Path(folder) / INT8
         source.write_bytes(exported)  # ONNX Runtime 1.20 loses the weights of a model that is given in memory
         try:
@@ -206,15 +204,3 @@ def _normalisation(graph: onnx.GraphProto) -> list[str]:
             break
         names.append(node.name)
     return names
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide ONNX Runtime's advice to preprocess the file, which the exporter has done."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

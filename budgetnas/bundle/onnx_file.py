@@ -210,12 +210,18 @@ def _session(content: bytes, *, optimised: bool = True) -> onnxruntime.Inference
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what PyTorch's exporter logs, warns of and prints (onnxscript 0.6 does); errors are still raised."""
-    logger = logging.getLogger("torch.onnx")
+    with errors_only("torch.onnx"), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def errors_only(name: str | None) -> Iterator[None]:
+    """Let a logger, or the root without a name, show nothing but errors."""
+    logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         logger.setLevel(before)
