@@ -21,7 +21,6 @@ from small import run, start, study_file
 
 from budgetnas.report import study_tables
 from budgetnas.report.figures import study_figures
-from budgetnas.report.figures.importance import importances
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
@@ -106,7 +105,7 @@ def test_a_studys_page_has_the_reports_figures_and_they_follow_the_search(dashbo
         tables = study_tables(records, "t")
     finally:
         records.close()
-    shown = study_figures(tables, importances(tables.ranking, tables.specification))
+    shown = study_figures(tables)
     assert list(before) == [f"budgetnas-{item.key}" for item in shown]
     points = {row["name"]: row for row in before["budgetnas-history"]["data"]}
     assert len(points["searched"]["x"]) == len(tables.ranking) == 2

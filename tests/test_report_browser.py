@@ -24,7 +24,6 @@ from reporting import (
 from budgetnas.report import StudyTables, study_tables
 from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.figure import Figure
-from budgetnas.report.figures.importance import importances
 from budgetnas.report.page import study_page, write_replay_report, write_study_report
 
 CHROMIUM = os.environ.get("BUDGETNAS_CHROMIUM") or shutil.which("chromium")
@@ -156,7 +155,7 @@ def test_every_figure_downloads_its_table_as_csv(
     browser: Browser, pages: dict[str, Path], finished: StudyTables, tmp_path: Path
 ) -> None:
     visit = Visit(browser, pages["final"], WIDE)
-    figures = study_figures(finished, importances(finished.ranking, finished.specification))
+    figures = study_figures(finished)
     assert visit.page.locator("button.csv:visible").count() == len(figures) == visit.figures
     for figure in figures:
         rows = downloaded(visit.page, figure, tmp_path / f"{figure.key}.csv")

@@ -71,11 +71,8 @@ class Study:
     def figures(self) -> dict[str, go.Figure]:
         """Return the figures of its report by name, as Plotly figures, which a notebook shows."""
         from budgetnas.report.figures import study_figures
-        from budgetnas.report.figures.importance import importances
 
-        tables = self.tables
-        drawn = study_figures(tables, importances(tables.ranking, tables.specification))
-        return {figure.key: figure.titled() for figure in drawn}
+        return {figure.key: figure.titled() for figure in study_figures(self.tables)}
 
     @python_words()
     def report(self, out: str | Path | None = None) -> Path:

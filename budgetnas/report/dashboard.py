@@ -20,7 +20,6 @@ from sqlalchemy.exc import DatabaseError
 from budgetnas.errors import InputError
 from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.figure import Figure
-from budgetnas.report.figures.importance import importances
 from budgetnas.report.standing import standing_of
 from budgetnas.report.tables import study_tables
 from budgetnas.searching.study import optuna_storage, quiet_optuna
@@ -117,8 +116,7 @@ class StudyFigures:
     def _draw(self, study: str) -> list[dict[str, str]]:
         if self._records.specification(study) is None:
             return []
-        tables = study_tables(self._records, study)
-        shown = study_figures(tables, importances(tables.ranking, tables.specification))
+        shown = study_figures(study_tables(self._records, study))
         return [{"id": f"budgetnas-{figure.key}", "graph_object": _for_dashboard(figure).to_json()} for figure in shown]
 
 

@@ -22,7 +22,7 @@ from budgetnas.experiments.replay_results import ReplayResult, report_tables
 from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.figure import Figure
 from budgetnas.report.figures.finalists import spread
-from budgetnas.report.figures.importance import EVALUATOR, FEWEST_RUNS, importances, top_count
+from budgetnas.report.figures.importance import EVALUATOR, FEWEST_RUNS, top_count
 from budgetnas.report.figures.replay import replay_curves
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import StudyTables, name_of
@@ -47,8 +47,7 @@ def write_study_report(records: Records, study: str, out: Path) -> Path:
 
 def study_page(tables: StudyTables) -> str:
     """Return the report of a study as HTML."""
-    shares = importances(tables.ranking, tables.specification)
-    shown = study_figures(tables, shares)
+    shown = study_figures(tables)
     return _render(
         "study.html.j2",
         shown,

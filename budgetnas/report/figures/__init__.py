@@ -7,17 +7,14 @@ from budgetnas.report.figures.excess import excess
 from budgetnas.report.figures.figure import Figure
 from budgetnas.report.figures.finalists import finalists, test_accuracies
 from budgetnas.report.figures.history import history
-from budgetnas.report.figures.importance import importance_bars
+from budgetnas.report.figures.importance import importance_bars, importances
 from budgetnas.report.figures.params import accuracy_against_params
 from budgetnas.report.figures.winner import winner
 from budgetnas.report.values import StudyTables
 
 
-def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]:
-    """Return the figures of a study, the same for its report and its dashboard.
-
-    There is no figure of importance without `shares`.
-    """
+def study_figures(tables: StudyTables) -> list[Figure]:
+    """Return the figures of a study, the same for its report and its dashboard."""
     figures = []
     if tables.chosen is not None:
         figures.append(winner(tables, tables.chosen))
@@ -27,7 +24,7 @@ def study_figures(tables: StudyTables, shares: dict[str, float]) -> list[Figure]
             figures.append(test_accuracies(tables, tables.final))
     if tables.ranking:
         figures += [draw(tables) for draw in (accuracy_against_params, history, accuracy_curves, loss_curves)]
-    if shares:
+    if shares := importances(tables.ranking, tables.specification):
         figures.append(importance_bars(shares))
     if tables.rejections.params:
         figures.append(excess(tables))
