@@ -37,11 +37,8 @@ def out_option(help: str, metavar: str, *, default: str | bool = True, argument:
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 StorageOption = Annotated[
     str | None,
-    typer.Option(
-        "--storage",
-        help="Database: sqlite:///FILE.db or postgresql+psycopg://...",
-        envvar="BUDGETNAS_STORAGE",
-        show_default="sqlite:///budgetnas.db",
+    option(
+        "Database: sqlite:///FILE.db or postgresql+psycopg://...", "BUDGETNAS_STORAGE", default="sqlite:///budgetnas.db"
     ),
 ]
 
@@ -56,18 +53,10 @@ StudyFileArgument = Annotated[
     ),
 ]
 StudyDataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="folder:DIR, if the study's data are a folder.",
-        envvar="BUDGETNAS_DATA",
-        show_default="the study's",
-    ),
+    str | None, option("folder:DIR, if the study's data are a folder.", "BUDGETNAS_DATA", default="the study's")
 ]
 DataOption = Annotated[str, option("cifar10, ... or folder:DIR.", "BUDGETNAS_DATA")]
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of downloaded archives.", envvar="BUDGETNAS_DATA_DIR")
-]
+DataDirOption = Annotated[Path | None, option("Folder of downloaded archives.", "BUDGETNAS_DATA_DIR")]
 
 BudgetOption = Annotated[str | None, option("Limit on parameters: 5e6, 5M or 5_000_000.", "BUDGETNAS_BUDGET")]
 MaxMacsOption = Annotated[
