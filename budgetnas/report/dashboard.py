@@ -129,18 +129,15 @@ def with_figures(dashboard: WSGIApplication, figures: StudyFigures) -> WSGIAppli
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "GET" or not _STUDY_PAGE.fullmatch(environ["PATH_INFO"]):
             return dashboard(environ, start_response)
-        return _answer(dashboard, environ, start_response, lambda body: _added(body, figures))
+        return _answer(dashboard, environ, start_response, figures)
 
     return application
 
 
 def _answer(
-    dashboard: WSGIApplication,
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-    change: Callable[[bytes], bytes],
+    dashboard: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, figures: StudyFigures
 ) -> Iterable[bytes]:
-    """Return the dashboard's response; change its body if the status is 200."""
+    """Return the dashboard's response; add the figures to its body if the status is 200."""
     given: list[Any] = []
 
     def keep(*head: Any) -> Callable[[bytes], object]:
@@ -154,7 +151,7 @@ def _answer(
         getattr(answer, "close", lambda: None)()
     status, headers = given[:2]
     if status.startswith("200"):
-        body = change(body)
+        body = _added(body, figures)
     headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
     start_response(status, [*headers, ("Content-Length", str(len(body)))])
     return [body]
