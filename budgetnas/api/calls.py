@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from budgetnas.api.progress.choice import progress_lines
-from budgetnas.api.progress.lines import Lines
+from budgetnas.api.progress.lines import Lines, NoLines, TerminalLines
+from budgetnas.api.progress.notebook import NotebookLines, in_notebook
 from budgetnas.api.wording import python_words
 from budgetnas.errors import (
     EXIT_DONE,
@@ -53,7 +53,7 @@ def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterat
         SystemExit: With code 143 after SIGTERM or SIGHUP.
         BudgetnasError: If the time limit has passed, or this process can no longer train.
     """
-    with python_words(), progress_lines(progress) as lines:
+    with python_words(), _lines(shown=progress) as lines:
         stopper = Stopper(timeout_seconds)
         try:
             with stopper.listening():
@@ -62,6 +62,12 @@ def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterat
             if stop.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
                 lines.say(f"Stopped. {RESUMES}")
             raise _stopped(stop.exit_code, stop.reason) from None
+
+
+def _lines(*, shown: bool) -> Lines:
+    if not shown:
+        return NoLines()
+    return NotebookLines() if in_notebook() else TerminalLines()
 
 
 def _stopped(exit_code: int, reason: str) -> BaseException:
