@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 from budgetnas.api.wording import python_words
 from budgetnas.architecture import Architecture, Counts, Part, count_parts, named, parse_architecture
 from budgetnas.architecture import count as count_architecture
-from budgetnas.architecture.budget import FLAGS, Budget, Excess, Quantity, parse_budget, parse_limit
+from budgetnas.architecture.budget import FLAGS, Budget, Excess, Quantity, parse_budget, parse_limit, plain_limits
 from budgetnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,18 +90,13 @@ class Counted:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, as ``budgetnas count --json`` prints them."""
-        limits = self.budget
         return {
             "name": self.name,
             **self.counts._asdict(),
             "parts": [{"name": part.name, **part.counts._asdict()} for part in self.parts],
-            "budget": None if limits is None else limits.max_params,
-            "max_macs": None if limits is None else limits.max_macs,
-            "max_activations": None if limits is None else limits.max_activations,
-            "max_weight_bytes": None if limits is None else limits.max_weight_bytes,
-            "max_ram_bytes": None if limits is None else limits.max_ram_bytes,
+            **plain_limits(self.budget),
             "fits": self.fits,
-            "excesses": None if limits is None else [excess.to_dict() for excess in self.excesses],
+            "excesses": None if self.budget is None else [excess.to_dict() for excess in self.excesses],
             "architecture": self.architecture.to_dict(),
         }
 

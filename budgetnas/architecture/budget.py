@@ -174,6 +174,15 @@ class Limit:
         return f"{self.short}{of} {heading(self.quantity)}"
 
 
+def plain_limits(budget: Budget | None) -> dict[str, int | None]:
+    """Return the limit on every quantity as plain JSON; None where there is none."""
+    others = (f"max_{quantity}" for quantity in QUANTITIES if quantity != "params")
+    return {
+        "budget": None if budget is None else budget.max_params,
+        **{name: getattr(budget, name, None) for name in others},
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Excess:
     """A limit that an architecture exceeds."""

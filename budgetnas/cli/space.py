@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from budgetnas.architecture import Architecture, count
-from budgetnas.architecture.budget import BYTES, QUANTITIES, amount, heading
+from budgetnas.architecture.budget import BYTES, QUANTITIES, amount, heading, plain_limits
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import (
     BudgetOption,
@@ -90,11 +90,7 @@ def _json(survey: Survey, origin: str) -> dict[str, Any]:
         "inputs": survey.inputs.model_dump(),
         "space": survey.space.model_dump(mode="json"),
         "networks": survey.space.size(),
-        "budget": survey.budget.max_params,
-        "max_macs": survey.budget.max_macs,
-        "max_activations": survey.budget.max_activations,
-        "max_weight_bytes": survey.budget.max_weight_bytes,
-        "max_ram_bytes": survey.budget.max_ram_bytes,
+        **plain_limits(survey.budget),
         "share": _share_json(tally.share),
         **{
             name: None if end is None else {"certain": end.certain, **_network_json(end.architecture)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from budgetnas.architecture.budget import plain_limits
 from budgetnas.cli.console import print_json, stdout, table
 from budgetnas.cli.options import JsonFlag, StorageOption
 from budgetnas.cli.storage import records_to_read
@@ -35,11 +36,7 @@ def print_studies(storage: str | None, *, as_json: bool) -> None:
             [
                 {
                     "study": study.study,
-                    "budget": study.specification.max_params,
-                    "max_macs": study.specification.max_macs,
-                    "max_activations": study.specification.max_activations,
-                    "max_weight_bytes": study.specification.max_weight_bytes,
-                    "max_ram_bytes": study.specification.max_ram_bytes,
+                    **plain_limits(study.specification.budget),
                     "trained": study.tallies.trained,
                     "failed": study.tallies.failed,
                     "best": study.ranking[0].accuracy if study.ranking else None,
