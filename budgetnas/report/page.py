@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -121,7 +121,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., object]] = {
+    environment.filters |= {
         "percent": _percent,
         "thousands": lambda value: f"{value:,}",
         "signed": lambda value: "" if value is None else f"{value:+.2f}",
@@ -131,7 +131,6 @@ def _environment() -> Environment:
         "name": name_of,
         "spread": spread,
     }
-    environment.filters.update(filters)
     environment.globals["zip"] = zip
     return environment
 
