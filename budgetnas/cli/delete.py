@@ -36,7 +36,7 @@ def delete_command(
         ):
             raise InputError("STUDY", study, "is kept", "answer y, or add --yes")
         with stopping_at_once():
-            delete_study(records, study, lambda text: stderr().print(text))
+            delete_study(records, study, stderr().print)
     stdout().print(f"study {study} is deleted")
 
 
