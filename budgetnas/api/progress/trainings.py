@@ -59,9 +59,8 @@ class Progress(Callbacks):
         self.lines.status(f"{where}{self.last}{self._outlook(epoch, done, total)}")
 
     def on_epoch_end(self, epoch: Epoch) -> None:
-        """Print the figures of the epoch."""
+        """Keep the figures of the epoch for the status."""
         self.last = f", last epoch {self.measure.of(epoch):.2%}"
-        self._count_epoch(epoch)
 
     def _share(self, epoch: int, done: int, total: int) -> float:
         """Return the share of the work that is done."""
@@ -69,9 +68,6 @@ class Progress(Callbacks):
 
     def _outlook(self, epoch: int, done: int, total: int) -> str:
         return ""
-
-    def _count_epoch(self, epoch: Epoch) -> None:
-        pass
 
 
 class FinalProgress(Progress, FinalCallbacks):
@@ -166,16 +162,18 @@ class ReplayProgress(Progress, ReplayCallbacks):
         last = result.comparison()["last_test"]
         self.lines.say(f"{self.prefix}last epoch {last:.2f} % on test ({source})")
 
-    def _explain(self, why_not: Sequence[str]) -> None:
-        if why_not:
-            self.lines.say(f"{self.prefix}NOT COMPARABLE with the report: {'; '.join(why_not)}")
-
-    def _count_epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """Print the figures of the epoch."""
+        super().on_epoch_end(epoch)
         self.lines.say(
             f"{self.prefix}epoch {epoch.epoch}/{self.epochs}: train {epoch.train_accuracy:.2%} "
             f"(loss {epoch.train_loss:.3f}), test {epoch.eval_accuracy:.2%} (loss {epoch.eval_loss:.3f}), "
             f"{epoch.seconds:.1f} s{self._left(epoch.epoch)}"
         )
+
+    def _explain(self, why_not: Sequence[str]) -> None:
+        if why_not:
+            self.lines.say(f"{self.prefix}NOT COMPARABLE with the report: {'; '.join(why_not)}")
 
     def _outlook(self, epoch: int, done: int, total: int) -> str:
         return self._left(epoch - 1 + done / total)
@@ -198,7 +196,8 @@ class ExportProgress(Progress, ExportCallbacks):
             f"seed {run.seed}, on {runtime.device}, {runtime.precision}"
         )
 
-    def _count_epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """Print the figures of the epoch."""
         shown = "" if math.isnan(epoch.eval_accuracy) else f", validation {epoch.eval_accuracy:.2%}"
         self.last = shown
         self.lines.say(
