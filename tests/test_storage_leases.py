@@ -205,6 +205,24 @@ def test_recovery_waits_for_a_live_lease_without_a_trial(storage_url: str) -> No
         assert release(records) == frozenset()
 
 
+def test_a_lost_trial_s_slot_is_free_only_when_the_trial_is_requeued(storage_url: str) -> None:
+    """Else a process that asks in between trains a new trial, and the requeued trial is left over."""
+    taken = SPAWN.Event()
+    process = SPAWN.Process(target=work, args=(storage_url, 7, taken))
+    process.start()
+    assert taken.wait(60)
+    with opened(storage_url) as records:
+        slot = take_slot(records, STUDY, 2)
+        assert slot is not None
+        process.kill()
+        process.join()
+        assert release(records) is None, "this process has a slot and no trial yet"
+        assert take_slot(records, STUDY, 2) is None
+        note_work(records, slot, trial=8)
+        assert release(records) == {8}
+        assert take_slot(records, STUDY, 2) is not None
+
+
 def changed(records: Records, slot: Lease, **values: object) -> None:
     with records.engine.begin() as connection:
         connection.execute(update(tables.leases).where(tables.leases.c.owner == slot.owner).values(**values))

@@ -242,9 +242,13 @@ def release_stale(store: Store, study: str) -> frozenset[int] | None:
 
     Returns:
         Numbers of the trials that live processes work on, or None while a live process has not yet recorded its trial.
+        No lease is removed then: its trial cannot be requeued yet, so a free slot would become a trial too many.
     """
-    alive = _release_stale(store, _rows(store, tables.leases.c.study == study))
-    if any(row.trial is None for row in alive):
+    rows = _rows(store, tables.leases.c.study == study)
+    if any(row.trial is None and not _is_stale(row) for row in rows):
+        return None
+    alive = _release_stale(store, rows)
+    if any(row.trial is None for row in alive):  # it was renewed meanwhile
         return None
     return frozenset(row.trial for row in alive)
 
@@ -343,15 +347,19 @@ def _release_stale(store: Store, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     """Remove the stale leases among `rows`; return the others."""
     alive = []
     for row in rows:
-        gone = Holder(row.host, row.pid, row.process_started_at).is_gone()
-        if not (gone or row.expired) or not _remove_stale(store, row, gone=gone):
+        if not _is_stale(row) or not _remove_stale(store, row):
             alive.append(row)
     return alive
 
 
-def _remove_stale(store: Store, row: Row[Any], *, gone: bool) -> bool:
+def _is_stale(row: Row[Any]) -> bool:
+    return row.expired or Holder(row.host, row.pid, row.process_started_at).is_gone()
+
+
+def _remove_stale(store: Store, row: Row[Any]) -> bool:
     """Delete a lease and record the loss, unless its process renewed it meanwhile; return whether it was deleted."""
     leases, process = tables.leases.c, Holder(row.host, row.pid, row.process_started_at)
+    gone = process.is_gone()
     why = "is gone" if gone else f"sent no heartbeat for {row.grace:.0f} s"
     loss = {name: row._mapping[name] for name in ("study", "trial", "run", "host", "pid")}
     loss |= {"reason": f"{process.describe()} {why}"}
