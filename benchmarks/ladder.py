@@ -6,7 +6,6 @@ all with seed 1, so that most pairs are complete whenever it is stopped. Validat
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final
 import torch
 import typer
 
+from benchmarks import trainings
 from benchmarks.options import (
     BlocksOption,
     DataDirOption,
@@ -61,20 +61,7 @@ def ladder(epochs: int, warmup: int, *, resolution: int, flip: bool) -> dict[str
 
 def read(out: Path) -> dict[tuple[str, int], float]:
     """Return the accuracies of an earlier call by recipe and seed."""
-    if not out.exists():
-        return {}
-    with out.open(newline="") as file:
-        return {(row["recipe"], int(row["seed"])): float(row["accuracy"]) for row in csv.DictReader(file)}
-
-
-def add(out: Path, row: tuple[Any, ...]) -> None:
-    """Add a training to the file; the first row names the columns."""
-    new = not out.exists()
-    with out.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(COLUMNS)
-        writer.writerow(row)
+    return {(row["recipe"], int(row["seed"])): float(row["accuracy"]) for row in trainings.read(out)}
 
 
 def table(names: list[str], rows: Rows) -> list[str]:
@@ -128,7 +115,8 @@ def measure(
                 if (name, seed) in read(out):
                     continue
                 accuracy = final_accuracy(OurLoop(runtime), replace(task, recipe=recipe, seed=seed), runtime)
-                add(out, (name, seed, accuracy, architecture.describe(), epochs, len(task.train), recipe.describe()))
+                row = (name, seed, accuracy, architecture.describe(), epochs, len(task.train), recipe.describe())
+                trainings.add(out, COLUMNS, row)
                 typer.echo(f"seed {seed}, {name}: {accuracy:.2%}", err=True)
     for line in table(list(recipes), read(out)):
         typer.echo(line)

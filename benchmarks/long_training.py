@@ -5,7 +5,6 @@ Example: ``python -m benchmarks.long_training --data cifar10 --recipe strong --e
 
 from __future__ import annotations
 
-import csv
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final
 import torch
 import typer
 
+from benchmarks import trainings
 from benchmarks.options import (
     BlocksOption,
     DataDirOption,
@@ -96,12 +96,7 @@ class Curve(Callbacks):
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Write a row; after a few epochs, end the training if it is too slow for its limit."""
         self.rows.append(epoch)
-        new = not self.out.exists()
-        with self.out.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(COLUMNS)
-            writer.writerow((*self.fixed, self.epochs, *self._values(epoch)))
+        trainings.add(self.out, COLUMNS, (*self.fixed, self.epochs, *self._values(epoch)))
         if epoch.epoch % max(1, self.epochs // 10) == 0 or epoch.epoch == 1:
             typer.echo(
                 f"epoch {epoch.epoch}/{self.epochs}: training loss {epoch.train_loss:.4f}, "

@@ -197,6 +197,7 @@ BENCHMARKS = {
         "predictions",
         "proposals",
         "quality",
+        "ranking",
         "recipes",
         "rounding",
         "samplers",

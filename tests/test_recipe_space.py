@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small import run, study_file
 
-from benchmarks import ladder
+from benchmarks import ladder, trainings
 from benchmarks.recipes import BASE, differences, extras_of, helpful
 from budgetnas.architecture.budget import Budget
 from budgetnas.data import Data, DataRequest, load_data
@@ -349,5 +349,5 @@ def test_the_recipes_of_the_ladder_build_on_each_other_and_its_pairs_have_the_sa
 def test_the_ladder_resumes_from_its_file(tmp_path: Path) -> None:
     out = tmp_path / "ladder.csv"
     for seed, accuracy in ((0, 0.25), (1, 0.5)):
-        ladder.add(out, ("plain", seed, accuracy, "network", 15, 100, "recipe"))
+        trainings.add(out, ladder.COLUMNS, ("plain", seed, accuracy, "network", 15, 100, "recipe"))
     assert ladder.read(out) == {("plain", 0): 0.25, ("plain", 1): 0.5}

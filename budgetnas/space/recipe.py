@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -13,6 +14,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -63,6 +66,17 @@ class Frozen(BaseModel):
     added_later: ClassVar[tuple[str, ...]] = ()
     """Fields that are omitted from the JSON at their default, so that older values keep their digest."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject ``true`` for a number: to Python it equals 1."""
+        annotation: Any = cls.model_fields[info.field_name or ""].annotation
+        types = _types(annotation)
+        values = value if isinstance(value, list | tuple) else (value,)
+        if bool not in types and types & {int, float} and any(isinstance(one, bool) for one in values):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
+
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
@@ -78,6 +92,13 @@ class Frozen(BaseModel):
     def digest(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
+
+
+@cache
+def _types(annotation: Any) -> frozenset[Any]:
+    """Return the types that an annotation names at any depth."""
+    inner = get_args(annotation)
+    return frozenset({annotation}).union(*map(_types, inner)) if inner else frozenset({annotation})
 
 
 def _equal(value: Any, default: Any) -> bool:
