@@ -152,6 +152,7 @@ def test_notes_can_be_written_in_the_dashboard(dashboard: str) -> None:
     assert detail_of(dashboard, "t")["note"]["body"] == "the first"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the chromium package of the system")
 def test_the_browser_draws_them_without_errors(dashboard: str) -> None:
     expected = len(drawn(detail_of(dashboard, "t")))

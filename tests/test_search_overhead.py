@@ -141,6 +141,7 @@ def test_all_rejections_of_a_trial_are_written_at_once(tmp_path: Path) -> None:
         assert len(records.rejections("s")) > 100
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_every_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.overhead", "--trials", "14", "--epochs", "2", "--json"]
     result = subprocess.run(
