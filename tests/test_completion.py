@@ -51,6 +51,7 @@ def test_commands_options_and_names_are_completed(tmp_path: Path) -> None:
     assert completed(tmp_path, "budgetnas count resnet1") == ["resnet18", "resnet101", "resnet152"]
 
 
+@pytest.mark.slow
 def test_studies_are_completed_from_the_storage(tmp_path: Path) -> None:
     assert completed(tmp_path, "budgetnas show ") == [], "without a database"
     assert not (tmp_path / "budgetnas.db").exists(), "nothing is created"

@@ -107,7 +107,9 @@ def test_no_proposal_needs_more_bytes_than_a_chip_has(name: str, proposals: int)
     assert any([excess.quantity for excess in excesses] == ["ram_bytes"] for excesses in rejected)
 
 
-@pytest.mark.parametrize(("name", "proposals"), [("random", 60), ("tpe", 30), ("nsga2", 30), ("gp", 12)])
+@pytest.mark.parametrize(
+    ("name", "proposals"), [("random", 60), ("tpe", 30), ("nsga2", 30), pytest.param("gp", 12, marks=pytest.mark.slow)]
+)
 def test_no_proposal_is_over_any_of_three_limits(name: str, proposals: int) -> None:
     study, ledger = gated(name, DEFAULT, THREE)
     for _ in range(proposals):
@@ -211,7 +213,7 @@ TINY = CandidateSpace(
 )
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "gp"])
+@pytest.mark.parametrize("name", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
 def test_every_candidate_of_a_small_space_comes_once_and_then_it_is_used_up(name: str) -> None:
     study, ledger = gated(name, TINY, 10**6, knows=True)
     for _ in range(12):
@@ -230,7 +232,7 @@ def test_only_the_smallest_network_fits_and_is_found() -> None:
     assert propose(study, DEFAULT, ledger).architecture == smallest
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "gp", "nsga2"])
+@pytest.mark.parametrize("name", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow), "nsga2"])
 def test_a_first_parameter_with_one_value_does_not_bypass_the_filter(name: str) -> None:
     """Optuna sets it in the trial before it asks for a proposal: the trial then looks as if it had its own."""
     space = CandidateSpace(SearchSpace(blocks=((1, 1), (1, 2)), widths=(4, 8, 16)), RecipeSpace(), CIFAR)
@@ -246,7 +248,7 @@ STAGES = CandidateSpace(
 )
 
 
-@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", "gp", "budget"])
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2", pytest.param("gp", marks=pytest.mark.slow), "budget"])
 def test_parameters_of_a_stage_exist_only_in_trials_with_that_stage(name: str) -> None:
     ledger, budget = Ledger(), Budget(60_000)
     inner = search_sampler(name, 1, STAGES, budget, 40)

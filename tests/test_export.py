@@ -213,6 +213,7 @@ def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tm
     assert (metrics["split"], metrics["accuracy"]) == ("validation", result.winner.validation[0])
 
 
+@pytest.mark.slow
 def test_an_int8_file_is_evaluated_on_the_test_split_once_and_exported(finished: Records, tmp_path: Path) -> None:
     before = final_result(finished, "s")
     assert before is not None and before.winner is not None and before.shipped_run is not None

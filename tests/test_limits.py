@@ -164,6 +164,7 @@ def test_other_commands_work_with_limits(
         assert all(BUDGET.fits(one.architecture) for one in records.runs())
 
 
+@pytest.mark.slow
 def test_limits_from_the_environment_apply_to_every_worker(tmp_path: Path) -> None:
     path = study_file(tmp_path, sampler='"tpe"')
     result = run(tmp_path, "search", path, "--study", "w", "--workers", "2", BUDGETNAS_MAX_MACS="60k")

@@ -10,6 +10,7 @@ from small import environment, run, study_file
 from budgetnas.cli.console import stdout, table
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_single_status_that_updates(tmp_path: Path) -> None:
     arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1", epochs="400"), "--study", "t"]
     child = pexpect.spawn(
