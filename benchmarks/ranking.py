@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Final
@@ -48,17 +48,24 @@ from budgetnas.training.engine import applied
 
 COLUMNS: Final = ("network", "params", "macs", "epochs", "seed", "accuracy", "images", "recipe")
 _RESAMPLES: Final = 10_000
+_DRAWS_PER_NETWORK: Final = 100
 
 Accuracies = Mapping[int, Sequence[float]]
 """Mean accuracy of each network over the seeds, by epochs; the networks have the same order in each."""
 
 
 def drawn(space: SearchSpace, inputs: InputShape, budget: Budget, networks: int, seed: int) -> list[Architecture]:
-    """Return different architectures within `budget`, drawn from `space`."""
+    """Return different architectures within `budget`, drawn from `space`.
+
+    Raises:
+        InputError: If the draws do not have so many.
+    """
     generator, found = random.Random(seed), dict[Architecture, None]()
-    while len(found) < networks:
+    for _ in range(_DRAWS_PER_NETWORK * networks):
         found[space.architecture(space.draw_feasible(inputs, budget, generator), inputs)] = None
-    return list(found)
+        if len(found) == networks:
+            return list(found)
+    raise InputError("--networks", networks, f"must be at most {len(found)}, the networks found within {budget}")
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
@@ -74,11 +81,16 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def accuracies(out: Path, networks: Sequence[Architecture], lengths: Sequence[int], seeds: int) -> Accuracies:
-    """Return the means over the seeds that every network was trained with, at every length; empty if there is none."""
-    rows = {
+def read(out: Path) -> dict[tuple[str, int, int], float]:
+    """Return the accuracies of an earlier call by network, epochs and seed."""
+    return {
         (row["network"], int(row["epochs"]), int(row["seed"])): float(row["accuracy"]) for row in trainings.read(out)
     }
+
+
+def accuracies(out: Path, networks: Sequence[Architecture], lengths: Sequence[int], seeds: int) -> Accuracies:
+    """Return the means over the seeds that every network was trained with, at every length; empty if there is none."""
+    rows = read(out)
     names = [one.describe() for one in networks]
     whole = [seed for seed in range(seeds) if all((name, n, seed) in rows for name in names for n in lengths)]
     if not whole:
@@ -96,7 +108,7 @@ def correlation(short: Sequence[float], long: Sequence[float]) -> tuple[float, f
         return float(spearmanr(left, right).statistic)
 
     estimate = statistic(np.asarray(short), np.asarray(long))
-    drawn_again = bootstrap(
+    interval = bootstrap(
         (short, long),
         statistic,
         paired=True,
@@ -105,7 +117,7 @@ def correlation(short: Sequence[float], long: Sequence[float]) -> tuple[float, f
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return estimate, float(drawn_again.low), float(drawn_again.high)
+    return estimate, float(interval.low), float(interval.high)
 
 
 def comparison(found: Accuracies) -> list[str]:
@@ -164,19 +176,16 @@ def measure(
         f"pixels to train with, {len(loaded.validation):,} to validate; {threads} threads; {machine()}; "
         f"torch {torch.__version__}"
     )
-    for again in range(seeds):
-        for length in lengths:
-            for network in chosen:
-                row = (network.describe(), length, again)
-                if row in {(one["network"], int(one["epochs"]), int(one["seed"])) for one in trainings.read(out)}:
-                    continue
-                counts = count(network)
-                recipe = recipe_for(loaded, length, counts.params, longest=length == lengths[-1])
-                runtime = replace(rules.runtime_for(network), threads=threads)
-                accuracy = train_one(loaded, network, recipe, runtime, again)
-                values = (network.describe(), counts.params, counts.macs, length, again, accuracy)
-                trainings.add(out, COLUMNS, (*values, len(loaded.train), recipe.describe()))
-                typer.echo(f"seed {again}, {length} epochs, {network.describe()}: {accuracy:.2%}", err=True)
+    for again, length, network in product(range(seeds), lengths, chosen):
+        name, counts = network.describe(), count(network)
+        if (name, length, again) in read(out):
+            continue
+        recipe = recipe_for(loaded, length, counts.params, longest=length == lengths[-1])
+        runtime = replace(rules.runtime_for(network), threads=threads)
+        accuracy = train_one(loaded, network, recipe, runtime, again)
+        row = (name, counts.params, counts.macs, length, again, accuracy, len(loaded.train), recipe.describe())
+        trainings.add(out, COLUMNS, row)
+        typer.echo(f"seed {again}, {length} epochs, {name}: {accuracy:.2%}", err=True)
     for line in comparison(accuracies(out, chosen, lengths, seeds)):
         typer.echo(line)
 

@@ -32,6 +32,8 @@ def test_networks_are_different_within_the_limit_and_the_same_for_a_seed() -> No
     found = ranking.drawn(SearchSpace(), inputs, budget, 12, 0)
     assert len(set(found)) == 12 and all(budget.fits(one) for one in found)
     assert found == ranking.drawn(SearchSpace(), inputs, budget, 12, 0)
+    with pytest.raises(InputError, match="--networks 40: must be at most"):
+        ranking.drawn(SearchSpace(widths=(8, 10), blocks=((1, 1),) * 3, se=(False,)), inputs, budget, 40, 0)
 
 
 def test_a_call_resumes_from_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
