@@ -29,10 +29,11 @@ from training import (
 
 from budgetnas.architecture import Architecture
 from budgetnas.errors import Interrupted, RunFailedError
+from budgetnas.experiments.bench.loops import OurLoop, ReferenceLoop
 from budgetnas.space.recipe import Augmentation
 from budgetnas.training import train
 from budgetnas.training.device import DeviceImages, Normaliser
-from budgetnas.training.engine import Trainer, is_out_of_memory
+from budgetnas.training.engine import Trainer, applied, is_out_of_memory
 from budgetnas.training.evaluation import balanced_weights, evaluate, read_metrics
 from budgetnas.training.measure import fastest_runtime, measure_pace
 from budgetnas.training.network import build
@@ -60,6 +61,23 @@ def test_global_random_state_and_settings_are_unchanged() -> None:
     trained(task(epochs=1), replace(CPU, threads=threads + 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_float32_trains_without_tf32_and_a_reference_with_pytorchs_default() -> None:
+    seen: list[str] = []
+    runtime, example = replace(CPU, threads=1), task(epochs=1)
+    with applied(runtime):
+        for loop in (OurLoop(runtime), ReferenceLoop(runtime.torch_device)):
+            run = loop.start(example)
+            run.network.register_forward_hook(lambda *_: seen.append(_float32_convolutions()))
+            next(iter(run.steps(1)))
+    assert seen == ["ieee", "tf32"]
+    assert _float32_convolutions() == "tf32"
+
+
+def _float32_convolutions() -> str:
+    return str(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]
 
 
 def test_global_random_state_does_not_matter() -> None:

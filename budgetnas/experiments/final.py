@@ -40,6 +40,7 @@ from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord, TestResult
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import Normaliser, to_device
+from budgetnas.training.engine import applied
 from budgetnas.training.evaluation import evaluate
 from budgetnas.training.weights import from_safetensors
 
@@ -309,7 +310,8 @@ class _Evaluation:
             normalise = Normaliser.of(part.images.normalisation, device, runtime.memory_format)
             network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             classes = run.architecture.classes
-            found = evaluate(network, test, normalise, runtime, tick=self.stopper.check, classes=classes)
+            with applied(runtime):
+                found = evaluate(network, test, normalise, runtime, tick=self.stopper.check, classes=classes)
             results[run.id] = TestResult(run.epochs_done, found.accuracy, found.balanced_accuracy, found.correct)
         counts = images.class_counts(self.data.classes)
         self.records.save_class_counts(self.data.identity.digest(), "test", counts)

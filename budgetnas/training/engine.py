@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -259,10 +259,23 @@ def applied(runtime: RuntimeConfig) -> Iterator[None]:
     torch.set_num_threads(runtime.threads)
     torch.backends.cudnn.benchmark = runtime.benchmark
     try:
-        yield
+        with float32_convolutions("ieee"):  # float32 means float32; bf16 is there for speed
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def float32_convolutions(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """Let a GPU compute float32 convolutions exactly or in TF32, PyTorch's default; restore the setting on exit."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = precision
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _resume(trainer: Trainer, checkpointer: Checkpointer) -> TrainingState | None:

@@ -218,7 +218,6 @@ def runtime_rules(device: str = "auto", precision: str = "auto", *, cpu: CpuFact
     if precision not in PRECISIONS:
         raise InputError("--precision", precision, f"must be one of {', '.join(PRECISIONS)}")
     choice, cpu = choose_device(device), cpu or CpuFacts.of_this_process()
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bf16 is there for speed
     if choice.device == "cpu":
         keep_freed_memory()
         return RuntimeRules("cpu", precision, cpu, notes=choice.notes)

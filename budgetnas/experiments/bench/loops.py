@@ -22,7 +22,7 @@ from budgetnas.errors import plural
 from budgetnas.space.recipe import Normalisation, Recipe
 from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import epoch_order, num_steps
-from budgetnas.training.engine import Trainer
+from budgetnas.training.engine import Trainer, float32_convolutions
 from budgetnas.training.evaluation import read_metrics
 from budgetnas.training.network import ResNet, build
 from budgetnas.training.optimizer import learning_rates
@@ -143,10 +143,11 @@ class _ReferenceRun:
         labels = labels.to(device, non_blocking=tuned)
         self._optimizer.zero_grad()
         dtype = DTYPES[self._loop.precision]
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            outputs = self.network(images)
-            loss = self._criterion(outputs, labels)
-        self._scaler.scale(loss).backward()
+        with float32_convolutions("tf32"):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                outputs = self.network(images)
+                loss = self._criterion(outputs, labels)
+            self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return loss.item(), int((outputs.argmax(dim=1) == labels).sum().item())
