@@ -193,6 +193,18 @@ class Cancelled(Interrupted):
         super().__init__(EXIT_FAILED, f"study {study!r} was cancelled; a search of it resumes it")
 
 
+class TrainedElsewhere(Exception):
+    """Another process is training a run that was requested.
+
+    Attributes:
+        run: Number of its record.
+    """
+
+    def __init__(self, run: int) -> None:
+        super().__init__(f"another process is training run {run}")
+        self.run = run
+
+
 class LeaseLost(Exception):
     """This process did not renew its lease in time and another process has taken over its work; it must not write."""
 

@@ -25,7 +25,8 @@ from budgetnas.bundle.retraining import recorded_runtime
 from budgetnas.cli.final_text import final_lines
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
-from budgetnas.experiments.final import FinishRequest, finish
+from budgetnas.experiments.final import finish
+from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.experiments.final_results import FinalResult, final_result
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace

@@ -21,7 +21,8 @@ from budgetnas.architecture import named
 from budgetnas.cli.console import print_stopped
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
-from budgetnas.experiments.final import FinalTraining, FinishRequest, LongTrainings, finish, plan_final
+from budgetnas.experiments.final import FinalTraining, LongTrainings, finish
+from budgetnas.experiments.final_plan import FinishRequest, plan_final
 from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
 from budgetnas.metrics import difference_interval
 from budgetnas.runs.interrupts import Stopper

@@ -15,7 +15,7 @@ from test_classes import SMALL, unbalanced
 
 import budgetnas
 from budgetnas.errors import InputError
-from budgetnas.experiments.final import plan_final
+from budgetnas.experiments.final_plan import plan_final
 from budgetnas.metrics import BALANCED, Epoch
 from budgetnas.report import study_tables
 from budgetnas.runs.interrupts import Stopper

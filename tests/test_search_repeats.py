@@ -36,7 +36,7 @@ from repeating import (
 from budgetnas.architecture import Architecture
 from budgetnas.architecture.budget import Budget
 from budgetnas.errors import InputError
-from budgetnas.experiments.final import plan_final
+from budgetnas.experiments.final_plan import plan_final
 from budgetnas.metrics import ACCURACY, Epoch
 from budgetnas.report.figures.curves import accuracy_curves
 from budgetnas.report.figures.history import history

@@ -12,7 +12,8 @@ import typer
 from benchmarks.small_studies.quiet import Quiet
 from budgetnas.data import DataRequest
 from budgetnas.errors import BudgetnasError
-from budgetnas.experiments.final import FinishRequest, finish
+from budgetnas.experiments.final import finish
+from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunRequest, record_training

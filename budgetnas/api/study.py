@@ -103,6 +103,8 @@ class Study:
         int8: bool = False,
         device: str = "auto",
         precision: str = "auto",
+        workers: int | None = None,
+        per_device: int | None = None,
         timeout: float | str | None = None,
         progress: bool = True,
     ) -> FinalResult:
@@ -117,6 +119,8 @@ class Study:
             int8: Also evaluate the exported network's int8 file on the test split, once.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
+            workers: Processes that train together; 1 by default.
+            per_device: Largest number of workers on each GPU.
             timeout: Stop after this time: seconds, or ``"15m"``.
             progress: Whether progress is shown.
 
@@ -130,17 +134,22 @@ class Study:
         """
         from budgetnas.api.final_int8 import evaluate_int8_of_final
         from budgetnas.api.progress.trainings import FinalProgress
-        from budgetnas.experiments.final import FinishRequest, finish
+        from budgetnas.experiments.final_plan import FinishRequest
         from budgetnas.searching.options import SearchOptions, choice_protocol, parse_timeout
+        from budgetnas.searching.workers.finals import finish_with
+        from budgetnas.searching.workers.pools import pool_for
 
-        epochs = SearchOptions.parse({"final_epochs": final_epochs}, source="finish").final_epochs
-        request = FinishRequest(self.name, self._place, choice_protocol(finalists, final_seeds), epochs)
+        given = {"final_epochs": final_epochs, "workers": workers, "per_device": per_device, "device": device}
+        options = SearchOptions.parse(given, source="finish")
+        protocol = choice_protocol(finalists, final_seeds)
+        request = FinishRequest(self.name, self._place, protocol, options.final_epochs)
         limit = parse_timeout(None if timeout is None else str(timeout))
         with long_call(progress=progress, timeout_seconds=limit) as call, self._records_to_write() as records:
             runtime = call.runtime(device, precision)
             records.take_up(self.name)
             view = FinalProgress(call.lines)
-            result = finish(request, records, runtime, call.stopper, view)
+            with pool_for(options, records.engine.url, runtime) as pool:
+                result = finish_with(pool, request, records, runtime, precision, call.stopper, view)
             if int8:
                 return evaluate_int8_of_final(self.name, self._place, records, call.stopper, view.on_progress)
             return result

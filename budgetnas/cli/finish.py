@@ -37,6 +37,10 @@ def finish_command(
     storage: StorageOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    workers: Annotated[int | None, option("Processes that train together.", "BUDGETNAS_WORKERS", default="1")] = None,
+    per_device: Annotated[
+        int | None, option("Largest number of workers on each GPU.", "BUDGETNAS_PER_DEVICE", default="1")
+    ] = None,
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -48,23 +52,27 @@ def finish_command(
     from budgetnas.api.progress.lines import TerminalLines
     from budgetnas.api.progress.trainings import FinalProgress
     from budgetnas.cli.final_text import print_final
-    from budgetnas.experiments.final import FinishRequest, finish
+    from budgetnas.experiments.final_plan import FinishRequest
     from budgetnas.runs.interrupts import Stopper
     from budgetnas.runs.reopen import DataPlace
     from budgetnas.searching.options import SearchOptions, choice_protocol, parse_timeout
+    from budgetnas.searching.workers.finals import finish_with
+    from budgetnas.searching.workers.pools import pool_for
     from budgetnas.storage.opening import open_records
     from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
-    epochs = SearchOptions.parse({"final_epochs": final_epochs}).final_epochs
-    request = FinishRequest(study, DataPlace(data, data_dir), choice_protocol(finalists, final_seeds), epochs)
-    stopper = Stopper(parse_timeout(timeout))
-    records = open_records(parse_storage(storage or DEFAULT_STORAGE), must_exist=True)
+    given = {"final_epochs": final_epochs, "workers": workers, "per_device": per_device, "device": device}
+    options = SearchOptions.parse(given)
+    protocol = choice_protocol(finalists, final_seeds)
+    request = FinishRequest(study, DataPlace(data, data_dir), protocol, options.final_epochs)
+    stopper, url = Stopper(parse_timeout(timeout)), parse_storage(storage or DEFAULT_STORAGE)
+    records = open_records(url, must_exist=True)
     runtime = chosen_runtime(device, precision)
     records.take_up(study)
     try:
-        with TerminalLines() as lines, stopper.listening():
+        with TerminalLines() as lines, stopper.listening(), pool_for(options, url, runtime) as pool:
             view = FinalProgress(lines)
-            result = finish(request, records, runtime, stopper, view)
+            result = finish_with(pool, request, records, runtime, precision, stopper, view)
             if int8:
                 result = evaluate_int8_of_final(study, request.place, records, stopper, view.on_progress)
     except Interrupted:

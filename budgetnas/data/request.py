@@ -107,3 +107,10 @@ def _check_resolution(resolution: int | None) -> None:
 def _check_count(argument: str, count: int | None) -> None:
     if count is not None and (not isinstance(count, SupportsIndex) or count < 1):
         raise InputError(argument, count, "must be a whole number of at least 1", "leave it out to use all images")
+
+
+def absolute_place(data: str | None, data_dir: Path | None) -> tuple[str | None, Path | None]:
+    """Return the data, and the folder of archives, for a process that may run in another folder."""
+    kind, colon, folder = (data or "").partition(":")
+    absolute = f"{kind}:{Path(folder).expanduser().absolute()}" if colon else data
+    return absolute, None if data_dir is None else data_dir.expanduser().absolute()

@@ -7,14 +7,14 @@ the winner, so the best of these is slightly optimistic. The test accuracies cho
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
-from budgetnas.errors import InputError, RunFailedError, SearchFailedError
+from budgetnas.errors import RunFailedError, SearchFailedError, TrainedElsewhere
+from budgetnas.experiments.final_plan import FinishRequest, is_current, protocol_of, searched_runs, start_final
 from budgetnas.experiments.final_results import (
     FIRST_TEST_SEED,
     FIRST_VALIDATION_SEED,
@@ -26,37 +26,22 @@ from budgetnas.experiments.final_results import (
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import RunImages, RunRequest, record_training
 from budgetnas.runs.reopen import (
-    DataPlace,
     all_training_images,
     load_study_data,
     study_specification,
     validation_images,
 )
 from budgetnas.runs.timing import Timing, time_steps
-from budgetnas.samplers.choice import Ranked, Trained, best_first, trained_of
-from budgetnas.space.specification import ChoiceProtocol, StudySpecification
-from budgetnas.space.strong import automatic_epochs, final_recipe
-from budgetnas.storage import SEARCHED, Records, Role, Run, State
-from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord, TestResult
+from budgetnas.storage import Records, Role, Run
+from budgetnas.storage.finals import FinalRecord, TestResult
 from budgetnas.training import Callbacks, Runtime
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.engine import applied
 from budgetnas.training.evaluation import evaluate
+from budgetnas.training.memory import free_cached_memory
 from budgetnas.training.weights import from_safetensors
 
 TEST_REASON: Final = "final: the winner's and the reference's networks, trained on training and validation images"
-
-
-@dataclass(frozen=True, slots=True)
-class FinishRequest:
-    """Which study to finish, and how."""
-
-    study: str
-    place: DataPlace
-    # Numbers of finalists and seeds; None for those of the study, of its last final, or the default.
-    protocol: ChoiceProtocol | None = None
-    # Epochs of the networks that are evaluated on the test split; None for those of the last final or the study.
-    final_epochs: int | Literal["auto"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +67,14 @@ class LongTrainings:
     seconds: float | None  # estimated time of the missing trainings, or None if memory ran out
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several processes that train the runs of a final."""
+
+    shares: int  # expected speed-up over a single process
+    train: Callable[[], None]  # lets them train the missing runs, and returns when they have ended
+
+
 class FinalCallbacks(Callbacks):
     """Hooks of a final evaluation."""
 
@@ -92,11 +85,19 @@ class FinalCallbacks(Callbacks):
         """Called after `on_final_start` if the networks to evaluate on the test split are trained longer."""
 
     def on_final_run(self, training: FinalTraining) -> None:
-        """Called before each run."""
+        """Called before each run of this process."""
+
+    def on_worker_run(self, text: str) -> None:
+        """Called with a line on each run that a worker has ended."""
 
 
 def finish(
-    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, callbacks: FinalCallbacks
+    request: FinishRequest,
+    records: Records,
+    runtime: Runtime,
+    stopper: Stopper,
+    callbacks: FinalCallbacks,
+    together: Together | None = None,
 ) -> FinalResult:
     """Run or resume the final evaluation of a study, or return the result of a finished one.
 
@@ -110,17 +111,17 @@ def finish(
         Interrupted: If a stop was requested; complete runs are recorded.
     """
     specification = study_specification(records, request.study)
-    searched = _searched(records, request.study)
+    searched = searched_runs(records, request.study)
     last = next(reversed(records.finals(request.study)), None)
-    protocol = _protocol(specification, request, last)
-    if last is not None and _is_current(last, protocol, searched):
+    protocol = protocol_of(specification, request, last)
+    if last is not None and is_current(last, protocol, searched):
         return result_of(records, last)
     callbacks.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
     if last is not None and last.is_unfinished and last.final_epochs == protocol.final_epochs:
         final, resumed = last, True
     else:
-        final, resumed = _start(records, request.study, protocol, searched, specification, callbacks), False
+        final, resumed = start_final(records, request.study, protocol, searched, specification, callbacks), False
     result = result_of(records, final)
     callbacks.on_final_start(result, resumed=resumed)
     callbacks.on_progress("timing a few training steps")
@@ -128,107 +129,35 @@ def finish(
     timing = time_steps(first.run.candidate, images, runtime)
     long_timing = timing if final.final_epochs is None else time_steps(first.long_candidate, images, runtime)
     evaluation = _Evaluation(records, final, data, timing, long_timing, stopper, callbacks)
-    evaluation.report_long_trainings()
+    evaluation.report_long_trainings(1 if together is None else together.shares)
+    if together is not None:
+        free_cached_memory(runtime.torch_device)  # leaves a GPU's memory to the others
+        together.train()
     evaluation.choose_winner()
     evaluation.train_for_test()
     evaluation.evaluate_on_test(data_request)
     return evaluation.result
 
 
-def is_final_due(records: Records, study: str) -> bool:
-    """Return whether a search of `study` ends with a final that is missing, or that newer trials have outdated."""
-    specification = study_specification(records, study)
-    if specification.choice is None:
-        return False
-    last = next(reversed(records.finals(study)), None)
-    protocol = _protocol(specification, FinishRequest(study, DataPlace()), last)
-    return last is None or not _is_current(last, protocol, _searched(records, study))
+def help_finish(
+    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, callbacks: FinalCallbacks
+) -> None:
+    """Train the missing runs of a study's unfinished final, which other processes do too; read no test split.
 
-
-def plan_final(
-    runs: Sequence[Run], trained: Sequence[Trained], protocol: ChoiceProtocol, specification: StudySpecification
-) -> FinalPlan:
-    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
-
-    Args:
-        runs: The search's complete and pruned runs.
-        trained: The training of each of `runs`.
-        protocol: The numbers of finalists and epochs.
-        specification: The study's.
+    Raises:
+        InputError: If the study's data differ here.
+        SearchFailedError: If no entrant could be trained.
+        Interrupted: If a stop was requested; complete runs are recorded.
     """
-
-    def finalist(ranked: Ranked) -> Finalist:
-        run = runs[ranked.first]
-        epochs = protocol.final_epochs
-        weights = run.recipe.class_weights
-        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params, weights)
-        return Finalist(
-            run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings, long_recipe=long
-        )
-
-    ranking = best_first(specification, trained)
-    initial = {run.candidate.key for run in runs if run.label in specification.seeds}
-    reference = next((ranked for ranked in ranking if runs[ranked.first].candidate.key in initial), None)
-    return FinalPlan(
-        protocol=protocol,
-        finalists=tuple(map(finalist, ranking[: protocol.finalists])),
-        reference=None if reference is None else finalist(reference),
-    )
-
-
-def _protocol(specification: StudySpecification, request: FinishRequest, last: FinalRecord | None) -> ChoiceProtocol:
-    """Return the protocol of the final: each value from the request, else from the last final or the study."""
-    fixed, asked, epochs = specification.choice, request.protocol, request.final_epochs
-    if fixed and asked and (fixed.finalists, fixed.seeds) != (asked.finalists, asked.seeds):
-        rule = f"study {request.study!r} was created with {fixed.finalists} finalists and {fixed.seeds} seeds"
-        shown = f"{asked.finalists}, {asked.seeds}"
-        raise InputError("--finalists, --final-seeds", shown, rule, "leave both out")
-    before = None if last is None else last.plan.protocol
-    protocol = fixed or asked or before or ChoiceProtocol()
-    if epochs is None:
-        epochs = (before or protocol).final_epochs
-    elif epochs == "auto":
-        epochs = automatic_epochs(specification.recipes.epochs)
-    return protocol.model_copy(update={"final_epochs": epochs})
-
-
-def _searched(records: Records, study: str) -> list[Run]:
-    runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.COMPLETE]
-    if not runs:
-        rule = "has no complete run to choose from"
-        raise InputError("STUDY", study, rule, "search first: budgetnas search --study NAME --trials N")
-    return runs
-
-
-def _is_current(final: FinalRecord, protocol: ChoiceProtocol, searched: Sequence[Run]) -> bool:
-    """Return whether a final is finished, by this protocol, over all runs of the search."""
-    newer = any((run.ended_at or 0.0) > final.started_at for run in searched)
-    return final.read_at is not None and final.plan.protocol == protocol and not newer
-
-
-def _start(
-    records: Records,
-    study: str,
-    protocol: ChoiceProtocol,
-    searched: Sequence[Run],
-    specification: StudySpecification,
-    callbacks: FinalCallbacks,
-) -> FinalRecord:
-    read = [final.read_at for final in records.finals(study) if final.read_at is not None]
-    if read:
-        at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
-        callbacks.on_message(
-            f"this study was evaluated on the test split before (last on {at}), which may have influenced later "
-            "choices; this final evaluates on it again, and the record says so"
-        )
-    pruned = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.PRUNED]
-    runs = [*searched, *pruned]
-    curves = records.curves(run.id for run in runs)
-    trained = [
-        trained_of(run.candidate, curves[run.id], specification.measure, complete=run.state is State.COMPLETE)
-        for run in runs
-    ]
-    return records.start_final(study, plan_final(runs, trained, protocol, specification))
+    last = next(reversed(records.finals(request.study)), None)
+    if last is None or not last.is_unfinished:
+        return
+    specification = study_specification(records, request.study)
+    data, _ = load_study_data(specification, request.study, request.place)
+    timing = Timing(runtime, None)
+    evaluation = _Evaluation(records, last, data, timing, timing, stopper, callbacks)
+    evaluation.choose_winner()
+    evaluation.train_for_test()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +191,12 @@ class _Evaluation:
         finals = self.records.finals(self.final.study)
         return result_of(self.records, next(final for final in finals if final.id == self.final.id))
 
-    def report_long_trainings(self) -> None:
-        """Report the long trainings, and how long they will take, before anything is trained."""
+    def report_long_trainings(self, shares: int) -> None:
+        """Report the long trainings, and how long they will take, before anything is trained.
+
+        Args:
+            shares: Expected speed-up over a single process.
+        """
         protocol, tested = self.final.plan.protocol, self._tested()
         if protocol.final_epochs is None:
             return
@@ -274,7 +207,9 @@ class _Evaluation:
         else:
             networks = self._networks()
             times = networks * protocol.seeds * [self._longest()]
-        self.callbacks.on_long_trainings(LongTrainings(protocol.final_epochs, protocol.seeds, networks, _total(times)))
+        seconds = _total(times)
+        shared = None if seconds is None else seconds / shares
+        self.callbacks.on_long_trainings(LongTrainings(protocol.final_epochs, protocol.seeds, networks, shared))
 
     def choose_winner(self) -> None:
         """Train every entrant on the train images and choose the best mean on the validation images."""
@@ -335,31 +270,44 @@ class _Evaluation:
         return self.records.find_complete(key, study=self.final.study)
 
     def _train(self, part: _Part) -> set[int]:
-        """Train the missing runs of a half; return the entrants that failed."""
+        """Train the missing runs of a half; return the entrants that failed.
+
+        Runs that other processes are training come last, so that processes share the work.
+        """
         failed: set[int] = set()
-        for place, (entrant, seed) in enumerate(part.trainings):
-            self.stopper.check()
-            if entrant.run.id in failed or self._known(entrant, seed, is_last=part.is_last):
-                continue
-            self.callbacks.on_final_run(self._training(part, place))
-            request = self._request(entrant, seed, is_last=part.is_last)
+        elsewhere: list[int] = []
+        for place in range(len(part.trainings)):
             try:
-                record_training(
-                    request,
-                    part.images,
-                    self.timing.runtime,
-                    self.records,
-                    self.stopper,
-                    self.callbacks,
-                    keep_weights=part.is_last,
-                )
-            except RunFailedError as error:
-                self.callbacks.on_message(
-                    f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}"
-                )
-                failed.add(entrant.run.id)
+                self._train_run(part, place, failed, wait=False)
+            except TrainedElsewhere as error:
+                self.callbacks.on_message(f"{error}; this process continues with the others")
+                elsewhere.append(place)
+        for place in elsewhere:
+            self._train_run(part, place, failed, wait=True)
         self.done += len(part.trainings)
         return failed
+
+    def _train_run(self, part: _Part, place: int, failed: set[int], *, wait: bool) -> None:
+        """Train a run unless it is known; if it fails, add its entrant to `failed`."""
+        self.stopper.check()
+        entrant, seed = part.trainings[place]
+        if entrant.run.id in failed or self._known(entrant, seed, is_last=part.is_last):
+            return
+        self.callbacks.on_final_run(self._training(part, place))
+        try:
+            record_training(
+                self._request(entrant, seed, is_last=part.is_last),
+                part.images,
+                self.timing.runtime,
+                self.records,
+                self.stopper,
+                self.callbacks,
+                keep_weights=part.is_last,
+                wait=wait,
+            )
+        except RunFailedError as error:
+            self.callbacks.on_message(f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}")
+            failed.add(entrant.run.id)
 
     def _training(self, part: _Part, place: int) -> FinalTraining:
         entrant, seed = part.trainings[place]

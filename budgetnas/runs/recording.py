@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgetnas.data.identity import DataIdentity
-from budgetnas.errors import Cancelled, Interrupted, LeaseLost, RunFailedError, StoppedEarly
+from budgetnas.errors import Cancelled, Interrupted, LeaseLost, RunFailedError, StoppedEarly, TrainedElsewhere
 from budgetnas.metrics import Epoch
 from budgetnas.runs.checkpoints import RunCheckpointer
 from budgetnas.runs.interrupts import Stopper
@@ -92,6 +92,7 @@ def record_training(
     callbacks: Callbacks,
     *,
     keep_weights: bool = False,
+    wait: bool = True,
 ) -> int:
     """Train and record a run, or use its record; waits for another process that is training the same run.
 
@@ -105,6 +106,7 @@ def record_training(
     Raises:
         RunFailedError: If the training failed; the record has the reason.
         Interrupted: If a stop was requested; the record has that state.
+        TrainedElsewhere: If another process is training the run, and `wait` is off.
     """
     waiting, config = False, request.runtime(runtime, images)
     while True:
@@ -129,6 +131,8 @@ def record_training(
                 callbacks.on_message(LOST.format(f"run {claim.run}"))
         elif claim.known is not None and claim.known.state is not State.RUNNING:
             return claim.run
+        elif not wait:
+            raise TrainedElsewhere(claim.run)
         elif not waiting:
             callbacks.on_message(
                 f"another process is training run {claim.run}, which this process needs too; waiting for it"

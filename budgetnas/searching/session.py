@@ -10,8 +10,10 @@ from sqlalchemy.engine import URL
 
 from budgetnas.data import Data, load_data
 from budgetnas.data.arrays import ImageArrays
+from budgetnas.data.request import absolute_place
 from budgetnas.errors import InputError
-from budgetnas.experiments.final import FinalCallbacks, FinishRequest, finish
+from budgetnas.experiments.final import FinalCallbacks
+from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.runs.checkpoints import delete_old_checkpoints
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, validation_images
@@ -21,6 +23,7 @@ from budgetnas.searching.loop import Outcome, SearchTask, reporting_outcome, sam
 from budgetnas.searching.options import DEFAULT_TRIALS, SearchOptions, check_study_name, specify, stored_options
 from budgetnas.searching.plan import Plan, make_plan
 from budgetnas.searching.study import OpenStudy, open_study
+from budgetnas.searching.workers.finals import finish_with
 from budgetnas.searching.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
 from budgetnas.searching.workers.supervisor import search_together
 from budgetnas.searching.workers.worker import WorkerRequest
@@ -100,7 +103,8 @@ def run_search(
                     finished = search_together(opened, pool, request, stopper, callbacks)
                 if finished and opened.specification.choice is not None:
                     final = FinishRequest(opened.name, DataPlace(options.data, options.data_dir))
-                    finish(final, opened.records, runtime, stopper, final_callbacks or FinalCallbacks())
+                    precision, hooks = options.precision or "auto", final_callbacks or FinalCallbacks()
+                    finish_with(pool, final, opened.records, runtime, precision, stopper, hooks)
                 outcome.finished = finished
         finally:
             opened.close_optuna()
@@ -200,11 +204,8 @@ def _check_queued(options: SearchOptions) -> None:
 
 
 def _absolute(options: SearchOptions) -> tuple[str | None, Path | None]:
-    """Return the data, and the folder of archives, of a search for a process that may run in another folder."""
     assert not isinstance(options.data, ImageArrays), "they were rejected"
-    kind, colon, folder = (options.data or "").partition(":")
-    data = f"{kind}:{Path(folder).expanduser().absolute()}" if colon else options.data
-    return data, None if options.data_dir is None else options.data_dir.expanduser().absolute()
+    return absolute_place(options.data, options.data_dir)
 
 
 def _worker_request(

@@ -112,6 +112,10 @@ class FinalProgress(Progress, FinalCallbacks):
         self.epochs, self.last = training.epochs, ""
         self.lines.say(f"{self.prefix}on {training.part}{self._outlook(1, 0, 1)}")
 
+    def on_worker_run(self, text: str) -> None:
+        """Print what a worker has trained."""
+        self.lines.say(f"final: {text}")
+
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Keep the figures of the epoch; the last trainings are evaluated only at their end."""
         accuracy = epoch.train_accuracy if math.isnan(epoch.eval_accuracy) else self.measure.of(epoch)

@@ -66,6 +66,8 @@ class RayPool:
         # max_calls: a process is not used again, because its GPU may have failed.
         task = ray.remote(max_retries=-1, max_calls=1, num_cpus=1, num_gpus=self._gpus_per_trial)(work)
         self._submit = functools.partial(task.remote, message)
+        self._crashes.clear()
+        self._endings.clear()
         self._pending = {self._submit(): number for number in range(1, self.workers + 1)}
 
     def poll(self, study: StudyProgress) -> tuple[str, ...]:

@@ -66,8 +66,9 @@ class ProcessPool:
 
     def start(self, request: WorkerRequest) -> None:
         """Start all workers."""
-        self._request = request
+        self._request, self._stopping = request, False
         for worker in self._workers:
+            worker.crashes, worker.last_line, worker.ending = Crashes(), "", None
             self._start(worker)
 
     def poll(self, study: StudyProgress) -> tuple[str, ...]:

@@ -22,14 +22,15 @@ from budgetnas.errors import (
     LeaseLost,
     SearchFailedError,
 )
-from budgetnas.experiments.final import FinalCallbacks, FinalTraining, FinishRequest, finish, is_final_due
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining, finish
+from budgetnas.experiments.final_plan import FinishRequest, is_final_due
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.searching.callbacks import MessageCallbacks, TrialEnd
 from budgetnas.searching.loop import SearchTask, Turn, reporting_outcome, sampler_of, search
 from budgetnas.searching.study import OpenStudy, open_study
-from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_worker
+from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_final_worker, run_worker
 from budgetnas.storage import Records
 from budgetnas.storage.leases import Lease, holding, take_final, trained, work_in_progress
 from budgetnas.storage.opening import open_records
@@ -47,8 +48,9 @@ _STARTS: Final = 4
 
 def run_request(request: WorkerRequest, stopper: Stopper, callbacks: MessageCallbacks) -> WorkerResult:
     """Run the worker of a study or of the queue, as a process or a task that a pool has started."""
-    worker = run_queue_worker if request.study is None else run_worker
-    return worker(request, stopper, callbacks)
+    if request.study is None:
+        return run_queue_worker(request, stopper, callbacks)
+    return (run_final_worker if request.final else run_worker)(request, stopper, callbacks)
 
 
 def run_queue_worker(request: WorkerRequest, stopper: Stopper, callbacks: MessageCallbacks) -> WorkerResult:

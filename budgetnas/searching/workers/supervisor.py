@@ -21,6 +21,7 @@ from budgetnas.searching.workers.worker import WorkerRequest
 from budgetnas.space.candidates import Candidate
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.leases import trained
+from budgetnas.training import Callbacks
 
 _REFRESH_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
@@ -55,7 +56,7 @@ def search_together(
     assert request.trials is not None, "a search has a number of trials"
     study = _WatchedStudy(opened, request.trials, callbacks)
     try:
-        _run(pool, request, study, stopper, callbacks)
+        run_pool(pool, request, study, stopper, callbacks)
     finally:
         with contextlib.suppress(SQLAlchemyError, StorageInternalError):
             for text in recover_stale_trials(opened):
@@ -77,14 +78,14 @@ def train_queue_together(
         SearchFailedError: If no worker is left that ended well.
         Interrupted: If a stop was requested; the running trials are requeued.
     """
-    _run(pool, request, _WatchedQueue(records), stopper, callbacks)
+    run_pool(pool, request, _WatchedQueue(records), stopper, callbacks)
     reason = pool.failure()
     if reason is not None:
         raise SearchFailedError(f"no worker is left: {reason}")
 
 
-def _run(
-    pool: WorkerPool, request: WorkerRequest, watched: _Watched, stopper: Stopper, callbacks: SearchCallbacks
+def run_pool(
+    pool: WorkerPool, request: WorkerRequest, watched: Watched, stopper: Stopper, callbacks: Callbacks
 ) -> None:
     """Start the workers and report their progress until none is left; they never outlive this call."""
     try:
@@ -99,14 +100,14 @@ def _run(
         pool.kill()
 
 
-class _Watched(StudyProgress, Protocol):
+class Watched(StudyProgress, Protocol):
     """What workers train, as far as a supervisor follows it."""
 
     def refresh(self) -> None:
         """Read what has changed, and call the hooks for it."""
 
 
-def _follow(pool: WorkerPool, study: _Watched, callbacks: SearchCallbacks, check: Callable[[], None]) -> None:
+def _follow(pool: WorkerPool, study: Watched, callbacks: Callbacks, check: Callable[[], None]) -> None:
     """Report progress until no worker is left."""
     refreshed = 0.0
     while True:
@@ -123,7 +124,7 @@ def _follow(pool: WorkerPool, study: _Watched, callbacks: SearchCallbacks, check
         time.sleep(_POLL_SECONDS)
 
 
-def _stop(pool: WorkerPool, study: _Watched, callbacks: SearchCallbacks) -> None:
+def _stop(pool: WorkerPool, study: Watched, callbacks: Callbacks) -> None:
     """Have all workers requeue their trials and exit; at a second Ctrl-C or after a minute they are killed."""
     deadline = time.monotonic() + _STOP_SECONDS
 

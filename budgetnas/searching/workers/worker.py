@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetnas.errors import InputError, check_seed
+from budgetnas.experiments.final import FinalCallbacks, help_finish
+from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
@@ -39,6 +41,7 @@ class WorkerRequest(Frozen):
     trials: int | None = None
     timeout: float | None = None  # seconds after which the worker stops
     until_idle: bool = False  # whether a worker of the queue ends when nothing is left
+    final: bool = False  # whether it trains the runs of the study's final instead of trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,37 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     finally:
         opened.close_optuna()
     return WorkerResult(records, outcome)
+
+
+def run_final_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallbacks) -> WorkerResult:
+    """Train runs of a study's final until none is missing.
+
+    Raises:
+        InputError: If there is no such study, or its data differ here.
+    """
+    assert request.study is not None, "a worker of the queue has no study of its own"
+    records = open_records(parse_storage(request.storage), must_exist=True)
+    runtime = chosen_runtime(request, callbacks)
+    final = FinishRequest(request.study, DataPlace(request.data, request.data_dir))
+    with reporting_outcome(callbacks) as outcome, stopper.listening():
+        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks))
+        outcome.finished = True
+    return WorkerResult(records, outcome)
+
+
+class _FinalMessages(FinalCallbacks):
+    """Passes messages on."""
+
+    def __init__(self, callbacks: SearchCallbacks) -> None:
+        self._callbacks = callbacks
+
+    def on_message(self, text: str) -> None:
+        """Pass the message on."""
+        self._callbacks.on_message(text)
+
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        """Pass on why a training starts over."""
+        self._callbacks.on_restart(runtime, reason)
 
 
 def chosen_runtime(request: WorkerRequest, callbacks: SearchCallbacks) -> Runtime:

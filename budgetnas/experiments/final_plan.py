@@ -1,0 +1,131 @@
+"""The plan of a final: which candidates it trains, for how long, and whether one is due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from budgetnas.errors import InputError
+from budgetnas.runs.reopen import DataPlace, study_specification
+from budgetnas.samplers.choice import Ranked, Trained, best_first, trained_of
+from budgetnas.space.specification import ChoiceProtocol, StudySpecification
+from budgetnas.space.strong import automatic_epochs, final_recipe
+from budgetnas.storage import SEARCHED, Records, Run, State
+from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
+from budgetnas.training.callbacks import Callbacks
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRequest:
+    """Which study to finish, and how."""
+
+    study: str
+    place: DataPlace
+    # Numbers of finalists and seeds; None for those of the study, of its last final, or the default.
+    protocol: ChoiceProtocol | None = None
+    # Epochs of the networks that are evaluated on the test split; None for those of the last final or the study.
+    final_epochs: int | Literal["auto"] | None = None
+
+
+def is_final_due(records: Records, study: str) -> bool:
+    """Return whether a search of `study` ends with a final that is missing, or that newer trials have outdated."""
+    specification = study_specification(records, study)
+    if specification.choice is None:
+        return False
+    last = next(reversed(records.finals(study)), None)
+    protocol = protocol_of(specification, FinishRequest(study, DataPlace()), last)
+    return last is None or not is_current(last, protocol, searched_runs(records, study))
+
+
+def plan_final(
+    runs: Sequence[Run], trained: Sequence[Trained], protocol: ChoiceProtocol, specification: StudySpecification
+) -> FinalPlan:
+    """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
+
+    Args:
+        runs: The search's complete and pruned runs.
+        trained: The training of each of `runs`.
+        protocol: The numbers of finalists and epochs.
+        specification: The study's.
+    """
+
+    def finalist(ranked: Ranked) -> Finalist:
+        run = runs[ranked.first]
+        epochs = protocol.final_epochs
+        weights = run.recipe.class_weights
+        long = None if epochs is None else final_recipe(specification.recipes, epochs, run.params, weights)
+        return Finalist(
+            run=run.id, score=ranked.expected, accuracy=ranked.mean, trainings=ranked.trainings, long_recipe=long
+        )
+
+    ranking = best_first(specification, trained)
+    initial = {run.candidate.key for run in runs if run.label in specification.seeds}
+    reference = next((ranked for ranked in ranking if runs[ranked.first].candidate.key in initial), None)
+    return FinalPlan(
+        protocol=protocol,
+        finalists=tuple(map(finalist, ranking[: protocol.finalists])),
+        reference=None if reference is None else finalist(reference),
+    )
+
+
+def protocol_of(specification: StudySpecification, request: FinishRequest, last: FinalRecord | None) -> ChoiceProtocol:
+    """Return the protocol of the final: each value from the request, else from the last final or the study."""
+    fixed, asked, epochs = specification.choice, request.protocol, request.final_epochs
+    if fixed and asked and (fixed.finalists, fixed.seeds) != (asked.finalists, asked.seeds):
+        rule = f"study {request.study!r} was created with {fixed.finalists} finalists and {fixed.seeds} seeds"
+        shown = f"{asked.finalists}, {asked.seeds}"
+        raise InputError("--finalists, --final-seeds", shown, rule, "leave both out")
+    before = None if last is None else last.plan.protocol
+    protocol = fixed or asked or before or ChoiceProtocol()
+    if epochs is None:
+        epochs = (before or protocol).final_epochs
+    elif epochs == "auto":
+        epochs = automatic_epochs(specification.recipes.epochs)
+    return protocol.model_copy(update={"final_epochs": epochs})
+
+
+def searched_runs(records: Records, study: str) -> list[Run]:
+    """Return the complete runs of a study's search.
+
+    Raises:
+        InputError: If it has none.
+    """
+    runs = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.COMPLETE]
+    if not runs:
+        rule = "has no complete run to choose from"
+        raise InputError("STUDY", study, rule, "search first: budgetnas search --study NAME --trials N")
+    return runs
+
+
+def is_current(final: FinalRecord, protocol: ChoiceProtocol, searched: Sequence[Run]) -> bool:
+    """Return whether a final is finished, by this protocol, over all runs of the search."""
+    newer = any((run.ended_at or 0.0) > final.started_at for run in searched)
+    return final.read_at is not None and final.plan.protocol == protocol and not newer
+
+
+def start_final(
+    records: Records,
+    study: str,
+    protocol: ChoiceProtocol,
+    searched: Sequence[Run],
+    specification: StudySpecification,
+    callbacks: Callbacks,
+) -> FinalRecord:
+    """Record a new final and its plan; an earlier reading of the test split is reported."""
+    read = [final.read_at for final in records.finals(study) if final.read_at is not None]
+    if read:
+        at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(read[-1]))
+        callbacks.on_message(
+            f"this study was evaluated on the test split before (last on {at}), which may have influenced later "
+            "choices; this final evaluates on it again, and the record says so"
+        )
+    pruned = [run for run in records.runs(study=study) if run.role in SEARCHED and run.state is State.PRUNED]
+    runs = [*searched, *pruned]
+    curves = records.curves(run.id for run in runs)
+    trained = [
+        trained_of(run.candidate, curves[run.id], specification.measure, complete=run.state is State.COMPLETE)
+        for run in runs
+    ]
+    return records.start_final(study, plan_final(runs, trained, protocol, specification))
