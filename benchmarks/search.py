@@ -55,7 +55,7 @@ def measure(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="CSV, a row for each search; gone on with if it is there.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV, a row for each search; resumed if it is there.")] = None,
     chart: Annotated[Path | None, typer.Option(help="HTML file for the chart.")] = None,
 ) -> None:
     """Search with each seed, and print the mean regret of what was named, with 95 % intervals."""
@@ -78,7 +78,7 @@ def measure(
             check_installed(split(name)[0])
         work(tasks, networks, jobs, rows)
     except KeyboardInterrupt:
-        kept = f"run it again to go on from {out}" if out is not None else "with --out it could be gone on with"
+        kept = f"run it again to resume from {out}" if out is not None else "with --out it could be resumed"
         typer.echo(f"interrupted; {kept}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     found = {cell: rows.of(cell, count) for cell, count in seeds_of.items()}

@@ -112,7 +112,7 @@ def measure(
         f"{len(networks.accuracies):,} networks within {budget}, {studies} studies; "
         "points of accuracy, means with 95 % intervals\n"
     )
-    typer.echo("| rule | trainings | chose by, less worth | chose by, less fresh | fresh, less worth | regret |")
+    typer.echo("| rule | trainings | chosen by, minus worth | chosen by, minus fresh | fresh, minus worth | regret |")
     typer.echo("|---|---:|---:|---:|---:|---:|")
     notes = []
     for count in trainings or _TRAININGS:

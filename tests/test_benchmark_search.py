@@ -348,7 +348,7 @@ def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path: Path, jobs: int) -
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert told.strip().splitlines()[-1] == f"interrupted; run it again to go on from {out}"
+    assert told.strip().splitlines()[-1] == f"interrupted; run it again to resume from {out}"
     cells = [Cell(LIMIT, 10, "random", "single")]
     assert len(Rows(out, read_networks(path).digest).of(cells[0], 3_000)) >= 1
 
