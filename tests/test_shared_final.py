@@ -76,6 +76,7 @@ def test_workers_train_a_final_and_their_parent_reads_the_test_split(searched: P
     result = run(searched, "finish", "s", *OPTIONS, "--workers", "2")
     assert result.returncode == 0, result.stderr
     assert "2 workers train its runs" in result.stderr and "trained for 60 epochs" in result.stderr
+    assert "another process" not in result.stderr
     check(searched)
     assert len(set(processes(searched))) == 2
     again = run(searched, "finish", "s", "--workers", "2")

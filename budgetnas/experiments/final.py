@@ -280,7 +280,7 @@ class _Evaluation:
             try:
                 self._train_run(part, place, failed, wait=False)
             except TrainedElsewhere as error:
-                self.callbacks.on_message(f"{error}; this process continues with the others")
+                self.callbacks.on_elsewhere(error.run, waiting=False)
                 elsewhere.append(place)
         for place in elsewhere:
             self._train_run(part, place, failed, wait=True)

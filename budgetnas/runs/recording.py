@@ -134,9 +134,7 @@ def record_training(
         elif not wait:
             raise TrainedElsewhere(claim.run)
         elif not waiting:
-            callbacks.on_message(
-                f"another process is training run {claim.run}, which this process needs too; waiting for it"
-            )
+            callbacks.on_elsewhere(claim.run, waiting=True)
         waiting = True
         time.sleep(_POLL_SECONDS)
 

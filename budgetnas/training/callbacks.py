@@ -28,6 +28,16 @@ class Callbacks:
     def on_message(self, text: str) -> None:
         """Called with a sentence that the user should see."""
 
+    def on_elsewhere(self, run: int, *, waiting: bool) -> None:
+        """Called when another process is training a run that this process needs; a message unless overridden.
+
+        Args:
+            run: Number of its record.
+            waiting: Whether this process waits for it now, or has other runs to train first.
+        """
+        then = "waiting for it" if waiting else "others come first"
+        self.on_message(f"another process is training run {run}, which this process needs too; {then}")
+
     def on_progress(self, text: str) -> None:
         """Called before a step that takes seconds, e.g. loading the data."""
 

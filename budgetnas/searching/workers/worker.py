@@ -112,7 +112,7 @@ def run_final_worker(request: WorkerRequest, stopper: Stopper, callbacks: Search
 
 
 class _FinalMessages(FinalCallbacks):
-    """Passes messages on."""
+    """Passes messages on, but not that other workers are training too."""
 
     def __init__(self, callbacks: SearchCallbacks) -> None:
         self._callbacks = callbacks
@@ -124,6 +124,9 @@ class _FinalMessages(FinalCallbacks):
     def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
         """Pass on why a training starts over."""
         self._callbacks.on_restart(runtime, reason)
+
+    def on_elsewhere(self, run: int, *, waiting: bool) -> None:
+        """Ignore it: the search shows the runs of all workers."""
 
 
 def chosen_runtime(request: WorkerRequest, callbacks: SearchCallbacks) -> Runtime:
