@@ -19,13 +19,18 @@ EXIT_RESTART = 75
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+_LONGEST_VALUE: Final = 100
+
 _PASSWORDS: Final = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*pass\w*)=[^&\s'\"]*", re.IGNORECASE)
 
 
 class BudgetnasError(Exception):
-    """Base of the errors that end a command with a single line and no traceback."""
+    """Base of the errors that end a command with a single line and no traceback; a notebook shows that line too."""
 
     exit_code = EXIT_FAILED
+
+    def _render_traceback_(self) -> list[str]:  # called by IPython
+        return [f"{type(self).__name__}: {self}"]
 
 
 class InputError(BudgetnasError, ValueError):
@@ -45,9 +50,15 @@ class InputError(BudgetnasError, ValueError):
         self.value = value
         self.rule = rule
         self.hint = hint
-        shown = "" if value is None else f" {value!r}" if isinstance(value, str) else f" {value}"
+        shown = "" if value is None else f" {value!r}" if isinstance(value, str) else f" {_brief(value)}"
         tail = f"; {hint}" if hint else ""
         super().__init__(f"{argument}{shown}: {rule}{tail}")
+
+
+def _brief(value: object) -> str:
+    """Return a value in a line, cut where it is long."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= _LONGEST_VALUE else f"{line[: _LONGEST_VALUE - 3]}..."
 
 
 def out_of_space(error: OSError) -> bool:
@@ -113,6 +124,16 @@ def check_seed(seed: int) -> int:
     if not isinstance(seed, SupportsIndex) or not 0 <= seed < 2**31:
         raise InputError("--seed", seed, "must be a whole number from 0 to 2,147,483,647")
     return seed
+
+
+def check_flag(argument: str, value: object) -> None:
+    """Check that a value is True or False: any text would count as True.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if not isinstance(value, bool):
+        raise InputError(argument, value, "must be True or False")
 
 
 class RunFailedError(BudgetnasError):

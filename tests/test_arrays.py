@@ -19,6 +19,7 @@ from budgetnas.data.test_split import load_test
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(300) % 3
+WHOLE = "labels '{} of shape {}': must be 300 whole numbers, one for each image; {}"
 OTHER = RANDOM.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
 SMALL: dict[str, Any] = {
     "budget": "6k",
@@ -72,7 +73,7 @@ def test_the_hash_is_that_of_the_content() -> None:
     others = [
         digest(images=brighter),
         digest(labels=relabelled),
-        digest(classes="abc"),
+        digest(classes=["a", "b", "c"]),
         digest(validation=(OTHER, LABELS[:30])),
         digest(test=(OTHER, LABELS[:30])),
     ]
@@ -95,15 +96,33 @@ def test_grey_images_need_no_axis_of_channels() -> None:
         ({"images": PIXELS[:, :6]}, "images '300 x 6 x 8 x 3': must be square, with sides from 4 to 512 pixels"),
         ({"images": PIXELS[:, :2, :2]}, "images '300 x 2 x 2 x 3': must be square"),
         ({"labels": LABELS[:-1]}, "labels 'int64 of shape (299,)': must be 300 whole numbers, one for each image"),
-        ({"labels": LABELS / 1}, "labels 'float64 of shape (300,)': must be 300 whole numbers"),
-        ({"labels": LABELS - 1}, "labels -1: must be at least 0"),
-        ({"labels": LABELS + 2**62}, "labels 4611686018427387906: must be below 100,000; np.unique("),
+        ({"labels": LABELS / 1}, WHOLE.format("float64", "(300,)", "labels.astype(int) has")),
+        ({"labels": LABELS / 2}, WHOLE.format("float64", "(300,)", "classes, labels = np.unique(")),
+        ({"labels": LABELS.astype(str)}, WHOLE.format("<U21", "(300,)", "classes, labels = np.unique(")),
+        ({"labels": LABELS[:, None]}, WHOLE.format("int64", "(300, 1)", "labels.ravel()")),
+        ({"labels": np.eye(3)[LABELS]}, WHOLE.format("float64", "(300, 3)", "labels.argmax(axis=1)")),
+        ({"labels": LABELS - 1}, "labels -1: must be from 0 to 99,999; classes, labels = np.unique("),
+        ({"labels": LABELS + 2**62}, "labels 4611686018427387906: must be from 0 to 99,999; classes"),
+        ({"labels": LABELS * 0}, "labels: have a single class; a search needs at least two"),
+        ({"images": PIXELS[:0], "labels": LABELS[:0]}, "images '0 x 8 x 8 x 3': has no images"),
+        ({"images": PIXELS.astype(int)}, "images 'int64': must be uint8, from 0 to 255; images.astype('uint8')"),
+        ({"images": PIXELS / 255 * 16}, "images 'float64': must be uint8, from 0 to 255; they reach to 16; if that"),
+        ({"images": PIXELS - 300.0}, "images 'float64': must be uint8, from 0 to 255; they reach from -300 to"),
+        ({"images": PIXELS * np.nan}, "images 'float64': must be uint8, from 0 to 255; they have values that are not"),
+        ({"images": list("abc")}, "images '<U1': must be uint8, from 0 to 255; give an array of numbers"),
+        ({"images": [PIXELS[0], PIXELS[0, :4]]}, "images 'list': cannot be read as an array"),
+        ({"images": torch.empty(3, 8, 8, device="meta")}, "images 'Tensor': cannot be read as an array"),
         ({"flip": None}, "flip: must be True or False"),
         ({"labels": LABELS + 1}, "labels: class '0' has 0 training images, and needs at least 3; number the classes"),
-        ({"classes": ["a", "b"]}, "labels 2: has a class that is not one of 2 classes, numbered from 0"),
+        ({"classes": ["a", "b"]}, "classes \"['a', 'b']\": must be at least 3 different names, for"),
+        ({"classes": ["a", "b", "a"]}, "classes \"['a', 'b', 'a']\": must be at least 3 different names"),
+        ({"classes": "abc"}, "classes 'abc': must be at least 3 different names"),
         ({"test": OTHER}, "test 'ndarray': must be a pair (images, labels)"),
         ({"test": (OTHER[:, :4, :4], LABELS[:30])}, "test '3 x 4 x 4': has images of another shape than the training"),
-        ({"validation": (OTHER, LABELS[:30] + 1)}, "validation labels 3: has a class that is not one of 3 classes"),
+        (
+            {"validation": (OTHER, LABELS[:30] + 1)},
+            "validation labels 3: is not one of the 3 classes of the training labels",
+        ),
     ],
 )
 def test_errors_name_the_array_and_the_rule(changes: dict[str, Any], words: str) -> None:
@@ -111,8 +130,41 @@ def test_errors_name_the_array_and_the_rule(changes: dict[str, Any], words: str)
         ImageArrays(**{"images": PIXELS, "labels": LABELS} | changes)
 
 
+def test_tensors_of_a_training_are_read() -> None:
+    images = torch.from_numpy(PIXELS).float().requires_grad_()
+    with pytest.raises(budgetnas.InputError, match=r"images\.astype\('uint8'\)"):
+        ImageArrays(images, torch.from_numpy(LABELS))
+    tensors = ImageArrays(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
+    assert tensors.content_hash() == ImageArrays(PIXELS, LABELS).content_hash()
+
+
 def test_the_names_of_the_classes_may_be_an_array() -> None:
     assert ImageArrays(PIXELS, LABELS, classes=np.array(["a", "b", "c"])).classes == ("a", "b", "c")
+
+
+def test_a_study_with_flipped_images_is_not_resumed_without(tmp_path: Path) -> None:
+    options = SMALL | {"storage": tmp_path / "s.db", "study": "flipped"}
+    budgetnas.search(data=(PIXELS, LABELS), **options)
+    with pytest.raises(budgetnas.InputError, match=r"^flip False: the study was created with images that training may"):
+        budgetnas.search(data=ImageArrays(PIXELS, LABELS, flip=False), **options | {"trials": 2})
+    options |= {"study": "upright"}
+    upright = budgetnas.search(data=ImageArrays(PIXELS, LABELS, flip=False), **options)
+    assert not upright.trials[0].recipe.augmentation.flip
+    assert len(budgetnas.search(data=(PIXELS, LABELS), **options | {"trials": 2}).trials) == 2
+
+
+def test_a_training_ignores_what_a_program_set_for_its_own_tensors(tmp_path: Path) -> None:
+    usual = budgetnas.search(data=(PIXELS, LABELS), storage=tmp_path / "usual.db", **SMALL)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with torch.inference_mode():
+            other = budgetnas.search(data=(PIXELS, LABELS), storage=tmp_path / "other.db", **SMALL)
+        assert torch.get_default_dtype() == torch.float64 and torch.get_default_device() == torch.device("meta")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert [trial.accuracy for trial in other.trials] == [trial.accuracy for trial in usual.trials]
 
 
 def test_a_study_on_arrays_resumes_and_explains_how_to_pass_them(

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+
 from budgetnas.api.progress.lines import Lines, NoLines, TerminalLines
 from budgetnas.api.progress.notebook import NotebookLines, in_notebook
 from budgetnas.api.wording import python_words
@@ -18,6 +20,7 @@ from budgetnas.errors import (
     BudgetnasError,
     Interrupted,
     SearchFailedError,
+    check_flag,
 )
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.training import RuntimeRules, runtime_rules
@@ -53,7 +56,8 @@ def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterat
         SystemExit: With code 143 after SIGTERM or SIGHUP.
         BudgetnasError: If the time limit has passed, or this process can no longer train.
     """
-    with python_words(), _lines(shown=progress) as lines:
+    check_flag("progress", progress)
+    with python_words(), _usual_torch(), _lines(shown=progress) as lines:
         stopper = Stopper(timeout_seconds)
         try:
             with stopper.listening():
@@ -62,6 +66,22 @@ def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterat
             if stop.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
                 lines.say(f"Stopped. {RESUMES}")
             raise _stopped(stop.exit_code, stop.reason) from None
+
+
+@contextmanager
+def _usual_torch() -> Iterator[None]:
+    """Undo what a program may have set for PyTorch's tensors; a training makes its own and needs gradients."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":
+        torch.set_default_device(None)
+    try:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if device.type != "cpu":
+            torch.set_default_device(device)
 
 
 def _lines(*, shown: bool) -> Lines:

@@ -11,7 +11,7 @@ from budgetnas.api.wording import python_words
 from budgetnas.architecture import Architecture, Counts, Part, count_parts, named, parse_architecture
 from budgetnas.architecture import count as count_architecture
 from budgetnas.architecture.budget import FLAGS, Budget, Excess, Quantity, parse_budget, parse_limit, plain_limits
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, check_flag
 
 if TYPE_CHECKING:
     from budgetnas.architecture.fit import Near
@@ -27,9 +27,10 @@ _OPTIONS: Final[Mapping[Quantity, str]] = {
     "ram_bytes": "max_ram_kb",
 }
 """The arguments that limit counts other than parameters."""
+_USUAL_SHAPE: Final[Mapping[str, int]] = {"in_channels": 3, "size": 32, "classes": 10}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Counted:
     """The counts of a network.
 
@@ -42,6 +43,9 @@ class Counted:
     name: str
     architecture: Architecture
     budget: Budget | None = None
+
+    def __repr__(self) -> str:
+        return f"<Counted {self.name!r}: {self.params:,} parameters, {self.macs:,} multiply-accumulates>"
 
     @property
     def counts(self) -> Counts:
@@ -259,6 +263,7 @@ def described(networks: Sequence[str | Architecture], options: Mapping[str, Any]
     elif block is not None or strides is not None:
         argument, value = ("--block", block) if block is not None else ("--strides", strides)
         raise InputError(argument, value, "needs --blocks and --widths instead of a name")
+    check_flag("se", options["se"])
     given = {name: _plain(options[name]) for name in ("stem_width", "stem_kernel", "stem_stride")}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     changes |= {"se": True} if options["se"] else {}
@@ -268,6 +273,11 @@ def described(networks: Sequence[str | Architecture], options: Mapping[str, Any]
 def _named(network: str | Architecture, shape: Mapping[str, int]) -> tuple[str, Architecture]:
     if not isinstance(network, str | Architecture):
         raise InputError("NAME", network, "must be the name of a network, or an Architecture")
+    if isinstance(network, Architecture):
+        for name, usual in _USUAL_SHAPE.items():
+            if shape[name] not in (usual, getattr(network, name)):
+                rule = f"differs from that of the Architecture, {getattr(network, name)}"
+                raise InputError(name, shape[name], rule, "leave it out, or change it with dataclasses.replace")
     return ("custom", network) if isinstance(network, Architecture) else (network.lower(), named(network, **shape))
 
 

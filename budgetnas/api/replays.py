@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from budgetnas.api.calls import long_call
 from budgetnas.api.wording import python_words
 from budgetnas.data import DataRequest
-from budgetnas.errors import BudgetnasError, check_out
+from budgetnas.errors import BudgetnasError, InputError, check_flag, check_out
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
 
@@ -67,6 +67,10 @@ def replay(
     from budgetnas.experiments.replay import ReplayRequest, names_of, recorded_results, replay
     from budgetnas.report.page import write_replay_report
 
+    check_flag("all_runs", all_runs)
+    if not isinstance(data, str):
+        hint = 'images of your own are data="folder:DIR"'
+        raise InputError("data", type(data).__name__, "must be the name of a data set or folder:DIR", hint)
     request = ReplayRequest(
         names_of(names, everything=all_runs),
         DataRequest(data, None if data_dir is None else Path(data_dir), subset=subset, subset_eval=subset_eval),

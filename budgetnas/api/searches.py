@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,10 @@ from budgetnas.api.networks import LimitValue
 from budgetnas.api.study import Study
 from budgetnas.api.wording import python_words
 from budgetnas.data.arrays import DataArgument, as_data
-from budgetnas.errors import EXIT_DONE, Interrupted
+from budgetnas.errors import EXIT_DONE, InputError, Interrupted, check_flag
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.storage.opening import open_records_read_only
-from budgetnas.storage.urls import DEFAULT_STORAGE, parse_storage
+from budgetnas.storage.urls import DEFAULT_STORAGE, for_other_processes, parse_storage
 
 
 @python_words()
@@ -125,6 +126,10 @@ def search(
     from budgetnas.searching.options import SearchOptions, read_study_file
     from budgetnas.searching.session import run_search
 
+    check_flag("queue", queue)
+    if study_file is not None and not isinstance(study_file, str | os.PathLike):
+        hint = "images are data=..., a limit is budget=..."
+        raise InputError("study_file", type(study_file).__name__, "must be a path or the name of a study file", hint)
     values = {
         name: value for name, value in given.items() if name not in ("study_file", "queue", "progress", "batch_size")
     }
@@ -141,7 +146,8 @@ def search(
             raise Interrupted(result.outcome.exit_code, result.outcome.reason)
         if not (result.outcome.finished or queue):
             call.lines.say(f"Stopped. {RESUMES}")
-    return Study(result.study, options.storage or DEFAULT_STORAGE, DataPlace(options.data, options.data_dir))
+    storage_url = parse_storage(options.storage or DEFAULT_STORAGE)
+    return Study(result.study, for_other_processes(storage_url), DataPlace(options.data, options.data_dir))
 
 
 @python_words(STUDY="name")
@@ -170,4 +176,8 @@ def open_study(
     text = str(storage or DEFAULT_STORAGE)
     with closing(open_records_read_only(parse_storage(text))) as records:
         study_specification(records, name)
-    return Study(name, text, DataPlace(as_data(data), None if data_dir is None else Path(data_dir)))
+    return Study(
+        name,
+        for_other_processes(parse_storage(text)),
+        DataPlace(as_data(data), None if data_dir is None else Path(data_dir)),
+    )

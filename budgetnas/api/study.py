@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from budgetnas.api.calls import long_call
 from budgetnas.api.tables import html_table
-from budgetnas.api.trials import Trials, trial_of
+from budgetnas.api.trials import Trial, Trials, trial_of
 from budgetnas.api.wording import python_words
-from budgetnas.errors import check_out, plural
+from budgetnas.errors import BudgetnasError, check_flag, check_out, plural
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.report import StudyTables, study_tables
 from budgetnas.report.values import Chosen
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.space.specification import StudySpecification
-from budgetnas.storage import SEARCHED, Records, State
+from budgetnas.storage import SEARCHED, Records, Run, State
 from budgetnas.storage.opening import open_records, open_records_read_only
 from budgetnas.storage.urls import masked, parse_storage
 
@@ -42,12 +42,14 @@ class Study:
     _place: DataPlace = field(repr=False)
 
     @property
+    @python_words(STUDY="study")
     def specification(self) -> StudySpecification:
         """What the study was created with: space, budget, recipes, data and seeds."""
         with self._records() as records:
             return study_specification(records, self.name)
 
     @property
+    @python_words(STUDY="study")
     def trials(self) -> Trials:
         """Its trials in the order of their start, as frozen rows (`Trial`)."""
         with self._records() as records:
@@ -58,11 +60,13 @@ class Study:
         return Trials(tuple(trial_of(run, values.get(run.id), specification.max_params) for run in runs))
 
     @property
+    @python_words(STUDY="study")
     def best(self) -> Chosen | None:
         """The network that the study recommends: its final's winner, else its search's; None before any is trained."""
         return self.tables.chosen
 
     @property
+    @python_words(STUDY="study")
     def tables(self) -> StudyTables:
         """Everything that its report shows, as frozen values; ``to_dict()`` gives plain JSON types."""
         with self._records() as records:
@@ -139,6 +143,7 @@ class Study:
         from budgetnas.searching.workers.finals import finish_with
         from budgetnas.searching.workers.pools import pool_for
 
+        check_flag("int8", int8)
         given = {"final_epochs": final_epochs, "workers": workers, "per_device": per_device, "device": device}
         options = SearchOptions.parse(given, source="finish")
         protocol = choice_protocol(finalists, final_seeds)
@@ -158,7 +163,7 @@ class Study:
     def export(
         self,
         *,
-        run: int | None = None,
+        run: int | Trial | Run | None = None,
         out: str | Path | None = None,
         force: bool = False,
         pt: bool = False,
@@ -169,7 +174,7 @@ class Study:
         """Write a trained network as a folder: weights, ONNX file, certificate of parameters, accuracy, model card.
 
         Args:
-            run: Number of a run of the study (`Trial.run`); by default the winner of its final.
+            run: A trial or run of the study, or the run's number (`Trial.run`); by default the winner of its final.
             out: The folder; ``STUDY-bundle`` in the current folder by default.
             force: Replace an older bundle.
             pt: Also write the weights as ``model.pt``, for ``torch.load``.
@@ -189,8 +194,11 @@ class Study:
         from budgetnas.bundle.chosen import ExportRequest
         from budgetnas.bundle.export import export
 
+        for name, flag in {"force": force, "pt": pt, "int8": int8}.items():
+            check_flag(name, flag)
         folder = None if out is None else Path(out).expanduser()
-        request = ExportRequest(self._place, self.name, run, None, folder, force, device, pt, int8)
+        number = run.run if isinstance(run, Trial) else run.id if isinstance(run, Run) else run
+        request = ExportRequest(self._place, self.name, number, None, folder, force, device, pt, int8)
         with long_call(progress=progress) as call, self._records() as records:
             return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
 
@@ -240,7 +248,11 @@ class Study:
         return Study(name, self.storage, self._place)
 
     def __repr__(self) -> str:
-        return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {_standing(self.tables)}>"
+        try:
+            standing = _standing(self.tables)
+        except BudgetnasError as error:  # e.g. it was deleted
+            standing = str(error)
+        return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {standing}>"
 
     def _repr_html_(self) -> str:
         tables = self.tables

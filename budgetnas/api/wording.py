@@ -15,7 +15,7 @@ _FUNCTIONS: Final = {
     re.compile(r"run budgetnas finish .+? first"): "call finish() first",
     re.compile(r"budgetnas search --study NAME --trials N"): "budgetnas.search(study=NAME, trials=N)",
 }
-_ARGUMENTS: Final = {"STUDY": "study", "STUDY_FILE": "study_file", "NAME": "network"}
+_ARGUMENTS: Final = {"STUDY": "study", "STUDY_FILE": "study_file", "NAME": "network", "DIR": "path", "IMAGE": "image"}
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,11 @@ class Bundle:
         Raises:
             InputError: If an image cannot be read.
         """
-        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        if not isinstance(images, str | os.PathLike | Iterable):
+            rule = "must be an image or several: paths, Pillow images or arrays"
+            raise InputError("IMAGE", type(images).__name__, rule)
+        several = isinstance(images, np.ndarray) and images.ndim == 4
+        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray) and not several
         return predict(self.network, self.preprocess, [images] if single else list(images))  # type: ignore[list-item, arg-type]
 
 
@@ -80,6 +84,8 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         InputError: If it is not a bundle, or a file is missing or damaged; the message names it.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("DIR", type(path).__name__, "must be the path of a folder that an export wrote")
     folder = Path(path)
     files = _verified(folder, _manifest(folder))
     try:

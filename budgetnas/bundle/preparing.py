@@ -84,6 +84,8 @@ def _rgb(image: AnyImage, side: int, bit_depth: int) -> NDArray[np.uint8]:
 def _opened(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
         shape = f"{image.dtype} {image.shape}"
         raise InputError("IMAGE", shape, "must be an array (H, W) or (H, W, 3) of uint8", "one image at a time")

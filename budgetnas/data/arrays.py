@@ -19,6 +19,7 @@ from budgetnas.errors import InputError, plural
 _TEST_PARTS: Final = 5
 _FEWEST: Final = 3
 _MOST: Final = 100_000  # classes of a network
+_NUMBER: Final = "classes, labels = np.unique(labels, return_inverse=True) numbers them"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,13 +49,13 @@ class ImageArrays:
         given = {"train": (self.images, self.labels), "validation": self.validation, "test": self.test}
         parts = {name: _part(name, part) for name, part in given.items() if part is not None}
         train = parts["train"]
-        names = tuple(map(str, range(int(train.labels.max()) + 1) if self.classes is None else self.classes))
+        names = _class_names(self.classes, int(train.labels.max()) + 1)
         for name, part in parts.items():
             if part.images.shape[1:] != train.images.shape[1:]:
                 rule = f"has images of another shape than the training images, {_shape(train)}"
                 raise InputError(name, _shape(part), rule)
             if part.labels.max() >= len(names):
-                rule = f"has a class that is not one of {len(names):,} classes, numbered from 0"
+                rule = f"is not one of the {len(names):,} classes of the training labels, numbered from 0"
                 raise InputError(_argument(name, "labels"), int(part.labels.max()), rule)
         fewest = 1 if self.validation and self.test else _FEWEST
         for name, count in zip(names, np.bincount(train.labels, minlength=len(names)).tolist(), strict=True):
@@ -154,11 +155,10 @@ def _part(name: str, part: tuple[Any, Any]) -> Images:
     """
     if not isinstance(part, tuple | list) or len(part) != 2:
         raise InputError(name, type(part).__name__, "must be a pair (images, labels)")
-    pixels, labels = np.asarray(part[0]), np.asarray(part[1])
     argument = _argument(name, "images")
+    pixels, labels = _array(argument, part[0]), _array(_argument(name, "labels"), part[1])
     if pixels.dtype != np.uint8:
-        hint = "images from 0 to 1 become (images * 255).round().astype('uint8')"
-        raise InputError(argument, str(pixels.dtype), "must be uint8, from 0 to 255", hint)
+        raise InputError(argument, str(pixels.dtype), "must be uint8, from 0 to 255", _how_to_convert(pixels))
     if pixels.ndim == 3:
         pixels = pixels[..., np.newaxis]
     shape = " x ".join(map(str, pixels.shape))
@@ -169,15 +169,76 @@ def _part(name: str, part: tuple[Any, Any]) -> Images:
     if pixels.shape[1] != pixels.shape[2] or not MIN_RESOLUTION <= pixels.shape[1] <= MAX_RESOLUTION:
         rule = f"must be square, with sides from {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels"
         raise InputError(argument, shape, rule, "crop or pad them")
-    if labels.shape != pixels.shape[:1] or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+    if not len(pixels):
+        raise InputError(argument, shape, "has no images")
+    if labels.shape != pixels.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         given = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError(_argument(name, "labels"), given, f"must be {len(pixels):,} whole numbers, one for each image")
-    if labels.min() < 0:
-        raise InputError(_argument(name, "labels"), int(labels.min()), "must be at least 0")
-    if labels.max() >= _MOST:
-        hint = "np.unique(labels, return_inverse=True) numbers them"
-        raise InputError(_argument(name, "labels"), int(labels.max()), f"must be below {_MOST:,}", hint)
+        rule = f"must be {len(pixels):,} whole numbers, one for each image"
+        raise InputError(_argument(name, "labels"), given, rule, _how_to_number(labels, len(pixels)))
+    if labels.min() < 0 or labels.max() >= _MOST:
+        worst = int(labels.min() if labels.min() < 0 else labels.max())
+        raise InputError(_argument(name, "labels"), worst, f"must be from 0 to {_MOST - 1:,}", _NUMBER)
     return Images(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), labels.astype(np.int64))
+
+
+def _class_names(given: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """Return the names of the classes.
+
+    Raises:
+        InputError: If there are not two classes, or the names do not fit.
+    """
+    if classes < 2:
+        raise InputError("labels", None, "have a single class", "a search needs at least two")
+    if given is None:
+        return tuple(map(str, range(classes)))
+    names = () if isinstance(given, str) else tuple(map(str, given))
+    if len(names) < classes or len(set(names)) < len(names) or not all(names):
+        rule = f"must be at least {classes} different names, for the labels 0 to {classes - 1}"
+        shown = given if isinstance(given, str) else str(list(given))
+        raise InputError("classes", shown, rule, "leave it out for numbers")
+    return names
+
+
+def _array(argument: str, given: Any) -> NDArray[Any]:
+    """Return what the user gave as an array; tensors too, wherever they are.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        rule = f"cannot be read as an array ({str(error).splitlines()[0]})"
+        hint = "images must all have the same size; those of a folder may differ (folder:DIR)"
+        raise InputError(argument, type(given).__name__, rule, hint) from None
+
+
+def _how_to_convert(pixels: NDArray[Any]) -> str:
+    """Return how images of another type become uint8."""
+    if not pixels.size or not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == np.bool_):
+        return "give an array of numbers, N x H x W x C"
+    if np.issubdtype(pixels.dtype, np.complexfloating) or not np.isfinite(pixels).all():
+        return "they have values that are not finite real numbers"
+    low, high = pixels.min(), pixels.max()
+    if low < 0:
+        return f"they reach from {low:g} to {high:g}; scale them to 0 to 255 first"
+    if high <= 1:
+        return "images from 0 to 1 become (images * 255).round().astype('uint8')"
+    if high <= 255 and (pixels == np.round(pixels)).all() and high > 16:
+        return "images.astype('uint8') converts whole numbers from 0 to 255"
+    return f"they reach to {high:g}; if that is white, (images / {high:g} * 255).round().astype('uint8')"
+
+
+def _how_to_number(labels: NDArray[Any], images: int) -> str:
+    """Return how labels of another type or shape become whole numbers."""
+    if labels.shape == (images, 1):
+        return "labels.ravel() has one for each image"
+    if labels.ndim == 2 and len(labels) == images:
+        return "labels.argmax(axis=1) numbers one-hot labels"
+    if labels.shape != (images,):
+        return ""
+    whole = np.issubdtype(labels.dtype, np.floating) and (labels == np.round(labels)).all()
+    return "labels.astype(int) has whole numbers" if whole else _NUMBER
 
 
 def _argument(part: str, name: str) -> str:

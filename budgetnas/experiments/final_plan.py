@@ -75,8 +75,7 @@ def protocol_of(specification: StudySpecification, request: FinishRequest, last:
     fixed, asked, epochs = specification.choice, request.protocol, request.final_epochs
     if fixed and asked and (fixed.finalists, fixed.seeds) != (asked.finalists, asked.seeds):
         rule = f"study {request.study!r} was created with {fixed.finalists} finalists and {fixed.seeds} seeds"
-        shown = f"{asked.finalists}, {asked.seeds}"
-        raise InputError("--finalists, --final-seeds", shown, rule, "leave both out")
+        raise InputError("--finalists, --final-seeds", f"{asked.finalists}, {asked.seeds}", rule, "leave both out")
     before = None if last is None else last.plan.protocol
     protocol = fixed or asked or before or ChoiceProtocol()
     if epochs is None:

@@ -88,7 +88,7 @@ class Entrant:
         return shown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FinalResult:
     """Result of a final so far."""
 
@@ -109,6 +109,13 @@ class FinalResult:
     objective: Objective = OBJECTIVES["accuracy"]  # what the accuracies are
     validation_classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
     test_classes: ClassCounts | None = None  # the test images by class, or None before the evaluation on them
+
+    def __repr__(self) -> str:
+        if self.winner is None:
+            return f"<FinalResult of {self.study!r}: no winner yet>"
+        test = self.winner.test
+        reached = f"{statistics.fmean(test):.2%} on the test split (n = {len(test)})" if test else "not evaluated yet"
+        return f"<FinalResult of {self.study!r}: {self.winner.name}, {reached}>"
 
     @property
     def measure(self) -> Measure:

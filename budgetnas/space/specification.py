@@ -230,13 +230,24 @@ def read_specification(text: str) -> StudySpecification:
         raise InputError("--study", None, f"its specification cannot be read ({first_problem(error)})") from None
 
 
+_RULES: Final[Mapping[str, str]] = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    "string_type": "must be text",
+}
+"""Rules in our words, by pydantic's types of errors."""
+
+
 def first_problem(error: ValidationError) -> str:
     """Return the first problem that pydantic found as a line: where, the given value, the rule."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "there is no such key"
+    message = _RULES.get(problem["type"], message)
     given = problem.get("input")
     shown = "" if isinstance(given, dict) or problem["type"] in ("missing", "value_error") else f" {given!r}"
     return f"{where}{shown}: {message[:1].lower()}{message[1:]}" if where else message
