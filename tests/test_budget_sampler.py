@@ -265,6 +265,18 @@ def test_pruned_and_failed_trials_are_accepted() -> None:
     assert sampler.recommend(study).value != -1e6
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+def test_an_infinite_result_counts_as_a_failed_training(direction: str, value: float) -> None:
+    sampler = BudgetSampler(n_trainings=20, cost=cost, limit=LIMIT, search_space=SPACE, seed=5)
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    objective = noisy(5)
+    study.optimize(lambda trial: value if trial.number == 3 else objective(trial), n_trials=20)
+    later = {tuple(trial.params.items()) for trial in study.trials[9:]}
+    assert len(later) > 3
+    assert sampler.recommend(study).number != 3
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_it_leaves_a_region_in_which_every_training_fails(seed: int) -> None:
     """Where it expects the best candidates, the loss is not finite: with a failure it proposes something else."""

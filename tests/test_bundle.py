@@ -370,6 +370,12 @@ def test_predictions_do_not_depend_on_the_other_images(made: Made) -> None:
     logits = eager(made, made.data.validation.images[69:70])
     assert alone.best == top[0][0] == bundle.classes[int(logits.argmax())]
     assert bundle.predict([]) == []
+    for one in (images[69][:, :, None], Image.fromarray(images[69])):
+        assert bundle.predict(one) == [alone]
+    assert len(bundle.predict(np.stack(images[:2])[..., None])) == 2
+    for wrong in (None, 7):
+        with pytest.raises(InputError, match="IMAGE"):
+            bundle.predict(wrong)  # type: ignore[arg-type]
 
 
 def test_the_card_shows_what_a_reader_needs(made: Made) -> None:

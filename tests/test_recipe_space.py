@@ -283,6 +283,10 @@ def test_studies_older_than_recipe_spaces_are_read_as_the_paper_s() -> None:
 
 def test_a_space_is_described_in_words(digits: Data) -> None:
     assert summary(asked(digits, recipe_space="paper")).recipe.endswith("random crops after 1 pixel of padding")
+    strong = asked(digits, recipe={"augmentation": {"rotation": 10, "erasing": 0.1}})
+    assert (strong.recipes.augmentation.crop_padding, strong.recipes.augmentation.flip) == (1, False)
+    words = "random crops after 1 pixel of padding, rotation up to 10 degrees, erasing 0.1"
+    assert words in summary(strong).recipe
     assert summary(asked(digits)).recipe.endswith("; Nesterov's momentum on")
     told = summary(asked(digits, recipe_space="tuned", recipe=RecipeSpace(label_smoothing=(0.1,)))).recipe
     assert told.endswith(

@@ -372,6 +372,20 @@ def test_enqueued_values_outside_their_range_are_rejected_with_the_reason(values
         suggest_candidate(study.ask(), space)
 
 
+def test_an_error_of_the_sampler_is_not_taken_for_a_value_outside_its_range() -> None:
+    class Broken(optuna.samplers.RandomSampler):
+        def sample_independent(self, *arguments: Any) -> Any:
+            raise ValueError("Matrix is not positive definite")
+
+    space = CandidateSpace(
+        SearchSpace(blocks=((1, 2), (1, 1)), widths=(4, 6)),
+        RecipeSpace(),
+        InputShape(in_channels=1, size=8, classes=10),
+    )
+    with pytest.raises(ValueError, match=r"^Matrix is not positive definite"):
+        suggest_candidate(optuna.create_study(sampler=Broken()).ask(), space)
+
+
 def test_a_search_rejects_an_enqueued_width_outside_the_table_and_continues(tmp_path: Path) -> None:
     path = study_file(tmp_path)
     assert run(tmp_path, "search", path, "--study", "t", "--trials", "1").returncode == 0

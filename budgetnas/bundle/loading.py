@@ -67,7 +67,7 @@ class Bundle:
         Raises:
             InputError: If an image cannot be read.
         """
-        if not isinstance(images, str | os.PathLike | Iterable):
+        if not isinstance(images, str | os.PathLike | Image.Image | Iterable):
             rule = "must be an image or several: paths, Pillow images or arrays"
             raise InputError("IMAGE", type(images).__name__, rule)
         several = isinstance(images, np.ndarray) and images.ndim == 4

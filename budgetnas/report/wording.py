@@ -111,6 +111,7 @@ def _fixed_recipe(recipes: RecipeSpace) -> str:
     changes = [f"random crops after {plural(padding, 'pixel')} of padding"] if padding else []
     changes += ["mirroring"] if augmentation.flip else []
     changes += [f"rotation up to {augmentation.rotation:g} degrees"] if augmentation.rotation else []
+    changes += augmentation.describe()
     epochs, changed = plural(recipes.epochs, "epoch"), ", ".join(changes) or "no augmentation"
     line = f"{epochs}, cosine schedule to zero, batch {recipes.batch}; {changed}"
     return "; ".join((line, *_extras(recipes)))

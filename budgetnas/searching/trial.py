@@ -285,6 +285,8 @@ def suggest_candidate(trial: optuna.Trial, space: CandidateSpace) -> Candidate:
             try:
                 params[name] = _suggest(trial, name, ranges[name])
             except ValueError as error:  # by Optuna, for a value of another type or not among the choices
+                if name not in trial._fixed_params:
+                    raise  # by the sampler, which Optuna calls here
                 raise RejectedError(f"rejected: {name} has a value outside its range ({error})") from None
     problem = space.problem(params)
     if problem is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -134,22 +135,30 @@ def observe(
     failed = [
         trial.params
         for trial in trials
-        if trial.state is TrialState.FAIL and key_of(trial.params) not in known and fits(trial.params)
+        if (trial.state is TrialState.FAIL or _is_infinite(trial))
+        and key_of(trial.params) not in known
+        and fits(trial.params)
     ]
     return Observed.of(trainings, waiting, failed)
 
 
 def trainings_of(trials: Iterable[FrozenTrial], direction: StudyDirection) -> list[Training]:
-    """Return the trainings of the complete and the pruned trials."""
+    """Return the trainings of the complete and the pruned trials; one whose value is infinite says nothing."""
     sign = 1.0 if direction == StudyDirection.MINIMIZE else -1.0
     trainings = []
     for trial in trials:
         curve = {step: sign * value for step, value in trial.intermediate_values.items()}
+        if _is_infinite(trial):
+            continue
         if trial.state is TrialState.COMPLETE and trial.value is not None:
             trainings.append(Training(trial.params, curve, sign * float(trial.value)))
         elif trial.state is TrialState.PRUNED:
             trainings.append(Training(trial.params, curve, None))
     return trainings
+
+
+def _is_infinite(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and trial.value is not None and math.isinf(trial.value)
 
 
 def _last(curve: Curve) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,9 @@ class BudgetSampler(BaseSampler):
         ranges = self._ranges or Ranges(IntersectionSearchSpace().calculate(study))
         trials = [trial for trial in study.get_trials(deepcopy=False) if ranges.complete(trial.params)]
         costs = {
-            trial.number: self._cost(ranges.of(trial.params)) for trial in trials if trial.state is TrialState.COMPLETE
+            trial.number: self._cost(ranges.of(trial.params))
+            for trial in trials
+            if trial.state is TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
         }
         within = [trial for trial in trials if costs.get(trial.number, np.inf) <= self._limit]
         if not within:
