@@ -21,6 +21,7 @@ from benchmarks.options import (
     DeviceOption,
     EpochsOption,
     PrecisionOption,
+    SeOption,
     StemWidthOption,
     SubsetEvalOption,
     SubsetOption,
@@ -33,13 +34,13 @@ from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.experiments.bench.protocol import task_with
 from budgetnas.metrics import Epoch
-from budgetnas.space.recipe import Recipe
-from budgetnas.space.strong import plain_recipe, strong_recipe
+from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+from budgetnas.space.strong import final_recipe, plain_recipe, strong_recipe
 from budgetnas.training import RuntimeConfig, Task, runtime_rules, train
 from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.runtime import device_name
 
-RECIPES: Final = {"plain": plain_recipe, "strong": strong_recipe}
+RECIPES: Final = ("plain", "strong", "final")
 COLUMNS: Final = (
     "network",
     "params",
@@ -129,11 +130,20 @@ class Curve(Callbacks):
             raise OutOfTimeError(max(_PACE_EPOCHS, int(_MARGIN * left / self.rows[-1].seconds)))
 
 
-def make_recipe(name: str, data: Data, epochs: int, learning_rate: float | None, weight_decay: float | None) -> Recipe:
-    """Return a named recipe for these data, some of its values replaced."""
-    if name not in RECIPES:
-        raise InputError("--recipe", name, f"must be one of {', '.join(RECIPES)}")
-    recipe = RECIPES[name](epochs, resolution=data.resolution, flip=data.flip)
+def make_recipe(
+    name: str, data: Data, epochs: int, params: int, learning_rate: float | None, weight_decay: float | None
+) -> Recipe:
+    """Return a named recipe for these data, some of its values replaced; ``final`` is scaled to the network."""
+    match name:
+        case "plain":
+            recipe = plain_recipe(epochs, resolution=data.resolution, flip=data.flip)
+        case "strong":
+            recipe = strong_recipe(epochs, resolution=data.resolution, flip=data.flip)
+        case "final":
+            augmentation = Augmentation(crop_padding=data.resolution // 8, flip=data.flip)
+            recipe = final_recipe(RecipeSpace(augmentation=augmentation), epochs, params)
+        case _:
+            raise InputError("--recipe", name, f"must be one of {', '.join(RECIPES)}")
     changes = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     return recipe.model_copy(update={name: value for name, value in changes.items() if value is not None})
 
@@ -146,7 +156,8 @@ def measure(
     blocks: BlocksOption = "3,3,3",
     widths: WidthsOption = "64,128,256",
     stem_width: StemWidthOption = 64,
-    recipe: Annotated[str, typer.Option(help="plain or strong.")] = "strong",
+    se: SeOption = False,
+    recipe: Annotated[str, typer.Option(help="plain, strong or final.")] = "strong",
     epochs: EpochsOption = 100,
     learning_rate: Annotated[
         float | None, typer.Option(help="Highest rate.", show_default="the recipe's", min=1e-6, max=100)
@@ -167,12 +178,11 @@ def measure(
     end = None if time_limit is None else time.perf_counter() + time_limit
     rules = runtime_rules(device, precision)
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
-    architecture = network_for(loaded, blocks, widths, stem_width)
-    runtime = rules.runtime_for(architecture, images=epochs * len(loaded.train.labels))
-    task = task_with(
-        loaded, architecture, make_recipe(recipe, loaded, epochs, learning_rate, weight_decay), runtime, seed
-    )
+    architecture = network_for(loaded, blocks, widths, stem_width, se=se)
     params = count(architecture).params
+    runtime = rules.runtime_for(architecture, images=epochs * len(loaded.train.labels))
+    chosen = make_recipe(recipe, loaded, epochs, params, learning_rate, weight_decay)
+    task = task_with(loaded, architecture, chosen, runtime, seed)
     typer.echo(
         f"{architecture.describe()}, {params:,} parameters; {loaded.identity.name}: {len(task.train):,} images to "
         f"train with, {len(task.evaluation):,} to validate; {device_name(runtime.torch_device)}, {runtime.precision}, "
@@ -188,7 +198,7 @@ def measure(
                 typer.echo("stopped: the time limit is reached")
                 break
             typer.echo(f"too slow for the time limit: begins again with {error.epochs} epochs")
-            changed = make_recipe(recipe, loaded, error.epochs, learning_rate, weight_decay)
+            changed = make_recipe(recipe, loaded, error.epochs, params, learning_rate, weight_decay)
             task = Task(architecture, changed, seed, task.train, task.evaluation, task.normalisation)
         else:
             break

@@ -20,6 +20,7 @@ SubsetEvalOption = Annotated[int | None, typer.Option(help="Validation images.",
 BlocksOption = Annotated[str, typer.Option(help="Blocks of each stage.")]
 WidthsOption = Annotated[str, typer.Option(help="Width of each stage.")]
 StemWidthOption = Annotated[int, typer.Option(help="Channels of the stem.")]
+SeOption = Annotated[bool, typer.Option("--se", help="Squeeze-and-excitation in every block.")]
 BatchOption = Annotated[int, typer.Option(help="Images in one optimiser step.", min=2)]
 EpochsOption = Annotated[int, typer.Option(help="Epochs of each training.", min=1)]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda:N or mps.")]

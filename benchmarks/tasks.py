@@ -10,12 +10,13 @@ from budgetnas.training.device import Normaliser
 from budgetnas.training.evaluation import evaluate
 
 
-def network_for(data: Data, blocks: str, widths: str, stem_width: int) -> Architecture:
+def network_for(data: Data, blocks: str, widths: str, stem_width: int, *, se: bool = False) -> Architecture:
     """Return the described network for images and classes of `data`."""
     return parse_architecture(
         blocks,
         widths,
         stem_width=stem_width,
+        se=se,
         in_channels=data.in_channels,
         size=data.resolution,
         classes=len(data.classes),

@@ -29,7 +29,7 @@ BAD_INPUT = [
     ("learning", ["--blocks", "1,x"], ["--blocks '1,x'", "whole numbers"]),
     ("learning", ["--learning-rate", "0"], ["learning_rate 0.0", "greater than 0"]),
     ("ladder", ["--data", "folder:nowhere"], NOT_THERE),
-    ("long_training", ["--data", "digits", "--recipe", "strng"], ["--recipe 'strng'", "plain, strong"]),
+    ("long_training", ["--data", "digits", "--recipe", "strng"], ["--recipe 'strng'", "plain, strong, final"]),
     ("long_training", ["--data", "folder:nowhere"], NOT_THERE),
     ("onnx", ["nowhere", "nowhere"], ["DIR 'nowhere'", "budgetnas export"]),
     ("onnx", ["nowhere"], ["IMAGES", "see --help"]),

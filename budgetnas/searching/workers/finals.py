@@ -8,17 +8,20 @@ from typing import Final
 from budgetnas.data.arrays import ImageArrays
 from budgetnas.data.request import absolute_place
 from budgetnas.errors import InputError, plural
-from budgetnas.experiments.final import FinalCallbacks, Together, finish
+from budgetnas.experiments.final import FinalCallbacks, Together, finish, help_finish
 from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.runs.interrupts import Stopper
-from budgetnas.runs.reopen import study_specification
+from budgetnas.runs.reopen import DataPlace, study_specification
+from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.loop import reporting_outcome
 from budgetnas.searching.workers.pools import WorkerPool
 from budgetnas.searching.workers.supervisor import run_pool
-from budgetnas.searching.workers.worker import WorkerRequest
+from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime
 from budgetnas.storage import Records, Role, Run, State
-from budgetnas.storage.urls import for_other_processes
-from budgetnas.training import Runtime
+from budgetnas.storage.opening import open_records
+from budgetnas.storage.urls import for_other_processes, parse_storage
+from budgetnas.training import Runtime, RuntimeConfig
 
 _ENDED: Final = frozenset({State.COMPLETE, State.FAILED})
 
@@ -72,6 +75,22 @@ def finish_with(
     return finish(request, records, runtime, stopper, callbacks, Together(pool.shares, train))
 
 
+def run_final_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallbacks) -> WorkerResult:
+    """Train runs of a study's final until none is missing.
+
+    Raises:
+        InputError: If there is no such study, or its data differ here.
+    """
+    assert request.study is not None, "a worker of the queue has no study of its own"
+    records = open_records(parse_storage(request.storage), must_exist=True)
+    runtime = chosen_runtime(request, callbacks)
+    final = FinishRequest(request.study, DataPlace(request.data, request.data_dir))
+    with reporting_outcome(callbacks) as outcome, stopper.listening():
+        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks))
+        outcome.finished = True
+    return WorkerResult(records, outcome)
+
+
 class _WatchedFinal:
     """Polls the storage for the runs of a study's finals, and reports each that ends."""
 
@@ -112,3 +131,21 @@ class _WatchedFinal:
         accuracy = self._measure.of(self._records.curve(run.id)[-1])
         trained = f"trained for {plural(run.epochs_done, 'epoch')}"
         return f"{name}: {trained}" + ("" if math.isnan(accuracy) else f", {accuracy:.2%} on validation")
+
+
+class _FinalMessages(FinalCallbacks):
+    """Passes messages on, but not that other workers are training too."""
+
+    def __init__(self, callbacks: SearchCallbacks) -> None:
+        self._callbacks = callbacks
+
+    def on_message(self, text: str) -> None:
+        """Pass the message on."""
+        self._callbacks.on_message(text)
+
+    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
+        """Pass on why a training starts over."""
+        self._callbacks.on_restart(runtime, reason)
+
+    def on_elsewhere(self, run: int, *, waiting: bool) -> None:
+        """Ignore it: the search shows the runs of all workers."""

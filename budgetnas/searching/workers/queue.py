@@ -30,7 +30,8 @@ from budgetnas.runs.reopen import DataPlace, load_study_data, study_specificatio
 from budgetnas.searching.callbacks import MessageCallbacks, TrialEnd
 from budgetnas.searching.loop import SearchTask, Turn, reporting_outcome, sampler_of, search
 from budgetnas.searching.study import OpenStudy, open_study
-from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_final_worker, run_worker
+from budgetnas.searching.workers.finals import run_final_worker
+from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_worker
 from budgetnas.storage import Records
 from budgetnas.storage.leases import Lease, holding, take_final, trained, work_in_progress
 from budgetnas.storage.opening import open_records

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgetnas.errors import InputError, check_seed
-from budgetnas.experiments.final import FinalCallbacks, help_finish
-from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.named import check_sampler
@@ -93,40 +91,6 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     finally:
         opened.close_optuna()
     return WorkerResult(records, outcome)
-
-
-def run_final_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallbacks) -> WorkerResult:
-    """Train runs of a study's final until none is missing.
-
-    Raises:
-        InputError: If there is no such study, or its data differ here.
-    """
-    assert request.study is not None, "a worker of the queue has no study of its own"
-    records = open_records(parse_storage(request.storage), must_exist=True)
-    runtime = chosen_runtime(request, callbacks)
-    final = FinishRequest(request.study, DataPlace(request.data, request.data_dir))
-    with reporting_outcome(callbacks) as outcome, stopper.listening():
-        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks))
-        outcome.finished = True
-    return WorkerResult(records, outcome)
-
-
-class _FinalMessages(FinalCallbacks):
-    """Passes messages on, but not that other workers are training too."""
-
-    def __init__(self, callbacks: SearchCallbacks) -> None:
-        self._callbacks = callbacks
-
-    def on_message(self, text: str) -> None:
-        """Pass the message on."""
-        self._callbacks.on_message(text)
-
-    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        """Pass on why a training starts over."""
-        self._callbacks.on_restart(runtime, reason)
-
-    def on_elsewhere(self, run: int, *, waiting: bool) -> None:
-        """Ignore it: the search shows the runs of all workers."""
 
 
 def chosen_runtime(request: WorkerRequest, callbacks: SearchCallbacks) -> Runtime:
