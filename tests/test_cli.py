@@ -360,7 +360,7 @@ def test_seeds_out_of_range(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
 def test_a_fresh_folder_has_no_study_yet(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "studies")
     assert code == 0
-    assert "no studies yet" in out
+    assert "no studies yet in sqlite:///budgetnas.db" in out
     assert "digits-demo" in out
 
 

@@ -18,6 +18,7 @@ from reporting import seeded_study
 from secrets_and_names import NASTY, in_files, in_user_part, shown
 from small import STUDY, run, start, study_file
 
+from budgetnas.cli.app import main
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import parse_storage
 
@@ -74,6 +75,14 @@ def test_the_dashboard_listens_and_answers_here_only(studied: Path) -> None:
             code, _, body = asked(port, name)
             assert (code, "--host" in body) == (403, True), name
     assert "no password" not in output[1]
+
+
+def test_an_address_of_another_machine_is_refused(
+    studied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(studied)
+    assert main(["dashboard", "--host", "203.0.113.1"]) == 2
+    assert "--host '203.0.113.1': cannot listen on 203.0.113.1:8080" in capsys.readouterr().err
 
 
 def test_a_dashboard_for_others_warns(studied: Path) -> None:

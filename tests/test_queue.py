@@ -113,7 +113,7 @@ def test_a_queued_study_is_created_trains_nothing_and_a_worker_trains_it(tmp_pat
         [final] = records.finals("s")
         assert final.read_at is not None
         assert records.queue_entries()["s"].state is QueueState.DONE
-    assert trained_here(tmp_path, storage_url).count("study 's'") == 0, "a second worker finds nothing to do"
+    assert trained_here(tmp_path, storage_url).strip().endswith("nothing is queued"), "a second one has nothing to do"
 
     assert "3 of 4 trials trained" in queued(tmp_path, storage_url, "s", trials="4", finalists="1", final_seeds="2")
     trained_here(tmp_path, storage_url)
@@ -151,6 +151,29 @@ def test_options_that_a_queue_cannot_follow_are_refused(
     assert not (tmp_path / "budgetnas.db").exists()
 
 
+def test_environment_variables_that_do_not_apply_are_ignored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BUDGETNAS_STUDY", "s")
+    monkeypatch.setenv("BUDGETNAS_TRIALS", "7")
+    assert main(["worker", "--all", "--until-idle"]) == 0
+    assert "nothing is queued\n" in capsys.readouterr().err
+    monkeypatch.delenv("BUDGETNAS_TRIALS")
+    for name, value in (("WORKERS", "2"), ("PRECISION", "float32"), ("PER_DEVICE", "2")):
+        monkeypatch.setenv(f"BUDGETNAS_{name}", value)
+    assert main(["worker"]) == 2
+    assert "--study 's': " in capsys.readouterr().err, "not that --workers goes with --all"
+    assert main(["search", study_file(tmp_path), "--queue", "--finalists", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "study s is queued: 0 of 4 trials trained" in out
+    assert "fresh seeds each: the best candidate; then the winner is trained" in err, "no initial network fits"
+    assert main(["search", "--study", "t", "--trials", "9", "--queue"]) == 2
+    told = "--budget: is missing, and there is no study 't' in sqlite:///budgetnas.db to resume"
+    assert told in (err := capsys.readouterr().err)
+    assert err.endswith("a study that is there: s\n"), err
+
+
 @pytest.mark.slow
 def test_a_study_whose_data_are_not_here_is_skipped_with_one_message(tmp_path: Path, sqlite: str) -> None:
     for label in ("cat", "dog"):
@@ -161,7 +184,8 @@ def test_a_study_whose_data_are_not_here_is_skipped_with_one_message(tmp_path: P
     queued(tmp_path, sqlite, "digits", trials="1")
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     told = trained_here(tmp_path, sqlite)
-    assert told.count("study 'own' is skipped here") == 1
+    assert told.count("study 'own' is skipped here: ") == 1
+    assert "nothing that can be trained here is queued" in told
     assert (stands(sqlite)["own"].state, stands(sqlite)["digits"].state) == ("queued", "done")
     (tmp_path / "elsewhere").rename(tmp_path / "images")
     (tmp_path / "below").mkdir()

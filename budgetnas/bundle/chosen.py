@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -97,7 +98,7 @@ def _of_study(records: Records, study: str, number: int | None) -> Chosen:
     shipped = None if final is None else final.shipped_run
     if number is None and shipped is None:
         state = "has no final yet" if final is None else "has an unfinished final"
-        hint = f"run budgetnas finish {study} first, or export one of its runs with --run N"
+        hint = f"run budgetnas finish {shlex.quote(study)} first, or export one of its runs with --run N"
         raise InputError("STUDY", study, state, hint)
     run = _complete_run(records, study, shipped if number is None else number)
     name = study if number is None else f"{study}-run-{run.id}"

@@ -18,6 +18,7 @@ from budgetnas.cli.options import (
     TimeoutOption,
     option,
 )
+from budgetnas.errors import plural
 
 if TYPE_CHECKING:
     from budgetnas.experiments.comparison import Comparison, Pair, Side
@@ -75,8 +76,8 @@ def _print_comparison(study: str, comparison: Comparison) -> None:
         decay = WEIGHT_DECAY[optimizer]
         console.print(f"{NAMES[optimizer]}: learning rates {rates}; weight decay {decay:g}")
     console.print(
-        f"all: {design.recipes.epochs} epochs, batch {design.recipes.batch}; every rate with a single seed, the best "
-        f"again with a fresh seed; {design.measure.on('validation')} after the last epoch",
+        f"all: {plural(design.recipes.epochs, 'epoch')}, batch {design.recipes.batch}; every rate with a single seed, "
+        f"the best again with a fresh seed; {design.measure.on('validation')} after the last epoch",
     )
     columns = (
         *("architecture", "", "parameters", "SGD rate", "first", "again"),

@@ -7,6 +7,7 @@ import time
 from budgetnas.api.progress.lines import Lines
 from budgetnas.api.progress.terminal import duration
 from budgetnas.api.progress.trainings import Progress, where
+from budgetnas.errors import plural
 from budgetnas.experiments.compare import CompareCallbacks, ComparePlan, CompareStep
 from budgetnas.experiments.comparison import Attempt, Pair
 
@@ -75,7 +76,7 @@ def plan_lines(plan: ComparePlan) -> list[str]:
         f"best again: {design.trainings} runs, {design.trainings - plan.missing} of them recorded already",
         f"data: {data.identity.label()}; {len(data.train):,} train images, {len(data.validation):,} validation images; "
         f"{data.validation_classes.describe('the latter')}",
-        f"each run: {design.recipes.epochs} epochs, batch {design.recipes.batch}; on {where(runtime)}",
+        f"each run: {plural(design.recipes.epochs, 'epoch')}, batch {design.recipes.batch}; on {where(runtime)}",
     ]
     lines += [
         f"{entrant.name}: {entrant.architecture.describe()}, {entrant.params:,} parameters"

@@ -23,6 +23,12 @@ def option(
     return typer.Option(help=help, envvar=envvar, show_default=default, autocompletion=autocompletion)
 
 
+def is_from_environment(context: typer.Context, name: str) -> bool:
+    """Return whether an environment variable set a parameter."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "ENVIRONMENT"
+
+
 def out_option(help: str, metavar: str, *, default: str | bool = True, argument: str = "--out") -> Any:
     """Return the option of a path to write, with ``~`` expanded and ``-`` refused."""
 

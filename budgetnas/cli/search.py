@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -18,9 +18,13 @@ from budgetnas.cli.options import (
     StorageOption,
     StudyFileArgument,
     TimeoutOption,
+    is_from_environment,
     option,
 )
 from budgetnas.errors import EXIT_DONE
+
+_OF_WORKERS: Final = frozenset({"workers", "per_device", "ray", "gpus_per_trial", "precision"})
+"""Options with an environment variable that a search which is queued does not have."""
 
 
 def search_command(
@@ -116,6 +120,8 @@ def search_command(
     from budgetnas.searching.session import run_search
 
     given = {name: value for name, value in context.params.items() if name in SearchOptions.model_fields}
+    if queue:  # the workers decide how they train, whatever this process's environment says
+        given = {name: value for name, value in given.items() if not _is_left_to_workers(context, name)}
     options = SearchOptions.parse(given)
     if study_file is not None:
         options = options.over(read_study_file(study_file))
@@ -128,3 +134,7 @@ def search_command(
     data = options.data if isinstance(options.data, str) else None
     print_end(result.records, result.study, storage, result.outcome, data=data, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)
+
+
+def _is_left_to_workers(context: typer.Context, name: str) -> bool:
+    return name in _OF_WORKERS and is_from_environment(context, name)

@@ -30,6 +30,8 @@ def studies_command(storage: StorageOption = None, as_json: JsonFlag = False) ->
 
 def print_studies(storage: str | None, *, as_json: bool) -> None:
     """Print the studies of a storage, and where each stands."""
+    from budgetnas.storage.urls import DEFAULT_STORAGE, masked, parse_storage
+
     tables, stand = _all_tables(storage)
     if as_json:
         print_json(
@@ -57,7 +59,8 @@ def print_studies(storage: str | None, *, as_json: bool) -> None:
         done = f"{study.tallies.trained}" + (f"/{standing.trials}" if standing.trials is not None else "")
         rows.append((study.study, study.summary.data, standing.describe(), limits, done, best))
     columns = ("study", "data", "state", "budget", "trained", "best validation")
-    stdout().print(table("Studies", columns, rows, left=3) if rows else "no studies yet")
+    nothing = f"no studies yet in {masked(parse_storage(storage or DEFAULT_STORAGE))}"
+    stdout().print(table("Studies", columns, rows, left=3) if rows else nothing)
 
 
 def _all_tables(storage: str | None) -> tuple[list[StudyTables], dict[str, Standing]]:

@@ -56,8 +56,9 @@ def print_queued(records: Records, study: str, storage: str | None, *, as_json: 
         goal, tables = records.goal(study), study_tables(records, study)
     if as_json:
         return print_json(tables.to_dict())
-    trials = 0 if goal is None else goal.trials
-    stdout().print(f"\nstudy {study} is queued: {tables.tallies.trained} of {trials} trials trained")
+    trained = tables.tallies.trained
+    trials = trained if goal is None else max(goal.trials, trained)
+    stdout().print(f"\nstudy {study} is queued: {trained} of {trials} trials trained")
     print_next(storage, ["worker", "--all"], ["studies"])
 
 

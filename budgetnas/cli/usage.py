@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import typer
 
+from budgetnas.cli.options import is_from_environment
+
 USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__bases__[0]
 _RULES: Final = {
     "int_parsing": "must be a whole number",
@@ -35,8 +37,7 @@ def usage_problem(error: Exception) -> str:
 
 def _argument(error: Any) -> str:
     """Return the name of the option, argument or environment variable that set the value."""
-    source = error.ctx.get_parameter_source(error.param.name)
-    if source is not None and source.name == "ENVIRONMENT":
+    if is_from_environment(error.ctx, error.param.name):
         return str(error.param.envvar)
     is_option = error.param.param_type_name == "option"
     return " / ".join(error.param.opts) if is_option else str(error.param.display_name_raw)

@@ -16,6 +16,7 @@ from budgetnas.cli.options import (
     StorageOption,
     StudyDataOption,
     TimeoutOption,
+    is_from_environment,
     option,
 )
 from budgetnas.errors import InputError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def worker_command(
+    context: typer.Context,
     study: Annotated[str | None, option("Name of the study.", "BUDGETNAS_STUDY", autocompletion=study_names)] = None,
     storage: StorageOption = None,
     data: StudyDataOption = None,
@@ -43,13 +45,23 @@ def worker_command(
         bool, typer.Option("--all", help="Train every queued study, in turns, and wait for more.")
     ] = False,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="With --all: end when nothing is left.")] = False,
-    workers: Annotated[int | None, option("With --all: processes on this machine.", default="1")] = None,
-    per_device: Annotated[
-        int | None, option("With --all: most workers on one GPU; without --workers, on each.", default="1")
+    workers: Annotated[
+        int | None, option("With --all: processes on this machine.", "BUDGETNAS_WORKERS", default="1")
     ] = None,
-    ray: Annotated[str | None, option("With --all: train on a Ray cluster, auto or HOST:PORT.")] = None,
+    per_device: Annotated[
+        int | None,
+        option("With --all: most workers on one GPU; without --workers, on each.", "BUDGETNAS_PER_DEVICE", default="1"),
+    ] = None,
+    ray: Annotated[
+        str | None, option("With --all: train on a Ray cluster, auto or HOST:PORT.", "BUDGETNAS_RAY")
+    ] = None,
     gpus_per_trial: Annotated[
-        float | None, option("Share of a GPU for each worker on Ray, 0 to 1.", default="1, or 0 without GPUs")
+        float | None,
+        option(
+            "Share of a GPU for each worker on Ray, 0 to 1.",
+            "BUDGETNAS_GPUS_PER_TRIAL",
+            default="1, or 0 without GPUs",
+        ),
     ] = None,
     timeout: TimeoutOption = None,
     as_json: JsonFlag = False,
@@ -74,7 +86,7 @@ def worker_command(
         "--ray": ray,
         "--gpus-per-trial": gpus_per_trial,
     }
-    _check_together(of_study if every else of_all, every=every)
+    _check_together(context, of_study if every else of_all, every=every)
     if every:
         pool = SearchOptions.parse(
             {
@@ -114,10 +126,11 @@ def worker_command(
     raise typer.Exit(result.outcome.exit_code)
 
 
-def _check_together(others: Mapping[str, object], *, every: bool) -> None:
-    """Check that no option is given that only `--study`, or only `--all`, has."""
-    given = [(name, value) for name, value in others.items() if value is not None]
-    for name, value in given:
+def _check_together(context: typer.Context, others: Mapping[str, object], *, every: bool) -> None:
+    """Check that no option is given that only `--study`, or only `--all`, has; environment variables do not count."""
+    for name, value in others.items():
+        if value is None or is_from_environment(context, name.removeprefix("--").replace("-", "_")):
+            continue
         shown = None if value is True else value
         if every:
             raise InputError(name, shown, "does not go with --all, which trains every queued study", "leave it out")

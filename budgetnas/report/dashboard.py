@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -199,6 +200,7 @@ def _server(host: str, port: int, application: WSGIApplication) -> WSGIServer:
     try:
         return make_server(host, port, application, Server, _QuietHandler)
     except OSError as error:
-        raise InputError(
-            "--port", port, f"cannot listen on {host}:{port} ({error.strerror})", "choose another --port"
-        ) from None
+        rule = f"cannot listen on {host}:{port} ({error.strerror})"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise InputError("--port", port, rule, "choose another --port") from None
+        raise InputError("--host", host, rule, "name an address of this machine, e.g. 127.0.0.1") from None

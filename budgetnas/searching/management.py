@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from typing import Final, cast
@@ -140,7 +141,7 @@ def _rename(records: Records, old: str, new: str) -> None:
 
 def _busy(argument: str, study: str, working: int) -> InputError:
     rule = f"is being trained by {_processes(working)}"
-    return InputError(argument, study, rule, f"budgetnas cancel {study} stops them first")
+    return InputError(argument, study, rule, f"budgetnas cancel {shlex.quote(study)} stops them first")
 
 
 def _processes(number: int) -> str:

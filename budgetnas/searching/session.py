@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from budgetnas.data import Data, load_data
 from budgetnas.data.arrays import ImageArrays
 from budgetnas.data.request import absolute_place
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, listed
 from budgetnas.experiments.final import FinalCallbacks
 from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.runs.checkpoints import delete_old_checkpoints
@@ -31,7 +31,7 @@ from budgetnas.space.specification import StudySpecification, read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
-from budgetnas.storage.urls import DEFAULT_STORAGE, for_other_processes, parse_storage, sqlite_file
+from budgetnas.storage.urls import DEFAULT_STORAGE, for_other_processes, masked, parse_storage, sqlite_file
 from budgetnas.training import CpuFacts, RuntimeConfig, RuntimeRules, runtime_rules
 from budgetnas.training.memory import free_cached_memory
 
@@ -122,10 +122,19 @@ def _complete(options: SearchOptions, url: URL) -> SearchOptions:
     if study is not None and exists:
         with closing(open_records(url)) as records:
             options = _resumed(options, study, records)
+            if options.budget is None:
+                rule = f"is missing, and there is no study {study!r} in {masked(url)} to resume"
+                raise InputError("--budget", None, rule, _known(records) or "add e.g. --budget 5e6")
     options.limits()
     if options.sampler is not None:
         check_sampler(options.sampler)
     return options.over(SearchOptions(trials=DEFAULT_TRIALS, seed=DEFAULT_SEED, precision="auto"))
+
+
+def _known(records: Records) -> str:
+    """Return which studies a storage has; the empty string for none."""
+    names = records.study_names()
+    return f"add e.g. --budget 5e6, or name a study that is there: {listed(names)}" if names else ""
 
 
 def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOptions:

@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from budgetnas.errors import plural
+
 OptimizerName = Literal["sgd", "adam"]
 Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -226,7 +228,7 @@ class Recipe(Frozen):
         adam = "AdamW" if self.decoupled_decay else "Adam"
         name = "SGD" if self.optimizer == "sgd" else adam
         rates = f"{name} lr {self.learning_rate:.3g} wd {self.weight_decay:.3g}"
-        shared = () if brief else (f"{self.epochs} epochs", f"batch {self.batch}")
+        shared = () if brief else (plural(self.epochs, "epoch"), f"batch {self.batch}")
         return ", ".join((rates, *shared, *self._extras()))
 
     def _extras(self) -> list[str]:

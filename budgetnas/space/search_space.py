@@ -155,8 +155,10 @@ class SearchSpace(Frozen):
         spans = [f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0]) for numbers in depths]
         blocks = spans[0] if len(set(depths)) == 1 else ", ".join(spans)
         gated = " on or off" if len(self.se) > 1 else ""
+        stages = "stage" if self.stage_numbers == (1,) else "stages"
+        noun = "block" if set(depths) == {(1,)} else "blocks"
         return (
-            f"{' or '.join(map(str, self.stage_numbers))} stages of {blocks} {self.block} blocks"
+            f"{' or '.join(map(str, self.stage_numbers))} {stages} of {blocks} {self.block} {noun}"
             f"{f', squeeze-and-excitation{gated}' if any(self.se) else ''}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal, Self
 
@@ -201,7 +202,7 @@ class StudySpecification(Frozen):
             old = stored.data.name.removeprefix(FOLDER)
             hint = f"the images are the same: name their folder {old!r} again, or name a link {old!r}"
         if path == "choice.final_epochs":
-            hint = f"train its winner longer with budgetnas finish {study} --final-epochs N"
+            hint = f"train its winner longer with budgetnas finish {shlex.quote(study)} --final-epochs N"
         if stored.data.content_hash != self.data.content_hash:
             files = describe_difference(stored.data.content_hash, self.data.content_hash)
             rule += f"; {files}" if files else "; the content of the images differs"

@@ -112,7 +112,9 @@ def require_tables(engine: Engine) -> None:
         InputError: If they do not.
     """
     if not inspect(engine).has_table(tables.schema.name) or _version(engine) is None:
-        raise InputError("--storage", None, "has no study of budgetnas", "name the storage that a search was run with")
+        raise InputError(
+            "--storage", masked(engine.url), "has no study of budgetnas", "name the storage that a search was run with"
+        )
 
 
 def is_writable(url: URL) -> bool:
@@ -143,7 +145,7 @@ def _version(engine: Engine) -> int | None:
     if version not in (None, tables.SCHEMA_VERSION):
         raise InputError(
             "--storage",
-            None,
+            masked(engine.url),
             f"its tables have version {version}, this program's have {tables.SCHEMA_VERSION}",
             "use the version of budgetnas that created it, or another storage",
         )

@@ -149,7 +149,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     name, images = data.validation_classes.rarest
     rarest = "" if specification.measure == ACCURACY else f", and the rarest, {name}, has {plural(images, 'image')}"
     lines = [
-        f"study {plan.study}: {plan.trained} of {plan.trials} runs trained"
+        f"study {plan.study}: {plan.trained} of {plural(plan.trials, 'run')} trained"
         + (", resuming" if plan.trained and plan.trained < plan.trials else ""),
         f"data: {data.identity.label()}, {len(data.classes)} classes, "
         f"{data.in_channels}x{data.resolution}x{data.resolution}",
@@ -158,19 +158,21 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
         f"budget: at most {', '.join(limit.exact for limit in budget.limits)}",
         f"space: {plan.space_size:,} architectures; "
         f"{plan.feasible_share:.1%} of {plan.feasible_draws:,} random ones fit",
-        f"each trial: {recipes.epochs} epochs, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
+        f"each trial: {plural(recipes.epochs, 'epoch')}, batch {recipes.batch}, {' or '.join(recipes.optimizers)}; "
         f"{'by' if plan.pool else 'on'} {plan.pool or where(runtime)}",
     ]
     if data.identity.is_own:
         lines.insert(3, f"classes: {listed(data.classes, limit=20)}")
     if specification.choice is not None:
         choice = specification.choice
-        epochs = "" if choice.final_epochs is None else f" for {choice.final_epochs} epochs"
+        epochs = "" if choice.final_epochs is None else f" for {plural(choice.final_epochs, 'epoch')}"
         best = "best candidate" if choice.finalists == 1 else f"{choice.finalists} best candidates"
+        has_reference = any(trial.state in ("queued", "trained") for trial in plan.initial_trials)
+        reference = " and the best initial network" if has_reference else ""
+        shipped = "the winner and the initial network are" if has_reference else "the winner is"
         lines.append(
-            f"then the final: the {best} and the best initial network are trained with "
-            f"{choice.seeds} fresh seeds each; then the winner and the initial network are trained{epochs} on all "
-            "training images, and evaluated once on the test split"
+            f"then the final, with {choice.seeds} fresh seeds each: the {best}{reference}; then {shipped} trained"
+            f"{epochs} on all training images, and evaluated once on the test split"
         )
     if specification.measure != ACCURACY:
         lines.append(f"judged by: {specification.objective}, the mean of the accuracies of all classes")
@@ -181,7 +183,7 @@ def plan_lines(opened: OpenStudy, plan: Plan, data: Data) -> list[str]:
     if plan.seconds is not None:
         most = "at most " if pruning else ""
         lines.append(
-            f"estimate: {most}about {duration(plan.seconds)} for {plan.trials - plan.trained} runs"
+            f"estimate: {most}about {duration(plan.seconds)} for {plural(plan.trials - plan.trained, 'run')}"
             f"{', if none is pruned' if pruning else ''}, "
             f"from a few timed steps of {plan.measured_on}"
         )

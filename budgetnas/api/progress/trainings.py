@@ -101,8 +101,8 @@ class FinalProgress(Progress, FinalCallbacks):
         networks = "the winner" + (" and the reference" if planned.networks > 1 else "")
         time_left = "" if planned.seconds is None else f"; about {duration(planned.seconds)} for these alone"
         self.lines.say(
-            f"then {networks}: {planned.epochs} epochs on train + validation with the recipe for long trainings, "
-            f"{planned.seeds} seeds each{time_left}"
+            f"then {networks}: {plural(planned.epochs, 'epoch')} on train + validation with the recipe for long "
+            f"trainings, {planned.seeds} seeds each{time_left}"
         )
 
     def on_final_run(self, training: FinalTraining) -> None:

@@ -110,7 +110,7 @@ def summarise(result: BenchResult, data: Data) -> BenchSummary:
     title = (
         f"{request.architecture.describe()}, {counts.params:,} parameters, batch {request.batch}; "
         f"{data.identity.name}: {result.images:,} images an epoch, {result.evaluated:,} to validate, "
-        f"{request.repeats} trainings of {request.epochs} epochs each"
+        f"{request.repeats} trainings of {plural(request.epochs, 'epoch')} each"
     )
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     return BenchSummary(

@@ -43,6 +43,8 @@ from budgetnas.training import Runtime
 _POLL_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 5.0
 """Seconds between two tries to reach a database that is away."""
+_SKIP_SECONDS: Final = 60.0
+"""Seconds until a study is tried again whose data were not here."""
 _STARTS: Final = 4
 """A turn takes at least this many times the time that its study took to open."""
 
@@ -82,6 +84,15 @@ class _Opened:
     seconds: float  # time that opening it took
 
 
+@dataclass(frozen=True, slots=True)
+class _Skipped:
+    """A queued study that this machine cannot train now."""
+
+    queued_at: float  # when the study was queued
+    reason: str
+    until: float  # when it is tried again, on the clock of ``time.monotonic``
+
+
 class _TurnOver(Exception):
     """The turn ends between two trainings of a final."""
 
@@ -95,8 +106,8 @@ class _QueueWorker:
     stopper: Stopper
     callbacks: MessageCallbacks
     _opened: _Opened | None = field(default=None, init=False)
-    # When each study was queued that this machine cannot train: its data are not here.
-    _skipped: dict[str, float] = field(default_factory=dict, init=False)
+    _skipped: dict[str, _Skipped] = field(default_factory=dict, init=False)
+    _idle: bool = field(default=False, init=False)
 
     def work(self) -> None:
         """Take turns until nothing is left, or forever.
@@ -108,8 +119,10 @@ class _QueueWorker:
             self.stopper.check()
             try:
                 entries = self._entries()
-                if not entries and self.request.until_idle:
-                    return
+                if not entries:
+                    self._report_idle()
+                    if self.request.until_idle:
+                        return
                 if not any(self._take_turn(entry) for entry in fairest_first(self.records, entries)):
                     time.sleep(_POLL_SECONDS)
             except (SQLAlchemyError, StorageInternalError):
@@ -129,7 +142,23 @@ class _QueueWorker:
         self._opened = None
 
     def _entries(self) -> list[QueueEntry]:
-        return [entry for entry in self.records.queued() if self._skipped.get(entry.study) != entry.at]
+        now = time.monotonic()
+        skipped = {(name, skip.queued_at) for name, skip in self._skipped.items() if now < skip.until}
+        return [entry for entry in self.records.queued() if (entry.study, entry.at) not in skipped]
+
+    def _report_idle(self) -> None:
+        """Say once that there is nothing to do; a pool's workers leave that to the pool."""
+        if not self._idle and not self.request.planned:
+            nothing = "nothing that can be trained here is queued" if self._skipped else "nothing is queued"
+            self.callbacks.on_message(nothing if self.request.until_idle else f"{nothing}: waiting")
+        self._idle = True
+
+    def _skip(self, entry: QueueEntry, reason: str) -> None:
+        """Leave a study alone for a while; its data may come. Report each reason once."""
+        before = self._skipped.get(entry.study)
+        if before is None or (before.queued_at, before.reason) != (entry.at, reason):
+            self.callbacks.on_message(f"study {entry.study!r} is skipped here: {reason}")
+        self._skipped[entry.study] = _Skipped(entry.at, reason, time.monotonic() + _SKIP_SECONDS)
 
     def _take_turn(self, entry: QueueEntry) -> bool:
         """Train for a study, if it has a training that no process has begun; return whether it had."""
@@ -159,8 +188,7 @@ class _QueueWorker:
             self.records.end_queued(entry, QueueState.FAILED, str(error))
             self.callbacks.on_message(f"study {name!r} is not trained further: {error}")
         except (InputError, OSError) as error:
-            self._skipped[name] = entry.at
-            self.callbacks.on_message(f"study {name!r} is skipped here: {error}")
+            self._skip(entry, str(error))
         return True
 
     def _search(self, entry: QueueEntry) -> None:
@@ -173,6 +201,7 @@ class _QueueWorker:
 
     def _finish(self, entry: QueueEntry, lease: Lease) -> None:
         self.close()  # the final loads its images itself
+        self._idle = False
         turn = Turn(time.monotonic() + self.records.settings.turn_seconds)
         request = FinishRequest(entry.study, _place(self.request, entry))
         callbacks = _FinalTurnCallbacks(self.callbacks, entry.study, turn.is_over)
@@ -193,6 +222,8 @@ class _QueueWorker:
         images = validation_images(data, self.runtime)
         opened = open_study(self.url, self.records, entry.study, specification)
         self._opened = _Opened(entry, opened, images, time.monotonic() - started)
+        self._skipped.pop(entry.study, None)
+        self._idle = False
         self.callbacks.on_message(f"study {entry.study!r}: trained here")
         return self._opened
 

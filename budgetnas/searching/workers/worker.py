@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def run_worker(request: WorkerRequest, stopper: Stopper, callbacks: SearchCallba
     records = open_records(url, must_exist=True)
     specification = study_specification(records, request.study, "--study")
     if records.is_cancelled(request.study):
-        hint = f"resume it with budgetnas search --study {request.study}"
+        hint = f"resume it with budgetnas search --study {shlex.quote(request.study)}"
         raise InputError("--study", request.study, "was cancelled", hint)
     runtime = chosen_runtime(request, callbacks)
     callbacks.on_progress("loading data")
