@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ def save(path: Path, level: int, *, mode: str = "RGB", size: tuple[int, int] = (
 
 
 def fill(part: Path, classes: dict[str, int]) -> None:
-    """Write plain images; every one of a class has a level of its own."""
+    """Write plain images, all different: red is the index in its class, green and blue follow from part and class."""
     for name, count in classes.items():
+        green, blue = hashlib.sha256(f"{part.name}/{name}".encode()).digest()[:2]
+        (part / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            save(part / name / f"{index:02}.png", index)
+            Image.new("RGB", (SIDE, SIDE), (index, green, blue)).save(part / name / f"{index:02}.png")
 
 
 def load(root: Path, **options: int) -> Data:

@@ -48,11 +48,20 @@ def test_arrays_are_split_like_a_folder_and_normalised_to_channels_first() -> No
 
 
 def test_given_splits_are_used_as_they_are() -> None:
-    arrays = ImageArrays(PIXELS, LABELS, validation=(OTHER, LABELS[:30]), test=(OTHER[:9], LABELS[:9]), flip=False)
+    arrays = ImageArrays(PIXELS, LABELS, validation=(OTHER[9:], LABELS[9:30]), test=(OTHER[:9], LABELS[:9]), flip=False)
     data = load_data(request(arrays))
-    assert (len(data.train), len(data.validation), len(load_test(request(arrays)))) == (300, 30, 9)
+    assert (len(data.train), len(data.validation), len(load_test(request(arrays)))) == (300, 21, 9)
     assert not data.flip and data.notices == ()
-    assert load_data(request(arrays, resolution=16)).validation.images.shape == (30, 3, 16, 16)
+    assert load_data(request(arrays, resolution=16)).validation.images.shape == (21, 3, 16, 16)
+
+
+def test_copies_of_training_images_in_other_splits_are_reported() -> None:
+    mixed = np.concatenate([PIXELS[:1], OTHER[1:]])
+    arrays = ImageArrays(PIXELS, LABELS, validation=(mixed, LABELS[:30]), test=(OTHER[:9], LABELS[:9]))
+    assert load_data(request(arrays)).notices == (
+        "8 of 9 test images are copies of training images, so test accuracies are too high",
+        "1 of 30 validation images is a copy of a training image, so validation accuracies are too high",
+    )
 
 
 def test_the_share_of_the_commonest_class_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,19 @@ def test_every_byte_and_name_of_either_split_counts(folder: Path) -> None:
     assert len(set(hashes)) == 3
 
 
+def test_test_files_that_are_training_files_too_are_counted(folder: Path) -> None:
+    for index in range(2):
+        shutil.copy(folder / "train" / "cat" / f"0{index}.png", folder / "test" / "dog" / f"copy{index}.png")
+    told = "2 of 10 test images are copies of training images, so test accuracies are too high"
+    assert load(folder).notices == (told,)
+    assert load(folder).notices == (told,), "from the cache"
+
+
 def test_conversions_are_counted(folder: Path) -> None:
     for index, mode in enumerate(("L", "L", "RGBA", "P")):
-        save(folder / "train" / "dog" / f"{index}-{mode}.png", 10, mode=mode)
+        save(folder / "train" / "dog" / f"{index}-{mode}.png", 60 + 30 * index, mode=mode)
     for index in range(3):
-        save(folder / "train" / "cat" / f"wide{index}.jpg", 10, size=(30, 12))
+        save(folder / "train" / "cat" / f"wide{index}.jpg", 80 * index, size=(30, 12))
     assert load(folder).notices == (
         "1 image with transparency composed on white",
         "2 grey images converted to RGB",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budgetnas.data.decoding import resized
 from budgetnas.data.identity import ARRAYS, ContentHash
-from budgetnas.data.images import Images, Source, TrainingPart
+from budgetnas.data.images import Images, Source, TrainingPart, describe_copies
 from budgetnas.data.request import MAX_RESOLUTION, MIN_RESOLUTION
 from budgetnas.data.splits import Purpose, hold_out, share_size
 from budgetnas.errors import InputError, plural
@@ -129,7 +129,7 @@ class ArraySource(Source):
             images,
             tuple(self._arrays.classes or ()),
             self._arrays.content_hash(),
-            (*([share] if len(test) else []), *notices),
+            (*([share] if len(test) else []), *notices, *self._describe_copies()),
             validation=validation,
         )
 
@@ -138,6 +138,14 @@ class ArraySource(Source):
         parts = self._arrays.parts
         test = parts["test"] if "test" in parts else parts["train"].take(self._split()[1])
         return resized(test, self._resolution)[0]
+
+    def _describe_copies(self) -> tuple[str, ...]:
+        """A final trains on the validation images too, so copies of them count."""
+        parts, (train, test) = self._arrays.parts, self._split()
+        whole = parts["train"]
+        tested, trained = (whole.take(test), [whole.take(train)]) if len(test) else (parts["test"], [whole])
+        trained += [parts["validation"]] if "validation" in parts else []
+        return describe_copies(tested.copies_in(*trained), len(tested), "test")
 
     def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the indices of the training images, and of those set aside as the test split."""

@@ -17,7 +17,7 @@ from budgetnas.data.contents import remember_contents
 from budgetnas.data.decoding import Decoded, ImageFile, count_shorter_sides, decode_files, depth_of, describe_changes
 from budgetnas.data.folder_listing import FolderListing, labels_of, list_folder
 from budgetnas.data.identity import folder_name
-from budgetnas.data.images import Images, Source, TrainingPart
+from budgetnas.data.images import Images, Source, TrainingPart, describe_copies
 from budgetnas.data.request import FULL_DEPTH, MIN_RESOLUTION, DataRequest
 from budgetnas.errors import InputError, listed, plural
 
@@ -110,7 +110,11 @@ class FolderSource(Source):
         manifest = Manifest(
             content_hash=decoded.content_hash,
             classes=listing.classes,
-            notices=(*describe_changes(decoded.changes, side), *_describe_depth(decoded.highest, recorded)),
+            notices=(
+                *describe_changes(decoded.changes, side),
+                *_describe_depth(decoded.highest, recorded),
+                *_describe_copies(listing, decoded.file_hashes),
+            ),
             resolution=side,
             skipped=skipped,
             bit_depth=recorded,
@@ -186,6 +190,13 @@ def _describe_depth(highest: int | None, bit_depth: int | None) -> Iterator[str]
     if bit_depth is not None:
         top = (1 << bit_depth) - 1
         yield f"16-bit levels reach {highest:,}: 0 to {top:,}, the range of {bit_depth} bits, becomes 0 to 255"
+
+
+def _describe_copies(listing: FolderListing, file_hashes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the notice of test files that are training files too; the test images' pixels are not kept."""
+    trained = {file_hashes[file.relative] for file in (*listing.train, *listing.validation)}
+    copies = sum(file_hashes[file.relative] in trained for file in listing.test)
+    return describe_copies(copies, len(listing.test), "test")
 
 
 def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from budgetnas.errors import plural
 from budgetnas.metrics import ClassCounts
 
 _LEVELS = 256
@@ -33,10 +34,23 @@ class Images:
         """Return the number of images of each class; `classes` are the names."""
         return ClassCounts(classes, tuple(np.bincount(self.labels, minlength=len(classes)).tolist()))
 
+    def copies_in(self, *others: Images) -> int:
+        """Return how many of these images have exactly the pixels of an image in the others."""
+        known = {hash(image.tobytes()) for other in others for image in other.images}
+        return sum(hash(image.tobytes()) in known for image in self.images)
+
     def joined_with(self, other: Images) -> Images:
         """Return these images followed by the others."""
         images = np.concatenate([self.images, other.images])
         return Images(images, np.concatenate([self.labels, other.labels]))
+
+
+def describe_copies(copies: int, of: int, split: str) -> tuple[str, ...]:
+    """Return the notice that some of the images of a split are training images too; none without copies."""
+    if not copies:
+        return ()
+    them = "is a copy of a training image" if copies == 1 else "are copies of training images"
+    return (f"{copies:,} of {plural(of, f'{split} image')} {them}, so {split} accuracies are too high",)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from budgetnas.data.arrays import ArraySource
 from budgetnas.data.folder import FolderSource
 from budgetnas.data.identity import DataIdentity
-from budgetnas.data.images import Images, Source, TrainingPart
+from budgetnas.data.images import Images, Source, TrainingPart, describe_copies
 from budgetnas.data.named_sets import ArchiveSource, DigitsSource
 from budgetnas.data.request import DataRequest, check_request
 from budgetnas.data.splits import Purpose, hold_out, share_size, subsample_evaluation, subsample_training
@@ -58,13 +58,19 @@ def load_data(request: DataRequest) -> Data:
         train, validation = part.images, part.validation
         whole = train.joined_with(validation)
     resolution = whole.images.shape[-1]
+    identity = _identity(request, source.name, part, resolution)
+    copies = validation.copies_in(train) if identity.is_own else 0
     return Data(
-        identity=_identity(request, source.name, part, resolution),
+        identity=identity,
         classes=part.classes,
         in_channels=whole.images.shape[1],
         resolution=resolution,
         flip=source.flip,
-        notices=(*_unused_options(request), *part.notices),
+        notices=(
+            *_unused_options(request),
+            *part.notices,
+            *describe_copies(copies, len(validation), "validation"),
+        ),
         is_cifar10=source.is_cifar10,
         train=subsample_training(train, request.subset, split_seed=seed),
         validation=subsample_evaluation(validation, request.subset_eval, split_seed=seed, split="validation"),
