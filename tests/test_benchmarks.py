@@ -54,6 +54,7 @@ BAD_INPUT = [
     ("selection", ["--budgets", "5e6"], ["--budgets", "--budget", "see --help"]),
     ("studies", ["--budget", "five"], NO_BUDGET),
     ("studies", ["--data", "folder:nowhere"], NOT_THERE),
+    ("workers", ["--networks", "resnet9"], ["'resnet9'", "did you mean resnet8"]),
 ]
 
 

@@ -204,6 +204,7 @@ BENCHMARKS = {
         "search",
         "selection",
         "studies",
+        "workers",
     )
 }
 
