@@ -44,6 +44,7 @@ def test_valid_storages(written: str, meant: str) -> None:
         ("nas.txt", "is not a storage URL"),
         ("postgresql//me@host/nas", "is not a storage URL"),
         ("postgresql://me@host:port/nas", "is not a storage URL"),
+        ("sqlite:/nas.db", "is not a storage URL; write sqlite:///FILE.db"),
         ("mysql://me@host/nas", "mysql is not supported"),
         ("postgres://me@host/nas", "postgres is not supported"),
         ("sqlite://", "must name a file"),

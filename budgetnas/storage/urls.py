@@ -38,7 +38,8 @@ def read_storage_url(text: str) -> URL:
     Raises:
         InputError: If it is not the URL of a supported database.
     """
-    is_path = "://" not in text and text.endswith((".db", ".sqlite", ".sqlite3"))
+    is_url = "://" in text or text.startswith("sqlite:")
+    is_path = not is_url and text.endswith((".db", ".sqlite", ".sqlite3"))
     try:
         url = URL.create("sqlite", database=text) if is_path else make_url(text)
     except (ArgumentError, ValueError):
