@@ -92,6 +92,16 @@ def test_a_search_with_workers_ends_with_a_final_that_they_train(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_the_workers_of_a_queue_share_a_final(tmp_path: Path) -> None:
+    result = run(tmp_path, "search", study_file(tmp_path, study='"s"'), *OPTIONS, "--queue")
+    assert result.returncode == 0, result.stderr
+    result = run(tmp_path, "worker", "--all", "--until-idle", "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    check(tmp_path)
+    assert len(set(processes(tmp_path))) == 2
+
+
+@pytest.mark.slow
 def test_a_final_whose_workers_are_stopped_or_killed_resumes(searched: Path) -> None:
     def running() -> bool:
         return sum(run.state is State.RUNNING for run in final_runs(searched)[0]) == 2

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from budgetnas.errors import InputError
+from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, final_seeds, result_of
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.samplers.choice import Ranked, Trained, best_first, trained_of
 from budgetnas.space.specification import ChoiceProtocol, StudySpecification
 from budgetnas.space.strong import automatic_epochs, final_recipe
-from budgetnas.storage import SEARCHED, Records, Run, State
+from budgetnas.storage import SEARCHED, Records, Role, Run, State
 from budgetnas.storage.finals import Finalist, FinalPlan, FinalRecord
+from budgetnas.storage.leases import work_in_progress
+from budgetnas.storage.values import RunKey
 from budgetnas.training.callbacks import Callbacks
 
 
@@ -37,6 +40,33 @@ def is_final_due(records: Records, study: str) -> bool:
     last = next(reversed(records.finals(study)), None)
     protocol = protocol_of(specification, FinishRequest(study, DataPlace()), last)
     return last is None or not is_current(last, protocol, searched_runs(records, study))
+
+
+@dataclass(frozen=True, slots=True)
+class RunsLeft:
+    """The runs that the current half of an unfinished final still needs."""
+
+    missing: int  # runs without a result, those in training included
+    in_training: int  # of these, runs that a live process trains
+
+
+def runs_left(records: Records, study: str) -> RunsLeft:
+    """Return what is left to train of a study's unfinished final; nothing if it has none."""
+    last = next(reversed(records.finals(study)), None)
+    if last is None or not last.is_unfinished:
+        return RunsLeft(0, 0)
+    result, data = result_of(records, last), study_specification(records, study).data
+    is_last = result.winner is not None
+    if is_last:
+        candidates = [each.long_candidate for each in result.entrants if each.is_winner or each.is_reference]
+    else:
+        candidates = [each.run.candidate for each in result.entrants]
+    seeds = final_seeds(FIRST_TEST_SEED if is_last else FIRST_VALIDATION_SEED, last.plan.protocol)
+    live = {work.run for work in work_in_progress(records)}
+    keys = [RunKey(*each.key, data.digest(), seed, Role.FINAL) for each in candidates for seed in seeds]
+    runs = [records.find_claimed(key, study=study) for key in keys]
+    missing = [run for run in runs if run is None or run.state is State.RUNNING]
+    return RunsLeft(len(missing), sum(run is not None and run.id in live for run in missing))
 
 
 def plan_final(

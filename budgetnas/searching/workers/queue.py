@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections import Counter
@@ -22,8 +23,8 @@ from budgetnas.errors import (
     LeaseLost,
     SearchFailedError,
 )
-from budgetnas.experiments.final import FinalCallbacks, FinalTraining, finish
-from budgetnas.experiments.final_plan import FinishRequest, is_final_due
+from budgetnas.experiments.final import FinalCallbacks, FinalTraining, finish, help_finish
+from budgetnas.experiments.final_plan import FinishRequest, is_final_due, runs_left
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.recording import LOST, RunImages
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
@@ -33,7 +34,7 @@ from budgetnas.searching.study import OpenStudy, open_study
 from budgetnas.searching.workers.finals import run_final_worker
 from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_worker
 from budgetnas.storage import Records
-from budgetnas.storage.leases import Lease, holding, take_final, trained, work_in_progress
+from budgetnas.storage.leases import holding, take_final, trained, work_in_progress
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.retry import is_transient
 from budgetnas.storage.urls import parse_storage
@@ -176,10 +177,7 @@ class _QueueWorker:
                 self.records.end_queued(entry, QueueState.DONE)
                 self.callbacks.on_message(f"study {name!r} is done")
             else:
-                lease = take_final(self.records, name)
-                if lease is None:
-                    return False
-                self._finish(entry, lease)
+                return self._train_final(entry)
         except Cancelled as stop:
             self.callbacks.on_message(stop.reason)
         except LeaseLost:
@@ -199,17 +197,26 @@ class _QueueWorker:
         task = SearchTask(None, opened.images, self.runtime, sampler, entry.seed, turn=turn)
         search(study, task, self.stopper, _TurnCallbacks(self.callbacks, entry.study))
 
-    def _finish(self, entry: QueueEntry, lease: Lease) -> None:
+    def _train_final(self, entry: QueueEntry) -> bool:
+        """Train runs of a final that no process trains, or read the test split; return whether there was work."""
+        left = runs_left(self.records, entry.study)
+        if left.missing and left.missing == left.in_training:
+            return False
+        lease = take_final(self.records, entry.study)
+        if lease is None and not left.missing:
+            return False
         self.close()  # the final loads its images itself
         self._idle = False
         turn = Turn(time.monotonic() + self.records.settings.turn_seconds)
-        request = FinishRequest(entry.study, _place(self.request, entry))
         callbacks = _FinalTurnCallbacks(self.callbacks, entry.study, turn.is_over)
-        try:
-            with holding(self.records, lease):
-                finish(request, self.records, self.runtime, self.stopper, callbacks)
-        except _TurnOver:
-            return
+        words = FinishRequest(entry.study, _place(self.request, entry)), self.records, self.runtime, self.stopper
+        with contextlib.suppress(_TurnOver):
+            if lease is None:  # another process has begun the final, and reads the test split
+                help_finish(*words, callbacks)
+            else:
+                with holding(self.records, lease):
+                    finish(*words, callbacks)
+        return True
 
     def _open(self, entry: QueueEntry) -> _Opened:
         """Return the study with its images on the device, which it keeps from one turn to the next."""
@@ -277,7 +284,7 @@ class _TurnCallbacks(MessageCallbacks):
 
 
 class _FinalTurnCallbacks(FinalCallbacks):
-    """Reports each training of a final in a line, and ends the turn before one that is not its first."""
+    """Ends the turn before a training that is not its first, and rather than to wait for another process."""
 
     def __init__(self, callbacks: MessageCallbacks, study: str, is_over: Callable[[], bool]) -> None:
         self._callbacks, self._study, self._is_over = callbacks, study, is_over
@@ -297,3 +304,13 @@ class _FinalTurnCallbacks(FinalCallbacks):
             raise _TurnOver
         self._begun = True
         self.on_message(f"final, {training.done + 1} of {training.total}: {training.name}, seed {training.seed}")
+
+    def on_elsewhere(self, run: int, *, waiting: bool) -> None:
+        """Leave the run to the process that trains it.
+
+        Raises:
+            _TurnOver: If there is no other run to train.
+        """
+        if waiting:
+            raise _TurnOver
+        self.on_message(f"run {run} is trained by another process")
