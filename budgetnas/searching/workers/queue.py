@@ -289,21 +289,27 @@ class _FinalTurnCallbacks(FinalCallbacks):
     def __init__(self, callbacks: MessageCallbacks, study: str, is_over: Callable[[], bool]) -> None:
         self._callbacks, self._study, self._is_over = callbacks, study, is_over
         self._begun = False
+        self._next = ""  # what is trained next, until its first step shows that no other process has begun it
 
     def on_message(self, text: str) -> None:
         """Pass the message on."""
         self._callbacks.on_message(f"study {self._study!r}: {text}")
 
     def on_final_run(self, training: FinalTraining) -> None:
-        """Report the training.
+        """Remember the training.
 
         Raises:
             _TurnOver: If the turn is over.
         """
         if self._begun and self._is_over():
             raise _TurnOver
-        self._begun = True
-        self.on_message(f"final, {training.done + 1} of {training.total}: {training.name}, seed {training.seed}")
+        self._next = f"final, {training.done + 1} of {training.total}: {training.name}, seed {training.seed}"
+
+    def on_step(self, epoch: int, done: int, total: int) -> None:
+        """Report a training that begins."""
+        if self._next:
+            self.on_message(self._next)
+            self._begun, self._next = True, ""
 
     def on_elsewhere(self, run: int, *, waiting: bool) -> None:
         """Leave the run to the process that trains it.
@@ -313,4 +319,3 @@ class _FinalTurnCallbacks(FinalCallbacks):
         """
         if waiting:
             raise _TurnOver
-        self.on_message(f"run {run} is trained by another process")
