@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from budgetnas.storage import Records, Run, State
+from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.opening import open_records_read_only
 from budgetnas.storage.urls import parse_storage
 
@@ -57,7 +57,7 @@ def run_all(notebook: Any, folder: Path, trials: int, monkeypatch: pytest.Monkey
 
 
 def runs_of(records: Records) -> list[Run]:
-    return records.runs(study="notebook")
+    return [run for run in records.runs(study="notebook") if run.role is not Role.FINAL]
 
 
 def test_the_notebook_is_kept_without_outputs(notebook: Any) -> None:
@@ -76,6 +76,7 @@ def test_a_search_resumes_on_another_machine(notebook: Any, tmp_path: Path, monk
     with closing(open_records_read_only(parse_storage(str(first / "budgetnas.db")))) as records:
         before = runs_of(records)
     assert [run.state for run in before] == [State.COMPLETE] * 2
+    assert (first / "kept" / "bundle" / "model.pt").exists()
 
     shutil.copytree(first / "kept", second / "kept")
     shutil.rmtree(first)  # the machine is gone, and the folder that survives is mounted on the next

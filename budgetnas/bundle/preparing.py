@@ -93,4 +93,6 @@ def _opened(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
 
 
 def _unreadable(name: str, reason: str) -> InputError:
-    return InputError("IMAGE", name, f"cannot be read: {reason}", "give a JPEG, PNG, BMP, PPM, WEBP, TIFF or GIF file")
+    return InputError(
+        "IMAGE", name, f"cannot be read: {reason}", "give a JPEG, PNG, BMP, PPM, PGM, WebP, TIFF, GIF or AVIF file"
+    )

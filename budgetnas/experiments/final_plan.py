@@ -104,7 +104,7 @@ def protocol_of(specification: StudySpecification, request: FinishRequest, last:
     """Return the protocol of the final: each value from the request, else from the last final or the study."""
     fixed, asked, epochs = specification.choice, request.protocol, request.final_epochs
     if fixed and asked and (fixed.finalists, fixed.seeds) != (asked.finalists, asked.seeds):
-        rule = f"study {request.study!r} was created with {fixed.finalists} finalists and {fixed.seeds} seeds"
+        rule = f"study {request.study!r} was created with --finalists {fixed.finalists} --final-seeds {fixed.seeds}"
         raise InputError("--finalists, --final-seeds", f"{asked.finalists}, {asked.seeds}", rule, "leave both out")
     before = None if last is None else last.plan.protocol
     protocol = fixed or asked or before or ChoiceProtocol()
