@@ -432,15 +432,22 @@ def test_recipes_for_long_trainings() -> None:
 def test_a_final_s_recipe_is_scaled_to_network_length_and_batch() -> None:
     recipes = RecipeSpace()
     assert final_recipe(recipes, 100, 300_000) == strong_recipe(100)
-    weak = strong_recipe(100).model_copy(update={"augmentation": Augmentation(padding="reflect")})
+    weak = strong_recipe(100).model_copy(update={"augmentation": Augmentation(padding="reflect"), "learning_rate": 0.2})
     assert final_recipe(recipes, 100, 299_999) == weak
     assert not final_recipe(recipes, 59, 5_000_000).augmentation.mixup
     assert final_recipe(recipes, 100, 299_999, "balanced") == weak.model_copy(update={"class_weights": "balanced"})
     own = Augmentation(crop_padding=1, flip=False, rotation=5, mixup=0.4)
     unmirrored = final_recipe(RecipeSpace(augmentation=own), 100, 300_000).augmentation
     assert unmirrored == own.model_copy(update={"padding": "reflect", "erasing": 0.1, "cutmix": 1.0})
-    rates = {batch: final_recipe(RecipeSpace(batch=batch), 100, 10_000).learning_rate for batch in (64, 256, 8_192)}
-    assert rates == {64: 0.05, 256: 0.2, 8_192: 0.8}
+    rates = {
+        (batch, params): final_recipe(RecipeSpace(batch=batch), 100, params).learning_rate
+        for batch in (64, 256, 8_192)
+        for params in (10_000, 300_000)
+    }
+    assert rates == {
+        (64, 10_000): 0.1, (256, 10_000): 0.4, (8_192, 10_000): 0.8,
+        (64, 300_000): 0.05, (256, 300_000): 0.2, (8_192, 300_000): 0.8,
+    }  # fmt: skip
     for epochs in (1, 2, 7):
         recipe = final_recipe(recipes, epochs, 10_000)
         assert Recipe.model_validate(recipe.model_dump()) == recipe and recipe.epochs == recipe.t_max == epochs

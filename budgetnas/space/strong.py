@@ -8,6 +8,8 @@ from budgetnas.space.recipe import Augmentation, ClassWeights, Recipe, RecipeSpa
 
 FEWEST_PARAMS: Final = 300_000
 """Networks with fewer parameters underfit, so strong augmentation costs accuracy."""
+SMALL_RATE: Final = 0.2
+"""Rate of these networks in a final, for a batch of 128; docs/recipe.md ("The rate of small networks") measures it."""
 FEWEST_EPOCHS: Final = 60
 """In fewer epochs strong augmentation costs accuracy."""
 _WARMUP_EPOCHS: Final = 5
@@ -68,7 +70,8 @@ def final_recipe(recipes: RecipeSpace, epochs: int, params: int, class_weights: 
 
     Below `FEWEST_PARAMS` or `FEWEST_EPOCHS` images are not changed further than in the search, except that crops are
     padded by reflection. TrivialAugment, which turns images by up to 135 degrees, is left out where images must not be
-    mirrored either. The rate is proportional to the batch size (Goyal et al. 2017), and 0.8 at most.
+    mirrored either. The rate (`SMALL_RATE` below `FEWEST_PARAMS`) is proportional to the batch (Goyal et al. 2017),
+    and 0.8 at most.
 
     Args:
         recipes: The study's recipes: batch size, and augmentation, which the search and the long training share.
@@ -77,15 +80,17 @@ def final_recipe(recipes: RecipeSpace, epochs: int, params: int, class_weights: 
         class_weights: Those of the candidate's recipe in the search.
     """
     base = recipes.augmentation
-    is_strong = params >= FEWEST_PARAMS and epochs >= FEWEST_EPOCHS
+    is_small = params < FEWEST_PARAMS
+    is_strong = not is_small and epochs >= FEWEST_EPOCHS
     added = {name: value for name, value in _STRONG.items() if is_strong and not getattr(base, name)}
     if not base.flip:
         added.pop("trivial_augment", None)
     strong = strong_recipe(epochs)
+    rate = SMALL_RATE if is_small else strong.learning_rate
     return strong.model_copy(
         update={
             "batch": recipes.batch,
-            "learning_rate": min(strong.learning_rate * recipes.batch / strong.batch, _LARGEST_RATE),
+            "learning_rate": min(rate * recipes.batch / strong.batch, _LARGEST_RATE),
             "augmentation": base.model_copy(update={"padding": "reflect", **added}),
             "class_weights": class_weights,
         }
