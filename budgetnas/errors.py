@@ -204,14 +204,14 @@ class RestartNeeded(Interrupted):
 
 
 class Cancelled(Interrupted):
-    """A user cancelled the study: its trial is requeued, and only a later search trains it.
+    """A user cancelled the study: its trial is requeued, and only a later search or final trains it.
 
     Args:
         study: Name of the study.
     """
 
     def __init__(self, study: str) -> None:
-        super().__init__(EXIT_FAILED, f"study {study!r} was cancelled; a search of it resumes it")
+        super().__init__(EXIT_FAILED, f"study {study!r} was cancelled; a search or finish of it resumes it")
 
 
 class TrainedElsewhere(Exception):

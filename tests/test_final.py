@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,16 @@ from test_search_study import specification
 from budgetnas.architecture import named
 from budgetnas.cli.console import print_stopped
 from budgetnas.data.test_split import load_test
-from budgetnas.errors import BudgetnasError, InputError, Interrupted
+from budgetnas.errors import BudgetnasError, Cancelled, InputError, Interrupted
 from budgetnas.experiments.final import FinalTraining, LongTrainings, finish
-from budgetnas.experiments.final_plan import FinishRequest, plan_final
-from budgetnas.experiments.final_results import FIRST_TEST_SEED, FIRST_VALIDATION_SEED, FinalResult, final_result
+from budgetnas.experiments.final_plan import FinishRequest, plan_final, runs_left
+from budgetnas.experiments.final_results import (
+    FIRST_TEST_SEED,
+    FIRST_VALIDATION_SEED,
+    Entrant,
+    FinalResult,
+    final_result,
+)
 from budgetnas.metrics import difference_interval
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
@@ -310,7 +317,7 @@ def test_the_protocol_of_a_study_cannot_change(tmp_path: Path) -> None:
             and recorded.readings == 1
         )
         assert run_final(records, protocol=None) == recorded
-        with pytest.raises(InputError, match="1 finalists and 2 seeds"):
+        with pytest.raises(InputError, match="with --finalists 1 --final-seeds 2"):
             run_final(records)
     again = run(tmp_path, "search", "--study", "s", "--finalists", "2")
     assert again.returncode == 2 and "--finalists" in again.stderr
@@ -321,7 +328,7 @@ def test_a_search_ends_with_long_trainings_announced_in_its_plan(tmp_path: Path)
     result = run(tmp_path, "search", text)
     assert result.returncode == 0, result.stderr
     plan = result.stderr
-    assert "the winner and the initial network are trained for 20 epochs on all training images" in plan
+    assert "the winner is trained for 20 epochs on all training images" in plan
     assert "for the final, if its networks are typical" in plan
     assert "then the winner: 20 epochs on train + validation with the recipe for long trainings, 2 seeds each" in plan
     assert "long trainings: SGD" in result.stdout
@@ -436,3 +443,99 @@ def test_a_final_that_is_stopped_shows_no_password(
     print_stopped(url, "Every finished epoch of the final is saved.")
     err = capsys.readouterr().err
     assert "budgetnas search --storage" in err and "secret" not in err
+
+
+def fails(records: Records, entrant: Entrant, seed: int) -> None:
+    """Record a failed run of a final, as another process does."""
+    data = study_specification(records, "s").data
+    number = records.start_run(
+        key=RunKey(*entrant.run.candidate.key, data.digest(), seed, Role.FINAL),
+        architecture=entrant.run.architecture,
+        recipe=entrant.run.recipe,
+        data=data.model_dump_json(),
+        environment="{}",
+        study="s",
+    )
+    records.finish_run(number, State.FAILED, "the loss is not finite")
+
+
+def begun(records: Records, **options: Any) -> FinalResult:
+    """A final in which nothing is trained yet."""
+    with pytest.raises(Interrupted):
+        run_final(records, Listener(0), **options)
+    result = final_result(records, "s")
+    assert result is not None
+    return result
+
+
+def test_a_run_that_failed_in_another_process_is_not_tried_again(database: Path) -> None:
+    with opened(database) as records:
+        first, second = begun(records).entrants
+        fails(records, first, FIRST_VALIDATION_SEED)
+        left = runs_left(records, "s")
+        assert (left.missing, left.in_training) == (2, 0), "the other seed of the failed entrant is not trained"
+        listener = Listener()
+        result = run_final(records, listener)
+        assert f"{first.name} is out of the final: its run with seed 1000 failed: the loss is not finite" in (
+            listener.notices
+        )
+        assert result.winner is not None and result.winner.run == second.run and result.readings == 1
+        runs = [run for run in finals(records) if run.architecture == first.run.architecture]
+        assert [run.state for run in runs] == [State.FAILED]
+
+
+def test_if_every_entrant_failed_a_later_call_tries_them_again(database: Path) -> None:
+    with opened(database) as records:
+        for entrant in begun(records).entrants:
+            fails(records, entrant, FIRST_VALIDATION_SEED)
+        result = run_final(records)
+        assert result.winner is not None and all(len(entrant.validation) == 2 for entrant in result.entrants)
+
+
+def test_the_first_name_of_a_winner_counts(database: Path) -> None:
+    with opened(database) as records:
+        first, second = begun(records).entrants
+        [final] = records.finals("s")
+        for entrant in (second, first):
+            records.name_winner(final.id, entrant.run.id)
+        assert records.finals("s")[0].winner == second.run.id
+
+
+def test_a_final_that_another_process_ran_meanwhile_is_used(database: Path) -> None:
+    with opened(database) as records:
+        run_final(records)
+        [final] = records.finals("s")
+        assert final.read_at is not None
+        assert records.start_final("s", final.plan, final.read_at - 1).id == final.id
+        assert records.start_final("s", final.plan, final.read_at + 1).id != final.id
+
+
+def test_a_finished_final_is_not_read_again_while_a_longer_one_is_unfinished(database: Path) -> None:
+    with opened(database) as records:
+        first = run_final(records, final_epochs=2)
+        begun(records, final_epochs=3)
+        assert run_final(records, final_epochs=2) == first
+        assert len(records.finals("s")) == 2 and len(readings(records)) == 2
+
+
+def test_other_numbers_make_another_final_if_one_is_unfinished(database: Path) -> None:
+    with opened(database) as records:
+        begun(records)
+        other = ChoiceProtocol(finalists=1, seeds=3)
+        result = run_final(records, protocol=other)
+        assert result.protocol == other and result.readings == 1
+
+
+def test_a_cancelled_final_trains_and_reads_nothing_more(database: Path) -> None:
+    class Cancelling(Listener):
+        def on_final_run(self, training: FinalTraining) -> None:
+            super().on_final_run(training)
+            if len(self.trainings) == 2:
+                with opened(database) as other:
+                    other.cancel("s")
+
+    listener = Cancelling()
+    with opened(database) as records:
+        with pytest.raises(Cancelled):
+            run_final(records, listener)
+        assert len(listener.trainings) == 2 and not readings(records)

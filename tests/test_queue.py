@@ -34,7 +34,7 @@ from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
 from budgetnas.space.search_space import InputShape
 from budgetnas.storage import Records, Role, State, tables
-from budgetnas.storage.leases import holding, require_study, take_final, take_slot
+from budgetnas.storage.leases import holding, release, renew, require_study, take_final, take_slot
 from budgetnas.storage.opening import open_records, open_records_read_only
 from budgetnas.storage.queue_records import WINDOW_SECONDS
 from budgetnas.storage.urls import parse_storage
@@ -250,7 +250,7 @@ def test_a_cancelled_search_ends_with_a_message(tmp_path: Path, sqlite: str) -> 
     assert run(tmp_path, "cancel", "s").returncode == 0
     _, err = search.communicate(timeout=60)
     assert search.returncode == 1, err
-    assert "study 's' was cancelled; a search of it resumes it" in err
+    assert "study 's' was cancelled; a search or finish of it resumes it" in err
     refused = run(tmp_path, "worker", "--study", "s")
     assert refused.returncode == 2
     assert "--study 's': was cancelled; resume it with budgetnas search --study s" in refused.stderr
@@ -413,6 +413,19 @@ def test_one_process_at_a_time_has_the_lease_on_a_final(one_study: str) -> None:
             assert take_final(second, "s") is None
             assert standings(second)["s"].state == "running"
         assert take_final(second, "s") is not None
+
+
+def test_a_lost_lease_on_a_final_neither_renews_nor_ends_that_of_another_process(one_study: str) -> None:
+    with opened(one_study) as first, opened(one_study) as second:
+        lost = take_final(first, "s")
+        assert lost is not None
+        with first.engine.begin() as connection:
+            connection.execute(tables.leases.update().values(expires_at=0.0))
+        taken = take_final(second, "s")
+        assert taken is not None and taken.owner != lost.owner
+        assert not renew(first, lost)
+        release(first, lost.owner)
+        assert renew(second, taken) and take_final(first, "s") is None
 
 
 def test_work_counts_as_recent_for_a_while(one_study: str, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_repeated_interruption_leaves_the_successor_alone(records: Records) ->
 def test_a_final_starts_once_and_reads_the_test_split_once(records: Records) -> None:
     run = begin(records)
     with lost_answers(records.engine, 1):
-        final = records.start_final("s", PLAN)
+        final = records.start_final("s", PLAN, 0.0)
     assert len(records.finals("s")) == 1
     with lost_answers(records.engine, 0):
         assert records.record_reading(final, {run: RESULT}, 10, "a final")

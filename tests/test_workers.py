@@ -215,7 +215,7 @@ def test_ctrl_c_makes_all_workers_requeue_their_trials_and_the_search_resumes(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "stopping the workers; each requeues its trial" in err
+    assert "stopping the workers; each saves what it trains" in err
     assert "Resume with:\n  budgetnas search" in err
     assert "Traceback" not in err
     assert len(workers) == 2

@@ -7,13 +7,14 @@ the winner, so the best of these is slightly optimistic. The test accuracies cho
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from budgetnas.data import Data, DataRequest
 from budgetnas.data.test_split import load_test
-from budgetnas.errors import RunFailedError, SearchFailedError, TrainedElsewhere
+from budgetnas.errors import Cancelled, RunFailedError, SearchFailedError, TrainedElsewhere
 from budgetnas.experiments.final_plan import FinishRequest, is_current, protocol_of, searched_runs, start_final
 from budgetnas.experiments.final_results import (
     FIRST_TEST_SEED,
@@ -72,7 +73,8 @@ class Together:
     """Several processes that train the runs of a final."""
 
     shares: int  # expected speed-up over a single process
-    train: Callable[[], None]  # lets them train the missing runs, and returns when they have ended
+    # Lets them train the missing runs of the final with that number, and returns when they have ended.
+    train: Callable[[int], None]
 
 
 class FinalCallbacks(Callbacks):
@@ -110,19 +112,23 @@ def finish(
         SearchFailedError: If no entrant could be trained.
         Interrupted: If a stop was requested; complete runs are recorded.
     """
+    asked_at = time.time()
     specification = study_specification(records, request.study)
     searched = searched_runs(records, request.study)
-    last = next(reversed(records.finals(request.study)), None)
-    protocol = protocol_of(specification, request, last)
-    if last is not None and is_current(last, protocol, searched):
+    protocol = protocol_of(specification, request, next(reversed(records.finals(request.study)), None))
+    last = records.last_final(request.study, protocol)
+    if last is not None and is_current(last, searched):
         return result_of(records, last)
     callbacks.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
-    if last is not None and last.is_unfinished and last.final_epochs == protocol.final_epochs:
-        final, resumed = last, True
+    resumed = last is not None and last.is_unfinished
+    if last is not None and last.is_unfinished:
+        final = last
     else:
-        final, resumed = start_final(records, request.study, protocol, searched, specification, callbacks), False
+        final = start_final(records, request.study, protocol, searched, specification, callbacks, asked_at)
     result = result_of(records, final)
+    if not final.is_unfinished:  # another process has run it meanwhile
+        return result
     callbacks.on_final_start(result, resumed=resumed)
     callbacks.on_progress("timing a few training steps")
     first, images = result.entrants[0], validation_images(data, runtime)
@@ -132,7 +138,7 @@ def finish(
     evaluation.report_long_trainings(1 if together is None else together.shares)
     if together is not None:
         free_cached_memory(runtime.torch_device)  # leaves a GPU's memory to the others
-        together.train()
+        together.train(final.id)
     evaluation.choose_winner()
     evaluation.train_for_test()
     evaluation.evaluate_on_test(data_request)
@@ -140,16 +146,30 @@ def finish(
 
 
 def help_finish(
-    request: FinishRequest, records: Records, runtime: Runtime, stopper: Stopper, callbacks: FinalCallbacks
+    request: FinishRequest,
+    records: Records,
+    runtime: Runtime,
+    stopper: Stopper,
+    callbacks: FinalCallbacks,
+    number: int | None = None,
 ) -> None:
     """Train the missing runs of a study's unfinished final, which other processes do too; read no test split.
+
+    Args:
+        request: Which study, and where its data are.
+        records: The records of the storage.
+        runtime: Runtime of this process.
+        stopper: Requests to stop.
+        callbacks: Called as the final proceeds.
+        number: Number of the final; None for the last.
 
     Raises:
         InputError: If the study's data differ here.
         SearchFailedError: If no entrant could be trained.
         Interrupted: If a stop was requested; complete runs are recorded.
     """
-    last = next(reversed(records.finals(request.study)), None)
+    finals = reversed(records.finals(request.study))
+    last = next((final for final in finals if number in (None, final.id)), None)
     if last is None or not last.is_unfinished:
         return
     specification = study_specification(records, request.study)
@@ -168,6 +188,7 @@ class _Part:
     images: RunImages  # images for its runs
     entrants: tuple[Entrant, ...]  # the entrants that it trains
     seeds: range  # their training seeds
+    failed_since: float  # runs that failed since this time are not tried again; in seconds since 1970 UTC
     is_last: bool = False  # whether its networks are evaluated on the test split
 
     @property
@@ -185,6 +206,7 @@ class _Evaluation:
     stopper: Stopper
     callbacks: FinalCallbacks
     done: int = field(default=0, init=False)
+    _begun_at: float = field(default_factory=time.time, init=False)
 
     @property
     def result(self) -> FinalResult:
@@ -216,10 +238,12 @@ class _Evaluation:
         protocol, result = self.final.plan.protocol, self.result
         images = validation_images(self.data, self.timing.runtime)
         seeds = final_seeds(FIRST_VALIDATION_SEED, protocol)
-        failed = self._train(_Part("train", images, result.entrants, seeds))
+        part = _Part("train", images, result.entrants, seeds, self._failed_since(result.entrants, seeds))
         if result.winner is not None:
+            self.done += len(part.trainings)
             return
-        trained = [entrant for entrant in self.result.entrants if entrant.run.id not in failed]
+        self._train(part)
+        trained = [entrant for entrant in self.result.entrants if len(entrant.validation) == protocol.seeds]
         if not trained:
             raise SearchFailedError(f"no entrant of the final could be trained; study {self.final.study}")
         best = max(trained, key=lambda entrant: (statistics.fmean(entrant.validation), -entrant.run.params))
@@ -232,6 +256,9 @@ class _Evaluation:
 
     def evaluate_on_test(self, request: DataRequest) -> None:
         """Evaluate all networks of the second half on the test split, as one recorded event."""
+        self._check_stopped()
+        if self._is_read():
+            return
         self.callbacks.on_progress("evaluating on the test split")
         part, device = self._test_part(), self.timing.runtime.torch_device
         images = load_test(request)
@@ -252,6 +279,31 @@ class _Evaluation:
         self.records.save_class_counts(self.data.identity.digest(), "test", counts)
         self.records.record_reading(self.final, results, len(test), TEST_REASON)
 
+    def _failed_since(self, entrants: Sequence[Entrant], seeds: range) -> float:
+        """Return from when on failures count: since the start of the final, or if all entrants failed, from now on."""
+        started, study = self.final.started_at, self.final.study
+
+        def has_failed(entrant: Entrant) -> bool:
+            keys = [self._request(entrant, seed, is_last=False).key(self.data.identity) for seed in seeds]
+            return any(self.records.failed_since(key, study=study, at=started) for key in keys)
+
+        return self._begun_at if all(map(has_failed, entrants)) else started
+
+    def _check_stopped(self) -> None:
+        """Raise if the final is to stop.
+
+        Raises:
+            Interrupted: If a stop was requested, or the study was cancelled.
+        """
+        self.stopper.check()
+        if self.records.is_cancelled(self.final.study):
+            raise Cancelled(self.final.study)
+
+    def _is_read(self) -> bool:
+        """Return whether another process has evaluated on the test split."""
+        finals = self.records.finals(self.final.study)
+        return any(final.id == self.final.id and not final.is_unfinished for final in finals)
+
     def _tested(self) -> tuple[Entrant, ...]:
         """Return winner and reference; none before the winner is known."""
         return tuple(entrant for entrant in self.result.entrants if entrant.is_winner or entrant.is_reference)
@@ -259,7 +311,7 @@ class _Evaluation:
     def _test_part(self) -> _Part:
         seeds = final_seeds(FIRST_TEST_SEED, self.final.plan.protocol)
         images = all_training_images(self.data, self.timing.runtime)
-        return _Part("train + validation", images, self._tested(), seeds, is_last=True)
+        return _Part("train + validation", images, self._tested(), seeds, self._begun_at, is_last=True)
 
     def _request(self, entrant: Entrant, seed: int, *, is_last: bool) -> RunRequest:
         candidate = entrant.long_candidate if is_last else entrant.run.candidate
@@ -289,7 +341,7 @@ class _Evaluation:
 
     def _train_run(self, part: _Part, place: int, failed: set[int], *, wait: bool) -> None:
         """Train a run unless it is known; if it fails, add its entrant to `failed`."""
-        self.stopper.check()
+        self._check_stopped()
         entrant, seed = part.trainings[place]
         if entrant.run.id in failed or self._known(entrant, seed, is_last=part.is_last):
             return
@@ -304,9 +356,11 @@ class _Evaluation:
                 self.callbacks,
                 keep_weights=part.is_last,
                 wait=wait,
+                failed_since=part.failed_since,
             )
         except RunFailedError as error:
-            self.callbacks.on_message(f"{entrant.name} is out of the final: its run with seed {seed} failed: {error}")
+            out = "" if part.is_last else " is out of the final: its"
+            self.callbacks.on_message(f"{entrant.name}{out} run with seed {seed} failed: {error}")
             failed.add(entrant.run.id)
 
     def _training(self, part: _Part, place: int) -> FinalTraining:

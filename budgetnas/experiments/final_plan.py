@@ -37,9 +37,9 @@ def is_final_due(records: Records, study: str) -> bool:
     specification = study_specification(records, study)
     if specification.choice is None:
         return False
-    last = next(reversed(records.finals(study)), None)
-    protocol = protocol_of(specification, FinishRequest(study, DataPlace()), last)
-    return last is None or not is_current(last, protocol, searched_runs(records, study))
+    latest = next(reversed(records.finals(study)), None)
+    last = records.last_final(study, protocol_of(specification, FinishRequest(study, DataPlace()), latest))
+    return last is None or not is_current(last, searched_runs(records, study))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,11 @@ def runs_left(records: Records, study: str) -> RunsLeft:
         candidates = [each.run.candidate for each in result.entrants]
     seeds = final_seeds(FIRST_TEST_SEED if is_last else FIRST_VALIDATION_SEED, last.plan.protocol)
     live = {work.run for work in work_in_progress(records)}
-    keys = [RunKey(*each.key, data.digest(), seed, Role.FINAL) for each in candidates for seed in seeds]
-    runs = [records.find_claimed(key, study=study) for key in keys]
+    keys = [[RunKey(*each.key, data.digest(), seed, Role.FINAL) for seed in seeds] for each in candidates]
+    found = [[records.find_claimed(key, study=study) for key in of_one] for of_one in keys]
+    # A failed run ends the part of its entrant: its other seeds are not trained.
+    kept = [each for each in found if not any(run is not None and run.state is State.FAILED for run in each)]
+    runs = [run for each in kept for run in each]
     missing = [run for run in runs if run is None or run.state is State.RUNNING]
     return RunsLeft(len(missing), sum(run is not None and run.id in live for run in missing))
 
@@ -128,10 +131,10 @@ def searched_runs(records: Records, study: str) -> list[Run]:
     return runs
 
 
-def is_current(final: FinalRecord, protocol: ChoiceProtocol, searched: Sequence[Run]) -> bool:
-    """Return whether a final is finished, by this protocol, over all runs of the search."""
+def is_current(final: FinalRecord, searched: Sequence[Run]) -> bool:
+    """Return whether a final is finished, over all runs of the search."""
     newer = any((run.ended_at or 0.0) > final.started_at for run in searched)
-    return final.read_at is not None and final.plan.protocol == protocol and not newer
+    return final.read_at is not None and not newer
 
 
 def start_final(
@@ -141,6 +144,7 @@ def start_final(
     searched: Sequence[Run],
     specification: StudySpecification,
     callbacks: Callbacks,
+    asked_at: float,
 ) -> FinalRecord:
     """Record a new final and its plan; an earlier reading of the test split is reported."""
     read = [final.read_at for final in records.finals(study) if final.read_at is not None]
@@ -157,4 +161,4 @@ def start_final(
         trained_of(run.candidate, curves[run.id], specification.measure, complete=run.state is State.COMPLETE)
         for run in runs
     ]
-    return records.start_final(study, plan_final(runs, trained, protocol, specification))
+    return records.start_final(study, plan_final(runs, trained, protocol, specification), asked_at)

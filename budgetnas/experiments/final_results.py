@@ -205,7 +205,8 @@ def _entrants(
         for number, run in runs.items()
     }
     validation = {number: tuple(map(facts.measure.of, last)) for number, last in epochs.items()}
-    reference = _reference(runs, validation) if final.winner is not None else None
+    whole = {number: values for number, values in validation.items() if len(values) == len(seeds)}
+    reference = _reference(runs, whole) if final.winner is not None else None
 
     def entrant(planned: Finalist) -> Entrant:
         run = runs[planned.run]
@@ -236,7 +237,7 @@ def _seeded(candidate: Candidate, trained: _Trained, seeds: range) -> list[Run]:
 
 
 def _reference(runs: Mapping[int, Run], validation: Mapping[int, Sequence[float]]) -> int | None:
-    initial = [number for number, run in runs.items() if run.label and validation[number]]
+    initial = [number for number in validation if runs[number].label]
     return max(initial, key=lambda number: (statistics.fmean(validation[number]), -runs[number].params), default=None)
 
 

@@ -93,6 +93,7 @@ def record_training(
     *,
     keep_weights: bool = False,
     wait: bool = True,
+    failed_since: float | None = None,
 ) -> int:
     """Train and record a run, or use its record; waits for another process that is training the same run.
 
@@ -111,7 +112,7 @@ def record_training(
     waiting, config = False, request.runtime(runtime, images)
     while True:
         stopper.check()
-        claim, lease = _claim_alone(request, images.identity, config, records)
+        claim, lease = _claim_alone(request, images.identity, config, records, failed_since)
         if lease is not None:
             try:
                 with holding(records, lease) as heartbeat:
@@ -171,12 +172,21 @@ def claim_repeat(
 
 @retried
 def _claim_alone(
-    request: RunRequest, identity: DataIdentity, runtime: RuntimeConfig, records: Records
+    request: RunRequest,
+    identity: DataIdentity,
+    runtime: RuntimeConfig,
+    records: Records,
+    failed_since: float | None,
 ) -> tuple[Claim, Lease | None]:
     """Claim a training outside a search, with a new lease if this process must train it."""
     with exclusive(records.engine):
         if request.study is not None and request.role not in SEARCHED:
             require_study(records, request.study)
+        if failed_since is not None:
+            key = request.key(identity)
+            failed = records.failed_since(key, study=request.study, at=failed_since)
+            if failed is not None and records.find_usable(key, study=request.study) is None:
+                raise RunFailedError(failed.reason)
         claim = _claim(request, identity, runtime, records, None)
         return claim, take_lease(records, run=claim.run) if claim.known is None else None
 

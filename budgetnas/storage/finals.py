@@ -94,14 +94,19 @@ class TestResult:
 class FinalRecords(Store):
     """Writes and reads finals."""
 
-    def start_final(self, study: str, plan: FinalPlan) -> FinalRecord:
-        """Record the start of a final, or return the study's unfinished one with long trainings of the same length.
+    def start_final(self, study: str, plan: FinalPlan, asked_at: float) -> FinalRecord:
+        """Record the start of a final, or return the same final if it is unfinished, or finished since `asked_at`.
 
-        A final of another length that was not evaluated on the test split is left as it is.
+        An unfinished final with another protocol is left as it is.
+
+        Args:
+            study: Name of the study.
+            plan: What the final trains.
+            asked_at: When the final was requested, in seconds since 1970 UTC; another process may have run it since.
         """
         with exclusive(self.engine):
-            last = next(reversed(self.finals(study)), None)
-            if last is not None and last.is_unfinished and last.final_epochs == plan.protocol.final_epochs:
+            last = self.last_final(study, plan.protocol)
+            if last is not None and (last.read_at is None or last.read_at >= asked_at):
                 return last
             row = {"study": study, "plan": plan.canonical_json(), "started_at": current_call().asked_at}
             with self.engine.begin() as connection:
@@ -113,10 +118,16 @@ class FinalRecords(Store):
         query = select(tables.finals).where(tables.finals.c.study == study).order_by(tables.finals.c.id)
         return tuple(_final(row) for row in self.rows(query))
 
+    def last_final(self, study: str, protocol: ChoiceProtocol) -> FinalRecord | None:
+        """Return the last final of `study` with that protocol, or None."""
+        return next((final for final in reversed(self.finals(study)) if final.plan.protocol == protocol), None)
+
     def name_winner(self, final: int, run: int) -> None:
-        """Record the winner, by its run in the search."""
+        """Record the winner, by its run in the search, unless another process has named one."""
+        finals = tables.finals.c
+        unnamed = update(tables.finals).where(finals.id == final, finals.winner.is_(None))
         with self.engine.begin() as connection:
-            connection.execute(update(tables.finals).where(tables.finals.c.id == final).values(winner=run))
+            connection.execute(unnamed.values(winner=run))
 
     def record_reading(self, final: FinalRecord, results: Mapping[int, TestResult], images: int, reason: str) -> bool:
         """Record the evaluation of all networks of a final on the test split, by run, in a single transaction.

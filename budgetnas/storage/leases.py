@@ -32,6 +32,7 @@ from budgetnas.storage.values import SEARCHED, State
 
 _COUNTED: Final = (State.COMPLETE.value, State.PRUNED.value)
 _ROLES: Final = tuple(role.value for role in SEARCHED)
+_FINAL_PREFIX_LENGTH: Final = 23
 _JULIAN_1970: Final = 2_440_587.5
 
 
@@ -176,10 +177,11 @@ def take_lease(store: Store, study: str | None = None, run: int | None = None) -
 
 @retried
 def take_final(store: Store, study: str) -> Lease | None:
-    """Return the lease on a study's final, or None while a live process has it."""
-    owner = _final_owner(study)
+    """Return the lease on a study's final, or None while another live process has it."""
+    owner = f"{_final_prefix(study)}{current_call().token[:16]}"
     with exclusive(store.engine):
-        if _release_stale(store, _rows(store, tables.leases.c.owner == owner)):
+        others = tables.leases.c.owner != owner  # an earlier try of this call may have taken it already
+        if _release_stale(store, _rows(store, _of_final(study) & others)):
             return None
         lease = Lease(owner, None, store.settings.grace_seconds)
         _save(store, lease)
@@ -257,7 +259,7 @@ def release_stale(store: Store, study: str) -> frozenset[int] | None:
 def work_in_progress(store: Store) -> tuple[Work, ...]:
     """Return what all live processes work on, once for each study and process."""
     leases, runs = tables.leases.c, tables.runs.c
-    finals = {_final_owner(study): study for (study,) in store.rows(select(tables.specifications.c.study))}
+    finals = {_final_prefix(study): study for (study,) in store.rows(select(tables.specifications.c.study))}
     with store.engine.connect() as connection:
         live = leases.expires_at >= _clock(connection)
         query = select(tables.leases, runs.study.label("of_run")).join(tables.runs, leases.run == runs.id, isouter=True)
@@ -265,7 +267,7 @@ def work_in_progress(store: Store) -> tuple[Work, ...]:
     found: dict[tuple[str | None, Holder], Work] = {}
     for row in sorted(rows, key=lambda row: row.run is not None):  # a run says more than the final that it is part of
         holder = Holder(row.host, row.pid, row.process_started_at)
-        study = row.study or row.of_run or finals.get(row.owner)
+        study = row.study or row.of_run or finals.get(row.owner[:_FINAL_PREFIX_LENGTH])
         if not holder.is_gone():
             found[study, holder] = Work(study, row.trial, row.run, holder)
     return tuple(found.values())
@@ -279,7 +281,7 @@ def working_on(store: Store, study: str) -> int:
     """
     leases = tables.leases.c
     runs = select(tables.runs.c.id).where(tables.runs.c.study == study)
-    of_study = (leases.study == study) | leases.run.in_(runs) | (leases.owner == _final_owner(study))
+    of_study = (leases.study == study) | leases.run.in_(runs) | _of_final(study)
     alive = _release_stale(store, _rows(store, of_study))
     return len({(row.host, row.pid) for row in alive})
 
@@ -326,9 +328,13 @@ def _save(store: Store, lease: Lease, run: int | None = None) -> None:
         connection.execute(statement.values(**row, expires_at=_clock(connection) + lease.grace))
 
 
-def _final_owner(study: str) -> str:
-    """Return the owner of the lease on a study's final: every process knows it, so at most one has the lease."""
-    return f"final-{hashlib.sha256(study.encode()).hexdigest()[:32]}"
+def _final_prefix(study: str) -> str:
+    """Return how the owners of leases on a study's final begin: every process knows it, so at most one has a lease."""
+    return f"final-{hashlib.sha256(study.encode()).hexdigest()[:16]}-"
+
+
+def _of_final(study: str) -> ColumnElement[bool]:
+    return tables.leases.c.owner.startswith(_final_prefix(study))
 
 
 def _trained(study: str) -> ScalarSelect[int]:

@@ -175,6 +175,12 @@ class RunRecords(Store):
         """Return a run of that key in `study` that failed, or None."""
         return self._find(key, study, State.FAILED)
 
+    def failed_since(self, key: RunKey, *, study: str | None, at: float) -> Run | None:
+        """Return a run of that key in `study` that failed at `at` (seconds since 1970 UTC) or later, or None."""
+        runs = tables.runs.c
+        failed = [*self._key(key, study), runs.state == State.FAILED.value, runs.ended_at >= at]
+        return next(iter(self._runs(_RUN.where(*failed))), None)
+
     def repeat_seed(self, key: RunKey, *, study: str | None, trial: int | None) -> int:
         """Return the seed of a repeat: that of `trial`'s earlier run if there is one, else the candidate's next seed.
 
@@ -326,17 +332,24 @@ class RunRecords(Store):
         """Return a run in the first of `states` that there is; one query, since a run may end between two."""
         runs, places = tables.runs.c, {state.value: place for place, state in enumerate(states)}
         query = _RUN.where(
+            *self._key(key, study),
+            runs.state.in_(places),
+            runs.started_at != current_call().asked_at,  # not the run that an earlier try of this call started
+        )
+        first = query.order_by(None).order_by(case(places, value=runs.state), runs.id).limit(1)
+        return next(iter(self._runs(first)), None)
+
+    @staticmethod
+    def _key(key: RunKey, study: str | None) -> list[Any]:
+        runs = tables.runs.c
+        return [
             runs.architecture == key.architecture,
             runs.recipe_digest == key.recipe,
             runs.data_digest == key.data,
             runs.seed == key.seed,
             runs.role == key.role.value,
             runs.study == study,
-            runs.state.in_(places),
-            runs.started_at != current_call().asked_at,  # not the run that an earlier try of this call started
-        )
-        first = query.order_by(None).order_by(case(places, value=runs.state), runs.id).limit(1)
-        return next(iter(self._runs(first)), None)
+        ]
 
     def _runs(self, query: Select[Any]) -> tuple[Run, ...]:
         return tuple(_run(row) for row in self.rows(query))

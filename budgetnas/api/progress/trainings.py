@@ -77,6 +77,7 @@ class FinalProgress(Progress, FinalCallbacks):
         super().__init__(lines)
         self._training: FinalTraining | None = None
         self._started = time.monotonic()
+        self._next = ""  # line on the next training, until its first step shows that no other process has begun it
 
     def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
         """Print the entrants."""
@@ -106,11 +107,18 @@ class FinalProgress(Progress, FinalCallbacks):
         )
 
     def on_final_run(self, training: FinalTraining) -> None:
-        """Print which training starts."""
+        """Remember which training is next."""
         self._training, self._started = training, time.monotonic()
         self.prefix = f"final {training.done + 1}/{training.total}, {training.name}, seed {training.seed}: "
         self.epochs, self.last = training.epochs, ""
-        self.lines.say(f"{self.prefix}on {training.part}{self._outlook(1, 0, 1)}")
+        self._next = f"{self.prefix}on {training.part}{self._outlook(1, 0, 1)}"
+
+    def on_step(self, epoch: int, done: int, total: int) -> None:
+        """Print which training starts, and the status."""
+        if self._next:
+            self.lines.say(self._next)
+            self._next = ""
+        super().on_step(epoch, done, total)
 
     def on_worker_run(self, text: str) -> None:
         """Print what a worker has trained."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from budgetnas.data.arrays import ImageArrays
 from budgetnas.data.request import absolute_place
-from budgetnas.errors import InputError, plural
+from budgetnas.errors import InputError, SearchFailedError, plural
 from budgetnas.experiments.final import FinalCallbacks, Together, finish, help_finish
 from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.experiments.final_results import FinalResult
@@ -57,7 +57,7 @@ def finish_with(
         raise InputError("--workers", pool.workers, rule, "leave it out, or write them as a folder of images")
     place, data_dir = absolute_place(data, request.place.data_dir)
 
-    def train() -> None:
+    def train(final: int) -> None:
         worker = WorkerRequest(
             storage=for_other_processes(records.engine.url),
             study=request.study,
@@ -67,10 +67,13 @@ def finish_with(
             threads=pool.threads,
             planned=True,
             timeout=stopper.seconds_left(),
-            final=True,
+            final=final,
         )
         callbacks.on_message(f"{plural(pool.workers, 'worker')} train its runs")
         run_pool(pool, worker, _WatchedFinal(records, request.study, callbacks), stopper, callbacks)
+        reason = pool.failure()
+        if reason is not None:
+            raise SearchFailedError(f"no worker is left: {reason}")
 
     return finish(request, records, runtime, stopper, callbacks, Together(pool.shares, train))
 
@@ -86,7 +89,7 @@ def run_final_worker(request: WorkerRequest, stopper: Stopper, callbacks: Search
     runtime = chosen_runtime(request, callbacks)
     final = FinishRequest(request.study, DataPlace(request.data, request.data_dir))
     with reporting_outcome(callbacks) as outcome, stopper.listening():
-        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks))
+        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks), request.final)
         outcome.finished = True
     return WorkerResult(records, outcome)
 
@@ -115,7 +118,11 @@ class _WatchedFinal:
             if run.state in _ENDED and run.id not in self._known:
                 self._known.add(run.id)
                 self._callbacks.on_worker_run(self._describe(run))
-        running = [f"epoch {run.epochs_done + 1}/{run.recipe.epochs}" for run in runs if run.state is State.RUNNING]
+        running = [
+            f"epoch {min(run.epochs_done + 1, run.recipe.epochs)}/{run.recipe.epochs}"
+            for run in runs
+            if run.state is State.RUNNING
+        ]
         status = f"{plural(len(self._known) - self._begun, 'run')} trained; {', '.join(running)}"
         if running and status != self._status:
             self._status = status

@@ -18,7 +18,6 @@ from budgetnas.errors import (
     EXIT_FAILED,
     BudgetnasError,
     Cancelled,
-    InputError,
     Interrupted,
     LeaseLost,
     SearchFailedError,
@@ -54,7 +53,7 @@ def run_request(request: WorkerRequest, stopper: Stopper, callbacks: MessageCall
     """Run the worker of a study or of the queue, as a process or a task that a pool has started."""
     if request.study is None:
         return run_queue_worker(request, stopper, callbacks)
-    return (run_final_worker if request.final else run_worker)(request, stopper, callbacks)
+    return (run_worker if request.final is None else run_final_worker)(request, stopper, callbacks)
 
 
 def run_queue_worker(request: WorkerRequest, stopper: Stopper, callbacks: MessageCallbacks) -> WorkerResult:
@@ -185,7 +184,7 @@ class _QueueWorker:
         except SearchFailedError as error:
             self.records.end_queued(entry, QueueState.FAILED, str(error))
             self.callbacks.on_message(f"study {name!r} is not trained further: {error}")
-        except (InputError, OSError) as error:
+        except (BudgetnasError, OSError) as error:  # e.g. the images are not here, or stored weights are damaged
             self._skip(entry, str(error))
         return True
 

@@ -134,7 +134,7 @@ def _stop(pool: WorkerPool, study: Watched, callbacks: Callbacks) -> None:
             raise Interrupted
 
     try:
-        callbacks.on_message("stopping the workers; each requeues its trial")
+        callbacks.on_message("stopping the workers; each saves what it trains")
         pool.stop()
         _follow(pool, study, callbacks, check)
     except KeyboardInterrupt:

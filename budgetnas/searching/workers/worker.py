@@ -40,7 +40,7 @@ class WorkerRequest(Frozen):
     trials: int | None = None
     timeout: float | None = None  # seconds after which the worker stops
     until_idle: bool = False  # whether a worker of the queue ends when nothing is left
-    final: bool = False  # whether it trains the runs of the study's final instead of trials
+    final: int | None = None  # number of the final whose runs it trains instead of trials
 
 
 @dataclass(frozen=True, slots=True)
