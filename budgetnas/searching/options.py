@@ -384,8 +384,8 @@ def _recipes(options: SearchOptions, data: Data) -> RecipeSpace:
     base, space = options.recipe or RecipeSpace(), options.recipe_space or DEFAULT_RECIPE_SPACE
     epochs = base.epochs if options.epochs is None else options.epochs
     changes: dict[str, Any] = {"epochs": epochs, "batch": base.batch if options.batch is None else options.batch}
-    usual = {"crop_padding": data.resolution // 8, "flip": data.flip}
-    changes["augmentation"] = Augmentation.model_validate(usual | base.augmentation.model_dump(exclude_unset=True))
+    given = {name: getattr(base.augmentation, name) for name in base.augmentation.model_fields_set}
+    changes["augmentation"] = Augmentation(**{"crop_padding": data.resolution // 8, "flip": data.flip} | given)
     extras = named_extras(space, resolution=data.resolution, epochs=epochs)
     if base.momentum == 0:
         extras["nesterov"] = (False,)
