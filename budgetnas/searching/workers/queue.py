@@ -185,6 +185,8 @@ class _QueueWorker:
             self.records.end_queued(entry, QueueState.FAILED, str(error))
             self.callbacks.on_message(f"study {name!r} is not trained further: {error}")
         except (BudgetnasError, OSError) as error:  # e.g. the images are not here, or stored weights are damaged
+            if is_transient(error):
+                raise
             self._skip(entry, str(error))
         return True
 
