@@ -5,34 +5,26 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from quiet import Quiet
 from small import run, start, study_file
-from sqlalchemy import select
+from small_finals import PROTOCOL, Listener, copied, finals, opened, readings, run_final, searched
 from test_search_study import specification
 
 from budgetnas.architecture import named
 from budgetnas.cli.console import print_stopped
 from budgetnas.data.test_split import load_test
-from budgetnas.errors import BudgetnasError, Cancelled, InputError, Interrupted
-from budgetnas.experiments.final import FinalTraining, LongTrainings, finish
-from budgetnas.experiments.final_plan import FinishRequest, plan_final, runs_left
+from budgetnas.errors import BudgetnasError, InputError, Interrupted
+from budgetnas.experiments.final_plan import plan_final
 from budgetnas.experiments.final_results import (
     FIRST_TEST_SEED,
     FIRST_VALIDATION_SEED,
-    Entrant,
     FinalResult,
     final_result,
 )
 from budgetnas.metrics import difference_interval
-from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.samplers.choice import Trained
 from budgetnas.space.initial_trials import initial_candidate
@@ -41,67 +33,10 @@ from budgetnas.space.search_space import InputShape
 from budgetnas.space.specification import ChoiceProtocol
 from budgetnas.space.strong import final_recipe
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
-from budgetnas.storage.opening import open_records
-from budgetnas.storage.urls import parse_storage
 from budgetnas.training import runtime_rules
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.network import build
 from budgetnas.training.weights import from_safetensors, to_safetensors
-
-PROTOCOL = ChoiceProtocol(finalists=2, seeds=2)
-
-
-@dataclass
-class Listener(Quiet):
-    """Keeps its calls, and stops the final after a number of runs."""
-
-    stop_after: int = 1_000
-    trainings: list[FinalTraining] = field(default_factory=list)
-    resumed: list[bool] = field(default_factory=list)
-    long: list[LongTrainings] = field(default_factory=list)
-
-    def on_long_trainings(self, planned: LongTrainings) -> None:
-        self.long.append(planned)
-
-    def on_final_start(self, result: FinalResult, *, resumed: bool) -> None:
-        self.resumed.append(resumed)
-
-    def on_final_run(self, training: FinalTraining) -> None:
-        if len(self.trainings) == self.stop_after:
-            raise Interrupted
-        self.trainings.append(training)
-
-
-def searched(folder: Path, *arguments: str, **changes: str) -> Path:
-    result = run(folder, "search", study_file(folder, **{"study": '"s"', **changes}), *arguments)
-    assert result.returncode == 0, result.stderr
-    return folder / "budgetnas.db"
-
-
-@contextmanager
-def opened(database: Path) -> Iterator[Records]:
-    with closing(open_records(parse_storage(f"sqlite:///{database}"), must_exist=True)) as records:
-        yield records
-
-
-def run_final(
-    records: Records,
-    listener: Listener | None = None,
-    protocol: ChoiceProtocol | None = PROTOCOL,
-    final_epochs: int | None = None,
-) -> FinalResult:
-    request = FinishRequest("s", DataPlace(), protocol, final_epochs)
-    return finish(request, records, runtime_rules("cpu", "float32"), Stopper(), listener or Listener())
-
-
-def readings(records: Records) -> list[tuple[int | None, int, float]]:
-    one = tables.test_readings.c
-    with records.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(select(one.final, one.run, one.at))]
-
-
-def finals(records: Records) -> list[Run]:
-    return list(records.runs(study="s", role=Role.FINAL))
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +46,7 @@ def searched_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(searched_once: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "budgetnas.db"
-    with opened(searched_once) as records, records.engine.connect() as connection:
-        connection.exec_driver_sql("COMMIT")  # VACUUM is not for transactions
-        connection.exec_driver_sql("VACUUM INTO ?", (str(copy),))
-        connection.exec_driver_sql("BEGIN")
-    return copy
+    return copied(searched_once, tmp_path)
 
 
 def test_a_final_retrains_the_best_and_evaluates_on_the_test_split_once(database: Path) -> None:
@@ -443,99 +373,3 @@ def test_a_final_that_is_stopped_shows_no_password(
     print_stopped(url, "Every finished epoch of the final is saved.")
     err = capsys.readouterr().err
     assert "budgetnas search --storage" in err and "secret" not in err
-
-
-def fails(records: Records, entrant: Entrant, seed: int) -> None:
-    """Record a failed run of a final, as another process does."""
-    data = study_specification(records, "s").data
-    number = records.start_run(
-        key=RunKey(*entrant.run.candidate.key, data.digest(), seed, Role.FINAL),
-        architecture=entrant.run.architecture,
-        recipe=entrant.run.recipe,
-        data=data.model_dump_json(),
-        environment="{}",
-        study="s",
-    )
-    records.finish_run(number, State.FAILED, "the loss is not finite")
-
-
-def begun(records: Records, **options: Any) -> FinalResult:
-    """A final in which nothing is trained yet."""
-    with pytest.raises(Interrupted):
-        run_final(records, Listener(0), **options)
-    result = final_result(records, "s")
-    assert result is not None
-    return result
-
-
-def test_a_run_that_failed_in_another_process_is_not_tried_again(database: Path) -> None:
-    with opened(database) as records:
-        first, second = begun(records).entrants
-        fails(records, first, FIRST_VALIDATION_SEED)
-        left = runs_left(records, "s")
-        assert (left.missing, left.in_training) == (2, 0), "the other seed of the failed entrant is not trained"
-        listener = Listener()
-        result = run_final(records, listener)
-        assert f"{first.name} is out of the final: its run with seed 1000 failed: the loss is not finite" in (
-            listener.notices
-        )
-        assert result.winner is not None and result.winner.run == second.run and result.readings == 1
-        runs = [run for run in finals(records) if run.architecture == first.run.architecture]
-        assert [run.state for run in runs] == [State.FAILED]
-
-
-def test_if_every_entrant_failed_a_later_call_tries_them_again(database: Path) -> None:
-    with opened(database) as records:
-        for entrant in begun(records).entrants:
-            fails(records, entrant, FIRST_VALIDATION_SEED)
-        result = run_final(records)
-        assert result.winner is not None and all(len(entrant.validation) == 2 for entrant in result.entrants)
-
-
-def test_the_first_name_of_a_winner_counts(database: Path) -> None:
-    with opened(database) as records:
-        first, second = begun(records).entrants
-        [final] = records.finals("s")
-        for entrant in (second, first):
-            records.name_winner(final.id, entrant.run.id)
-        assert records.finals("s")[0].winner == second.run.id
-
-
-def test_a_final_that_another_process_ran_meanwhile_is_used(database: Path) -> None:
-    with opened(database) as records:
-        run_final(records)
-        [final] = records.finals("s")
-        assert final.read_at is not None
-        assert records.start_final("s", final.plan, final.read_at - 1).id == final.id
-        assert records.start_final("s", final.plan, final.read_at + 1).id != final.id
-
-
-def test_a_finished_final_is_not_read_again_while_a_longer_one_is_unfinished(database: Path) -> None:
-    with opened(database) as records:
-        first = run_final(records, final_epochs=2)
-        begun(records, final_epochs=3)
-        assert run_final(records, final_epochs=2) == first
-        assert len(records.finals("s")) == 2 and len(readings(records)) == 2
-
-
-def test_other_numbers_make_another_final_if_one_is_unfinished(database: Path) -> None:
-    with opened(database) as records:
-        begun(records)
-        other = ChoiceProtocol(finalists=1, seeds=3)
-        result = run_final(records, protocol=other)
-        assert result.protocol == other and result.readings == 1
-
-
-def test_a_cancelled_final_trains_and_reads_nothing_more(database: Path) -> None:
-    class Cancelling(Listener):
-        def on_final_run(self, training: FinalTraining) -> None:
-            super().on_final_run(training)
-            if len(self.trainings) == 2:
-                with opened(database) as other:
-                    other.cancel("s")
-
-    listener = Cancelling()
-    with opened(database) as records:
-        with pytest.raises(Cancelled):
-            run_final(records, listener)
-        assert len(listener.trainings) == 2 and not readings(records)
