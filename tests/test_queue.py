@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from reporting import add_run, plausible_curve
 from small import STUDY, run, start, study_file
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, text
 
 import budgetnas
 from budgetnas.cli.app import main
@@ -120,6 +120,25 @@ def test_a_queued_study_is_created_trains_nothing_and_a_worker_trains_it(tmp_pat
     with opened(storage_url) as records:
         assert len([run for run in records.runs(study="s") if run.role is not Role.FINAL]) == 4
         assert [final.read_at is not None for final in records.finals("s")] == [True, True]
+
+
+def test_a_trial_whose_process_died_after_its_training_has_its_result_when_the_study_is_done(
+    tmp_path: Path, one_study: str
+) -> None:
+    trained_here(tmp_path, one_study)
+    runs, _ = states_of(one_study, "s")
+    storage = optuna_storage(parse_storage(one_study))
+    with storage.engine.begin() as connection:  # as it stands between the record and Optuna's trial
+        connection.execute(text("UPDATE trials SET state = 'RUNNING' WHERE number = 1"))
+        connection.execute(text("DELETE FROM trial_values"))
+    storage.engine.dispose()
+    path = study_file(tmp_path, trials="2")
+    budgetnas.search(path, study="s", storage=one_study, queue=True, progress=False)
+    assert "study 's': trial 1 lost its process after the training; the record is used" in trained_here(
+        tmp_path, one_study
+    )
+    assert states_of(one_study, "s") == (runs, [TrialState.COMPLETE] * 2)
+    assert stands(one_study)["s"].state == "done"
 
 
 @pytest.mark.parametrize(

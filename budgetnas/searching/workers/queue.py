@@ -29,11 +29,11 @@ from budgetnas.runs.recording import LOST, RunImages
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
 from budgetnas.searching.callbacks import MessageCallbacks, TrialEnd
 from budgetnas.searching.loop import SearchTask, Turn, reporting_outcome, sampler_of, search
-from budgetnas.searching.study import OpenStudy, open_study
+from budgetnas.searching.study import OpenStudy, open_study, recover_stale_trials
 from budgetnas.searching.workers.finals import run_final_worker
 from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_worker
 from budgetnas.storage import Records
-from budgetnas.storage.leases import holding, take_final, trained, work_in_progress
+from budgetnas.storage.leases import holding, slots_in_use, take_final, trained, work_in_progress
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.retry import is_transient
 from budgetnas.storage.urls import parse_storage
@@ -172,11 +172,13 @@ class _QueueWorker:
                 if done + working >= goal.trials:
                     return False
                 self._search(entry)
-            elif not is_final_due(self.records, name):
+            elif is_final_due(self.records, name):
+                return self._train_final(entry)
+            elif not self._ends_all_trials(name):
+                return False
+            else:
                 self.records.end_queued(entry, QueueState.DONE)
                 self.callbacks.on_message(f"study {name!r} is done")
-            else:
-                return self._train_final(entry)
         except Cancelled as stop:
             self.callbacks.on_message(stop.reason)
         except LeaseLost:
@@ -197,6 +199,16 @@ class _QueueWorker:
         sampler = sampler_of(study, None)
         task = SearchTask(None, opened.images, self.runtime, sampler, entry.seed, turn=turn)
         search(study, task, self.stopper, _TurnCallbacks(self.callbacks, entry.study))
+
+    def _ends_all_trials(self, study: str) -> bool:
+        """Give trials of dead processes the results that they had recorded; return whether no process has a trial."""
+        opened = open_study(self.url, self.records, study, study_specification(self.records, study))
+        try:
+            for text in recover_stale_trials(opened):
+                self.callbacks.on_message(f"study {study!r}: {text}")
+        finally:
+            opened.close_optuna()
+        return not slots_in_use(self.records, study)
 
     def _train_final(self, entry: QueueEntry) -> bool:
         """Train runs of a final that no process trains, or read the test split; return whether there was work."""
