@@ -11,10 +11,12 @@ import pytest
 import torch
 from small import run, start, study_file
 from small_finals import PROTOCOL, Listener, copied, finals, opened, readings, run_final, searched
+from sqlalchemy import update
 from test_search_study import specification
 
 from budgetnas.architecture import named
 from budgetnas.cli.console import print_stopped
+from budgetnas.cli.final_text import final_lines
 from budgetnas.data.test_split import load_test
 from budgetnas.errors import BudgetnasError, InputError, Interrupted
 from budgetnas.experiments.final_plan import plan_final
@@ -98,6 +100,20 @@ def test_a_finished_final_is_reported_without_training_or_evaluation(database: P
         listener = Listener()
         assert run_final(records, listener) == first
         assert finals(records) == runs and not listener.trainings and len(readings(records)) == 2
+
+
+def test_a_final_whose_processes_used_different_precisions_says_so(database: Path) -> None:
+    with opened(database) as records:
+        result = run_final(records)
+        assert result.precisions == ("float32",) and not result.mixed
+        assert result.shipped_run is not None
+        environment = json.loads(records.run(result.shipped_run).environment) | {"precision": "bf16"}
+        with records.engine.begin() as connection:
+            changed = update(tables.runs).where(tables.runs.c.id == result.shipped_run)
+            connection.execute(changed.values(environment=json.dumps(environment)))
+        result = run_final(records)
+    assert result.to_dict()["precisions"] == ["bf16", "float32"]
+    assert "  the runs used different precisions (bf16 and float32)" in final_lines(result)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])

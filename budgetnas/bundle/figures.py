@@ -43,6 +43,8 @@ def _of_winner(chosen: Chosen, weights: Weights) -> Metrics:
         sentences.append(
             f"The finite test split ({final.test_images:,} images) leaves a standard error of {error:.2f} points."
         )
+    if final.mixed:
+        sentences.append(final.mixed)
     if final.readings > 1:
         sentences.append(
             f"This study was evaluated on the test split {final.readings} times; only the first evaluation is unbiased."

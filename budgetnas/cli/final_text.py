@@ -58,6 +58,8 @@ def final_lines(result: FinalResult) -> list[str]:
         )
     if result.binomial_error is not None:
         lines.append(f"  the finite test split alone adds a standard error of {100 * result.binomial_error:.2f} points")
+    if result.mixed:
+        lines.append(f"  {result.mixed[0].lower()}{result.mixed[1:-1]}")
     if result.readings > 1:
         lines.append(
             f"  evaluated on the test split {result.readings} times for this study; only the first is unbiased"

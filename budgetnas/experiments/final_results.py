@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -109,6 +110,7 @@ class FinalResult:
     objective: Objective = OBJECTIVES["accuracy"]  # what the accuracies are
     validation_classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
     test_classes: ClassCounts | None = None  # the test images by class, or None before the evaluation on them
+    precisions: tuple[str, ...] = ()  # precisions of its runs; several if its processes ran on different machines
 
     def __repr__(self) -> str:
         if self.winner is None:
@@ -121,6 +123,12 @@ class FinalResult:
     def measure(self) -> Measure:
         """The figure behind all of its accuracies."""
         return measure_of(self.objective)
+
+    @property
+    def mixed(self) -> str:
+        """A sentence on the precisions of its runs if these differ, else empty."""
+        used = " and ".join(self.precisions)
+        return f"The runs used different precisions ({used})." if len(self.precisions) > 1 else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -158,6 +166,7 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         validation_classes=facts.validation,
         test_classes=facts.test if final.test_images else None,
         int8=records.int8_reading(final.id),
+        precisions=_precisions(entrants, trained),
     )
 
 
@@ -229,6 +238,12 @@ def _entrants(
         )
 
     return tuple(map(entrant, plan.entrants))
+
+
+def _precisions(entrants: Sequence[Entrant], trained: _Trained) -> tuple[str, ...]:
+    keys = {candidate.key for entrant in entrants for candidate in (entrant.run.candidate, entrant.long_candidate)}
+    used = {json.loads(run.environment).get("precision") for key, run in trained.items() if key[:2] in keys}
+    return tuple(sorted(filter(None, used)))
 
 
 def _seeded(candidate: Candidate, trained: _Trained, seeds: range) -> list[Run]:
