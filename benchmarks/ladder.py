@@ -27,7 +27,7 @@ from benchmarks.options import (
     WidthsOption,
 )
 from benchmarks.running import run
-from benchmarks.tasks import final_accuracy, network_for
+from benchmarks.tasks import final_accuracy, network_for, plain_recipe
 from budgetnas.architecture import count
 from budgetnas.data import DataRequest, load_data
 from budgetnas.experiments.bench.hardware import machine
@@ -35,7 +35,6 @@ from budgetnas.experiments.bench.loops import OurLoop
 from budgetnas.experiments.bench.protocol import task_with
 from budgetnas.metrics import mean_interval
 from budgetnas.space.recipe import Recipe
-from budgetnas.space.strong import plain_recipe
 from budgetnas.training import runtime_rules
 from budgetnas.training.engine import applied
 

@@ -28,14 +28,14 @@ from benchmarks.options import (
     WidthsOption,
 )
 from benchmarks.running import run
-from benchmarks.tasks import network_for
+from benchmarks.tasks import network_for, plain_recipe, strong_recipe
 from budgetnas.architecture import count
 from budgetnas.data import Data, DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.experiments.bench.protocol import task_with
 from budgetnas.metrics import Epoch
 from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
-from budgetnas.space.strong import final_recipe, plain_recipe, strong_recipe
+from budgetnas.space.strong import final_recipe
 from budgetnas.training import RuntimeConfig, Task, runtime_rules, train
 from budgetnas.training.callbacks import Callbacks
 from budgetnas.training.runtime import device_name

@@ -32,7 +32,7 @@ from benchmarks.options import (
     SubsetOption,
 )
 from benchmarks.running import run
-from benchmarks.tasks import final_accuracy
+from benchmarks.tasks import final_accuracy, plain_recipe
 from budgetnas.architecture import Architecture, count
 from budgetnas.architecture.budget import Budget, parse_budget
 from budgetnas.data import Data, DataRequest, load_data
@@ -42,7 +42,7 @@ from budgetnas.experiments.bench.loops import OurLoop
 from budgetnas.experiments.bench.protocol import task_with
 from budgetnas.space.recipe import Recipe, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
-from budgetnas.space.strong import final_recipe, plain_recipe
+from budgetnas.space.strong import final_recipe
 from budgetnas.training import RuntimeConfig, runtime_rules
 from budgetnas.training.engine import applied
 

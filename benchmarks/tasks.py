@@ -1,10 +1,12 @@
-"""Task and final accuracy of the benchmarks."""
+"""Networks, recipes and final accuracy of the benchmarks."""
 
 from __future__ import annotations
 
 from budgetnas.architecture import Architecture, parse_architecture
 from budgetnas.data import Data
 from budgetnas.experiments.bench.loops import Loop
+from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
+from budgetnas.space.strong import FEWEST_PARAMS, STRONG, final_recipe
 from budgetnas.training import RuntimeConfig, Task
 from budgetnas.training.device import Normaliser
 from budgetnas.training.evaluation import evaluate
@@ -31,3 +33,22 @@ def final_accuracy(loop: Loop, task: Task, runtime: RuntimeConfig) -> float:
             pass
     normalise, classes = Normaliser.of(task.normalisation, runtime.torch_device), task.architecture.classes
     return evaluate(run.network, task.evaluation, normalise, runtime, classes=classes).accuracy
+
+
+def plain_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Recipe:
+    """Return the default of a search's first trial: Nesterov's SGD, a cosine set every epoch, crop and flip."""
+    return Recipe(
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        nesterov=True,
+        epochs=epochs,
+        t_max=epochs,
+        augmentation=Augmentation(crop_padding=resolution // 8, flip=flip),
+    )
+
+
+def strong_recipe(epochs: int, *, resolution: int = 32, flip: bool = True) -> Recipe:
+    """Return the recipe of a final with strong augmentation, whatever the number of epochs."""
+    augmentation = Augmentation(crop_padding=resolution // 8, flip=flip, **STRONG)
+    return final_recipe(RecipeSpace(augmentation=augmentation), epochs, FEWEST_PARAMS)

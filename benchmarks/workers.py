@@ -19,6 +19,7 @@ import typer
 
 from benchmarks.options import BatchOption
 from benchmarks.running import run
+from benchmarks.tasks import plain_recipe
 from budgetnas.architecture import count
 from budgetnas.architecture.named import named
 from budgetnas.data import DataRequest, load_data
@@ -26,7 +27,6 @@ from budgetnas.data.arrays import ImageArrays
 from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import OurLoop
 from budgetnas.experiments.bench.protocol import task_with
-from budgetnas.space.strong import plain_recipe
 from budgetnas.training import runtime_rules
 from budgetnas.training.engine import applied
 

@@ -21,6 +21,8 @@ EXIT_TERMINATED = 143
 
 _LONGEST_VALUE: Final = 100
 
+_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PASSWORDS: Final = re.compile(r"(?<=://)([^\s:/@]*):\S*@|([?&]\w*pass\w*)=[^&\s'\"]*", re.IGNORECASE)
 
 
@@ -153,27 +155,11 @@ class SearchFailedError(BudgetnasError):
 
 
 class StateError(BudgetnasError):
-    """A checkpoint that a training cannot resume from.
-
-    Args:
-        reason: The problem, as a clause.
-    """
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+    """A checkpoint that a training cannot resume from; its text is a clause."""
 
 
 class StoppedEarly(Exception):
-    """A decision to end a training early, raised by its observer.
-
-    Args:
-        reason: A line: after which epoch, its accuracy, and the accuracy needed.
-    """
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+    """A decision to end a training early, raised by its observer; its text is the reason, a line."""
 
 
 class Interrupted(Exception):
@@ -234,6 +220,12 @@ def closest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return the hint ``did you mean NAME?`` for the known name most similar to `name`, or another hint."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]}?" if close else otherwise
+
+
+def parse_seconds(text: str) -> float | None:
+    """Return a time such as ``90``, ``90s``, ``15m`` or ``2h`` in seconds; None if it is not a time."""
+    match = _TIME.fullmatch(text.strip())
+    return float(match[1]) * _UNITS[match[2].lower()] if match else None
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -109,13 +109,6 @@ class ClassCounts:
             return words
         return f"{words}; always predicting it: {measure.words} {measure.of_one_class(self):.2%}"
 
-    def accuracies(self, correct: Sequence[Sequence[int]]) -> tuple[ClassAccuracy, ...]:
-        """Return the mean accuracy of each class over networks, from each network's correct predictions by class."""
-        return tuple(
-            ClassAccuracy(name, images, statistics.fmean(hits) / images if images else None)
-            for name, images, *hits in zip(self.names, self.images, *correct, strict=True)
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         name, share = self.commonest
@@ -130,7 +123,12 @@ def by_class(counts: ClassCounts | None, correct: Sequence[Sequence[int]]) -> tu
         counts: The images by class, or None.
         correct: For each network its correct predictions by class; empty for a network without an evaluation.
     """
-    return counts.accuracies(correct) if counts is not None and correct and all(correct) else ()
+    if counts is None or not correct or not all(correct):
+        return ()
+    return tuple(
+        ClassAccuracy(name, images, statistics.fmean(hits) / images if images else None)
+        for name, images, *hits in zip(counts.names, counts.images, *correct, strict=True)
+    )
 
 
 def balanced_accuracy(correct: Sequence[int], images: Sequence[int]) -> float:

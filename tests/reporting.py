@@ -206,4 +206,4 @@ def replay(records: Records, name: str, epochs: int, final: float, why_not: tupl
     recorded = recorded_run(name)
     candidate = Candidate(named(recorded.network), recorded.recipe)
     run = add_run(records, "", candidate, 0, plausible_curve(final, epochs), label=name, role=Role.REPLAY)
-    return ReplayResult(recorded, records.run(run), records.curve(run), not why_not, why_not)
+    return ReplayResult(recorded, records.run(run), records.curve(run), why_not)

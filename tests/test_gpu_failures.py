@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -238,4 +239,4 @@ def test_the_probe_is_a_real_training_in_a_process_of_its_own(cache: Path) -> No
 def test_out_of_memory_with_the_smallest_micro_batch_ends_the_training(failing: Callable[..., None]) -> None:
     failing(NO_MEMORY[-1])
     with pytest.raises(RunFailedError, match="out of memory on cpu, even with 2 images"):
-        train(task(epochs=3, t_max=3), CPU.with_micro_batch(2), Listener())
+        train(task(epochs=3, t_max=3), replace(CPU, micro_batch=2), Listener())

@@ -27,6 +27,7 @@ from reporting import (
     with_final,
 )
 
+from benchmarks.tasks import strong_recipe
 from budgetnas.architecture import named
 from budgetnas.errors import BudgetnasError, InputError
 from budgetnas.experiments.replay_results import report_tables
@@ -45,7 +46,6 @@ from budgetnas.report.figures.winner import winner as winner_figure
 from budgetnas.report.page import study_page, write_replay_report, write_study_report
 from budgetnas.report.tables import parts_of
 from budgetnas.space.initial_trials import initial_candidate
-from budgetnas.space.strong import strong_recipe
 from budgetnas.storage import Records
 
 

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from budgetnas.architecture.budget import Budget
 from budgetnas.data.identity import DataIdentity
 from budgetnas.errors import InputError
-from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import Augmentation, RecipeSpace
 from budgetnas.space.search_space import InputShape, SearchSpace
 from budgetnas.space.specification import (
@@ -46,24 +45,6 @@ def test_without_further_limits_a_specification_is_unchanged() -> None:
     assert "max_macs" not in SPECIFICATION.canonical_json() and "max_activations" not in SPECIFICATION.canonical_json()
     assert "bytes" not in SPECIFICATION.canonical_json()
     assert read_specification(SPECIFICATION.canonical_json()).budget == Budget(5_000_000)
-
-
-def test_a_study_of_version_1_is_read_unchanged_but_not_resumed() -> None:
-    old = changed(version=1, space=SearchSpace(blocks=((1, 3),) * 4))
-    assert old.digest == "b0dfa71e5aa87eeb"
-    read = read_specification(old.canonical_json())
-    assert (read, read.digest) == (old, old.digest)
-    assert read.candidates.params_of(initial_candidate("v2-sgd", read.recipes, read.inputs)) is not None
-    for asked in (SPECIFICATION, old):
-        with pytest.raises(InputError, match=r"--study 'one': was created by an earlier version.*indexes into a table"):
-            asked.require_same(read, "one")
-
-
-def test_stems_of_version_1_did_not_reduce_large_images() -> None:
-    inputs = InputShape(in_channels=3, size=64, classes=10)
-    old = changed(version=1, space=SearchSpace(blocks=((1, 3),) * 4), inputs=inputs)
-    for specification, stride in ((read_specification(old.canonical_json()), 1), (changed(inputs=inputs), 2)):
-        assert specification.space.smallest(inputs).stem_stride == stride
 
 
 def test_limits_are_part_of_a_specification() -> None:
@@ -164,7 +145,7 @@ def test_every_difference_is_named() -> None:
     [
         ("", "Invalid JSON"),
         ("{}", "max_params: is missing"),
-        (SPECIFICATION.canonical_json().replace('"version":2', '"version":3'), "version 3: input should be 1 or 2"),
+        (SPECIFICATION.canonical_json().replace('"version":2', '"version":3'), "version 3: input should be 2"),
         (SPECIFICATION.canonical_json().replace('"max_params":5000000', '"max_params":0'), "max_params 0: "),
         (
             SPECIFICATION.canonical_json().replace('"seeds":["v1-sgd"', '"seeds":["v9"'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 from training import CPU, PLAIN, STRONG, Listener, freeze_statistics, task, trained
 
+from benchmarks.tasks import plain_recipe, strong_recipe
 from budgetnas.space.recipe import Augmentation, Recipe, RecipeSpace
-from budgetnas.space.strong import automatic_epochs, final_recipe, plain_recipe, strong_recipe
+from budgetnas.space.strong import automatic_epochs, final_recipe
 from budgetnas.training.augmentation import AugmentationParameters, augment, crop_and_flip, draw
 from budgetnas.training.engine import Trainer
 from budgetnas.training.evaluation import balanced_weights, summed_loss
@@ -329,7 +331,7 @@ def test_no_operation_touches_the_memory_of_the_host() -> None:
 def test_pieces_of_a_mixed_batch_give_the_gradients_of_the_whole() -> None:
     wholes = []
     for micro_batch in (None, 16):
-        runtime = CPU if micro_batch is None else CPU.with_micro_batch(micro_batch)
+        runtime = replace(CPU, micro_batch=micro_batch)
         trainer = Trainer(task(batch=100, **STRONG | {"ema_decay": 0.0}), runtime)
         freeze_statistics(trainer)
         for _ in trainer.steps(torch.arange(200)):

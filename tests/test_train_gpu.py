@@ -12,7 +12,7 @@ import pytest
 import torch
 from training import CPU, EXTRAS, OPTIMIZERS, STRONG, Listener, changed_by_steps, run_steps, task, trained
 
-from budgetnas.space.strong import strong_recipe
+from benchmarks.tasks import strong_recipe
 from budgetnas.training import RuntimeConfig, Task, TrainingState, runtime_rules, train
 from budgetnas.training.augmentation import augment, draw
 from budgetnas.training.capture_probe import ProbeResult, probe_in_a_process

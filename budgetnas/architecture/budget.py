@@ -252,14 +252,9 @@ class Verdict:
         """Its parameters."""
         return self.counts.params
 
-    @property
-    def max_params(self) -> int:
-        """The limit on parameters."""
-        return self.budget.max_params
-
     def share(self, params: int) -> float:
         """Return `params` as a share of the limit on parameters."""
-        return params / self.max_params
+        return params / self.budget.max_params
 
     def sentence(self) -> str:
         """Return the verdict in a line: every limit if the architecture fits, otherwise every exceeded limit."""

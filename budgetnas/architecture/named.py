@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Final
 
 from budgetnas.architecture.model import Architecture, default_stem_stride, default_strides
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 
 _WIDE = (64, 128, 256, 512)
 _NARROW = (16, 32, 64)
@@ -42,13 +41,11 @@ def named(name: str, *, in_channels: int = 3, size: int = 32, classes: int = 10)
     key = name.strip().lower()
     key = f"resnet{key}" if key.isdigit() else key
     if key not in _LAYOUTS:
-        close = difflib.get_close_matches(key, NAMES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(
             "NAME",
             name,
             f"no network has that name; known are {', '.join(NAMES)}",
-            f"{hint}or describe a network with --blocks and --widths",
+            f"{closest(key, NAMES)} or describe a network with --blocks and --widths".removeprefix(" or "),
         )
     block, blocks, widths = _LAYOUTS[key]
     return Architecture(

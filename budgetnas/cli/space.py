@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 
 from budgetnas.architecture import Architecture, count
@@ -19,7 +20,7 @@ from budgetnas.cli.options import (
     StudyFileArgument,
     option,
 )
-from budgetnas.errors import check_seed, listed
+from budgetnas.errors import listed
 
 if TYPE_CHECKING:
     from budgetnas.space.survey import Share, Suggestion, Survey, ValueShare
@@ -30,6 +31,7 @@ MAX_ROWS = 30
 
 
 def space_command(
+    context: typer.Context,
     study_file: StudyFileArgument = None,
     budget: BudgetOption = None,
     max_macs: MaxMacsOption = None,
@@ -60,22 +62,14 @@ def space_command(
     from budgetnas.space.shape import data_shape
     from budgetnas.space.survey import survey
 
-    request = SearchOptions.parse(
-        {
-            "budget": budget,
-            "max_macs": max_macs,
-            "max_activations": max_activations,
-            "max_weights_kb": max_weights_kb,
-            "max_ram_kb": max_ram_kb,
-            "data": data,
-        }
-    )
+    given = {name: value for name, value in context.params.items() if name in SearchOptions.model_fields}
+    request = SearchOptions.parse(given)
     if study_file is not None:
         request = request.over(read_study_file(study_file))
     limits = request.limits()
     inputs, origin = data_shape(request.data_request(), in_channels=in_channels, size=size, classes=classes)
     seeds = INITIAL_TRIALS if request.seeds is None else request.seeds
-    result = survey(request.space or SearchSpace(), inputs, limits, seeds=seeds, seed=check_seed(seed))
+    result = survey(request.space or SearchSpace(), inputs, limits, seeds=seeds, seed=seed)
     if as_json:
         print_json(_json(result, origin))
     else:

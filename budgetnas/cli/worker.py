@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -24,6 +24,10 @@ from budgetnas.errors import InputError
 if TYPE_CHECKING:
     from budgetnas.searching.options import SearchOptions
     from budgetnas.searching.workers.worker import WorkerRequest
+
+_OF_STUDY: Final = ("study", "data", "trials", "sampler", "seed")
+_OF_POOL: Final = ("workers", "per_device", "ray", "gpus_per_trial")
+_OF_ALL: Final = ("until_idle", *_OF_POOL)
 
 
 def worker_command(
@@ -78,63 +82,37 @@ def worker_command(
     from budgetnas.searching.workers.worker import WorkerRequest, run_worker
     from budgetnas.storage.urls import DEFAULT_STORAGE
 
-    of_study = {"--study": study, "--data": data, "--trials": trials, "--sampler": sampler, "--seed": seed}
-    of_all = {
-        "--until-idle": until_idle or None,
-        "--workers": workers,
-        "--per-device": per_device,
-        "--ray": ray,
-        "--gpus-per-trial": gpus_per_trial,
+    _check_together(context, _OF_STUDY if every else _OF_ALL, every=every)
+    common: dict[str, Any] = {
+        "storage": storage or DEFAULT_STORAGE,
+        "data_dir": data_dir,
+        "device": device,
+        "precision": precision,
+        "timeout": parse_timeout(timeout),
     }
-    _check_together(context, of_study if every else of_all, every=every)
     if every:
-        pool = SearchOptions.parse(
-            {
-                "device": device,
-                "workers": workers,
-                "per_device": per_device,
-                "ray": ray,
-                "gpus_per_trial": gpus_per_trial,
-            }
-        )
-        request = WorkerRequest(
-            storage=storage or DEFAULT_STORAGE,
-            data_dir=data_dir,
-            device=device,
-            precision=precision,
-            timeout=parse_timeout(timeout),
-            until_idle=until_idle,
-        )
+        pool = SearchOptions.parse({name: context.params[name] for name in ("device", *_OF_POOL)})
+        request = WorkerRequest(**common, until_idle=until_idle)
         raise typer.Exit(_train_queue(request, pool, storage, as_json=as_json))
     if study is None:
         raise InputError("--study", None, "is missing: the study to join", "see budgetnas studies, or use --all")
-    request = WorkerRequest(
-        storage=storage or DEFAULT_STORAGE,
-        study=study,
-        data=data,
-        data_dir=data_dir,
-        device=device,
-        precision=precision,
-        sampler=sampler,
-        seed=seed or 0,
-        trials=trials,
-        timeout=parse_timeout(timeout),
-    )
+    request = WorkerRequest(**common, study=study, data=data, sampler=sampler, seed=seed or 0, trials=trials)
     with TerminalLines() as lines:
         result = run_worker(request, Stopper(request.timeout), SearchProgress(lines))
     print_end(result.records, study, storage, result.outcome, data=data, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)
 
 
-def _check_together(context: typer.Context, others: Mapping[str, object], *, every: bool) -> None:
+def _check_together(context: typer.Context, others: Iterable[str], *, every: bool) -> None:
     """Check that no option is given that only `--study`, or only `--all`, has; environment variables do not count."""
-    for name, value in others.items():
-        if value is None or is_from_environment(context, name.removeprefix("--").replace("-", "_")):
+    for name in others:
+        value = context.params[name]
+        if value is None or value is False or is_from_environment(context, name):
             continue
-        shown = None if value is True else value
+        flag, shown = f"--{name.replace('_', '-')}", None if value is True else value
         if every:
-            raise InputError(name, shown, "does not go with --all, which trains every queued study", "leave it out")
-        raise InputError(name, shown, "goes with --all", f"add --all, or leave {name} out")
+            raise InputError(flag, shown, "does not go with --all, which trains every queued study", "leave it out")
+        raise InputError(flag, shown, "goes with --all", f"add --all, or leave {flag} out")
 
 
 def _train_queue(request: WorkerRequest, pool: SearchOptions, storage: str | None, *, as_json: bool) -> int:

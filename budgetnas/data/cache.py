@@ -43,11 +43,6 @@ def read_only() -> Iterator[None]:
         _read_only.reset(token)
 
 
-def is_read_only() -> bool:
-    """Return whether this is inside a block of `read_only`."""
-    return _read_only.get()
-
-
 class Manifest(BaseModel):
     """Facts about a folder's training part, except its pixels."""
 

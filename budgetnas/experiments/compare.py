@@ -221,7 +221,7 @@ class _Trainer:
         try:
             run = record_training(request, self.images, self.runtime, self.records, self.stopper, self.callbacks)
         except RunFailedError as error:
-            failed = self.records.find_failed(request.key(self.images.identity), study=self.study)
+            failed = self.records.failed_since(request.key(self.images.identity), study=self.study, at=0.0)
             return _failed(step.rate, failed.id if failed else 0, error.reason)
         return Attempt(step.rate, run, self.design.measure.of(self.records.curve(run)[-1]))
 

@@ -121,15 +121,13 @@ def finish(
         return result_of(records, last)
     callbacks.on_progress("loading data")
     data, data_request = load_study_data(specification, request.study, request.place)
-    resumed = last is not None and last.is_unfinished
-    if last is not None and last.is_unfinished:
-        final = last
-    else:
+    final = last
+    if final is None or not final.is_unfinished:
         final = start_final(records, request.study, protocol, searched, specification, callbacks, asked_at)
     result = result_of(records, final)
     if not final.is_unfinished:  # another process has run it meanwhile
         return result
-    callbacks.on_final_start(result, resumed=resumed)
+    callbacks.on_final_start(result, resumed=final is last)
     callbacks.on_progress("timing a few training steps")
     first, images = result.entrants[0], validation_images(data, runtime)
     timing = time_steps(first.run.candidate, images, runtime)
@@ -210,8 +208,7 @@ class _Evaluation:
 
     @property
     def result(self) -> FinalResult:
-        finals = self.records.finals(self.final.study)
-        return result_of(self.records, next(final for final in finals if final.id == self.final.id))
+        return result_of(self.records, self._record())
 
     def report_long_trainings(self, shares: int) -> None:
         """Report the long trainings, and how long they will take, before anything is trained.
@@ -257,7 +254,7 @@ class _Evaluation:
     def evaluate_on_test(self, request: DataRequest) -> None:
         """Evaluate all networks of the second half on the test split, as one recorded event."""
         self._check_stopped()
-        if self._is_read():
+        if not self._record().is_unfinished:  # another process has evaluated
             return
         self.callbacks.on_progress("evaluating on the test split")
         part, device = self._test_part(), self.timing.runtime.torch_device
@@ -299,10 +296,9 @@ class _Evaluation:
         if self.records.is_cancelled(self.final.study):
             raise Cancelled(self.final.study)
 
-    def _is_read(self) -> bool:
-        """Return whether another process has evaluated on the test split."""
-        finals = self.records.finals(self.final.study)
-        return any(final.id == self.final.id and not final.is_unfinished for final in finals)
+    def _record(self) -> FinalRecord:
+        """Return the final's record as it stands now."""
+        return next(final for final in self.records.finals(self.final.study) if final.id == self.final.id)
 
     def _tested(self) -> tuple[Entrant, ...]:
         """Return winner and reference; none before the winner is known."""

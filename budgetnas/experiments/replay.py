@@ -55,7 +55,6 @@ class ReplayPlan:
 
     run: RecordedRun
     recipe: Recipe  # its recipe, with the changes of the request
-    params: int  # counted parameters of its network for the report's images, equal to the printed count
     why_not: tuple[str, ...]  # why its figures are not comparable with the printed ones; empty if they are
     seconds: float | None  # estimated time, or None if memory ran out
 
@@ -182,7 +181,7 @@ class _Replayer:
         timing = time_steps(wanted.candidate, images, self.runtime)
         macs = count(wanted.candidate.architecture).macs
         seconds = timing.seconds(macs, recipe.epochs, trained=len(images.train), evaluated=len(images.evaluation))
-        self.callbacks.on_replay_start(ReplayPlan(run, recipe, run.params, why_not, seconds))
+        self.callbacks.on_replay_start(ReplayPlan(run, recipe, why_not, seconds))
         number = record_training(
             wanted, images, self.runtime, self.records, self.stopper, self.callbacks, keep_weights=True
         )

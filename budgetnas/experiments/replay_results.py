@@ -35,13 +35,13 @@ class ReplayResult:
     run: RecordedRun
     record: Run  # the record of our run
     curve: tuple[Epoch, ...]  # its epochs; the evaluation split is the test split
-    comparable: bool  # whether it is comparable with the printed figures
-    why_not: tuple[str, ...]  # reasons why not, e.g. ``2 of 60 epochs``
+    # Reasons why it is not comparable with the printed figures, e.g. ``2 of 60 epochs``; empty if it is.
+    why_not: tuple[str, ...]
 
     @property
     def warning(self) -> str:
         """``NOT COMPARABLE: ...``, or empty."""
-        return "" if self.comparable else f"NOT COMPARABLE: {', '.join(self.why_not) or 'no reason given'}"
+        return f"NOT COMPARABLE: {', '.join(self.why_not)}" if self.why_not else ""
 
     def comparison(self) -> dict[str, Any]:
         """Return the replay's figures with the printed ones, as plain JSON types.
@@ -70,7 +70,7 @@ class ReplayResult:
             "best_train_difference": _difference(best_train, run.printed_train),
             "best_test_difference": _difference(best_test, run.printed_test),
             "last_test_difference": _difference(last_test, run.printed_test),
-            "comparable": self.comparable,
+            "comparable": not self.why_not,
             "why_not": list(self.why_not),
         }
 
@@ -91,7 +91,7 @@ def incomparable(run: RecordedRun, recipe: Recipe, data: DataIdentity) -> tuple[
 def replay_result(run: RecordedRun, record: Run, records: Records) -> ReplayResult:
     """Return the result of a recorded replay."""
     why_not = incomparable(run, record.recipe, DataIdentity.model_validate_json(record.data))
-    return ReplayResult(run, record, records.curve(record.id), not why_not, why_not)
+    return ReplayResult(run, record, records.curve(record.id), why_not)
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ def train_run(
         checkpointer.clear()
         raise
     except StoppedEarly as stop:
-        records.finish_run(run, State.PRUNED, stop.reason)
+        records.finish_run(run, State.PRUNED, str(stop))
         checkpointer.clear()
         raise
     except (Interrupted, KeyboardInterrupt):

@@ -6,9 +6,9 @@ study, its specification replaces the defaults, so ``search --study NAME --trial
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
 
@@ -18,7 +18,7 @@ from budgetnas.architecture.budget import KB, Budget, Quantity, format_count, pa
 from budgetnas.data import Data, DataIdentity, DataRequest
 from budgetnas.data.arrays import ImageArrays, named_or_arrays
 from budgetnas.data.request import FULL_DEPTH
-from budgetnas.errors import InputError, check_seed
+from budgetnas.errors import InputError, check_seed, parse_seconds
 from budgetnas.space.initial_trials import INITIAL_TRIALS
 from budgetnas.space.presets import shipped
 from budgetnas.space.recipe import Augmentation, Frozen, RecipeSpace, RecipeSpaceName, named_extras
@@ -40,8 +40,6 @@ DEFAULT_RECIPE_SPACE: Final[RecipeSpaceName] = "measured"
 MAX_WORKERS: Final = 256
 MAX_TRIALS: Final = 10**9
 MAX_FINAL_EPOCHS: Final = 10_000
-_TIMEOUT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)", re.IGNORECASE)
-_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FLAGS: Final = {"batch": "--batch-size"}
 _RANGES: Final = {
     "epochs": (1, 10_000, ""),
@@ -291,11 +289,7 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
     recipes = _recipes(options, data)
     try:
         specification = StudySpecification(
-            max_params=budget.max_params,
-            max_macs=budget.max_macs,
-            max_activations=budget.max_activations,
-            max_weight_bytes=budget.max_weight_bytes,
-            max_ram_bytes=budget.max_ram_bytes,
+            **asdict(budget),
             space=options.space or SearchSpace(),
             recipe_space=options.recipe_space or DEFAULT_RECIPE_SPACE,
             recipes=recipes,
@@ -345,9 +339,8 @@ def parse_timeout(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    match = _TIMEOUT.fullmatch(text.strip())
-    seconds = float(match[1]) * _SECONDS[match[2].lower()] if match else 0.0
-    if seconds <= 0:
+    seconds = parse_seconds(text)
+    if not seconds:
         raise InputError("--timeout", text, "must be a time above zero", "write e.g. 90s, 15m or 2h")
     return seconds
 

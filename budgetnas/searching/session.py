@@ -27,7 +27,7 @@ from budgetnas.searching.workers.finals import finish_with
 from budgetnas.searching.workers.pools import WorkerPool, gpus, idle_gpus, pool_for
 from budgetnas.searching.workers.supervisor import search_together
 from budgetnas.searching.workers.worker import WorkerRequest
-from budgetnas.space.specification import StudySpecification, read_specification
+from budgetnas.space.specification import read_specification
 from budgetnas.storage import Records
 from budgetnas.storage.mounts import storage_notice
 from budgetnas.storage.opening import open_records
@@ -145,8 +145,10 @@ def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOpti
     goal = records.goal(study)
     last = SearchOptions() if goal is None else SearchOptions(trials=goal.trials)
     completed = options.over(stored_options(specification)).over(last)
-    if isinstance(options.data, ImageArrays) and not options.data.flip and options.recipe is None:
-        _check_flip(specification)
+    keeps_sides = isinstance(options.data, ImageArrays) and not options.data.flip and options.recipe is None
+    if keeps_sides and specification.recipes.augmentation.flip:
+        rule = "the study was created with images that training may flip, so it cannot resume without"
+        raise InputError("flip", False, rule, "give another study name")
     if completed.data is None:
         raise InputError(
             "--data",
@@ -155,17 +157,6 @@ def _resumed(options: SearchOptions, study: str, records: Records) -> SearchOpti
             specification.data.how_to_give,
         )
     return completed
-
-
-def _check_flip(specification: StudySpecification) -> None:
-    """Check that a study was created without flipped images, as its arrays now ask.
-
-    Raises:
-        InputError: If it was created with them.
-    """
-    if specification.recipes.augmentation.flip:
-        rule = "the study was created with images that training may flip, so it cannot resume without"
-        raise InputError("flip", False, rule, "give another study name")
 
 
 def _open(

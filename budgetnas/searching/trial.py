@@ -94,7 +94,7 @@ class TrialRunner:
                         self.trainer,
                     )
                 except StoppedEarly as stop:
-                    note, pruned = stop.reason, True
+                    note, pruned = str(stop), True
             else:
                 note, pruned = self._use_record(trial, request, claim.known, callbacks)
             curve = records.curve(claim.run)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Final
 
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, closest
 
 REPORT: Final = "report-2022"
 
@@ -25,8 +24,7 @@ def shipped(name: str) -> Path:
         if candidate in files:
             return files[candidate]
     studies = ", ".join(shipped_studies()) or "none"
-    close = difflib.get_close_matches(name, shipped_studies(), n=1)
-    hint = f"did you mean {close[0]}? or give a path to a file of your own" if close else "give a path to your own file"
+    hint = f"{closest(name, shipped_studies())} or give a path to your own file".removeprefix(" or ")
     raise InputError("STUDY_FILE", name, f"no study file of that name is shipped; there are: {studies}", hint)
 
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from budgetnas.architecture.budget import Budget, in_kilobytes
-from budgetnas.architecture.model import LARGEST_UNREDUCED
 from budgetnas.data.contents import describe_difference
 from budgetnas.data.identity import FOLDER, DataIdentity
 from budgetnas.errors import InputError
@@ -119,7 +118,7 @@ class StudySpecification(Frozen):
     """The description of a search; it does not change during the lifetime of its study.
 
     Attributes:
-        version: Version of this format. Version 1 can only be read: its Optuna parameters are indexes into tables.
+        version: Version of this format.
         max_params: Limit on the parameters of a network.
         max_macs: Limit on multiply-accumulates of a forward pass per image, or None for no limit.
         max_activations: Limit on output elements of all convolutions per image, or None for no limit.
@@ -138,7 +137,7 @@ class StudySpecification(Frozen):
 
     added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations", "max_weight_bytes", "max_ram_bytes")
 
-    version: Literal[1, 2] = 2
+    version: Literal[2] = 2
     max_params: int = Field(ge=1)
     max_macs: int | None = Field(default=None, ge=1)
     max_activations: int | None = Field(default=None, ge=1)
@@ -176,19 +175,11 @@ class StudySpecification(Frozen):
         return CandidateSpace(self.space, self.recipes, self.inputs)
 
     def require_same(self, stored: StudySpecification, study: str) -> None:
-        """Check that `study` was created with this specification, by a version of this program that can resume it.
+        """Check that `study` was created with this specification.
 
         Raises:
             InputError: If anything differs; it lists every difference.
         """
-        if stored.version == 1:
-            raise InputError(
-                "--study",
-                study,
-                "was created by an earlier version, whose trials store widths as indexes into a table; it can be "
-                "shown, reported, finished and exported, but not resumed",
-                "start another study with another name",
-            )
         differences = list(_differences(stored.model_dump(mode="json"), self.model_dump(mode="json")))
         if not differences:
             return
@@ -222,11 +213,7 @@ def read_specification(text: str) -> StudySpecification:
         InputError: If this version cannot read it.
     """
     try:
-        specification = StudySpecification.model_validate_json(text)
-        if specification.version == 1 and specification.inputs.size > LARGEST_UNREDUCED:  # stems did not reduce these
-            space = specification.space.model_copy(update={"stem_stride": 1})
-            return specification.model_copy(update={"space": space})
-        return specification
+        return StudySpecification.model_validate_json(text)
     except ValidationError as error:
         raise InputError("--study", None, f"its specification cannot be read ({first_problem(error)})") from None
 

@@ -171,10 +171,6 @@ class RunRecords(Store):
         """Return a run of that key in `study`: complete or pruned, else in training, else to resume, else None."""
         return self._find(key, study, State.COMPLETE, State.PRUNED, State.RUNNING, State.INTERRUPTED)
 
-    def find_failed(self, key: RunKey, *, study: str | None) -> Run | None:
-        """Return a run of that key in `study` that failed, or None."""
-        return self._find(key, study, State.FAILED)
-
     def failed_since(self, key: RunKey, *, study: str | None, at: float) -> Run | None:
         """Return a run of that key in `study` that failed at `at` (seconds since 1970 UTC) or later, or None."""
         runs = tables.runs.c

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 import platformdirs
 from sqlalchemy.engine import URL
 
-from budgetnas.errors import InputError
+from budgetnas.errors import InputError, parse_seconds
 from budgetnas.storage.urls import sqlite_file
 
 GRACE: Final = "BUDGETNAS_GRACE"
@@ -22,8 +21,6 @@ GRACE_SECONDS: Final = 180.0
 CHECKPOINT_SECONDS: Final = 30.0
 TURN: Final = "BUDGETNAS_TURN"
 TURN_SECONDS: Final = 60.0
-_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,7 @@ def seconds_of(variable: str, default: float, *, lowest: float = 0.0) -> float:
     text = os.environ.get(variable)
     if not text:
         return default
-    match = _TIME.fullmatch(text.strip())
-    seconds = float(match[1]) * _UNITS[match[2]] if match else -1.0
-    if seconds < lowest:
+    seconds = parse_seconds(text)
+    if seconds is None or seconds < lowest:
         raise InputError(variable, text, f"must be a time of at least {lowest:g} seconds", "write e.g. 30s or 15m")
     return seconds

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Final
 import torch
 
 from budgetnas import __version__
-from budgetnas.data.cache import cache_root, is_read_only
+from budgetnas.data.cache import Notes, cache_root
 from budgetnas.errors import EXIT_DONE, EXIT_FAILED
 from budgetnas.training.cuda_graphs import CaptureError
 from budgetnas.training.failures import first_line, is_out_of_memory
@@ -31,6 +29,7 @@ from budgetnas.training.failures import first_line, is_out_of_memory
 _LIMIT_SECONDS: Final = 180.0
 _IMAGES: Final = 104
 _BATCH: Final = 32
+_FOLDER: Final = "cuda-graphs"
 
 _CAPTURE_FAILED: Final = 3
 """Exit code of a probe whose capture failed, for a reason that will be the same next time."""
@@ -102,8 +101,7 @@ def probe_in_a_process(device: str) -> ProbeResult:
 
 def memory_file(key: str) -> Path:
     """Return the file that remembers the result for a key of `device_key`."""
-    name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return cache_root().parent / "cuda-graphs" / f"{name}.json"
+    return cache_root(_FOLDER) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def device_key(device: torch.device) -> str:
@@ -120,21 +118,17 @@ def _driver() -> str:
 
 def _read(key: str) -> str | None:
     try:
-        return str(json.loads(memory_file(key).read_text(encoding="utf-8"))["problem"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(_notes().read(memory_file(key).name) or b"")["problem"])
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def _write(key: str, problem: str) -> None:
-    """Write a result atomically; if it cannot be written, the next process probes again."""
-    path = memory_file(key)
-    if is_read_only():
-        return
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"device": key, "problem": problem}, file)
-        os.replace(file.name, path)
+    _notes().write(memory_file(key).name, json.dumps({"device": key, "problem": problem}).encode())
+
+
+def _notes() -> Notes:
+    return Notes(_FOLDER, most=64)
 
 
 def main(device: str) -> int:

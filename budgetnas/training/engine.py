@@ -284,7 +284,7 @@ def _resume(trainer: Trainer, checkpointer: Checkpointer) -> TrainingState | Non
         try:
             trainer.restore(state)
         except StateError as error:
-            checkpointer.rejected(state, error.reason)
+            checkpointer.rejected(state, str(error))
         else:
             checkpointer.resumed(state)
             return state
@@ -339,4 +339,4 @@ def _smaller(recipe: Recipe, runtime: RuntimeConfig) -> RuntimeConfig:
     micro = runtime.micro_batch or recipe.batch
     if micro <= SMALLEST_MICRO_BATCH:
         raise RunFailedError(f"out of memory on {runtime.device}, even with {micro} images at a time")
-    return runtime.with_micro_batch(max(SMALLEST_MICRO_BATCH, micro // 2))
+    return replace(runtime, micro_batch=max(SMALLEST_MICRO_BATCH, micro // 2))

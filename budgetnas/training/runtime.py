@@ -97,10 +97,6 @@ class RuntimeConfig:
         """Return this config for any network: the user fixed it, or it was timed."""
         return self
 
-    def with_micro_batch(self, images: int) -> RuntimeConfig:
-        """Return the same config with another micro-batch."""
-        return replace(self, micro_batch=images)
-
     @classmethod
     def from_json(cls, environment: str) -> RuntimeConfig:
         """Return the config in a record."""

@@ -156,7 +156,7 @@ class ReplayProgress(Progress, ReplayCallbacks):
         self.prefix, self.epochs, self.last = f"{marked(plan.run.name, plan.why_not)}: ", plan.recipe.epochs, ""
         self._seconds, self._started = plan.seconds, time.monotonic()
         self._explain(plan.why_not)
-        self.lines.say(f"{self.prefix}{plan.params:,} parameters on CIFAR-10's images, as in the report")
+        self.lines.say(f"{self.prefix}{plan.run.params:,} parameters on CIFAR-10's images, as in the report")
         self.lines.say(f"{self.prefix}{plan.recipe.describe()}, cosine T_max {plan.recipe.t_max}")
         for sentence in plan.run.contradictions:
             text = f"{self.prefix}the report contradicts itself: {sentence}"

@@ -13,7 +13,7 @@ from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.experiments.final_results import FinalResult
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace, study_specification
-from budgetnas.searching.callbacks import SearchCallbacks
+from budgetnas.searching.callbacks import MessageCallbacks, SearchCallbacks
 from budgetnas.searching.loop import reporting_outcome
 from budgetnas.searching.workers.pools import WorkerPool
 from budgetnas.searching.workers.supervisor import run_pool
@@ -21,7 +21,7 @@ from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chos
 from budgetnas.storage import Records, Role, Run, State
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import for_other_processes, parse_storage
-from budgetnas.training import Runtime, RuntimeConfig
+from budgetnas.training import Runtime
 
 _ENDED: Final = frozenset({State.COMPLETE, State.FAILED})
 
@@ -89,7 +89,7 @@ def run_final_worker(request: WorkerRequest, stopper: Stopper, callbacks: Search
     runtime = chosen_runtime(request, callbacks)
     final = FinishRequest(request.study, DataPlace(request.data, request.data_dir))
     with reporting_outcome(callbacks) as outcome, stopper.listening():
-        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks), request.final)
+        help_finish(final, records, runtime, stopper, _FinalMessages(callbacks.on_message), request.final)
         outcome.finished = True
     return WorkerResult(records, outcome)
 
@@ -140,19 +140,8 @@ class _WatchedFinal:
         return f"{name}: {trained}" + ("" if math.isnan(accuracy) else f", {accuracy:.2%} on validation")
 
 
-class _FinalMessages(FinalCallbacks):
+class _FinalMessages(MessageCallbacks, FinalCallbacks):
     """Passes messages on, but not that other workers are training too."""
-
-    def __init__(self, callbacks: SearchCallbacks) -> None:
-        self._callbacks = callbacks
-
-    def on_message(self, text: str) -> None:
-        """Pass the message on."""
-        self._callbacks.on_message(text)
-
-    def on_restart(self, runtime: RuntimeConfig, reason: str) -> None:
-        """Pass on why a training starts over."""
-        self._callbacks.on_restart(runtime, reason)
 
     def on_elsewhere(self, run: int, *, waiting: bool) -> None:
         """Ignore it: the search shows the runs of all workers."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, Final
 
@@ -61,7 +62,8 @@ class ProcessPool:
         if self.threads:
             each = f"threads: {runtime.threads} each"
         else:
-            each = ", ".join(f"{device} x {self._on(device)}" for device in dict.fromkeys(self._devices()))
+            counted = Counter(worker.device for worker in self._workers)
+            each = ", ".join(f"{device} x {number}" for device, number in counted.items())
         return f"{self.workers} workers on {runtime.device.partition(':')[0]} ({each}), {runtime.precision}"
 
     def start(self, request: WorkerRequest) -> None:
@@ -147,12 +149,6 @@ class ProcessPool:
     def _alive(self) -> list[subprocess.Popen[bytes]]:
         processes = [worker.process for worker in self._workers if worker.process is not None]
         return [process for process in processes if process.poll() is None]
-
-    def _devices(self) -> tuple[str, ...]:
-        return tuple(worker.device for worker in self._workers)
-
-    def _on(self, device: str) -> int:
-        return self._devices().count(device)
 
 
 def _close_stdin(worker: _Worker) -> None:

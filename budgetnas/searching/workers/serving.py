@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from budgetnas.errors import SearchFailedError
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.searching.callbacks import MessageCallbacks
 from budgetnas.searching.loop import reporting_outcome
 from budgetnas.searching.options import SearchOptions
 from budgetnas.searching.workers.pools import gpus, idle_gpus, pool_for
 from budgetnas.searching.workers.queue import run_queue_worker
-from budgetnas.searching.workers.supervisor import train_queue_together
+from budgetnas.searching.workers.supervisor import WatchedQueue, run_pool
 from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.urls import for_other_processes, parse_storage
@@ -44,6 +45,8 @@ def train_queue(
         here = {"storage": for_other_processes(url), "data_dir": data_dir, "threads": pool.threads, "planned": True}
         each = request.model_copy(update=here)
         with reporting_outcome(callbacks) as outcome, stopper.listening():
-            train_queue_together(pool, each, records, stopper, callbacks)
+            run_pool(pool, each, WatchedQueue(records), stopper, callbacks)
+            if (reason := pool.failure()) is not None:
+                raise SearchFailedError(f"no worker is left: {reason}")
             outcome.finished = True
     return WorkerResult(records, outcome)

@@ -69,21 +69,6 @@ def search_together(
     return False
 
 
-def train_queue_together(
-    pool: WorkerPool, request: WorkerRequest, records: Records, stopper: Stopper, callbacks: SearchCallbacks
-) -> None:
-    """Let a pool of workers train what is queued, until all of them have ended.
-
-    Raises:
-        SearchFailedError: If no worker is left that ended well.
-        Interrupted: If a stop was requested; the running trials are requeued.
-    """
-    run_pool(pool, request, _WatchedQueue(records), stopper, callbacks)
-    reason = pool.failure()
-    if reason is not None:
-        raise SearchFailedError(f"no worker is left: {reason}")
-
-
 def run_pool(
     pool: WorkerPool, request: WorkerRequest, watched: Watched, stopper: Stopper, callbacks: Callbacks
 ) -> None:
@@ -143,7 +128,7 @@ def _stop(pool: WorkerPool, study: Watched, callbacks: Callbacks) -> None:
         return
 
 
-class _WatchedQueue:
+class WatchedQueue:
     """The queue of a storage; its workers report what they train in messages."""
 
     def __init__(self, records: Records) -> None:
