@@ -107,7 +107,7 @@ def recorded_runtime(environment: str, device: str, architecture: Architecture) 
     """Return the runtime of a record on this machine, from its `environment`, which is JSON.
 
     Another device that lacks the record's precision takes float32: emulated, the precision would be many times slower,
-    and the bits would differ as well. With ``auto`` it is the record's device if that is available.
+    and the bits would differ as well. With ``auto`` the device is the record's if that is available.
 
     Raises:
         InputError: If the requested device is not available.

@@ -174,8 +174,7 @@ class Recipe(Frozen):
     normalisation: Normalisation | None = None  # constants, or None for the statistics of the training images
     # Share of the target that is spread evenly over all classes (Szegedy et al. 2016), in the training loss only.
     label_smoothing: Smoothing = 0.0
-    # Whether weight decay applies to all parameters, or only to weights of convolutions and linear layers (He et al.
-    # 2019).
+    # Whether weight decay applies to all parameters, or only to convolution and linear weights (He et al. 2019).
     decay_norm_and_bias: bool = True
     # Epochs of ``t_max``, before the cosine schedule, in which the rate rises in equal steps (Goyal et al. 2017).
     warmup_epochs: Warmup = 0
