@@ -129,11 +129,7 @@ def check_seed(seed: int) -> int:
 
 
 def check_flag(argument: str, value: object) -> None:
-    """Check that a value is True or False: any text would count as True.
-
-    Raises:
-        InputError: If it is not.
-    """
+    """Raise `InputError` unless a value is True or False: any text would count as True."""
     if not isinstance(value, bool):
         raise InputError(argument, value, "must be True or False")
 
@@ -179,10 +175,7 @@ class Interrupted(Exception):
 class RestartNeeded(Interrupted):
     """This process can no longer train, although the training itself is sound: a new process resumes it.
 
-    Its exit code, 75, is EX_TEMPFAIL of sysexits: try again.
-
-    Args:
-        reason: What happened, as a line.
+    Its exit code, 75, is EX_TEMPFAIL of sysexits: try again. `reason` is a single line.
     """
 
     def __init__(self, reason: str) -> None:
@@ -190,11 +183,7 @@ class RestartNeeded(Interrupted):
 
 
 class Cancelled(Interrupted):
-    """A user cancelled the study: its trial is requeued, and only a later search or final trains it.
-
-    Args:
-        study: Name of the study.
-    """
+    """A user cancelled the study: its trial is requeued, and only a later search or final trains it."""
 
     def __init__(self, study: str) -> None:
         super().__init__(EXIT_FAILED, f"study {study!r} was cancelled; a search or finish of it resumes it")

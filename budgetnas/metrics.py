@@ -132,12 +132,7 @@ def by_class(counts: ClassCounts | None, correct: Sequence[Sequence[int]]) -> tu
 
 
 def balanced_accuracy(correct: Sequence[int], images: Sequence[int]) -> float:
-    """Return the mean of the accuracies of all classes that have images; NaN without any.
-
-    Args:
-        correct: Number of correct predictions of each class.
-        images: Number of images of each class.
-    """
+    """Return the mean accuracy of all classes that have images, from the numbers of each class; NaN without any."""
     shares = [hits / number for hits, number in zip(correct, images, strict=True) if number]
     return statistics.fmean(shares) if shares else math.nan
 

@@ -30,15 +30,10 @@ _FEWEST_SQUEEZED = 4
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """The two paths of a residual block.
+    """The two paths of a residual block."""
 
-    Attributes:
-        main: The residual path; the names of its layers become attributes of the block.
-        shortcut: The shortcut path, with layers ``shortcut.0``, ``shortcut.1``, ...; empty for the identity.
-    """
-
-    main: Path
-    shortcut: Path
+    main: Path  # the residual path; the names of its layers become attributes of the block
+    shortcut: Path  # the layers ``shortcut.0``, ``shortcut.1``, ...; empty for the identity
 
     def counts(self, shape: Shape) -> Counts:
         """Return the counts of a block of these paths for an input of `shape`.
@@ -55,18 +50,12 @@ class Block(ABC):
     """A residual block: ReLU(main(x) + shortcut(x)).
 
     A new kind of block defines `layers` and `expansion` and is added to `BLOCKS`; the rest is derived.
-
-    Attributes:
-        in_channels: Input channels.
-        width: Channels of the block's inner convolutions; it has ``expansion * width`` output channels.
-        stride: Stride of the strided convolution.
-        se: Whether squeeze-and-excitation ends the main path.
     """
 
     in_channels: int
-    width: int
-    stride: int
-    se: bool = False
+    width: int  # channels of the inner convolutions; the block has ``expansion * width`` output channels
+    stride: int  # stride of the strided convolution
+    se: bool = False  # whether squeeze-and-excitation ends the main path
 
     expansion: ClassVar[int]
 

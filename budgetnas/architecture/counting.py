@@ -97,14 +97,7 @@ def stage_counts(
 ) -> tuple[Counts, tuple[int, int]]:
     """Return the counts of a stage, and the channels and the side of its output.
 
-    Args:
-        kind: Kind of its blocks.
-        channels: Input channels.
-        width: Its width.
-        stride: Stride of its first block.
-        side: Side of its input.
-        blocks: Number of blocks.
-        se: Whether the blocks have squeeze-and-excitation.
+    `channels` and `side` are those of its input, `stride` is that of its first block.
     """
     first, shape = block_counts(kind, channels, width, stride, side, se)
     if blocks == 1:

@@ -89,11 +89,7 @@ class Certificate:
         return tuple(CertifiedLimit(limit, limit.count(counts)) for limit in limits)
 
     def check(self) -> None:
-        """Check that both counts are equal, part by part.
-
-        Raises:
-            BudgetnasError: If they differ.
-        """
+        """Raise `BudgetnasError` if the two counts of a part differ."""
         unequal = [part for part in (*self.parts, self.total) if not part.equal]
         if unequal:
             counts = "; ".join(f"{part.name}: {part.static:,} counted, {part.built:,} built" for part in unequal)

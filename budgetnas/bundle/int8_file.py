@@ -94,10 +94,8 @@ class Int8Result:
 def to_int8(exported: bytes, pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> bytes:
     """Return a float ONNX file of `budgetnas.bundle.onnx_file` as an int8 file.
 
-    Args:
-        exported: The float file.
-        pixels: Images whose activations set the ranges, (N, C, side, side), 0 to 255.
-        preprocessing: Classes and normalisation, for the file's notes.
+    The activations of `pixels`, (N, C, side, side), 0 to 255, set the ranges. `preprocessing` has classes and
+    normalisation for the notes of the file.
 
     Raises:
         BudgetnasError: If ONNX Runtime cannot quantise the file.

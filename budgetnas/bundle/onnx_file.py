@@ -81,11 +81,7 @@ def onnx_words(preprocessing: Preprocessing) -> tuple[str, ...]:
 
 
 def check_exporter() -> None:
-    """Export and run a convolution, to find out before a training whether the installed packages can export.
-
-    Raises:
-        BudgetnasError: If they cannot.
-    """
+    """Export and run a convolution before a training; raise `BudgetnasError` if the installed packages cannot."""
     try:
         _session(_model(nn.Conv2d(1, 2, 1), torch.zeros(2, 1, 4, 4)).SerializeToString())
     except Exception as error:  # PyTorch's exporter raises anything, depending on the version of onnxscript
@@ -142,11 +138,8 @@ def check_onnx(content: bytes, network: nn.Module, preprocess: Preprocessor, pix
 def predicted_classes(content: bytes, pixels: NDArray[np.uint8], *, as_defined: bool = False) -> NDArray[np.int64]:
     """Return the classes that an ONNX file predicts for images, (N, C, side, side), 0 to 255.
 
-    Args:
-        content: The file.
-        pixels: The images.
-        as_defined: Whether each operator is computed by itself as ONNX defines it, without fused int8 kernels. Those of
-            some processors saturate.
+    With `as_defined` each operator is computed by itself as ONNX defines it, without fused int8 kernels. Those of some
+    processors saturate.
     """
     session = _session(content, optimised=not as_defined)
     parts = (pixels[start : start + _BATCH].astype(np.float32) for start in range(0, len(pixels), _BATCH))

@@ -163,15 +163,9 @@ def to_pt(network: ResNet) -> bytes:
 
 
 def check_plain_module(source: str, network: ResNet, images: NDArray[np.uint8]) -> None:
-    """Check that the module has the network's weights by name, and its logits on images.
+    """Raise `BudgetnasError` unless the module has the network's weights by name, and its logits on images.
 
-    Args:
-        source: What `plain_module` returned.
-        network: The network in evaluation mode, on the CPU.
-        images: (N, C, side, side).
-
-    Raises:
-        BudgetnasError: If they differ.
+    `source` is from `plain_module`. `network` is in evaluation mode, on the CPU; `images` are (N, C, side, side).
     """
     module: dict[str, Any] = {}
     exec(compile(source, "model.py", "exec"), module)

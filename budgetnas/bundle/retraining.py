@@ -104,15 +104,10 @@ def weights_of(
 
 
 def recorded_runtime(environment: str, device: str, architecture: Architecture) -> RuntimeConfig:
-    """Return the runtime of a record, on this machine.
+    """Return the runtime of a record on this machine, from its `environment`, which is JSON.
 
     Another device that lacks the record's precision takes float32: emulated, the precision would be many times slower,
-    and the bits would differ as well.
-
-    Args:
-        environment: The record's, as JSON.
-        device: The requested device; ``auto`` for the record's device if it is available.
-        architecture: The network.
+    and the bits would differ as well. With ``auto`` the device is the record's if that is available.
 
     Raises:
         InputError: If the requested device is not available.

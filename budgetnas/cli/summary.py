@@ -65,10 +65,7 @@ def print_queued(records: Records, study: str, storage: str | None, *, as_json: 
 def print_summary(tables: StudyTables, storage: str | None, data: str | None = None) -> None:
     """Print a study's ranking, winner, distance to the initial networks, rejections, and the next commands.
 
-    Args:
-        tables: The study.
-        storage: The storage that was given, or None.
-        data: The data that were given, ``folder:DIR`` for a folder, or None.
+    `storage` and `data` are what the user gave, or None; `data` is ``folder:DIR`` for a folder.
     """
     console = stdout()
     tallies = tables.tallies

@@ -208,11 +208,7 @@ def _class_names(given: Sequence[str] | None, classes: int) -> tuple[str, ...]:
 
 
 def _array(argument: str, given: Any) -> NDArray[Any]:
-    """Return what the user gave as an array; tensors too, wherever they are.
-
-    Raises:
-        InputError: If it is none.
-    """
+    """Return what the user gave as an array, tensors too, wherever they are; raise `InputError` if it is none."""
     try:
         return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:

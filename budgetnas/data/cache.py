@@ -63,11 +63,9 @@ def cache_root(part: str = "data") -> Path:
 
 
 class Notes:
-    """Small values by key on disk; the oldest are deleted. If the folder cannot be written, values are not stored.
+    """Up to `most` small values by key, in a folder of the cache; the oldest are deleted.
 
-    Args:
-        part: Name of their folder in the cache.
-        most: Largest number of values.
+    If the folder cannot be written, values are not stored.
     """
 
     def __init__(self, part: str, most: int) -> None:

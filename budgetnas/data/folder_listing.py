@@ -191,11 +191,7 @@ class _Scan:
         return parts
 
     def require_no_splits(self, folders: list[str]) -> None:
-        """Check that folders about to be taken as classes are not splits, and contain none.
-
-        Raises:
-            InputError: If they are.
-        """
+        """Raise `InputError` if folders about to be taken as classes are splits, or contain some."""
         splits = [name for name in folders if _split_words(name)]
         if len({part for name in splits for part in _split_words(name)}) > 1:
             rule = f"the folders look like splits, not like classes: {listed(splits)}"

@@ -149,17 +149,9 @@ def help_finish(
     runtime: Runtime,
     stopper: Stopper,
     callbacks: FinalCallbacks,
-    number: int | None = None,
+    number: int | None = None,  # number of the final; None for the last
 ) -> None:
     """Train the missing runs of a study's unfinished final, which other processes do too; read no test split.
-
-    Args:
-        request: Which study, and where its data are.
-        records: The records of the storage.
-        runtime: Runtime of this process.
-        stopper: Requests to stop.
-        callbacks: Called as the final proceeds.
-        number: Number of the final; None for the last.
 
     Raises:
         InputError: If the study's data differ here.

@@ -77,11 +77,7 @@ def plan_final(
 ) -> FinalPlan:
     """Return the finalists, the candidates with the highest expected accuracies, and the best initial trial.
 
-    Args:
-        runs: The search's complete and pruned runs.
-        trained: The training of each of `runs`.
-        protocol: The numbers of finalists and epochs.
-        specification: The study's.
+    `runs` are the search's complete and pruned runs; `trained` has the training of each of them.
     """
 
     def finalist(ranked: Ranked) -> Finalist:

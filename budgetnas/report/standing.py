@@ -34,22 +34,14 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a study stands.
+    """Where a study stands."""
 
-    Attributes:
-        state: ``running``, ``queued``, ``done``, ``cancelled``, ``failed`` or ``stopped`` (not done, and nobody
-            trains it).
-        reason: Why it failed, or empty.
-        trials: Number of trials that its last search asked for, or None if no search did.
-        queued_at: When it was queued, seconds since 1970 UTC; None if it is not.
-        workers: The processes at work.
-    """
-
+    # ``running``, ``queued``, ``done``, ``cancelled``, ``failed`` or ``stopped`` (not done, and nobody trains it).
     state: str
-    reason: str
-    trials: int | None
-    queued_at: float | None
-    workers: tuple[Worker, ...]
+    reason: str  # why it failed, or empty
+    trials: int | None  # number of trials that its last search asked for, or None if no search did
+    queued_at: float | None  # seconds since 1970 UTC; None if it is not queued
+    workers: tuple[Worker, ...]  # the processes at work
 
     def describe(self) -> str:
         """Return the state and the processes at work, in a few words."""

@@ -27,15 +27,7 @@ KEPT: Final = 2
 
 
 class RunCheckpointer(Checkpointer):
-    """Stores the states of a run in files.
-
-    Args:
-        run: Number of the record.
-        runtime: Runtime config of the training.
-        records: The storage.
-        on_message: Called with what the user should see.
-        resumed: Whether an earlier training of the run was interrupted.
-    """
+    """Stores the states of a run in files; `resumed` says whether an earlier training of it was interrupted."""
 
     def __init__(
         self, run: int, runtime: RuntimeConfig, records: Records, on_message: Callable[[str], None], *, resumed: bool

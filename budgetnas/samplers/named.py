@@ -33,11 +33,7 @@ DEFAULT_SAMPLER: Final = BUDGET
 
 
 def check_sampler(name: str, names: Sequence[str] = SAMPLERS) -> str:
-    """Return `name` if it is one of `names`.
-
-    Raises:
-        InputError: If it is not.
-    """
+    """Return `name` if it is one of `names`; otherwise raise `InputError`."""
     if name not in names:
         raise InputError("--sampler", name, f"must be one of {', '.join(names)}", closest(name, names))
     return name
@@ -53,12 +49,7 @@ def search_sampler(
 ) -> BaseSampler:
     """Return the sampler of that name for a search.
 
-    Args:
-        name: One of `SAMPLERS`.
-        seed: Seed of its draws.
-        candidates: The search space.
-        budget: The limits.
-        trainings: Number of trainings in total, or a function that returns it, called before each proposal.
+    `trainings` is the number of trainings in total, or a function that returns it, called before each proposal.
 
     Raises:
         InputError: If no sampler has the name.

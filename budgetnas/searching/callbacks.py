@@ -17,67 +17,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of a study's proposals by outcome.
+    """Counts of a study's proposals by outcome."""
 
-    Attributes:
-        proposed: All proposals, initial trials included.
-        rejected: Proposals over the budget.
-        duplicate: Proposals that the study already had.
-        trained: Runs that count towards ``--trials``.
-        failed: Runs that failed.
-        pruned: Trained runs that a pruner ended early.
-        repeats: Complete runs that train a candidate again.
-    """
-
-    proposed: int
-    rejected: int
-    duplicate: int
-    trained: int
-    failed: int
-    pruned: int = 0
-    repeats: int = 0
+    proposed: int  # all proposals, initial trials included
+    rejected: int  # proposals over the budget
+    duplicate: int  # proposals that the study already had
+    trained: int  # runs that count towards ``--trials``
+    failed: int  # runs that failed
+    pruned: int = 0  # trained runs that a pruner ended early
+    repeats: int = 0  # complete runs that train a candidate again
 
 
 @dataclass(frozen=True, slots=True)
 class TrialStart:
-    """A trial whose training begins.
-
-    Attributes:
-        number: Number of the trial.
-        initial_trial: Its name if it is an initial trial, else empty.
-        candidate: What is trained.
-        params: Parameters of its network.
-        tally: Proposals so far.
-        repeat_of: Number of the trial whose candidate is trained again, or None.
-        seed: Training seed.
-    """
+    """A trial whose training begins."""
 
     number: int
-    initial_trial: str
+    initial_trial: str  # its name if it is an initial trial, else empty
     candidate: Candidate
-    params: int
-    tally: Tally
-    repeat_of: int | None = None
-    seed: int = 0
+    params: int  # parameters of its network
+    tally: Tally  # proposals so far
+    repeat_of: int | None = None  # number of the trial whose candidate is trained again, or None
+    seed: int = 0  # training seed
 
 
 @dataclass(frozen=True, slots=True)
 class TrialEnd:
-    """A trial that ended.
-
-    Attributes:
-        number: Number of the trial.
-        accuracy: Validation accuracy after its last epoch, by the study's objective; None if it failed.
-        reason: Why it failed or was pruned, or which record was used; may be empty.
-        tally: Proposals so far.
-        pruned_after: Epoch after which it was pruned; None if it was not.
-    """
+    """A trial that ended."""
 
     number: int
-    accuracy: float | None
-    reason: str
-    tally: Tally
-    pruned_after: int | None = None
+    accuracy: float | None  # validation accuracy after its last epoch, by the study's objective; None if it failed
+    reason: str  # why it failed or was pruned, or which record was used; may be empty
+    tally: Tally  # proposals so far
+    pruned_after: int | None = None  # epoch after which it was pruned; None if it was not
 
 
 class SearchCallbacks(Callbacks):
@@ -97,11 +69,7 @@ class SearchCallbacks(Callbacks):
 
 
 class MessageCallbacks(SearchCallbacks):
-    """Passes messages on; the search that started this worker reads everything else from the storage.
-
-    Args:
-        write: Called with each message.
-    """
+    """Passes messages on; the search that started this worker reads everything else from the storage."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write

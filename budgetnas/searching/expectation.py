@@ -22,10 +22,7 @@ class Expectation:
     def compare(self, trial_id: int, epoch: int, accuracy: float) -> tuple[float, tuple[float, ...]] | None:
         """Return the expected accuracies of a running trial's candidate and of all others after their last epoch.
 
-        Args:
-            trial_id: The storage's identifier of the trial.
-            epoch: The epoch that it has finished.
-            accuracy: Its validation accuracy after this epoch, by the study's objective.
+        `trial_id` is the storage's identifier. `accuracy`, after the finished `epoch`, is by the study's objective.
 
         Returns:
             The accuracies; None while too few trials are complete.

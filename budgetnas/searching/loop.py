@@ -59,43 +59,28 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class SearchTask:
-    """How a process takes part in a search.
+    """How a process takes part in a search."""
 
-    Attributes:
-        trials: Number of trials in total; None for that of the study's last search, read again before each trial.
-        images: Training and validation images, on the device.
-        runtime: Chooses the runtime config of each trial.
-        sampler: Name of the sampler.
-        seed: Seed of the sampler; processes that join later add a random number to it.
-        tune_setup: Whether timed steps choose the runtime config instead of the rules.
-        trainer: Trains a candidate.
-        turn: When it ends early; None to search until the study has its trials.
-    """
-
+    # Number of trials in total; None for that of the study's last search, read again before each trial.
     trials: int | None
-    images: RunImages
-    runtime: Runtime
-    sampler: str
-    seed: int
-    tune_setup: bool = False
+    images: RunImages  # training and validation images, on the device
+    runtime: Runtime  # chooses the runtime config of each trial
+    sampler: str  # name of the sampler
+    seed: int  # seed of the sampler; processes that join later add a random number to it
+    tune_setup: bool = False  # whether timed steps choose the runtime config instead of the rules
     trainer: TrainFunction = train
-    turn: Turn | None = None
+    turn: Turn | None = None  # when it ends early; None to search until the study has its trials
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a search ended.
+    """How a search ended."""
 
-    Attributes:
-        exit_code: 0 when done or out of time, 1 after five failed runs in a row or without its storage,
-            75 if a new process must resume, 130 after Ctrl-C, 143 after SIGTERM.
-        finished: Whether the study has all of its trials.
-        reason: Why it ended early, or empty.
-    """
-
+    # 0 when done or out of time, 1 after five failed runs in a row or without its storage, 75 if a new process must
+    # resume, 130 after Ctrl-C, 143 after SIGTERM.
     exit_code: int = EXIT_DONE
-    finished: bool = False
-    reason: str = ""
+    finished: bool = False  # whether the study has all of its trials
+    reason: str = ""  # why it ended early, or empty
 
 
 @contextmanager
@@ -195,14 +180,9 @@ def sampler_of(opened: OpenStudy, asked: str | None) -> str:
 def _prepare_trial(opened: OpenStudy, before: int, callbacks: SearchCallbacks) -> None:
     """Recover stale trials, unless the search ends.
 
-    Args:
-        opened: The study.
-        before: Number of the newest run before this search.
-        callbacks: Called with what became of the stale trials.
-
     Raises:
         Cancelled: If the study is cancelled.
-        SearchFailedError: If the last `MAX_FAILURES` runs since `before` all failed, in whichever process.
+        SearchFailedError: If the last `MAX_FAILURES` runs after run `before` all failed, in whichever process.
     """
     if opened.records.is_cancelled(opened.name):
         raise Cancelled(opened.name)
@@ -218,12 +198,8 @@ def _install_sampler(opened: OpenStudy, task: SearchTask, trainings: Callable[[]
 
     A process that sees other slots adds a random number to the seed. Every process takes a slot first, so of several
     that start together at most the first sees no other slot. The numbers of trials and of runs are added as well: a
-    process between two requeued trials has neither a slot nor a new trial, but it has added a run.
-
-    Args:
-        opened: The study.
-        task: Names the sampler.
-        trainings: Returns the number of trainings that the study will have in total.
+    process between two requeued trials has neither a slot nor a new trial, but it has added a run. `trainings` returns
+    the number of trainings that the study will have in total.
     """
     specification, records = opened.specification, opened.records
     data = task.images.identity.digest()

@@ -51,12 +51,7 @@ def expected_trainings(opened: OpenStudy, trials: int, pace: Pace, seconds_left:
     """Return the number of trainings that a study will have in total.
 
     Call it with a slot taken: all processes that train for the study are assumed to be as fast as this process.
-
-    Args:
-        opened: The study.
-        trials: Number of trainings asked for.
-        pace: Pace of this process.
-        seconds_left: Time until the search stops, or None for no time limit.
+    `seconds_left` is None without a time limit.
     """
     seconds = pace.seconds()
     if seconds_left is None or seconds is None or seconds <= 0:

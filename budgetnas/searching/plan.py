@@ -34,55 +34,32 @@ _STATES: Final[dict[TrialState | None, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class InitialTrialPlan:
-    """An initial trial and its state.
-
-    Attributes:
-        name: Name of the initial trial.
-        params: Parameters of its network, for these data.
-        excesses: By how much it exceeds which limits.
-        state: ``queued``, ``trained``, ``failed``, ``over the budget`` or ``not in the space``.
-    """
+    """An initial trial and its state."""
 
     name: str
-    params: int
-    excesses: tuple[Excess, ...]
-    state: str
+    params: int  # parameters of its network, for these data
+    excesses: tuple[Excess, ...]  # by how much it exceeds which limits
+    state: str  # ``queued``, ``trained``, ``failed``, ``over the budget`` or ``not in the space``
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a search is about to do.
-
-    Attributes:
-        study: Name of the study.
-        trained: Number of trials that are trained already.
-        trials: Number of trials in total.
-        space_size: Architectures in the space.
-        feasible_share: Share of random architectures that fit.
-        feasible_draws: Number of random architectures from which that share was estimated.
-        initial_trials: The initial trials.
-        seconds: Estimated time of the remaining trials; None if there are none, or memory ran out.
-        runtime: Runtime config of a typical network; with ``--tune-setup``, of every remaining trial.
-        measured_on: The network whose steps were timed for it.
-        expected_macs: Sum of the multiply-accumulates per image of all remaining trials.
-        mean_macs: Expected multiply-accumulates per image of a trial that the sampler proposes.
-        pool: Description of the workers, if there are several.
-        final_seconds: Estimated time of a final with long trainings, in one process; None without it or an estimate.
-    """
+    """What a search is about to do."""
 
     study: str
-    trained: int
-    trials: int
-    space_size: int
-    feasible_share: float
-    feasible_draws: int
+    trained: int  # number of trials that are trained already
+    trials: int  # number of trials in total
+    space_size: int  # architectures in the space
+    feasible_share: float  # share of random architectures that fit
+    feasible_draws: int  # number of random architectures from which that share was estimated
     initial_trials: tuple[InitialTrialPlan, ...]
-    seconds: float | None
-    runtime: RuntimeConfig
-    measured_on: str
-    expected_macs: float
-    mean_macs: float
-    pool: str = ""
+    seconds: float | None  # estimated time of the remaining trials; None if there are none, or memory ran out
+    runtime: RuntimeConfig  # runtime config of a typical network; with ``--tune-setup``, of every remaining trial
+    measured_on: str  # the network whose steps were timed for `seconds`
+    expected_macs: float  # sum of the multiply-accumulates per image of all remaining trials
+    mean_macs: float  # expected multiply-accumulates per image of a trial that the sampler proposes
+    pool: str = ""  # description of the workers, if there are several
+    # Estimated time of a final with long trainings, in one process; None without it or an estimate.
     final_seconds: float | None = None
 
     def shared(self, pool: str, shares: int) -> Plan:

@@ -54,20 +54,12 @@ def run_search(
     callbacks: SearchCallbacks,
     final_callbacks: FinalCallbacks | None = None,
     *,
-    queue: bool = False,
-    cpu: CpuFacts | None = None,
+    queue: bool = False,  # only create the study, or ask for more of its trials, and queue it for workers
+    cpu: CpuFacts | None = None,  # for the rules that choose precision, threads and layout; None for this machine's
 ) -> SearchResult:
     """Run or resume a search, and then its final if the study has one; or queue both.
 
     Everything is checked before anything is written.
-
-    Args:
-        options: What the user asked for.
-        stopper: Requests to stop.
-        callbacks: Called as the search proceeds.
-        final_callbacks: Called as the final proceeds.
-        queue: Only create the study, or ask for more of its trials, and queue it for the workers of its storage.
-        cpu: Facts of the processor for the rules that choose precision, threads and layout; None for this machine's.
 
     Raises:
         InputError: If an option cannot be used.
@@ -201,11 +193,7 @@ def _plan(
 
 
 def _check_queued(options: SearchOptions) -> None:
-    """Check that a search to queue has no option that only its own process could follow.
-
-    Raises:
-        InputError: If it has.
-    """
+    """Raise `InputError` if a search to queue has an option that only its own process could follow."""
     if isinstance(options.data, ImageArrays):
         raise InputError("--data", "arrays", "arrays cannot be queued", "write them as a folder of images")
     given = [name for name in ("workers", "per_device", "ray", "gpus_per_trial", "timeout") if getattr(options, name)]

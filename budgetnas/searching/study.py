@@ -35,21 +35,13 @@ _ENDED = (State.COMPLETE, State.PRUNED, State.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class OpenStudy:
-    """An open study.
-
-    Attributes:
-        name: Name of the study.
-        specification: What is searched, and how.
-        records: Our records.
-        optuna_study: Optuna's study.
-        storage: Optuna's storage behind it.
-    """
+    """An open study."""
 
     name: str
     specification: StudySpecification
     records: Records
     optuna_study: optuna.Study
-    storage: RDBStorage
+    storage: RDBStorage  # Optuna's storage behind `optuna_study`
 
     def close(self) -> None:
         """Close all connections to the storage."""
@@ -133,13 +125,7 @@ def requeue(opened: OpenStudy, number: int) -> None:
 
 
 def lose_trial(opened: OpenStudy, slot: Lease, number: int, reason: str) -> str:
-    """Requeue the trial of a process that can no longer train; fail it if too many processes have lost it.
-
-    Args:
-        opened: The study.
-        slot: The process's slot.
-        number: Number of its trial.
-        reason: Why the process can no longer train.
+    """Requeue the trial of a process that can no longer train, for `reason`; fail it if too many have lost it.
 
     Returns:
         What became of the trial, as a sentence.

@@ -37,34 +37,20 @@ class RejectedError(RunFailedError):
 
 @dataclass(frozen=True, slots=True)
 class TrialRunner:
-    """Runs trials of an open study.
-
-    Attributes:
-        opened: The study.
-        images: Training and validation images, on the device.
-        runtime: Chooses the runtime config of each trial.
-        stopper: Requests to stop.
-        callbacks: Called as the trials proceed.
-        expectation: What the pruner ``model`` compares.
-        trainer: Trains a candidate.
-    """
+    """Runs trials of an open study."""
 
     opened: OpenStudy
-    images: RunImages
-    runtime: Runtime
+    images: RunImages  # training and validation images, on the device
+    runtime: Runtime  # chooses the runtime config of each trial
     stopper: Stopper
     callbacks: SearchCallbacks
-    expectation: Expectation
+    expectation: Expectation  # what the pruner ``model`` compares
     trainer: TrainFunction = train
 
     def run(self, slot: Lease, heartbeat: Heartbeat) -> bool:
         """Run a trial to its end, and report the result to Optuna; return whether it counts as trained.
 
         A trial whose training fails, or whose candidate is rejected, ends as failed, with the reason.
-
-        Args:
-            slot: The right to train a run.
-            heartbeat: Keeps the slot alive.
 
         Raises:
             SpaceUsedUpError: If no new candidate is left.

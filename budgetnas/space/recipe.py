@@ -116,31 +116,23 @@ class Normalisation(Frozen):
 
 
 class Augmentation(Frozen):
-    """Random changes to training images, drawn per image.
-
-    Attributes:
-        crop_padding: Zero padding on each side before a random crop back to size, in pixels.
-        flip: Whether half of the images are mirrored horizontally.
-        rotation: Largest rotation in either direction, in degrees.
-        cutout: Side of a black square in each image, in pixels (DeVries and Taylor 2017); 0 for none.
-        padding: Padding of the cropped image: zeros, or the image's own pixels reflected at the edge.
-        trivial_augment: Whether each image is changed by one of 14 operations of random strength (Müller and Hutter
-            2021), after crop and flip.
-        erasing: Probability that a random box of an image is filled with the mean colour (Zhong et al. 2020).
-        mixup: Parameter of the Beta distribution of mixup (Zhang et al. 2018) for whole batches; 0 for none.
-        cutmix: The same for CutMix (Yun et al. 2019). With both, each batch is mixed by either at random.
-    """
+    """Random changes to training images, drawn per image."""
 
     added_later: ClassVar[tuple[str, ...]] = ("cutout", "padding", "trivial_augment", "erasing", "mixup", "cutmix")
 
+    # Zero padding on each side before a random crop back to size, in pixels.
     crop_padding: int = Field(default=4, ge=0, le=64)
-    flip: bool = True
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    cutout: Square = 0
-    padding: Padding = "zeros"
+    flip: bool = True  # whether half of the images are mirrored horizontally
+    rotation: float = Field(default=0.0, ge=0, le=180)  # largest rotation in either direction, in degrees
+    cutout: Square = 0  # side of a black square in each image, in pixels (DeVries and Taylor 2017); 0 for none
+    padding: Padding = "zeros"  # padding of the cropped image: zeros, or the image's own pixels reflected at the edge
+    # Whether, after crop and flip, one of 14 operations of random strength changes an image (Müller and Hutter 2021).
     trivial_augment: bool = False
+    # Probability that a random box of an image is filled with the mean colour (Zhong et al. 2020).
     erasing: float = Field(default=0.0, ge=0, le=1)
+    # Parameter of the Beta distribution of mixup (Zhang et al. 2018) for whole batches; 0 for none.
     mixup: Alpha = 0.0
+    # The same for CutMix (Yun et al. 2019). With both, each batch is mixed by either at random.
     cutmix: Alpha = 0.0
 
     def describe(self) -> list[str]:
@@ -157,33 +149,7 @@ class Augmentation(Frozen):
 
 
 class Recipe(Frozen):
-    """How a network is trained, except the seed.
-
-    Attributes:
-        optimizer: ``"sgd"`` (with momentum) or ``"adam"`` (Kingma and Ba 2015, PyTorch's defaults).
-        learning_rate: Learning rate at the start of the cosine schedule, its maximum.
-        weight_decay: L2 penalty, which both optimisers add to the gradient; with `decoupled_decay` as described there.
-        momentum: SGD's momentum; unused by Adam.
-        nesterov: Nesterov's momentum for SGD.
-        epochs: Passes over the training images.
-        t_max: Epochs until the cosine schedule (Loshchilov and Hutter 2017) reaches zero.
-        batch: Images per optimiser step.
-        augmentation: Random changes to training images.
-        normalisation: Constants, or None for the statistics of the training images.
-        label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al. 2016); it applies to
-            the training loss only.
-        decay_norm_and_bias: Whether weight decay applies to all parameters; otherwise only to the weights of
-            convolutions and linear layers (He et al. 2019).
-        warmup_epochs: Epochs before the cosine schedule in which the rate rises in equal steps (Goyal et al. 2017),
-            included in ``t_max``.
-        ema_decay: Decay of the moving average of the weights; 0 for no average. The averaged weights are evaluated and
-            returned.
-        schedule: Whether the rate is set once per epoch or at every step.
-        decoupled_decay: For Adam: each step reduces the weights by rate x decay instead of adding a penalty to the
-            gradient (AdamW, Loshchilov and Hutter 2019).
-        class_weights: Weights of the classes in the training loss: all 1, or ``"balanced"``, inversely proportional to
-            the number of training images, with mean 1 over these images.
-    """
+    """How a network is trained, except the seed."""
 
     added_later: ClassVar[tuple[str, ...]] = (
         "label_smoothing",
@@ -195,22 +161,31 @@ class Recipe(Frozen):
         "class_weights",
     )
 
-    optimizer: OptimizerName
-    learning_rate: Rate
+    optimizer: OptimizerName  # ``"sgd"`` (with momentum) or ``"adam"`` (Kingma and Ba 2015, PyTorch's defaults)
+    learning_rate: Rate  # learning rate at the start of the cosine schedule, its maximum
+    # L2 penalty, which both optimisers add to the gradient; with `decoupled_decay` as described there.
     weight_decay: Decay = 0.0
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    epochs: int = Field(ge=1, le=10_000)
-    t_max: int = Field(ge=1, le=100_000)
-    batch: int = Field(default=128, ge=2, le=65_536)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD's momentum; unused by Adam
+    nesterov: bool = False  # Nesterov's momentum for SGD
+    epochs: int = Field(ge=1, le=10_000)  # passes over the training images
+    t_max: int = Field(ge=1, le=100_000)  # epochs until the cosine schedule (Loshchilov and Hutter 2017) reaches zero
+    batch: int = Field(default=128, ge=2, le=65_536)  # images per optimiser step
     augmentation: Augmentation = Augmentation()
-    normalisation: Normalisation | None = None
+    normalisation: Normalisation | None = None  # constants, or None for the statistics of the training images
+    # Share of the target that is spread evenly over all classes (Szegedy et al. 2016), in the training loss only.
     label_smoothing: Smoothing = 0.0
+    # Whether weight decay applies to all parameters, or only to convolution and linear weights (He et al. 2019).
     decay_norm_and_bias: bool = True
+    # Epochs of ``t_max``, before the cosine schedule, in which the rate rises in equal steps (Goyal et al. 2017).
     warmup_epochs: Warmup = 0
+    # Decay of the moving average of the weights; 0 for no average. The averaged weights are evaluated and returned.
     ema_decay: Averaging = 0.0
-    schedule: Schedule = "epoch"
+    schedule: Schedule = "epoch"  # whether the rate is set once per epoch or at every step
+    # For Adam: each step reduces the weights by rate x decay instead of adding a penalty to the gradient (AdamW,
+    # Loshchilov and Hutter 2019).
     decoupled_decay: bool = False
+    # Weights of the classes in the training loss: all 1, or ``"balanced"``, inversely proportional to the number of
+    # training images, with mean 1 over these images.
     class_weights: ClassWeights = "none"
 
     @model_validator(mode="after")
@@ -251,15 +226,10 @@ class Recipe(Frozen):
 
 
 class OptimizerRange(Frozen):
-    """The ranges of an optimiser's parameters.
+    """The ranges of an optimiser's parameters."""
 
-    Attributes:
-        learning_rate: Lowest and highest, drawn on a log scale.
-        weight_decay: The values to choose from; a log scale cannot contain 0.
-    """
-
-    learning_rate: tuple[Rate, Rate]
-    weight_decay: tuple[Decay, ...] = Field(min_length=1)
+    learning_rate: tuple[Rate, Rate]  # lowest and highest, drawn on a log scale
+    weight_decay: tuple[Decay, ...] = Field(min_length=1)  # the values to choose from; a log scale cannot contain 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

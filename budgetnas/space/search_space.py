@@ -47,31 +47,24 @@ class SearchSpace(Frozen):
 
     Without `blocks` it is the default space, with 3 or 4 stages and squeeze-and-excitation as a choice. With `blocks`,
     `stages`, `depths` and `se` are off unless they are given.
-
-    Attributes:
-        block: Kind of block in every stage.
-        blocks: Fewest and most blocks of each stage; its length is the largest number of stages.
-        widths: Table of channel counts for the stages' widths, ascending.
-        stem_width: Channels of the stem, or None for the first stage's width as in the classic CIFAR ResNets.
-        stem_kernel: Side of the stem's convolution, odd.
-        strides: Stride of each stage, or None for 1, then 2 in every later stage.
-        stages: Fewest and most stages, or None for as many as `blocks` has.
-        depths: Table of numbers of blocks, ascending, or None for every number from the fewest to the most.
-        se: Whether blocks have squeeze-and-excitation; with two values each network chooses.
-        stem_stride: Factor by which the stem reduces the sides of an image; None for 1 up to 48 pixels, then 2 or 4.
     """
 
     added_later: ClassVar[tuple[str, ...]] = ("stages", "depths", "se", "stem_stride")
 
-    block: Literal["basic", "bottleneck"] = "basic"
+    block: Literal["basic", "bottleneck"] = "basic"  # kind of block in every stage
+    # Fewest and most blocks of each stage; its length is the largest number of stages.
     blocks: tuple[tuple[int, int], ...] = Field(default=((1, 9),) * 4, min_length=1, max_length=5)
+    # Table of channel counts for the stages' widths, ascending.
     widths: tuple[Width, ...] = Field(default=DEFAULT_WIDTHS, min_length=1)
+    # Channels of the stem, or None for the first stage's width as in the classic CIFAR ResNets.
     stem_width: Width | None = None
-    stem_kernel: int = Field(default=3, ge=1, le=15)
-    strides: tuple[Literal[1, 2], ...] | None = None
-    stages: tuple[int, int] | None = None
+    stem_kernel: int = Field(default=3, ge=1, le=15)  # side of the stem's convolution, odd
+    strides: tuple[Literal[1, 2], ...] | None = None  # stride of each stage, or None for 1, then 2 in every later stage
+    stages: tuple[int, int] | None = None  # fewest and most stages, or None for as many as `blocks` has
+    # Table of numbers of blocks, ascending, or None for every number from the fewest to the most.
     depths: tuple[Depth, ...] | None = Field(default=None, min_length=1)
-    se: Choices[bool] = (False,)
+    se: Choices[bool] = (False,)  # whether blocks have squeeze-and-excitation; with two values each network chooses
+    # Factor by which the stem reduces the sides of an image; None for 1 up to 48 pixels, then 2 or 4.
     stem_stride: Literal[1, 2, 4] | None = None
 
     @model_validator(mode="before")

@@ -54,18 +54,14 @@ _FLAGS = {
 
 
 class Fidelity(Frozen):
-    """How trials are pruned.
+    """How trials are pruned."""
 
-    Attributes:
-        pruner: ``asha`` (asynchronous successive halving over epochs, Li et al. 2020), ``median`` (prunes below the
-            median of the other trials at the same epoch, Golovin et al. 2017), ``model`` (successive
-            halving by the expected accuracy after the last epoch), or ``none``.
-        eta: The best 1/`eta` of the trials at a rung continue.
-        first_rung: Epoch of the first rung; each further rung is at `eta` times the epoch of the previous.
-    """
-
+    # ``asha`` (asynchronous successive halving over epochs, Li et al. 2020), ``median`` (prunes below the median of the
+    # other trials at the same epoch, Golovin et al. 2017), ``model`` (successive halving by the expected accuracy after
+    # the last epoch), or ``none``.
     pruner: PrunerName = "none"
-    eta: int = Field(default=4, ge=2, le=100)
+    eta: int = Field(default=4, ge=2, le=100)  # the best 1/`eta` of the trials at a rung continue
+    # Epoch of the first rung; each further rung is at `eta` times the epoch of the previous.
     first_rung: int = Field(default=1, ge=1, le=10_000)
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
@@ -98,60 +94,40 @@ class Fidelity(Frozen):
 
 
 class ChoiceProtocol(Frozen):
-    """How the winner is chosen.
-
-    Attributes:
-        finalists: Number of candidates in the final, those with the highest expected accuracies.
-        seeds: Fresh training seeds per candidate, and per network that is evaluated on the test split.
-        final_epochs: Epochs of the networks that are evaluated on the test split, trained with the recipe for long
-            trainings; None for the search's epochs and the candidate's own recipe.
-    """
+    """How the winner is chosen."""
 
     added_later: ClassVar[tuple[str, ...]] = ("final_epochs",)
 
+    # Number of candidates in the final, those with the highest expected accuracies.
     finalists: int = Field(default=DEFAULT_FINALISTS, ge=1, le=100)
+    # Fresh training seeds per candidate, and per network that is evaluated on the test split.
     seeds: int = Field(default=DEFAULT_FINAL_SEEDS, ge=2, le=100)
+    # Epochs of the networks that are evaluated on the test split, trained with the recipe for long trainings; None for
+    # the search's epochs and the candidate's own recipe.
     final_epochs: int | None = Field(default=None, ge=1, le=10_000)
 
 
 class StudySpecification(Frozen):
-    """The description of a search; it does not change during the lifetime of its study.
-
-    Attributes:
-        version: Version of this format.
-        max_params: Limit on the parameters of a network.
-        max_macs: Limit on multiply-accumulates of a forward pass per image, or None for no limit.
-        max_activations: Limit on output elements of all convolutions per image, or None for no limit.
-        max_weight_bytes: Limit on the bytes of int8 weights, or None for no limit.
-        max_ram_bytes: Limit on the bytes of int8 activations alive at once, or None for no limit.
-        space: The search space of architectures.
-        recipe_space: Name of the recipe space that `recipes` is based on.
-        recipes: The search space of recipes, and the length of a trial.
-        data: Identity of the data.
-        inputs: Shape of the data and number of classes.
-        seeds: Names of the initial trials.
-        fidelity: How trials are pruned.
-        choice: How the winner is chosen; None until the study is finished.
-        objective: The value of a trial, by which everything is ranked.
-    """
+    """The description of a search; it does not change during the lifetime of its study."""
 
     added_later: ClassVar[tuple[str, ...]] = ("max_macs", "max_activations", "max_weight_bytes", "max_ram_bytes")
 
-    version: Literal[2] = 2
+    version: Literal[2] = 2  # of this format
     max_params: int = Field(ge=1)
+    # Limits on the other quantities of `Counts`; None for no limit.
     max_macs: int | None = Field(default=None, ge=1)
     max_activations: int | None = Field(default=None, ge=1)
     max_weight_bytes: int | None = Field(default=None, ge=1)
     max_ram_bytes: int | None = Field(default=None, ge=1)
     space: SearchSpace
-    recipe_space: RecipeSpaceName = "paper"
-    recipes: RecipeSpace
+    recipe_space: RecipeSpaceName = "paper"  # name of the recipe space that `recipes` is based on
+    recipes: RecipeSpace  # the search space of recipes, and the length of a trial
     data: DataIdentity
-    inputs: InputShape
-    seeds: tuple[str, ...] = INITIAL_TRIALS
+    inputs: InputShape  # shape of the data and number of classes
+    seeds: tuple[str, ...] = INITIAL_TRIALS  # names of the initial trials
     fidelity: Fidelity = Fidelity()
-    choice: ChoiceProtocol | None = None
-    objective: Objective = OBJECTIVES["accuracy"]
+    choice: ChoiceProtocol | None = None  # None until the study is finished
+    objective: Objective = OBJECTIVES["accuracy"]  # the value of a trial, by which everything is ranked
 
     @model_validator(mode="after")
     def _known_seeds(self) -> Self:

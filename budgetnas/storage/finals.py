@@ -97,12 +97,8 @@ class FinalRecords(Store):
     def start_final(self, study: str, plan: FinalPlan, asked_at: float) -> FinalRecord:
         """Record the start of a final, or return the same final if it is unfinished, or finished since `asked_at`.
 
-        An unfinished final with another protocol is left as it is.
-
-        Args:
-            study: Name of the study.
-            plan: What the final trains.
-            asked_at: When the final was requested, in seconds since 1970 UTC; another process may have run it since.
+        An unfinished final with another protocol is left as it is. `asked_at` is when the final was requested, in
+        seconds since 1970 UTC; another process may have run it since.
         """
         with exclusive(self.engine):
             last = self.last_final(study, plan.protocol)

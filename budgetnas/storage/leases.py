@@ -112,11 +112,7 @@ class Heartbeat:
         self._thread.join(1.0)
 
     def check(self) -> None:
-        """Raise if the lease is known to be lost, to stop early; the fence blocks commits in any case.
-
-        Raises:
-            LeaseLost: If it is.
-        """
+        """Raise `LeaseLost` if the lease is known to be lost, to stop early; the fence blocks commits in any case."""
         if self._lost.is_set():
             raise LeaseLost
 
@@ -141,12 +137,9 @@ def trained(store: Store, study: str) -> int:
 
 @retried
 def require_study(store: Store, study: str) -> None:
-    """Check that a study exists; call it with one of its slots, or under the storage's lock.
+    """Raise `SearchFailedError` if a study does not exist; call it with one of its slots, or under the storage's lock.
 
     A study with a slot in use is neither deleted nor renamed, and both are done under that lock.
-
-    Raises:
-        SearchFailedError: If it does not exist.
     """
     names = tables.specifications.c.study
     if store.scalar(select(names).where(names == study)) is None:

@@ -106,11 +106,7 @@ def create_tables(engine: Engine) -> None:
 
 
 def require_tables(engine: Engine) -> None:
-    """Check that our tables exist in this version, and create nothing.
-
-    Raises:
-        InputError: If they do not.
-    """
+    """Raise `InputError` unless our tables exist in this version; create nothing."""
     if not inspect(engine).has_table(tables.schema.name) or _version(engine) is None:
         raise InputError(
             "--storage", masked(engine.url), "has no study of budgetnas", "name the storage that a search was run with"
@@ -124,11 +120,7 @@ def is_writable(url: URL) -> bool:
 
 
 def require_writable(url: URL) -> None:
-    """Check that a storage is not on a read-only medium.
-
-    Raises:
-        InputError: If it is.
-    """
+    """Raise `InputError` if a storage is on a read-only medium."""
     if url.get_backend_name() != "sqlite" or is_writable(url):
         return
     if sqlite_file(url).exists():

@@ -24,11 +24,7 @@ class QueueRecords(Store):
     def enqueue(self, study: str, *, data: str | None, data_dir: Path | None, seed: int) -> None:
         """Queue a study, again if it is done, failed or cancelled.
 
-        Args:
-            study: Its name.
-            data: ``folder:DIR`` of its images, an absolute path; None for a named set.
-            data_dir: Folder of downloaded archives.
-            seed: Seed of the sampler.
+        `data` is ``folder:DIR`` of its images, an absolute path, or None for a named set. Archives are in `data_dir`.
         """
         place = {"data": data, "data_dir": None if data_dir is None else str(data_dir)}
         row = {"study": study, "state": QueueState.QUEUED.value, "reason": "", "seed": seed} | place

@@ -62,12 +62,9 @@ class Records(RunRecords, RejectionRecords, CheckpointRecords, FinalRecords, Que
         return None if row is None else Goal(row.trials, row.sampler)
 
     def save_class_counts(self, data: str, split: str, counts: ClassCounts) -> None:
-        """Record the images of each class in a split.
+        """Record the images of each class in a split, ``validation`` or ``test``, of the data with this digest.
 
-        Args:
-            data: Digest of the identity of the data.
-            split: ``validation`` or ``test``.
-            counts: The counts; the data's identity fixes them, so the first record is kept.
+        The data's identity fixes the counts, so the first record is kept.
         """
         row = {"data": data, "split": split, "classes": json.dumps(counts.names), "images": json.dumps(counts.images)}
         with self.engine.begin() as connection:

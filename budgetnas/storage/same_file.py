@@ -20,11 +20,7 @@ _CHANGES: Final = "budgetnas_changes"
 
 
 class SameFile:
-    """Notices that the file was removed, replaced, or overwritten by an older copy.
-
-    Args:
-        path: The file.
-    """
+    """Notices that the file was removed, replaced, or overwritten by an older copy."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

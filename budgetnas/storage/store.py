@@ -52,14 +52,8 @@ class Fence:
 class Store:
     """A storage that is open in this process.
 
-    Args:
-        engine: An engine of `budgetnas.storage.engine.open_engine`, its tables created.
-        settings: The operator's settings, or None for those of the environment.
-
-    Attributes:
-        engine: The engine.
-        settings: The operator's settings.
-        fence: Guards the engine while this process has a lease.
+    `engine` is from `budgetnas.storage.engine.open_engine`, with its tables created. Without `settings` those of the
+    environment apply. The fence guards the engine while this process has a lease.
     """
 
     def __init__(self, engine: Engine, settings: Settings | None = None) -> None:

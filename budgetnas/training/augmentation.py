@@ -53,10 +53,7 @@ class AugmentationParameters:
 def draw(count: int, augmentation: Augmentation, generator: torch.Generator) -> AugmentationParameters:
     """Return random parameters for `count` images, on the CPU.
 
-    Args:
-        count: Number of images.
-        augmentation: The recipe's augmentation.
-        generator: Random source, on the CPU; only the changes that the recipe makes draw from it.
+    Only the changes that the recipe makes draw from `generator`, which is on the CPU too.
     """
     angles = offsets = mirrored = centres = operations = magnitudes = boxes = None
     if augmentation.rotation:

@@ -54,9 +54,6 @@ class CapturedCalls:
     The first size is captured after three calls, each later size after a single call: the last, smaller batch of an
     epoch is captured in the second epoch. The plain calls are real work: they are the first steps of a training. A call
     must not allocate memory that a later call reads.
-
-    Args:
-        place: Where to capture.
     """
 
     def __init__(self, place: Place) -> None:

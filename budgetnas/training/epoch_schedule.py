@@ -18,11 +18,7 @@ from budgetnas.training.mixing import draw_mixing, is_mixed
 class EpochSchedule:
     """Indices of images in their order, their augmentation parameters, and how batches are mixed.
 
-    Args:
-        size: Largest number of images in an epoch.
-        augmentation: The recipe's augmentation.
-        device: Device of the images.
-        batch: Images in a step.
+    An epoch has at most `size` images, a step has `batch`.
     """
 
     def __init__(self, size: int, augmentation: Augmentation, device: torch.device, batch: int) -> None:

@@ -76,16 +76,7 @@ def read_metrics(*metrics: RunningMetrics) -> list[tuple[float, int]]:
 
 
 class Evaluator:
-    """Evaluates a network on images; `metrics` has the result.
-
-    Args:
-        network: The network.
-        images: Evaluation images.
-        normalise: Normaliser of the images.
-        runtime: Device and precision.
-        classes: Number of classes.
-        captured: Captures batches as CUDA graphs; None for plain calls.
-    """
+    """Evaluates a network on images; `metrics` has the result."""
 
     def __init__(
         self,
@@ -94,7 +85,7 @@ class Evaluator:
         normalise: Normaliser,
         runtime: RuntimeConfig,
         classes: int,
-        captured: CapturedCalls | None = None,
+        captured: CapturedCalls | None = None,  # captures batches as CUDA graphs; None for plain calls
     ) -> None:
         self.metrics = EvaluationMetrics(images.device, classes)
         self.images_by_class: tuple[int, ...] = tuple(torch.bincount(images.labels, minlength=classes).tolist())
@@ -139,20 +130,11 @@ def evaluate(
     images: DeviceImages,
     normalise: Normaliser,
     runtime: RuntimeConfig,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] = lambda: None,  # called before every batch; may raise to end the evaluation
     *,
     classes: int,
 ) -> Evaluation:
-    """Evaluate `network` on `images`.
-
-    Args:
-        network: The network; it is left in evaluation mode.
-        images: Evaluation images.
-        normalise: Normaliser of the images.
-        runtime: Device and precision.
-        tick: Called before every batch; may raise to end the evaluation.
-        classes: Number of classes.
-    """
+    """Evaluate `network` on `images`; it is left in evaluation mode."""
     evaluator = Evaluator(network, images, normalise, runtime, classes)
     evaluator.run(tick)
     ((loss, correct),) = read_metrics(evaluator.metrics)
@@ -177,10 +159,7 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     """Return (classes,), float32: weights inversely proportional to the images of each class.
 
     Their mean over the images is 1, so the scale of the loss does not change. A class without images has weight 0.
-
-    Args:
-        labels: (N,), int64: labels of the training images.
-        classes: Number of classes.
+    `labels`, (N,), int64, are those of the training images.
     """
     images = torch.bincount(labels, minlength=classes).double()
     weights = len(labels) / (images * (images > 0).sum())

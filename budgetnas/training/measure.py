@@ -30,12 +30,9 @@ class Pace:
     macs_per_second: float  # multiply-accumulates of training steps, forward and backward, per second
 
     def seconds(self, macs: float, *, trained: int, evaluated: int) -> float:
-        """Return the expected time of networks with `macs` per image.
+        """Return the expected time of networks with `macs` per image in a forward pass.
 
-        Args:
-            macs: Multiply-accumulates of a forward pass, per image.
-            trained: Images trained on, counted in every epoch.
-            evaluated: Images evaluated, likewise.
+        Images `trained` on, and those `evaluated`, count in every epoch.
         """
         return macs * (FORWARD_AND_BACKWARD * trained + evaluated) / self.macs_per_second
 

@@ -56,11 +56,6 @@ def draw_mixing(batches: int, augmentation: Augmentation, generator: torch.Gener
     A batch gets mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), with a share from the Beta distribution of that
     method. If the recipe has both, each has probability 1/2.
 
-    Args:
-        batches: Number of batches.
-        augmentation: Parameters of the distributions.
-        generator: Source of all draws, on the CPU.
-
     Returns:
         (batches, 4), float32: the weight of an image outside the box; half the box's side as a share of the image's, 0
         for mixup; row and column of its centre, as shares in [0, 1).

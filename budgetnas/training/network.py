@@ -106,9 +106,7 @@ class ResNet(nn.Module):
 def build(architecture: Architecture, *, seed: int | None = None) -> ResNet:
     """Return the network of `architecture`, with PyTorch's own initialisation.
 
-    Args:
-        architecture: What to build.
-        seed: Seed of the initial weights; the global generator keeps its state. None to use the global generator.
+    With a `seed` of the initial weights the global generator keeps its state; with None it draws them.
     """
     if seed is None:
         return ResNet(architecture)

@@ -25,15 +25,10 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 
 def learning_rates(recipe: Recipe, epoch: int, steps: int) -> list[float]:
-    """Return the learning rates in `epoch` (from 1): one per step, or a single rate for the whole epoch.
+    """Return the learning rates in `epoch` (from 1): one for each of its `steps`, or a single rate for all of them.
 
     With a rate per step, it rises linearly to the recipe's rate at the end of the warm-up. It then falls as a cosine to
     0 at the end of ``t_max``, like PyTorch's ``CosineAnnealingLR`` stepped after every batch.
-
-    Args:
-        recipe: Rate, schedule, warm-up and ``t_max``.
-        epoch: Epoch, from 1.
-        steps: Steps in an epoch.
     """
     if recipe.schedule == "epoch":
         return [learning_rate(recipe, epoch)]

@@ -240,11 +240,7 @@ def half_precisions(capability: Capability) -> tuple[Precision, ...]:
 
 
 def check_precision(precision: str, device: str, capability: Capability) -> None:
-    """Check that a GPU of this capability computes in the requested precision, instead of emulating it.
-
-    Raises:
-        InputError: If it emulates it.
-    """
+    """Raise `InputError` if a GPU of this capability emulates the requested precision instead of computing in it."""
     if precision == "bf16" and capability < BF16_CAPABILITY:
         rule = f"needs a GPU of compute capability 8.0 or later; {device} has {capability[0]}.{capability[1]}"
         raise InputError("--precision", precision, rule, "use --precision auto")

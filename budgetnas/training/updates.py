@@ -19,11 +19,7 @@ INITIAL_LOSS_SCALE: Final[Mapping[str, Tensor]] = {
 
 
 class Updates:
-    """Makes the optimiser's steps. This base class is for precisions with the exponents of float32.
-
-    Args:
-        optimizer: The optimiser.
-    """
+    """Makes the optimiser's steps. This base class is for precisions with the exponents of float32."""
 
     memory: Mapping[str, Tensor] = {}
     """The tensors that steps change and later steps read, by name."""

@@ -20,11 +20,8 @@ _SIGNS = {
 def add_points(figure: go.Figure, table: Table, x: str, label_at: str) -> None:
     """Add a marker for each row; initial trials show their names.
 
-    Args:
-        figure: Where to add them.
-        table: Has the columns `x`, ``seed_trial`` and ``validation_accuracy_percent``; ``repeat_of`` is optional.
-        x: Column of the horizontal axis.
-        label_at: Place of the names, e.g. ``bottom left``.
+    The table has the columns `x`, ``seed_trial`` and ``validation_accuracy_percent``; ``repeat_of`` is optional.
+    `label_at` is the place of the names, e.g. ``bottom left``.
     """
     repeats = table["repeat_of"] if "repeat_of" in table.columns else [""] * len(table.rows)
     labels = zip(table["seed_trial"], repeats, strict=True)

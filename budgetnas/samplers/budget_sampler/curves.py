@@ -73,9 +73,7 @@ class CurveRegression:
 def predicted(curve: Curve, complete: Sequence[tuple[Curve, float]]) -> Prediction | None:
     """Return what a training would have come to, from its last known result.
 
-    Args:
-        curve: The training.
-        complete: The complete trainings, each with its last result.
+    `complete` has the curves of the complete trainings, each with its last result.
 
     Returns:
         The prediction; None if too few complete trainings have a result after the same epoch.

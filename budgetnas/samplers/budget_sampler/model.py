@@ -33,17 +33,10 @@ class ValueModel:
         cls,
         ranges: Ranges,
         cost: Callable[[Params], float],
-        others: Mapping[str, BaseDistribution],
+        others: Mapping[str, BaseDistribution],  # further parameters of some candidates, without effect on the cost
         generator: random.Random,
     ) -> ValueModel:
-        """Return the model of a search space; it learns from drawn candidates in which direction they cost more.
-
-        Args:
-            ranges: The parameters.
-            cost: Cost of a candidate.
-            others: Further parameters that some candidates have; the cost does not depend on them.
-            generator: Source of the draws.
-        """
+        """Return the model of a search space; it learns from drawn candidates in which direction they cost more."""
         encoding = Encoding.of({**others, **ranges.distributions})
         pool = Pool(ranges, cost, float("inf"), generator)
         drawn = pool.draw_any(_DIRECTION_DRAWS)

@@ -66,12 +66,7 @@ class Observed:
         diverged training, is clipped: it would hide the differences between the others.
 
         A training that failed counts as a diverged one: a model that learned nothing from it would propose the same
-        again.
-
-        Args:
-            trainings: Trainings that ended; none counts while none is complete.
-            waiting: Candidates whose training has not ended.
-            failed: Candidates whose training failed.
+        again. While no training is complete, none counts. Candidates `waiting` have a training that has not ended.
         """
         complete = [Result(training.params, training.result) for training in trainings if training.result is not None]
         if not complete:

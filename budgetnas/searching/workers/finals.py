@@ -27,24 +27,15 @@ _ENDED: Final = frozenset({State.COMPLETE, State.FAILED})
 
 
 def finish_with(
-    pool: WorkerPool | None,
+    pool: WorkerPool | None,  # None to train in this process
     request: FinishRequest,
     records: Records,
-    runtime: Runtime,
-    precision: str,
+    runtime: Runtime,  # of this process, which evaluates on the test split
+    precision: str,  # ``--precision`` for the workers
     stopper: Stopper,
     callbacks: FinalCallbacks,
 ) -> FinalResult:
     """Run or resume a final as `finish` does; the workers of a pool train its runs.
-
-    Args:
-        pool: The workers; None to train in this process.
-        request: Which study to finish, and how.
-        records: The records of the storage.
-        runtime: Runtime of this process, which evaluates on the test split.
-        precision: ``--precision`` for the workers.
-        stopper: Requests to stop.
-        callbacks: Called as the final proceeds.
 
     Raises:
         InputError: If the study's images are arrays, which other processes cannot get.

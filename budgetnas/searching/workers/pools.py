@@ -114,12 +114,9 @@ def _local_pool(options: SearchOptions, runtime: RuntimeRules) -> ProcessPool | 
 
 
 def gpus(asked: str | None, runtime: RuntimeRules, facts: GpuFacts | None = None) -> tuple[str, ...]:
-    """Return the GPUs that a search may use: the named GPU, else all that this torch has kernels for.
+    """Return the GPUs that a search may use: the GPU that was asked for, else all that this torch has kernels for.
 
-    Args:
-        asked: The device that the user asked for.
-        runtime: The rules for it.
-        facts: The machine; None for this one.
+    Without `facts`, those of this machine count.
     """
     if runtime.device == "cpu":
         return ()

@@ -39,13 +39,6 @@ def search_together(
 ) -> bool:
     """Let a pool of workers train until the study has its trials.
 
-    Args:
-        opened: The study.
-        pool: The workers.
-        request: Request of each worker.
-        stopper: Requests to stop.
-        callbacks: Called as the search proceeds.
-
     Returns:
         Whether the study has its trials; False if every candidate of the space is already known.
 
@@ -150,11 +143,6 @@ class _WatchedStudy:
     """Polls the storage of a study and calls the hooks for the trials of all workers, on this machine or others.
 
     A refresh that finds nothing new needs a single query, for the runs that have not ended.
-
-    Args:
-        opened: The study.
-        trials: Number of trials in total.
-        callbacks: Called for each trial that starts or ends.
     """
 
     def __init__(self, opened: OpenStudy, trials: int, callbacks: SearchCallbacks) -> None:

@@ -29,18 +29,12 @@ MAX_WIDTHS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SpaceCosts:
-    """The costs of a space's stages; a network's counts are its stages' costs put `together`.
+    """The costs of a space's stages; a network's counts are its stages' costs put `together`."""
 
-    Attributes:
-        quantities: The counted quantities; parameters first.
-        stages: For each stage: quantity x width before it x width x blocks. The first stage includes the stem and has
-            no width before it.
-        head: Quantity x width of the last stage.
-    """
-
-    quantities: tuple[Quantity, ...]
+    quantities: tuple[Quantity, ...]  # the counted quantities; parameters first
+    # For each stage: quantity x width before it x width x blocks. The first includes the stem; no width is before it.
     stages: tuple[Costs, ...]
-    head: Costs
+    head: Costs  # quantity x width of the last stage
 
     def of(self, widths: NDArray[np.int64], blocks: NDArray[np.int64]) -> Costs:
         """Return the counts of networks: quantity x network.

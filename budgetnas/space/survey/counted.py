@@ -64,17 +64,11 @@ def _halves(space: SearchSpace, cut: int) -> int:
 
 
 class _Bound(NamedTuple):
-    """A limit, for halves.
+    """A limit, for halves."""
 
-    Attributes:
-        row: Row of the limited quantity.
-        most: The limit.
-        peak: Whether a network has the larger of its halves' costs instead of their sum.
-    """
-
-    row: int
-    most: int
-    peak: bool
+    row: int  # row of the limited quantity
+    most: int  # the limit
+    peak: bool  # whether a network has the larger of its halves' costs instead of their sum
 
     def rest(self, costs: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
         """Return the most that the other half may cost, for each cost of a half; -1 for a half over the limit."""
@@ -83,17 +77,11 @@ class _Bound(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Join:
-    """All halves that share a width.
+    """All halves that share a width."""
 
-    Attributes:
-        index: The width, as an index into the table.
-        left: Costs of the left halves, by quantity.
-        right: Costs of the right halves, by quantity.
-    """
-
-    index: int
-    left: Costs
-    right: Costs
+    index: int  # the width, as an index into the table
+    left: Costs  # costs of the left halves, by quantity
+    right: Costs  # costs of the right halves, by quantity
 
     def within(self, bounds: Sequence[_Bound]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the halves, left and right, that keep each limit alone with their cheapest partners."""
@@ -109,17 +97,11 @@ class _Join:
 
 @dataclass(frozen=True, slots=True)
 class _Matches:
-    """The networks of a join that fit.
+    """The networks of a join that fit."""
 
-    Attributes:
-        left: For each left half, the number of right halves that fit.
-        right: For each right half, the number of left halves that fit.
-        largest: The two halves of the fitting network with the most parameters, or None.
-    """
-
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    largest: tuple[int, int] | None
+    left: NDArray[np.int64]  # for each left half, the number of right halves that fit
+    right: NDArray[np.int64]  # for each right half, the number of left halves that fit
+    largest: tuple[int, int] | None  # the two halves of the fitting network with the most parameters, or None
 
 
 class _Count:

@@ -29,25 +29,15 @@ _ENOUGH: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Narrower ranges.
+    """Narrower ranges."""
 
-    Attributes:
-        space: The space with these ranges.
-        share: Its share that fits.
-        kept: Share of the fitting networks that it contains.
-        kept_counted: Whether `kept` was counted; otherwise it is from draws.
-        widths_dropped: Widths dropped from the table.
-        blocks_dropped: For each stage, the dropped numbers of blocks.
-        never: Whether no dropped network fits.
-    """
-
-    space: SearchSpace
-    share: Share
-    kept: float
-    kept_counted: bool
-    widths_dropped: tuple[int, ...]
-    blocks_dropped: tuple[tuple[int, ...], ...]
-    never: bool
+    space: SearchSpace  # the space with these ranges
+    share: Share  # its share that fits
+    kept: float  # share of the fitting networks that it contains
+    kept_counted: bool  # whether `kept` was counted; otherwise it is from draws
+    widths_dropped: tuple[int, ...]  # widths dropped from the table
+    blocks_dropped: tuple[tuple[int, ...], ...]  # for each stage, the dropped numbers of blocks
+    never: bool  # whether no dropped network fits
 
     def toml(self) -> str:
         """Return the ranges as part of a study file."""
@@ -60,15 +50,7 @@ def suggest(
     """Return narrower ranges, or None if nothing is worth dropping.
 
     Widths are dropped from the table of all stages, the largest first; numbers of blocks from the top of each stage's
-    range. The remaining space is measured again after each round.
-
-    Args:
-        space: The space to narrow.
-        inputs: Shape of the data.
-        budget: The limits.
-        tally: How much of it fits.
-        keep: Networks to keep, as parameters of `space`.
-        seed: Seed of the draws, if any.
+    range. The remaining space is measured again after each round. All networks in `keep` remain.
     """
     kept = [space.architecture(params, inputs) for params in keep]
     narrowing = _Narrowing(inputs, budget, kept, seed)
@@ -81,21 +63,13 @@ def suggest(
 
 @dataclass(frozen=True, slots=True)
 class _Narrowed:
-    """A narrowed space.
-
-    Attributes:
-        space: The remaining space.
-        tally: How much of it fits.
-        kept: Share of the initially fitting networks that it contains.
-        counted: Whether `kept` was counted or proved.
-        never: Whether no dropped network fits.
-    """
+    """A narrowed space."""
 
     space: SearchSpace
-    tally: Tally
-    kept: float = 1.0
-    counted: bool = True
-    never: bool = True
+    tally: Tally  # how much of the space fits
+    kept: float = 1.0  # share of the initially fitting networks that it contains
+    counted: bool = True  # whether `kept` was counted or proved
+    never: bool = True  # whether no dropped network fits
 
     def suggestion(self, before: SearchSpace) -> Suggestion:
         stages = range(1, len(before.blocks) + 1)
@@ -145,23 +119,14 @@ class _Narrowing:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A value that can be dropped: a width of the table, or a number of blocks of a stage.
+    """A value that can be dropped: a width of the table, or a number of blocks of a stage."""
 
-    Attributes:
-        stage: The stage of a number of blocks; None for a width.
-        value: The width, or the number of blocks.
-        above: Number of larger values; all must be dropped first, except for a width that cannot fit.
-        fits: Upper bound of the share of all proposals that have it and fit.
-        of: Share of all proposals that have it, counted once for each stage of that width.
-        possible: Whether any network with it can fit.
-    """
-
-    stage: int | None
-    value: int
-    above: int
-    fits: float
-    of: float
-    possible: bool
+    stage: int | None  # the stage of a number of blocks; None for a width
+    value: int  # the width, or the number of blocks
+    above: int  # number of larger values; all must be dropped first, except for a width that cannot fit
+    fits: float  # upper bound of the share of all proposals that have it and fit
+    of: float  # share of all proposals that have it, counted once for each stage of that width
+    possible: bool  # whether any network with it can fit
 
     def can_follow(self, dropped: Sequence[_Value]) -> bool:
         """Return whether all larger values are dropped, or it is a width that cannot fit."""

@@ -16,16 +16,12 @@ from budgetnas.space.search_space import InputShape, SearchSpace
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of proposals that fit, if each range is drawn from evenly, the number of stages included.
+    """A share of proposals that fit, if each range is drawn from evenly, the number of stages included."""
 
-    Attributes:
-        groups: For each part of the space, the number of networks that fit and the number of networks examined. A part
-            has a single number of stages, with or without squeeze-and-excitation; all parts are equally likely.
-        counted: Whether all networks were examined; otherwise they were drawn evenly.
-    """
-
+    # For each part of the space, the number of networks that fit and the number of networks examined. A part has a
+    # single number of stages, with or without squeeze-and-excitation; all parts are equally likely.
     groups: tuple[tuple[int, int], ...]
-    counted: bool
+    counted: bool  # whether all networks were examined; otherwise they were drawn evenly
 
     @property
     def fits(self) -> int:
@@ -57,53 +53,33 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ValueShare:
-    """The share of proposals with a value of a parameter that fit.
-
-    Attributes:
-        value: The value.
-        share: The share of the proposals with it that fit.
-        weight: The share of all evenly drawn proposals that have it.
-        possible: False if it is proved that no network with it fits.
-    """
+    """The share of proposals with a value of a parameter that fit."""
 
     value: int
-    share: Share
-    weight: float
-    possible: bool
+    share: Share  # the share of the proposals with it that fit
+    weight: float  # the share of all evenly drawn proposals that have it
+    possible: bool  # False if it is proved that no network with it fits
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A network at an end of the space.
-
-    Attributes:
-        architecture: The network.
-        certain: Whether it is the extreme of the whole space; otherwise of the examined networks.
-    """
+    """A network at an end of the space."""
 
     architecture: Architecture
-    certain: bool
+    certain: bool  # whether it is the extreme of the whole space; otherwise of the examined networks
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How much of a space fits.
+    """How much of a space fits."""
 
-    Attributes:
-        share: The share of the whole space.
-        values: The shares for each value of each parameter.
-        smallest: The network with the fewest parameters.
-        largest: The network with the most parameters.
-        largest_fitting: The network with the most parameters among those that fit; None if none was found.
-        fitting: The draws that fit; for each part of the space draw x parameter (`blocks_1`, `width_1`, ...). None if
-            the space was counted.
-    """
-
-    share: Share
-    values: Mapping[str, tuple[ValueShare, ...]]
-    smallest: End
-    largest: End
-    largest_fitting: End | None
+    share: Share  # the share of the whole space
+    values: Mapping[str, tuple[ValueShare, ...]]  # the shares for each value of each parameter
+    smallest: End  # the network with the fewest parameters
+    largest: End  # the network with the most parameters
+    largest_fitting: End | None  # the network with the most parameters among those that fit; None if none was found
+    # The draws that fit; for each part of the space draw x parameter (`blocks_1`, `width_1`, ...). None if the space
+    # was counted.
     fitting: tuple[NDArray[np.int64], ...] | None = field(default=None, compare=False, repr=False)
 
 
