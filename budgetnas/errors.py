@@ -100,11 +100,13 @@ def check_out(page: Path, argument: str = "--out") -> Path:
     """Return `page` if a file can be written there.
 
     Raises:
-        InputError: If it is a folder, its name is too long, or its folder is missing or read-only.
+        InputError: If it is a folder or a device, its name is too long, or its folder is missing or read-only.
     """
     check_name(page, argument)
     if page.is_dir():
         raise InputError(argument, str(page), "is a folder", "name a file in it")
+    if page.exists() and not page.is_file():
+        raise InputError(argument, str(page), "exists and is not a regular file", "name a file")
     if not page.absolute().parent.is_dir():
         raise InputError(argument, str(page), f"folder {page.absolute().parent} does not exist", "create it first")
     if not os.access(page.absolute().parent, os.W_OK | os.X_OK):

@@ -242,6 +242,11 @@ def test_only_an_empty_folder_or_an_older_bundle_is_written_to(made: Made, copy:
             check_place(tmp_path / "mine", replace=replacing)
     with pytest.raises(InputError, match="--force"):
         check_place(copy, replace=False)
+    for name, flag in ((contents.PT, "--pt"), (contents.INT8, "--int8")):
+        (copy / name).write_bytes(b"x")
+        with pytest.raises(InputError, match=f"has {name}, which the new bundle would not have; add {flag}"):
+            write_bundle(made.source, copy, replace=True)
+        (copy / name).unlink()
     (copy / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"other files \(notes.txt\)"):
         write_bundle(made.source, copy, replace=True)
@@ -275,10 +280,12 @@ def test_files_of_file_managers_are_ignored_and_replaced(made: Made, copy: Path,
     for folder in (copy, tmp_path / "new"):
         for name in (".DS_Store", "Thumbs.db", "._weights.safetensors"):
             (folder / name).write_text("x")
+        (folder / "__pycache__").mkdir()  # of an import of model.py
+        (folder / "__pycache__" / "model.cpython-311.pyc").write_bytes(b"x")
     load(copy)
     for folder in (copy, tmp_path / "new"):
         write_bundle(made.source, folder, replace=True)
-        assert not (folder / ".DS_Store").exists()
+        assert not (folder / ".DS_Store").exists() and not (folder / "__pycache__").exists()
         load(folder)
 
 
@@ -370,9 +377,12 @@ def test_predictions_do_not_depend_on_the_other_images(made: Made) -> None:
     logits = eager(made, made.data.validation.images[69:70])
     assert alone.best == top[0][0] == bundle.classes[int(logits.argmax())]
     assert bundle.predict([]) == []
+    found_two = bundle.predict(images[:2])
     for one in (images[69][:, :, None], Image.fromarray(images[69])):
         assert bundle.predict(one) == [alone]
-    assert len(bundle.predict(np.stack(images[:2])[..., None])) == 2
+    several = np.stack(images[:2])
+    for array in (several, several[..., None], several[:, None]):
+        assert bundle.predict(array) == found_two
     for wrong in (None, 7):
         with pytest.raises(InputError, match="IMAGE"):
             bundle.predict(wrong)  # type: ignore[arg-type]

@@ -117,6 +117,8 @@ def test_an_array_of_another_size_is_resized_as_files_are(tmp_path: Path) -> Non
         (PIXELS[..., :2], r"\(12, 8, 8, 2\)"),
         (PIXELS[:0], "shape"),
         (PIXELS[0].transpose(2, 0, 1), "three grey images"),
+        (PIXELS.reshape(12, -1), r"12 rows of 3 x 8 x 8 values.*reshape rows to \(N, 3, 8, 8\)"),
+        (PIXELS.astype(np.uint16), "is of uint16.*scale it as the training images"),
         (np.array([[{}]], dtype=object), "Python objects"),
     ],
 )
@@ -346,6 +348,31 @@ def test_options_that_cannot_be_used_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_a_csv_never_replaces_what_was_read(bundle: Path, photos: Path) -> None:
+    image = photos / "cat" / "00.png"
+    content, weights = image.read_bytes(), (bundle / "weights.safetensors").read_bytes()
+    link = photos.parent / "link.csv"
+    link.symlink_to(image)
+    pipe = photos.parent / "pipe"
+    os.mkfifo(pipe)
+    for place, rule in (
+        (image, "is one of the images"),
+        (link, "is one of the images"),
+        (bundle / "weights.safetensors", "is a file of the bundle"),
+        (pipe, "is not a regular file"),
+    ):
+        for given in (str(photos), str(image)):
+            failed = run(photos.parent, "predict", str(bundle), given, "--csv", str(place))
+            assert failed.returncode == 2 and rule in failed.stderr, failed.stderr
+    assert image.read_bytes() == content and (bundle / "weights.safetensors").read_bytes() == weights
+    link.unlink()
+    link.symlink_to("real.csv")
+    assert run(photos.parent, "predict", str(bundle), str(image), "--csv", "link.csv").returncode == 0
+    assert link.is_symlink() and (photos.parent / "real.csv").read_text().startswith("id,label\n")
+    failed = run(photos.parent, "predict", str(bundle), "")
+    assert failed.returncode == 2 and "IMAGE '': is empty" in failed.stderr
+
+
 def test_folders_without_images_or_with_other_folders(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="without images"):
@@ -357,6 +384,17 @@ def test_folders_without_images_or_with_other_folders(tmp_path: Path, photos: Pa
     mixed = read_sources([str(photos)], PREPROCESSING)
     assert {item.label for item in mixed.items} == {None}
     assert "cats/" in mixed.notices[-1]
+    (tmp_path / "set" / "test").parent.mkdir()
+    photos.rename(tmp_path / "set" / "test")
+    parts = read_sources([str(tmp_path / "set")], PREPROCESSING)
+    assert {item.label for item in parts.items} == {None}
+    assert parts.notices[-1].endswith(f"among the classes are test/; {tmp_path}/set/test may have labels")
+
+
+def test_an_archive_of_arrays_is_refused_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=np.arange(12))
+    with pytest.raises(InputError, match=r"is an archive of arrays \(images, labels\); save one of them"):
+        read_sources([str(tmp_path / "a.npz")], PREPROCESSING)
 
 
 def test_predictions_of_many_images_do_not_depend_on_their_batch(bundle: Path, tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ HASHED: Final = (ARCHITECTURE, RECIPE, WEIGHTS, CERTIFICATE, METRICS, PROVENANCE
 """Every file of a bundle of every version except the manifest, which has their hashes."""
 OPTIONAL: Final = (MODULE, ATTRIBUTES, PT, INT8)
 """Files that bundles of older versions, or without ``--pt`` or ``--int8``, do not have; hashed like the others."""
-DROPPINGS: Final = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".directory"})
-"""Files that file managers leave in folders; ignored and replaceable."""
+DROPPINGS: Final = frozenset(
+    {".DS_Store", "Thumbs.db", "desktop.ini", ".directory", "__pycache__", ".ipynb_checkpoints"}
+)
+"""What file managers, Python and Jupyter leave in folders; ignored and replaceable."""
 
 
 class Preprocessing(Frozen):
@@ -123,6 +125,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def is_file_manager_file(name: str) -> bool:
-    """Return whether file managers create files of this name by themselves."""
+def is_dropping(name: str) -> bool:
+    """Return whether other programs leave files or folders of this name by themselves."""
     return name in DROPPINGS or name.startswith("._")

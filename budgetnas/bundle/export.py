@@ -60,7 +60,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, callbacks
         Interrupted: If a stop was requested.
     """
     chosen = choose_run(records, request)
-    folder = check_place(chosen.folder(request.out), replace=request.replace)
+    folder = check_place(chosen.folder(request.out), replace=request.replace, pt=request.pt, int8=request.int8)
     check_exporter()
     callbacks.on_progress("loading data")
     data = _data(chosen, request)

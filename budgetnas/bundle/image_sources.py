@@ -65,12 +65,14 @@ def read_sources(arguments: Sequence[str], preprocessing: Preprocessing) -> Imag
     notices: list[str] = []
     only_files = True
     for argument in arguments:
+        if not argument:
+            raise InputError("IMAGE", argument, "is empty", "name a file or a folder, e.g. . for the current folder")
         kind = _kind(argument)
         only_files = only_files and kind == "image"
         if kind == "folder":
             items += _folder(argument, preprocessing.classes, notices)
         elif kind == "array":
-            items += _array_items(argument, _pixels(argument, _load(argument), preprocessing.channels))
+            items += _array_items(argument, pixels_of(argument, _load(argument), preprocessing))
         elif kind == "pickle":
             items += _pickle(argument, preprocessing, notices)
         else:
@@ -90,7 +92,7 @@ def _kind(argument: str) -> Literal["folder", "array", "pickle", "image"]:
                 head = file.read(len(_NPY))
         except OSError:
             return "image"  # reported as an image that cannot be read
-    if head.startswith(_NPY) or argument.lower().endswith(".npy"):
+    if head.startswith(_NPY) or argument.lower().endswith((".npy", ".npz")):
         return "array"
     is_pickle = head.startswith(_PICKLES) or argument.lower().endswith(_PICKLE_SUFFIXES)
     return "pickle" if is_pickle else "image"
@@ -136,9 +138,10 @@ def _folder_labels(
     if not others:
         index = {name: label for label, name in enumerate(classes)}
         return [index[first] for first in firsts]
-    if len(others) < len(set(firsts)):
+    if others != [""]:
         places = listed(f"{name}/" if name else "images outside of folders" for name in others)
-        notices.append(f"the folders of {argument} are not taken as labels: not among the classes are {places}")
+        part = f"; {os.path.join(argument, 'test')} may have labels" if "test" in others else ""
+        notices.append(f"the folders of {argument} are not taken as labels: not among the classes are {places}{part}")
     return [None] * len(paths)
 
 
@@ -151,19 +154,31 @@ def _load(argument: str) -> NDArray[Any]:
         rule = f"cannot be read as a NumPy array ({error})"
         raise InputError("IMAGE", argument, rule, "save an array of uint8 with numpy.save") from None
     if not isinstance(loaded, np.ndarray):
-        raise InputError("IMAGE", argument, "is not a single array", "save an array of uint8 with numpy.save")
+        rule = f"is an archive of arrays ({listed(loaded.files)})"
+        raise InputError("IMAGE", argument, rule, "save one of them with numpy.save")
     return loaded
 
 
-def _pixels(argument: str, array: object, channels: int) -> NDArray[np.uint8]:
-    """Return an array of images as (N, H, W) or (N, H, W, 3)."""
+def pixels_of(argument: str, array: object, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return an array of images as (N, H, W) or (N, H, W, 3).
+
+    Raises:
+        InputError: If it is not of images.
+    """
+    side, channels = preprocessing.resolution, preprocessing.channels
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         rule = f"is of {kind}; images must be an array of uint8, with values from 0 to 255"
-        raise InputError("IMAGE", argument, rule, "convert it first, e.g. (255 * images).round().astype('uint8')")
+        is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        of_unit = "if its values are 0 to 1, convert it with (255 * images).round().astype('uint8')"
+        raise InputError("IMAGE", argument, rule, of_unit if is_float else "scale it as the training images")
     shape = array.shape
     if array.ndim == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
         array = array.transpose(0, 2, 3, 1)
+    elif array.ndim == 2 and shape[0] != shape[1] == channels * side * side:
+        rule = f"has the shape {shape}: {shape[0]:,} rows of {channels} x {side} x {side} values, or a grey image"
+        hint = f"reshape rows to (N, {channels}, {side}, {side}); for an image add an axis: array[None]"
+        raise InputError("IMAGE", argument, rule, hint)
     elif array.ndim == 2 or (array.ndim == 3 and shape[2] == 3):
         array = array[np.newaxis]
     if array.ndim == 4 and array.shape[3] == 1:
@@ -184,7 +199,7 @@ def _pickle(argument: str, preprocessing: Preprocessing, notices: list[str]) -> 
     array = content["data"]
     if isinstance(array, np.ndarray) and array.ndim == 2:
         array = _rows_as_images(argument, array)
-    pixels = _pixels(argument, array, preprocessing.channels)
+    pixels = pixels_of(argument, array, preprocessing)
     ids = _of_each(argument, content, ("ids", "filenames"), len(pixels))
     labels = _of_each(argument, content, ("labels", "fine_labels"), len(pixels))
     return _array_items(

@@ -24,6 +24,7 @@ from budgetnas.bundle.contents import (
     Preprocessing,
     sha256,
 )
+from budgetnas.bundle.image_sources import pixels_of
 from budgetnas.bundle.predicting import Prediction, predict
 from budgetnas.bundle.preparing import AnyImage, Preprocessor
 from budgetnas.errors import BudgetnasError, InputError, listed
@@ -64,14 +65,17 @@ class Bundle:
     def predict(self, images: AnyImage | Sequence[AnyImage]) -> list[Prediction]:
         """Return the prediction for each image; a list also for a single image.
 
+        An array has the shape (H, W), (H, W, 3), (H, W, 1), (N, H, W), (N, H, W, 3), (N, 3, H, W) or (N, 1, H, W).
+
         Raises:
             InputError: If an image cannot be read.
         """
         if not isinstance(images, str | os.PathLike | Image.Image | Iterable):
             rule = "must be an image or several: paths, Pillow images or arrays"
             raise InputError("IMAGE", type(images).__name__, rule)
-        several = isinstance(images, np.ndarray) and images.ndim == 4
-        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray) and not several
+        if isinstance(images, np.ndarray) and images.shape[2:] != (1,):  # (H, W, 1) is an image
+            images = list(pixels_of("array", images, self.preprocessing))
+        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
         return predict(self.network, self.preprocess, [images] if single else list(images))  # type: ignore[list-item, arg-type]
 
 
@@ -86,7 +90,7 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError("DIR", type(path).__name__, "must be the path of a folder that an export wrote")
-    folder = Path(path)
+    folder = Path(path).expanduser()
     files = _verified(folder, _manifest(folder))
     try:
         architecture = Architecture.from_json(files[ARCHITECTURE].decode())

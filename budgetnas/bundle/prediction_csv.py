@@ -53,7 +53,7 @@ class CsvForm:
 def csv_file(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[str | int]], object]]:
     """Write a CSV file atomically: it appears under its name when the block ends, and not at all if the block raises.
 
-    Names that are not valid Unicode are written with backslashes.
+    A link keeps pointing to the file. Names that are not valid Unicode are written with backslashes.
 
     Yields:
         The function that writes a row.
@@ -61,6 +61,7 @@ def csv_file(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[s
     Raises:
         InputError: If it cannot be written.
     """
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:

@@ -41,11 +41,12 @@ class WrittenBundle:
     int8: Int8Result | None = None  # accuracy and sizes of the int8 file, if there is one
 
 
-def check_place(folder: Path, *, replace: bool) -> Path:
+def check_place(folder: Path, *, replace: bool, pt: bool = False, int8: bool = False) -> Path:
     """Return the absolute path of a bundle's folder, if a bundle can be written there.
 
     Raises:
-        InputError: If its parent is missing, or if it has files that are not part of a replaceable bundle.
+        InputError: If its parent is missing, or if it has files that are not part of a replaceable bundle, or that the
+            new bundle would not have.
     """
     place = Path(os.path.abspath(folder))
     check_name(place, "--out")
@@ -56,16 +57,20 @@ def check_place(folder: Path, *, replace: bool) -> Path:
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise InputError("--out", str(folder), "exists and is not a folder", "name another")
     inside = sorted(file.name for file in place.iterdir()) if place.is_dir() else []
-    if all(contents.is_file_manager_file(name) for name in inside):
+    if all(contents.is_dropping(name) for name in inside):
         return place
     if not is_bundle(place):
         raise InputError("--out", str(folder), "has files and is not a bundle", "name an empty or a new folder")
-    foreign = [name for name in inside if name not in _OURS and not contents.is_file_manager_file(name)]
+    foreign = [name for name in inside if name not in _OURS and not contents.is_dropping(name)]
     if foreign:
         rule = f"is a bundle with other files ({', '.join(foreign[:3])})"
         raise InputError("--out", str(folder), rule, "name another folder; these files are never deleted")
     if not replace:
         raise InputError("--out", str(folder), "has a bundle already", "replace it with --force, or name another")
+    for name, flag, is_written in ((contents.PT, "--pt", pt), (contents.INT8, "--int8", int8)):
+        if name in inside and not is_written:
+            rule = f"has {name}, which the new bundle would not have"
+            raise InputError("--out", str(folder), rule, f"add {flag}, or name another folder")
     return place
 
 
@@ -85,7 +90,8 @@ def write_bundle(
         InputError: If a bundle cannot be written there.
         BudgetnasError: If the check of the certificate, the weights or the ONNX file fails, or the disk is full.
     """
-    place = check_place(folder, replace=replace)
+    words = {"replace": replace, "pt": pt, "int8": source.int8 is not None}
+    place = check_place(folder, **words)
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     except OSError as error:
@@ -93,7 +99,7 @@ def write_bundle(
     try:
         certificate, onnx, source, int8 = _fill(source, aside, report, pt=pt)
         _let_others_read(aside)
-        check_place(folder, replace=replace)
+        check_place(folder, **words)
         _move(aside, place)
     except OSError as error:
         raise unwritable("--out", folder, error, "name another") from None
@@ -194,6 +200,8 @@ def _move(aside: Path, place: Path) -> None:
         old.rename(place)
         raise
     for path in old.iterdir():
-        if path.name in _OURS or contents.is_file_manager_file(path.name):
+        if path.is_dir() and contents.is_dropping(path.name):
+            shutil.rmtree(path)
+        elif path.name in _OURS or contents.is_dropping(path.name):
             path.unlink()
     old.rmdir()

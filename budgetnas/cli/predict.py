@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from budgetnas.cli.options import JsonFlag, option, out_option
 from budgetnas.errors import InputError, Interrupted, check_out, listed, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from budgetnas.bundle.image_sources import ImageSources
     from budgetnas.bundle.loading import Bundle
@@ -63,6 +64,10 @@ def predict_command(
     bundle = load(folder)
     csv_form = CsvForm(bundle.classes, **given)  # type: ignore[arg-type]
     sources = read_sources(images, bundle.preprocessing)
+    if csv is not None:
+        files = (item.image for item in sources.items if isinstance(item.image, str))
+        _check_not_read(csv, [*images, *files], "is one of the images to predict")
+        _check_not_read(csv, folder.iterdir(), "is a file of the bundle")
     try:
         with stopping_at_once():
             predictions = _predict(bundle, sources, csv, csv_form)
@@ -86,6 +91,12 @@ def _check_csv(csv: Path | None, given: dict[str, str]) -> None:
     if given.get("values") == "probabilities" and "label_column" in given:
         rule = "has no use with --values probabilities"
         raise InputError("--label-column", given["label_column"], rule, "the columns are named by the classes")
+
+
+def _check_not_read(csv: Path, files: Iterable[str | Path], rule: str) -> None:
+    """Check that the CSV file is none of `files`: without a name, the shell gives the first image as its name."""
+    if csv.exists() and any(os.path.exists(file) and csv.samefile(file) for file in files):
+        raise InputError("--csv", str(csv), rule, "name another file after --csv")
 
 
 def _predict(bundle: Bundle, sources: ImageSources, csv: Path | None, form: CsvForm) -> list[NamedPrediction]:
