@@ -157,7 +157,13 @@ class Int8Reading:
     """The evaluation of an int8 file on a test split."""
 
     sha256: str  # hash of the file
-    accuracy: float  # a share of 1
+    accuracy: float  # accuracy over all images, whatever the objective, a share of 1
+    float_accuracy: float | None = None  # that of the same network in float, or None if unknown
+
+    def describe(self) -> str:
+        """Return the accuracy as text, with that of the same network in float."""
+        beside = "" if self.float_accuracy is None else f"; the same network in float has {self.float_accuracy:.2%}"
+        return f"{self.accuracy:.2%}{beside}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from quiet import Quiet
 from small import run, run_fresh, study_file
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 import budgetnas
 from budgetnas.api.final_int8 import evaluate_int8_of_final
@@ -20,14 +21,17 @@ from budgetnas.architecture import named
 from budgetnas.bundle import contents
 from budgetnas.bundle.chosen import ExportRequest, choose_run
 from budgetnas.bundle.export import Exported, export
+from budgetnas.bundle.figures import metrics_of
 from budgetnas.bundle.loading import load
-from budgetnas.bundle.retraining import recorded_runtime
+from budgetnas.bundle.provenance import data_sentences, provenance_of
+from budgetnas.bundle.retraining import Weights, recorded_runtime
 from budgetnas.cli.final_text import final_lines
 from budgetnas.data import DataRequest, load_data
 from budgetnas.errors import InputError
 from budgetnas.experiments.final import finish
 from budgetnas.experiments.final_plan import FinishRequest
 from budgetnas.experiments.final_results import FinalResult, final_result
+from budgetnas.metrics import Int8Reading
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import DataPlace
 from budgetnas.space.specification import ChoiceProtocol
@@ -112,6 +116,20 @@ def test_a_study_exports_the_winner_of_its_final(finished: Records, tmp_path: Pa
     certificate = json.loads((tmp_path / "b" / contents.CERTIFICATE).read_text())
     assert (certificate["budget"], certificate["fits"]) == (6_000, True)
     assert certificate["total"]["built"] == result.winner.run.params
+
+
+def test_the_card_and_the_provenance_have_the_notices_on_the_data(finished: Records) -> None:
+    copies = "12 of 24 test images are copies of training images, so test accuracies are too high"
+    loaded = load_data(DataRequest("digits", subset=200, subset_eval=100))
+    data = replace(loaded, notices=("--data-dir /home/me is not used: digits needs no downloaded archive", copies))
+    chosen = choose_run(finished, ExportRequest(DataPlace(), "s"))
+    sentences, origin = data_sentences(chosen, data), provenance_of(chosen, data)["data"]
+    assert f"Note: {copies}." in sentences and "/home/me" not in " ".join(sentences)
+    assert origin["notices"] == [copies]
+    assert (list(origin["splits"]), origin["test_images"]) == (["train", "validation"], 100)
+    replayed = choose_run(finished, ExportRequest(DataPlace(), replay="v2-sgd"))
+    origin = provenance_of(replayed, data)["data"]
+    assert (list(origin["splits"]), origin["test_images"]) == (["train", "validation", "all_train"], None)
 
 
 def test_packages_that_cannot_export_are_reported_before_a_training(folder: Path, tmp_path: Path) -> None:
@@ -209,9 +227,52 @@ def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tm
     assert result is not None and result.winner is not None
     by_seed = {run.seed: run for run in finished.runs(study="s", role=Role.FINAL)}
     _, metrics = exported(finished, tmp_path / "second", study="s", run=by_seed[2001].id)
-    assert (metrics["split"], metrics["accuracy"], metrics["n"]) == ("test", result.winner.test[1], 1)
+    accuracy = result.winner.test[1]
+    assert (metrics["split"], metrics["accuracy"], metrics["n"], metrics["images"]) == ("test", accuracy, 1, 100)
+    sentences = " ".join(metrics["sentences"])
+    assert "if it was chosen by its test accuracy, that is optimistic." in sentences
+    assert (
+        f"(100 images) leaves a standard error of {10 * math.sqrt(accuracy * (1 - accuracy)):.2f} points." in sentences
+    )
+    assert "was evaluated on the test split" not in sentences, "a single evaluation"
+    card = (tmp_path / "second" / contents.CARD).read_text()
+    assert f"{accuracy:.2%} on test (n = 1, seed 2001; 100 images)." in card
     _, metrics = exported(finished, tmp_path / "fresh", study="s", run=by_seed[1000].id)
-    assert (metrics["split"], metrics["accuracy"]) == ("validation", result.winner.validation[0])
+    assert (metrics["split"], metrics["accuracy"], metrics["images"]) == (
+        "validation",
+        result.winner.validation[0],
+        100,
+    )
+
+
+def test_a_tested_network_of_a_study_with_several_evaluations_says_so(
+    finished: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = next(run for run in finished.runs(study="s", role=Role.FINAL) if run.seed == 2001)
+    monkeypatch.setattr(finished, "finals_read", lambda study: 2)
+    chosen = choose_run(finished, ExportRequest(DataPlace(), "s", second.id))
+    metrics = metrics_of(chosen, Weights(b"", finished.curve(second.id)[-1]), finished)
+    assert (
+        "This study was evaluated on the test split 2 times; only the first evaluation is unbiased."
+        in metrics.sentences
+    )
+
+
+def test_an_evaluation_of_an_int8_file_has_the_accuracy_of_the_network_in_float(finished: Records) -> None:
+    result = final_result(finished, "s")
+    assert result is not None and result.winner is not None and result.shipped_run is not None
+    with finished.engine.begin() as connection:
+        before = connection.execute(select(tables.test_readings.c.id)).scalars().all()
+    finished.record_int8_reading(result.number, finished.run(result.shipped_run), Int8Reading("0" * 64, 0.25))
+    try:
+        evaluated = final_result(finished, "s")
+        assert evaluated is not None
+        assert evaluated.int8 == Int8Reading("0" * 64, 0.25, float_accuracy=result.winner.test[0])
+        beside = f"accuracy 25.00%; the same network in float has {result.winner.test[0]:.2%}"
+        assert beside in " ".join(final_lines(evaluated))
+    finally:
+        with finished.engine.begin() as connection:
+            connection.execute(delete(tables.test_readings).where(tables.test_readings.c.id.not_in(before)))
 
 
 @pytest.mark.slow

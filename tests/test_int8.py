@@ -156,16 +156,19 @@ def source_of(made: Made, images: Int8Images | None) -> BundleSource:
 
 
 def test_a_bundle_with_an_int8_file(made: Made, tmp_path: Path) -> None:
-    reading = Int8Reading(sha256(made.quantised), 0.875)
+    reading = Int8Reading(sha256(made.quantised), 0.875, float_accuracy=0.9)
     bundle = write_bundle(source_of(made, replace(made.images, test=reading)), tmp_path / "b", replace=False)
     assert bundle.int8 is not None and bundle.int8.test == reading
     assert sha256((bundle.folder / contents.INT8).read_bytes()) == reading.sha256
     stored = json.loads((bundle.folder / contents.METRICS).read_text())["int8"]
     assert (stored["images"], stored["accuracy"]) == (len(made.data.validation), bundle.int8.accuracy)
     assert stored["sizes"]["weights_in_file"] == stored["sizes"]["weights_counted"] == count(GATED).weight_bytes
-    assert stored["test"] == {"sha256": reading.sha256, "accuracy": 0.875}
+    assert stored["test"] == {"sha256": reading.sha256, "accuracy": 0.875, "float_accuracy": 0.9}
     card = (bundle.folder / contents.CARD).read_text()
-    assert "## int8" in card and "Accuracy on the test split: 87.50%, evaluated once" in card
+    assert "## int8" in card and "not balanced" not in card
+    assert (
+        "Accuracy on the test split, evaluated once, after the final: 87.50%; the same network in float has 90.00%."
+    ) in card
     assert (
         f"| of it weights, scales and biases | {count(GATED).weight_bytes:,} | {count(GATED).weight_bytes:,} |" in card
     )
@@ -180,9 +183,20 @@ def test_a_bundle_whose_int8_file_is_not_the_evaluated_one_says_so(made: Made, t
     bundle = write_bundle(source_of(made, images), tmp_path / "b", replace=False)
     assert bundle.int8 is not None
     assert bundle.int8.sentences[2] == (
-        "The int8 file that was evaluated on the test split has other bytes; it has 87.50%."
+        "The int8 file that was evaluated on the test split has other bytes. Accuracy of that file: 87.50%."
     )
     assert "validation images, on which it was trained: " in bundle.int8.sentences[0]
+
+
+def test_an_int8_file_of_a_study_by_balanced_accuracy_says_that_its_own_is_not(made: Made) -> None:
+    reading = Int8Reading(sha256(made.quantised), 0.875)
+    images = replace(made.images, test=reading, balanced=True)
+    result = compare_int8(made.exported, made.quantised, images, count(GATED), reading.sha256)
+    validation, _, test = result.sentences
+    assert validation.startswith("Accuracy over all images, not balanced, on all 144 validation images: ")
+    assert test == (
+        "Accuracy over all images, not balanced, on the test split, evaluated once, after the final: 87.50%."
+    )
 
 
 def test_a_bundle_without_an_int8_file_is_as_before(made: Made, tmp_path: Path) -> None:

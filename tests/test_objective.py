@@ -123,7 +123,9 @@ def test_every_output_names_the_objective(finished: Path) -> None:
     assert "would give 33.33 %" in page, "a network that always predicts one of three classes"
     metrics = json.loads((finished / "bundle" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["measure"] == "balanced accuracy"
-    assert "balanced accuracy " in (finished / "bundle" / "README.md").read_text(encoding="utf-8")
+    card = (finished / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "balanced accuracy " in card
+    assert "Always predicting it has a balanced accuracy of 33.33%." in card
     assert "balanced accuracy on validation" in repr(budgetnas.open_study("s", storage=finished / "budgetnas.db"))
     assert "(balanced accuracy)" in run(finished, "studies").stdout
 

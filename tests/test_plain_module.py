@@ -18,6 +18,7 @@ from budgetnas.bundle.plain_module import check_plain_module, plain_module, to_p
 from budgetnas.errors import BudgetnasError
 from budgetnas.space.recipe import Normalisation
 from budgetnas.training.network import ResNet, build
+from budgetnas.training.weights import to_safetensors
 
 SMALL = Architecture((1, 2, 1), (4, 6, 8), (1, 2, 2), stem_width=4, size=16, classes=3)
 NETWORKS = {
@@ -63,12 +64,50 @@ def test_the_module_has_the_parameters_and_logits_of_the_network(name: str) -> N
     network = trained(architecture)
     source = plain_module(architecture, preprocessing_of(architecture))
     check_plain_module(source, network, images_for(architecture))
-    module: dict[str, Any] = {}
-    exec(compile(source, "model.py", "exec"), module)
+    module = module_of(architecture)
     plain = module["Network"]()
     assert list(plain.state_dict()) == list(network.state_dict())
     assert module["CLASSES"] == preprocessing_of(architecture).classes
     assert sum(tensor.numel() for tensor in plain.parameters()) == sum(p.numel() for p in network.parameters())
+
+
+def module_of(architecture: Architecture) -> dict[str, Any]:
+    module: dict[str, Any] = {}
+    exec(compile(plain_module(architecture, preprocessing_of(architecture)), "model.py", "exec"), module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(1, 3, 16, 16),  # as of torchvision's ToTensor: divided by 255 already
+        torch.zeros(1, 3, 224, 224, dtype=torch.uint8),
+        torch.zeros(1, 1, 16, 16, dtype=torch.uint8),
+        torch.zeros(1, 16, 16, 3, dtype=torch.uint8),
+        torch.zeros(3, 16, 16, dtype=torch.uint8),
+    ],
+    ids=lambda images: f"{images.dtype} {tuple(images.shape)}",
+)
+def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"must be torch\.uint8 \(N, 3, 16, 16\), from 0 to 255") as caught:
+        module_of(SMALL)["normalised"](images)
+    assert f"images are {images.dtype} {tuple(images.shape)}" in str(caught.value)
+
+
+def test_images_of_any_device_are_normalised_there() -> None:
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device="meta")
+    assert module_of(SMALL)["normalised"](images).device == images.device
+
+
+def test_the_weights_load_from_a_path_or_its_text(tmp_path: Path) -> None:
+    network, load = trained(SMALL), module_of(SMALL)["load"]
+    (tmp_path / "model.pt").write_bytes(to_pt(network))
+    (tmp_path / "weights.safetensors").write_bytes(to_safetensors(network))
+    for place in (tmp_path / "model.pt", tmp_path / "weights.safetensors"):
+        for path in (place, str(place)):
+            loaded = load(path)
+            assert not loaded.training
+            assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 
 def test_the_source_is_readable() -> None:

@@ -283,6 +283,8 @@ def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records
     assert "int8 file" not in html
     int8 = replace(tables.final, int8=Int8Reading("0" * 64, 0.8125))
     assert "int8 file of the winner's exported network has 81.25 %" in study_page(replace(tables, final=int8))
+    beside = replace(int8, int8=Int8Reading("0" * 64, 0.8125, float_accuracy=0.8375))
+    assert "the same network in float has 83.75 %." in study_page(replace(tables, final=beside))
 
 
 def test_page_of_a_final_with_long_trainings_has_their_recipe(records: Records) -> None:

@@ -11,6 +11,7 @@ from budgetnas.data import DataIdentity
 from budgetnas.errors import InputError
 from budgetnas.experiments.final_results import FinalResult, final_result
 from budgetnas.experiments.published import recorded_run
+from budgetnas.metrics import ACCURACY, Measure
 from budgetnas.runs.reopen import DataPlace, study_specification
 from budgetnas.space.specification import StudySpecification
 from budgetnas.storage import Records, Role, Run, State
@@ -67,6 +68,11 @@ class Chosen:
     def identity(self) -> DataIdentity:
         """Identity of its data."""
         return DataIdentity.model_validate_json(self.run.data)
+
+    @property
+    def measure(self) -> Measure:
+        """The accuracy that is its objective."""
+        return ACCURACY if self.specification is None else self.specification.measure
 
     @property
     def is_shipped(self) -> bool:

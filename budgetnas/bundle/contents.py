@@ -76,6 +76,7 @@ class Metrics(Frozen):
     sentences: tuple[str, ...]  # meaning and caveats
     details: dict[str, Any] = Field(default_factory=dict)  # more figures, as plain JSON
     measure: Literal["accuracy", "balanced accuracy"] = "accuracy"  # what the accuracy is: the study's objective
+    images: int | None = None  # number of evaluated images, or None if unknown
     trained_again: dict[str, Any] | None = None  # the retraining of weights that were not stored, as plain JSON
     int8: dict[str, Any] | None = None  # accuracy and sizes of the int8 file, as plain JSON
 
@@ -85,6 +86,8 @@ class Metrics(Frozen):
             return "not measured on images that it was not trained on"
         spread = "" if self.standard_deviation is None else f" ± {self.standard_deviation:.2%} standard deviation"
         seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
+        if self.images is not None:
+            seeds += f"; {self.images:,} images"
         kind = "" if self.measure == "accuracy" else f"{self.measure} "
         return f"{kind}{self.accuracy:.2%}{spread} on {self.split} (n = {self.n}, {seeds})"
 
@@ -99,6 +102,7 @@ class Int8Images:
     labels: NDArray[np.int64]
     trained_on: bool  # whether the network was trained on the validation images
     test: Int8Reading | None = None  # the recorded evaluation of an int8 file of the network on the test split, or None
+    balanced: bool = False  # whether the objective is the balanced accuracy; an int8 file's is over all images
 
 
 @dataclass(frozen=True, slots=True)

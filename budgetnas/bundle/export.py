@@ -17,6 +17,7 @@ from budgetnas.bundle.retraining import ExportCallbacks, Weights, normalisation_
 from budgetnas.bundle.write import WrittenBundle, check_place, write_bundle
 from budgetnas.data import Data, load_data
 from budgetnas.errors import InputError
+from budgetnas.metrics import ACCURACY
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records
@@ -149,6 +150,7 @@ def _int8_images(chosen: Chosen, data: Data) -> Int8Images:
         labels=data.validation.labels,
         trained_on=chosen.part is not Part.TRAIN,
         test=chosen.final.int8 if chosen.is_shipped and chosen.final is not None else None,
+        balanced=chosen.measure != ACCURACY,
     )
 
 

@@ -54,6 +54,7 @@ class Int8Result:
     sha256: str  # hash of the int8 file
     sizes: Sizes
     test: Int8Reading | None  # the evaluation of the network's int8 file on the test split, or None without any
+    balanced: bool  # whether the objective is the balanced accuracy; the accuracies here are over all images
 
     @property
     def loss_points(self) -> float:
@@ -64,6 +65,7 @@ class Int8Result:
     def sentences(self) -> tuple[str, ...]:
         """The result in sentences."""
         seen = ", on which it was trained" if self.trained_on else ""
+        accuracy = "Accuracy over all images, not balanced," if self.balanced else "Accuracy"
         kernels = (
             "The int8 kernels of this processor agree on all."
             if self.kernels_same_class == self.images
@@ -72,13 +74,14 @@ class Int8Result:
         if self.test is None:
             test = "It was not evaluated on the test split."
         elif self.test.sha256 == self.sha256:
-            test = f"Accuracy on the test split: {self.test.accuracy:.2%}, evaluated once, after the final."
+            test = f"{accuracy} on the test split, evaluated once, after the final: {self.test.describe()}."
         else:
             test = (
-                f"The int8 file that was evaluated on the test split has other bytes; it has {self.test.accuracy:.2%}."
+                f"The int8 file that was evaluated on the test split has other bytes. {accuracy} of that file: "
+                f"{self.test.describe()}."
             )
         return (
-            f"Accuracy on all {self.images:,} validation images{seen}: {self.accuracy:.2%}; float "
+            f"{accuracy} on all {self.images:,} validation images{seen}: {self.accuracy:.2%}; float "
             f"{self.float_accuracy:.2%}, a loss of {self.loss_points:.2f} points. The class is the same on "
             f"{self.same_class:,}. {kernels}",
             f"Static quantisation per channel, calibrated on {self.calibration_images:,} training images "
@@ -148,6 +151,7 @@ def compare_int8(exported: bytes, quantised: bytes, images: Int8Images, counts: 
         calibration_seed=images.seed,
         sha256=sha256,
         test=images.test,
+        balanced=images.balanced,
         sizes=Sizes(len(exported), len(quantised), counts.weight_bytes, in_file, counts.ram_bytes),
     )
 

@@ -24,11 +24,13 @@ _HEAD: Final = '''\
 """A residual network in plain PyTorch: {words}.
 
     network = load("model.pt")  # or "weights.safetensors", with the package safetensors
-    logits = network(normalised(images))  # images: uint8, (N, {channels}, {side}, {side})
+    logits = network(normalised(images))  # images: uint8, (N, {channels}, {side}, {side}), from 0 to 255
     names = [CLASSES[index] for index in logits.argmax(1)]
 
 Written by budgetnas; this file needs torch only.
 """
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -119,14 +121,17 @@ class Network(nn.Module):
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Return uint8 images (N, {channels}, {side}, {side}) as the network expects them."""
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (MEAN, STD))
+    """Return uint8 images (N, {channels}, {side}, {side}), from 0 to 255, as the network expects them."""
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != ({channels}, {side}, {side}):
+        given = f"{{images.dtype}} {{tuple(images.shape)}}"
+        raise ValueError(f"images are {{given}}, must be torch.uint8 (N, {channels}, {side}, {side}), from 0 to 255")
+    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (MEAN, STD))
     return (images / 255 - mean) / std
 
 
-def load(path: str) -> Network:
-    """Return the trained network, in evaluation mode."""
-    if path.endswith(".safetensors"):
+def load(path: str | Path) -> Network:
+    """Return the trained network, on the CPU, in evaluation mode."""
+    if Path(path).suffix == ".safetensors":
         from safetensors.torch import load_file
 
         weights = load_file(path)

@@ -22,6 +22,7 @@ from budgetnas.experiments.plain import plain_fields
 def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
     """Return the origin of a network, as plain JSON."""
     run, (architecture, recipe) = chosen.run, chosen.run.candidate.key
+    splits = ("train", "validation", *(["all_train"] if chosen.part is Part.ALL_TRAIN else []))
     return {
         "run": {
             "number": run.id,
@@ -37,7 +38,9 @@ def provenance_of(chosen: Chosen, data: Data) -> dict[str, Any]:
             **data.identity.model_dump(mode="json"),
             "digest": data.identity.digest(),
             "trained_on": chosen.part.value,
-            "splits": {name: _split(getattr(data, name)) for name in ("train", "validation", "all_train")},
+            "splits": {name: _split(getattr(data, name)) for name in splits},
+            "test_images": None if chosen.final is None else chosen.final.test_images,
+            "notices": _notices(data),
         },
     }
 
@@ -50,7 +53,8 @@ def data_sentences(chosen: Chosen, data: Data) -> tuple[str, ...]:
         f"{data.identity.label()}, {data.in_channels} x {data.resolution} x {data.resolution} pixels, "
         f"{len(data.classes)} classes; SHA-256 of the content {data.identity.content_hash}",
         f"Trained on {chosen.part.value}: {images:,} images.",
-        "The hashes of the splits are in provenance.json. This folder contains no images.",
+        *(f"Note: {notice}." for notice in _notices(data)),
+        "The hashes of the training and validation images are in provenance.json. This folder contains no images.",
     )
 
 
@@ -61,6 +65,11 @@ def environment_sentence(chosen: Chosen) -> str:
     note = " (matrix products; the weights and this bundle are float32)" if precision in ("bf16", "fp16") else ""
     name, version = known.get("device_name", known.get("device")), known.get("torch")
     return f"Trained on {name} in {precision}{note} with PyTorch {version}."
+
+
+def _notices(data: Data) -> list[str]:
+    """Return the notices on the data, without those on options, which name folders of this machine."""
+    return [notice for notice in data.notices if not notice.startswith("--")]
 
 
 def _split(images: Images) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def final_lines(result: FinalResult) -> list[str]:
         lines.append(f"  reference  {_spread(reference.test)} ({reference.name}, {reference.run.params:,} parameters)")
         lines += _by_class(reference)
     if result.int8 is not None:
-        share = f"accuracy {result.int8.accuracy:.2%}"  # not balanced, whatever the study's objective
+        share = f"accuracy {result.int8.describe()}"  # not balanced, whatever the study's objective
         lines.append(f"  int8 file of the winner's exported network (export --int8): {share}")
     if result.difference is not None:
         low, high = result.difference.low, result.difference.high

@@ -158,7 +158,7 @@ def result_of(records: Records, final: FinalRecord) -> FinalResult:
         winner=winner,
         reference=reference,
         difference=_difference(winner, reference),
-        binomial_error=_binomial_error(winner, final.test_images, facts.measure),
+        binomial_error=_winner_error(winner, final.test_images, facts.measure),
         test_images=final.test_images,
         readings=records.finals_read(final.study),
         shipped_run=_shipped(winner, trained),
@@ -262,13 +262,24 @@ def _difference(winner: Entrant | None, reference: Entrant | None) -> Interval |
     return difference_interval(winner.test, reference.test)
 
 
-def _binomial_error(winner: Entrant | None, images: int | None, measure: Measure) -> float | None:
-    """Return the standard error from the finite test split; that of a balanced accuracy comes from every class."""
-    if winner is None or winner.mean_test is None or not images:
+def _winner_error(winner: Entrant | None, images: int | None, measure: Measure) -> float | None:
+    if winner is None or winner.mean_test is None:
+        return None
+    return binomial_error(winner.mean_test, winner.test_by_class, images, measure)
+
+
+def binomial_error(
+    accuracy: float, rows: Sequence[ClassAccuracy], images: int | None, measure: Measure
+) -> float | None:
+    """Return the standard error of a test accuracy due to the finite test split, or None if it is not known.
+
+    That of a balanced accuracy comes from every class, in `rows`.
+    """
+    if not images:
         return None
     if measure == ACCURACY:
-        return math.sqrt(winner.mean_test * (1 - winner.mean_test) / images)
-    shares = [(row.accuracy, row.images) for row in winner.test_by_class if row.accuracy is not None]
+        return math.sqrt(accuracy * (1 - accuracy) / images)
+    shares = [(row.accuracy, row.images) for row in rows if row.accuracy is not None]
     return math.sqrt(sum(share * (1 - share) / number for share, number in shares)) / len(shares) if shares else None
 
 

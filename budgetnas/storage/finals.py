@@ -188,9 +188,16 @@ class FinalRecords(Store):
     def int8_reading(self, final: int) -> Int8Reading | None:
         """Return the evaluation of the int8 file of a final on the test split, or None without any."""
         columns = tables.test_readings.c
-        query = select(columns.reason, columns.accuracy).where(columns.final == final, columns.reason.startswith(_INT8))
-        rows = self.rows(query)
-        return Int8Reading(str(rows[0].reason).removeprefix(_INT8), float(rows[0].accuracy)) if rows else None
+        query = select(tables.test_readings).where(columns.final == final, columns.reason.startswith(_INT8))
+        row = next(iter(self.rows(query)), None)
+        if row is None:
+            return None
+        in_float = self.test_results(final).get(int(row.run))
+        return Int8Reading(
+            sha256=str(row.reason).removeprefix(_INT8),
+            accuracy=float(row.accuracy),
+            float_accuracy=None if in_float is None else in_float.accuracy,
+        )
 
 
 def _final(row: Row[tuple[object, ...]]) -> FinalRecord:
