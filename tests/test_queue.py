@@ -295,7 +295,7 @@ def test_several_processes_of_a_machine_train_the_queue(tmp_path: Path, sqlite: 
 
 @pytest.mark.slow
 def test_sigterm_requeues_and_the_next_worker_resumes(tmp_path: Path, sqlite: str) -> None:
-    queued(tmp_path, sqlite, "s", trials="1", epochs="400")
+    queued(tmp_path, sqlite, "s", trials="1", epochs="120")
     worker = start(tmp_path, "worker", "--all")
     until(lambda: any(one.epoch > 3 for one in stands(sqlite)["s"].workers), worker)
     worker.send_signal(signal.SIGTERM)

@@ -247,7 +247,7 @@ def test_a_second_ctrl_c_kills_workers_that_do_not_stop(start_two: Callable[...,
 def test_a_killed_worker_is_restarted_and_the_study_is_complete(
     storage_url: str, start_two: Callable[..., Started]
 ) -> None:
-    process, workers = start_two(storage_url, trials="4", epochs="150")
+    process, workers = start_two(storage_url, trials="4", epochs="50")
     workers[0].kill()
     _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err

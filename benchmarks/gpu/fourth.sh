@@ -3,14 +3,16 @@
 #   OUT=results WHEELS=wheels CIFAR_TAR=cifar10-jpg.tar.xz bash benchmarks/gpu/fourth.sh
 . "$(dirname "$0")/lib.sh"
 replay() { # NAME PRECISION
-  LINES_KEPT=14 budgetnas "replay_$1_$2" 330 replay "$1" --precision "$2" --storage "$(db "replay_$1_$2")" --out "$SCRATCH/$1_$2.html" "${small[@]}"
+  local precision=$2
+  [ -n "$DRY" ] && precision=float32
+  LINES_KEPT=14 budgetnas "replay_$1_$2" 330 replay "$1" --precision "$precision" --storage "$(db "replay_$1_$2")" --out "$SCRATCH/$1_$2.html" "${small[@]}"
 }
 
 begin
 # Correctness: side by side, because nothing is timed here.
 LINES_KEPT=40 together step tests 150 "$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider tests/test_train_gpu.py
 together step failed_capture 150 "$PYTHON" -m benchmarks.gpu.failed_capture --device "$DEVICE" --out "$OUT/failed_capture.json"
-together budgetnas digits_fp16 120 search digits-demo --data digits --trials 4 --precision fp16 --storage "$(db fp16)" "${tiny[@]}"
+together budgetnas digits_fp16 120 search digits-demo --data digits --trials 4 --precision "$FP16" --storage "$(db fp16)" "${tiny[@]}"
 together decode
 wait
 

@@ -203,6 +203,15 @@ def release(store: Store, owner: str) -> None:
 
 
 @retried
+def release_all_of_this_process(store: Store) -> None:
+    """Remove what this process could not release while the database was away; it must hold no lease now."""
+    leases, process = tables.leases.c, this_process()
+    own = (leases.host == process.host) & (leases.pid == process.pid)
+    with store.engine.begin() as connection:
+        connection.execute(delete(tables.leases).where(own))
+
+
+@retried
 def renew(store: Store, lease: Lease) -> bool:
     """Renew a lease for its grace period; return whether it still exists."""
     with store.engine.begin() as connection:

@@ -169,7 +169,7 @@ def test_a_worker_outlives_a_database_that_is_away_for_longer_than_the_retries(
     request: pytest.FixtureRequest, postgres_database: str, tmp_path: Path
 ) -> None:
     server = request.getfixturevalue("postgres_server")
-    path = study_file(tmp_path, trials="3", epochs="60", seeds="[]")
+    path = study_file(tmp_path, trials="3", epochs="25", seeds="[]")
     with Command(tmp_path, "search", path, "--study", "s", "--storage", postgres_database, "--queue") as person:
         assert person.wait() == 0, person.told()
     engine = create_engine(parse_storage(postgres_database))
@@ -179,7 +179,7 @@ def test_a_worker_outlives_a_database_that_is_away_for_longer_than_the_retries(
             return bool(connection.scalar(select(func.count()).select_from(tables.epochs)))
 
     arguments = ("worker", "--all", "--until-idle", "--storage", postgres_database)
-    with Command(tmp_path, *arguments, BUDGETNAS_PATIENCE="2s", **SETTINGS) as worker:
+    with Command(tmp_path, *arguments, BUDGETNAS_PATIENCE="2s", BUDGETNAS_GRACE="1h", **SETTINGS) as worker:
         wait_until(has_begun, worker)
         engine.dispose()
         server.stop("immediate")

@@ -33,7 +33,14 @@ from budgetnas.searching.study import OpenStudy, open_study, recover_stale_trial
 from budgetnas.searching.workers.finals import run_final_worker
 from budgetnas.searching.workers.worker import WorkerRequest, WorkerResult, chosen_runtime, run_worker
 from budgetnas.storage import Records
-from budgetnas.storage.leases import holding, slots_in_use, take_final, trained, work_in_progress
+from budgetnas.storage.leases import (
+    holding,
+    release_all_of_this_process,
+    slots_in_use,
+    take_final,
+    trained,
+    work_in_progress,
+)
 from budgetnas.storage.opening import open_records
 from budgetnas.storage.retry import is_transient
 from budgetnas.storage.urls import parse_storage
@@ -258,7 +265,7 @@ class _QueueWorker:
         while True:
             self.stopper.check()
             try:
-                self.records.queued()
+                release_all_of_this_process(self.records)
                 return
             except SQLAlchemyError as error:
                 if not is_transient(error):
