@@ -146,6 +146,7 @@ def test_packages_that_cannot_export_are_reported_before_a_training(folder: Path
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_missing_weights_are_retrained_to_the_same_bits(finished: Records, tmp_path: Path) -> None:
     result = final_result(finished, "s")
     assert result is not None and result.shipped_run is not None

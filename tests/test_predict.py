@@ -355,15 +355,14 @@ def test_a_csv_never_replaces_what_was_read(bundle: Path, photos: Path) -> None:
     link.symlink_to(image)
     pipe = photos.parent / "pipe"
     os.mkfifo(pipe)
-    for place, rule in (
-        (image, "is one of the images"),
-        (link, "is one of the images"),
-        (bundle / "weights.safetensors", "is a file of the bundle"),
-        (pipe, "is not a regular file"),
+    for given, place, rule in (
+        (photos, image, "is one of the images"),
+        (image, link, "is one of the images"),
+        (image, bundle / "weights.safetensors", "is a file of the bundle"),
+        (image, pipe, "is not a regular file"),
     ):
-        for given in (str(photos), str(image)):
-            failed = run(photos.parent, "predict", str(bundle), given, "--csv", str(place))
-            assert failed.returncode == 2 and rule in failed.stderr, failed.stderr
+        failed = run(photos.parent, "predict", str(bundle), str(given), "--csv", str(place))
+        assert failed.returncode == 2 and rule in failed.stderr, failed.stderr
     assert image.read_bytes() == content and (bundle / "weights.safetensors").read_bytes() == weights
     link.unlink()
     link.symlink_to("real.csv")

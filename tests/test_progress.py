@@ -32,6 +32,7 @@ def test_a_terminal_shows_a_single_status_that_updates(tmp_path: Path) -> None:
     assert child.exitstatus == 0
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_shows_plain_lines_of_full_width(tmp_path: Path) -> None:
     arguments = ["-m", "budgetnas", "search", study_file(tmp_path, trials="1"), "--study", "t"]
     child = pexpect.spawn(

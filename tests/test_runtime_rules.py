@@ -199,6 +199,7 @@ def test_the_same_search_gives_the_same_bits(cpu: CpuFacts | None, tmp_path: Pat
         assert json.loads(str(environment))["precision"] == ("bf16" if facts.bf16 else "float32")
 
 
+@pytest.mark.slow  # a CPU emulates fp16
 def test_a_search_in_fp16_records_it_and_gives_the_same_bits(tmp_path: Path) -> None:
     first, second = (searched(tmp_path / name, AMX, precision="fp16") for name in "ab")
     assert first == second

@@ -112,7 +112,7 @@ def searched(folder: Path, max_params: int, sampler: str, trials: int) -> Asked:
         return asked
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", [pytest.param("tpe", marks=pytest.mark.slow), "random"])
 def test_the_queries_of_a_trial_do_not_grow_with_the_earlier_trials(tmp_path: Path, sampler: str) -> None:
     asked = searched(tmp_path, 10**12, sampler, 60).trials
     early, late = asked[15:25], asked[-10:]

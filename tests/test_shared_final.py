@@ -57,6 +57,7 @@ def check(folder: Path) -> None:
     assert all(len(entrant.test) == 2 for entrant in result.entrants if entrant.is_winner or entrant.is_reference)
 
 
+@pytest.mark.slow
 def test_two_calls_of_finish_share_its_runs(searched: Path) -> None:
     first = start(searched, "finish", "s", *OPTIONS)
     wait_until(lambda: any(run.state is State.RUNNING for run in final_runs(searched)[0]))

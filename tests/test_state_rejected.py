@@ -90,7 +90,7 @@ def test_a_state_that_does_not_fit_is_rejected_and_changes_nothing(tensors: dict
     trainer = Trainer(example, CPU)
     with pytest.raises(StateError) as raised:
         trainer.restore(broken(state_after(1, example), **tensors))
-    assert raised.value.reason.startswith(reason)
+    assert str(raised.value).startswith(reason)
     trainer.epoch(1, Listener())
     assert trainer.state(1).to_bytes() == state_after(1, example).to_bytes()
 
