@@ -18,13 +18,13 @@ demo: $(VENV)/.installed
 	$(BIN)/budgetnas report digits-demo --storage sqlite:///$(DEMO)/demo.db --out $(DEMO)/digits-demo-report.html
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-faults: $(VENV)/.installed-dev
-	FAULTS=full $(BIN)/python -m pytest tests/faults
+	FAULTS=full $(BIN)/python -m pytest tests/faults tests/test_benchmark_gpu.py
 
 test-lowest: $(LOWEST)/.installed
 	rm -rf $(LOWEST)/demo

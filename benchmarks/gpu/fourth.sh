@@ -3,9 +3,7 @@
 #   OUT=results WHEELS=wheels CIFAR_TAR=cifar10-jpg.tar.xz bash benchmarks/gpu/fourth.sh
 . "$(dirname "$0")/lib.sh"
 replay() { # NAME PRECISION
-  local precision=$2
-  [ -n "$DRY" ] && precision=float32
-  LINES_KEPT=14 budgetnas "replay_$1_$2" 330 replay "$1" --precision "$precision" --storage "$(db "replay_$1_$2")" --out "$SCRATCH/$1_$2.html" "${small[@]}"
+  LINES_KEPT=14 budgetnas "replay_$1_$2" 330 replay "$1" --precision "$2" --storage "$(db "replay_$1_$2")" --out "$SCRATCH/$1_$2.html" "${small[@]}"
 }
 
 begin

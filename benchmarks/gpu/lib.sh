@@ -18,10 +18,10 @@ LOG=$OUT/log.txt SCRIPT=$(basename "$0" .sh)
 small=() few=() tiny=() shared=(--per-device 2) FP16=fp16
 if [ -n "$DRY" ]; then
   export OMP_NUM_THREADS=1
-  small=(--subset 20 --subset-eval 20 --epochs 1)
+  small=(--subset 20 --subset-eval 20 --epochs 1 --precision float32) # which no CPU emulates
   few=(--arch 1,1,1/4,4,8/4 --batches 4 --steps 2 --repeats 1)
   tiny=(--trials 2 --epochs 2 --subset 100 --subset-eval 100)
-  shared=() FP16=float32 # which a CPU would emulate
+  shared=() FP16=float32
 fi
 
 step() { # NAME SECONDS COMMAND...
