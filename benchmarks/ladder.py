@@ -21,6 +21,7 @@ from benchmarks.options import (
     DataDirOption,
     DataOption,
     EpochsOption,
+    PrecisionOption,
     StemWidthOption,
     SubsetEvalOption,
     SubsetOption,
@@ -34,7 +35,8 @@ from budgetnas.experiments.bench.hardware import machine
 from budgetnas.experiments.bench.loops import OurLoop
 from budgetnas.experiments.bench.protocol import task_with
 from budgetnas.metrics import mean_interval
-from budgetnas.space.recipe import Recipe
+from budgetnas.space.recipe import Recipe, RecipeSpace
+from budgetnas.space.strong import FEWEST_PARAMS, final_recipe
 from budgetnas.training import runtime_rules
 from budgetnas.training.engine import applied
 
@@ -43,7 +45,11 @@ COLUMNS: Final = ("recipe", "seed", "accuracy", "network", "epochs", "images", "
 
 
 def ladder(epochs: int, warmup: int, *, resolution: int, flip: bool) -> dict[str, Recipe]:
-    """Return the recipes by name; each has one element more than the one before."""
+    """Return the recipes by name; each has one element more than the one before.
+
+    The last is that of finals at these lengths, without strong augmentation: a longer warm-up, an average of the
+    weights, and crops padded by reflection.
+    """
     base = plain_recipe(epochs, resolution=resolution, flip=flip)
     changes: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -55,7 +61,8 @@ def ladder(epochs: int, warmup: int, *, resolution: int, flip: bool) -> dict[str
     for name, change in changes.items():
         base = base.model_copy(update=change)
         recipes[name] = base
-    return recipes
+    final = final_recipe(RecipeSpace(augmentation=recipes["plain"].augmentation), epochs, FEWEST_PARAMS - 1)
+    return recipes | {"+ the rest of finals' recipe": final}
 
 
 def read(out: Path) -> dict[tuple[str, int], float]:
@@ -94,13 +101,14 @@ def measure(
     epochs: EpochsOption = 15,
     warmup: Annotated[int, typer.Option(help="Epochs of warm-up with a rate per step.", min=0)] = 1,
     seeds: Annotated[int, typer.Option(help="Trainings with each recipe.", min=1)] = 3,
+    precision: PrecisionOption = "float32",
     threads: Annotated[int, typer.Option(help="Threads of a training on a CPU.", min=1)] = 1,
     out: Annotated[Path, typer.Option(help="CSV file of the trainings.")] = Path("ladder.csv"),
 ) -> None:
     """Train a network with recipes that build on each other, seed by seed, and compare each with the one before."""
     loaded = load_data(DataRequest(name=data, data_dir=data_dir, subset=subset, subset_eval=subset_eval))
     architecture = network_for(loaded, blocks, widths, stem_width)
-    runtime = replace(runtime_rules("cpu", "float32").runtime_for(architecture), threads=threads)
+    runtime = replace(runtime_rules("cpu", precision).runtime_for(architecture), threads=threads)
     recipes = ladder(epochs, warmup, resolution=loaded.resolution, flip=loaded.flip)
     task = task_with(loaded, architecture, recipes["plain"], runtime)
     typer.echo(

@@ -66,9 +66,10 @@ def run_final(
     listener: Listener | None = None,
     protocol: ChoiceProtocol | None = PROTOCOL,
     final_epochs: int | None = None,
+    precision: str = "float32",
 ) -> FinalResult:
     request = FinishRequest("s", DataPlace(), protocol, final_epochs)
-    return finish(request, records, runtime_rules("cpu", "float32"), Stopper(), listener or Listener())
+    return finish(request, records, runtime_rules("cpu", precision), Stopper(), listener or Listener())
 
 
 def readings(records: Records) -> list[tuple[int | None, int, float]]:

@@ -6,6 +6,7 @@ import signal
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ from budgetnas.space.strong import final_recipe
 from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.training import runtime_rules
 from budgetnas.training.device import Normaliser, to_device
+from budgetnas.training.evaluation import Evaluation, evaluate
 from budgetnas.training.network import build
 from budgetnas.training.weights import from_safetensors, to_safetensors
 
@@ -76,9 +78,20 @@ def test_a_final_retrains_the_best_and_evaluates_on_the_test_split_once(database
         assert result.shipped_run == next(run.id for run in tested if run.seed == FIRST_TEST_SEED)
 
 
-def test_the_test_accuracy_is_that_of_the_stored_weights(database: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_the_test_accuracy_is_that_of_the_stored_weights_in_float32(
+    database: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated: list[str] = []  # 100 images seldom show the difference
+
+    def noting(*arguments: Any, **options: Any) -> Evaluation:
+        evaluated.append(arguments[3].precision)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("budgetnas.experiments.final.evaluate", noting)
     with opened(database) as records:
-        result = run_final(records)
+        result = run_final(records, precision=precision)
+        assert result.precisions == (precision,) and evaluated == ["float32"] * 2
         assert result.winner is not None and result.shipped_run is not None
         data, request = load_study_data(study_specification(records, "s"), "s", DataPlace())
         runtime = runtime_rules("cpu", "float32").runtime_for(result.winner.run.architecture)

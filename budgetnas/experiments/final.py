@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from budgetnas.data import Data, DataRequest
@@ -244,7 +244,10 @@ class _Evaluation:
             raise SearchFailedError("a run of the winner or the reference failed; the test split was not used")
 
     def evaluate_on_test(self, request: DataRequest) -> None:
-        """Evaluate all networks of the second half on the test split, as one recorded event."""
+        """Evaluate all networks of the second half on the test split, as one recorded event.
+
+        In float32, as exported networks compute, whatever the precision that they were trained in.
+        """
         self._check_stopped()
         if not self._record().is_unfinished:  # another process has evaluated
             return
@@ -257,7 +260,7 @@ class _Evaluation:
             run = self._known(entrant, seed, is_last=True)
             tensors = None if run is None else self.records.weights(run.id)
             assert run is not None and tensors is not None, "a complete run of this half has weights"
-            runtime = self.timing.runtime.runtime_for(run.architecture)
+            runtime = replace(self.timing.runtime.runtime_for(run.architecture), precision="float32")
             normalise = Normaliser.of(part.images.normalisation, device, runtime.memory_format)
             network = from_safetensors(run.architecture, tensors).to(device).to(memory_format=runtime.memory_format)
             classes = run.architecture.classes

@@ -63,5 +63,8 @@ class CheckpointRecords(Store):
             return None
         tensors = bytes(row.tensors)
         if hashlib.sha256(tensors).hexdigest() != row.sha256:
-            raise BudgetnasError(f"the stored weights of run {run} are damaged: their SHA-256 is not the recorded one")
+            raise BudgetnasError(
+                f"the stored weights of run {run} are damaged: their SHA-256 is not the recorded one; "
+                "restore the storage from a copy, or export another run"
+            )
         return tensors
