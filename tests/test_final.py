@@ -5,6 +5,7 @@ import math
 import signal
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from budgetnas.experiments.final_results import (
 )
 from budgetnas.metrics import difference_interval
 from budgetnas.runs.reopen import DataPlace, load_study_data, study_specification, validation_images
+from budgetnas.runs.timing import Timing, time_steps
 from budgetnas.samplers.choice import Trained
 from budgetnas.space.initial_trials import initial_candidate
 from budgetnas.space.recipe import RecipeSpace
@@ -39,6 +41,7 @@ from budgetnas.storage import Records, Role, Run, RunKey, State, tables
 from budgetnas.training import runtime_rules
 from budgetnas.training.device import Normaliser, to_device
 from budgetnas.training.evaluation import Evaluation, evaluate
+from budgetnas.training.measure import Pace
 from budgetnas.training.network import build
 from budgetnas.training.weights import from_safetensors, to_safetensors
 
@@ -191,12 +194,26 @@ def test_a_stopped_final_resumes_with_its_long_trainings(database: Path, stop_af
         result = run_final(records, listener, protocol=None)
         assert listener.resumed == [True] and len(listener.trainings) == 6 - stop_after
         assert [run.epochs_done for run in runs_read(records, result)] == [3, 3]
-        planned, last = listener.long[0].seconds, listener.trainings[-1].seconds_left
-        assert planned is not None and last is not None
+        planned, left = listener.long[0].seconds, listener.trainings[0].seconds_left
+        assert planned is not None and left is not None
         if stop_after == 5:
-            assert planned == pytest.approx(last), "one run is missing"
+            assert planned == pytest.approx(left), "one run is missing"
         else:
-            assert planned >= 2 * last, "two runs, as long as those of the largest network"
+            assert 0 < planned < left, "three short runs come before the long ones"
+
+
+def test_the_time_left_follows_the_runs_that_have_ended(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(*arguments: Any) -> Timing:
+        timing = time_steps(*arguments)
+        assert timing.pace is not None
+        return replace(timing, pace=Pace(timing.pace.macs_per_second / 1_000))
+
+    monkeypatch.setattr("budgetnas.experiments.final.time_steps", too_slow)
+    listener = Listener()
+    with opened(database) as records:
+        run_final(records, listener)
+    first, second, *_ = (training.seconds_left for training in listener.trainings)
+    assert first is not None and second is not None and second < first / 10
 
 
 def test_a_stopped_final_without_a_test_reading_is_replaced_by_a_longer_final(database: Path) -> None:

@@ -196,6 +196,8 @@ class _Evaluation:
     stopper: Stopper
     callbacks: FinalCallbacks
     done: int = field(default=0, init=False)
+    _took: float = field(default=0.0, init=False)  # seconds of the runs of this process
+    _expected: float = field(default=0.0, init=False)  # their estimated time
     _begun_at: float = field(default_factory=time.time, init=False)
 
     @property
@@ -338,7 +340,7 @@ class _Evaluation:
             return
         self.callbacks.on_final_run(self._training(part, place))
         try:
-            record_training(
+            run = record_training(
                 self._request(entrant, seed, is_last=part.is_last),
                 part.images,
                 self.timing.runtime,
@@ -353,6 +355,9 @@ class _Evaluation:
             out = "" if part.is_last else " is out of the final: its"
             self.callbacks.on_message(f"{entrant.name}{out} run with seed {seed} failed: {error}")
             failed.add(entrant.run.id)
+        else:
+            self._took += sum(epoch.seconds for epoch in self.records.curve(run))
+            self._expected += self._estimate(entrant, is_last=part.is_last) or 0.0
 
     def _training(self, part: _Part, place: int) -> FinalTraining:
         entrant, seed = part.trainings[place]
@@ -377,6 +382,12 @@ class _Evaluation:
         return self._seconds(max(self.result.entrants, key=lambda entrant: entrant.run.macs), is_last=True)
 
     def _seconds(self, entrant: Entrant, *, is_last: bool) -> float | None:
+        """Return the estimated time of a run, corrected by that of the runs so far."""
+        estimate = self._estimate(entrant, is_last=is_last)
+        return estimate if estimate is None or not self._expected else estimate * self._took / self._expected
+
+    def _estimate(self, entrant: Entrant, *, is_last: bool) -> float | None:
+        """Return the time of a run as the timed steps predict it, or None if memory ran out."""
         macs, trained, evaluated = entrant.run.macs, len(self.data.train), len(self.data.validation)
         if not is_last:
             return self.timing.seconds(macs, entrant.run.recipe.epochs, trained=trained, evaluated=evaluated)
