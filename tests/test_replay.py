@@ -99,6 +99,7 @@ def test_a_reduced_replay_says_why_at_the_start_and_the_end_and_is_not_repeated(
         assert json.loads(record.environment)["precision"] == "float32"
 
 
+@pytest.mark.slow  # four epochs of V2
 def test_an_interrupted_replay_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     arguments = ("replay", "v2-sgd", *REDUCED[:-1], "3")
     command = [sys.executable, "-m", "budgetnas", *arguments]
