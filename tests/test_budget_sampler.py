@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 import random
 import re
 from collections import Counter
@@ -23,8 +24,10 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from budgetnas.samplers.budget_sampler import BudgetSampler
 from budgetnas.samplers.budget_sampler.encoding import Ranges
-from budgetnas.samplers.budget_sampler.observed import observe
+from budgetnas.samplers.budget_sampler.model import ValueModel
+from budgetnas.samplers.budget_sampler.observed import Observed, Training, observe
 from budgetnas.samplers.budget_sampler.pool import Pool
+from budgetnas.samplers.budget_sampler.sampler import _expected_of_waiting
 
 WIDTHS = ("a", "b", "c")
 SPACE: dict[str, BaseDistribution] = {name: IntDistribution(1, 8) for name in WIDTHS}
@@ -108,6 +111,16 @@ def test_without_a_search_space_the_first_trial_takes_the_lowest_of_each_range()
     assert all(cost(trial.params) <= LIMIT for trial in study.trials)
 
 
+def test_without_a_search_space_a_first_training_that_fails_is_not_proposed_for_ever() -> None:
+    study = optuna.create_study(sampler=BudgetSampler(n_trainings=9, cost=cost, limit=LIMIT, seed=0))
+    for _ in range(4):
+        trial = study.ask()
+        noisy(0)(trial)
+        study.tell(trial, state=TrialState.FAIL)
+    assert study.trials[0].params == dict.fromkeys(WIDTHS, 1)
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 4
+
+
 def test_it_continues_a_study_that_another_sampler_began() -> None:
     _, study = searched(6, 12)
     study.sampler = BudgetSampler(n_trainings=20, cost=cost, limit=LIMIT, seed=7)
@@ -129,6 +142,22 @@ def test_a_trial_that_has_not_ended_is_not_proposed_again_at_once() -> None:
     proposed = [tuple(trial.suggest_int(name, 1, 8) for name in WIDTHS) for trial in asked]
     assert len(set(proposed)) > 2
     del sampler
+
+
+def test_a_repeat_in_progress_is_expected_to_end_like_its_candidate() -> None:
+    ranges, study = Ranges(SPACE), optuna.create_study(direction="maximize")
+    trained = [{"a": a, "b": b, "c": 1} for a in (1, 4, 7) for b in (1, 5)]
+    for params in [*trained, trained[0], trained[0]]:
+        study.add_trial(create_trial(params=params, distributions=SPACE, value=value(params) + 3 * (params["a"] == 1)))
+    for params in (trained[0], {"a": 2, "b": 2, "c": 2}):
+        study.enqueue_trial(params)
+        noisy(0)(study.ask())
+    observed = observe(study, ranges, lambda _: True)
+    model = ValueModel.of(ranges, cost, {}, random.Random(0))
+    belief = model.posterior(observed)
+    repeated, fresh = _expected_of_waiting(model, observed, belief)
+    assert repeated == belief.trained()[0] != belief.untrained(model.rows([trained[0]]))[0]
+    assert fresh == belief.untrained(model.rows(observed.waiting))[1]
 
 
 def test_parameters_of_some_trials_only_are_kept_when_a_candidate_is_repeated() -> None:
@@ -298,6 +327,50 @@ def test_it_leaves_a_region_in_which_every_training_fails(seed: int) -> None:
     candidates = [tuple(trial.params.items()) for trial in study.trials if trial.state is TrialState.FAIL]
     assert len(set(candidates)) == len(candidates), "a candidate that failed is not proposed again"
     assert sampler.recommend(study).params["a"] == 5
+
+
+@pytest.mark.parametrize("seed", [0, 1, 5])
+def test_failures_before_three_trainings_are_complete_are_followed_by_the_design(seed: int) -> None:
+    """Half of the rates fail, the middle one too; a search ends after five failures in a row."""
+    space = SPACE | {"rate": FloatDistribution(1e-3, 1.0, log=True)}
+    sampler = BudgetSampler(n_trainings=10, cost=cost, limit=LIMIT, search_space=space, seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    objective = noisy(seed)
+
+    def diverging(trial: Trial) -> float:
+        result, rate = objective(trial), trial.suggest_float("rate", 1e-3, 1.0, log=True)
+        if rate > 0.03:
+            raise RuntimeError("the loss is not finite")
+        return result - 2 * abs(np.log10(rate / 0.01))
+
+    study.optimize(diverging, n_trials=20, catch=(RuntimeError,))
+    failed = [trial.state is TrialState.FAIL for trial in study.trials]
+    assert max(len(list(group)) if has_failed else 0 for has_failed, group in itertools.groupby(failed)) <= 4
+
+
+@pytest.mark.parametrize("results", [[0.9], [0.9, 0.9, 0.9, 0.92, 0.88], [0.0, 0.0]])
+def test_a_failed_training_counts_as_worse_than_every_complete_training(results: list[float]) -> None:
+    trainings = [Training({"x": place}, {}, -result) for place, result in enumerate(results)]
+    found = Observed.of(trainings, failed=[{"x": 99}])
+    assert found.values[-1] > max(found.values[:-1])
+
+
+def test_a_training_that_was_pruned_without_a_result_counts_like_the_median() -> None:
+    complete = [Training({"x": place}, {1: value}, value) for place, value in enumerate((1.0, 2.0, 3.0))]
+    pruned = [Training({"x": 9 + place}, curve, None) for place, curve in enumerate(({}, {1: math.nan}, {1: math.inf}))]
+    found = Observed.of([*complete, *pruned])
+    assert found.values.tolist() == [1.0, 2.0, 3.0, 2.0, 2.0, 2.0]
+    model = ValueModel.of(Ranges({"x": IntDistribution(0, 20)}), lambda _: 1.0, {}, random.Random(0))
+    assert np.isfinite(model.posterior(found).trained()).all()
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING])
+def test_a_value_outside_the_search_space_teaches_nothing(state: TrialState) -> None:
+    """A search refuses an enqueued width that is not in its table; the trial has it all the same."""
+    study = optuna.create_study()
+    study.add_trial(create_trial(params={"a": 12}, distributions={"a": IntDistribution(8, 16)}, state=state))
+    found = observe(study, Ranges({"a": CategoricalDistribution((8, 16))}), lambda _: True)
+    assert not found.candidates and not found.waiting
 
 
 def test_a_failed_trial_over_the_limit_or_of_a_known_candidate_teaches_nothing() -> None:

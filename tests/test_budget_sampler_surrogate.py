@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import multivariate_t, norm
 from small_beliefs import one_scale
 
+from budgetnas.architecture.budget import Budget
 from budgetnas.samplers.budget_sampler.acquisition import knowledge_gradient, most_informative
-from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Encoding, Ranges, Terms, cost_direction
+from budgetnas.samplers.budget_sampler.encoding import CONSTANT, GROUPS, Encoding, Ranges, Terms
 from budgetnas.samplers.budget_sampler.model import ValueModel
 from budgetnas.samplers.budget_sampler.surrogate import (
     OWN,
@@ -25,6 +28,11 @@ from budgetnas.samplers.budget_sampler.surrogate import (
 )
 from budgetnas.samplers.budget_sampler.surrogate import _solved_by_candidates as _by_candidates
 from budgetnas.samplers.budget_sampler.surrogate import _solved_by_terms as _by_terms
+from budgetnas.samplers.distributions import search_ranges
+from budgetnas.samplers.named import budget_sampler
+from budgetnas.space.candidates import CandidateSpace
+from budgetnas.space.recipe import RecipeSpace
+from budgetnas.space.search_space import InputShape, SearchSpace
 
 Floats = NDArray[np.float64]
 
@@ -253,11 +261,25 @@ def test_codes_have_their_ends_at_one_and_ratios_on_a_log_scale() -> None:
     assert encoding.code([]).shape == (0, 7)
 
 
-def test_the_direction_of_the_cost_is_found() -> None:
-    codes = np.random.default_rng(0).uniform(-1, 1, (200, 3))
-    direction = cost_direction(codes, np.exp(2.0 * codes[:, 0] - 0.5 * codes[:, 1]))
-    assert direction.tolist() == [1.0, -1.0, 0.0]
-    assert cost_direction(codes, np.ones(200)).tolist() == [0.0, 0.0, 0.0]
+def test_the_direction_of_the_size_is_found_also_where_some_candidates_are_impossible() -> None:
+    ranges = Ranges({name: FloatDistribution(-1.0, 1.0) for name in "abc"})
+
+    def size(params: dict[str, Any]) -> float:
+        return math.inf if params["a"] > params["b"] else math.exp(2.0 * params["a"] - 0.5 * params["b"])
+
+    assert ValueModel.of(ranges, size, {}, random.Random(0)).terms.direction.tolist() == [1.0, -1.0, 0.0]
+    assert ValueModel.of(ranges, lambda _: 1.0, {}, random.Random(0)).terms.direction.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_part_of_a_network_makes_it_larger_whichever_limit_binds(seed: int) -> None:
+    """More blocks or squeeze-and-excitation hardly change the peak of the RAM, but are larger networks all the same."""
+    space = CandidateSpace(SearchSpace(), RecipeSpace(), InputShape(in_channels=3, size=32, classes=10))
+    sampler = budget_sampler(seed, space, Budget(10**9, max_ram_bytes=64_000), 20)
+    ranges = search_ranges(space)
+    model = sampler._domain_of(ranges, optuna.create_study()).model
+    of_network = model.encoding.columns_of(space.space.ranges())
+    assert (model.terms.direction == of_network).all() and 0 < of_network.sum() < len(of_network)
 
 
 RATES: dict[str, BaseDistribution] = {

@@ -30,6 +30,8 @@ BUDGET: Final = "budget"
 SAMPLERS: Final = (*ONCE, BUDGET)
 DEFAULT_SAMPLER: Final = BUDGET
 """Sampler of a study's first search if none is asked for."""
+_PARAMETERS: Final = Budget(10**9)
+"""Measures the size of networks: by parameters alone, whichever limit binds."""
 
 
 def check_sampler(name: str, names: Sequence[str] = SAMPLERS) -> str:
@@ -73,6 +75,7 @@ def budget_sampler(
         search_space=ranges.distributions,
         conditions=ranges.conditions,
         seed=seed,
+        size=budget_share(candidates, _PARAMETERS),
     )
 
 

@@ -62,6 +62,12 @@ class Ranges:
         """Return whether every parameter that the candidate has is given."""
         return all(name in params for name in self.names(params))
 
+    def contains(self, params: Mapping[str, Any]) -> bool:
+        """Return whether every parameter that the candidate has is given, and within its distribution."""
+        return self.complete(params) and all(
+            _is_within(self.distributions[name], params[name]) for name in self.names(params)
+        )
+
     def _exists(self, params: Mapping[str, Any], name: str) -> bool:
         condition = self.conditions.get(name)
         if condition is None:
@@ -151,6 +157,13 @@ class Encoding:
         return codes
 
 
+def _is_within(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # none of the choices
+        return False
+
+
 def _scale(distribution: BaseDistribution) -> Scale | Labels:
     if isinstance(distribution, CategoricalDistribution):
         choices = distribution.choices
@@ -171,12 +184,12 @@ def _ordered(low: float, high: float, *, log: bool) -> Scale:
 class Terms:
     """The terms of the regression: a candidate's value is modelled as their weighted sum.
 
-    The common term measures size: it is the sum of all parameters, each signed so that it grows with the cost. Larger
+    The common term measures size: it is the sum of all parameters, each signed so that it grows with the size. Larger
     networks tend to be better, or worse, as a whole, and a few trainings show which. Further terms are each parameter,
     its square, and the products of all pairs.
     """
 
-    direction: Floats  # for each column 1, -1 or 0: the cost rises with it, falls with it, or does not depend on it
+    direction: Floats  # for each column 1, -1 or 0: the size rises with it, falls with it, or does not depend on it
     ordered: NDArray[np.bool_]  # which columns are ordered, and so have a square
 
     def groups(self) -> NDArray[np.intp]:
@@ -188,8 +201,8 @@ class Terms:
     def expected_weights(self, *, size: bool = False) -> Floats:
         """Return the expected weight of each term before any training, in standard deviations of the results.
 
-        A parameter that costs nothing, such as a rate, is expected to be best inside its range: its square has a
-        positive weight, which counts against a candidate. With `size`, larger candidates are expected to be better.
+        A parameter without effect on the size, such as a rate, is expected to be best inside its range: its square has
+        a positive weight, which counts against a candidate. With `size`, larger candidates are expected to be better.
         Nothing is expected of the other terms.
         """
         groups = self.groups()
@@ -202,26 +215,13 @@ class Terms:
     def of(self, codes: Floats) -> Floats:
         """Return one row of terms per row of codes."""
         columns = codes.shape[1]
-        costly = max(int(np.count_nonzero(self.direction)), 1)
+        sized = max(int(np.count_nonzero(self.direction)), 1)
         first, second = np.triu_indices(columns, 1)
         parts = (
             np.ones((len(codes), 1)),
-            (codes @ self.direction)[:, None] * np.sqrt(2.0 / costly),
+            (codes @ self.direction)[:, None] * np.sqrt(2.0 / sized),
             codes,
             1.5 * codes[:, self.ordered] ** 2 - 0.5,
             codes[:, first] * codes[:, second] / np.sqrt(max(columns, 1)),
         )
         return np.concatenate(parts, axis=1)
-
-
-def cost_direction(codes: Floats, costs: Floats) -> Floats:
-    """Return the direction of each column in which candidates cost more, from evenly drawn candidates.
-
-    It is 0 for a column whose coefficient of the logarithm of the cost is below a hundredth of the largest.
-    """
-    if len(codes) < 2 or codes.shape[1] == 0:
-        return np.zeros(codes.shape[1])
-    logs = np.log(np.maximum(costs, np.finfo(np.float64).tiny))
-    centred = codes - codes.mean(axis=0)
-    slopes = np.linalg.lstsq(centred, logs - logs.mean(), rcond=None)[0]
-    return np.where(np.abs(slopes) > 0.01 * np.abs(slopes).max(initial=0.0), np.sign(slopes), 0.0)

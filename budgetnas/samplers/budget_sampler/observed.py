@@ -20,6 +20,7 @@ Key = tuple[tuple[str, Any], ...]
 _SMALLEST: Final = 1e-12
 _OUTLIER: Final = 5.0
 """Results are clipped at this many robust standard deviations above the median."""
+_SLIGHTLY: Final = 1e-3
 
 
 def key_of(params: Mapping[str, Any]) -> Key:
@@ -74,17 +75,22 @@ class Observed:
         values = [result.value for result in complete]
         median, spread = float(np.median(values)), max(float(np.var(values)), _SMALLEST)
         early = [
-            Result(training.params, max(median, _last(training.curve)), spread)
+            Result(training.params, max(median, _last(training.curve, otherwise=median)), spread)
             if prediction is None
             else Result(training.params, prediction.value, prediction.variance)
             for training, prediction in predictions(trainings)
         ]
-        worst = _highest(np.array(values), _OUTLIER)
+        worst = _diverged(np.array(values))
         diverged = [Result(params, worst, _SMALLEST) for params in failed]  # a variance of 0 would mean complete
         return _grouped([*complete, *early, *diverged], tuple(waiting))
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def complete_trainings(self) -> int:
+        """Number of trainings that did not end early and did not fail."""
+        return int((self.variances == 0).sum())
 
     def is_complete(self) -> NDArray[np.bool_]:
         """Return for each candidate whether it has a complete training."""
@@ -123,7 +129,8 @@ def observe(
     """
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if trial.number != except_trial and ranges.complete(trial.params)]
-    waiting = [trial.params for trial in trials if trial.state is TrialState.RUNNING]
+    # An enqueued value outside the search space is refused, but stays in its trial.
+    waiting = [trial.params for trial in trials if trial.state is TrialState.RUNNING and ranges.contains(trial.params)]
     trainings = trainings_of(trials, study.direction)
     # A candidate that is trained elsewhere, or was, has not failed: that trial was refused as a second one.
     known = {key_of(params) for params in (*waiting, *(training.params for training in trainings))}
@@ -132,6 +139,7 @@ def observe(
         for trial in trials
         if (trial.state is TrialState.FAIL or _is_infinite(trial))
         and key_of(trial.params) not in known
+        and ranges.contains(trial.params)
         and fits(trial.params)
     ]
     return Observed.of(trainings, waiting, failed)
@@ -156,8 +164,10 @@ def _is_infinite(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.COMPLETE and trial.value is not None and math.isinf(trial.value)
 
 
-def _last(curve: Curve) -> float:
-    return curve[max(curve)] if curve else float("inf")
+def _last(curve: Curve, *, otherwise: float) -> float:
+    """Return the last result; `otherwise` if there is none, or it is not finite."""
+    last = curve[max(curve)] if curve else otherwise
+    return last if math.isfinite(last) else otherwise
 
 
 def _grouped(results: Sequence[Result], waiting: tuple[Params, ...]) -> Observed:
@@ -180,6 +190,15 @@ def clipped(values: Floats, spreads: float) -> Floats:
         return values
     highest = _highest(values, spreads)
     return np.minimum(values, highest) if highest > np.median(values) else values
+
+
+def _diverged(values: Floats) -> float:
+    """Return the result that a failed training counts as, above all complete `values`."""
+    highest = _highest(values, _OUTLIER)
+    if highest > values.max():
+        return highest
+    # At least half of them are equal, such as the only one, or diverged ones are among them.
+    return float(values.max() + (values.std() or max(abs(values.max()), 1.0) * _SLIGHTLY))
 
 
 def _highest(values: Floats, spreads: float) -> float:

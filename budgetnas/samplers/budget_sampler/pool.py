@@ -19,7 +19,7 @@ _LISTED: Final = 20_000
 """Finite search spaces of at most this many candidates are listed instead of drawn from."""
 _DRAWS: Final = 5_000
 _TRIES: Final = 20_000
-_ENOUGH: Final = 200
+_ENOUGH: Final = 1_000
 _NEIGHBOURS: Final = 8
 
 
@@ -47,10 +47,6 @@ class Pool:
     def fits(self, params: Params) -> bool:
         """Return whether a candidate is within the limit."""
         return self._fits(key_of(params), params)
-
-    def costs(self, candidates: list[Params]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the cost of each candidate."""
-        return np.array([self._cost(params) for params in candidates], dtype=np.float64)
 
     def draw_any(self, number: int) -> list[Params]:
         """Return evenly drawn candidates, within the limit or not."""

@@ -49,7 +49,7 @@ class BudgetSampler(BaseSampler):
 
     For studies with a single objective in which two trainings of a candidate differ about as much as good candidates
     differ from each other. The first trainings are a Bayesian I-optimal design: they leave the least uncertainty about
-    all plausible candidates within the limit. Parameters that do not change the cost, such as rates, are expected to be
+    all plausible candidates within the limit. Parameters that do not change the size, such as rates, are expected to be
     best inside their ranges. Each later training is the most valuable for finding the candidate with the lowest
     expected value (the knowledge gradient). If that candidate was trained before, it is proposed again with equal
     parameters, and the objective should train it with another seed. A training that failed counts as a very bad one.
@@ -66,10 +66,13 @@ class BudgetSampler(BaseSampler):
         cost: Cost of a candidate, given its parameters. It is called thousands of times, so it must be cheap.
         limit: Highest cost allowed.
         search_space: The parameters; by default those that all previous trials have. The first trial of a study then
-            takes the lowest value of each range.
+            takes the lowest value of each range. If it fails, the next are drawn evenly until a trial is complete, and
+            may exceed the limit.
         conditions: For each parameter in `search_space` that only some candidates have: the name of another parameter,
             and the values of that parameter for which it exists.
         seed: Seed of the draws.
+        size: Size of a candidate, which its value is expected to follow; by default its cost. Give it if the cost is
+            the largest of several shares: that hides parameters that change only the others.
 
     Raises:
         ValueError: If `n_trainings` is less than 1, or a condition names a parameter outside `search_space`.
@@ -92,11 +95,13 @@ class BudgetSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         conditions: Mapping[str, Condition] | None = None,
         seed: int | None = None,
+        size: Callable[[Params], float] | None = None,
     ) -> None:
         if isinstance(n_trainings, int) and n_trainings < 1:
             raise ValueError(f"n_trainings {n_trainings!r} must be at least 1")
         self._n_trainings = n_trainings if callable(n_trainings) else lambda: n_trainings
         self._cost = cost
+        self._size = size or cost
         self._limit = limit
         given = Ranges(dict(search_space or {}), dict(conditions or {}))
         self._ranges = None if search_space is None else given
@@ -124,7 +129,7 @@ class BudgetSampler(BaseSampler):
             return {}
         domain = self._domain_of(self._ranges or Ranges(search_space), study)
         observed = observe(study, domain.ranges, domain.fits, except_trial=trial.number)
-        if len(observed) < _FEWEST or len(observed) + len(observed.waiting) < self._design_size(domain):
+        if observed.complete_trainings < _FEWEST or len(observed) + len(observed.waiting) < self._design_size(domain):
             return self._next_of_design(domain, observed)
         chosen = self._most_valuable(domain, observed)
         self._repeated[trial.number] = chosen
@@ -135,7 +140,7 @@ class BudgetSampler(BaseSampler):
     ) -> Any:
         """Return a value for a parameter outside the proposal: the repeated candidate's, or a draw.
 
-        Without a search space, the first trial takes the lowest value of each range.
+        Without a search space, the first trial takes the lowest value of each range, unless that was tried and failed.
         """
         self._raise_error_if_multi_objective(study)
         repeated = self._repeated.get(trial.number, {})
@@ -143,8 +148,10 @@ class BudgetSampler(BaseSampler):
             param_distribution.to_internal_repr(repeated[param_name])
         ):
             return repeated[param_name]
-        if not self.infer_relative_search_space(study, trial) and hasattr(param_distribution, "low"):
-            return param_distribution.low
+        if hasattr(param_distribution, "low") and not self.infer_relative_search_space(study, trial):
+            failed = study.get_trials(deepcopy=False, states=[TrialState.FAIL])
+            if not any(param_name in other.params for other in failed):
+                return param_distribution.low
         return self._even.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
@@ -215,7 +222,7 @@ class BudgetSampler(BaseSampler):
         names = {*others, *ranges.distributions}
         if self._domain is None or self._domain.ranges != ranges or self._domain.names != names:
             pool = Pool(ranges, self._cost, self._limit, self._random)
-            self._domain = _Domain.of(ranges, names, pool, ValueModel.of(ranges, self._cost, others, self._random))
+            self._domain = _Domain.of(ranges, names, pool, ValueModel.of(ranges, self._size, others, self._random))
         return self._domain
 
     def _design_size(self, domain: _Domain) -> int:
@@ -244,7 +251,7 @@ class BudgetSampler(BaseSampler):
     def _most_valuable(self, domain: _Domain, observed: Observed) -> Params:
         belief = domain.model.posterior(observed)
         if observed.waiting:  # trainings in progress count with their expected results
-            observed = observed.with_expected(belief.untrained(domain.model.rows(observed.waiting)))
+            observed = observed.with_expected(_expected_of_waiting(domain.model, observed, belief))
             belief = domain.model.posterior(observed)
         untrained, rows = self._untrained(domain, observed, belief)
         within = [index for index, params in enumerate(observed.candidates) if domain.fits(params)]
@@ -330,6 +337,13 @@ class _Domain:
         others = np.ones(len(self.drawn), dtype=bool)
         others[[self.keys[key] for key in known if key in self.keys]] = False
         return np.flatnonzero(others)
+
+
+def _expected_of_waiting(model: ValueModel, observed: Observed, belief: Posterior) -> list[float]:
+    """Return the expected result of each training in progress; a repeat's is that of its candidate."""
+    trained = dict(zip(map(key_of, observed.candidates), belief.trained(), strict=True))
+    fresh = belief.untrained(model.rows(observed.waiting))
+    return [float(trained.get(key_of(params), value)) for params, value in zip(observed.waiting, fresh, strict=True)]
 
 
 def _distributions(study: Study) -> dict[str, BaseDistribution]:
