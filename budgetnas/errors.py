@@ -225,7 +225,7 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:
-    """Return the first `limit` names, and how many more there are."""
-    every = list(names)
+    """Return the first `limit` names, escaped if they cannot be printed, and how many more there are."""
+    every = [name if name.isprintable() else ascii(name)[1:-1] for name in names]
     more = f" and {len(every) - limit:,} more" if len(every) > limit else ""
     return ", ".join(every[:limit]) + more

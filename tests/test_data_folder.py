@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,13 @@ def test_test_files_that_are_training_files_too_are_counted(folder: Path) -> Non
     assert load(folder).notices == (told,), "from the cache"
 
 
+def test_training_files_that_are_in_two_classes_are_counted(folder: Path) -> None:
+    shutil.copy(folder / "train" / "cat" / "03.png", folder / "train" / "dog" / "copy.png")
+    shutil.copy(folder / "train" / "cat" / "04.png", folder / "train" / "cat" / "copy.png")
+    told = "2 training files with the same bytes in different classes: train/cat/03.png, train/dog/copy.png"
+    assert load(folder).notices == (told,)
+
+
 def test_conversions_are_counted(folder: Path) -> None:
     for index, mode in enumerate(("L", "L", "RGBA", "P")):
         save(folder / "train" / "dog" / f"{index}-{mode}.png", 60 + 30 * index, mode=mode)
@@ -100,6 +108,24 @@ def test_the_resolution_is_the_most_common_shorter_side_of_the_training_images(f
     assert load(folder).resolution == 12
     assert load_test(DataRequest(f"folder:{folder}")).images.shape[1:] == (3, 12, 12)
     assert load(folder, resolution=16).train.images.shape[1:] == (3, 16, 16)
+
+
+def test_the_test_images_have_the_side_of_training_and_validation_images_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(40):
+        save(folder / "val" / "cat" / f"{index}.png", index, size=(12, 12))
+    assert load(folder).resolution == 12
+    monkeypatch.setenv("BUDGETNAS_CACHE_DIR", str(tmp_path / "empty"))
+    assert load_test(DataRequest(f"folder:{folder}")).images.shape == (8, 3, 12, 12)
+
+
+def test_images_that_need_more_memory_than_there_is_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**20))
+    assert load(folder).resolution == SIDE
+    message = refused(folder, resolution=512)
+    assert "--resolution 512: 30 images of 512x512 pixels need about 0.0 GiB of memory" in message
+    assert "smaller resolution, or fewer images" in message
 
 
 def test_a_wrong_guess_of_the_resolution_is_corrected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +232,21 @@ def test_a_class_may_have_a_name_with_the_word_of_a_split(tmp_path: Path) -> Non
     assert load(tmp_path).classes == ("flask", "test tube")
 
 
+@pytest.mark.parametrize("above", ["my photos", "my photos/train", "."])
+def test_a_link_to_a_folder_above_its_class_is_not_followed(folder: Path, tmp_path: Path, above: str) -> None:
+    (folder / "train" / "cat" / "up").symlink_to(tmp_path / above)
+    data = load(folder)
+    assert np.bincount(data.all_train.labels).tolist() == [20, 10]
+    assert "1 entry ignored, such as links that lead nowhere or back to a folder above: train/cat/up" in data.notices
+
+
+def test_a_link_to_itself_is_ignored_and_named(folder: Path) -> None:
+    for place in ("train/cat/loop.png", "train/loop", "loop"):
+        (folder / place).symlink_to(folder / place)
+    [notice] = load(folder).notices
+    assert notice.startswith("3 entries ignored") and notice.endswith(": loop, train/cat/loop.png, train/loop")
+
+
 def test_links_that_lead_nowhere_and_other_odd_entries_are_named(folder: Path) -> None:
     (folder / "train" / "cat" / "gone.png").symlink_to(folder / "nowhere.png")
     (folder / "train" / "bird").symlink_to(folder / "nowhere")
@@ -260,8 +301,15 @@ def test_other_files_and_folders_are_counted_and_hidden_ones_are_not(folder: Pat
     assert data.classes == ("cat", "dog")
     assert data.notices == (
         "1 folder other than train/ and test/ not used: raw",
-        "2 files ignored: not an image by suffix or place",
+        "2 files ignored: not an image by suffix or place (.csv, .txt)",
     )
+
+
+def test_a_notice_of_ignored_files_names_the_commonest_suffixes(folder: Path) -> None:
+    for name in ("a.HEIC", "b.heic", "c.txt", "d.txt", "e.csv", "f.xml", "README"):
+        (folder / "train" / "cat" / name).write_text("x")
+    told = "7 files ignored: not an image by suffix or place (.heic, .txt, no suffix and 2 more)"
+    assert load(folder).notices == (told,)
 
 
 def test_suffixes_of_any_case_links_and_nested_folders_count(folder: Path, tmp_path: Path) -> None:
@@ -303,6 +351,16 @@ def test_an_empty_test_folder_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"cat": 3, "dog": 3})
     (tmp_path / "test" / "cat").mkdir(parents=True)
     assert "has no images" in refused(tmp_path)
+
+
+def test_a_test_folder_of_images_without_classes_is_refused_with_a_hint(folder: Path) -> None:
+    for path in sorted((folder / "test").glob("*/*.png")):
+        path.rename(folder / "test" / f"{path.parent.name}-{path.name}")
+    message = refused(folder)
+    assert "has no images in class folders, but 8 images outside of class folders" in message
+    assert "lay them out as test/CLASS/image.jpg, or move test/ elsewhere to have a split made" in message
+    (folder / "test" / "unknown").mkdir()
+    assert "move test/ elsewhere to have a split made" in refused(folder)
 
 
 def test_too_few_images_for_three_splits(tmp_path: Path) -> None:

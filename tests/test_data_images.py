@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from budgetnas.data import DataIdentity, channel_statistics
@@ -91,6 +92,47 @@ def test_exif_orientation_is_applied() -> None:
     assert pixels[0, :, 6].tolist() == [255] * 8
     assert pixels[0, :, 1].tolist() == [0] * 8
     assert made == [Change.TURNED]
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_every_exif_orientation_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    image = Image.frombytes("RGB", (8, 8), np.random.default_rng(0).bytes(192))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = as_file(image, exif=exif)
+    pixels, made, *_ = decode(content, 8)
+    with Image.open(io.BytesIO(content)) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    assert np.array_equal(pixels.transpose(1, 2, 0), expected)
+    assert made == ([Change.TURNED] if 2 <= orientation <= 8 else [])
+
+
+def test_odd_exif_data_that_viewers_ignore_are_no_damage() -> None:
+    """The resolution is given as text."""
+    entries = [(0x0112, 3, 1, struct.pack("<HH", 6, 0)), (0x011A, 2, 3, b"72\0\0")]
+    fields = b"".join(struct.pack("<HHI", *head) + value for *head, value in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + bytes(4)
+    assert decode(as_file(Image.new("RGB", (8, 8)), "JPEG", exif=exif), 8).changes == [Change.TURNED]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_several_frames_are_reported_and_the_first_is_used(kind: str) -> None:
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    several = decode(as_file(first, kind, save_all=True, append_images=[second]), 8)
+    assert Change.FRAMES in several.changes
+    assert several.pixels.min() > 250
+    assert Change.FRAMES not in decode(as_file(first, kind), 8).changes
+
+
+def test_a_gif_whose_second_frame_is_damaged_is_used() -> None:
+    content = as_file(Image.new("P", (8, 8)), "GIF").removesuffix(b";")
+    assert decode(content + b"!\xf9\x01\0\0;", 8).changes == [Change.PALETTE]
+
+
+def test_an_image_with_too_many_pixels_is_to_be_scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UnreadableImageError, match=r"exceeds limit of 200 pixels; scale it down$"):
+        decode(as_file(Image.new("RGB", (20, 20))), 8)
 
 
 def test_the_centre_of_an_oblong_is_kept() -> None:

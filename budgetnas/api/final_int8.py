@@ -47,6 +47,7 @@ def evaluate_int8_of_final(
             chosen.final.number,
             chosen.run,
             request,
+            data.identity,
             sha256(content),
             lambda pixels: predicted_classes(content, pixels, as_defined=True),
         )

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,7 +25,7 @@ import platformdirs
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_ENTRIES = 8
 _LOCK_TIMEOUT_SECONDS = 1800.0
 _MANIFEST = "manifest.json"
@@ -59,7 +60,7 @@ class Manifest(BaseModel):
 def cache_root(part: str = "data") -> Path:
     """Return the folder of the entries: `part` in BUDGETNAS_CACHE_DIR or in the user's cache directory."""
     override = os.environ.get("BUDGETNAS_CACHE_DIR")
-    return Path(override or platformdirs.user_cache_dir("budgetnas")) / part
+    return Path(override or platformdirs.user_cache_dir("budgetnas")).expanduser() / part
 
 
 class Notes:
@@ -118,13 +119,17 @@ class CacheEntry:
         try:
             with path.open("rb") as file:
                 images = np.lib.format.read_array(file, allow_pickle=False)
+                checksum = file.read()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, MemoryError) as error:
+        except Exception as error:  # NumPy evaluates the header: a damaged one raises nearly anything
             _log.warning("the cached data in %s are damaged and will be rebuilt (%s)", path, error)
             return None
         if images.dtype != np.uint8 or images.shape != shape:
             _log.warning("the cached data in %s are of another shape and will be rebuilt", path)
+            return None
+        if checksum != _checksum(images):
+            _log.warning("the cached data in %s are damaged and will be rebuilt (wrong checksum)", path)
             return None
         return images
 
@@ -134,7 +139,12 @@ class CacheEntry:
 
     def write_images(self, name: str, images: NDArray[np.uint8]) -> None:
         """Store an array."""
-        self._write(f"{name}.npy", lambda file: np.save(file, images, allow_pickle=False))
+
+        def write(file: BinaryIO) -> None:
+            np.save(file, images, allow_pickle=False)
+            file.write(_checksum(images))
+
+        self._write(f"{name}.npy", write)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -172,6 +182,11 @@ class CacheEntry:
         entries = [path for path in self._root.iterdir() if path.is_dir()]
         for path in sorted(entries, key=_last_used, reverse=True)[MAX_ENTRIES:]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _checksum(images: NDArray[np.uint8]) -> bytes:
+    """Return the bytes that follow an array in its file, which after a crash may have its size but not its content."""
+    return zlib.crc32(np.ascontiguousarray(images).data).to_bytes(4, "big")
 
 
 def _last_used(path: Path) -> int:

@@ -16,18 +16,28 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from budgetnas.data.identity import ContentHash
-from budgetnas.data.images import Images
+from budgetnas.data.images import Images, empty_images
 from budgetnas.data.request import BIT_DEPTHS, FULL_DEPTH
-from budgetnas.errors import plural
+from budgetnas.errors import BudgetnasError, listed, plural
 
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF", "AVIF")
 _ORIENTATION_TAG = 0x0112
+_TURNS: Mapping[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _FILE_HASH_LENGTH = 16
 _BATCH = 64
 _BATCHES_AHEAD = 4
+_BATCH_BYTES = 4 << 20
 # Below this mean file size most of the work holds Python's global interpreter lock: 10,000 JPEGs of 32x32 pixels took
 # nearly 40 % longer with two threads than with a single thread.
 _MIN_MEAN_BYTES_FOR_THREADS = 8192
@@ -61,6 +71,7 @@ class Change(StrEnum):
     CMYK = "CMYK {images} converted to RGB"
     OTHER = "{images} of other colour modes converted to RGB"
     TURNED = "{images} turned upright (EXIF orientation)"
+    FRAMES = "{images} with several frames or pages, of which only the first is used"
     RESIZED = "{images} resized to {side}x{side} (shorter side, centre crop)"
 
 
@@ -79,6 +90,10 @@ def shorter_side(content: bytes) -> int:
             return min(image.size)
     except Exception as error:
         raise UnreadableImageError(_reason(content, error)) from error
+
+
+class UnreadFileError(UnreadableImageError):
+    """The operating system failed to read the file, which may be undamaged."""
 
 
 class Square(NamedTuple):
@@ -103,6 +118,8 @@ def decode(content: bytes, side: int, bit_depth: int = FULL_DEPTH) -> Square:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return _convert(image, side, bit_depth)
+    except MemoryError:  # says nothing about the file
+        raise
     except Exception as error:
         raise UnreadableImageError(_reason(content, error)) from error
 
@@ -115,6 +132,8 @@ def square(image: Image.Image, side: int, bit_depth: int = FULL_DEPTH) -> NDArra
     """
     try:
         return _convert(image, side, bit_depth).pixels
+    except MemoryError:
+        raise
     except Exception as error:
         raise UnreadableImageError(_reason(b"opened", error)) from error
 
@@ -124,15 +143,21 @@ def _reason(content: bytes, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known kind, or its header is damaged"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{str(error).split(',')[0]}; scale it down"
     return str(error) or type(error).__name__
 
 
 def _convert(opened: Image.Image, side: int, bit_depth: int) -> Square:
-    opened.load()
     changes: list[Change] = []
+    if _has_frames(opened):
+        changes.append(Change.FRAMES)
+    opened.load()
     image: Image.Image = opened
-    if image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9):
-        image = ImageOps.exif_transpose(image)
+    # Not ImageOps.exif_transpose: it also writes the EXIF data anew, and fails on odd tags that viewers ignore.
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
+    if turn is not None:
+        image = image.transpose(turn)
         changes.append(Change.TURNED)
     highest = None
     if image.mode.startswith("I") or image.mode == "F":
@@ -146,6 +171,16 @@ def _convert(opened: Image.Image, side: int, bit_depth: int) -> Square:
         image = resize(image, side)
         changes.append(Change.RESIZED)
     return Square(np.asarray(image).transpose(2, 0, 1), changes, shorter, highest)
+
+
+def _has_frames(opened: Image.Image) -> bool:
+    """Return whether an image that is not loaded yet has several frames or pages."""
+    if opened.format == "MPO":  # a camera's JPEG with a preview
+        return False
+    try:
+        return bool(getattr(opened, "is_animated", False))
+    except Exception:  # a damaged second frame of a GIF, whose first is used
+        return False
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Change | None]:
@@ -197,7 +232,7 @@ def resized(images: Images, side: int | None) -> tuple[Images, tuple[str, ...]]:
 
 def _resize_all(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resize square images from ``(N, C, H, H)`` to ``(N, C, side, side)``, where C is 1 or 3."""
-    resized = np.empty((*images.shape[:2], side, side), dtype=np.uint8)
+    resized = empty_images(len(images), images.shape[1], side)
     for index, pixels in enumerate(images):
         planes = [resize(Image.fromarray(plane), side) for plane in pixels]
         resized[index] = np.stack([np.asarray(plane) for plane in planes])
@@ -222,6 +257,7 @@ class Decoded:
     shorter_sides: Counter[int]  # number of images by shorter side in pixels
     file_hashes: dict[str, str]  # hash of each file, 16 hex digits, by path
     damaged: dict[str, str]  # reason for each damaged file, by path; its pixels are undefined
+    unread: set[str]  # the damaged files that the operating system failed to read
     highest: int | None  # highest level of the 16-bit images, or None without any
 
 
@@ -237,11 +273,12 @@ def decode_files(
 
     The files `only_checked` are hashed and decoded, but their pixels are not kept.
     """
-    images = np.empty((len(files), 3, side, side), dtype=np.uint8)
+    images = empty_images(len(files), 3, side)
     changes: Counter[Change] = Counter()
     sides: Counter[int] = Counter()
     hashes: dict[str, str] = {}
     damaged: dict[str, str] = {}
+    unread: set[str] = set()
     highest: int | None = None
 
     def read(job: tuple[ImageFile, int | None]) -> _Read:
@@ -251,7 +288,9 @@ def decode_files(
             content = _content(root, file)
             image = decode(content, side, bit_depth)
         except UnreadableImageError as error:
-            return _Read(file.relative, content, damage=str(error))
+            return _Read(file.relative, content, damage=str(error), unread=isinstance(error, UnreadFileError))
+        except MemoryError as error:
+            raise BudgetnasError(f"not enough memory to decode {listed([file.relative])}") from error
         if row is None:
             return _Read(file.relative, content)
         images[row] = image.pixels
@@ -261,17 +300,20 @@ def decode_files(
     jobs += [(file, None) for file in only_checked]
     jobs.sort(key=lambda job: job[0].relative)
     content_hash = ContentHash()
-    for file in in_threads(read, jobs, num_threads([file.size_bytes for file in files])):
+    sizes = [file.size_bytes for file, _ in jobs]
+    for file in in_threads(read, jobs, num_threads(sizes), batch_size(sizes)):
         content_hash.add(file.relative, file.content)
         hashes[file.relative] = hashlib.sha256(file.content).hexdigest()[:_FILE_HASH_LENGTH]
         changes.update(file.changes)
         if file.damage:
             damaged[file.relative] = file.damage
+            if file.unread:
+                unread.add(file.relative)
         elif file.shorter_side:
             sides[file.shorter_side] += 1
         if file.highest is not None:
             highest = max(file.highest, highest or 0)
-    return Decoded(images, content_hash.hexdigest(), changes, sides, hashes, damaged, highest)
+    return Decoded(images, content_hash.hexdigest(), changes, sides, hashes, damaged, unread, highest)
 
 
 class _Read(NamedTuple):
@@ -283,6 +325,7 @@ class _Read(NamedTuple):
     shorter_side: int = 0
     highest: int | None = None
     damage: str = ""
+    unread: bool = False
 
 
 def count_shorter_sides(root: Path, files: Sequence[ImageFile]) -> Counter[int]:
@@ -303,7 +346,7 @@ def _content(root: Path, file: ImageFile) -> bytes:
     try:
         return (root / file.relative).read_bytes()
     except OSError as error:
-        raise UnreadableImageError(error.strerror or str(error)) from error
+        raise UnreadFileError(error.strerror or str(error)) from error
 
 
 def num_threads(sizes_bytes: Sequence[int]) -> int:
@@ -313,20 +356,26 @@ def num_threads(sizes_bytes: Sequence[int]) -> int:
     return min(os.cpu_count() or 1, 16)
 
 
+def batch_size(sizes_bytes: Sequence[int]) -> int:
+    """Return how many files of these sizes make a batch; their contents stay in memory until it has been hashed."""
+    mean = sum(sizes_bytes) // max(len(sizes_bytes), 1)
+    return max(1, min(_BATCH, _BATCH_BYTES // max(mean, 1)))
+
+
 def in_threads(
-    function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int
+    function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int, batch: int | None = None
 ) -> Generator[_Result, None, None]:
     """Yield the results in the order of the jobs, with a bounded number in memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads all the same
-        yield from map(function, jobs) if threads == 1 else _pooled(function, jobs, threads)
+        yield from map(function, jobs) if threads == 1 else _pooled(function, jobs, threads, batch or _BATCH)
 
 
-def _pooled(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int) -> Iterator[_Result]:
+def _pooled(function: Callable[[_Job], _Result], jobs: Sequence[_Job], threads: int, size: int) -> Iterator[_Result]:
     def run(batch: Sequence[_Job]) -> list[_Result]:
         return [function(job) for job in batch]
 
-    batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+    batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
     pending: deque[Future[list[_Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

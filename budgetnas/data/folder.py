@@ -43,13 +43,18 @@ class FolderSource(Source):
         """See :meth:`Source.read_training`."""
         part = self._cached_training()
         if part is None:
-            with self._entry(self._resolution).locked():
+            with _keyed(self._key).locked():
                 part = self._cached_training() or self._decode_training()
         return part
 
+    def read_content_hash(self) -> str:
+        """See :meth:`Source.read_content_hash`."""
+        manifest = self._cached_manifest()
+        return (manifest or self.read_training()).content_hash
+
     def read_test(self) -> Images:
         """See :meth:`Source.read_test`."""
-        side = self._known_side() or _most_common(count_shorter_sides(self._listing.root, self._listing.train))
+        side = self._known_side() or self._most_common_side()
         entry = self._entry(side)
         manifest = entry.read_manifest()
         bit_depth = self._request.bit_depth or (manifest or self.read_training()).bit_depth or FULL_DEPTH
@@ -57,7 +62,7 @@ class FolderSource(Source):
         shape = (len(listing.test), 3, side, side)
         images = entry.read_images("test", shape)
         if images is None:
-            with entry.locked():
+            with _keyed(self._key).locked():  # one lock for all sides: an entry can belong to two
                 images = entry.read_images("test", shape)
                 if images is None:
                     decoded = decode_files(listing.root, listing.test, side, bit_depth)
@@ -80,21 +85,30 @@ class FolderSource(Source):
 
     def _known_side(self) -> int | None:
         """Return the requested resolution, else the images' own, or None if that is not known yet."""
-        return self._resolution or int(_own_sides().read(self._key) or 0) or None
+        return self._resolution or _side_of(_own_sides().read(self._key) or b"")
+
+    def _most_common_side(self) -> int:
+        listing = self._listing
+        return _most_common(count_shorter_sides(listing.root, (*listing.train, *listing.validation)))
 
     def _without(self, skipped: tuple[str, ...]) -> FolderListing:
         return list_folder(self._request, {*self._request.skipped, *skipped}) if skipped else self._listing
 
-    def _cached_training(self) -> TrainingPart | None:
+    def _cached_manifest(self) -> Manifest | None:
+        """Return the facts about the training part, or None if they are not cached or not those of the request."""
         side = self._known_side()
-        if side is None:
-            return None
-        entry = self._entry(side)
-        manifest = entry.read_manifest()
+        manifest = None if side is None else self._entry(side).read_manifest()
         if manifest is None or manifest.resolution != side or (manifest.skipped and not self._request.skip_damaged):
             return None
-        listing = self._without(manifest.skipped)
-        images = entry.read_images("train", (len(listing.train) + len(listing.validation), 3, side, side))
+        return manifest
+
+    def _cached_training(self) -> TrainingPart | None:
+        manifest = self._cached_manifest()
+        if manifest is None:
+            return None
+        listing, side = self._without(manifest.skipped), manifest.resolution
+        shape = (len(listing.train) + len(listing.validation), 3, side, side)
+        images = self._entry(side).read_images("train", shape)
         return None if images is None else self._part(images, listing, manifest)
 
     def _decode_training(self) -> TrainingPart:
@@ -102,6 +116,7 @@ class FolderSource(Source):
         decoded, side, bit_depth = self._decode_as_they_are(listing)
         skipped: tuple[str, ...] = ()
         if decoded.damaged and self._request.skip_damaged:
+            _require_recordable(listing.root, decoded)
             skipped = tuple(sorted(decoded.damaged))
             listing = self._without(skipped)
             decoded, side, bit_depth = self._decode_as_they_are(listing)
@@ -114,6 +129,7 @@ class FolderSource(Source):
                 *describe_changes(decoded.changes, side),
                 *_describe_depth(decoded.highest, recorded),
                 *_describe_copies(listing, decoded.file_hashes),
+                *_describe_conflicts(listing, decoded.file_hashes),
             ),
             resolution=side,
             skipped=skipped,
@@ -122,8 +138,7 @@ class FolderSource(Source):
         entry = self._entry(side)
         entry.write_images("train", decoded.images)
         entry.write_manifest(manifest)
-        if self._resolution is None:
-            _own_sides().write(self._key, str(side).encode())
+        _own_sides().write(self._key, str(_most_common(decoded.shorter_sides)).encode())
         remember_contents(decoded.content_hash, decoded.file_hashes)
         return self._part(decoded.images, listing, manifest)
 
@@ -199,6 +214,22 @@ def _describe_copies(listing: FolderListing, file_hashes: Mapping[str, str]) -> 
     return describe_copies(copies, len(listing.test), "test")
 
 
+def _describe_conflicts(listing: FolderListing, file_hashes: Mapping[str, str]) -> Iterator[str]:
+    """Yield the notice of training files with the bytes of a file of another class."""
+    labels: dict[str, set[int]] = {}
+    for file in listing.train:
+        labels.setdefault(file_hashes[file.relative], set()).add(file.label)
+    twice = [file.relative for file in listing.train if len(labels[file_hashes[file.relative]]) > 1]
+    if twice:
+        yield f"{plural(len(twice), 'training file')} with the same bytes in different classes: {listed(twice)}"
+
+
+def _side_of(note: bytes) -> int | None:
+    """Return the side in a note of the cache, or None if there is no side that `_most_common` returns in it."""
+    sides = range(MIN_RESOLUTION, _MAX_DEFAULT_RESOLUTION + 1)
+    return next((side for side in sides if note == str(side).encode()), None)
+
+
 def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:
     """Check that no file is damaged.
 
@@ -207,11 +238,27 @@ def _require_whole(root: Path, damaged: Mapping[str, str]) -> None:
     """
     if not damaged:
         return
-    shown = [f"{path} ({reason})" for path, reason in sorted(damaged.items())][:_MAX_LISTED]
-    if len(damaged) > len(shown):
-        shown.append(f"and {len(damaged) - len(shown):,} more")
-    rule = f"{plural(len(damaged), 'file')} cannot be read as an image: {', '.join(shown)}"
+    shown = listed((f"{path} ({reason})" for path, reason in sorted(damaged.items())), _MAX_LISTED)
+    rule = f"{plural(len(damaged), 'file')} cannot be read as an image: {shown}"
     raise InputError("--data", str(root), rule, "repair or remove them, or leave them out with --skip-damaged")
+
+
+def _require_recordable(root: Path, decoded: Decoded) -> None:
+    """Check that the files to leave out are damaged and can be recorded by name.
+
+    Raises:
+        InputError: If the operating system failed to read one, which may be whole, or a name is not UTF-8.
+    """
+    if decoded.unread:
+        failed = listed(f"{path} ({decoded.damaged[path]})" for path in sorted(decoded.unread))
+        rule = f"{plural(len(decoded.unread), 'file')} cannot be read from the disk: {failed}"
+        hint = "--skip-damaged leaves out only files with damaged contents; check permissions and the disk, then retry"
+        raise InputError("--data", str(root), rule, hint)
+    foreign = [path for path in sorted(decoded.damaged) if path.encode(errors="replace").decode() != path]
+    if foreign:
+        names = listed(foreign)
+        rule = f"{plural(len(foreign), 'damaged file')} with names that are not UTF-8 cannot be recorded: {names}"
+        raise InputError("--data", str(root), rule, "rename or remove them")
 
 
 def _cache_key(listing: FolderListing) -> str:

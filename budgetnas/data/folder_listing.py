@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,7 @@ _ORDER: Final[tuple[Part, ...]] = ("train", "validation", "test")
 _NOT_THE_USERS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that archive and file managers leave behind."""
 _TEST_PARTS = 5
+_MAX_SUFFIXES = 3
 _LAYOUT = "lay the images out as DIR/train/CLASS/image.jpg and DIR/test/CLASS/image.jpg"
 
 
@@ -169,7 +172,7 @@ class _Scan:
     argument: str
     root: Path
     skipped: frozenset[str]
-    ignored: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)  # number of ignored files, by suffix
     odd: list[str] = field(default_factory=list)
     missing: dict[str, list[str]] = field(default_factory=dict)
 
@@ -229,6 +232,7 @@ class _Scan:
         for label, name in enumerate(names):
             found = self._images(part, name, label)
             if not found:
+                self._require_undamaged(f"{part}/{name}" if part else name)
                 raise self._error(f"class {name!r} has no images ({directory / name})", self._hint(directory / name))
             images += found
         if len(names) < 2:
@@ -245,7 +249,7 @@ class _Scan:
         if unknown:
             raise self._error(
                 f"{part}/ has classes that {train}/ does not: {listed(unknown)}",
-                "give both the same class folders",
+                f"give both the same class folders, or move {part}/ elsewhere to have a split made",
             )
         images: list[ImageFile] = []
         for label, name in enumerate(classes):
@@ -254,19 +258,23 @@ class _Scan:
                 self.missing.setdefault(part, []).append(name)
             images += found
         if not images:
-            raise self._error(f"{directory} has no images", "add images, or remove it to have a split made")
+            self._require_undamaged(part)
+            loose = sum(_is_image(entry.name) for entry in _entries(directory))
+            unlabelled = f", but {plural(loose, 'image')} outside of class folders" if loose else ""
+            hint = f"lay them out as {part}/CLASS/image.jpg, or move {part}/ elsewhere to have a split made"
+            raise self._error(f"{directory} has no images in class folders{unlabelled}", hint)
         self.count_loose(part)
         return images
 
     def count_loose(self, part: str, *, files: bool = True) -> None:
         """Count what is next to the folders in ``part``: entries that are neither files nor folders, and `files`."""
         for entry in _entries(self.root / part):
-            if entry.is_dir():
+            if _is_dir(entry):
                 continue
-            if not entry.is_file():
+            if _file_stat(entry) is None:
                 self.odd.append(f"{part}/{entry.name}" if part else entry.name)
             elif files:
-                self.ignored += 1
+                self.ignored[_suffix(entry.name)] += 1
 
     def notices(self) -> Iterator[str]:
         """Yield sentences on missing classes and ignored entries."""
@@ -274,7 +282,9 @@ class _Scan:
             classes = "class" if len(names) == 1 else "classes"
             yield f"{part}/ has no images of {len(names):,} {classes}: {listed(names)}"
         if self.ignored:
-            yield f"{plural(self.ignored, 'file')} ignored: not an image by suffix or place"
+            suffixes = sorted(self.ignored, key=lambda suffix: (-self.ignored[suffix], suffix))
+            kinds = listed((suffix or "no suffix" for suffix in suffixes), _MAX_SUFFIXES)
+            yield f"{plural(self.ignored.total(), 'file')} ignored: not an image by suffix or place ({kinds})"
         if self.odd:
             entries = "entry" if len(self.odd) == 1 else "entries"
             yield (
@@ -285,19 +295,31 @@ class _Scan:
     def _images(self, part: str, name: str, label: int) -> list[ImageFile]:
         prefix = f"{part}/{name}" if part else name
         files = []
-        for entry in walk(self.root / prefix, prefix, ()):
+        for entry in walk(self.root / prefix, prefix, self._above(part)):
             if entry.stat is None:
                 self.odd.append(entry.relative)
             elif entry.relative in self.skipped:
                 continue
-            elif entry.relative[entry.relative.rfind(".") :].lower() in SUFFIXES:
+            elif _is_image(entry.relative):
                 files.append(ImageFile.of(entry.relative, label, entry.stat))
             else:
-                self.ignored += 1
+                self.ignored[_suffix(entry.relative)] += 1
         return sorted(files)
 
+    def _require_undamaged(self, prefix: str) -> None:
+        damaged = sum(path.startswith(f"{prefix}/") for path in self.skipped)
+        if damaged:
+            rule = f"all images in {prefix}/ are damaged ({plural(damaged, 'file')})"
+            raise self._error(rule, f"repair them, or remove {prefix}/")
+
+    def _above(self, part: str) -> tuple[tuple[int, int], ...]:
+        """Return the folders above the class folders of `part`, as `walk` takes them."""
+        above = (self.root / part, self.root, *self.root.resolve().parents)
+        return tuple(_place(folder) for folder in above)
+
     def _hint(self, directory: Path) -> str:
-        others = sorted({os.path.splitext(entry.name)[1].lower() for entry in _entries(directory)} - {""})
+        suffixes = {_suffix(entry.name) for entry in _entries(directory)}
+        others = sorted(suffixes - SUFFIXES - {""})
         convert = f"; its {listed(others)} files are not read: convert them to JPEG or PNG" if others else ""
         return f"add images or remove it{convert}"
 
@@ -316,8 +338,45 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
         return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in _NOT_THE_USERS]
 
 
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        _require_loop(error)
+        return False
+
+
+def _file_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the facts of the file system about a file, or None for anything else."""
+    try:
+        return entry.stat() if entry.is_file() else None
+    except OSError as error:
+        _require_loop(error)
+        return None
+
+
+def _require_loop(error: OSError) -> None:
+    """Raise the error again, unless it is that of a link that leads to itself."""
+    if error.errno != errno.ELOOP:
+        raise error
+
+
+def _place(directory: Path) -> tuple[int, int]:
+    """Return what is the same for every path of a folder."""
+    stat = directory.stat()
+    return stat.st_dev, stat.st_ino
+
+
 def _subfolders(directory: Path) -> list[str]:
-    return sorted(entry.name for entry in _entries(directory) if entry.is_dir())
+    return sorted(entry.name for entry in _entries(directory) if _is_dir(entry))
+
+
+def _is_image(name: str) -> bool:
+    return name[name.rfind(".") :].lower() in SUFFIXES  # faster than `_suffix`, for every image at every start
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 class Entry(NamedTuple):
@@ -329,14 +388,13 @@ class Entry(NamedTuple):
 
 def walk(directory: Path, relative: str, ancestors: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
     """Yield every entry under a folder except hidden ones. Links are followed, except to a folder above them."""
-    stat = directory.stat()
-    here = (stat.st_dev, stat.st_ino)
+    here = _place(directory)
     if here in ancestors:
         yield Entry(relative, None)
         return
     for entry in _entries(directory):
         path = f"{relative}/{entry.name}"
-        if entry.is_dir():
+        if _is_dir(entry):
             yield from walk(directory / entry.name, path, (*ancestors, here))
         else:
-            yield Entry(path, entry.stat() if entry.is_file() else None)
+            yield Entry(path, _file_stat(entry))

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from budgetnas.errors import plural
+from budgetnas.errors import InputError, plural
 from budgetnas.metrics import ClassCounts
 
 _LEVELS = 256
@@ -43,6 +44,23 @@ class Images:
         """Return these images followed by the others."""
         images = np.concatenate([self.images, other.images])
         return Images(images, np.concatenate([self.labels, other.labels]))
+
+
+def empty_images(count: int, channels: int, side: int) -> NDArray[np.uint8]:
+    """Return an array for the pixels of images, ``(count, channels, side, side)``.
+
+    Raises:
+        InputError: If the images need more memory than the machine has.
+    """
+    # Twice: training and validation images are copied out of the whole.
+    needed, there = 2 * count * channels * side * side, psutil.virtual_memory().total
+    try:
+        if needed > there:  # Linux grants more memory than there is, and kills the process that uses it
+            raise MemoryError
+        return np.empty((count, channels, side, side), dtype=np.uint8)
+    except MemoryError:
+        rule = f"{plural(count, 'image')} of {side}x{side} pixels need about {needed / 2**30:,.1f} GiB of memory"
+        raise InputError("--resolution", side, rule, "give a smaller resolution, or fewer images") from None
 
 
 def describe_copies(copies: int, of: int, split: str) -> tuple[str, ...]:
@@ -80,6 +98,14 @@ class Source(ABC):
         Raises:
             InputError: If the data are missing or cannot be used.
         """
+
+    def read_content_hash(self) -> str:
+        """Return the content hash of `read_training`, from the cache if it is there.
+
+        Raises:
+            InputError: If the data are missing or cannot be used.
+        """
+        return self.read_training().content_hash
 
     @abstractmethod
     def read_test(self) -> Images:

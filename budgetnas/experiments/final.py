@@ -255,7 +255,7 @@ class _Evaluation:
             return
         self.callbacks.on_progress("evaluating on the test split")
         part, device = self._test_part(), self.timing.runtime.torch_device
-        images = load_test(request)
+        images = load_test(request, self.data.identity)
         test = to_device(images, device)
         results = {}
         for entrant, seed in part.trainings:

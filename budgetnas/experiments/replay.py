@@ -198,7 +198,7 @@ def _images(data: Data, request: DataRequest, constants: Normalisation | None, r
     return RunImages(
         identity=data.identity,
         train=to_device(data.all_train, device),
-        evaluation=to_device(load_test(request), device),
+        evaluation=to_device(load_test(request, data.identity), device),
         normalisation=for_channels(constants, data.in_channels),
         test_reason=TEST_REASON,
     )
