@@ -181,6 +181,29 @@ def test_finalists_show_seeds_mean_interval_and_search_accuracy(records: Records
     assert [row["accuracy_percent"] for row in tested] == list(draw_tests(tables, final).figure.data[0].x)
 
 
+def test_intervals_of_accuracies_are_cut_at_0_and_100_percent(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    assert tables.final is not None
+    near = {False: (0.94, 0.99, 0.998), True: (0.002, 0.01, 0.09)}
+    entrants = tuple(
+        replace(entrant, validation=near[entrant.is_reference], test=near[entrant.is_reference] if entrant.test else ())
+        for entrant in tables.final.entrants
+    )
+    final = replace(tables.final, entrants=entrants)
+    for drawn, split in ((finalists(tables, final), "validation"), (draw_tests(tables, final), "test")):
+        mean, shown = drawn.figure.data[-1], [entrant for entrant in entrants if getattr(entrant, split)]
+        for place, entrant in enumerate(shown):
+            whole, below, above = mean_interval(near[entrant.is_reference]), mean.error_x.arrayminus, mean.error_x.array
+            ends = (mean.x[place] - below[place], mean.x[place] + above[place])
+            expected = (0, 100 * whole.high) if entrant.is_reference else (100 * whole.low, 100)
+            assert ends == pytest.approx(expected)
+            assert f"{expected[0]:.2f} to {expected[1]:.2f}" in mean.hovertext[place]
+    html = study_page(replace(tables, final=final))
+    assert html.count(" to 100.00</td>") == 4 and html.count(">0.00 to ") == 2
+    assert "Intervals: Student's, over seeds, cut at 0 and 100 %." in html
+
+
 def test_csv_keeps_commas_quotes_line_ends_and_every_script() -> None:
     names = ('a,"b"', "two\nlines", "Prüfung 試験", "<script>")
     text = Table(("name", "value"), tuple((name, math.nan) for name in names)).csv()
