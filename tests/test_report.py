@@ -257,6 +257,8 @@ def test_report_of_one_run(records: Records, tmp_path: Path) -> None:
     html = write_study_report(records, STUDY, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "n = 1 complete run, one training seed" in html
     assert "these need at least 8 complete runs" in html
+    assert "a single run; <code>budgetnas finish</code>" in html
+    assert "chosen from" not in html and "the highest of" not in html
 
 
 def test_the_page_is_written_atomically(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,8 +287,23 @@ def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) 
 def test_page_without_a_final_calls_the_best_run_optimistic(records: Records) -> None:
     seeded_study(records)
     html = study_page(study_tables(records, STUDY))
-    assert "the highest of 12 candidates, so it is optimistic" in html
+    assert "chosen from 12 candidates, so it is optimistic" in html
     assert "The final" not in html
+
+
+def test_page_names_the_winner_of_a_search_and_a_candidate_ahead_of_it(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    first, second, chosen = *tables.ranking[:2], tables.chosen
+    assert chosen is not None and chosen.run == first.run
+    html = study_page(tables)
+    assert "Winner of the search: <strong>94.00 %</strong>" in html and "By its own accuracy alone" not in html
+    assert f'<td class="n">1</td><th scope="row">{first.name}, winner</th>' in html
+    other = replace(chosen, run=second.run, name=second.name, accuracy=second.accuracy)
+    html = study_page(replace(tables, chosen=other))
+    assert f"By its own accuracy alone, {first.name} is the best: 94.00 %." in html
+    row = f'<td class="n">2</td><th scope="row">{second.name}, winner</th>'
+    assert f'<tr class="first">{row}' in html and f'<th scope="row">{first.name}</th>' in html
 
 
 def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records: Records) -> None:

@@ -25,8 +25,9 @@ from reporting import (
 )
 
 from budgetnas.architecture import Architecture, count, named
+from budgetnas.cli.summary import print_summary
 from budgetnas.errors import InputError
-from budgetnas.report import study_tables
+from budgetnas.report import StudyTables, study_tables
 from budgetnas.report.figures.importance import importances, top_share
 from budgetnas.report.figures.params import pareto_front
 from budgetnas.report.page import study_page
@@ -79,6 +80,49 @@ def test_a_restarted_trial_counts_as_one_proposal(records: Records) -> None:
     add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
     tallies = study_tables(records, STUDY).tallies
     assert (tallies.proposed, tallies.trained, tallies.failed) == (13 + 32, 13, 1)
+
+
+def printed(tables: StudyTables, capsys: pytest.CaptureFixture[str]) -> str:
+    print_summary(tables, None)
+    return capsys.readouterr().out
+
+
+def test_printed_counts_add_up_while_trials_run_or_were_interrupted(
+    records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = seeded_study(records)
+    assert "trained 12, failed 1\n" in printed(study_tables(records, STUDY), capsys)
+    for trial, state in ((20, State.RUNNING), (21, State.INTERRUPTED), (22, State.INTERRUPTED)):
+        candidate = initial_candidate("v1-sgd", spec.recipes, INPUTS)
+        add_run(records, STUDY, candidate, trial, plausible_curve(0.5)[:1], seed=trial, state=state)
+    text = printed(study_tables(records, STUDY), capsys)
+    assert "proposed 48: 31 over the budget and 1 duplicates rejected" in text
+    assert "trained 12, failed 1, running 1, interrupted 2\n" in text
+
+
+def test_the_printed_winner_is_the_best_by_expectation_and_a_better_accuracy_is_named(
+    records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    first, second, chosen = *tables.ranking[:2], tables.chosen
+    assert chosen is not None and tables.ahead is None
+    text = printed(tables, capsys)
+    assert "Winner of the search: v2-sgd, 94.00% on validation" in text
+    assert "a single run, chosen from 12 candidates, so optimistic" in text and "own accuracy" not in text
+    other = replace(tables, chosen=replace(chosen, run=second.run, name=second.name, accuracy=second.accuracy))
+    assert other.ahead == first
+    assert "by its own accuracy alone, v2-sgd is the best: 94.00%" in printed(other, capsys)
+    assert with_final(tables).ahead is None, "a final's winner is the best of fresh seeds"
+
+
+def test_a_single_candidate_is_not_called_the_best_of_one(records: Records, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = specification(data())
+    save(records, STUDY, spec)
+    add_run(records, STUDY, initial_candidate("v2-sgd", spec.recipes, INPUTS), 0, plausible_curve(0.9), label="v2-sgd")
+    text = printed(study_tables(records, STUDY), capsys)
+    assert "a single run; budgetnas finish gives an unbiased figure" in text
+    assert "chosen from" not in text and "highest" not in text
 
 
 def test_finals_are_not_ranked(records: Records) -> None:

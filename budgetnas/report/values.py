@@ -323,6 +323,16 @@ class StudyTables:
         return next((candidate.name for candidate in self.ranking if candidate.run.id == run.id), name_of(run))
 
     @property
+    def ahead(self) -> RankedRun | None:
+        """The candidate with the best accuracy of its own, if that is above the accuracy of the search's winner.
+
+        The winner has the best expected accuracy, which all trainings of the search predict.
+        """
+        if self.chosen is None or self.chosen.by_final or self.ranking[0].accuracy <= self.chosen.accuracy:
+            return None
+        return self.ranking[0]
+
+    @property
     def complete(self) -> tuple[Training, ...]:
         """The complete runs, oldest first."""
         trainings = (training for candidate in self.ranking for training in candidate.trainings)
