@@ -347,6 +347,20 @@ def test_page_of_an_unfinished_final_or_without_a_test_evaluation(records: Recor
     assert "There was no evaluation on the test split." in study_page(with_final(tables, readings=0))
 
 
+def test_page_of_a_final_without_a_reference_says_so(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    assert tables.final is not None
+    sentence = "No initial trial is in the final, so the winner has no reference."
+    page = study_page(tables)
+    assert sentence not in page and "Test accuracy of winner and reference" in page
+    assert "of\nequal means, that of the network with fewer parameters" in page
+    entrants = tuple(entrant for entrant in tables.final.entrants if not entrant.is_reference)
+    alone = replace(tables.final, entrants=entrants, reference=None, difference=None)
+    page = study_page(replace(tables, final=alone))
+    assert sentence in page and "Test accuracy of the winner</h3>" in page and "winner and reference" not in page
+
+
 def test_page_lists_pruned_runs_separately(records: Records) -> None:
     spec = seeded_study(records)
     add_pruned(records, spec)

@@ -28,8 +28,9 @@ from budgetnas.architecture import Architecture, count, named
 from budgetnas.cli.summary import print_summary
 from budgetnas.errors import InputError
 from budgetnas.report import StudyTables, study_tables
+from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.importance import importances, top_share
-from budgetnas.report.figures.params import pareto_front
+from budgetnas.report.figures.params import accuracy_against_params, pareto_front
 from budgetnas.report.page import study_page
 from budgetnas.report.values import RankedRun
 from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
@@ -41,6 +42,36 @@ from budgetnas.storage import Records, Rejection, Role, State
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return open_records(tmp_path)
+
+
+# Figures outside of a page
+
+
+def contrast(colour: str, ground: str) -> float:
+    """The contrast of two colours by WCAG 2."""
+
+    def luminance(code: str) -> float:
+        shares = [int(code[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(colour), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_figures_outside_of_a_page_are_on_white(records: Records) -> None:
+    seeded_study(records)
+    for figure in study_figures(study_tables(records, STUDY)):
+        layout = figure.titled().layout
+        assert (layout.paper_bgcolor, layout.plot_bgcolor) == ("white", "white")
+        assert figure.figure.layout.paper_bgcolor == "rgba(0,0,0,0)", "the page has its own colours"
+
+
+def test_the_label_of_the_budget_can_be_read_on_white(records: Records) -> None:
+    seeded_study(records)
+    notes = accuracy_against_params(study_tables(records, STUDY)).figure.layout.annotations
+    (label,) = [note for note in notes if note.name == "budget"]
+    assert label.text == " budget 5M " and contrast(label.font.color, "#ffffff") >= 4.5
 
 
 # Tables
@@ -309,6 +340,17 @@ def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -
     strange = replace(first.run, architecture=replace(network, blocks=(6,) * network.num_stages))
     outside = replace(runs[0], trainings=(replace(first, run=strange),))
     assert importances([outside, *runs[1:]], spec) == {}
+
+
+def test_the_page_counts_the_candidates_that_importances_compare(records: Records) -> None:
+    runs, _ = planted(records, 13)
+    tables = study_tables(records, STUDY)
+    assert "among the\nbest 5 runs with its distribution among all 13; the larger" in study_page(tables)
+    first = runs[0].trainings[0]
+    strange = replace(first.run, architecture=replace(first.run.architecture, blocks=(6,) * 4))
+    outside = replace(runs[0], trainings=(replace(first, run=strange),))
+    html = study_page(replace(tables, ranking=(outside, *runs[1:])))
+    assert "among all 12 inside the space; the larger" in html and "With 12 runs the shares" in html
 
 
 def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:

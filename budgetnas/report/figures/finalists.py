@@ -74,14 +74,15 @@ def finalists(tables: StudyTables, final: FinalResult) -> Figure:
 
 
 def test_accuracies(tables: StudyTables, final: FinalResult) -> Figure:
-    """Draw the test accuracies of winner and reference."""
+    """Draw the test accuracies of the winner, and of the reference if there is another network as the reference."""
     entrants = [entrant for entrant in final.entrants if entrant.test]
     figure = go.Figure()
     _add_seeds(figure, [entrant.test for entrant in entrants])
     drawn = _finish(figure, tables, entrants, "test")
     caption = "Networks trained on the train and validation images, each with a fresh seed."
     data = _table(tables, entrants, "test")
-    return Figure("test", "Test accuracy of winner and reference", caption, drawn, data)
+    title = "Test accuracy of winner and reference" if len(entrants) > 1 else "Test accuracy of the winner"
+    return Figure("test", title, caption, drawn, data)
 
 
 def _table(tables: StudyTables, entrants: Sequence[Entrant], split: str) -> Table:
