@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,6 +66,14 @@ def test_figures_outside_of_a_page_are_on_white(records: Records) -> None:
         layout = figure.titled().layout
         assert (layout.paper_bgcolor, layout.plot_bgcolor) == ("white", "white")
         assert figure.figure.layout.paper_bgcolor == "rgba(0,0,0,0)", "the page has its own colours"
+
+
+def test_the_documentation_lists_the_figures(records: Records) -> None:
+    seeded_study(records)
+    keys = [figure.key for figure in study_figures(with_final(study_tables(records, STUDY)))]
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    table = page.partition("The figures by name")[2].partition("| name | shows |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(keys)
 
 
 def test_the_label_of_the_budget_can_be_read_on_white(records: Records) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from budgetnas.api.tables import html_table
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import BudgetnasError
+from budgetnas.metrics import ACCURACY, Measure
 from budgetnas.space.recipe import Recipe
 from budgetnas.storage import Role, Run, State
 
@@ -82,6 +83,7 @@ class Trials(Sequence[Trial]):
     """The trials of a study in the order of their start: a sequence of frozen rows."""
 
     rows: tuple[Trial, ...]
+    measure: Measure = ACCURACY  # what their accuracies are
 
     @overload
     def __getitem__(self, index: int) -> Trial: ...
@@ -106,7 +108,8 @@ class Trials(Sequence[Trial]):
             )
             for trial in self.rows
         ]
-        return html_table(("trial", "initial trial", "network", "recipe", "parameters", "validation", "state"), rows)
+        measured = self.measure.on("validation")
+        return html_table(("trial", "initial trial", "network", "recipe", "parameters", measured, "state"), rows)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas data frame with a row for each trial, and the columns of `Trial.to_dict`.
