@@ -25,6 +25,7 @@ from small import environment, run
 import budgetnas
 from budgetnas.api.arguments import run_number
 from budgetnas.searching.options import SearchOptions
+from budgetnas.space.recipe import EXTRAS
 from budgetnas.storage import State
 
 SMALL: dict[str, Any] = {
@@ -98,6 +99,8 @@ def test_a_search_gives_a_study(tmp_path: Path) -> None:
     shown = json.loads(run(tmp_path, "show", "digits-6k", "--json").stdout)
     assert study.tables.to_dict() == shown
     assert "2 trials trained" in repr(study)
+    assert repr(best).startswith(f"<Chosen {best.name!r} of the search: ") and f"{best.params:,} param" in repr(best)
+    assert repr(study.tables).startswith("<StudyTables of 'digits-6k': 2 candidates") and len(repr(study.tables)) < 300
     assert budgetnas.open_study("digits-6k") != study, "it does not know where the data are"
     assert budgetnas.open_study("digits-6k").trials == study.trials
     more = budgetnas.search(**SMALL | {"trials": 3})
@@ -288,6 +291,11 @@ def test_trials_as_a_data_frame_of_pandas(monkeypatch: pytest.MonkeyPatch) -> No
     study = budgetnas.search(**SMALL | {"trials": 1})
     frame = study.trials.to_dataframe()
     assert frame.to_dict("records") == [trial.to_dict() for trial in study.trials]
+    (trial,) = study.trials
+    row = trial.to_dict()
+    assert {name: row[name] for name in EXTRAS} == {name: trial.recipe.extra(name) for name in EXTRAS}
+    assert (row["stem_width"], row["se"]) == (trial.architecture.stem_width, trial.architecture.se)
+    assert row["nesterov"] == trial.recipe.nesterov and row["cutout"] == trial.recipe.augmentation.cutout
     assert frame["accuracy"].dtype == float and frame["params"].dtype == int
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(budgetnas.BudgetnasError, match="pandas is not installed; install it"):

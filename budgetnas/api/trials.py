@@ -10,7 +10,7 @@ from budgetnas.api.tables import html_table
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import BudgetnasError
 from budgetnas.metrics import ACCURACY, Measure
-from budgetnas.space.recipe import Recipe
+from budgetnas.space.recipe import EXTRAS, Recipe
 from budgetnas.storage import Role, Run, State
 
 if TYPE_CHECKING:
@@ -72,9 +72,12 @@ class Trial:
             "block": architecture.block,
             "blocks": "-".join(map(str, architecture.blocks)),
             "widths": "-".join(map(str, architecture.widths)),
+            "stem_width": architecture.stem_width,
+            "se": architecture.se,
             "optimizer": recipe.optimizer,
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
+            **{name: recipe.extra(name) for name in EXTRAS},
         }
 
 
