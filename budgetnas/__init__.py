@@ -19,6 +19,7 @@ _MODULES: Final = {
     "Counted": "api.networks",
     "ImageArrays": "data.arrays",
     "InputError": "errors",
+    "SearchFailedError": "errors",
     "Study": "api.study",
     "Trial": "api.trials",
     "Trials": "api.trials",

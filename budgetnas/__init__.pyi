@@ -13,6 +13,7 @@ from budgetnas.bundle.loading import load as load
 from budgetnas.data.arrays import ImageArrays as ImageArrays
 from budgetnas.errors import BudgetnasError as BudgetnasError
 from budgetnas.errors import InputError as InputError
+from budgetnas.errors import SearchFailedError as SearchFailedError
 from budgetnas.samplers.budget_sampler import BudgetSampler as BudgetSampler
 
 __version__: str

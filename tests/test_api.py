@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import reference
 from small import environment, run
 
 import budgetnas
+from budgetnas.api.arguments import run_number
 from budgetnas.searching.options import SearchOptions
+from budgetnas.space.recipe import EXTRAS
 from budgetnas.storage import State
 
 SMALL: dict[str, Any] = {
@@ -96,6 +99,8 @@ def test_a_search_gives_a_study(tmp_path: Path) -> None:
     shown = json.loads(run(tmp_path, "show", "digits-6k", "--json").stdout)
     assert study.tables.to_dict() == shown
     assert "2 trials trained" in repr(study)
+    assert repr(best).startswith(f"<Chosen {best.name!r} of the search: ") and f"{best.params:,} param" in repr(best)
+    assert repr(study.tables).startswith("<StudyTables of 'digits-6k': 2 candidates") and len(repr(study.tables)) < 300
     assert budgetnas.open_study("digits-6k") != study, "it does not know where the data are"
     assert budgetnas.open_study("digits-6k").trials == study.trials
     more = budgetnas.search(**SMALL | {"trials": 3})
@@ -144,6 +149,14 @@ def test_progress_is_shown_on_stderr_or_not_at_all(capsys: pytest.CaptureFixture
         (lambda: budgetnas.search(data=Path("photos")), "data 'PosixPath': must be a name, a pair"),
         (lambda: budgetnas.search(data=("photos",)), "data 'tuple': must be a name, a pair"),
         (lambda: budgetnas.replay(["v2-sgd"]), "names ['v2-sgd']: no recorded run has that name"),
+        (lambda: budgetnas.search(budget="6k", data_dir=3), "data_dir 3: must be a path"),
+        (lambda: budgetnas.search(budget="6k", trials=2.5), "trials 2.5: must be a whole number"),
+        (lambda: budgetnas.search(budget="6k", data="digits", seeds=["foo"]), "seeds 'foo': "),
+        (lambda: budgetnas.search(budget="6k", seeds=["v1-sgd", 3]), "seeds 3: must be text"),
+        (lambda: budgetnas.open_study("x", data_dir=3), "data_dir 3: must be a path: text or a pathlib.Path; write"),
+        (lambda: budgetnas.open_study(None), "name: must be text: the name of a study, not None; write e.g."),
+        (lambda: budgetnas.replay("v2-sgd", out=3), "out 3: must be a path: text or a pathlib.Path; write"),
+        (lambda: budgetnas.replay("v2-sgd", device=None), "device: must be auto, cpu, cuda, cuda:N or mps, not None"),
         (lambda: budgetnas.replay("v2-sgd", seed="0"), "seed '0': must be a whole number"),
         (lambda: budgetnas.replay("v2-sgd", epochs="1"), "epochs '1': must be a whole number"),
         (lambda: budgetnas.replay("v2-sgd", subset=1.5), "subset 1.5: must be a whole number"),
@@ -154,6 +167,52 @@ def test_errors_name_arguments_of_python(call: Any, words: str) -> None:
         call()
     assert isinstance(caught.value, ValueError)
     assert "--" not in str(caught.value)
+
+
+MISUSES: list[tuple[Any, str]] = [
+    (lambda study: study.finish(device=None), "device: must be auto, cpu, cuda, cuda:N or mps, not None; leave it out"),
+    (lambda study: study.finish(finalists=2.5), "finalists 2.5: must be a whole number"),
+    (lambda study: study.finish(final_seeds="a"), "final_seeds 'a': must be a whole number"),
+    (lambda study: study.rename(None), "name: must be text: the name of a study, not None; write e.g."),
+    (lambda study: study.report(3), "out 3: must be a path: text or a pathlib.Path; write e.g."),
+    (lambda study: study.export(out=3), "out 3: must be a path: text or a pathlib.Path; write e.g."),
+    (lambda study: study.export(run=True), "run True: must be a trial or run of the study, study.best, or the number"),
+    (lambda study: study.export(run="2"), "run '2': must be a trial or run of the study, study.best, or the number"),
+]
+
+
+def test_methods_of_a_study_name_their_arguments(tmp_path: Path) -> None:
+    study = budgetnas.search(**SMALL | {"trials": 1})
+    for call, words in MISUSES:
+        with pytest.raises(budgetnas.InputError, match=f"^{re.escape(words)}"):
+            call(study)
+    best = study.best
+    assert best is not None and run_number(best) == run_number(best.run) == run_number(study.trials[0]) == 1
+    assert run_number(np.int64(1)) == 1 and run_number(None) is None
+    assert not list(tmp_path.glob("*bundle*"))
+
+
+def test_a_search_leaves_the_log_of_optuna_as_it_was() -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    try:
+        budgetnas.search(**SMALL | {"trials": 1})
+        assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+        with pytest.raises(budgetnas.InputError, match="budget was 6000, now 7000"):
+            budgetnas.search(study="digits-6k", budget=7000, progress=False)
+        assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def test_a_study_that_was_renamed_or_deleted_says_so_in_a_notebook() -> None:
+    study = budgetnas.search(**SMALL | {"trials": 1, "objective": "balanced-accuracy"})
+    for html in (study._repr_html_(), study.trials._repr_html_()):
+        assert "<th>balanced validation accuracy</th>" in html and "<th>validation</th>" not in html
+    renamed = study.rename("second")
+    assert "<b>digits-6k</b>: " in study._repr_html_() and "no study of that name" in study._repr_html_()
+    renamed.delete()
+    assert "no study of that name" in renamed._repr_html_()
 
 
 def test_whole_numbers_of_numpy_and_of_a_single_stage() -> None:
@@ -232,6 +291,11 @@ def test_trials_as_a_data_frame_of_pandas(monkeypatch: pytest.MonkeyPatch) -> No
     study = budgetnas.search(**SMALL | {"trials": 1})
     frame = study.trials.to_dataframe()
     assert frame.to_dict("records") == [trial.to_dict() for trial in study.trials]
+    (trial,) = study.trials
+    row = trial.to_dict()
+    assert {name: row[name] for name in EXTRAS} == {name: trial.recipe.extra(name) for name in EXTRAS}
+    assert (row["stem_width"], row["se"]) == (trial.architecture.stem_width, trial.architecture.se)
+    assert row["nesterov"] == trial.recipe.nesterov and row["cutout"] == trial.recipe.augmentation.cutout
     assert frame["accuracy"].dtype == float and frame["params"].dtype == int
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(budgetnas.BudgetnasError, match="pandas is not installed; install it"):
@@ -245,6 +309,10 @@ def test_a_study_is_finished_shown_reported_and_exported(tmp_path: Path) -> None
         study.export(progress=False)
     with pytest.raises(budgetnas.InputError, match=r"^final_seeds 1: must be"):
         study.finish(final_seeds=1)
+    searched = study.best
+    assert searched is not None and not searched.by_final
+    bundle = study.export(run=searched, out="searched", progress=False)
+    assert json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))["split"] == "validation"
     result = study.finish(finalists=1, final_seeds=2, device="cpu", progress=False)
     assert result.winner is not None and len(result.winner.test) == 2
     opened = budgetnas.open_study("digits-6k")
@@ -261,6 +329,11 @@ def test_a_study_is_finished_shown_reported_and_exported(tmp_path: Path) -> None
     network, _ = budgetnas.load(study.export(out="bundle", pt=True, progress=False))
     assert sum(parameter.numel() for parameter in network.parameters()) == budgetnas.count(best.architecture).params
     assert Path("bundle/model.pt").exists()
+    with pytest.raises(budgetnas.InputError, match=r"^device 'gpu': must be auto"):
+        study.export(out="other", device="gpu", progress=False)  # its weights are stored, so no device is needed
+    of_final = study.export(run=best, out="best", progress=False)
+    weights = [folder / "weights.safetensors" for folder in (of_final, Path("bundle"))]
+    assert weights[0].read_bytes() == weights[1].read_bytes(), "the network that the final recommends"
     with pytest.raises(budgetnas.InputError, match=r"^out 'bundle'.*force"):
         study.export(out="bundle", progress=False)
 

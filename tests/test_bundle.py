@@ -388,9 +388,16 @@ def test_predictions_do_not_depend_on_the_other_images(made: Made) -> None:
             bundle.predict(wrong)  # type: ignore[arg-type]
 
 
+def test_the_accuracy_in_words_has_its_spread_in_points() -> None:
+    several = {"split": "test", "accuracy": 0.97213, "standard_deviation": 0.00391, "n": 2, "seeds": (2000, 2001)}
+    words = METRICS.model_copy(update=several).describe()
+    assert words == "97.21 %, standard deviation 0.39 points, on test (n = 2, seeds 2000, 2001)"
+    assert METRICS.describe() == "50.00 % on validation (n = 1, seed 0)"
+
+
 def test_the_card_shows_what_a_reader_needs(made: Made) -> None:
     card = (made.folder / contents.CARD).read_text()
-    for text in ("| total |", "keeps the budget of 60,000", "50.00% on validation (n = 1, seed 0)", "0 to 255"):
+    for text in ("| total |", "keeps the budget of 60,000", "50.00 % on validation (n = 1, seed 0)", "0 to 255"):
         assert text in card
     assert f"{count(ARCHITECTURE).params:,} parameters" in card
     assert "budgetnas.load" in card

@@ -237,7 +237,7 @@ def test_other_networks_of_a_final_have_their_own_accuracy(finished: Records, tm
     )
     assert "was evaluated on the test split" not in sentences, "a single evaluation"
     card = (tmp_path / "second" / contents.CARD).read_text()
-    assert f"{accuracy:.2%} on test (n = 1, seed 2001; 100 images)." in card
+    assert f"{100 * accuracy:.2f} % on test (n = 1, seed 2001; 100 images)." in card
     _, metrics = exported(finished, tmp_path / "fresh", study="s", run=by_seed[1000].id)
     assert (metrics["split"], metrics["accuracy"], metrics["images"]) == (
         "validation",

@@ -26,7 +26,7 @@ def test_a_terminal_shows_a_single_status_that_updates(tmp_path: Path) -> None:
     child.expect(r"trial 0: epoch \d+/400, step \d/4")
     child.expect(r"best none yet; trained 0/1, rejected \d+; about .* left")
     child.expect(r"trial 0: [\d.]+% on validation")
-    child.expect("Winner so far:")
+    child.expect("Winner of the search:")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

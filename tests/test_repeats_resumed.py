@@ -177,7 +177,7 @@ def test_a_search_with_repeats_from_end_to_end(tmp_path: Path) -> None:
     assert "(repeat of trial 0, training seed 1): basic " in done.stderr
     assert "trained 12 (8 repeats)" in done.stdout
     assert "mean of n trainings, with the trials that repeat the first" in done.stdout
-    assert "the best of 4 candidates, so optimistic" in done.stdout
+    assert "chosen from 4 candidates, so optimistic" in done.stdout
     shown = json.loads(run(tmp_path, "show", "s", "--json").stdout)
     assert sum(len(ranked["trainings"]) for ranked in shown["ranking"]) == 12
     assert len(shown["ranking"]) == 4

@@ -181,6 +181,29 @@ def test_finalists_show_seeds_mean_interval_and_search_accuracy(records: Records
     assert [row["accuracy_percent"] for row in tested] == list(draw_tests(tables, final).figure.data[0].x)
 
 
+def test_intervals_of_accuracies_are_cut_at_0_and_100_percent(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    assert tables.final is not None
+    near = {False: (0.94, 0.99, 0.998), True: (0.002, 0.01, 0.09)}
+    entrants = tuple(
+        replace(entrant, validation=near[entrant.is_reference], test=near[entrant.is_reference] if entrant.test else ())
+        for entrant in tables.final.entrants
+    )
+    final = replace(tables.final, entrants=entrants)
+    for drawn, split in ((finalists(tables, final), "validation"), (draw_tests(tables, final), "test")):
+        mean, shown = drawn.figure.data[-1], [entrant for entrant in entrants if getattr(entrant, split)]
+        for place, entrant in enumerate(shown):
+            whole, below, above = mean_interval(near[entrant.is_reference]), mean.error_x.arrayminus, mean.error_x.array
+            ends = (mean.x[place] - below[place], mean.x[place] + above[place])
+            expected = (0, 100 * whole.high) if entrant.is_reference else (100 * whole.low, 100)
+            assert ends == pytest.approx(expected)
+            assert f"{expected[0]:.2f} to {expected[1]:.2f}" in mean.hovertext[place]
+    html = study_page(replace(tables, final=final))
+    assert html.count(" to 100.00</td>") == 4 and html.count(">0.00 to ") == 2
+    assert "Intervals: Student's, over seeds, cut at 0 and 100 %." in html
+
+
 def test_csv_keeps_commas_quotes_line_ends_and_every_script() -> None:
     names = ('a,"b"', "two\nlines", "Prüfung 試験", "<script>")
     text = Table(("name", "value"), tuple((name, math.nan) for name in names)).csv()
@@ -234,6 +257,8 @@ def test_report_of_one_run(records: Records, tmp_path: Path) -> None:
     html = write_study_report(records, STUDY, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "n = 1 complete run, one training seed" in html
     assert "these need at least 8 complete runs" in html
+    assert "a single run; <code>budgetnas finish</code>" in html
+    assert "chosen from" not in html and "the highest of" not in html
 
 
 def test_the_page_is_written_atomically(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,8 +287,23 @@ def test_a_folder_or_a_missing_one_is_refused(records: Records, tmp_path: Path) 
 def test_page_without_a_final_calls_the_best_run_optimistic(records: Records) -> None:
     seeded_study(records)
     html = study_page(study_tables(records, STUDY))
-    assert "the highest of 12 candidates, so it is optimistic" in html
+    assert "chosen from 12 candidates, so it is optimistic" in html
     assert "The final" not in html
+
+
+def test_page_names_the_winner_of_a_search_and_a_candidate_ahead_of_it(records: Records) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    first, second, chosen = *tables.ranking[:2], tables.chosen
+    assert chosen is not None and chosen.run == first.run
+    html = study_page(tables)
+    assert "Winner of the search: <strong>94.00 %</strong>" in html and "By its own accuracy alone" not in html
+    assert f'<td class="n">1</td><th scope="row">{first.name}, winner</th>' in html
+    other = replace(chosen, run=second.run, name=second.name, accuracy=second.accuracy)
+    html = study_page(replace(tables, chosen=other))
+    assert f"By its own accuracy alone, {first.name} is the best: 94.00 %." in html
+    row = f'<td class="n">2</td><th scope="row">{second.name}, winner</th>'
+    assert f'<tr class="first">{row}' in html and f'<th scope="row">{first.name}</th>' in html
 
 
 def test_page_of_a_final_shows_difference_and_number_of_test_evaluations(records: Records) -> None:
@@ -305,6 +345,20 @@ def test_page_of_an_unfinished_final_or_without_a_test_evaluation(records: Recor
     assert "The final has no winner yet" in under_way
     assert "so it is optimistic" in under_way
     assert "There was no evaluation on the test split." in study_page(with_final(tables, readings=0))
+
+
+def test_page_of_a_final_without_a_reference_says_so(records: Records) -> None:
+    seeded_study(records)
+    tables = with_final(study_tables(records, STUDY))
+    assert tables.final is not None
+    sentence = "No initial trial is in the final, so the winner has no reference."
+    page = study_page(tables)
+    assert sentence not in page and "Test accuracy of winner and reference" in page
+    assert "of\nequal means, that of the network with fewer parameters" in page
+    entrants = tuple(entrant for entrant in tables.final.entrants if not entrant.is_reference)
+    alone = replace(tables.final, entrants=entrants, reference=None, difference=None)
+    page = study_page(replace(tables, final=alone))
+    assert sentence in page and "Test accuracy of the winner</h3>" in page and "winner and reference" not in page
 
 
 def test_page_lists_pruned_runs_separately(records: Records) -> None:

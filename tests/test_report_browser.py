@@ -194,8 +194,11 @@ def test_dark_pages_have_light_text_in_their_figures(browser: Browser, pages: di
     visit = Visit(browser, pages["study"], WIDE, "dark")
     label = visit.page.locator("#figure-params .xtick text").first
     expect(label).to_have_css("fill", "rgb(230, 233, 237)")
+    budget = visit.page.locator("#figure-params .annotation-text", has_text="budget 5M")
+    expect(budget).to_have_css("fill", "rgb(213, 94, 0)")
     visit.page.emulate_media(color_scheme="light")
     expect(label).to_have_css("fill", "rgb(27, 31, 36)")
+    expect(budget).to_have_css("fill", "rgb(184, 78, 0)")
     visit.close()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,10 +26,12 @@ from reporting import (
 )
 
 from budgetnas.architecture import Architecture, count, named
+from budgetnas.cli.summary import print_summary
 from budgetnas.errors import InputError
-from budgetnas.report import study_tables
+from budgetnas.report import StudyTables, study_tables
+from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.importance import importances, top_share
-from budgetnas.report.figures.params import pareto_front
+from budgetnas.report.figures.params import accuracy_against_params, pareto_front
 from budgetnas.report.page import study_page
 from budgetnas.report.values import RankedRun
 from budgetnas.space.initial_trials import INITIAL_TRIALS, initial_candidate
@@ -40,6 +43,44 @@ from budgetnas.storage import Records, Rejection, Role, State
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
     return open_records(tmp_path)
+
+
+# Figures outside of a page
+
+
+def contrast(colour: str, ground: str) -> float:
+    """The contrast of two colours by WCAG 2."""
+
+    def luminance(code: str) -> float:
+        shares = [int(code[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(colour), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_figures_outside_of_a_page_are_on_white(records: Records) -> None:
+    seeded_study(records)
+    for figure in study_figures(study_tables(records, STUDY)):
+        layout = figure.titled().layout
+        assert (layout.paper_bgcolor, layout.plot_bgcolor) == ("white", "white")
+        assert figure.figure.layout.paper_bgcolor == "rgba(0,0,0,0)", "the page has its own colours"
+
+
+def test_the_documentation_lists_the_figures(records: Records) -> None:
+    seeded_study(records)
+    keys = [figure.key for figure in study_figures(with_final(study_tables(records, STUDY)))]
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    table = page.partition("The figures by name")[2].partition("| name | shows |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(keys)
+
+
+def test_the_label_of_the_budget_can_be_read_on_white(records: Records) -> None:
+    seeded_study(records)
+    notes = accuracy_against_params(study_tables(records, STUDY)).figure.layout.annotations
+    (label,) = [note for note in notes if note.name == "budget"]
+    assert label.text == " budget 5M " and contrast(label.font.color, "#ffffff") >= 4.5
 
 
 # Tables
@@ -79,6 +120,49 @@ def test_a_restarted_trial_counts_as_one_proposal(records: Records) -> None:
     add_run(records, STUDY, again, 3, plausible_curve(0.7), label="v2-adam")
     tallies = study_tables(records, STUDY).tallies
     assert (tallies.proposed, tallies.trained, tallies.failed) == (13 + 32, 13, 1)
+
+
+def printed(tables: StudyTables, capsys: pytest.CaptureFixture[str]) -> str:
+    print_summary(tables, None)
+    return capsys.readouterr().out
+
+
+def test_printed_counts_add_up_while_trials_run_or_were_interrupted(
+    records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = seeded_study(records)
+    assert "trained 12, failed 1\n" in printed(study_tables(records, STUDY), capsys)
+    for trial, state in ((20, State.RUNNING), (21, State.INTERRUPTED), (22, State.INTERRUPTED)):
+        candidate = initial_candidate("v1-sgd", spec.recipes, INPUTS)
+        add_run(records, STUDY, candidate, trial, plausible_curve(0.5)[:1], seed=trial, state=state)
+    text = printed(study_tables(records, STUDY), capsys)
+    assert "proposed 48: 31 over the budget and 1 duplicates rejected" in text
+    assert "trained 12, failed 1, running 1, interrupted 2\n" in text
+
+
+def test_the_printed_winner_is_the_best_by_expectation_and_a_better_accuracy_is_named(
+    records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeded_study(records)
+    tables = study_tables(records, STUDY)
+    first, second, chosen = *tables.ranking[:2], tables.chosen
+    assert chosen is not None and tables.ahead is None
+    text = printed(tables, capsys)
+    assert "Winner of the search: v2-sgd, 94.00% on validation" in text
+    assert "a single run, chosen from 12 candidates, so optimistic" in text and "own accuracy" not in text
+    other = replace(tables, chosen=replace(chosen, run=second.run, name=second.name, accuracy=second.accuracy))
+    assert other.ahead == first
+    assert "by its own accuracy alone, v2-sgd is the best: 94.00%" in printed(other, capsys)
+    assert with_final(tables).ahead is None, "a final's winner is the best of fresh seeds"
+
+
+def test_a_single_candidate_is_not_called_the_best_of_one(records: Records, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = specification(data())
+    save(records, STUDY, spec)
+    add_run(records, STUDY, initial_candidate("v2-sgd", spec.recipes, INPUTS), 0, plausible_curve(0.9), label="v2-sgd")
+    text = printed(study_tables(records, STUDY), capsys)
+    assert "a single run; budgetnas finish gives an unbiased figure" in text
+    assert "chosen from" not in text and "highest" not in text
 
 
 def test_finals_are_not_ranked(records: Records) -> None:
@@ -265,6 +349,17 @@ def test_runs_outside_the_space_do_not_count_for_importances(records: Records) -
     strange = replace(first.run, architecture=replace(network, blocks=(6,) * network.num_stages))
     outside = replace(runs[0], trainings=(replace(first, run=strange),))
     assert importances([outside, *runs[1:]], spec) == {}
+
+
+def test_the_page_counts_the_candidates_that_importances_compare(records: Records) -> None:
+    runs, _ = planted(records, 13)
+    tables = study_tables(records, STUDY)
+    assert "among the\nbest 5 runs with its distribution among all 13; the larger" in study_page(tables)
+    first = runs[0].trainings[0]
+    strange = replace(first.run, architecture=replace(first.run.architecture, blocks=(6,) * 4))
+    outside = replace(runs[0], trainings=(replace(first, run=strange),))
+    html = study_page(replace(tables, ranking=(outside, *runs[1:])))
+    assert "among all 12 inside the space; the larger" in html and "With 12 runs the shares" in html
 
 
 def test_top_group_has_five_runs_where_that_is_at_most_half() -> None:

@@ -226,7 +226,7 @@ def test_a_search_from_end_to_end(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     for text in ("0 of 4 runs trained", "estimate: about", "initial trial v1-sgd", "rejected", "trained 4/4"):
         assert text in first.stderr
-    for text in ("Winner so far:", "on validation", "proposed", "budgetnas report t", "v2-adam: rejected"):
+    for text in ("Winner of the search:", "on validation", "proposed", "budgetnas report t", "v2-adam: rejected"):
         assert text in first.stdout
 
     records = records_in(tmp_path)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import optuna
 import torch
 
 from budgetnas.api.progress.lines import Lines, NoLines, TerminalLines
@@ -57,7 +58,7 @@ def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterat
         BudgetnasError: If the time limit has passed, or this process can no longer train.
     """
     check_flag("progress", progress)
-    with python_words(), _usual_torch(), _lines(shown=progress) as lines:
+    with python_words(), _same_log_of_optuna(), _usual_torch(), _lines(shown=progress) as lines:
         stopper = Stopper(timeout_seconds)
         try:
             with stopper.listening():
@@ -66,6 +67,16 @@ def long_call(*, progress: bool, timeout_seconds: float | None = None) -> Iterat
             if stop.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
                 lines.say(f"Stopped. {RESUMES}")
             raise _stopped(stop.exit_code, stop.reason) from None
+
+
+@contextmanager
+def _same_log_of_optuna() -> Iterator[None]:
+    """Restore how much Optuna logs, which a search sets: it is the program's setting for studies of its own."""
+    verbosity = optuna.logging.get_verbosity()
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budgetnas.api.arguments import as_path
 from budgetnas.api.calls import long_call
 from budgetnas.api.wording import python_words
 from budgetnas.data import DataRequest
@@ -71,15 +72,16 @@ def replay(
     if not isinstance(data, str):
         hint = 'images of your own are data="folder:DIR"'
         raise InputError("data", type(data).__name__, "must be the name of a data set or folder:DIR", hint)
+    folder = None if data_dir is None else as_path("data_dir", data_dir, 'write e.g. data_dir="downloads"')
     request = ReplayRequest(
         names_of(names, everything=all_runs),
-        DataRequest(data, None if data_dir is None else Path(data_dir), subset=subset, subset_eval=subset_eval),
+        DataRequest(data, folder, subset=subset, subset_eval=subset_eval),
         epochs=epochs,
         t_max=t_max,
         seed=seed,
     )
     request.runs()
-    page = None if out is None else check_out(Path(out).expanduser())
+    page = None if out is None else check_out(as_path("out", out, 'write e.g. out="replay.html"').expanduser())
     url = parse_storage(str(storage or DEFAULT_STORAGE))
     with long_call(progress=progress) as call:
         rules = call.runtime(device, precision)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from budgetnas.api.arguments import as_name, as_path
 from budgetnas.api.calls import RESUMES, long_call
 from budgetnas.api.networks import LimitValue
 from budgetnas.api.study import Study
@@ -173,11 +174,13 @@ def open_study(
     Raises:
         InputError: If the storage has no study of that name; it lists the studies.
     """
+    as_name("name", name)
     text = str(storage or DEFAULT_STORAGE)
+    folder = None if data_dir is None else as_path("data_dir", data_dir, 'write e.g. data_dir="downloads"')
     with closing(open_records_read_only(parse_storage(text))) as records:
         study_specification(records, name)
     return Study(
         name,
         for_other_processes(parse_storage(text)),
-        DataPlace(as_data(data), None if data_dir is None else Path(data_dir)),
+        DataPlace(as_data(data), folder),
     )

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from budgetnas.api.arguments import as_name, as_path, run_number
 from budgetnas.api.calls import long_call
 from budgetnas.api.tables import html_table
 from budgetnas.api.trials import Trial, Trials, trial_of
@@ -57,7 +58,8 @@ class Study:
             runs = [run for run in records.runs(study=self.name) if run.role in SEARCHED]
             counted = (run.id for run in runs if run.state in (State.COMPLETE, State.PRUNED))
             values = {run: specification.measure.of(curve[-1]) for run, curve in records.curves(counted).items()}
-        return Trials(tuple(trial_of(run, values.get(run.id), specification.max_params) for run in runs))
+        rows = (trial_of(run, values.get(run.id), specification.max_params) for run in runs)
+        return Trials(tuple(rows), specification.measure)
 
     @property
     @python_words(STUDY="study")
@@ -93,7 +95,8 @@ class Study:
         """
         from budgetnas.report.page import report_name, write_study_report
 
-        page = Path(f"{report_name(self.name)}-report.html") if out is None else Path(out).expanduser()
+        default = f"{report_name(self.name)}-report.html"
+        page = as_path("out", default if out is None else out, 'write e.g. out="report.html"').expanduser()
         with self._records() as records:
             return write_study_report(records, self.name, check_out(page))
 
@@ -163,7 +166,7 @@ class Study:
     def export(
         self,
         *,
-        run: int | Trial | Run | None = None,
+        run: int | Trial | Run | Chosen | None = None,
         out: str | Path | None = None,
         force: bool = False,
         pt: bool = False,
@@ -174,7 +177,8 @@ class Study:
         """Write a trained network as a folder: weights, ONNX file, certificate of parameters, accuracy, model card.
 
         Args:
-            run: A trial or run of the study, or the run's number (`Trial.run`); by default the winner of its final.
+            run: A trial or run of the study, `Study.best`, or the number of a run (`Trial.run`); by default the winner
+                of its final.
             out: The folder; ``STUDY-bundle`` in the current folder by default.
             force: Replace an older bundle.
             pt: Also write the weights as ``model.pt``, for ``torch.load``.
@@ -196,8 +200,10 @@ class Study:
 
         for name, flag in {"force": force, "pt": pt, "int8": int8}.items():
             check_flag(name, flag)
-        folder = None if out is None else Path(out).expanduser()
-        number = run.run if isinstance(run, Trial) else run.id if isinstance(run, Run) else run
+        folder = None if out is None else as_path("out", out, 'write e.g. out="bundle"').expanduser()
+        # The winner of a final has a network of its own, which was trained on the validation images too.
+        of_final = isinstance(run, Chosen) and run.by_final and run == self.best
+        number = None if of_final else run_number(run)
         request = ExportRequest(self._place, self.name, number, None, folder, force, device, pt, int8)
         with long_call(progress=progress) as call, self._records() as records:
             return export(request, records, call.stopper, ExportProgress(call.lines)).bundle.folder
@@ -243,6 +249,7 @@ class Study:
         """
         from budgetnas.searching.management import rename_study
 
+        as_name("name", name)
         with self._records_to_write() as records:
             rename_study(records, self.name, name)
         return Study(name, self.storage, self._place)
@@ -255,13 +262,16 @@ class Study:
         return f"<Study {self.name!r} in {masked(parse_storage(self.storage))}: {standing}>"
 
     def _repr_html_(self) -> str:
-        tables = self.tables
+        try:
+            tables = self.tables
+        except BudgetnasError as error:  # e.g. it was deleted or renamed
+            return f"<p><b>{escape(self.name)}</b>: {escape(str(error))}</p>"
         rows = [
             (ranked.rank, ranked.run.architecture.describe(), f"{ranked.run.params:,}", f"{ranked.accuracy:.2%}")
             for ranked in tables.ranking[:_RANKED_SHOWN]
         ]
         head = f"<p><b>{escape(self.name)}</b>: {escape(_standing(tables))}</p>"
-        return head + html_table(("rank", "network", "parameters", "validation"), rows)
+        return head + html_table(("rank", "network", "parameters", tables.specification.measure.on("validation")), rows)
 
     def _records_to_write(self) -> closing[Records]:
         return closing(open_records(parse_storage(self.storage), must_exist=True))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 from budgetnas.api.tables import html_table
 from budgetnas.architecture import Architecture, count
 from budgetnas.errors import BudgetnasError
-from budgetnas.space.recipe import Recipe
+from budgetnas.metrics import ACCURACY, Measure
+from budgetnas.space.recipe import EXTRAS, Recipe
 from budgetnas.storage import Role, Run, State
 
 if TYPE_CHECKING:
@@ -71,9 +72,12 @@ class Trial:
             "block": architecture.block,
             "blocks": "-".join(map(str, architecture.blocks)),
             "widths": "-".join(map(str, architecture.widths)),
+            "stem_width": architecture.stem_width,
+            "se": architecture.se,
             "optimizer": recipe.optimizer,
             "learning_rate": recipe.learning_rate,
             "weight_decay": recipe.weight_decay,
+            **{name: recipe.extra(name) for name in EXTRAS},
         }
 
 
@@ -82,6 +86,7 @@ class Trials(Sequence[Trial]):
     """The trials of a study in the order of their start: a sequence of frozen rows."""
 
     rows: tuple[Trial, ...]
+    measure: Measure = ACCURACY  # what their accuracies are
 
     @overload
     def __getitem__(self, index: int) -> Trial: ...
@@ -106,7 +111,8 @@ class Trials(Sequence[Trial]):
             )
             for trial in self.rows
         ]
-        return html_table(("trial", "initial trial", "network", "recipe", "parameters", "validation", "state"), rows)
+        measured = self.measure.on("validation")
+        return html_table(("trial", "initial trial", "network", "recipe", "parameters", measured, "state"), rows)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a pandas data frame with a row for each trial, and the columns of `Trial.to_dict`.

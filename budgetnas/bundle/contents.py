@@ -84,12 +84,13 @@ class Metrics(Frozen):
         """Return the accuracy as a short line."""
         if self.accuracy is None:
             return "not measured on images that it was not trained on"
-        spread = "" if self.standard_deviation is None else f" ± {self.standard_deviation:.2%} standard deviation"
+        spread = self.standard_deviation
+        deviation = "" if spread is None else f", standard deviation {100 * spread:.2f} points,"
         seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
         if self.images is not None:
             seeds += f"; {self.images:,} images"
         kind = "" if self.measure == "accuracy" else f"{self.measure} "
-        return f"{kind}{self.accuracy:.2%}{spread} on {self.split} (n = {self.n}, {seeds})"
+        return f"{kind}{100 * self.accuracy:.2f} %{deviation} on {self.split} (n = {self.n}, {seeds})"
 
 
 @dataclass(frozen=True, slots=True)

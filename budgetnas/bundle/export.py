@@ -21,6 +21,7 @@ from budgetnas.metrics import ACCURACY
 from budgetnas.runs.interrupts import Stopper
 from budgetnas.runs.reopen import data_request, load_study_data
 from budgetnas.storage import Records
+from budgetnas.training.gpu import check_device
 from budgetnas.training.weights import from_safetensors
 
 MAX_CHECKED_IMAGES: Final = 1_000
@@ -60,6 +61,7 @@ def export(request: ExportRequest, records: Records, stopper: Stopper, callbacks
         RunFailedError: If a retraining fails.
         Interrupted: If a stop was requested.
     """
+    check_device(request.device)  # also where stored weights need no device
     chosen = choose_run(records, request)
     folder = check_place(chosen.folder(request.out), replace=request.replace, pt=request.pt, int8=request.int8)
     check_exporter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,15 @@ from budgetnas.cli.console import print_json, print_next, print_stopped, stdout,
 from budgetnas.cli.final_text import print_final
 from budgetnas.errors import EXIT_FAILED, plural
 from budgetnas.metrics import Measure, by_class_words
-from budgetnas.report.values import InitialTrialDistance, Pruning, RankedRun, RejectedInitialTrial, StudyTables
+from budgetnas.report.values import (
+    Chosen,
+    InitialTrialDistance,
+    Pruning,
+    RankedRun,
+    RejectedInitialTrial,
+    StudyTables,
+    Tallies,
+)
 from budgetnas.storage import OverLimit, Records
 
 if TYPE_CHECKING:
@@ -85,7 +93,7 @@ def print_summary(tables: StudyTables, storage: str | None, data: str | None = N
     over = f"{tallies.over_budget} over the budget{_by_limit(tables.rejections.limits)}"
     console.print(
         f"\nproposed {tallies.proposed}: {over} and "
-        f"{tallies.duplicates} duplicates rejected; trained {trained}, failed {tallies.failed}",
+        f"{tallies.duplicates} duplicates rejected; trained {trained}, failed {tallies.failed}{_unfinished(tallies)}",
     )
     _print_pruning(tables.pruning)
     for seed in tables.rejections.seeds:
@@ -95,6 +103,12 @@ def print_summary(tables: StudyTables, storage: str | None, data: str | None = N
     views = (["show", tables.study], ["report", tables.study], ["dashboard"])
     images = ["--data", data or "folder:DIR"] if tables.specification.data.is_own else []
     print_next(storage, *views, *([[*final, *images]] if tables.ranking else []), [*further, *images])
+
+
+def _unfinished(tallies: Tallies) -> str:
+    """Return how many trials run and how many were interrupted, with a leading comma; empty without any."""
+    counts = {"running": tallies.running, "interrupted": tallies.interrupted}
+    return "".join(f", {name} {number}" for name, number in counts.items() if number)
 
 
 def _by_limit(limits: Sequence[OverLimit]) -> str:
@@ -158,13 +172,9 @@ def _print_winner(tables: StudyTables) -> None:
         how = f"mean of {winner.seeds} fresh seeds"
         console.print(f"\nWinner of the final: {winner.name}, {winner.accuracy:.2%} {measure.where} ({how})")
     else:
-        runs, number = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs", len(tables.ranking)
-        among = plural(number, "candidate") if tables.tallies.repeats else str(number)
-        console.print(f"\nWinner so far: {winner.name}, {winner.accuracy:.2%} {measure.where}")
-        console.print(f"  {runs}, the best of {among}, so optimistic; budgetnas finish gives an unbiased figure")
-        console.print(
-            f"  expected accuracy {winner.expected:.2%}, predicted from all runs: the highest of all candidates",
-        )
+        console.print(f"\nWinner of the search: {winner.name}, {winner.accuracy:.2%} {measure.where}")
+        for line in _chosen_from(winner, tables):
+            console.print(f"  {line}")
     if tables.classes is not None:
         console.print(f"  {tables.classes.describe('the validation images', measure)}")
         console.print(f"  {by_class_words(winner.by_class)}")
@@ -188,6 +198,18 @@ def _print_winner(tables: StudyTables) -> None:
     for seed in tables.distances:
         if seed.outcome != "rejected":  # printed with the rejections
             console.print(f"  {_distance(seed)}")
+
+
+def _chosen_from(winner: Chosen, tables: StudyTables) -> Iterator[str]:
+    """Yield what the accuracy of a search's winner is, and how it was chosen."""
+    number, ahead = len(tables.ranking), tables.ahead
+    runs = "a single run" if winner.seeds == 1 else f"mean of {winner.seeds} runs"
+    among = f", chosen from {number:,} candidates, so optimistic" if number > 1 else ""
+    yield f"{runs}{among}; budgetnas finish gives an unbiased figure"
+    highest = ": the highest of all candidates" if number > 1 else ""
+    yield f"expected accuracy {winner.expected:.2%}, predicted from all runs{highest}"
+    if ahead is not None:
+        yield f"by its own accuracy alone, {ahead.name} is the best: {ahead.accuracy:.2%}"
 
 
 def _distance(seed: InitialTrialDistance) -> str:

@@ -22,7 +22,7 @@ from budgetnas.experiments.replay_results import ReplayResult, report_tables
 from budgetnas.report.figures import study_figures
 from budgetnas.report.figures.figure import Figure
 from budgetnas.report.figures.finalists import spread
-from budgetnas.report.figures.importance import EVALUATOR, FEWEST_RUNS, top_count
+from budgetnas.report.figures.importance import EVALUATOR, FEWEST_RUNS, compared, top_count
 from budgetnas.report.figures.replay import replay_curves
 from budgetnas.report.tables import study_tables
 from budgetnas.report.values import StudyTables, name_of
@@ -48,6 +48,7 @@ def write_study_report(records: Records, study: str, out: Path) -> Path:
 def study_page(tables: StudyTables) -> str:
     """Return the report of a study as HTML."""
     shown = study_figures(tables)
+    number = len(compared(tables.ranking, tables.specification))
     return _render(
         "study.html.j2",
         shown,
@@ -56,7 +57,8 @@ def study_page(tables: StudyTables) -> str:
         figures={figure.key: figure for figure in shown},
         evaluator=EVALUATOR,
         fewest_runs=FEWEST_RUNS,
-        top_runs=top_count(len(tables.ranking) or 1),
+        compared_runs=number,
+        top_runs=top_count(number or 1),
     )
 
 

@@ -253,7 +253,7 @@ class Expected:
     accuracy: float  # the validation accuracy that all trainings of the search predict for it, the highest of all
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chosen:
     """The network that the study recommends."""
 
@@ -267,6 +267,11 @@ class Chosen:
     # Without a final: the validation accuracy that all trainings of the search predict for it.
     expected: float | None = None
     by_class: tuple[ClassAccuracy, ...] = ()  # the same mean for each class; empty if it was not recorded
+
+    def __repr__(self) -> str:
+        source = "final" if self.by_final else "search"
+        network, runs = f"{self.architecture.describe()}, {self.params:,} parameters", plural(self.seeds, "run")
+        return f"<Chosen {self.name!r} of the {source}: {network}, accuracy {self.accuracy:.2%} ({runs})>"
 
     @property
     def architecture(self) -> Architecture:
@@ -299,7 +304,7 @@ class InitialTrialDistance:
     points: float | None  # the best run's accuracy minus its own, in percentage points
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StudyTables:
     """Everything that a study's report shows."""
 
@@ -318,9 +323,22 @@ class StudyTables:
     final: FinalResult | None = None
     classes: ClassCounts | None = None  # the validation images by class, or None if not recorded
 
+    def __repr__(self) -> str:
+        return f"<StudyTables of {self.study!r}: {plural(len(self.ranking), 'candidate')}, chosen {self.chosen!r}>"
+
     def name_of(self, run: Run) -> str:
         """Return the name of the candidate that a run of the search trained."""
         return next((candidate.name for candidate in self.ranking if candidate.run.id == run.id), name_of(run))
+
+    @property
+    def ahead(self) -> RankedRun | None:
+        """The candidate with the best accuracy of its own, if that is above the accuracy of the search's winner.
+
+        The winner has the best expected accuracy, which all trainings of the search predict.
+        """
+        if self.chosen is None or self.chosen.by_final or self.ranking[0].accuracy <= self.chosen.accuracy:
+            return None
+        return self.ranking[0]
 
     @property
     def complete(self) -> tuple[Training, ...]:

@@ -31,6 +31,7 @@ from budgetnas.space.specification import (
     PrunerName,
     StudySpecification,
     first_problem,
+    refused,
 )
 from budgetnas.space.strong import automatic_epochs
 
@@ -111,8 +112,8 @@ class SearchOptions(Frozen):
 
         Args:
             values: Options by name, as a command line, a TOML file or a caller gives them.
-            source: Argument that an error names for a value of the wrong type.
-            name: Value of that argument.
+            source: Argument that an error names for a wrong value inside a table, and in a study file.
+            name: Value of that argument, or None if each option has its own argument.
 
         Raises:
             InputError: If a value breaks a rule.
@@ -120,10 +121,7 @@ class SearchOptions(Frozen):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            cause = error.errors(include_url=False)[0].get("ctx", {}).get("error")
-            if isinstance(cause, InputError):
-                raise cause from None
-            raise InputError(source, name, first_problem(error)) from None
+            raise refused(error, source, name, _flag) from None
 
     @field_validator("budget", "max_macs", "max_activations", mode="before")
     @classmethod
@@ -301,7 +299,7 @@ def specify(options: SearchOptions, data: Data) -> StudySpecification:
             objective=OBJECTIVES[options.objective or "accuracy"],
         )
     except ValidationError as error:
-        raise InputError("STUDY_FILE", None, first_problem(error)) from None
+        raise refused(error, "STUDY_FILE") from None
     specification.space.require_feasible(inputs, specification.budget)
     return specification
 

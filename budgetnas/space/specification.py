@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from budgetnas.architecture.budget import Budget, in_kilobytes
 from budgetnas.data.contents import describe_difference
@@ -202,6 +203,7 @@ _RULES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
     "string_type": "must be text",
+    "path_type": "must be a path",
 }
 """Rules in our words, by pydantic's types of errors."""
 
@@ -210,11 +212,37 @@ def first_problem(error: ValidationError) -> str:
     """Return the first problem that pydantic found as a line: where, the given value, the rule."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    message = _RULES.get(problem["type"], message)
     given = problem.get("input")
     shown = "" if isinstance(given, dict) or problem["type"] in ("missing", "value_error") else f" {given!r}"
-    return f"{where}{shown}: {message[:1].lower()}{message[1:]}" if where else message
+    rule = _rule(problem)
+    return f"{where}{shown}: {rule[:1].lower()}{rule[1:]}" if where else rule
+
+
+def refused(
+    error: ValidationError, source: str, name: str | None = None, option: Callable[[str], str] | None = None
+) -> InputError:
+    """Return the error of the first problem that pydantic found.
+
+    Args:
+        error: The error of pydantic. An `InputError` of our own checks in it is returned as it is.
+        source: Argument that the values come from.
+        name: Value of that argument, or None without one.
+        option: The argument that gives a single value alone, by the value's field. Without a `name` of the source the
+            error names it.
+    """
+    problem = error.errors(include_url=False)[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause
+    field, *inner = problem["loc"] or ("",)
+    if name is None and option is not None and field and not any(isinstance(part, str) for part in inner):
+        rule = _rule(problem)
+        return InputError(option(str(field)), problem.get("input"), f"{rule[:1].lower()}{rule[1:]}")
+    return InputError(source, name, first_problem(error))
+
+
+def _rule(problem: ErrorDetails) -> str:
+    return _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
 
 
 def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -143,16 +143,26 @@ def choose_device(asked: str, facts: GpuFacts | None = None) -> DeviceChoice:
     Raises:
         InputError: If the name is unknown, or the GPU is missing or cannot be used.
     """
-    if asked == "cpu":
+    if check_device(asked) == "cpu":
         return DeviceChoice("cpu")
-    kind, _, index = asked.partition(":")
-    is_gpu = kind == "cuda" and not asked.endswith(":") and (not index or (index.isascii() and index.isdigit()))
-    if asked not in ("auto", MPS) and not is_gpu:
-        raise InputError("--device", asked, f"must be {DEVICES}")
     facts = facts or GpuFacts.of_this_process()
     if asked == MPS:
         return _apple(facts)
-    return _automatic(facts) if asked == "auto" else _named(asked, int(index or 0), facts)
+    return _automatic(facts) if asked == "auto" else _named(asked, int(asked.partition(":")[2] or 0), facts)
+
+
+def check_device(asked: object) -> str:
+    """Return the name of a device if it is a valid one; the device may be missing.
+
+    Raises:
+        InputError: If it is not.
+    """
+    kind, _, index = asked.partition(":") if isinstance(asked, str) else ("", "", "")
+    is_gpu = kind == "cuda" and not str(asked).endswith(":") and (not index or (index.isascii() and index.isdigit()))
+    if not isinstance(asked, str) or not (asked in ("auto", "cpu", MPS) or is_gpu):
+        rule = f"must be {DEVICES}, not None" if asked is None else f"must be {DEVICES}"
+        raise InputError("--device", asked, rule, "leave it out for auto" if asked is None else "")
+    return asked
 
 
 def _automatic(facts: GpuFacts) -> DeviceChoice:

@@ -66,5 +66,9 @@ class Figure:
     data: Table
 
     def titled(self) -> go.Figure:
-        """Return the figure with its title in it, for a place without the page's headings."""
-        return go.Figure(self.figure).update_layout(title={"text": self.title, "automargin": True})
+        """Return the figure with its title, on white, for a place without the page's headings and colours.
+
+        The figures of a page have no background. On that of a dark notebook their dark text could not be read.
+        """
+        title = {"text": self.title, "automargin": True}
+        return go.Figure(self.figure).update_layout(title=title, paper_bgcolor="white", plot_bgcolor="white")

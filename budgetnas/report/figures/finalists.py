@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -26,18 +27,24 @@ class Spread:
     n: int  # number of values
     mean: float | None  # their mean, or None without values
     deviation: float | None  # their standard deviation, or None for fewer than two
-    interval: Interval | None  # Student's 95 % interval of the mean, or None for fewer than two
+    # Student's 95 % interval of the mean, cut at 0 and 1; None for fewer than two.
+    interval: Interval | None
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean, standard deviation and interval of `values`, as far as their number allows."""
+    """Return mean, standard deviation and interval of accuracies, as far as their number allows."""
     several = len(values) > 1
     return Spread(
         n=len(values),
         mean=fmean(values) if values else None,
         deviation=stdev(values) if several else None,
-        interval=mean_interval(values) if several else None,
+        interval=_cut(mean_interval(values)) if several else None,
     )
+
+
+def _cut(interval: Interval) -> Interval:
+    """Return an interval of accuracies without its ends below 0 and above 1, which Student's can have."""
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def finalists(tables: StudyTables, final: FinalResult) -> Figure:
@@ -67,14 +74,15 @@ def finalists(tables: StudyTables, final: FinalResult) -> Figure:
 
 
 def test_accuracies(tables: StudyTables, final: FinalResult) -> Figure:
-    """Draw the test accuracies of winner and reference."""
+    """Draw the test accuracies of the winner, and of the reference if there is another network as the reference."""
     entrants = [entrant for entrant in final.entrants if entrant.test]
     figure = go.Figure()
     _add_seeds(figure, [entrant.test for entrant in entrants])
     drawn = _finish(figure, tables, entrants, "test")
     caption = "Networks trained on the train and validation images, each with a fresh seed."
     data = _table(tables, entrants, "test")
-    return Figure("test", "Test accuracy of winner and reference", caption, drawn, data)
+    title = "Test accuracy of winner and reference" if len(entrants) > 1 else "Test accuracy of the winner"
+    return Figure("test", title, caption, drawn, data)
 
 
 def _table(tables: StudyTables, entrants: Sequence[Entrant], split: str) -> Table:
@@ -107,14 +115,20 @@ def _add_seeds(figure: go.Figure, accuracies: Sequence[Sequence[float]]) -> None
         name="mean, 95 % interval",
         mode="markers",
         marker=marker(GREEN, "diamond", 12),
-        error_x={"array": [_half_width(values) for _, values in rows], "color": GREEN, "thickness": 2, "width": 6},
+        error_x=_bars([values for _, values in rows]) | {"color": GREEN, "thickness": 2, "width": 6},
         hovertext=[_hover(values) for _, values in rows],
         hoverinfo="text",
     )
 
 
-def _half_width(values: Spread) -> float:
-    return 0.0 if values.interval is None else 100 * (values.interval.high - values.interval.estimate)
+def _bars(rows: Sequence[Spread]) -> dict[str, Any]:
+    """Return the error bars of the means; the sides differ where an interval was cut."""
+    sides = [
+        (0.0, 0.0) if interval is None else (interval.estimate - interval.low, interval.high - interval.estimate)
+        for interval in (values.interval for values in rows)
+    ]
+    below, above = ([100 * side[place] for side in sides] for place in (0, 1))
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
 
 
 def _hover(values: Spread) -> str:

@@ -56,15 +56,21 @@ def importances(candidates: Sequence[RankedRun], specification: StudySpecificati
     Returns:
         Shares that add up to 1. Empty with fewer than eight runs, or if the worst run is tied with the top group.
     """
-    usable = []
-    for candidate in candidates:
-        params = specification.candidates.params_of(candidate.run.candidate)
-        if params is not None:
-            usable.append((params, candidate.accuracy))
+    usable = compared(candidates, specification)
     accuracies = sorted((accuracy for _, accuracy in usable), reverse=True)
     if len(usable) < FEWEST_RUNS or accuracies[top_count(len(usable)) - 1] == accuracies[-1]:
         return {}
     return _evaluate(usable, specification)
+
+
+def compared(candidates: Sequence[RankedRun], specification: StudySpecification) -> list[tuple[Params, float]]:
+    """Return parameters and accuracy of the candidates that are compared: those inside the space.
+
+    An initial trial can lie outside of it and has no parameters then.
+    """
+    params_of = specification.candidates.params_of
+    found = [(params_of(candidate.run.candidate), candidate.accuracy) for candidate in candidates]
+    return [(params, accuracy) for params, accuracy in found if params is not None]
 
 
 def top_count(runs: int) -> int:

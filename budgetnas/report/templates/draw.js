@@ -14,6 +14,9 @@
       changed[`${axis}.linecolor`] = rule;
       changed[`${axis}.tickcolor`] = rule;
     }
+    (layout.annotations ?? []).forEach(({ name }, place) => {
+      if (name === "budget") changed[`annotations[${place}].font.color`] = style.getPropertyValue("--budget").trim();
+    });
     return changed;
   };
 
